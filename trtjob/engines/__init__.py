@@ -1,0 +1,1 @@
+"""Run one self-describing ONNX model fast on one device."""

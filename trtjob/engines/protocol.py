@@ -1,0 +1,63 @@
+"""What every engine can do."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.engines.spec import ModelSpec
+from trtjob.errors import EngineInputError
+
+UInt8Array = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model says of a batch; the caller owns the arrays.
+
+    boxes: float32 [N, K, 4], xyxy in pixels of the network input; None for a classifier.
+    scores: float32 [N, K, classes] of a detector, [N, classes] of a classifier.
+    """
+
+    boxes: FloatArray | None
+    scores: FloatArray
+
+
+class Engine(Protocol):
+    """One model on one device. A context manager: the device's memory is freed in `close()`.
+
+    name: `onnxruntime`, `tensorrt`, ...; device: a name to show a person.
+    max_batch: the largest N that pays (1 on a CPU, tens on a GPU).
+    concurrency: how many threads may call `infer` at once.
+    """
+
+    name: str
+    device: str
+    spec: ModelSpec
+    max_batch: int
+    concurrency: int
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        """Run a batch: uint8 [N, H, W, channels], 1 <= N. Raises EngineInputError, EngineError."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. May be called twice; `infer` raises EngineError afterwards."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def check_batch(images: NDArray[Any], spec: ModelSpec) -> None:
+    """Raise EngineInputError unless `images` is a batch that a model of this spec accepts."""
+    expected = (*spec.input_hw, spec.channels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[0] < 1 or images.shape[1:] != expected:
+        raise EngineInputError(
+            f"input 'images': got {images.dtype} {list(images.shape)}, but this model takes uint8 "
+            f"[N, {', '.join(map(str, expected))}] with N >= 1"
+        )

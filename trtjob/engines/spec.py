@@ -1,0 +1,124 @@
+"""What a model says about itself: the JSON document that every converted ONNX file carries."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+METADATA_KEY = "trtjob"
+INPUT_NAME = "images"
+BOXES_NAME = "boxes"
+SCORES_NAME = "scores"
+
+
+class Task(StrEnum):
+    DETECT = "detect"
+    CLASSIFY = "classify"
+
+
+class ResizeMode(StrEnum):
+    """How an image is brought to the input size: `stretch` is Darknet's default; `crop` is resize-short-side, centre crop."""
+
+    STRETCH = "stretch"
+    LETTERBOX = "letterbox"
+    CROP = "crop"
+
+
+class Sampling(StrEnum):
+    """Where bilinear resizing takes its samples: Darknet aligns the corner pixels, nearly everyone else pixel areas."""
+
+    ALIGN_CORNERS = "align_corners"
+    HALF_PIXEL = "half_pixel"
+
+
+class NmsKind(StrEnum):
+    """Darknet's `nms_kind`: greedy suppression by IoU (`default`, `greedynms`) or by distance-IoU (`diounms`)."""
+
+    DEFAULT = "default"
+    GREEDY = "greedynms"
+    DIOU = "diounms"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceFile(_Frozen):
+    """A file that the model was converted from."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class Parity(_Frozen):
+    """How far the converted graph is from the reference on given inputs.
+
+    reference: what computed the truth, in words; inputs: what it was computed on, in words;
+    max_abs: largest absolute difference by output name; max_value: largest absolute value of the reference by output name.
+    """
+
+    reference: str
+    inputs: str
+    max_abs: dict[str, float]
+    max_value: dict[str, float]
+
+
+class ModelSpec(_Frozen):
+    """What an engine and the pipeline need to know of a model.
+
+    The graph takes `images`, uint8 [N, H, W, channels] in `color` order, and gives, for a detector,
+    `boxes` float32 [N, K, 4] (xyxy, pixels of the network input, not clipped) and `scores` float32 [N, K, classes];
+    for a classifier, `scores` float32 [N, classes].
+    """
+
+    schema_version: Literal[1] = 1
+    task: Task
+    labels: tuple[str, ...]
+    input_hw: tuple[int, int]
+    channels: Literal[1, 3] = 3
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    resize: ResizeMode = ResizeMode.STRETCH
+    sampling: Sampling = Sampling.HALF_PIXEL
+    pad_value: int = Field(default=127, ge=0, le=255)  # of a letterbox's border
+    multi_label: bool = False  # a box may carry several classes (Darknet's logistic heads)
+    min_score: float = Field(default=0.05, ge=0, le=1)  # stored
+    conf: float = Field(default=0.25, ge=0, le=1)  # drawn and counted
+    iou: float = Field(default=0.45, ge=0, le=1)  # NMS
+    nms_kind: NmsKind = NmsKind.DEFAULT
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    converter: str = ""
+    sources: tuple[SourceFile, ...] = ()
+    parity: Parity | None = None
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read the spec out of an ONNX file.
+
+    Raises ModelError where the file is missing, is no ONNX, or carries no spec.
+    """
+    import onnx  # heavy: only for those who need the file's metadata
+
+    from trtjob.errors import ModelError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError as err:
+        raise ModelError(f"no model file '{path}'") from err
+    except Exception as err:  # noqa: BLE001 - protobuf raises its own classes for rubbish
+        raise ModelError(f"'{path}' is not an ONNX file: {err}") from err
+    documents = {prop.key: prop.value for prop in model.metadata_props}
+    return parse_spec(documents.get(METADATA_KEY), path)
+
+
+def parse_spec(document: str | None, path: Path) -> ModelSpec:
+    """Return the spec in a model's metadata. Raises ModelError where there is none or it is not understood."""
+    from trtjob.errors import ModelError
+
+    if document is None:
+        raise ModelError(f"'{path}' is an ONNX file without trtjob's description. Convert the original model with: trtjob convert")
+    try:
+        return ModelSpec.model_validate_json(document)
+    except ValueError as err:
+        raise ModelError(f"'{path}' carries a description that this version of trtjob cannot read: {err}") from err

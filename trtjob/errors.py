@@ -1,0 +1,115 @@
+"""Every error that trtjob raises on purpose.
+
+    TrtjobError
+    ├── ConfigError               a wrong option, argument or setting (exit code 2)
+    ├── MissingDependencyError    an optional package is not installed
+    ├── ConversionError           a foreign model cannot be converted
+    │   ├── DarknetParseError     a cfg or names file cannot be understood: .path, .line
+    │   └── DarknetWeightsError   a weights file does not fit its cfg: .layer
+    ├── ModelError                a model file or registry entry is missing or is not one of ours
+    ├── EngineError               an engine cannot be loaded or fails
+    │   └── EngineInputError      a batch does not fit the engine
+    ├── QueueError                the queue's server cannot be started or reached
+    ├── StorageError              a place cannot be listed, read or written
+    ├── JobError                  a job cannot be submitted, changed or read: .job_id
+    │   └── UnknownJobError       no job has this id
+    └── ImageError                one image cannot be processed: .kind
+
+A message says what happened, with the value and the place; what was expected; and what the user can do.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class TrtjobError(Exception):
+    """The root: the command line prints its message as one line and exits with `exit_code`."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(TrtjobError):
+    """A wrong option, argument or setting."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(TrtjobError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f"the package '{package}' is not installed. Install it with: pip install 'trtjob[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class ConversionError(TrtjobError):
+    """A foreign model cannot be converted."""
+
+
+class DarknetParseError(ConversionError):
+    """A cfg or names file cannot be understood; `line` counts from 1, 0 for the whole file."""
+
+    def __init__(self, message: str, *, path: Path | str = "<cfg>", line: int = 0) -> None:
+        place = f"{path}:{line}" if line else str(path)
+        super().__init__(f"{place}: {message}")
+        self.path = path
+        self.line = line
+
+
+class DarknetWeightsError(ConversionError):
+    """A weights file does not fit its cfg; `layer` is the section's number, counted as Darknet does (from 0)."""
+
+    def __init__(self, message: str, *, layer: int | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
+
+
+class ModelError(TrtjobError):
+    """A model file or registry entry is missing or is not one of ours."""
+
+    exit_code = 2
+
+
+class EngineError(TrtjobError):
+    """An engine cannot be loaded or fails."""
+
+
+class EngineInputError(EngineError):
+    """A batch does not fit the engine."""
+
+
+class QueueError(TrtjobError):
+    """The queue's server cannot be started or reached."""
+
+
+class StorageError(TrtjobError):
+    """A place cannot be listed, read or written."""
+
+
+class JobError(TrtjobError):
+    """A job cannot be submitted, changed or read."""
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class UnknownJobError(JobError):
+    """No job has this id."""
+
+    exit_code = 2
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job '{job_id}'. List the jobs with: trtjob status", job_id=job_id)
+
+
+class ImageError(TrtjobError):
+    """One image cannot be processed; it gets an error record and the others go on.
+
+    kind: a value of `trtjob.jobs.states.FailureKind`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,131 @@
+"""One record per image: the line of JSON that is trtjob's result."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtjob.errors import StorageError
+from trtjob.jobs.states import FailureKind
+
+SCORE_DECIMALS = 4
+BOX_DECIMALS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A box: xyxy, float pixels of the original image after EXIF rotation, clipped to it."""
+
+    label: str
+    class_id: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    label: str
+    class_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFailure:
+    kind: FailureKind
+    message: str
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one image: exactly one of `detections`, `classes` and `error` is set.
+
+    image: the path below the source, with `/`; sha256: of the file's bytes, None where they could not be read;
+    width, height: pixels after EXIF rotation, None where the image could not be decoded.
+    detections are sorted by falling score, then class and box; classes are the five best.
+    """
+
+    image: str
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    detections: tuple[Detection, ...] | None = None
+    classes: tuple[Classification, ...] | None = None
+    error: ImageFailure | None = None
+
+
+def to_line(record: Record) -> bytes:
+    """Return the record as one line of JSON: the same record always gives the same bytes."""
+    fields: dict[str, Any] = {"image": record.image}
+    for name in ("sha256", "width", "height"):
+        if (value := getattr(record, name)) is not None:
+            fields[name] = value
+    if record.error is not None:
+        fields["error"] = {
+            "kind": record.error.kind.value,
+            "message": record.error.message,
+            "attempts": record.error.attempts,
+        }
+    elif record.classes is not None:
+        fields["classes"] = [
+            {"label": c.label, "class_id": c.class_id, "score": round(c.score, SCORE_DECIMALS)} for c in record.classes
+        ]
+    else:
+        fields["detections"] = [
+            {
+                "label": d.label,
+                "class_id": d.class_id,
+                "score": round(d.score, SCORE_DECIMALS),
+                "box": [round(value, BOX_DECIMALS) for value in d.box],
+            }
+            for d in record.detections or ()
+        ]
+    return json_line(fields)
+
+
+def json_line(fields: dict[str, Any]) -> bytes:
+    """Return one line of JSON in UTF-8, readable where it can be.
+
+    A file name that is no valid UTF-8 (Python holds its bytes as lone surrogates) is written escaped, so that it survives the round trip.
+    """
+    try:
+        return json.dumps(fields, ensure_ascii=False, separators=(", ", ": ")).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(fields, ensure_ascii=True, separators=(", ", ": ")).encode() + b"\n"
+
+
+def from_line(line: bytes | str) -> Record:
+    """Parse what `to_line` wrote. Raises StorageError where it is something else."""
+    try:
+        fields = json.loads(line)
+        detections, classes, error = fields.get("detections"), fields.get("classes"), fields.get("error")
+        return Record(
+            image=fields["image"],
+            sha256=fields.get("sha256"),
+            width=fields.get("width"),
+            height=fields.get("height"),
+            detections=None if detections is None else tuple(_detection(item) for item in detections),
+            classes=None if classes is None else tuple(Classification(**item) for item in classes),
+            error=None if error is None else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise StorageError(f"not a result record: {bytes(line[:80], 'utf-8') if isinstance(line, str) else line[:80]!r}: {err}") from err
+
+
+def _detection(item: dict[str, Any]) -> Detection:
+    x1, y1, x2, y2 = item["box"]
+    return Detection(item["label"], item["class_id"], item["score"], (x1, y1, x2, y2))
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a results file, a line at a time."""
+    with path.open("rb") as file:
+        for line in file:
+            yield from_line(line)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records, one line each."""
+    with path.open("wb") as file:
+        file.writelines(to_line(record) for record in records)

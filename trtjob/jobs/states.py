@@ -1,0 +1,49 @@
+"""The states of jobs and shards, and the kinds of failure of an image."""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    PLANNING = "planning"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    DONE = "done"
+    DONE_WITH_ERRORS = "done_with_errors"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = frozenset({JobState.QUEUED, JobState.PLANNING, JobState.RUNNING, JobState.FINISHING})
+FINISHED = frozenset({JobState.DONE, JobState.DONE_WITH_ERRORS})
+TERMINAL = frozenset(JobState) - ACTIVE
+
+_NEXT: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.PLANNING, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.PLANNING: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.FINISHING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.FINISHING: frozenset({JobState.DONE, JobState.DONE_WITH_ERRORS, JobState.FAILED}),
+    # Submitting again, or `retry`, continues an ended job: with what is missing, new, or failed.
+    JobState.DONE: frozenset({JobState.QUEUED}),
+    JobState.DONE_WITH_ERRORS: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+
+
+def origins(target: JobState) -> frozenset[JobState]:
+    """Return the states from which a job may move to `target`."""
+    return frozenset(state for state, targets in _NEXT.items() if target in targets)
+
+
+class FailureKind(StrEnum):
+    """Why an image has an error record instead of a result."""
+
+    MISSING = "missing"  # listed, but gone when it was read
+    READ = "read"  # there, but its bytes cannot be had
+    DECODE = "decode"  # the bytes are no image that we understand
+    TOO_LARGE = "too_large"  # more pixels than TRTJOB_MAX_PIXELS
+    INFER = "infer"
+    DRAW = "draw"
+    WRITE = "write"
+    CRASHED = "crashed"  # it ended the worker process, or hung in it

@@ -1,4 +1,7 @@
-"""The settings: `TRTJOB_*` in the environment, over a TOML file, over the defaults. The only reader of the environment."""
+"""The settings: `TRTJOB_*` in the environment, over a TOML file, over the defaults.
+
+This module alone reads the environment.
+"""
 
 import os
 from functools import cached_property
@@ -31,19 +34,25 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRTJOB_", extra="forbid", frozen=True)
 
     home: Path = Field(default_factory=default_home, description="models and the embedded server's data")
-    redis_url: SecretStr | None = Field(default=None, description="redis://..., rediss://... or unix://...; none: embedded server")
+    redis_url: SecretStr | None = Field(
+        default=None, description="redis://..., rediss://... or unix://...; none: embedded server"
+    )
     queue: str = Field(default="trtjob", pattern=r"^[a-z0-9-]{1,40}$", description="name of the queue")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
     batch: int = Field(default=0, ge=0, le=1024, description="largest batch; 0: what the engine likes best")
-    window: int = Field(default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread")
+    window: int = Field(
+        default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread"
+    )
     max_pixels: int = Field(default=200_000_000, ge=1, description="an image of more pixels is refused as too_large")
     jpeg_quality: int = Field(default=90, ge=1, le=100)
 
     lease_s: float = Field(default=10.0, ge=2, le=300, description="a worker silent for so long has lost its shard")
-    stall_s: float = Field(default=120.0, ge=5, description="a worker whose pipeline stands still for so long is restarted")
+    stall_s: float = Field(
+        default=120.0, ge=5, description="a worker whose pipeline stands still for so long is restarted"
+    )
     grace_s: float = Field(default=20.0, ge=1, description="time to reach a batch edge after SIGTERM")
     max_crashes: int = Field(default=5, ge=1, description="crashes of a shard without a culprit before its job fails")
 
@@ -67,15 +76,14 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
 
 
-
-
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigError that names each wrong one, its value and what was expected."""
     try:
         return Settings()
     except ValidationError as err:
         problems = "; ".join(
-            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()} = {problem['input']!r}: {problem['msg']}" for problem in err.errors()
+            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()} = {problem['input']!r}: {problem['msg']}"
+            for problem in err.errors()
         )
         raise ConfigError(f"wrong setting: {problems}. Look at the environment and at {config_file()}") from err
     except ValueError as err:  # the TOML file itself

@@ -87,7 +87,8 @@ def to_line(record: Record) -> bytes:
 def json_line(fields: dict[str, Any]) -> bytes:
     """Return one line of JSON in UTF-8, readable where it can be.
 
-    A file name that is no valid UTF-8 (Python holds its bytes as lone surrogates) is written escaped, so that it survives the round trip.
+    A file name that is no valid UTF-8 (Python holds its bytes as lone surrogates) is written escaped, so that it
+    survives the round trip.
     """
     try:
         return json.dumps(fields, ensure_ascii=False, separators=(", ", ": ")).encode() + b"\n"
@@ -107,10 +108,12 @@ def from_line(line: bytes | str) -> Record:
             height=fields.get("height"),
             detections=None if detections is None else tuple(_detection(item) for item in detections),
             classes=None if classes is None else tuple(Classification(**item) for item in classes),
-            error=None if error is None else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
+            error=None
+            if error is None
+            else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise StorageError(f"not a result record: {bytes(line[:80], 'utf-8') if isinstance(line, str) else line[:80]!r}: {err}") from err
+        raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err
 
 
 def _detection(item: dict[str, Any]) -> Detection:

@@ -1,0 +1,1 @@
+"""Foreign model -> one self-describing ONNX file."""

@@ -1,0 +1,133 @@
+"""A job's folder: the names of everything in it, and the two documents that commit work to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from trtjob.errors import JobError, StorageError
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.storage import LocalStorage
+
+JOB = "job.json"
+SOURCE_LIST = "plan/source.jsonl"
+RESULTS = "results.jsonl"
+ERRORS = "errors.jsonl"
+SUMMARY = "summary.json"
+REPORT = "report.html"
+RECEIPT = "_SUCCESS.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanEpoch(_Frozen):
+    """One round of planning: the first submission, a retry of what failed, or an update with what is new.
+
+    It covers the shards first_shard .. first_shard + shards - 1. Where an image is in several epochs, the last one's
+    record counts.
+    ignored: files that are no images by their names, counted by suffix.
+    """
+
+    schema_version: Literal[1] = 1
+    epoch: int
+    reason: Literal["submit", "retry", "update"]
+    first_shard: int
+    shards: int
+    images: int
+    ignored: dict[str, int] = {}
+
+
+class ShardManifest(_Frozen):
+    """The commit of one shard. It names the result file; every other file of the shard is a leftover of an attempt.
+
+    busy_s: seconds of work by stage; elapsed_s: seconds from start to commit.
+    """
+
+    schema_version: Literal[1] = 1
+    shard: int
+    results: str
+    ok: int
+    failed: int
+    attempt: int
+    worker: str
+    elapsed_s: float
+    busy_s: dict[str, float]
+
+
+class JobFolder:
+    """The outputs of one job, `<output>/<job id>/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.storage = LocalStorage(path)
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> "JobFolder":
+        return cls(Path(spec.output) / spec.job_id)
+
+    def spec(self) -> JobSpec:
+        """Read the job's specification. Raises JobError where this is no job's folder or a newer version's."""
+        try:
+            return JobSpec.model_validate_json(self.storage.read(JOB))
+        except FileNotFoundError as err:
+            raise JobError(f"'{self.path}' is not a job's folder: it has no {JOB}", job_id=self.path.name) from err
+        except ValueError as err:
+            raise JobError(f"cannot read {self.path / JOB}: {err}", job_id=self.path.name) from err
+
+    def epochs(self) -> list[PlanEpoch]:
+        """Return the complete rounds of planning, in order."""
+        names = [name for name in self.storage.list("plan") if name.startswith("epoch-")]
+        return [PlanEpoch.model_validate_json(self.storage.read(f"plan/{name}")) for name in names]
+
+    def commit_epoch(self, epoch: PlanEpoch) -> None:
+        self.storage.create(f"plan/epoch-{epoch.epoch:05d}.json", epoch.model_dump_json(indent=1).encode())
+
+    def commit_shard(self, manifest: ShardManifest) -> bool:
+        """Commit a shard unless it is committed. Returns whether this call did it; the loser's result file is removed."""
+        if self.storage.create(manifest_key(manifest.shard), manifest.model_dump_json(indent=1).encode()):
+            return True
+        committed = self.manifest(manifest.shard)
+        if committed is None or committed.results != manifest.results:
+            self.storage.delete(manifest.results)
+        return False
+
+    def manifest(self, shard: int) -> ShardManifest | None:
+        """Return a shard's commit, None where there is none yet. Raises StorageError where it is damaged."""
+        try:
+            return ShardManifest.model_validate_json(self.storage.read(manifest_key(shard)))
+        except FileNotFoundError:
+            return None
+        except ValueError as err:
+            raise StorageError(
+                f"{self.path / manifest_key(shard)} is damaged: {err}. Remove it and run the job again."
+            ) from err
+
+    def manifests(self, shards: int) -> Iterator[ShardManifest]:
+        """Yield the commits of all shards in order. Raises StorageError where one is missing."""
+        for shard in range(shards):
+            manifest = self.manifest(shard)
+            if manifest is None:
+                raise StorageError(
+                    f"{self.path / manifest_key(shard)} is missing: the job is not complete. Run it again."
+                )
+            yield manifest
+
+
+def plan_key(shard: int) -> str:
+    return f"plan/shard-{shard:05d}.jsonl"
+
+
+def manifest_key(shard: int) -> str:
+    return f"shards/{shard:05d}.json"
+
+
+def results_key(shard: int, token: int) -> str:
+    """The result file of one attempt: no two attempts share a token, so none writes over another's."""
+    return f"shards/{shard:05d}.{token}.jsonl"
+
+
+def annotated_key(name: str) -> str:
+    return f"annotated/{name}"

@@ -1,0 +1,126 @@
+"""What a job is: the frozen specification that submit writes to `job.json` and every part reads."""
+
+import hashlib
+import json
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from trtjob.errors import ConfigError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Annotate(StrEnum):
+    """Which images get an annotated copy: every one, those with a detection to show, or none."""
+
+    ALL = "all"
+    HITS = "hits"
+    NONE = "none"
+
+
+class Source(_Frozen):
+    """Where the images are.
+
+    root: an absolute folder; an image's key is its path below it, with `/`.
+    kind: `folder` lists everything below the root; `list` takes the keys of the job's `plan/source.jsonl`.
+    """
+
+    kind: Literal["folder", "list"]
+    root: str
+
+
+class ModelRef(_Frozen):
+    """The model, known by the sha256 of its ONNX file; `path` is where the workers find it."""
+
+    name: str
+    sha256: str
+    path: str
+    task: Literal["detect", "classify"]
+    labels: tuple[str, ...]
+
+
+def _check_max_failures(value: str) -> str:
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", value) or (value.endswith("%") and float(value[:-1]) > 100):
+        raise ValueError("expected a number of images such as 10, or a share such as 2.5%")
+    return value
+
+
+class Options(_Frozen):
+    """How to run the model over the images.
+
+    min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
+    iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
+    shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
+    """
+
+    conf: float = Field(ge=0, le=1)
+    min_score: float = Field(ge=0, le=1)
+    iou: float = Field(ge=0, le=1)
+    class_ids: tuple[int, ...] | None = None
+    annotate: Annotate = Annotate.ALL
+    resize: Literal["stretch", "letterbox", "crop"]
+    shard_size: int = Field(default=256, ge=1, le=100_000)
+    max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
+
+    def failures_allowed(self, images: int) -> int | None:
+        """Return how many of `images` may fail, None for any number."""
+        if self.max_failures is None:
+            return None
+        if self.max_failures.endswith("%"):
+            return int(images * float(self.max_failures[:-1]) / 100)
+        return int(self.max_failures)
+
+
+class JobSpec(_Frozen):
+    """A job. `output` is the absolute folder in which the job's own folder `job_id` lies."""
+
+    schema_version: Literal[1] = 1
+    job_id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,79}$")
+    source: Source
+    model: ModelRef
+    options: Options
+    output: str
+    created_at: float  # seconds since the epoch
+    versions: dict[str, str]
+
+
+def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:
+    """Return the id of this work: the same command always gives the same job, so that running it again continues it.
+
+    listed: the keys of a `list` source, empty for a folder. What does not change the outputs (the shard's size, the
+    failures allowed) does not count.
+    """
+    identity = [
+        source.model_dump(mode="json"),
+        hashlib.sha256(listed).hexdigest(),
+        model.sha256,
+        options.model_dump(mode="json", exclude={"shard_size", "max_failures"}),
+        output,
+    ]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    slug = re.sub(r"[^a-z0-9]+", "-", source.root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
+    return f"{slug or 'job'}-{digest[:8]}"
+
+
+def class_ids_from(names: str, labels: tuple[str, ...]) -> tuple[int, ...]:
+    """Parse `--classes`: names or numbers, separated by commas.
+
+    Raises ConfigError for one that the model does not know.
+    """
+    ids = set()
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name in labels:
+            ids.add(labels.index(name))
+        elif name.isdecimal() and int(name) < len(labels):
+            ids.add(int(name))
+        else:
+            shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+            raise ConfigError(f"--classes: this model has no class {name!r}. It has: {shown}")
+    if not ids:
+        raise ConfigError("--classes: no class named. Example: --classes dog,cat")
+    return tuple(sorted(ids))

@@ -1,0 +1,156 @@
+"""A folder on a disk, used as S3 is: whole objects, written atomically, created if absent."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from trtjob.errors import StorageError
+
+# Errors of the place, not of one object: no image will fare better until a person has done something.
+_PLACE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
+)
+_HINTS = {
+    errno.ENOSPC: "Free some space, then run the same command again: it does only what is missing.",
+    errno.EDQUOT: "The quota is used up: free some space, then run the same command again.",
+    errno.EROFS: "The file system is read-only: choose another place with --output.",
+    errno.EACCES: "Choose another place with --output, or change the permissions.",
+    errno.EPERM: "Choose another place with --output, or change the permissions.",
+}
+
+
+class LocalStorage:
+    """Objects below a root folder. Keys are relative paths with `/`; one that would leave the root is refused."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        """Return where an object lies. Raises StorageError for a key that leaves the root."""
+        parts = key.split("/")
+        if not key or key.startswith("/") or ".." in parts or "\0" in key:
+            raise StorageError(f"the key {key!r} leaves the folder {self.root}")
+        return self.root.joinpath(*parts)
+
+    def exists(self, key: str) -> bool:
+        return self.path(key).exists()
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes. Raises FileNotFoundError, StorageError."""
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as err:
+            raise StorageError(f"cannot read {self.path(key)}: {err.strerror}") from err
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replace an object atomically: a reader sees the old bytes or the new ones, never a mixture."""
+        with self.writing(key) as file:
+            file.write(data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless it is there. Returns whether this call made it; of two at once, exactly one does."""
+        target = self.path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _temporary(target) as (temporary, file):
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                # link(2) fails where the name exists, on every file system that has it, NFS included.
+                try:
+                    os.link(temporary, target)
+                except FileExistsError:
+                    return False
+            _sync_folder(target.parent)
+        except OSError as err:
+            raise place_error(err, target) from err
+        return True
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """Open an object for a long write; it appears, atomically and synced to the disk, when the block ends well."""
+        target = self.path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _temporary(target) as (temporary, file):
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(target)
+            _sync_folder(target.parent)
+        except OSError as err:
+            raise place_error(err, target) from err
+
+    def put(self, key: str, data: bytes) -> None:
+        """Like `write`, without waiting for the disk: for objects that are made again when a crash loses them.
+
+        Raises OSError for an error of this object alone (a name too long), StorageError where the place itself fails.
+        """
+        target = self.path(key)
+        try:
+            try:
+                self._put(target, data)
+            except FileNotFoundError:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._put(target, data)
+        except OSError as err:
+            if err.errno in _PLACE_ERRORS:
+                raise place_error(err, target) from err
+            raise
+
+    @staticmethod
+    def _put(target: Path, data: bytes) -> None:
+        temporary = target.parent / f".{secrets.token_hex(8)}.part"
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is fine."""
+        try:
+            self.path(key).unlink(missing_ok=True)
+        except OSError as err:
+            raise place_error(err, self.path(key)) from err
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names of the objects right below a folder, sorted; parts of unfinished writes are left out."""
+        try:
+            names = os.listdir(self.path(folder))  # noqa: PTH208 - names alone, without a Path each
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if not name.startswith("."))
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A short random name beside the target: a target of 255 bytes leaves no room for a suffix."""
+    temporary = target.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with temporary.open("xb") as file:
+            yield temporary, file
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def place_error(err: OSError, target: Path) -> StorageError:
+    """Return the error of a place that cannot be written, with what to do."""
+    hint = _HINTS.get(err.errno or 0, "Choose another place with --output.")
+    return StorageError(f"cannot write {target}: {err.strerror or err}. {hint}")

@@ -1,0 +1,1 @@
+"""The daemon on a node, and the worker processes that run the pipeline around the engine."""

@@ -1,0 +1,47 @@
+"""Ask again for every unit of work that is wanted, held by nobody and waiting nowhere.
+
+This is the only retry there is: a message lost by a server's crash, a worker that died, a shard given back, all end
+here.
+"""
+
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import JobStore
+from trtjob.jobs.units import FINISH, PLAN, shard_unit
+
+
+def reconcile(store: JobStore, queue: WorkQueue) -> int:
+    """Reconcile all jobs. Returns how many units were asked for again."""
+    active = store.active_ids()
+    if not active:
+        return 0
+    pending = queue.pending()
+    return sum(_reconcile(store, queue, job_id, pending) for job_id in active)
+
+
+def reconcile_job(store: JobStore, queue: WorkQueue, job_id: str) -> int:
+    """Reconcile one job. Returns how many units were asked for again."""
+    return _reconcile(store, queue, job_id, queue.pending())
+
+
+def _reconcile(store: JobStore, queue: WorkQueue, job_id: str, pending: set[tuple[str, str]]) -> int:
+    wanted = [unit for unit in _wanted(store, job_id) if (job_id, unit) not in pending]
+    leased = store.is_leased(job_id, wanted)
+    missing = [unit for unit, is_leased in zip(wanted, leased, strict=True) if not is_leased]
+    # In front: these are older than whatever waits.
+    queue.put(job_id, reversed(missing), at_front=True)
+    return len(missing)
+
+
+def _wanted(store: JobStore, job_id: str) -> list[str]:
+    view = store.view(job_id)
+    match view.state:
+        case JobState.QUEUED:
+            return [PLAN]
+        case JobState.PLANNING:
+            return [PLAN, *map(shard_unit, store.open_shards(job_id, view.shards))]
+        case JobState.RUNNING:
+            return list(map(shard_unit, store.open_shards(job_id, view.shards)))
+        case JobState.FINISHING:
+            return [FINISH]
+    return []

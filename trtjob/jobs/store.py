@@ -1,0 +1,394 @@
+"""Where every job stands, kept in Redis. All of it can be made again from the job's folder."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from redis import Redis
+
+from trtjob.errors import UnknownJobError
+from trtjob.jobs import scripts
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.states import ACTIVE, JobState, origins
+from trtjob.jobs.units import FINISH, PLAN, shard_of
+
+PREFIX = "trtjob:"
+JOBS = PREFIX + "jobs"  # zset: job id -> created_at
+WORKERS = PREFIX + "workers"  # set of worker names
+FENCE = PREFIX + "fence"
+WORKER_TTL_S = 30
+
+_CLAIMABLE = {
+    PLAN: (JobState.QUEUED, JobState.PLANNING),
+    FINISH: (JobState.FINISHING,),
+}
+_SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one unit, until the lease is lost.
+
+    token: larger than that of every earlier claim; attempt: counts from 1;
+    suspects: the images in flight when the last attempt's worker died by `blame`; empty where nothing is known.
+    """
+
+    job_id: str
+    unit: str
+    owner: str
+    token: int
+    attempt: int
+    suspects: tuple[str, ...] = ()
+    blame: str = ""
+
+    @property
+    def holder(self) -> str:
+        return f"{self.token}|{self.owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a unit may not be worked on: a state of the job, `committed`, `busy` (another holds it) or `gone`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as it stands. Times are seconds since the epoch, None where not reached.
+
+    images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
+    live_done, live_failed: in shards under way.
+    """
+
+    spec: JobSpec
+    state: JobState
+    message: str
+    epoch: int
+    reason: str
+    planned: bool
+    images: int
+    ok: int
+    failed: int
+    skipped: int
+    ignored: Mapping[str, int]
+    shards: int
+    shards_done: int
+    live_done: int
+    live_failed: int
+    started_at: float | None
+    finished_at: float | None
+
+    @property
+    def job_id(self) -> str:
+        return self.spec.job_id
+
+    @property
+    def done(self) -> int:
+        return self.ok + self.failed + self.skipped + self.live_done
+
+    @property
+    def failures(self) -> int:
+        return self.failed + self.live_failed
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1."""
+
+    name: str
+    host: str
+    pid: int
+    engine: str
+    device: str
+    state: str
+    job_id: str | None
+    unit: str | None
+    beat_age_s: float
+    rate: float
+    busy: Mapping[str, float] = field(default_factory=dict)
+
+
+def job_key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}"
+
+
+def lease_key(job_id: str, unit: str) -> str:
+    return f"{PREFIX}lease:{job_id}:{unit}"
+
+
+def worker_key(name: str) -> str:
+    return f"{PREFIX}worker:{name}"
+
+
+class JobStore:
+    """All reads and writes of job state."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis: Any = redis  # redis-py types every reply as any of six things; ours are bytes and ints
+        register = redis.register_script
+        self._claim = register(scripts.CLAIM)
+        self._check = register(scripts.CHECK)
+        self._renew = register(scripts.RENEW)
+        self._commit = register(scripts.COMMIT)
+        self._release = register(scripts.RELEASE)
+        self._abandon = register(scripts.ABANDON)
+        self._move = register(scripts.MOVE)
+        self._planned = register(scripts.PLANNED)
+
+    # -- jobs ---------------------------------------------------------------------------------------------------
+
+    def create(self, spec: JobSpec, state: JobState = JobState.QUEUED) -> bool:
+        """Enter a job unless it is there. Returns whether this call did it."""
+        key = job_key(spec.job_id)
+        if not self.redis.hsetnx(key, "spec", spec.model_dump_json()):
+            return False
+        fields = {"message": "", "epoch": 0, "reason": "submit", "planned": 0, "images": 0, "ok": 0, "failed": 0}
+        fields |= {"skipped": 0, "ignored": "{}", "shards": 0}
+        with self.redis.pipeline() as pipe:
+            pipe.hset(key, mapping={**fields, "state": state.value})
+            pipe.zadd(JOBS, {spec.job_id: spec.created_at})
+            pipe.execute()
+        return True
+
+    def view(self, job_id: str) -> JobView:
+        """Return a job as it stands. Raises UnknownJobError."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(job_key(job_id))
+            pipe.hvals(job_key(job_id) + ":live")
+            pipe.bitcount(job_key(job_id) + ":done")
+            fields, live, shards_done = pipe.execute()
+        if b"spec" not in fields or b"state" not in fields:
+            raise UnknownJobError(job_id)
+        return _view(fields, live, shards_done)
+
+    def job_ids(self) -> list[str]:
+        """Return the ids of all jobs, the newest first."""
+        return [job_id.decode() for job_id in self.redis.zrevrange(JOBS, 0, -1)]
+
+    def views(self) -> list[JobView]:
+        """Return all jobs, the newest first."""
+        found = []
+        for job_id in self.job_ids():
+            try:
+                found.append(self.view(job_id))
+            except UnknownJobError:  # forgotten between the two reads
+                continue
+        return found
+
+    def active_ids(self) -> list[str]:
+        """Return the ids of the jobs that still have something to do."""
+        ids = self.job_ids()
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hget(job_key(job_id), "state")
+            states = pipe.execute()
+        return [job_id for job_id, state in zip(ids, states, strict=True) if state and state.decode() in ACTIVE]
+
+    def state(self, job_id: str) -> JobState:
+        """Return a job's state. Raises UnknownJobError."""
+        state = self.redis.hget(job_key(job_id), "state")
+        if state is None:
+            raise UnknownJobError(job_id)
+        return JobState(state.decode())
+
+    def move(self, job_id: str, target: JobState, **fields: str | float) -> bool:
+        """Change a job's state, and fields with it, where its present state allows. Returns whether it did."""
+        allowed = f",{','.join(origins(target))},"
+        flat = [item for pair in fields.items() for item in pair]
+        return bool(self._move(keys=[job_key(job_id)], args=[target.value, allowed, *flat]))
+
+    def update(self, job_id: str, **fields: str | float) -> None:
+        self.redis.hset(job_key(job_id), mapping=dict(fields))
+
+    def fail(self, job_id: str, message: str) -> bool:
+        """End a job as failed; it can be submitted again once the cause is gone."""
+        return self.move(job_id, JobState.FAILED, message=message, finished_at=time.time())
+
+    def forget(self, job_id: str) -> None:
+        """Remove every key of a job; its folder stays."""
+        key = job_key(job_id)
+        self.redis.delete(key, *(f"{key}:{part}" for part in ("done", "attempts", "inflight", "blame", "live")))
+        self.redis.zrem(JOBS, job_id)
+
+    # -- planning -----------------------------------------------------------------------------------------------
+
+    def add_shards(self, job_id: str, shards: int, images: int) -> None:
+        """Count shards that the planner has written."""
+        with self.redis.pipeline() as pipe:
+            pipe.hincrby(job_key(job_id), "shards", shards)
+            pipe.hincrby(job_key(job_id), "images", images)
+            pipe.execute()
+
+    def sync(self, job_id: str, *, shards: int, images: int, ok: int, failed: int, committed: Iterable[int]) -> None:
+        """Set a job's counters and committed shards to what its folder says."""
+        with self.redis.pipeline() as pipe:
+            pipe.hset(job_key(job_id), mapping={"shards": shards, "images": images, "ok": ok, "failed": failed})
+            for shard in committed:
+                pipe.setbit(job_key(job_id) + ":done", shard, 1)
+            pipe.execute()
+
+    def planned(self, job_id: str) -> bool:
+        """Say that the plan is complete. Returns whether the job is ready to finish (every shard is committed)."""
+        return bool(self._planned(keys=[job_key(job_id), job_key(job_id) + ":done"]) == 2)
+
+    def open_shards(self, job_id: str, shards: int) -> list[int]:
+        """Return the numbers of the shards below `shards` that are not committed."""
+        bits = self.redis.get(job_key(job_id) + ":done") or b""
+        return [n for n in range(shards) if n // 8 >= len(bits) or not bits[n // 8] & (0x80 >> n % 8)]
+
+    # -- units of work ------------------------------------------------------------------------------------------
+
+    def claim(self, job_id: str, unit: str, owner: str, lease_s: float) -> Claim | Refusal:
+        """Take a unit of work, unless it is done, held by another, or not wanted in the job's state."""
+        shard = shard_of(unit)
+        allowed = _SHARD_CLAIMABLE if shard is not None else _CLAIMABLE[unit]
+        key = job_key(job_id)
+        answer = self._claim(
+            keys=[key, lease_key(job_id, unit), key + ":done", worker_key(owner), FENCE],
+            args=[
+                unit,
+                -1 if shard is None else shard,
+                owner,
+                int(lease_s * 1000),
+                f",{','.join(allowed)},",
+                WORKER_TTL_S,
+            ],
+        )
+        if answer[0] != b"go":
+            return Refusal(answer[0].decode())
+        _, token, attempt, inflight, blame = answer
+        suspects = tuple(json.loads(inflight)) if inflight and blame else ()
+        return Claim(job_id, unit, owner, token, attempt, suspects, blame.decode())
+
+    def check(self, claim: Claim, inflight: Iterable[str], done: int, failed: int) -> str:
+        """Say which images are in flight and how far the shard is.
+
+        Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
+        """
+        answer = self._check(
+            keys=[job_key(claim.job_id), lease_key(claim.job_id, claim.unit)],
+            args=[claim.holder, claim.unit, json.dumps(list(inflight)), f"{done},{failed}"],
+        )
+        return str(answer.decode())
+
+    def renew(self, claim: Claim, lease_s: float) -> str:
+        """Keep a lease. Returns `lost` or the job's state."""
+        keys = [job_key(claim.job_id), lease_key(claim.job_id, claim.unit)]
+        return str(self._renew(keys=keys, args=[claim.holder, int(lease_s * 1000)]).decode())
+
+    def commit(self, claim: Claim, shard: int, *, ok: int, failed: int) -> bool:
+        """Count a committed shard, once however often it is called. Returns whether it was the job's last."""
+        key = job_key(claim.job_id)
+        answer = self._commit(
+            keys=[key, lease_key(claim.job_id, claim.unit), key + ":done"],
+            args=[claim.holder, claim.unit, shard, ok, failed],
+        )
+        return bool(answer == 2)
+
+    def release(self, claim: Claim, *, take_back: bool = False) -> bool:
+        """Give a unit up. take_back: the attempt does not count. Returns False where the lease was lost before."""
+        keys = [job_key(claim.job_id), lease_key(claim.job_id, claim.unit)]
+        return bool(self._release(keys=keys, args=[claim.holder, claim.unit, "1" if take_back else "0"]))
+
+    def clear_attempts(self, claim: Claim) -> None:
+        """Start counting a unit's attempts anew: the culprit of its crashes has been found."""
+        self.redis.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
+
+    def is_leased(self, job_id: str, units: list[str]) -> list[bool]:
+        """Return, for each unit, whether a worker holds it."""
+        if not units:
+            return []
+        return [value is not None for value in self.redis.mget([lease_key(job_id, unit) for unit in units])]
+
+    # -- workers ------------------------------------------------------------------------------------------------
+
+    def report_worker(self, name: str, fields: Mapping[str, Any], redis: Any = None) -> None:
+        """Write a worker's state; it is forgotten after WORKER_TTL_S without another report."""
+        with (redis or self.redis).pipeline(transaction=False) as pipe:
+            pipe.sadd(WORKERS, name)
+            pipe.hset(worker_key(name), mapping=dict(fields))
+            pipe.pexpire(worker_key(name), WORKER_TTL_S * 1000)
+            pipe.execute()
+
+    def remove_worker(self, name: str) -> None:
+        self.redis.srem(WORKERS, name)
+        self.redis.delete(worker_key(name))
+
+    def abandon(self, worker: str, blame: str = "") -> tuple[str, str] | None:
+        """Free what a dead worker held. blame: why the unit is to blame, empty where it is not.
+
+        Returns the job and the unit freed, None where it held nothing.
+        """
+        lease, job_id, unit = self.redis.hmget(worker_key(worker), ["lease", "job", "unit"])
+        self.remove_worker(worker)
+        if not (lease and job_id and unit):
+            return None
+        keys = [job_key(job_id.decode()), lease]
+        if not self._abandon(keys=keys, args=[worker, unit, blame]):
+            return None
+        return job_id.decode(), unit.decode()
+
+    def workers(self) -> list[WorkerView]:
+        """Return the workers that reported lately, by name."""
+        names = sorted(name.decode() for name in self.redis.smembers(WORKERS))
+        found = []
+        for name in names:
+            with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hgetall(worker_key(name))
+                pipe.pttl(worker_key(name))
+                fields, ttl_ms = pipe.execute()
+            if b"pid" not in fields:
+                self.redis.srem(WORKERS, name)
+                continue
+            found.append(_worker(name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)))
+        return found
+
+
+def _view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) -> JobView:
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    pairs = [tuple(map(int, value.split(b","))) for value in live]
+    return JobView(
+        spec=JobSpec.model_validate_json(text["spec"]),
+        state=JobState(text["state"]),
+        message=text["message"],
+        epoch=int(text["epoch"]),
+        reason=text["reason"],
+        planned=text["planned"] == "1",
+        images=int(text["images"]),
+        ok=int(text["ok"]),
+        failed=int(text["failed"]),
+        skipped=int(text["skipped"]),
+        ignored=json.loads(text["ignored"]),
+        shards=int(text["shards"]),
+        shards_done=shards_done,
+        live_done=sum(done for done, _ in pairs),
+        live_failed=sum(failed for _, failed in pairs),
+        started_at=_time(text.get("started_at")),
+        finished_at=_time(text.get("finished_at")),
+    )
+
+
+def _time(value: str | None) -> float | None:
+    return float(value) if value else None
+
+
+def _worker(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> WorkerView:
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    state: Literal["idle", "busy"] | str = text.get("state", "idle")
+    busy = state != "idle"
+    return WorkerView(
+        name=name,
+        host=text["host"],
+        pid=int(text["pid"]),
+        engine=text.get("engine", ""),
+        device=text.get("device", ""),
+        state=state,
+        job_id=text.get("job") if busy else None,
+        unit=text.get("unit") if busy else None,
+        beat_age_s=beat_age_s,
+        rate=float(text.get("rate", 0)),
+        busy=json.loads(text.get("busy", "{}")),
+    )

@@ -107,9 +107,10 @@ class UnknownJobError(JobError):
 class ImageError(TrtjobError):
     """One image cannot be processed; it gets an error record and the others go on.
 
-    kind: a value of `trtjob.jobs.states.FailureKind`.
+    kind: a value of `trtjob.jobs.states.FailureKind`; sha256: of the file's bytes, where they were read.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, sha256: str | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.sha256 = sha256

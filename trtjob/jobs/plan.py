@@ -9,12 +9,13 @@ from heapq import merge
 from itertools import dropwhile, groupby, islice
 from operator import attrgetter
 from pathlib import Path
+from typing import TypedDict
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
-from trtjob.jobs.listing import Entry, Listing, entry_of, listed
+from trtjob.jobs.listing import Entry, Listing, listed
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.records import from_line, json_line
+from trtjob.jobs.records import json_line, read_records
 
 _by_key = attrgetter("key")
 
@@ -56,11 +57,12 @@ def plan_epoch(
 ) -> PlanEpoch:
     """Write the shards of one round of planning, and commit it.
 
-    on_shards: called with the numbers of shards just written and the images in them.
+    on_shards: called with the numbers of shards just written, or found written, and the images in them.
     """
     earlier = folder.epochs()
     for done in earlier:
         if done.epoch == epoch:
+            on_shards(list(range(done.first_shard, done.first_shard + done.shards)), done.images)
             return done
     first = sum(past.shards for past in earlier)
     listing: Listing | Iterable[Entry] = ()
@@ -110,6 +112,38 @@ def planned_entries(folder: JobFolder, epochs: Iterable[PlanEpoch]) -> Iterator[
         yield latest
 
 
+class Committed(TypedDict):
+    ok: int
+    failed: int
+    committed: list[int]
+
+
+def committed_counts(folder: JobFolder, first_shard: int) -> Committed:
+    """Count what the shards from `first_shard` on have committed."""
+    counts = Committed(ok=0, failed=0, committed=[])
+    shard = first_shard
+    while folder.storage.exists(plan_key(shard)):
+        if (manifest := folder.manifest(shard)) is not None:
+            counts["ok"] += manifest.ok
+            counts["failed"] += manifest.failed
+            counts["committed"].append(shard)
+        shard += 1
+    return counts
+
+
+def kept_counts(folder: JobFolder, epoch: PlanEpoch) -> tuple[int, int, int]:
+    """Return how many images, good ones and failed ones an epoch leaves as the earlier ones made them."""
+    redone = planned_entries(folder, [epoch])
+    again = next(redone, None)
+    ok = failed = 0
+    for record in read_records(folder.storage.path(RESULTS)):
+        while again is not None and again.key < record.image:
+            again = next(redone, None)
+        if again is None or again.key != record.image:
+            ok, failed = (ok + 1, failed) if record.error is None else (ok, failed + 1)
+    return ok + failed, ok, failed
+
+
 def _changed(folder: JobFolder, earlier: list[PlanEpoch], listing: Iterable[Entry]) -> Iterator[Entry]:
     """Yield the entries of the source that are new, or not as they were planned."""
     planned = planned_entries(folder, earlier)
@@ -124,14 +158,7 @@ def _changed(folder: JobFolder, earlier: list[PlanEpoch], listing: Iterable[Entr
 def _failed(folder: JobFolder, spec: JobSpec) -> Iterator[Entry]:
     """Yield the images whose last record is an error."""
     root = Path(spec.source.root)
-    with folder.storage.path(RESULTS).open("rb") as file:
-        for line in file:
-            record = from_line(line)
-            if record.error is not None:
-                try:
-                    yield entry_of(record.image, (root / record.image).stat())
-                except OSError:
-                    yield Entry(record.image, 0, "")
+    yield from listed(root, (r.image for r in read_records(folder.storage.path(RESULTS)) if r.error is not None))
 
 
 def _batched(entries: Iterable[Entry], size: int) -> Iterator[tuple[Entry, ...]]:

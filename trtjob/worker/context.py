@@ -1,0 +1,166 @@
+"""What one worker process holds for its lifetime: its connections, its engine, its threads, and how it is stopped."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trtjob.config import Settings
+from trtjob.engines.protocol import Engine
+from trtjob.errors import EngineError, ModelError
+from trtjob.jobs.models import ModelRef
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.store import Claim, JobStore
+from trtjob.worker.pipeline import Limits, Pools
+
+log = logging.getLogger(__name__)
+
+# Room for every thread to have one image in hand and one waiting.
+_WINDOW_BASE, _WINDOW_PER_THREAD = 8, 4
+
+
+class Interrupted(Exception):
+    """The unit must be left: `stop` (the process ends), `lost` (another has it) or the job's new state."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Interrupter:
+    """Lets other threads, and signal handlers, interrupt the unit that the main thread works on."""
+
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _wake: Callable[[], object] | None = None
+    _reason: str = ""
+
+    def interrupt(self, reason: str) -> None:
+        """Interrupt the unit under way; the first reason counts."""
+        with self._lock:
+            self._reason = self._reason or reason
+            if self._wake is not None:
+                self._wake()
+
+    @contextmanager
+    def listening(self, event: asyncio.Event) -> Iterator[None]:
+        """Set `event`, in the running loop, when there is an interruption."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._wake = lambda: loop.call_soon_threadsafe(event.set)
+            if self._reason:
+                event.set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wake = None
+
+    def reset(self) -> None:
+        with self._lock:
+            self._reason = ""
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+    def check(self) -> None:
+        """Raise Interrupted where there is a reason."""
+        if self._reason:
+            raise Interrupted(self._reason)
+
+
+class Context:
+    """One worker process. `claim` and `progress` are read by the heart's thread."""
+
+    def __init__(self, name: str, settings: Settings, store: JobStore, queue: WorkQueue) -> None:
+        self.name = name
+        self.settings = settings
+        self.store = store
+        self.queue = queue
+        self.interrupter = Interrupter()
+        self.stopping = False
+        self.claim: Claim | None = None
+        self.steps = 0  # grows with every image that leaves the pipeline: no growth for long means a stand-still
+        self.images = 0
+        self.busy_s: Callable[[], dict[str, float]] = dict
+        self.engine: Engine | None = None
+        self.pools: Pools | None = None
+        self._engine_sha256 = ""
+
+    def request_stop(self) -> None:
+        """End after the unit under way has reached a batch edge. Safe in a signal handler."""
+        self.stopping = True
+        self.interrupter.interrupt("stop")
+
+    def engine_for(self, model: ModelRef) -> tuple[Engine, Pools]:
+        """Return the engine of a model, kept warm from unit to unit; another model's is closed first.
+
+        Raises ModelError where the file is missing or is another model, EngineError where it does not load.
+        """
+        if self.engine is None or self._engine_sha256 != model.sha256:
+            self.close_engine()
+            _check_identity(model)
+            from trtjob.engines.onnxruntime import open_engine
+
+            self.engine = open_engine(Path(model.path), threads=self.threads)
+            self._engine_sha256 = model.sha256
+            batch = self.settings.batch or self.engine.max_batch
+            window = self.settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * self.threads, 3 * batch)
+            self.pools = Pools(Limits(self.threads, batch, window), self.engine.concurrency)
+            log.info(
+                "model loaded", extra={"model": model.name, "engine": self.engine.name, "device": self.engine.device}
+            )
+        if self.pools is None:
+            raise EngineError("the engine has no threads: it was closed while in use")
+        return self.engine, self.pools
+
+    @property
+    def threads(self) -> int:
+        return self.settings.threads or len(os.sched_getaffinity(0))
+
+    def close_engine(self) -> None:
+        """Wait for the threads, then free the engine."""
+        if self.pools is not None:
+            self.pools.close()
+        if self.engine is not None:
+            self.engine.close()
+        self.pools = self.engine = None
+        self._engine_sha256 = ""
+
+
+def _check_identity(model: ModelRef) -> None:
+    try:
+        with Path(model.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise ModelError(
+            f"the model '{model.name}' cannot be read: {model.path}: {err.strerror}. "
+            "Convert it again, then run the job again"
+        ) from err
+    if digest != model.sha256:
+        raise ModelError(
+            f"the file {model.path} is not the model '{model.name}' that the job was submitted with "
+            f"(sha256 {digest[:12]}..., expected {model.sha256[:12]}...). Submit the job again with the model you want"
+        )
+
+
+_current: Context | None = None
+
+
+def set_current(context: Context) -> None:
+    """Make a context the process's own: RQ calls task functions by name, with the message's arguments only."""
+    global _current
+    _current = context
+
+
+def current() -> Context:
+    """Return the process's context. Raises RuntimeError outside a worker process."""
+    if _current is None:
+        raise RuntimeError("this function runs only in a worker process: start one with `trtjob worker`")
+    return _current

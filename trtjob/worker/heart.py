@@ -1,0 +1,123 @@
+"""The heart of a worker process: a thread that keeps its lease, says that it lives, and ends it when it stands still.
+
+It has a connection of its own, with short time-outs: the main thread's may wait a minute for a server that restarts.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from redis import Redis, RedisError
+from rq.executions import Execution
+from rq.job import Job
+
+from trtjob.jobs.store import Claim, JobStore
+from trtjob.jobs.units import shard_of
+from trtjob.worker.context import Context
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+EXIT_STALLED = 70
+# Enough for the rate to be steady, short enough to follow a change.
+RATE_SPAN_S = 5.0
+_KEEP = frozenset({"running", "planning", "finishing", "queued"})
+
+
+class Heart(threading.Thread):
+    """Beats once a second until the process ends."""
+
+    def __init__(self, context: Context, redis: Redis) -> None:
+        super().__init__(name="trtjob-heart", daemon=True)
+        self.context = context
+        self.store = JobStore(redis)
+        self.execution: tuple[Job, Execution] | None = None  # of RQ, kept alive with our own lease
+        self._ended = threading.Event()
+        self._steps = -1
+        self._moved_at = time.monotonic()
+        self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
+        self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
+
+    def run(self) -> None:
+        renewed = reported = 0.0
+        while not self._ended.wait(BEAT_S):
+            _tell_supervisor()
+            self._check_progress()
+            now = time.monotonic()
+            try:
+                if now - renewed >= self.context.settings.lease_s / 4:
+                    self._renew()
+                    renewed = now
+                if now - reported >= 2 * BEAT_S:
+                    self.report()
+                    reported = now
+            except RedisError as err:
+                log.debug("no heartbeat: %s", err)  # the server is away; the main thread waits for it too
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def _renew(self) -> None:
+        claim = self.context.claim
+        if claim is not None:
+            self._renew_claim(claim)
+        if self.execution is not None:
+            job, execution = self.execution
+            with self.store.redis.pipeline() as pipe:
+                execution.heartbeat(job.started_job_registry, 2 * int(self.context.settings.lease_s), pipeline=pipe)
+                pipe.execute()
+
+    def _renew_claim(self, claim: Claim) -> None:
+        answer = self.store.renew(claim, self.context.settings.lease_s)
+        if answer not in _KEEP and self.context.claim is claim:
+            self.context.interrupter.interrupt(answer)
+
+    def _check_progress(self) -> None:
+        """End the process where a shard stands still: a thread that hangs in C cannot be stopped otherwise."""
+        claim, steps, now = self.context.claim, self.context.steps, time.monotonic()
+        if claim is None or shard_of(claim.unit) is None or steps != self._steps:
+            self._steps, self._moved_at = steps, now
+        elif now - self._moved_at > self.context.settings.stall_s:
+            log.error("no image in %.0f s: the worker process ends", now - self._moved_at)
+            os._exit(EXIT_STALLED)
+
+    def report(self) -> None:
+        """Write the worker's state for `trtjob status`."""
+        context = self.context
+        self._measure()
+        engine = context.engine
+        fields = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "engine": engine.name if engine else "",
+            "device": engine.device if engine else "",
+            "state": "busy" if context.claim else "idle",
+        }
+        self.store.report_worker(context.name, fields | self._rate)
+
+    def _measure(self) -> None:
+        now, images, busy_s = time.monotonic(), self.context.images, self.context.busy_s()
+        then, images_then, busy_then = self._sample
+        elapsed = now - then
+        pools = self.context.pools
+        if elapsed < RATE_SPAN_S and images_then:
+            return
+        gained = {stage: max(0.0, s - busy_then.get(stage, 0.0)) for stage, s in busy_s.items()}
+        shares = pools.shares(gained, elapsed) if pools and elapsed > 0 else {}
+        rate = (images - images_then) / elapsed if elapsed > 0 and self.context.claim else 0.0
+        self._rate = {"rate": round(rate, 2), "busy": json.dumps(shares)}
+        self._sample = (now, images, busy_s)
+
+
+def _tell_supervisor() -> None:
+    """Write a byte to the pipe that the supervisor reads; a worker started by hand has none."""
+    try:
+        os.write(sys.stdout.fileno(), b".")
+    except OSError:  # the supervisor is gone: the process is told so by the end of its standard input
+        return

@@ -1,0 +1,65 @@
+"""One worker process: `python -m trtjob.worker.process`, started by the supervisor and by nobody else.
+
+Standard input brings the settings as one line of JSON (so that no password is in an argument list), and its end says
+that the supervisor is gone. Standard output carries one byte a second: the proof of life. Logs go to standard error.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+import cv2
+
+from trtjob.config import Settings
+from trtjob.errors import TrtjobError
+from trtjob.jobs.connection import connect
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.store import JobStore
+from trtjob.logs import configure_logging
+from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
+from trtjob.worker.context import Context, set_current
+from trtjob.worker.heart import Heart
+from trtjob.worker.rq_worker import UnitWorker
+
+
+def main() -> int:
+    """Work until told to stop. Returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
+    order = json.loads(sys.stdin.readline())
+    settings = Settings(**order["settings"])
+    configure_logging(settings)
+    logging.getLogger("rq.worker").setLevel(logging.ERROR)
+    cv2.setNumThreads(1)  # the pipeline has threads of its own
+    try:
+        with connect(settings) as connection:
+            context = Context(
+                order["name"], settings, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue)
+            )
+            set_current(context)
+            heart = Heart(context, connection.heartbeat())
+            heart.report()
+            heart.start()
+            worker = UnitWorker(context, heart, connection.redis, settings.queue)
+            threading.Thread(target=_await_supervisor, args=(os.getpid(),), daemon=True).start()
+            worker.work(logging_level="ERROR")
+            heart.end()
+            context.close_engine()
+            context.store.remove_worker(context.name)
+    except TrtjobError as err:
+        logging.getLogger(__name__).error(str(err))
+        return 1
+    return 0
+
+
+def _await_supervisor(pid: int) -> None:
+    """Stop, as by SIGTERM, when the supervisor is gone: its end of our standard input closes however it dies."""
+    while sys.stdin.read(1):
+        pass
+    os.kill(pid, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""RQ's SimpleWorker, the only one that keeps an engine, with what it lacks for long work in C.
+
+Stock SimpleWorker sends no heartbeat while it works, ignores a stop, times out by a signal that C code never sees, and
+runs whatever function a message names. Here a heart beats in a thread, a stop reaches the unit under way at its next
+batch edge, standing still ends the process, and only our own functions run. Retries are the reconciler's, not RQ's.
+"""
+
+import logging
+from types import FrameType
+from typing import Any
+
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+from rq.worker.base import WorkerStatus
+
+from trtjob.jobs.queue import FUNCTIONS
+from trtjob.jobs.states import JobState
+from trtjob.worker.context import Context
+from trtjob.worker.heart import Heart
+
+log = logging.getLogger(__name__)
+
+DEQUEUE_TIMEOUT_S = 5  # how long an idle worker waits before it looks around
+MAINTENANCE_INTERVAL_S = 60
+WORKER_TTL_S = 60
+
+
+class ForbiddenJob(Exception):
+    """A message names a function that is not one of ours."""
+
+
+class _NoDeathPenalty(BaseDeathPenalty):
+    """No time-out by signal: the heart watches for a stand-still."""
+
+    def setup_death_penalty(self) -> None:
+        """Do nothing."""
+
+    def cancel_death_penalty(self) -> None:
+        """Do nothing."""
+
+
+class SafeJob(Job):
+    """A message that runs only functions that we know, and no callbacks: whoever can write to the queue may ask for
+    work, not for code."""
+
+    @property
+    def func(self) -> Any:
+        if self.func_name not in FUNCTIONS or self.instance is not None:
+            raise ForbiddenJob(f"the queue's message {self.id!r} asks for {self.func_name!r}, which no worker runs")
+        return super().func
+
+    @property
+    def success_callback(self) -> None:
+        return None
+
+    @property
+    def failure_callback(self) -> None:
+        return None
+
+    @property
+    def stopped_callback(self) -> None:
+        return None
+
+
+class UnitWorker(SimpleWorker):
+    """One worker process, listening to one queue."""
+
+    death_penalty_class = _NoDeathPenalty
+    job_class = SafeJob
+
+    def __init__(self, context: Context, heart: Heart, redis: Redis, queue: str) -> None:
+        super().__init__(
+            [Queue(queue, connection=redis, serializer=JSONSerializer, job_class=SafeJob)],
+            name=context.name,
+            connection=redis,
+            serializer=JSONSerializer,
+            job_class=SafeJob,
+            worker_ttl=WORKER_TTL_S,
+            maintenance_interval=MAINTENANCE_INTERVAL_S,
+            log_job_description=False,
+        )
+        self.context = context
+        self.heart = heart
+        self._is_working = False
+
+    @property
+    def dequeue_timeout(self) -> int:
+        return DEQUEUE_TIMEOUT_S
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        return 2 * int(self.context.settings.lease_s)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a message's function in this thread, with the heart keeping RQ's record of it alive."""
+        self._is_working = True
+        try:
+            execution = self.prepare_execution(job)
+            self.heart.execution = (job, execution)
+            self.perform_job(job, queue, execution)
+            self.set_state(WorkerStatus.IDLE)
+        finally:
+            self.heart.execution = None
+            self._is_working = False
+
+    def request_stop(self, signum: int | None, frame: FrameType | None) -> None:
+        """Stop at the next batch edge; at once where there is nothing to do. A second signal changes nothing."""
+        self._stop_requested = True
+        self.context.request_stop()
+        if not self._is_working:
+            raise StopRequested
+
+    def kill_horse(self, sig: Any = None) -> None:
+        """Obey RQ's stop-job command, which comes from its pubsub thread: the job is cancelled."""
+        if (claim := self.context.claim) is not None:
+            self.context.store.move(claim.job_id, JobState.CANCELLED, message="stopped through RQ")
+            self.context.interrupter.interrupt(JobState.CANCELLED)

@@ -1,0 +1,185 @@
+"""What happens to one image before and after the engine: blocking code for threads; cv2 lets go of the GIL."""
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.spec import ModelSpec, ResizeMode, Task
+from trtjob.errors import ImageError, TrtjobError
+from trtjob.jobs.folder import annotated_key
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.records import Classification, Detection, ImageFailure, Record
+from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import LocalStorage
+from trtjob.worker.draw import annotate, annotate_classes
+from trtjob.worker.encode import annotated_name, encode_image
+from trtjob.worker.images import decode_image
+from trtjob.worker.postprocess import classes_from, detections_from
+from trtjob.worker.resize import Placement, prepare
+
+MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
+
+
+class Stopwatch:
+    """Seconds of work by stage, added up over threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._busy_s: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self._busy_s[name] += elapsed
+
+    def busy_s(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._busy_s)
+
+
+# The stages as a person sees them, each one pool of threads.
+POOLS = {
+    "decode": ("read", "decode", "resize"),
+    "infer": ("infer",),
+    "finish": ("nms", "draw", "encode", "write"),
+}
+
+
+@dataclass(slots=True)
+class Prepared:
+    """An image on its way to the engine.
+
+    image: BGR, None where no annotated copy is wanted; tensor: uint8 [H, W, C].
+    """
+
+    entry: Entry
+    sha256: str
+    hw: tuple[int, int]
+    image: UInt8Array | None
+    tensor: UInt8Array
+    placement: Placement
+
+
+class Stages:
+    """The stages of one job, on this worker."""
+
+    def __init__(
+        self, spec: JobSpec, model: ModelSpec, output: LocalStorage, *, max_pixels: int, jpeg_quality: int
+    ) -> None:
+        self.model = model
+        self.options = spec.options
+        self.watch = Stopwatch()
+        self._source = LocalStorage(Path(spec.source.root))
+        self._output = output
+        self._max_pixels = max_pixels
+        self._jpeg_quality = jpeg_quality
+        self._resize = ResizeMode(spec.options.resize)
+        self._class_ids = None if spec.options.class_ids is None else frozenset(spec.options.class_ids)
+
+    def prepare(self, entry: Entry) -> Prepared:
+        """Read, decode and resize an image. Raises ImageError."""
+        with self.watch.stage("read"):
+            data = read_file(self._source.path(entry.key))
+            digest = hashlib.sha256(data).hexdigest()
+        try:
+            with self.watch.stage("decode"):
+                image = decode_image(data, max_pixels=self._max_pixels)
+        except ImageError as err:
+            err.sha256 = digest
+            raise
+        with self.watch.stage("resize"):
+            tensor, placement = prepare(image, self.model, self._resize)
+        hw = (image.shape[0], image.shape[1])
+        keep = None if self.options.annotate is Annotate.NONE else image
+        return Prepared(entry, digest, hw, keep, tensor, placement)
+
+    def finish(self, item: Prepared, boxes: FloatArray | None, scores: FloatArray) -> Record:
+        """Turn raw outputs into a record, and write the annotated copy. Raises ImageError, StorageError."""
+        height, width = item.hw
+        with self.watch.stage("nms"):
+            detections: tuple[Detection, ...] | None = None
+            classes: tuple[Classification, ...] | None = None
+            if self.model.task is Task.CLASSIFY:
+                classes = classes_from(scores, self.model)
+            else:
+                assert boxes is not None
+                detections = detections_from(
+                    boxes,
+                    scores,
+                    item.placement,
+                    self.model,
+                    hw=item.hw,
+                    min_score=self.options.min_score,
+                    iou=self.options.iou,
+                    class_ids=self._class_ids,
+                )
+        self._annotate(item, detections, classes)
+        return Record(item.entry.key, item.sha256, width, height, detections, classes)
+
+    def _annotate(
+        self, item: Prepared, detections: tuple[Detection, ...] | None, classes: tuple[Classification, ...] | None
+    ) -> None:
+        shown = [d for d in detections or () if d.score >= self.options.conf]
+        image, item.image = item.image, None
+        if image is None or (self.options.annotate is Annotate.HITS and not shown and not classes):
+            return
+        with self.watch.stage("draw"):
+            drawn = _draw(image, shown, classes, self.options.conf)
+        name = annotated_name(item.entry.key)
+        with self.watch.stage("encode"):
+            data = encode_image(drawn, Path(name).suffix, jpeg_quality=self._jpeg_quality)
+        with self.watch.stage("write"):
+            try:
+                self._output.put(annotated_key(name), data)
+            except OSError as err:
+                raise ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}") from err
+
+
+def _draw(
+    image: UInt8Array, detections: list[Detection], classes: tuple[Classification, ...] | None, conf: float
+) -> UInt8Array:
+    try:
+        return annotate(image, detections, conf=conf) if classes is None else annotate_classes(image, classes)
+    except TrtjobError:
+        raise
+    except Exception as err:  # one picture that cannot be drawn on must not end the shard
+        raise ImageError(FailureKind.DRAW, f"cannot draw on the image: {err}") from err
+
+
+def read_file(path: Path) -> bytes:
+    """Return a regular file's bytes. Raises ImageError: `missing`, `read` or `too_large`."""
+    try:
+        # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                raise ImageError(FailureKind.READ, f"it is {kind}, not an image file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(FailureKind.TOO_LARGE, f"the file has {status.st_size:,} bytes, more than 2 GiB")
+            return file.read()
+    except OSError as err:
+        if err.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise ImageError(FailureKind.MISSING, "the file is not there any more") from err
+        raise ImageError(FailureKind.READ, f"the file cannot be read: {err.strerror}") from err
+
+
+def failure_record(key: str, err: ImageError, attempts: int = 1) -> Record:
+    """Return the error record of an image."""
+    return Record(key, err.sha256, error=ImageFailure(FailureKind(err.kind), str(err), attempts))

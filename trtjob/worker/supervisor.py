@@ -1,0 +1,220 @@
+"""The daemon: it keeps worker processes alive, frees what a dead one held, and sees that nothing is forgotten."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis import RedisError
+
+from trtjob.config import Settings
+from trtjob.errors import QueueError, TrtjobError
+from trtjob.jobs.connection import Connection
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.reconcile import reconcile, reconcile_job
+from trtjob.jobs.store import JobStore
+from trtjob.worker.heart import EXIT_STALLED
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead or as good as dead
+SWEEP_S = 2.0
+SWEEP_LOCK = "trtjob:sweep"
+STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
+FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
+MAX_BACKOFF_S = 30.0
+MAX_FAILED_STARTS = 5
+_FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    process: asyncio.subprocess.Process
+    started_at: float
+    has_beaten: bool = False
+    was_silent: bool = False
+    oom_kills: int = field(default_factory=lambda: oom_kills())
+
+
+class Supervisor:
+    """Runs `processes` worker processes until told to stop."""
+
+    def __init__(self, settings: Settings, connection: Connection, *, processes: int = 1) -> None:
+        self.settings = settings
+        self.connection = connection
+        self.processes = processes
+        self.store = JobStore(connection.heartbeat())
+        self.queue = WorkQueue(connection.heartbeat(), settings.queue)
+        self._dead: dict[str, str] = {}  # worker -> blame, until the store has heard of it
+        self._sweep_now = asyncio.Event()
+        self._count = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then let each process reach a batch edge, for at most `grace_s`.
+
+        Raises TrtjobError where the processes cannot be started.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                sweeping = group.create_task(self._sweep())
+                keeping = [group.create_task(self._keep(stop)) for _ in range(self.processes)]
+                await asyncio.wait(keeping)
+                sweeping.cancel()
+        except* TrtjobError as errors:
+            raise errors.exceptions[0] from None
+        await asyncio.to_thread(self._bury)
+
+    # -- worker processes ---------------------------------------------------------------------------------------
+
+    async def _keep(self, stop: asyncio.Event) -> None:
+        """Keep one process running, with growing pauses where it dies young."""
+        loop = asyncio.get_running_loop()
+        young_deaths = failed_starts = 0
+        while not stop.is_set():
+            child = await self._spawn()
+            try:
+                await self._watch(child, stop)
+            finally:
+                await self._reap(child)
+            if stop.is_set():
+                return
+            lived_s = loop.time() - child.started_at
+            young_deaths = 0 if lived_s > STABLE_S else young_deaths + 1
+            failed_starts = 0 if child.has_beaten else failed_starts + 1
+            if failed_starts >= MAX_FAILED_STARTS:
+                raise QueueError(
+                    f"the worker process ended {failed_starts} times before it could work (exit code "
+                    f"{child.process.returncode}). Its reason is in the log above; check with: trtjob doctor"
+                )
+            pause_s = (
+                min(MAX_BACKOFF_S, 0.5 * 2 ** (young_deaths - FREE_RESTARTS)) if young_deaths > FREE_RESTARTS else 0
+            )
+            log.warning("worker process restarts", extra={"exit_code": child.process.returncode, "pause_s": pause_s})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause_s or 0.01)
+
+    async def _spawn(self) -> _Child:
+        self._count += 1
+        name = f"{socket.gethostname().split('.')[0].lower()}-{os.getpid()}-{self._count}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # nothing in the folder that we happen to stand in is imported
+            "-m",
+            "trtjob.worker.process",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C or a closed terminal is ours to handle
+        )
+        assert process.stdin is not None
+        with suppress(ConnectionError):  # it died at once: _watch finds out
+            process.stdin.write(self._order(name))
+            await process.stdin.drain()
+        return _Child(name, process, asyncio.get_running_loop().time())
+
+    def _order(self, name: str) -> bytes:
+        settings = self.settings.model_dump(mode="json")
+        if self.settings.redis_url is not None:
+            settings["redis_url"] = self.settings.redis_url.get_secret_value()
+        return json.dumps({"name": name, "settings": settings}).encode() + b"\n"
+
+    async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
+        """Return when a process has ended; end it when it is silent, or at the end of the grace after `stop`."""
+        ending = asyncio.create_task(stop.wait())
+        listening = asyncio.create_task(self._listen(child))
+        try:
+            await asyncio.wait([ending, listening], return_when=asyncio.FIRST_COMPLETED)
+            if not listening.done():
+                _send(child.process, signal.SIGTERM)
+                _, unfinished = await asyncio.wait([listening], timeout=self.settings.grace_s)
+                if unfinished:
+                    log.warning("worker process did not stop in time", extra={"grace_s": self.settings.grace_s})
+        finally:
+            for task in (ending, listening):
+                task.cancel()
+
+    async def _listen(self, child: _Child) -> None:
+        """Hear a process's heart until it stops."""
+        assert child.process.stdout is not None
+        try:
+            while await asyncio.wait_for(child.process.stdout.read(4096), SILENCE_S):
+                child.has_beaten = True
+        except TimeoutError:
+            child.was_silent = True
+            log.error("worker process is silent", extra={"worker": child.name, "silence_s": SILENCE_S})
+
+    async def _reap(self, child: _Child) -> None:
+        """Make sure that a process is gone, and note what it died of."""
+        if child.process.returncode is None and not child.was_silent:
+            with suppress(TimeoutError):  # its pipe closes a moment before it ends
+                await asyncio.wait_for(child.process.wait(), 2.0)
+        _send(child.process, signal.SIGKILL)
+        code = await child.process.wait()
+        if child.process.stdin is not None:
+            child.process.stdin.close()
+        self._dead[child.name] = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
+        self._sweep_now.set()
+
+    # -- the sweep ----------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Every two seconds, and when a process has died: free what it held and ask again for what is missing."""
+        while True:
+            try:
+                await asyncio.to_thread(self._sweep_once)
+            except (RedisError, QueueError) as err:
+                log.warning("the queue's server is away", extra={"error": str(err)})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep_now.wait(), SWEEP_S)
+            self._sweep_now.clear()
+
+    def _sweep_once(self) -> None:
+        self.connection.ensure()
+        self._bury()
+        # One daemon at a time: two would ask for everything twice, which is harmless and wasteful.
+        if self.store.redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=int(SWEEP_S * 900)):
+            reconcile(self.store, self.queue)
+
+    def _bury(self) -> None:
+        for name, blame in list(self._dead.items()):
+            with suppress(RedisError):
+                freed = self.store.abandon(name, blame)
+                del self._dead[name]
+                if freed is not None:
+                    log.warning(
+                        "unit of a dead worker freed", extra={"unit": freed[1], "job_id": freed[0], "blame": blame}
+                    )
+                    reconcile_job(self.store, self.queue, freed[0])
+
+
+def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:
+    """Say why the work in hand is to blame for a process's death; empty where it is not (somebody killed it)."""
+    if was_silent:
+        return "it stopped responding"
+    if exit_code == EXIT_STALLED:
+        return "it made no progress"
+    if exit_code < 0 and -exit_code in _FATAL_SIGNALS:
+        return signal.Signals(-exit_code).name
+    if exit_code == -signal.SIGKILL and had_oom:
+        return "out of memory"
+    return ""
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has killed for want of memory; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(number)

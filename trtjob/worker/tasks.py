@@ -1,0 +1,168 @@
+"""The functions that a queue's message may name: the only ones a worker runs."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trtjob.converters.registry import ModelRegistry, convert_model
+from trtjob.errors import JobError, TrtjobError
+from trtjob.jobs.finish import finish
+from trtjob.jobs.folder import RECEIPT, JobFolder
+from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
+from trtjob.jobs.queue import conversion_key
+from trtjob.jobs.reconcile import reconcile_job
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import Claim, Refusal
+from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
+from trtjob.worker.context import Context, Interrupted, current
+from trtjob.worker.shard import run_shard
+
+log = logging.getLogger(__name__)
+
+CONVERSION_TTL_S = 86_400
+
+
+def run_unit(job_id: str, unit: str) -> None:
+    """Do one unit of work of a job, if it is still wanted and nobody else does it."""
+    context = current()
+    settings = context.settings
+    claim = context.store.claim(job_id, unit, context.name, settings.lease_s)
+    if isinstance(claim, Refusal):
+        log.debug("unit refused", extra={"job_id": job_id, "unit": unit, "reason": claim.reason})
+        return
+    if claim.attempt > settings.max_crashes:
+        blame = f" Last: {claim.blame}." if claim.blame else ""
+        message = f"{unit} ended its worker {claim.attempt - 1} times, with no single image to blame.{blame}"
+        context.store.fail(job_id, message)
+        context.store.release(claim)
+        return
+    context.claim = claim
+    context.interrupter.reset()
+    if context.stopping:
+        context.interrupter.interrupt("stop")
+    try:
+        _do(context, claim)
+    except Interrupted as interruption:
+        _give_back(context, claim, interruption.reason)
+    except (TrtjobError, OSError) as err:
+        log.error("job failed", extra={"job_id": job_id, "unit": unit, "error": str(err)})
+        context.store.fail(job_id, str(err))
+        context.store.release(claim)
+    finally:
+        context.claim = None
+
+
+def _do(context: Context, claim: Claim) -> None:
+    shard = shard_of(claim.unit)
+    if shard is not None:
+        run_shard(context, claim, shard)
+    elif claim.unit == PLAN:
+        _plan(context, claim)
+    elif claim.unit == FINISH:
+        _finish(context, claim)
+    else:
+        raise JobError(f"unknown unit of work '{claim.unit}'", job_id=claim.job_id)
+
+
+def _give_back(context: Context, claim: Claim, reason: str) -> None:
+    """Leave a unit without spending an attempt; another worker, or this one's successor, takes it up."""
+    log.info("unit left", extra={"job_id": claim.job_id, "unit": claim.unit, "reason": reason})
+    if context.store.release(claim, take_back=True) and reason == "stop":
+        context.queue.put(claim.job_id, [claim.unit], at_front=True)
+
+
+def _plan(context: Context, claim: Claim) -> None:
+    """List the source, write the shards, and ask for them: those of a first submission as soon as they are written."""
+    store, job_id = context.store, claim.job_id
+    store.move(job_id, JobState.PLANNING, started_at=time.time())
+    view = store.view(job_id)
+    folder = JobFolder.of(view.spec)
+    is_first = view.epoch == 0
+    if is_first:
+        store.sync(job_id, shards=0, images=0, **committed_counts(folder, 0))
+    else:
+        folder.storage.delete(RECEIPT)
+
+    def on_shards(shards: list[int], images: int) -> None:
+        context.interrupter.check()
+        if is_first:
+            store.add_shards(job_id, len(shards), images)
+            context.queue.put(job_id, map(shard_unit, (n for n in shards if folder.manifest(n) is None)))
+
+    plan = plan_epoch(folder, view.spec, epoch=view.epoch, reason=view.reason, on_shards=on_shards)
+    if not is_first:
+        counts = committed_counts(folder, plan.first_shard)
+        images, ok, failed = kept_counts(folder, plan)
+        store.sync(
+            job_id,
+            shards=plan.first_shard + plan.shards,
+            images=images + plan.images,
+            ok=ok + counts["ok"],
+            failed=failed + counts["failed"],
+            committed=[*range(plan.first_shard), *counts["committed"]],
+        )
+    store.update(job_id, ignored=json.dumps(plan.ignored))
+    is_complete = store.planned(job_id)
+    store.release(claim, take_back=True)
+    if is_complete:
+        context.queue.put(job_id, [FINISH])
+    else:
+        reconcile_job(store, context.queue, job_id)
+
+
+def _finish(context: Context, claim: Claim) -> None:
+    store, job_id = context.store, claim.job_id
+    view = store.view(job_id)
+    summary = finish(JobFolder.of(view.spec), view.spec)
+    target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
+    store.move(
+        job_id, target, finished_at=time.time(), images=summary.images, ok=summary.ok, failed=summary.failed, message=""
+    )
+    store.release(claim, take_back=True)
+    log.info("job finished", extra={"job_id": job_id, "ok": summary.ok, "failed": summary.failed})
+
+
+def convert(request_id: str, request: dict[str, Any]) -> None:
+    """Convert a foreign model; the outcome goes to the hash `conversion_key(request_id)`."""
+    context = current()
+    key = conversion_key(request_id)
+
+    def report(state: str, **fields: str) -> None:
+        context.store.redis.hset(key, mapping={"state": state, **fields})
+        context.store.redis.expire(key, CONVERSION_TTL_S)
+
+    report("running")
+    try:
+        order = ConversionRequest.model_validate(request)
+        model = convert_model(
+            Path(order.model),
+            cfg=_path(order.cfg),
+            labels=_path(order.labels),
+            out=_path(order.out),
+            name=order.name,
+            registry=ModelRegistry(context.settings.models_dir),
+        )
+    except (TrtjobError, OSError, ValueError) as err:
+        report("failed", message=str(err))
+    else:
+        report("done", name=model.name, sha256=model.sha256, message="")
+
+
+class ConversionRequest(BaseModel):
+    """What `trtjob convert` asks of a worker; paths are absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    cfg: str | None = None
+    labels: str | None = None
+    out: str | None = None
+    name: str | None = None
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)

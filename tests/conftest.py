@@ -1,0 +1,87 @@
+"""What every test gets: a home of its own, a real server, and the reference data where they are at hand."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from trtjob.config import Settings
+from trtjob.errors import QueueError
+from trtjob.jobs.connection import Connection, connect
+from trtjob.jobs.server import EmbeddedServer
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def missing_service(reason: str) -> None:
+    """Skip on a laptop; fail where `TRTJOB_REQUIRE_SERVICES=1` says that everything must be there."""
+    if os.environ.get("TRTJOB_REQUIRE_SERVICES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test, and every process that it starts, away from the real user's files and settings."""
+    for name in [name for name in os.environ if name.startswith("TRTJOB_") and name != "TRTJOB_REQUIRE_SERVICES"]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "user"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name, folder in {
+        "DATA": ".local/share",
+        "CONFIG": ".config",
+        "CACHE": ".cache",
+        "STATE": ".local/state",
+    }.items():
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / folder))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a home of this test's own; connecting with them starts an embedded server there."""
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def connection(settings: Settings) -> Iterator[Connection]:
+    """A connection to an embedded server of this test's own."""
+    try:
+        connection = connect(settings)
+    except QueueError as err:
+        missing_service(str(err))
+    with connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """One real server for the whole session, for tests that only need some server."""
+    with tempfile.TemporaryDirectory(prefix="trtjob-test-") as folder:
+        server = EmbeddedServer(Path(folder) / "server")
+        try:
+            server.open()
+        except QueueError as err:
+            missing_service(str(err))
+        with server:
+            yield server
+
+
+@pytest.fixture
+def redis(server: EmbeddedServer) -> Iterator[redis_py.Redis]:
+    """A client of the session's server, which is empty."""
+    client = redis_py.Redis.from_url(server.url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the checkout: models, images, Darknet's own results."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the reference data are not at hand: no folder {SHARED}")
+    return SHARED

@@ -34,18 +34,8 @@ def free_port() -> int:
 def tcp_server(folder: Path, *options: str) -> Iterator[int]:
     """A server on a port of 127.0.0.1, as an administrator would set one up."""
     port = free_port()
-    command = [
-        find_server_binary(),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        folder,
-        *options,
-    ]
+    place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    command = [str(find_server_binary()), *place, *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 10
         while True:

@@ -79,6 +79,12 @@ def test_the_last_user_stops_the_server(folder: Path) -> None:
     assert not second.socket.exists()
 
 
+def test_opening_twice_takes_one_share(folder: Path) -> None:
+    with EmbeddedServer(folder) as server:
+        server.open()
+    assert not server_lives(folder)
+
+
 def test_data_survive_a_stop(folder: Path) -> None:
     with EmbeddedServer(folder) as server:
         client(server).set("key", "value")

@@ -91,7 +91,9 @@ class EmbeddedServer:
         return self.dir / "server.log"
 
     def open(self) -> None:
-        """Take a share in the server and start it where it does not run. Raises QueueError."""
+        """Take a share in the server, unless taken, and start it where it does not run. Raises QueueError."""
+        if self._users_fd is not None:
+            return
         _make_private(self.dir)
         if self.socket.parent != self.dir:
             _make_private(self.socket.parent)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from trtjob.errors import ConfigError
@@ -31,7 +32,7 @@ def config_file() -> Path:
 class Settings(BaseSettings):
     """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
 
-    model_config = SettingsConfigDict(env_prefix="TRTJOB_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TRTJOB_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
     home: Path = Field(default_factory=default_home, description="models and the embedded server's data")
     redis_url: SecretStr | None = Field(
@@ -78,13 +79,20 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigError that names each wrong one, its value and what was expected."""
+    if os.environ.get("TRTJOB_CONFIG") and not config_file().is_file():
+        raise ConfigError(f"TRTJOB_CONFIG = '{config_file()}': no such file. Create it, or unset TRTJOB_CONFIG")
     try:
         return Settings()
     except ValidationError as err:
         problems = "; ".join(
-            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()} = {problem['input']!r}: {problem['msg']}"
+            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()}{_shown(problem)}: {problem['msg']}"
             for problem in err.errors()
         )
         raise ConfigError(f"wrong setting: {problems}. Look at the environment and at {config_file()}") from err
     except ValueError as err:  # the TOML file itself
         raise ConfigError(f"{config_file()}: {err}") from err
+
+
+def _shown(problem: ErrorDetails) -> str:
+    """Return the wrong value for a message, except where it may hold a password."""
+    return "" if problem["loc"] == ("redis_url",) else f" = {problem['input']!r}"

@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from trtjob.config import config_file, default_home, load_settings
+from trtjob.errors import ConfigError
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings file, named in the environment; the test writes it."""
+    path = tmp_path / "config.toml"
+    monkeypatch.setenv("TRTJOB_CONFIG", str(path))
+    return path
+
+
+def test_without_environment_and_file_the_defaults_hold() -> None:
+    settings = load_settings()
+    assert settings.redis_url is None
+    assert settings.queue == "trtjob"
+    assert settings.home == default_home()
+
+
+def test_the_environment_sets_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTJOB_LEASE_S", "7.5")
+    assert load_settings().lease_s == 7.5
+
+
+def test_the_file_sets_a_setting(toml: Path) -> None:
+    toml.write_text('queue = "night"\n')
+    assert load_settings().queue == "night"
+
+
+def test_the_environment_wins_over_the_file(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml.write_text('queue = "night"\n')
+    monkeypatch.setenv("TRTJOB_QUEUE", "day")
+    assert load_settings().queue == "day"
+
+
+def test_without_a_name_the_file_is_looked_for_in_the_config_home(tmp_path: Path) -> None:
+    assert config_file() == tmp_path / "user" / ".config" / "trtjob" / "config.toml"
+    config_file().parent.mkdir(parents=True)
+    config_file().write_text("batch = 3\n")
+    assert load_settings().batch == 3
+
+
+def test_the_data_home_decides_where_models_and_server_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    settings = load_settings()
+    assert settings.models_dir == tmp_path / "data" / "trtjob" / "models"
+    assert settings.server_dir == tmp_path / "data" / "trtjob" / "server"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("TRTJOB_LEASE_S", "0.1", id="too small"),
+        pytest.param("TRTJOB_THREADS", "many", id="no number"),
+        pytest.param("TRTJOB_QUEUE", "Night Queue", id="no queue name"),
+        pytest.param("TRTJOB_LOG_LEVEL", "LOUD", id="no choice"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name} = '{value}'"):
+        load_settings()
+
+
+def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTJOB_THREADS", "-1")
+    monkeypatch.setenv("TRTJOB_BATCH", "-1")
+    with pytest.raises(ConfigError, match=r"TRTJOB_THREADS.*TRTJOB_BATCH"):
+        load_settings()
+
+
+def test_an_unknown_setting_in_the_file_is_refused(toml: Path) -> None:
+    toml.write_text("batchsize = 3\n")
+    with pytest.raises(ConfigError, match="BATCHSIZE"):
+        load_settings()
+
+
+def test_a_file_that_is_no_toml_is_named(toml: Path) -> None:
+    toml.write_text("batch: 3\n")
+    with pytest.raises(ConfigError, match=str(toml)):
+        load_settings()
+
+
+def test_a_named_file_that_is_missing_is_an_error(toml: Path) -> None:
+    with pytest.raises(ConfigError, match=r"TRTJOB_CONFIG.*no such file"):
+        load_settings()
+
+
+def test_the_url_of_the_server_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTJOB_REDIS_URL", "redis://:s3cret@host")
+    assert "s3cret" not in repr(load_settings())
+
+
+def test_a_wrong_url_setting_does_not_show_its_value(toml: Path) -> None:
+    toml.write_text('redis_url = ["redis://:s3cret@host"]\n')
+    with pytest.raises(ConfigError, match="TRTJOB_REDIS_URL") as caught:
+        load_settings()
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,46 @@
+# Everything that people and CI do here has a target; `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint bench lock wheel clean
+
+BIN := .venv/bin
+
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: .venv/.up-to-date ## Make .venv with everything in it (Python 3.11, 3.12 or 3.13; PYTHON=... chooses)
+
+.venv/.up-to-date: pyproject.toml requirements.lock scripts/setup.sh
+	@echo "Setting up .venv ..."
+	@scripts/setup.sh
+	@touch $@
+
+demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up
+	$(BIN)/trtjob run examples/digits/scenes --model examples/digits/digits.weights -o demo-output
+	@echo
+	@echo "The annotated pictures and results.jsonl are in demo-output/. The same command again does only what is missing."
+
+test: setup ## Run every test that needs no GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: lint ## Run what a commit must pass: the static checks and the fast tests
+	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+lint: setup ## Run the static checks: format, lint, types, imports, generated docs, lock
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/cli_reference.py --check
+	scripts/compile_lock.sh --check
+
+bench: setup ## Measure the speed on this machine and print a table
+	$(BIN)/python -m bench
+
+lock: setup ## Write requirements.lock from pyproject.toml (UPGRADE=1: newest versions)
+	scripts/compile_lock.sh
+
+wheel: setup ## Build the wheel and test it in an empty environment
+	scripts/check_wheel.sh
+
+clean: ## Remove what the other targets made
+	rm -rf .venv demo-output dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Build the wheel, install it into an empty environment and run the fast tests against it, away from the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+.venv/bin/uv build --quiet --out-dir "$work/dist"
+wheel=$(echo "$work"/dist/*.whl)
+.venv/bin/python - "$wheel" <<'PYTHON'
+import sys
+from zipfile import ZipFile
+
+names = ZipFile(sys.argv[1]).namelist()
+foreign = [name for name in names if not name.startswith(("trtjob/", "trtjob-"))]
+missing = [end for end in ("trtjob/py.typed", "licenses/LICENSE") if not any(name.endswith(end) for name in names)]
+sys.exit(f"the wheel holds {foreign} and lacks {missing}" if foreign or missing else 0)
+PYTHON
+
+# The lock as constraints: what the wheel asks for and the test runner, in the pinned versions, and nothing else.
+.venv/bin/uv venv --quiet --python .venv/bin/python "$work/venv"
+.venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint requirements.lock \
+    "$wheel" hypothesis pytest pytest-randomly pytest-timeout
+
+# Everything but the package itself, so that only the installed one can be imported.
+mkdir "$work/repo"
+git ls-files -z --cached --others --exclude-standard -- ':!trtjob/' | xargs -0 cp --parents -t "$work/repo"
+cd "$work/repo"
+"$work/venv/bin/python" -c 'import sys, trtjob; sys.exit("site-packages" not in trtjob.__file__)'
+"$work/venv/bin/trtjob" --help >/dev/null
+"$work/venv/bin/python" -m pytest -q -m "not gpu and not slow"

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Write requirements.lock from pyproject.toml; with --check only say whether it is up to date.
+# The pins that are there are kept where they still fit; `make lock UPGRADE=1` takes the newest versions.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compile() {
+    .venv/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+        --no-header --no-annotate --quiet --output-file "$1" ${UPGRADE:+--upgrade} >/dev/null
+}
+
+if [[ ${1:-} != --check ]]; then
+    compile requirements.lock
+    exit
+fi
+
+fresh=$(mktemp)
+trap 'rm -f "$fresh"' EXIT
+cp requirements.lock "$fresh"
+compile "$fresh"
+if ! diff -u requirements.lock "$fresh"; then
+    echo "requirements.lock does not fit pyproject.toml: run make lock and commit it" >&2
+    exit 1
+fi

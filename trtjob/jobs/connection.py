@@ -124,14 +124,24 @@ class Connection:
 
     def _first_contact(self) -> dict[str, Any]:
         """Return what INFO says. Raises QueueError at once where the server is away, too old or a cluster."""
+        try:
+            info = self._ask_info()
+        except QueueError:
+            if self._server is None:
+                raise
+            self._server.ensure()  # killed in the moment since it was opened
+            info = self._ask_info()
+        self._check(info)
+        return info
+
+    def _ask_info(self) -> dict[str, Any]:
         client = self._client(socket_timeout=CONNECT_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
         try:
-            client.ping()
             info: dict[str, Any] = client.info()
         except redis.AuthenticationError as err:
             raise QueueError(f"{self.place} refuses the user or password of TRTJOB_REDIS_URL: {err}") from err
         except redis.exceptions.NoPermissionError:  # a managed server may forbid INFO; then there is nothing to check
-            info = {}
+            return {}
         except (redis.RedisError, OSError) as err:
             raise QueueError(
                 f"cannot reach the queue's server at {self.place}: {err}. Is it running, and is TRTJOB_REDIS_URL "
@@ -139,7 +149,6 @@ class Connection:
             ) from err
         finally:
             client.connection_pool.disconnect()
-        self._check(info)
         return info
 
     def _check(self, info: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trtjob.config import Settings
 from trtjob.engines.protocol import Engine
-from trtjob.errors import EngineError, ModelError
+from trtjob.errors import ModelError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
@@ -103,21 +103,22 @@ class Context:
 
         Raises ModelError where the file is missing or is another model, EngineError where it does not load.
         """
-        if self.engine is None or self._engine_sha256 != model.sha256:
-            self.close_engine()
-            _check_identity(model)
-            from trtjob.engines.onnxruntime import open_engine
+        if self.engine is not None and self.pools is not None and self._engine_sha256 == model.sha256:
+            return self.engine, self.pools
+        self.close_engine()
+        _check_identity(model)
+        from trtjob.engines.onnxruntime import open_engine
 
-            self.engine = open_engine(Path(model.path), threads=self.threads)
-            self._engine_sha256 = model.sha256
-            batch = self.settings.batch or self.engine.max_batch
-            window = self.settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * self.threads, 3 * batch)
-            self.pools = Pools(Limits(self.threads, batch, window), self.engine.concurrency)
-            log.info(
-                "model loaded", extra={"model": model.name, "engine": self.engine.name, "device": self.engine.device}
-            )
-        if self.pools is None:
-            raise EngineError("the engine has no threads: it was closed while in use")
+        return self.adopt_engine(model, open_engine(Path(model.path), threads=self.threads))
+
+    def adopt_engine(self, model: ModelRef, engine: Engine) -> tuple[Engine, Pools]:
+        """Take an engine over, with threads to match, for all units of its model."""
+        batch = self.settings.batch or engine.max_batch
+        window = self.settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * self.threads, 3 * batch)
+        self.engine = engine
+        self.pools = Pools(Limits(self.threads, batch, window), engine.concurrency)
+        self._engine_sha256 = model.sha256
+        log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": engine.device})
         return self.engine, self.pools
 
     @property

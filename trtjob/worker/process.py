@@ -56,7 +56,8 @@ def main() -> int:
 
 def _await_supervisor(pid: int) -> None:
     """Stop, as by SIGTERM, when the supervisor is gone: its end of our standard input closes however it dies."""
-    while sys.stdin.read(1):
+    # Not sys.stdin: a thread that waits in it holds its lock, on which the interpreter stumbles when it ends.
+    while os.read(0, 4096):
         pass
     os.kill(pid, signal.SIGTERM)
 

@@ -113,6 +113,11 @@ class UnitWorker(SimpleWorker):
         if not self._is_working:
             raise StopRequested
 
+    def unsubscribe(self) -> None:
+        """Leave RQ's command channel without waiting a second for its thread, which ends with the process."""
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+
     def kill_horse(self, sig: Any = None) -> None:
         """Obey RQ's stop-job command, which comes from its pubsub thread: the job is cancelled."""
         if (claim := self.context.claim) is not None:

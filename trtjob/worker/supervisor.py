@@ -98,7 +98,8 @@ class Supervisor:
             )
             log.warning("worker process restarts", extra={"exit_code": child.process.returncode, "pause_s": pause_s})
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause_s or 0.01)
+                async with asyncio.timeout(pause_s):
+                    await stop.wait()
 
     async def _spawn(self) -> _Child:
         self._count += 1
@@ -143,7 +144,10 @@ class Supervisor:
         """Hear a process's heart until it stops."""
         assert child.process.stdout is not None
         try:
-            while await asyncio.wait_for(child.process.stdout.read(4096), SILENCE_S):
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    if not await child.process.stdout.read(4096):
+                        return
                 child.has_beaten = True
         except TimeoutError:
             child.was_silent = True
@@ -153,7 +157,8 @@ class Supervisor:
         """Make sure that a process is gone, and note what it died of."""
         if child.process.returncode is None and not child.was_silent:
             with suppress(TimeoutError):  # its pipe closes a moment before it ends
-                await asyncio.wait_for(child.process.wait(), 2.0)
+                async with asyncio.timeout(2.0):
+                    await child.process.wait()
         _send(child.process, signal.SIGKILL)
         code = await child.process.wait()
         if child.process.stdin is not None:
@@ -171,7 +176,8 @@ class Supervisor:
             except (RedisError, QueueError) as err:
                 log.warning("the queue's server is away", extra={"error": str(err)})
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._sweep_now.wait(), SWEEP_S)
+                async with asyncio.timeout(SWEEP_S):
+                    await self._sweep_now.wait()
             self._sweep_now.clear()
 
     def _sweep_once(self) -> None:

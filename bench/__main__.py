@@ -1,0 +1,58 @@
+"""`python -m bench`: measure, and print a table with the goals."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from trtjob.converters.registry import ModelRegistry, RegisteredModel, resolve_model
+
+from bench.end_to_end import end_to_end
+from bench.growth import memory, submission
+from bench.host import host_cost
+from bench.overhead import overhead
+from bench.startup import startup
+from bench.table import Row, render
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "examples" / "digits" / "digits.weights"
+YOLO = ROOT.parent / "shared" / "models" / "yolov3-tiny.weights"
+
+
+def main() -> int:
+    """Run the benchmarks that are asked for. Returns 1 where a goal is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parts = ("host", "overhead", "start", "submit", "e2e", "memory")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
+    parser.add_argument("--quick", action="store_true", help="fewer images: the figures are rougher")
+    parser.add_argument("--weights", type=Path, default=YOLO if YOLO.exists() else SAMPLE, help="Darknet model for e2e")
+    arguments = parser.parse_args()
+    scale = 4 if arguments.quick else 1
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="trtjob-bench-") as temporary:
+        folder, home = Path(temporary), Path(temporary) / "home"
+        registry = ModelRegistry(home / "models")
+
+        def model(path: Path) -> RegisteredModel:
+            return resolve_model(str(path), registry=registry)
+
+        benchmarks: dict[str, Callable[[], list[Row]]] = {
+            "host": lambda: host_cost(folder / "host", 96 // scale),
+            "overhead": lambda: overhead(folder, folder / "overhead-home", 2560 // scale),
+            "start": lambda: startup(folder, home, model(arguments.weights).name),
+            "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
+            "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 96 // scale),
+            "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),
+        }
+        for name in parts:
+            if name in arguments.only:
+                print(f"measuring: {name}", flush=True)
+                rows += benchmarks[name]()
+    print(f"\nmodel: {arguments.weights.name}\n")
+    print(render(rows))
+    return 0 if all(row.met is not False for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What queue, commits and storage cost beside the pipeline: the same images with them and without."""
+
+import os
+import time
+from pathlib import Path
+
+import cv2
+
+from bench.constant import ConstantEngine
+from bench.host import job_spec, run_pipeline
+from bench.node import node
+from bench.pictures import make_picture
+from bench.table import Row
+from trtjob.config import Settings
+from trtjob.jobs.folder import JobFolder
+from trtjob.jobs.listing import Listing
+from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.states import FINISHED
+from trtjob.jobs.submit import submit
+from trtjob.worker.context import Context, set_current
+from trtjob.worker.heart import Heart
+from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.rq_worker import UnitWorker
+from trtjob.worker.stages import Stages
+
+GOAL_MS = 1.0
+
+
+def overhead(folder: Path, home: Path, count: int) -> list[Row]:
+    """Return the rows of the cost, in wall and CPU time, of everything that makes a job safe."""
+    source = folder / "tiny"
+    source.mkdir()
+    _, data = cv2.imencode(".jpg", cv2.resize(make_picture("640x480", 1), (64, 48)))
+    for index in range(count):
+        (source / f"{index:06d}.jpg").write_bytes(data.tobytes())
+    spec = job_spec(source, folder / "tiny-out", annotate=Annotate.NONE)
+    bare_wall, bare_cpu = _bare(spec, source)
+    wall, cpu = _with_queue(spec, home)
+    rows = []
+    for name, value, bare in (("wall", wall, bare_wall), ("CPU", cpu, bare_cpu)):
+        extra = (value - bare) / count * 1000
+        note = f"{value / count * 1000:.2f} with, {bare / count * 1000:.2f} without"
+        rows.append(
+            Row(f"queue, commits, storage: {name}", extra, "ms/image", f"<= {GOAL_MS:g}", extra <= GOAL_MS, note)
+        )
+    return rows
+
+
+def _clock() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _bare(spec: JobSpec, source: Path) -> tuple[float, float]:
+    with ConstantEngine() as engine:
+        pools = Pools(Limits(2, 1, 16), engine.concurrency)
+        storage = JobFolder.of(spec).storage
+        stages = Stages(spec, engine.spec, storage, max_pixels=10**8, jpeg_quality=90)
+        entries = list(Listing(source))
+        pipeline = Pipeline(stages, engine, pools)
+        run_pipeline(pipeline, entries[:64])
+        wall, cpu = _clock()
+        run_pipeline(pipeline, entries)
+        end_wall, end_cpu = _clock()
+        pools.close()
+    return end_wall - wall, end_cpu - cpu
+
+
+def _with_queue(spec: JobSpec, home: Path) -> tuple[float, float]:
+    """Run the whole job in this process: submission, plan, shards through RQ, commits, finish."""
+    with node(home, workers=0) as server:
+        context = Context("bench", Settings(home=home), server.store, server.queue)
+        set_current(context)
+        heart = Heart(context, server.connection.heartbeat())
+        engine = ConstantEngine()
+        context.adopt_engine(spec.model, engine)
+        heart.start()
+        worker = UnitWorker(context, heart, server.connection.redis, server.queue.name)
+        wall, cpu = _clock()
+        submit(server.store, server.queue, spec)
+        worker.work(burst=True, logging_level="ERROR")
+        end_wall, end_cpu = _clock()
+        heart.end()
+        context.close_engine()
+        state = server.store.state(spec.job_id)
+        if state not in FINISHED:
+            raise RuntimeError(f"the job ended as {state} (pid {os.getpid()})")
+    return end_wall - wall, end_cpu - cpu

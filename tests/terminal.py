@@ -1,0 +1,115 @@
+"""A user at a terminal: the real command and its processes, and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "examples" / "digits"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Terminal:
+    """Runs `trtjob` as its own process, with a home of its own."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, as a shell does."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trtjob", *map(str, arguments)],
+            env={**os.environ, "TRTJOB_HOME": str(self.home), **self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str | Path, timeout_s: float = 50, **environment: str) -> Outcome:
+        """Run a command to its end."""
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=timeout_s)
+        return Outcome(process.returncode, out, err)
+
+    def json(self, *arguments: str | Path) -> Any:
+        """Run a command that must succeed and return its JSON."""
+        outcome = self.run(*arguments, "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    def end_all(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self._started:
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def job_folder(output: Path) -> Path:
+    """Return the one job's folder below an output folder."""
+    (folder,) = [path for path in output.iterdir() if path.is_dir()]
+    return folder
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return a job's records by image."""
+    lines = (folder / "results.jsonl").read_text("utf-8", "surrogateescape").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
+    return {row["image"]: row for row in rows}
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
+    """Return what `condition` gives, once it gives something."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not in {timeout_s} s: {what}")
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*") for child in (task / "children").read_text().split()
+    ]
+    return children + [further for child in children for further in descendants(child)]
+
+
+def worker_pids(pid: int) -> list[int]:
+    """Return the worker processes below a process."""
+    found = []
+    for child in descendants(pid):
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"trtjob.worker.process" in command:
+            found.append(child)
+    return found

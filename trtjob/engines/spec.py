@@ -87,6 +87,7 @@ class ModelSpec(_Frozen):
     conf: float = Field(default=0.25, ge=0, le=1)  # drawn and counted
     iou: float = Field(default=0.45, ge=0, le=1)  # NMS
     nms_kind: NmsKind = NmsKind.DEFAULT
+    nms_beta: float = Field(default=0.6, gt=0)  # exponent of the distance in `diounms`; Darknet's beta_nms
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     converter: str = ""
     sources: tuple[SourceFile, ...] = ()

@@ -1,0 +1,165 @@
+"""Read Darknet's cfg files, as Darknet reads them but strictly: what it would guess at is an error with its line.
+
+As in Darknet: all blanks are dropped; `#` and `;` begin a comment at the start of a line; of a key given twice the first
+counts; a number ends where its digits end, so `21#(classes+5)*3` is 21.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trtjob.errors import DarknetParseError
+
+MAX_CFG_BYTES = 4_000_000  # the longest cfg known has 0.1 MB
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?=$|[#;,])")
+
+# What only training, or Darknet's own display, looks at.
+IGNORED = frozenset(
+    """
+    batch subdivisions time_steps track augment_speed init_sequential_subdivisions workspace_size_limit_MB
+    angle saturation exposure hue blur mixup mosaic mosaic_bound cutmix gaussian_noise contrastive flip aspect
+    random resize jitter truth_thresh ignore_thresh iou_thresh iou_thresh_kind iou_loss iou_normalizer obj_normalizer
+    cls_normalizer delta_normalizer max_delta focal_loss label_smooth_eps counters_per_class objectness_smooth
+    learning_rate learning_rate_min burn_in max_batches policy steps scales step scale gamma power momentum decay
+    seq_scales adam B1 B2 eps max_chart_loss dynamic_minibatch optimized_memory try_fix_nan loss_scale
+    ema_alpha badlabels_rejection_percentage equidistant_point num_sigmas_reject_badlabels show_details
+    letter_box_train max_crop min_crop trainnet stopbackward train_only_bn dontload dontloadscales dontsave
+    rejection coord_scale object_scale noobject_scale class_scale bias_match rescore thresh absolute max
+    inputs log_step use_cuda_graph unsupervised adversarial_lr attention learning_scale_policy sgdr_cycle sgdr_mult
+    """.split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    value: str
+    line: int
+
+
+@dataclass(slots=True)
+class Section:
+    """One `[kind]` of a cfg; `line` counts from 1. Every option that is read is remembered."""
+
+    kind: str
+    line: int
+    path: Path | str
+    options: dict[str, Option] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
+
+    def error(self, message: str, name: str = "") -> DarknetParseError:
+        """Return an error that points at an option's line, or at the section's."""
+        line = self.options[name].line if name in self.options else self.line
+        return DarknetParseError(f"[{self.kind}] {message}", path=self.path, line=line)
+
+    def has(self, name: str) -> bool:
+        return name in self.options
+
+    def text(self, name: str, default: str) -> str:
+        self._read.add(name)
+        return self.options[name].value if name in self.options else default
+
+    def number(self, name: str, default: float) -> float:
+        value = self.text(name, "")
+        return default if name not in self.options else self._number(name, value)
+
+    def integer(self, name: str, default: int | None = None, *, least: int = 0) -> int:
+        """Return a whole number; without a default the option must be there."""
+        value = self.text(name, "")
+        if name not in self.options:
+            if default is None:
+                raise self.error(f"needs the option '{name}'")
+            return default
+        number = self._whole(name, value)
+        if number < least:
+            raise self.error(f"{name}={value}: expected a whole number of {least} or more", name)
+        return number
+
+    def numbers(self, name: str) -> list[float]:
+        return [self._number(name, part) for part in self._parts(name)]
+
+    def integers(self, name: str) -> list[int]:
+        return [self._whole(name, part) for part in self._parts(name)]
+
+    def expect(self, name: str, neutral: str) -> None:
+        """Refuse an option that changes what the layer computes in a way that is not supported."""
+        if (value := self.text(name, neutral)) != neutral:
+            raise self.error(f"{name}={value} is not supported: expected {name}={neutral}", name)
+
+    def unread(self) -> Iterator[tuple[str, Option]]:
+        """Yield the options that nothing has read and that no training needs: mistyped, or not known here."""
+        for name, option in self.options.items():
+            if name not in self._read and name not in IGNORED:
+                yield name, option
+
+    def _parts(self, name: str) -> list[str]:
+        # As in Darknet, a `#` ends a list.
+        return [part for part in self.text(name, "").split("#")[0].split(",") if part]
+
+    def _number(self, name: str, value: str) -> float:
+        match = _NUMBER.match(value)
+        if match is None or not math.isfinite(number := float(match.group())):
+            raise self.error(f"{name}={value}: expected a number", name)
+        return number
+
+    def _whole(self, name: str, value: str) -> int:
+        number = self._number(name, value)
+        if number != int(number):
+            raise self.error(f"{name}={value}: expected a whole number", name)
+        return int(number)
+
+
+def read_cfg(path: Path) -> list[Section]:
+    """Read a cfg file. Raises DarknetParseError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CFG_BYTES + 1)
+    except OSError as err:
+        raise DarknetParseError(f"cannot be read: {err.strerror}", path=path) from err
+    if len(data) > MAX_CFG_BYTES:
+        raise DarknetParseError(f"is no cfg: it has more than {MAX_CFG_BYTES:,} bytes", path=path)
+    # Comments may be in any old encoding; everything that counts is ASCII.
+    return parse_cfg(data.decode("utf-8-sig", "replace"), path)
+
+
+def parse_cfg(text: str, path: Path | str = "<cfg>") -> list[Section]:
+    """Return the sections, `[net]` first. Raises DarknetParseError at anything that is not a cfg."""
+    sections: list[Section] = []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = "".join(raw.split())
+        if "\0" in line:
+            raise DarknetParseError("is no cfg: it holds binary data", path=path, line=number)
+        if not line or line[0] in "#;":
+            continue
+        if line[0] == "[":
+            sections.append(Section(_kind(line, path, number), number, path))
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key or not value:
+            raise DarknetParseError(f"expected [section] or key=value, found {_shown(line)}", path=path, line=number)
+        if not sections:
+            raise DarknetParseError(f"expected [net] before {_shown(line)}", path=path, line=number)
+        sections[-1].options.setdefault(key, Option(value, number))
+    if not sections:
+        raise DarknetParseError("is no cfg: it has no [net] section", path=path)
+    if sections[0].kind != "net":
+        raise DarknetParseError(f"expected [net] first, found [{sections[0].kind}]", path=path, line=sections[0].line)
+    if len(sections) == 1:
+        raise DarknetParseError("has no layer after [net]", path=path, line=sections[0].line)
+    return sections
+
+
+_ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "shortcutlayer": "shortcut"}
+
+
+def _kind(line: str, path: Path | str, number: int) -> str:
+    match = re.fullmatch(r"\[(\w+)\]([#;].*)?", line, re.ASCII)
+    if match is None:
+        raise DarknetParseError(f"expected a section such as [convolutional], found {_shown(line)}", path=path, line=number)
+    return _ALIASES.get(match[1], match[1])
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= 40 else line[:40] + "...")

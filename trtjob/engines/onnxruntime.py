@@ -1,0 +1,79 @@
+"""ONNX Runtime on the CPU: the engine that is always there, and the reference for the others."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
+from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, Task, parse_spec
+from trtjob.errors import EngineError, ModelError
+
+_LOG_ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose .. 4 fatal
+
+
+def open_engine(path: Path, *, threads: int = 0) -> "OnnxRuntimeEngine":
+    """Load a self-describing ONNX model for `threads` concurrent callers; 0: one for each core of this process.
+
+    Raises ModelError where the file is missing or is none of ours, EngineError where ONNX Runtime cannot run it.
+    """
+    return OnnxRuntimeEngine(path, threads=threads or len(os.sched_getaffinity(0)))
+
+
+class OnnxRuntimeEngine:
+    """One session whose operators run on their caller's thread, called from as many threads as there are cores.
+
+    Cores that work on an image each never wait for one another, which cores that share one image do at every layer.
+    And an image's result cannot depend on its neighbours in a batch: a batch is run one image at a time.
+    """
+
+    name = "onnxruntime"
+    max_batch = 1
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _LOG_ERRORS_ONLY
+        if not path.is_file():
+            raise ModelError(f"no model file '{path}'")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as err:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base but Exception
+            raise EngineError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load '{path}': {err}. Convert the model again"
+            ) from err
+        self.spec = parse_spec(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+        self.device = "CPU"
+        self.concurrency = threads
+        self._names = [SCORES_NAME] if self.spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        check_batch(images, self.spec)
+        session = self._session
+        if session is None:
+            raise EngineError("the engine is closed")
+        try:
+            runs = [session.run(self._names, {INPUT_NAME: image[None]}) for image in images]
+        except Exception as err:  # noqa: BLE001 - see above
+            raise EngineError(f"ONNX Runtime failed: {err}") from err
+        *boxes, scores = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+        return Outputs(boxes[0] if boxes else None, scores)
+
+    def close(self) -> None:
+        # Callers still inside `infer` hold the session themselves; its memory goes with the last of them.
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

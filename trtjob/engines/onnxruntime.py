@@ -45,7 +45,7 @@ class OnnxRuntimeEngine:
             self._session: Any = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as err:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base but Exception
+        except Exception as err:
             raise EngineError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load '{path}': {err}. Convert the model again"
             ) from err
@@ -61,7 +61,7 @@ class OnnxRuntimeEngine:
             raise EngineError("the engine is closed")
         try:
             runs = [session.run(self._names, {INPUT_NAME: image[None]}) for image in images]
-        except Exception as err:  # noqa: BLE001 - see above
+        except Exception as err:
             raise EngineError(f"ONNX Runtime failed: {err}") from err
         *boxes, scores = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return Outputs(boxes[0] if boxes else None, scores)

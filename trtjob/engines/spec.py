@@ -18,7 +18,7 @@ class Task(StrEnum):
 
 
 class ResizeMode(StrEnum):
-    """How an image is brought to the input size: `stretch` is Darknet's default; `crop` is resize-short-side, centre crop."""
+    """How an image is brought to the input size: `stretch` is Darknet's default; `crop` cuts the centre out."""
 
     STRETCH = "stretch"
     LETTERBOX = "letterbox"
@@ -56,7 +56,7 @@ class Parity(_Frozen):
     """How far the converted graph is from the reference on given inputs.
 
     reference: what computed the truth, in words; inputs: what it was computed on, in words;
-    max_abs: largest absolute difference by output name; max_value: largest absolute value of the reference by output name.
+    max_abs: largest absolute difference, max_value: largest absolute value of the reference, each by output name.
     """
 
     reference: str
@@ -107,7 +107,7 @@ def load_spec(path: Path) -> ModelSpec:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError as err:
         raise ModelError(f"no model file '{path}'") from err
-    except Exception as err:  # noqa: BLE001 - protobuf raises its own classes for rubbish
+    except Exception as err:
         raise ModelError(f"'{path}' is not an ONNX file: {err}") from err
     documents = {prop.key: prop.value for prop in model.metadata_props}
     return parse_spec(documents.get(METADATA_KEY), path)
@@ -118,7 +118,9 @@ def parse_spec(document: str | None, path: Path) -> ModelSpec:
     from trtjob.errors import ModelError
 
     if document is None:
-        raise ModelError(f"'{path}' is an ONNX file without trtjob's description. Convert the original model with: trtjob convert")
+        raise ModelError(
+            f"'{path}' is an ONNX file without trtjob's description. Convert the original model with: trtjob convert"
+        )
     try:
         return ModelSpec.model_validate_json(document)
     except ValueError as err:

@@ -1,7 +1,7 @@
 """Read Darknet's cfg files, as Darknet reads them but strictly: what it would guess at is an error with its line.
 
-As in Darknet: all blanks are dropped; `#` and `;` begin a comment at the start of a line; of a key given twice the first
-counts; a number ends where its digits end, so `21#(classes+5)*3` is 21.
+As in Darknet: all blanks are dropped; `#` and `;` begin a comment at the start of a line; of a key given twice the
+first counts; a number ends where its digits end, so `21#(classes+5)*3` is 21.
 """
 
 import math
@@ -29,7 +29,7 @@ IGNORED = frozenset(
     letter_box_train max_crop min_crop trainnet stopbackward train_only_bn dontload dontloadscales dontsave
     rejection coord_scale object_scale noobject_scale class_scale bias_match rescore thresh absolute max
     inputs log_step use_cuda_graph unsupervised adversarial_lr attention learning_scale_policy sgdr_cycle sgdr_mult
-    """.split()
+    """.split()  # noqa: SIM905 - ninety names read better as prose
 )
 
 
@@ -157,7 +157,9 @@ _ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "shortc
 def _kind(line: str, path: Path | str, number: int) -> str:
     match = re.fullmatch(r"\[(\w+)\]([#;].*)?", line, re.ASCII)
     if match is None:
-        raise DarknetParseError(f"expected a section such as [convolutional], found {_shown(line)}", path=path, line=number)
+        raise DarknetParseError(
+            f"expected a section such as [convolutional], found {_shown(line)}", path=path, line=number
+        )
     return _ALIASES.get(match[1], match[1])
 
 

@@ -13,7 +13,7 @@ from trtjob.converters.darknet.files import find_cfg, find_labels, read_labels
 from trtjob.converters.darknet.graph import Graph, Network, Tensor
 from trtjob.converters.darknet.layers import LAYERS
 from trtjob.converters.darknet.weights import WeightsReader
-from trtjob.converters.darknet.yolo import decode_heads
+from trtjob.converters.darknet.yolo import decode_heads, nms_of
 from trtjob.converters.output import write_atomically
 from trtjob.engines.spec import (
     BOXES_NAME,
@@ -21,7 +21,6 @@ from trtjob.engines.spec import (
     METADATA_KEY,
     SCORES_NAME,
     ModelSpec,
-    NmsKind,
     ResizeMode,
     Sampling,
     SourceFile,
@@ -55,21 +54,18 @@ def build_model(weights: Path, cfg: Path, labels: Path) -> tuple[onnx.ModelProto
     hw, channels = _input_shape(settings)
     net = Network(Graph(), WeightsReader(weights), hw, input_scale=1 / 255)
     _build_layers(net, sections, channels)
-    head = net.heads[0]
-    kind = head.section.text("nms_kind", NmsKind.DEFAULT.value)
-    if kind not in set(NmsKind):
-        raise head.section.error(f"unknown nms_kind={kind}: expected {', '.join(NmsKind)}", "nms_kind")
+    nms_kind, nms_beta = nms_of(net.heads[-1].section)
     spec = ModelSpec(
         task=Task.DETECT,
-        labels=read_labels(labels, head.classes),
+        labels=read_labels(labels, net.heads[0].classes),
         input_hw=hw,
         channels=channels,
         color=_COLORS[channels],
         resize=ResizeMode.LETTERBOX if settings.integer("letter_box", 0) else ResizeMode.STRETCH,
         sampling=Sampling.ALIGN_CORNERS,
         multi_label=True,
-        nms_kind=NmsKind(kind),
-        nms_beta=head.section.number("beta_nms", 0.6),
+        nms_kind=nms_kind,
+        nms_beta=nms_beta,
         converter=f"trtjob {__version__} darknet",
         sources=tuple(_source(path) for path in (cfg, weights, labels)),
     )

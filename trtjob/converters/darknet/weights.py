@@ -33,7 +33,7 @@ class WeightsReader:
         major, minor, _ = map(int, head)
         if not (0 <= major < _MAX_VERSION and 0 <= minor < _MAX_VERSION):
             raise DarknetWeightsError(
-                f"{path}: is no Darknet weights file: it begins with {head.tobytes()!r} instead of a version such as 0.2"
+                f"{path}: is no Darknet weights: it begins with {head.tobytes()!r}, which is no version such as 0.2"
             )
         start = 12 + (8 if major * 10 + minor >= 2 else 4)
         if (size - start) % 4 or size <= start:

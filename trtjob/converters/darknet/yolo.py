@@ -9,7 +9,7 @@ import numpy as np
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.graph import Graph, Network, Tensor, YoloHead
 from trtjob.engines.protocol import FloatArray
-from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
+from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, NmsKind
 
 MAX_CANDIDATES = 1024
 _BOX, _OBJECTNESS = 4, 1  # values before the classes: x, y, w, h and objectness
@@ -36,10 +36,19 @@ def yolo(net: Network, section: Section, x: Tensor) -> Tensor:
         )
     if net.heads and net.heads[0].classes != classes:
         raise section.error(f"classes={classes}: an earlier [yolo] has {net.heads[0].classes}", "classes")
+    nms_of(section)
     scale = section.number("scale_x_y", 1.0)
     new_coords = bool(section.integer("new_coords", 0))
     net.heads.append(YoloHead(x, section, pairs[mask], classes, scale, new_coords))
     return x
+
+
+def nms_of(section: Section) -> tuple[NmsKind, float]:
+    """Return how a [yolo] wants overlapping boxes suppressed, and beta; Darknet asks the last one (detector.c)."""
+    kind = section.text("nms_kind", NmsKind.DEFAULT.value)
+    if kind not in set(NmsKind):
+        raise section.error(f"unknown nms_kind={kind}: expected one of {', '.join(NmsKind)}", "nms_kind")
+    return NmsKind(kind), section.number("beta_nms", 0.6)
 
 
 def decode_heads(net: Network) -> int:

@@ -1,0 +1,44 @@
+"""Boxes as float32 arrays [N, 4]: xyxy in pixels, x2 >= x1 and y2 >= y1."""
+
+import numpy as np
+
+from trtjob.engines.protocol import FloatArray
+
+
+def areas(boxes: FloatArray) -> FloatArray:
+    """Return the area of each box, (N,)."""
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float32)
+
+
+def iou_matrix(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the intersection over union of every pair.
+
+    a: (N, 4), b: (M, 4). Returns (N, M) in [0, 1]; a pair whose union is empty gives 0.
+    """
+    widths = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
+    heights = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
+    intersections = np.maximum(widths, 0) * np.maximum(heights, 0)
+    unions = areas(a)[:, None] + areas(b)[None, :] - intersections
+    shares = np.divide(intersections, unions, out=np.zeros_like(intersections), where=unions > 0)
+    return np.asarray(shares, np.float32)
+
+
+def diou_matrix(a: FloatArray, b: FloatArray, beta: float) -> FloatArray:
+    """Return IoU - (d^2 / c^2)^beta of every pair, (N, M): d between the centres, c the diagonal around both boxes.
+
+    Darknet's box_diounms (box.c); with beta = 1 the distance-IoU of Zheng et al., arXiv:1911.08287, section 3.2.
+    Where both boxes are the same point it is the IoU.
+    """
+    widths = np.maximum(a[:, None, 2], b[None, :, 2]) - np.minimum(a[:, None, 0], b[None, :, 0])
+    heights = np.maximum(a[:, None, 3], b[None, :, 3]) - np.minimum(a[:, None, 1], b[None, :, 1])
+    diagonals = widths**2 + heights**2
+    centres_a, centres_b = (a[:, :2] + a[:, 2:]) / 2, (b[:, :2] + b[:, 2:]) / 2
+    distances = ((centres_a[:, None] - centres_b[None]) ** 2).sum(2)
+    ratios = np.divide(distances, diagonals, out=np.zeros_like(distances), where=diagonals > 0)
+    return np.asarray(iou_matrix(a, b) - ratios**beta, np.float32)
+
+
+def clip(boxes: FloatArray, hw: tuple[int, int]) -> FloatArray:
+    """Return the boxes, cut at the edges of an image of (height, width)."""
+    height, width = hw
+    return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))

@@ -1,0 +1,51 @@
+"""Pixels -> the bytes of an image file, and what that file is called."""
+
+import hashlib
+from pathlib import PurePosixPath
+
+import cv2
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.errors import ImageError
+from trtjob.jobs.states import FailureKind
+
+_JPEG = frozenset({".jpg", ".jpeg", ".jpe"})
+# PNG: compression level 1 takes a quarter of the default's time for files a tenth larger.
+_PARAMETERS: dict[str, list[int]] = {
+    ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 90],
+    ".bmp": [],
+    ".tif": [],
+    ".tiff": [],
+}
+_MAX_SIDE = {".webp": 16_383, **dict.fromkeys(_JPEG, 65_500)}
+_MAX_NAME_BYTES = 255
+
+
+def annotated_name(key: str) -> str:
+    """Return the name of an image's annotated copy: its own, with `.jpg` behind it where its kind cannot be written."""
+    path = PurePosixPath(key)
+    if path.suffix.lower() in _JPEG or path.suffix.lower() in _PARAMETERS:
+        return key
+    name = f"{path.name}.jpg"
+    if len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
+        name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest() + ".jpg"
+    return str(path.with_name(name))
+
+
+def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90) -> bytes:
+    """Return the image, uint8 [H, W, 3] BGR, as a file of the kind that `suffix` names. Raises ImageError: `write`."""
+    suffix = suffix.lower()
+    longest, limit = max(image.shape[:2]), _MAX_SIDE.get(suffix)
+    if limit is not None and longest > limit:
+        raise ImageError(
+            FailureKind.WRITE, f"a {suffix} file cannot have a side of {longest:,} pixels: {limit:,} is the limit"
+        )
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if suffix in _JPEG else _PARAMETERS[suffix]
+    try:
+        done, data = cv2.imencode(suffix, image, parameters)
+    except cv2.error as err:
+        raise ImageError(FailureKind.WRITE, f"the annotated image cannot be encoded: {err}") from err
+    if not done:
+        raise ImageError(FailureKind.WRITE, f"the annotated image cannot be encoded as {suffix}")
+    return data.tobytes()

@@ -1,0 +1,57 @@
+"""Non-maximum suppression: of boxes of one class that overlap, the best stays."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.engines.protocol import FloatArray
+from trtjob.engines.spec import NmsKind
+from trtjob.worker.boxes import diou_matrix, iou_matrix
+
+IntArray = NDArray[np.intp]
+
+# Up to here one matrix over all classes costs less than a matrix for each.
+_TOGETHER = 192
+
+
+def nms(
+    boxes: FloatArray,
+    scores: FloatArray,
+    class_ids: IntArray,
+    *,
+    iou: float,
+    kind: NmsKind = NmsKind.DEFAULT,
+    beta: float = 0.6,
+) -> IntArray:
+    """Return the indices of the boxes that stay, by falling score; equal scores in the order given.
+
+    boxes: (N, 4) xyxy; scores, class_ids: (N,). A box goes where a better one of its class overlaps it by more than
+    `iou`. kind: `diounms` measures the overlap with `diou_matrix`, the others by IoU (do_nms_sort and diounms_sort in
+    Darknet's box.c).
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes, class_ids = boxes[order], class_ids[order]
+    if len(order) <= _TOGETHER:
+        groups = [np.arange(len(order))]
+    else:
+        groups = [np.flatnonzero(class_ids == class_id) for class_id in np.unique(class_ids)]
+    stays = np.zeros(len(order), bool)
+    for group in groups:
+        overlaps = _overlap(boxes[group], kind, beta) > iou
+        same = class_ids[group]
+        stays[group] = _greedy(overlaps & (same[:, None] == same[None, :]))
+    return order[stays]
+
+
+def _overlap(boxes: FloatArray, kind: NmsKind, beta: float) -> FloatArray:
+    return diou_matrix(boxes, boxes, beta) if kind is NmsKind.DIOU else iou_matrix(boxes, boxes)
+
+
+def _greedy(suppresses: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Go through the boxes from the best on: each that stands takes those that it suppresses."""
+    stands = np.ones(len(suppresses), bool)
+    # Most boxes overlap no other one; only those that do need the walk.
+    np.fill_diagonal(suppresses, val=False)
+    for index in np.flatnonzero(suppresses.any(1)):
+        if stands[index]:
+            stands[index + 1 :] &= ~suppresses[index, index + 1 :]
+    return stands

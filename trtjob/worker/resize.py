@@ -1,0 +1,95 @@
+"""Bring an image to the input of a network, and boxes back to the image."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling
+
+_COLOR_CODES = {"rgb": cv2.COLOR_BGR2RGB, "gray": cv2.COLOR_BGR2GRAY, "bgr": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the image lies in the network's input: image = (input - offset) * scale, each as (x, y) in pixels."""
+
+    offset: tuple[float, float]
+    scale: tuple[float, float]
+
+    def to_image(self, xyxy: FloatArray) -> FloatArray:
+        """Return boxes in pixels of the image. xyxy: float32 [N, 4], pixels of the network's input."""
+        moved = xyxy - np.array(self.offset * 2, np.float32)
+        return np.asarray(moved * np.array(self.scale * 2, np.float32), np.float32)
+
+
+def prepare(image: UInt8Array, spec: ModelSpec, mode: ResizeMode) -> tuple[UInt8Array, Placement]:
+    """Return the network's input, uint8 [H, W, channels] in the spec's colour order, and where the image lies in it.
+
+    image: uint8 [h, w, 3], BGR.
+    """
+    height, width = image.shape[:2]
+    input_h, input_w = spec.input_hw
+    if mode is ResizeMode.LETTERBOX:
+        small, placement = _letterboxed(image, spec)
+    elif mode is ResizeMode.CROP:
+        small, placement = _cropped(image, spec)
+    else:
+        small = resize(image, spec.input_hw, spec.sampling)
+        placement = Placement((0.0, 0.0), (width / input_w, height / input_h))
+    code = _COLOR_CODES[spec.color]
+    converted = small if code is None else cv2.cvtColor(small, code)
+    tensor = np.ascontiguousarray(converted, np.uint8).reshape(input_h, input_w, spec.channels)
+    return tensor, placement
+
+
+def _letterboxed(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
+    """Shrink or enlarge an image into the middle of a grey input (letterbox_image in Darknet's image.c)."""
+    height, width = image.shape[:2]
+    input_h, input_w = spec.input_hw
+    if input_w * height < input_h * width:
+        new_w, new_h = input_w, max(1, height * input_w // width)
+    else:
+        new_w, new_h = max(1, width * input_h // height), input_h
+    left, top = (input_w - new_w) // 2, (input_h - new_h) // 2
+    canvas = np.full((input_h, input_w, 3), spec.pad_value, np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = resize(image, (new_h, new_w), spec.sampling)
+    # Darknet corrects boxes by half of the border, be it odd or not (correct_yolo_boxes in yolo_layer.c).
+    offset = ((input_w - new_w) / 2, (input_h - new_h) / 2)
+    if spec.sampling is not Sampling.ALIGN_CORNERS:
+        offset = (float(left), float(top))
+    return canvas, Placement(offset, (width / new_w, height / new_h))
+
+
+def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
+    """Bring an image's shorter side to the input's and cut the middle out."""
+    height, width = image.shape[:2]
+    input_h, input_w = spec.input_hw
+    ratio = max(input_h / height, input_w / width)
+    new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
+    top, left = (new_h - input_h) // 2, (new_w - input_w) // 2
+    resized = resize(image, (new_h, new_w), spec.sampling)
+    return (
+        resized[top : top + input_h, left : left + input_w],
+        Placement((-float(left), -float(top)), (width / new_w, height / new_h)),
+    )
+
+
+def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling) -> UInt8Array:
+    """Resize bilinearly, each pixel from its four nearest, as detectors were trained: no averaging when shrinking.
+
+    `align_corners` is resize_image in Darknet's image.c: the corner pixels' centres stay where they are.
+    """
+    height, width = hw
+    if image.shape[:2] == hw:
+        return image
+    if sampling is Sampling.HALF_PIXEL:
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    # Unlike cv2.remap, warpAffine weighs exactly; its rounding is the only difference to Darknet's floats.
+    new_to_old = np.array(
+        [[(image.shape[1] - 1) / max(1, width - 1), 0, 0], [0, (image.shape[0] - 1) / max(1, height - 1), 0]]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(image, new_to_old, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, np.uint8)

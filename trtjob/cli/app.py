@@ -1,0 +1,88 @@
+"""The `trtjob` command: its commands, and the one place where an error becomes a line and an exit code.
+
+Exit codes: 0 all fine; 1 images or the job failed; 2 wrong usage; 130 and 143 after Ctrl-C and SIGTERM.
+Nothing heavy is imported at the top of a module below `trtjob.cli`: `trtjob --help` must be quick.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from trtjob import __version__
+from trtjob.cli import convert, doctor, export, jobs, models, run, submit, worker
+from trtjob.errors import TrtjobError
+
+app = typer.Typer(
+    name="trtjob",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEBUG = "--debug"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trtjob {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: trtjob run photos/ --model yolov3.weights -o results")
+def _trtjob(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the traceback of an error; may stand anywhere in the command.")
+    ] = False,
+) -> None:
+    """Run a detector or classifier over many images; get annotated copies and one JSON record for each image."""
+
+
+RUNNING, WATCHING, MODELS, MACHINE = "Run", "Jobs", "Models", "This machine"
+
+app.command("run", epilog=run.EXAMPLE, rich_help_panel=RUNNING)(run.run)
+app.command("submit", epilog=submit.EXAMPLE, rich_help_panel=RUNNING)(submit.submit)
+app.command("worker", epilog=worker.EXAMPLE, rich_help_panel=RUNNING)(worker.worker)
+app.command("status", epilog=jobs.STATUS_EXAMPLE, rich_help_panel=WATCHING)(jobs.status)
+app.command("cancel", epilog=jobs.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(jobs.cancel)
+app.command("retry", epilog=jobs.RETRY_EXAMPLE, rich_help_panel=WATCHING)(jobs.retry)
+app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
+app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)
+app.add_typer(models.app, name="models", epilog=models.EXAMPLE, rich_help_panel=MODELS)
+app.command("doctor", epilog=doctor.EXAMPLE, rich_help_panel=MACHINE)(doctor.doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, `sys.argv` unless given. Returns the exit code, or raises SystemExit with it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in given if word != DEBUG]
+    try:
+        typer.main.get_command(app).main(words, prog_name="trtjob")
+    except TrtjobError as err:
+        return _report(err, str(err), err.exit_code, debug=len(words) < len(given))
+    except BrokenPipeError:  # the reader of our output has what it wanted, as in `trtjob status | head -1`
+        _discard_output()
+        return 1
+    except Exception as err:  # noqa: BLE001 - the boundary: whatever it is, a user gets a line, not a traceback
+        message = f"{type(err).__name__}: {err}. This is a fault in trtjob; repeat with {DEBUG} to see where"
+        return _report(err, message, 1, debug=len(words) < len(given))
+    return 0
+
+
+def _report(err: Exception, message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(err)
+    typer.echo(f"error: {message}", err=True)
+    return code
+
+
+def _discard_output() -> None:
+    """Let the interpreter flush standard output into nothing when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,9 @@
 """A job's folder: the names of everything in it, and the two documents that commit work to it."""
 
+import hashlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +19,9 @@ ERRORS = "errors.jsonl"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 RECEIPT = "_SUCCESS.json"
+
+ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_MAX_NAME_BYTES = 255
 
 
 class _Frozen(BaseModel):
@@ -86,7 +91,7 @@ class JobFolder:
         self.storage.create(f"plan/epoch-{epoch.epoch:05d}.json", epoch.model_dump_json(indent=1).encode())
 
     def commit_shard(self, manifest: ShardManifest) -> bool:
-        """Commit a shard unless it is committed. Returns whether this call did it; the loser's result file is removed."""
+        """Commit a shard unless it is committed. Returns whether this call did it; a loser's results are removed."""
         if self.storage.create(manifest_key(manifest.shard), manifest.model_dump_json(indent=1).encode()):
             return True
         committed = self.manifest(manifest.shard)
@@ -129,5 +134,12 @@ def results_key(shard: int, token: int) -> str:
     return f"shards/{shard:05d}.{token}.jsonl"
 
 
-def annotated_key(name: str) -> str:
-    return f"annotated/{name}"
+def annotated_key(key: str) -> str:
+    """Where an image's annotated copy lies: under its own name, with `.jpg` behind it where its kind is not written."""
+    path = PurePosixPath(key)
+    if path.suffix.lower() in ANNOTATED_SUFFIXES:
+        return f"annotated/{key}"
+    name = f"{path.name}.jpg"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + ".jpg"
+    return f"annotated/{path.with_name(name)}"

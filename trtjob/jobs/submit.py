@@ -60,7 +60,7 @@ def _folder_source(folder: Path) -> Source:
 
 
 def check_output(output: Path, source: Source) -> Path:
-    """Return the absolute output folder. Raises ConfigError where it lies in the source: outputs would become inputs."""
+    """Return the absolute output folder. Raises ConfigError where it lies in the source."""
     resolved = output.expanduser().resolve()
     if source.kind == "folder" and resolved.is_relative_to(source.root):
         raise ConfigError(
@@ -123,7 +123,7 @@ def _next_epoch(store: JobStore, queue: WorkQueue, job_id: str, reason: str) -> 
 
 
 def retry(store: JobStore, queue: WorkQueue, job_id: str) -> int:
-    """Run a finished job's failed images again. Returns their number; raises JobError where the job has not finished."""
+    """Run a finished job's failed images again. Returns their number; raises JobError where it has not finished."""
     view = store.view(job_id)
     if view.state not in FINISHED:
         hint = "It is under way." if view.state in ACTIVE else "Continue it with the command that submitted it."

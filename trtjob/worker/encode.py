@@ -1,7 +1,4 @@
-"""Pixels -> the bytes of an image file, and what that file is called."""
-
-import hashlib
-from pathlib import PurePosixPath
+"""Pixels -> the bytes of an image file."""
 
 import cv2
 
@@ -19,18 +16,6 @@ _PARAMETERS: dict[str, list[int]] = {
     ".tiff": [],
 }
 _MAX_SIDE = {".webp": 16_383, **dict.fromkeys(_JPEG, 65_500)}
-_MAX_NAME_BYTES = 255
-
-
-def annotated_name(key: str) -> str:
-    """Return the name of an image's annotated copy: its own, with `.jpg` behind it where its kind cannot be written."""
-    path = PurePosixPath(key)
-    if path.suffix.lower() in _JPEG or path.suffix.lower() in _PARAMETERS:
-        return key
-    name = f"{path.name}.jpg"
-    if len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
-        name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest() + ".jpg"
-    return str(path.with_name(name))
 
 
 def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90) -> bytes:

@@ -22,7 +22,7 @@ from trtjob.jobs.records import Classification, Detection, ImageFailure, Record
 from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage
 from trtjob.worker.draw import annotate, annotate_classes
-from trtjob.worker.encode import annotated_name, encode_image
+from trtjob.worker.encode import encode_image
 from trtjob.worker.images import decode_image
 from trtjob.worker.postprocess import classes_from, detections_from
 from trtjob.worker.resize import Placement, prepare
@@ -140,12 +140,12 @@ class Stages:
             return
         with self.watch.stage("draw"):
             drawn = _draw(image, shown, classes, self.options.conf)
-        name = annotated_name(item.entry.key)
+        key = annotated_key(item.entry.key)
         with self.watch.stage("encode"):
-            data = encode_image(drawn, Path(name).suffix, jpeg_quality=self._jpeg_quality)
+            data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality)
         with self.watch.stage("write"):
             try:
-                self._output.put(annotated_key(name), data)
+                self._output.put(key, data)
             except OSError as err:
                 raise ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}") from err
 

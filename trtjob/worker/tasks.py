@@ -117,7 +117,12 @@ def _plan(context: Context, claim: Claim) -> None:
 def _finish(context: Context, claim: Claim) -> None:
     store, job_id = context.store, claim.job_id
     view = store.view(job_id)
-    summary = finish(JobFolder.of(view.spec), view.spec)
+
+    def on_record() -> None:
+        context.steps += 1
+        context.interrupter.check()
+
+    summary = finish(JobFolder.of(view.spec), view.spec, on_record)
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     store.move(
         job_id, target, finished_at=time.time(), images=summary.images, ok=summary.ok, failed=summary.failed, message=""

@@ -1,0 +1,59 @@
+"""Results in the formats of other tools. Adding a format: one function, one line in FORMATS, one test."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from trtjob.errors import ConfigError
+from trtjob.jobs.exports.coco import write_coco
+from trtjob.jobs.exports.csv_table import write_csv
+from trtjob.jobs.exports.darknet import write_darknet
+from trtjob.jobs.exports.megadetector import write_megadetector
+from trtjob.jobs.exports.results import Exported, Results
+from trtjob.jobs.exports.yolo import write_yolo
+from trtjob.jobs.models import JobSpec
+
+
+class ExportFormat(StrEnum):
+    COCO = "coco"
+    MEGADETECTOR = "megadetector"
+    DARKNET = "darknet"
+    YOLO = "yolo"
+    CSV = "csv"
+
+
+FORMATS: dict[ExportFormat, Callable[[Results, Path], None]] = {
+    ExportFormat.COCO: write_coco,
+    ExportFormat.MEGADETECTOR: write_megadetector,
+    ExportFormat.DARKNET: write_darknet,
+    ExportFormat.YOLO: write_yolo,
+    ExportFormat.CSV: write_csv,
+}
+# What a user gets who names no file.
+DEFAULT_NAMES = {
+    ExportFormat.COCO: "coco.json",
+    ExportFormat.MEGADETECTOR: "megadetector.json",
+    ExportFormat.DARKNET: "darknet.json",
+    ExportFormat.YOLO: "yolo",
+    ExportFormat.CSV: "results.csv",
+}
+
+
+def export(results: Path, spec: JobSpec, format: ExportFormat, out: Path, *, conf: float) -> Exported:
+    """Write a job's `results.jsonl` in another format: a file, or for `yolo` a folder. Memory stays flat.
+
+    conf: detections below it are left out. Returns how much was written.
+    Raises ConfigError where the format cannot hold the results, StorageError where a file cannot be read or written.
+    """
+    if spec.model.task == "classify" and format is not ExportFormat.CSV:
+        raise ConfigError(
+            f"a classifier's results have no boxes, so they cannot be written as {format}: use --format csv"
+        )
+    if not out.parent.is_dir():
+        raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
+    job = Results(results, spec, conf)
+    FORMATS[format](job, out)
+    return job.exported()
+
+
+__all__ = ["DEFAULT_NAMES", "FORMATS", "ExportFormat", "Exported", "export"]

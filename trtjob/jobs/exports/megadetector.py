@@ -1,0 +1,46 @@
+"""MegaDetector's batch output, which Timelapse and other tools for camera traps read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trtjob.jobs.exports.results import Results, share, to_json, write_array
+from trtjob.jobs.storage import LocalStorage
+
+FORMAT_VERSION = "1.4"
+
+
+def write_megadetector(results: Results, out: Path) -> None:
+    """Write one JSON file. A category's name is its class id; an image that failed has `failure` and no detections."""
+    model = results.spec.model
+    info = {"format_version": FORMAT_VERSION, "detector": model.name, "detector_metadata": {"sha256": model.sha256}}
+    categories = {str(class_id): label for class_id, label in enumerate(model.labels)}
+    with LocalStorage(out.parent).writing(out.name) as file:
+        file.write(b'{"info": ' + to_json(info))
+        file.write(b',\n"detection_categories": ' + to_json(categories))
+        file.write(b',\n"images": ')
+        write_array(file, _images(results))
+        file.write(b"}\n")
+
+
+def _images(results: Results) -> Iterator[dict[str, Any]]:
+    for record in results.records():
+        if record.error is not None:
+            message = f"{record.error.kind}: {record.error.message}"
+            yield {"file": record.image, "detections": None, "failure": message}
+            continue
+        image = results.image(record)
+        detections = [
+            {
+                "category": str(detection.class_id),
+                "conf": detection.score,
+                "bbox": _corner_and_size(detection.box, image.width, image.height),
+            }
+            for detection in image.detections
+        ]
+        yield {"file": image.name, "detections": detections}
+
+
+def _corner_and_size(box: tuple[float, float, float, float], width: int, height: int) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [share(x1, width), share(y1, height), share(x2 - x1, width), share(y2 - y1, height)]

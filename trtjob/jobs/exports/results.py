@@ -1,0 +1,85 @@
+"""What every export reads: the images of a job, and of each the detections that count."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from trtjob.errors import StorageError
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.records import Detection, Record, read_records
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """How much was written; failed: images without a result."""
+
+    images: int
+    detections: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that was processed; width, height: pixels."""
+
+    name: str
+    width: int
+    height: int
+    detections: tuple[Detection, ...]
+
+
+class Results:
+    """A job's results, read from the file anew by each walk over them."""
+
+    def __init__(self, path: Path, spec: JobSpec, conf: float) -> None:
+        self.path = path
+        self.spec = spec
+        self.conf = conf
+
+    def records(self) -> Iterator[Record]:
+        try:
+            yield from read_records(self.path)
+        except OSError as err:
+            raise StorageError(f"cannot read {self.path}: {err.strerror}. Has the job finished?") from err
+
+    def images(self) -> Iterator[Image]:
+        """Yield the images that have a result."""
+        return map(self.image, (record for record in self.records() if record.error is None))
+
+    def image(self, record: Record) -> Image:
+        found = tuple(d for d in record.detections or () if d.score >= self.conf)
+        return Image(record.image, record.width or 0, record.height or 0, found)
+
+    def exported(self) -> Exported:
+        images = detections = failed = 0
+        for record in self.records():
+            if record.error is None:
+                images += 1
+                detections += len(self.image(record).detections)
+            else:
+                failed += 1
+        return Exported(images, detections, failed)
+
+
+def to_json(value: Any) -> bytes:
+    """Return JSON in UTF-8; a name that is no UTF-8 is written escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
+def write_array(file: BinaryIO, items: Iterable[Any]) -> None:
+    """Write a JSON array, an item on each line, without holding it."""
+    separator = b"[\n"
+    for item in items:
+        file.write(separator + to_json(item))
+        separator = b",\n"
+    file.write(b"[]" if separator == b"[\n" else b"\n]")
+
+
+def share(value: float, whole: int) -> float:
+    """Return a length as a share of the image's, to a millionth."""
+    return round(value / whole, 6)

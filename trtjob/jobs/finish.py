@@ -1,0 +1,168 @@
+"""The end of a job: its shards become one result, a summary, a report, and last the receipt."""
+
+import hashlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from trtjob.errors import StorageError
+from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key
+from trtjob.jobs.merge import merged_records
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.records import Record, to_line
+from trtjob.jobs.report import Highlights, render_report
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what LocalStorage calls a file that it is writing
+_SHARD_FILE = re.compile(r"\d{5,}\.(\d+|part)\.jsonl")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Summary(_Frozen):
+    """A job in numbers (`summary.json`).
+
+    images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
+    detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
+    each image); images_with_detections: images with at least one of these;
+    busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
+    """
+
+    schema_version: int = 1
+    job_id: str
+    model: str
+    conf: float
+    images: int
+    ok: int
+    failed: int
+    skipped: int = 0
+    ignored: dict[str, int]
+    failures: dict[str, int]
+    images_with_detections: int
+    detections: dict[str, int]
+    busy_s: dict[str, float]
+    elapsed_s: float
+
+
+class Receipt(_Frozen):
+    """The proof that a job is complete (`_SUCCESS.json`): listed = ok + failed + skipped. Written last."""
+
+    schema_version: int = 1
+    job_id: str
+    listed: int
+    ok: int
+    failed: int
+    skipped: int
+    results_sha256: str
+    model_sha256: str
+    finished_at: float  # seconds since the epoch
+
+
+def finish(folder: JobFolder, spec: JobSpec, on_record: Callable[[], None] = lambda: None) -> Summary:
+    """Write all documents of a complete job and remove what attempts have left. May be stopped and called again.
+
+    on_record: called for every record; it may raise to stop. Memory does not depend on the number of images.
+    Raises StorageError where the job is not complete or the folder cannot be written.
+    """
+    count = _Count(folder, spec)
+    digest = hashlib.sha256()
+    with folder.storage.writing(RESULTS) as results, folder.storage.writing(ERRORS) as errors:
+        for record in merged_records(folder):
+            line = to_line(record)
+            results.write(line)
+            digest.update(line)
+            if record.error is not None:
+                errors.write(line)
+            count.add(record)
+            on_record()
+    summary = count.summary()
+    folder.storage.write(SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n")
+    folder.storage.write(REPORT, render_report(spec, summary.model_dump(), count.highlights))
+    _remove_leftovers(folder)
+    receipt = Receipt(
+        job_id=spec.job_id,
+        listed=summary.images,
+        ok=summary.ok,
+        failed=summary.failed,
+        skipped=summary.skipped,
+        results_sha256=digest.hexdigest(),
+        model_sha256=spec.model.sha256,
+        finished_at=time.time(),
+    )
+    if receipt.listed != receipt.ok + receipt.failed + receipt.skipped:
+        raise StorageError(
+            f"{folder.path}: {receipt.listed} images are listed, but {receipt.ok} + {receipt.failed} done"
+        )
+    folder.storage.write(RECEIPT, receipt.model_dump_json(indent=1).encode() + b"\n")
+    return summary
+
+
+class _Count:
+    """What the summary and the report need, gathered record by record."""
+
+    def __init__(self, folder: JobFolder, spec: JobSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.highlights = Highlights()
+        self.images = self.ok = self.with_detections = 0
+        self.failures: Counter[str] = Counter()
+        self.detections: Counter[str] = Counter()
+
+    def add(self, record: Record) -> None:
+        self.images += 1
+        if record.error is not None:
+            self.failures[record.error.kind.value] += 1
+            self.highlights.add_failure(record)
+            return
+        self.ok += 1
+        if record.classes is not None:
+            labels = [record.classes[0].label] if record.classes else []
+        else:
+            labels = [d.label for d in record.detections or () if d.score >= self.spec.options.conf]
+        self.detections.update(labels)
+        self.with_detections += bool(labels)
+        if labels and self.highlights.wants_picture:
+            key = annotated_key(record.image)
+            if self.folder.storage.exists(key):
+                self.highlights.add_picture(key, record.image, Counter(labels))
+
+    def summary(self) -> Summary:
+        busy_s: Counter[str] = Counter()
+        ignored: dict[str, int] = {}
+        for epoch in self.folder.epochs():
+            ignored = epoch.ignored or ignored
+            for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
+                manifest = self.folder.manifest(shard)
+                busy_s.update({} if manifest is None else manifest.busy_s)
+        return Summary(
+            job_id=self.spec.job_id,
+            model=self.spec.model.name,
+            conf=self.spec.options.conf,
+            images=self.images,
+            ok=self.ok,
+            failed=self.failures.total(),
+            ignored=ignored,
+            failures=dict(sorted(self.failures.items())),
+            images_with_detections=self.with_detections,
+            detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
+            busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},
+            elapsed_s=round(max(0.0, time.time() - self.spec.created_at), 3),
+        )
+
+
+def _remove_leftovers(folder: JobFolder) -> None:
+    """Remove unfinished writes, and the files of attempts that no commit names. Nothing that is not ours."""
+    shards = sum(epoch.shards for epoch in folder.epochs())
+    committed = {manifest.results for manifest in folder.manifests(shards)}
+    for name in folder.storage.list("shards"):
+        if _SHARD_FILE.fullmatch(name) and f"shards/{name}" not in committed:
+            folder.storage.delete(f"shards/{name}")
+    for parent, _, names in os.walk(folder.path):
+        for name in filter(_UNFINISHED.fullmatch, names):
+            (Path(parent) / name).unlink(missing_ok=True)

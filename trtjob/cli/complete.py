@@ -1,0 +1,46 @@
+"""What the shell offers at the Tab key. It never starts a server and never fails."""
+
+from pathlib import Path
+
+
+def model_names() -> list[str]:
+    """Return the registered models, and nothing where there are none."""
+    from trtjob.config import load_settings
+    from trtjob.errors import TrtjobError
+
+    try:
+        names = load_settings().models_dir / "names"
+    except TrtjobError:
+        return []
+    return sorted(path.stem for path in names.glob("*.json"))
+
+
+def job_ids() -> list[str]:
+    """Return the jobs, the newest first, where a server runs."""
+    from redis import RedisError
+
+    from trtjob.config import load_settings
+    from trtjob.errors import TrtjobError
+    from trtjob.jobs.connection import connect
+    from trtjob.jobs.server import EmbeddedServer
+    from trtjob.jobs.store import JobStore
+
+    try:
+        settings = load_settings()
+        if settings.redis_url is None and not EmbeddedServer(settings.server_dir).answers():
+            return []
+        with connect(settings) as connection:
+            return JobStore(connection.heartbeat()).job_ids()
+    except (TrtjobError, RedisError, OSError):
+        return []
+
+
+def job_ids_and_folders(incomplete: str) -> list[str]:
+    """Return the jobs, and the folders that continue a path."""
+    start = Path(incomplete)
+    parent = start if incomplete.endswith("/") else start.parent
+    try:
+        folders = [f"{path}/" for path in sorted(parent.iterdir()) if path.is_dir()]
+    except OSError:
+        folders = []
+    return [word for word in (*job_ids(), *folders) if word.startswith(incomplete)]

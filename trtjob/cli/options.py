@@ -1,0 +1,173 @@
+"""The arguments and options that several commands share, each with its help, unit and default."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from trtjob.cli.complete import job_ids, model_names
+
+MODEL, DETECTION, OUTPUT, MACHINE = "Model", "What is found", "What is written", "How it runs"
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="A folder (with all below it), an image, a .txt list of paths, or - for such a list on standard input.",
+    ),
+]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", show_default=False, help="A job's id.", autocompletion=job_ids)
+]
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        show_default=False,
+        rich_help_panel=MODEL,
+        autocompletion=model_names,
+        help="A Darknet .weights file (converted on first use), a converted .onnx, or a name from `trtjob models`.",
+    ),
+]
+Cfg = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=MODEL,
+        help="The .cfg of a .weights file. Default: the one of the same name beside it.",
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=MODEL,
+        help="The class names of a .weights file, one a line. Default: the .names beside it.",
+    ),
+]
+
+Conf = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SCORE",
+        rich_help_panel=DETECTION,
+        help="Draw and count detections from this score on, 0 to 1. Default: what the model says, usually 0.25.",
+    ),
+]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SCORE",
+        rich_help_panel=DETECTION,
+        help="Store detections from this score on, 0 to 1. Default: what the model says, usually 0.05.",
+    ),
+]
+Iou = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        rich_help_panel=DETECTION,
+        help="Boxes of a class that overlap more are one object, 0 to 1. Default: what the model says, usually 0.45.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        rich_help_panel=DETECTION,
+        help="Look for these classes only: names or numbers, separated by commas. Default: all.",
+    ),
+]
+Resize = Annotated[
+    Literal["stretch", "letterbox"] | None,
+    typer.Option(
+        rich_help_panel=DETECTION,
+        help="How an image is brought to the model's input size. Default: what the model says.",
+    ),
+]
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="The folder in which the job gets a folder of its own. Default: ./trtjob-out.",
+    ),
+]
+AnnotateOption = Annotated[
+    Literal["all", "hits", "none"],
+    typer.Option(
+        "--annotate",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Which images get an annotated copy; hits: those with a detection. Default: all.",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text. Default: text."),
+]
+
+ShardSize = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=100_000,
+        metavar="IMAGES",
+        rich_help_panel=MACHINE,
+        show_default=False,
+        help="Images in one unit of work. Default: 256.",
+    ),
+]
+MaxFailures = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|P%",
+        rich_help_panel=MACHINE,
+        help="Give the job up when more images failed than this number, or this share such as 2.5%. Default: never.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=256,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        help="CPU threads of a worker process. Default: TRTJOB_THREADS, or one for each core.",
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=1024,
+        metavar="IMAGES",
+        rich_help_panel=MACHINE,
+        help="Largest batch for the engine. Default: TRTJOB_BATCH, or what the engine likes best.",
+    ),
+]
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=64,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        show_default=False,
+        help="Worker processes on this machine. Default: 1.",
+    ),
+]

@@ -1,0 +1,64 @@
+"""The way from a command to the queue."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtjob.errors import QueueError
+
+if TYPE_CHECKING:
+    from trtjob.config import Settings
+    from trtjob.jobs.connection import Connection
+    from trtjob.jobs.queue import WorkQueue
+    from trtjob.jobs.store import JobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a command works with while it is connected."""
+
+    settings: "Settings"
+    connection: "Connection"
+    store: "JobStore"
+    queue: "WorkQueue"
+
+
+@contextmanager
+def open_desk(settings: "Settings") -> Iterator[Desk]:
+    """Connect to the queue's server for the length of the block. Raises QueueError also where it is lost inside."""
+    from redis import RedisError
+
+    from trtjob.jobs.connection import connect
+    from trtjob.jobs.queue import WorkQueue
+    from trtjob.jobs.store import JobStore
+
+    with connect(settings) as connection:
+        try:
+            yield Desk(
+                settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue)
+            )
+        except RedisError as err:
+            raise QueueError(
+                f"lost the queue's server at {connection.place}: {err}. No work is lost; repeat the command when the "
+                "server is back. Check with: trtjob doctor"
+            ) from err
+
+
+def start(*, threads: int | None = None, batch: int | None = None, quiet: bool = True) -> "Settings":
+    """Read the settings, with the command's own over them, and set the log up.
+
+    quiet: only warnings, unless the user has set a level: the log would stand between the lines of the progress.
+    """
+    from trtjob.config import load_settings
+    from trtjob.logs import configure_logging
+
+    settings = load_settings()
+    given: dict[str, object] = {} if threads is None else {"threads": threads}
+    if batch is not None:
+        given["batch"] = batch
+    if quiet and "log_level" not in settings.model_fields_set:
+        given["log_level"] = "WARNING"
+    settings = settings.model_copy(update=given)
+    configure_logging(settings)
+    return settings

@@ -1,0 +1,131 @@
+"""From what a user typed to a job's specification."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trtjob.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trtjob.converters.registry import RegisteredModel
+    from trtjob.jobs.models import JobSpec, Options, Source
+
+DEFAULT_OUTPUT = Path("trtjob-out")
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """The source, the model and the options of `run` and `submit`, as typed; None: what the model says."""
+
+    source: str
+    model: str
+    output: Path = DEFAULT_OUTPUT
+    cfg: Path | None = None
+    labels: Path | None = None
+    conf: float | None = None
+    min_score: float | None = None
+    iou: float | None = None
+    classes: str | None = None
+    annotate: Literal["all", "hits", "none"] = "all"
+    resize: Literal["stretch", "letterbox"] | None = None
+    shard_size: int = 256
+    max_failures: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job reads and writes, checked. keys: the images of a list, empty for a folder."""
+
+    source: "Source"
+    keys: list[str]
+    output: Path
+
+
+def find_place(order: JobOrder) -> Place:
+    """Look at the source and the output; reads standard input where the source is `-`. Raises ConfigError."""
+    from trtjob.jobs.submit import check_output, source_from
+
+    source, keys = source_from(_listed(order.source))
+    return Place(source, keys, check_output(order.output, source))
+
+
+def _listed(source: str) -> Path | list[str]:
+    if source.lower().startswith("s3://"):
+        raise ConfigError(f"SOURCE '{source}': s3:// is not supported yet. Copy the images into a folder, and name it")
+    if source == "-":
+        # As file names are read, so that a name that is no valid UTF-8 survives.
+        return sys.stdin.buffer.read().decode(errors="surrogateescape").splitlines()
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return path.read_text("utf-8", errors="surrogateescape").splitlines()
+    return path
+
+
+def job_from(order: JobOrder, place: Place, models_dir: Path, on_convert: Callable[[Path], None]) -> "JobSpec":
+    """Return the job's specification; converts the model where that was not done before.
+
+    Raises ConfigError, ModelError and ConversionError.
+    """
+    from trtjob.converters.registry import ModelRegistry, resolve_model
+    from trtjob.jobs.models import JobSpec, ModelRef, job_id_of
+    from trtjob.jobs.plan import source_list
+
+    registry = ModelRegistry(models_dir)
+    model = resolve_model(
+        order.model, registry=registry, cfg=order.cfg, labels=order.labels, on_convert=on_convert
+    )
+    options = _options(order, model)
+    reference = ModelRef(
+        name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
+    )
+    listed = source_list(place.keys) if place.keys else b""
+    return JobSpec(
+        job_id=job_id_of(place.source, listed, reference, options, str(place.output)),
+        source=place.source,
+        model=reference,
+        options=options,
+        output=str(place.output),
+        created_at=time.time(),
+        versions=versions("trtjob", "onnxruntime", "numpy", "opencv-python-headless"),
+    )
+
+
+def _options(order: JobOrder, model: "RegisteredModel") -> "Options":
+    from pydantic import ValidationError
+
+    from trtjob.jobs.models import Annotate, Options, class_ids_from
+
+    spec = model.spec
+    conf = spec.conf if order.conf is None else order.conf
+    try:
+        return Options(
+            conf=conf,
+            # What is drawn must be stored, so a lower --conf alone lowers what is stored too.
+            min_score=min(spec.min_score, conf) if order.min_score is None else order.min_score,
+            iou=spec.iou if order.iou is None else order.iou,
+            class_ids=None if order.classes is None else class_ids_from(order.classes, spec.labels),
+            annotate=Annotate(order.annotate),
+            resize=order.resize or spec.resize.value,
+            shard_size=order.shard_size,
+            max_failures=order.max_failures,
+        )
+    except ValidationError as err:
+        problem = err.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{option} {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}") from err
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # another build of the same library, such as opencv-python, serves as well
+            continue
+    return found

@@ -1,0 +1,167 @@
+"""What commands print of jobs on standard output."""
+
+import json
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trtjob.cli.progress import duration
+
+if TYPE_CHECKING:
+    from trtjob.jobs.store import JobView, WorkerView
+
+LABELS_SHOWN = 10
+FAILURES_SHOWN = 5
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document; a name that is no valid UTF-8 is escaped."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def job_document(view: "JobView", workers: "Iterable[WorkerView]") -> dict[str, Any]:
+    """Return what `--json` says of a job. rate: images per second now, null where nothing runs; eta_s: seconds."""
+    from trtjob.jobs.folder import JobFolder
+    from trtjob.jobs.progress import remaining
+
+    mine = [worker for worker in workers if worker.job_id == view.job_id]
+    rate = sum(worker.rate for worker in mine) or None
+    left = remaining(view)
+    return {
+        "job_id": view.job_id,
+        "state": view.state.value,
+        "message": view.message,
+        "images": view.images,
+        "done": view.done,
+        "ok": view.ok,
+        "failed": view.failures,
+        "skipped": view.skipped,
+        "shards": view.shards,
+        "shards_done": view.shards_done,
+        "rate": rate,
+        "eta_s": round(left / rate, 1) if rate and left is not None else None,
+        "output": str(JobFolder.of(view.spec).path),
+        "model": view.spec.model.name,
+        "workers": [worker.name for worker in mine],
+    }
+
+
+def print_summary(view: "JobView", *, is_fresh: bool) -> None:
+    """Print how a finished job went and where its outputs lie.
+
+    is_fresh: it ran from its beginning, so that images per second can be told.
+    """
+    from trtjob.jobs.finish import Summary
+    from trtjob.jobs.folder import REPORT, RESULTS, SUMMARY, JobFolder
+    from trtjob.jobs.models import Annotate
+
+    folder = JobFolder.of(view.spec)
+    summary = Summary.model_validate_json(folder.storage.read(SUMMARY))
+    rows = [("images", _images(summary.images, summary.ok, summary.failed))]
+    if summary.failures:
+        rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())))
+    if summary.ignored:
+        rows.append(("ignored", ", ".join(f"{n} {suffix}" for suffix, n in summary.ignored.items()) + " (no images)"))
+    rows.append(("found", _found(summary.detections, summary.conf)))
+    rows += [("output", str(folder.path)), ("results", str(folder.path / RESULTS))]
+    if view.spec.options.annotate is not Annotate.NONE:
+        rows.append(("annotated", str(folder.path / "annotated")))
+    rows.append(("report", str(folder.path / REPORT)))
+    if view.started_at and view.finished_at:
+        rows.append(("time", _time(view.finished_at - view.started_at, summary.images if is_fresh else 0)))
+    print_rows(rows)
+
+
+def print_failures(view: "JobView") -> None:
+    """Name the first failed images on standard error, and where to find all."""
+    from trtjob.jobs.folder import ERRORS, JobFolder
+    from trtjob.jobs.records import read_records
+
+    path = JobFolder.of(view.spec).path / ERRORS
+    for record in islice(read_records(path), FAILURES_SHOWN):
+        assert record.error is not None  # the file holds nothing else
+        typer.echo(f"failed: {printable(record.image)}: {record.error.kind}: {record.error.message}", err=True)
+    if view.failed > FAILURES_SHOWN:
+        typer.echo(f"... and {view.failed - FAILURES_SHOWN} more", err=True)
+    typer.echo(f"All failures: {path}. Try them again with: trtjob retry {view.job_id}", err=True)
+
+
+def print_job(view: "JobView", workers: "list[WorkerView]") -> None:
+    """Print a job as it stands."""
+    from trtjob.jobs.folder import JobFolder
+    from trtjob.jobs.progress import sentence
+
+    document = job_document(view, workers)
+    rows = [
+        ("job", view.job_id),
+        ("state", view.state.value),
+        ("images", f"{view.done} of {view.images}{'' if view.planned else ' listed so far'}"),
+        ("failed", str(view.failures)),
+        ("shards", f"{view.shards_done} of {view.shards}"),
+        ("speed", f"{document['rate']:.1f} images/s" if document["rate"] else ""),
+        ("left", duration(document["eta_s"]) if document["eta_s"] else ""),
+        ("model", view.spec.model.name),
+        ("source", view.spec.source.root),
+        ("output", str(JobFolder.of(view.spec).path)),
+        ("", sentence(view, workers)),
+    ]
+    print_rows([row for row in rows if row[1]])
+
+
+def print_jobs(views: "list[JobView]", workers: "list[WorkerView]") -> None:
+    """Print one line for each job, the newest first, and one for each worker."""
+    if not views:
+        typer.echo("No jobs yet. Start one with: trtjob run SOURCE --model MODEL")
+    else:
+        heads = ("JOB", "STATE", "IMAGES", "FAILED", "MODEL", "SUBMITTED")
+        print_table(heads, [_job_cells(view) for view in views])
+    if workers:
+        typer.echo("")
+        cells = [(w.name, w.state, w.job_id or "", f"{w.rate:.1f}", f"{w.engine} {w.device}".strip()) for w in workers]
+        print_table(("WORKER", "STATE", "JOB", "IMAGES/S", "ENGINE"), cells)
+
+
+def _job_cells(view: "JobView") -> tuple[str, ...]:
+    submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.spec.created_at))
+    images = f"{view.done}/{view.images}"
+    return view.job_id, view.state.value, images, str(view.failures), view.spec.model.name, submitted
+
+
+def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print columns, as wide as they need."""
+    lines = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values."""
+    for name, value in rows:
+        typer.echo(printable(f"{name:<10} {value}" if name else value))
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal can take: what is no valid UTF-8, and a new line in a name, is escaped."""
+    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+
+
+def _images(images: int, ok: int, failed: int) -> str:
+    return f"{images}: {ok} ok, {failed} failed"
+
+
+def _found(detections: dict[str, int], conf: float) -> str:
+    if not detections:
+        return f"nothing with a score of {conf:g} or more"
+    shown = ", ".join(f"{label} {count}" for label, count in islice(detections.items(), LABELS_SHOWN))
+    more = len(detections) - LABELS_SHOWN
+    return f"{sum(detections.values())}: {shown}" + (f", and {more} other labels" if more > 0 else "")
+
+
+def _time(elapsed_s: float, images: int) -> str:
+    speed = f", {images / elapsed_s:.1f} images/s" if images and elapsed_s > 0 else ""
+    return duration(elapsed_s) + speed

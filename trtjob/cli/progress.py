@@ -1,0 +1,123 @@
+"""How a running job shows on standard error: a live bar on a terminal, else a line every few seconds."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+if TYPE_CHECKING:
+    from trtjob.jobs.progress import RateMeter
+    from trtjob.jobs.store import JobView, WorkerView
+
+LINE_EVERY_S = 5.0
+NO_WORKER_AFTER_S = 3.0  # a worker process takes a second or two to report for the first time
+
+
+class Display(Protocol):
+    """Shows a job as it stands; called several times a second."""
+
+    def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None: ...
+
+
+@contextmanager
+def open_display() -> Iterator[Display]:
+    """Yield what fits standard error."""
+    if not sys.stderr.isatty():
+        yield LineDisplay()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[numbers]}"),
+        TextColumn("[dim]{task.fields[limit]}[/dim]"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        yield LiveDisplay(progress)
+
+
+class LineDisplay:
+    """One line when the state changes, and one every five seconds."""
+
+    def __init__(self) -> None:
+        self._shown_at = time.monotonic()
+        self._state: str = ""
+        self._patience = _Patience()
+
+    def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
+        now = time.monotonic()
+        if view.state == self._state and now - self._shown_at < LINE_EVERY_S:
+            return
+        self._state, self._shown_at = view.state, now
+        parts = [f"{view.job_id}: {view.state}", numbers(view, meter), self._patience.sentence(view, workers)]
+        typer.echo("  ".join(filter(None, parts)), err=True)
+
+
+class LiveDisplay:
+    """A bar with the numbers and what limits the speed beside it."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._task = progress.add_task("starting", total=None, numbers="", limit="")
+        self._patience = _Patience()
+
+    def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
+        from rich.markup import escape
+
+        self._progress.update(
+            self._task,
+            description=view.state.value,
+            total=view.images if view.planned else None,
+            completed=view.done,
+            numbers=numbers(view, meter),
+            limit=escape(self._patience.sentence(view, workers)),
+        )
+
+
+class _Patience:
+    """Keeps quiet about a missing worker while one may be starting."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def sentence(self, view: "JobView", workers: "list[WorkerView]") -> str:
+        from trtjob.jobs.progress import sentence
+        from trtjob.jobs.states import TERMINAL
+
+        if view.state in TERMINAL or (not workers and time.monotonic() - self._since < NO_WORKER_AFTER_S):
+            return ""
+        return sentence(view, workers)
+
+
+def numbers(view: "JobView", meter: "RateMeter") -> str:
+    """Return `120/240 images  35.1 images/s  3 s left  2 failed`, as far as it is known."""
+    from trtjob.jobs.progress import remaining
+
+    if not view.images:
+        return ""
+    parts = [f"{view.done}/{view.images}{'' if view.planned else '+'} images"]
+    if meter.rate:
+        parts.append(f"{meter.rate:.1f} images/s")
+    left = remaining(view)
+    if left and (eta_s := meter.eta_s(left)) is not None:
+        parts.append(f"{duration(eta_s)} left")
+    if view.failures:
+        parts.append(f"{view.failures} failed")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return `0.8 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes_rest = divmod(minutes, 60)
+    return f"{hours} h {minutes_rest:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,142 @@
+"""`trtjob run`: a job from its beginning to its end, with workers inside this command."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trtjob.cli import options as o
+from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
+from trtjob.cli.stopping import Stop, run_until_stopped
+
+if TYPE_CHECKING:
+    from trtjob.jobs.store import JobView
+    from trtjob.jobs.submit import Outcome
+
+EXAMPLE = "Example: trtjob run photos/ --model yolov3.weights -o results --classes dog,cat"
+
+STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once."
+STOPPED = "Stopped. What is done is kept: run the same command again to continue."
+
+
+def run(
+    source: o.SourceArgument,
+    model: o.Model,
+    output: o.Output = DEFAULT_OUTPUT,
+    cfg: o.Cfg = None,
+    labels: o.Labels = None,
+    conf: o.Conf = None,
+    min_score: o.MinScore = None,
+    iou: o.Iou = None,
+    classes: o.Classes = None,
+    annotate: o.AnnotateOption = "all",
+    resize: o.Resize = None,
+    shard_size: o.ShardSize = 256,
+    max_failures: o.MaxFailures = None,
+    threads: o.Threads = None,
+    batch: o.Batch = None,
+    processes: o.Processes = 1,
+    json: o.Json = False,
+) -> None:
+    """Run a model over images on this machine, and wait for the results.
+
+    The same command again does only what is missing, new or changed.
+    """
+    order = JobOrder(
+        source=source,
+        model=model,
+        output=output,
+        cfg=cfg,
+        labels=labels,
+        conf=conf,
+        min_score=min_score,
+        iou=iou,
+        classes=classes,
+        annotate=annotate,
+        resize=resize,
+        shard_size=shard_size,
+        max_failures=max_failures,
+    )
+    settings = start(threads=threads, batch=batch)
+    place = find_place(order)
+    with open_desk(settings) as desk:
+        code = run_until_stopped(_run(desk, order, place, processes, as_json=json))
+    raise typer.Exit(code)
+
+
+async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_json: bool) -> int:
+    from trtjob.errors import TrtjobError
+    from trtjob.worker.supervisor import Supervisor
+
+    stop = Stop()
+    ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
+    with stop.on_signals(STOPPING):
+        try:
+            async with asyncio.TaskGroup() as group:
+                # First of all: the worker process warms up while the model is converted and the job handed in.
+                working = group.create_task(Supervisor(desk.settings, desk.connection, processes=processes).run(ending))
+                try:
+                    code = await submit_and_follow(desk, order, place, stop, as_json=as_json)
+                finally:
+                    ending.set()
+                    await asyncio.wait([working])
+        except* TrtjobError as errors:
+            raise errors.exceptions[0] from None
+    if code is None:
+        typer.echo(STOPPED, err=True)
+        return stop.exit_code
+    return code
+
+
+async def submit_and_follow(desk: Desk, order: JobOrder, place: Place, stop: Stop, *, as_json: bool) -> int | None:
+    """Hand a job in, show its progress and print how it ended. Returns the exit code, None where the user stopped."""
+    from trtjob.cli.follow import follow
+
+    handed_in = await stop.unless_stopped(asyncio.to_thread(hand_in, desk, order, place))
+    if handed_in is None:
+        return None
+    job_id, outcome = handed_in
+    view = await follow(desk, job_id, stop)
+    return None if view is None else print_end(desk, view, is_fresh=outcome == "queued", as_json=as_json)
+
+
+def hand_in(desk: Desk, order: JobOrder, place: Place) -> "tuple[str, Outcome]":
+    """Resolve the model and submit the job. Returns its id and what was done."""
+    from trtjob.jobs.submit import submit
+
+    spec = job_from(order, place, desk.settings.models_dir, say_converting)
+    spec, outcome = submit(desk.store, desk.queue, spec, place.keys)
+    if outcome != "queued":
+        typer.echo(f"{spec.job_id}: {_CONTINUES[outcome]}", err=True)
+    return spec.job_id, outcome
+
+
+_CONTINUES = {
+    "running": "is under way already",
+    "resumed": "continues with what is missing",
+    "updating": "was done before; looking for new and changed images",
+}
+
+
+def say_converting(model: Path) -> None:
+    """Tell the user what the wait is for."""
+    typer.echo(f"Converting {model.name}, once ...", err=True)
+
+
+def print_end(desk: Desk, view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
+    """Print how a job ended. Returns the exit code."""
+    from trtjob.cli.output import job_document, print_failures, print_json, print_summary
+    from trtjob.jobs.states import FINISHED, JobState
+
+    if as_json:
+        document: dict[str, Any] = job_document(view, ())
+        print_json(document)
+    elif view.state in FINISHED:
+        print_summary(view, is_fresh=is_fresh)
+    if view.state not in FINISHED:
+        typer.echo(f"error: job '{view.job_id}' {view.state}: {view.message}", err=True)
+    elif view.failed:
+        print_failures(view)
+    return 0 if view.state is JobState.DONE else 1

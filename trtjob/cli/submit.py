@@ -1,0 +1,110 @@
+"""`trtjob submit`: hand a job in to the workers that run elsewhere."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from trtjob.cli import options as o
+from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
+from trtjob.cli.run import hand_in, say_converting, submit_and_follow
+from trtjob.cli.stopping import Stop, run_until_stopped
+
+if TYPE_CHECKING:
+    from trtjob.config import Settings
+
+EXAMPLE = "Example: trtjob submit photos/ --model yolov3 -o results --wait"
+
+STOPPING = "No longer waiting."
+DETACHED = "The job goes on in the workers. The same command again waits for it; to stop it: trtjob cancel JOB"
+
+
+def submit(
+    source: o.SourceArgument,
+    model: o.Model,
+    output: o.Output = DEFAULT_OUTPUT,
+    wait: bool = typer.Option(
+        False, "--wait", rich_help_panel=o.MACHINE, help="Show the progress until the job ends. Default: return at once."
+    ),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", rich_help_panel=o.MACHINE, help="Print the job, and hand nothing in. Default: hand it in."
+    ),
+    cfg: o.Cfg = None,
+    labels: o.Labels = None,
+    conf: o.Conf = None,
+    min_score: o.MinScore = None,
+    iou: o.Iou = None,
+    classes: o.Classes = None,
+    annotate: o.AnnotateOption = "all",
+    resize: o.Resize = None,
+    shard_size: o.ShardSize = 256,
+    max_failures: o.MaxFailures = None,
+    json: o.Json = False,
+) -> None:
+    """Hand a job in to the workers, which `trtjob worker` starts.
+
+    The same command again continues the job with what is missing, new or changed.
+    """
+    order = JobOrder(
+        source=source,
+        model=model,
+        output=output,
+        cfg=cfg,
+        labels=labels,
+        conf=conf,
+        min_score=min_score,
+        iou=iou,
+        classes=classes,
+        annotate=annotate,
+        resize=resize,
+        shard_size=shard_size,
+        max_failures=max_failures,
+    )
+    settings = start()
+    place = find_place(order)
+    if dry_run:
+        _print_plan(settings, order, place)
+        return
+    with open_desk(settings) as desk:
+        if wait:
+            raise typer.Exit(run_until_stopped(_wait(desk, order, place, as_json=json)))
+        _hand_in(desk, order, place, as_json=json)
+
+
+def _print_plan(settings: "Settings", order: JobOrder, place: Place) -> None:
+    from trtjob.cli.output import print_json
+
+    spec = job_from(order, place, settings.models_dir, say_converting)
+    images = len(place.keys) if spec.source.kind == "list" else _count(spec.source.root)
+    print_json({"images": images, **spec.model_dump(mode="json")})
+
+
+def _count(root: str) -> int:
+    from pathlib import Path
+
+    from trtjob.jobs.listing import Listing
+
+    return sum(1 for _ in Listing(Path(root)))
+
+
+def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> None:
+    from trtjob.cli.output import job_document, print_json
+    from trtjob.jobs.progress import sentence
+
+    job_id, _ = hand_in(desk, order, place)
+    view, workers = desk.store.view(job_id), desk.store.workers()
+    if as_json:
+        print_json(job_document(view, workers))
+    else:
+        typer.echo(job_id)
+        typer.echo(f"{sentence(view, workers)} Follow the job with: trtjob status {job_id} --watch", err=True)
+
+
+async def _wait(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> int:
+    stop = Stop()
+    with stop.on_signals(STOPPING):
+        code = await submit_and_follow(desk, order, place, stop, as_json=as_json)
+    if code is None:
+        typer.echo(DETACHED, err=True)
+        return stop.exit_code
+    return code

@@ -1,0 +1,29 @@
+"""`trtjob worker`: the daemon on a node."""
+
+import typer
+
+from trtjob.cli import options as o
+from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.stopping import Stop, run_until_stopped
+
+EXAMPLE = "Example: trtjob worker --processes 2 --threads 4"
+
+STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once."
+
+
+def worker(processes: o.Processes = 1, threads: o.Threads = None, batch: o.Batch = None) -> None:
+    """Work on the jobs that are handed in, until stopped with Ctrl-C or SIGTERM (exit code 0)."""
+    settings = start(threads=threads, batch=batch, quiet=False)
+    with open_desk(settings) as desk:
+        typer.echo(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
+        code = run_until_stopped(_work(desk, processes))
+    raise typer.Exit(code)
+
+
+async def _work(desk: Desk, processes: int) -> int:
+    from trtjob.worker.supervisor import Supervisor
+
+    stop = Stop()
+    with stop.on_signals(STOPPING):
+        await Supervisor(desk.settings, desk.connection, processes=processes).run(stop.event)
+    return 0

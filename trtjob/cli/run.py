@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -99,7 +99,7 @@ async def submit_and_follow(desk: Desk, order: JobOrder, place: Place, stop: Sto
         return None
     job_id, outcome = handed_in
     view = await follow(desk, job_id, stop)
-    return None if view is None else print_end(desk, view, is_fresh=outcome == "queued", as_json=as_json)
+    return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 
 
 def hand_in(desk: Desk, order: JobOrder, place: Place) -> "tuple[str, Outcome]":
@@ -125,14 +125,13 @@ def say_converting(model: Path) -> None:
     typer.echo(f"Converting {model.name}, once ...", err=True)
 
 
-def print_end(desk: Desk, view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
+def print_end(view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
     """Print how a job ended. Returns the exit code."""
     from trtjob.cli.output import job_document, print_failures, print_json, print_summary
     from trtjob.jobs.states import FINISHED, JobState
 
     if as_json:
-        document: dict[str, Any] = job_document(view, ())
-        print_json(document)
+        print_json(job_document(view, ()))
     elif view.state in FINISHED:
         print_summary(view, is_fresh=is_fresh)
     if view.state not in FINISHED:

@@ -1,0 +1,75 @@
+"""`trtjob export`: results in the formats of other tools."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from trtjob.cli.complete import job_ids_and_folders
+from trtjob.cli.desk import open_desk, start
+from trtjob.errors import JobError
+
+if TYPE_CHECKING:
+    from trtjob.jobs.folder import JobFolder
+
+EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"
+
+
+def export(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB", show_default=False, help="A job's id or its folder.", autocompletion=job_ids_and_folders
+        ),
+    ],
+    format: Annotated[
+        Literal["coco", "megadetector", "darknet", "yolo", "csv"],
+        typer.Option("--format", "-f", show_default=False, help="The format to write."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The file to write, for yolo a new folder. Default: in the job's folder, named after the format.",
+        ),
+    ] = None,
+    conf: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SCORE", help="Leave out detections below this score, 0 to 1. Default: the job's."
+        ),
+    ] = None,
+) -> None:
+    """Write a finished job's results in another format."""
+    from trtjob.jobs.exports import DEFAULT_NAMES, ExportFormat
+    from trtjob.jobs.exports import export as export_results
+    from trtjob.jobs.folder import RESULTS
+
+    folder = _folder(job)
+    spec = folder.spec()
+    results = folder.path / RESULTS
+    if not results.is_file():
+        raise JobError(
+            f"job '{spec.job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {spec.job_id}",
+            job_id=spec.job_id,
+        )
+    chosen = ExportFormat(format)
+    target = output or folder.path / DEFAULT_NAMES[chosen]
+    written = export_results(results, spec, chosen, target, conf=spec.options.conf if conf is None else conf)
+    typer.echo(str(target))
+    typer.echo(
+        f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True
+    )
+
+
+def _folder(job: str) -> "JobFolder":
+    from trtjob.jobs.folder import JobFolder
+
+    if Path(job).is_dir():
+        return JobFolder(Path(job).absolute())
+    if "/" in job:
+        raise JobError(f"no job's folder '{job}'", job_id=job)
+    with open_desk(start()) as desk:
+        return JobFolder.of(desk.store.view(job).spec)

@@ -9,7 +9,7 @@ import typer
 
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.stopping import Stop, run_until_stopped
-from trtjob.errors import ConversionError
+from trtjob.errors import ConversionError, ModelError
 
 EXAMPLE = "Example: trtjob convert yolov3.weights --cfg yolov3.cfg --labels coco.names -o yolov3.onnx"
 
@@ -18,9 +18,7 @@ HINT_AFTER_S = 3.0
 
 
 def convert(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", show_default=False, help="A Darknet .weights file.")
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", show_default=False, help="A Darknet .weights file.")],
     cfg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its .cfg. Default: the one of the same name beside it.")
     ] = None,
@@ -43,6 +41,8 @@ def convert(
     `trtjob run` does this by itself; this command is for other names and files, and for a look at the errors.
     """
     settings = start()
+    if not model.expanduser().is_file():  # found here, not by a worker that may never come
+        raise ModelError(f"no model file '{model}'")
     request = {
         "model": _absolute(model),
         "cfg": _absolute(cfg),

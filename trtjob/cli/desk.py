@@ -35,9 +35,7 @@ def open_desk(settings: "Settings") -> Iterator[Desk]:
 
     with connect(settings) as connection:
         try:
-            yield Desk(
-                settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue)
-            )
+            yield Desk(settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
         except RedisError as err:
             raise QueueError(
                 f"lost the queue's server at {connection.place}: {err}. No work is lost; repeat the command when the "

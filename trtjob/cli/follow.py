@@ -9,7 +9,7 @@ from trtjob.cli.progress import Display, open_display
 from trtjob.cli.stopping import Stop
 
 if TYPE_CHECKING:
-    from trtjob.jobs.store import JobView
+    from trtjob.jobs.store import JobView, WorkerView
 
 POLL_S = 0.2
 
@@ -35,6 +35,6 @@ async def _follow(desk: Desk, job_id: str, stop: Stop, display: Display) -> "Job
         await stop.sleep(POLL_S)
 
 
-def _look(desk: Desk, job_id: str):  # type: ignore[no-untyped-def]
+def _look(desk: Desk, job_id: str) -> "tuple[JobView, list[WorkerView]]":
     desk.connection.ensure()  # nobody else starts the embedded server again where no worker runs
     return desk.store.view(job_id), desk.store.workers()

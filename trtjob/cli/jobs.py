@@ -1,6 +1,7 @@
 """`trtjob status`, `cancel` and `retry`: look at jobs, and change them."""
 
 import asyncio
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ CANCEL_EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"
 RETRY_EXAMPLE = "Example: trtjob retry photos-1a2b3c4d --wait"
 
 WATCH_S = 1.0
+CLEAR_SCREEN = "\x1b[2J\x1b[H"
 
 
 def status(
@@ -68,7 +70,8 @@ async def _watch_all(desk: Desk) -> int:
     stop = Stop()
     with stop.on_signals("No longer watching."):
         while not stop.event.is_set():
-            typer.clear()
+            if sys.stdout.isatty():
+                typer.echo(CLEAR_SCREEN, nl=False)
             await asyncio.to_thread(_print, desk, None, as_json=False)
             await stop.sleep(WATCH_S)
     return stop.exit_code

@@ -74,9 +74,7 @@ def job_from(order: JobOrder, place: Place, models_dir: Path, on_convert: Callab
     from trtjob.jobs.plan import source_list
 
     registry = ModelRegistry(models_dir)
-    model = resolve_model(
-        order.model, registry=registry, cfg=order.cfg, labels=order.labels, on_convert=on_convert
-    )
+    model = resolve_model(order.model, registry=registry, cfg=order.cfg, labels=order.labels, on_convert=on_convert)
     options = _options(order, model)
     reference = ModelRef(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels

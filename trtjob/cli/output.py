@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -151,15 +150,15 @@ def printable(text: str) -> str:
 
 
 def _images(images: int, ok: int, failed: int) -> str:
-    return f"{images}: {ok} ok, {failed} failed"
+    return f"{images} ({ok} ok, {failed} failed)"
 
 
 def _found(detections: dict[str, int], conf: float) -> str:
     if not detections:
         return f"nothing with a score of {conf:g} or more"
-    shown = ", ".join(f"{label} {count}" for label, count in islice(detections.items(), LABELS_SHOWN))
+    shown = ", ".join(f"{label}: {count}" for label, count in islice(detections.items(), LABELS_SHOWN))
     more = len(detections) - LABELS_SHOWN
-    return f"{sum(detections.values())}: {shown}" + (f", and {more} other labels" if more > 0 else "")
+    return f"{sum(detections.values())} ({shown}{f', and {more} other labels' if more > 0 else ''})"
 
 
 def _time(elapsed_s: float, images: int) -> str:

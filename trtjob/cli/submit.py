@@ -24,7 +24,10 @@ def submit(
     model: o.Model,
     output: o.Output = DEFAULT_OUTPUT,
     wait: bool = typer.Option(
-        False, "--wait", rich_help_panel=o.MACHINE, help="Show the progress until the job ends. Default: return at once."
+        False,
+        "--wait",
+        rich_help_panel=o.MACHINE,
+        help="Show the progress until the job ends. Default: return at once.",
     ),
     dry_run: bool = typer.Option(
         False, "--dry-run", rich_help_panel=o.MACHINE, help="Print the job, and hand nothing in. Default: hand it in."

@@ -1,0 +1,33 @@
+"""`trtjob doctor`: what this machine has, what is missing, and how to get it."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from trtjob.cli.desk import start
+
+EXAMPLE = "Example: trtjob doctor --json"
+
+_MARKS = {"ok": "ok", "note": "-", "missing": "MISSING"}
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")] = False,
+) -> None:
+    """Check this machine: processor, GPU, engine, queue server, storage and models.
+
+    Exit code 1 where something is missing that trtjob needs.
+    """
+    from trtjob.cli.checks import all_checks
+    from trtjob.cli.output import print_json
+
+    checks = list(all_checks(start()))
+    if json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            typer.echo(f"{check.name:<8} {_MARKS[check.state]:<8} {check.found}")
+            if check.fix:
+                typer.echo(f"{'':<17} -> {check.fix}")
+    raise typer.Exit(1 if any(check.state == "missing" for check in checks) else 0)

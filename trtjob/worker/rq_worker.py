@@ -116,6 +116,8 @@ class UnitWorker(SimpleWorker):
     def unsubscribe(self) -> None:
         """Leave RQ's command channel without waiting a second for its thread, which ends with the process."""
         if self.pubsub_thread is not None:
+            # Its connection is closed under it, and what it then raises concerns nobody.
+            self.pubsub_thread.exception_handler = lambda _error, _pubsub, thread: thread.stop()
             self.pubsub_thread.stop()
 
     def kill_horse(self, sig: Any = None) -> None:

@@ -191,7 +191,7 @@ class Supervisor:
         for name, blame in list(self._dead.items()):
             with suppress(RedisError):
                 freed = self.store.abandon(name, blame)
-                del self._dead[name]
+                self._dead.pop(name, None)  # the last sweep, in its thread, may have been here at the same time
                 if freed is not None:
                     log.warning(
                         "unit of a dead worker freed", extra={"unit": freed[1], "job_id": freed[0], "blame": blame}

@@ -24,7 +24,13 @@ def export(
     ],
     format: Annotated[
         Literal["coco", "megadetector", "darknet", "yolo", "csv"],
-        typer.Option("--format", "-f", show_default=False, help="The format to write."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            show_default=False,
+            help="The format to write: coco, megadetector, darknet, yolo or csv.",
+        ),
     ],
     output: Annotated[
         Path | None,

@@ -91,6 +91,7 @@ Classes = Annotated[
 Resize = Annotated[
     Literal["stretch", "letterbox"] | None,
     typer.Option(
+        metavar="stretch|letterbox",
         rich_help_panel=DETECTION,
         help="How an image is brought to the model's input size. Default: what the model says.",
     ),
@@ -111,6 +112,7 @@ AnnotateOption = Annotated[
     Literal["all", "hits", "none"],
     typer.Option(
         "--annotate",
+        metavar="all|hits|none",
         rich_help_panel=OUTPUT,
         show_default=False,
         help="Which images get an annotated copy; hits: those with a detection. Default: all.",

@@ -7,7 +7,7 @@ import typer
 
 from trtjob.cli.complete import job_ids_and_folders
 from trtjob.cli.desk import open_desk, start
-from trtjob.errors import JobError
+from trtjob.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
     from trtjob.jobs.folder import JobFolder
@@ -76,6 +76,6 @@ def _folder(job: str) -> "JobFolder":
     if Path(job).is_dir():
         return JobFolder(Path(job).absolute())
     if "/" in job:
-        raise JobError(f"no job's folder '{job}'", job_id=job)
+        raise ConfigError(f"no job's folder '{job}'. Name a job's id, or the folder that holds its job.json")
     with open_desk(start()) as desk:
         return JobFolder.of(desk.store.view(job).spec)

@@ -60,7 +60,10 @@ def _listed(source: str) -> Path | list[str]:
         return sys.stdin.buffer.read().decode(errors="surrogateescape").splitlines()
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt" and path.is_file():
-        return path.read_text("utf-8", errors="surrogateescape").splitlines()
+        try:
+            return path.read_text("utf-8", errors="surrogateescape").splitlines()
+        except OSError as err:
+            raise ConfigError(f"cannot read the list '{source}': {err.strerror}") from err
     return path
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -37,7 +38,8 @@ class Stop:
                 return
             self.signal = number
             self.event.set()
-            typer.echo(f"\n{notice}", err=True)
+            # The terminal has written ^C at the start of the line.
+            typer.echo(f"{chr(10) if sys.stderr.isatty() else ''}{notice}", err=True)
 
         for number in _SIGNALS:
             loop.add_signal_handler(number, stop, number)

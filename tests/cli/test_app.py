@@ -1,0 +1,141 @@
+"""The app as a whole: help, examples, what it imports, and the error boundary."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import typer
+from terminal import Outcome
+
+from trtjob import __version__
+from trtjob.cli import doctor, export, options
+from trtjob.cli.app import app
+from trtjob.jobs.exports import ExportFormat
+from trtjob.jobs.models import Annotate
+
+Command = Callable[..., Outcome]
+
+HEAVY = ("onnx", "onnxruntime", "cv2", "rq", "redis", "numpy", "pydantic")
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    for child in getattr(command, "commands", {}).values():
+        yield from _commands(child, (*path, child.name))
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+EACH_COMMAND = pytest.mark.parametrize("path", [pytest.param(p, id=" ".join(("trtjob", *p))) for p in COMMANDS])
+
+
+@EACH_COMMAND
+def test_every_command_argument_and_option_has_help(path: tuple[str, ...]) -> None:
+    assert COMMANDS[path].help.endswith(".")
+    assert [p.name for p in COMMANDS[path].params if not p.help] == []
+
+
+@EACH_COMMAND
+def test_an_option_says_its_default(path: tuple[str, ...]) -> None:
+    optional = [p for p in COMMANDS[path].params if not p.required and path]
+    assert [p.name for p in optional if "Default: " not in p.help] == []
+
+
+@EACH_COMMAND
+def test_every_command_has_an_example_that_it_understands(path: tuple[str, ...]) -> None:
+    words = shlex.split(COMMANDS[path].epilog.removeprefix("Example: "))
+    assert words[0] == "trtjob"
+    own = next(p for p in sorted(COMMANDS, key=len, reverse=True) if tuple(words[1 : 1 + len(p)]) == p)
+    assert own[: len(path)] == path
+    COMMANDS[own].make_context(words[0], words[1 + len(own) :])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from trtjob.cli.app import main\n"
+        "try: main(['--help'])\n"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_version_prints_the_version(trtjob: Command) -> None:
+    assert trtjob("--version") == Outcome(0, f"trtjob {__version__}\n", "")
+
+
+def test_the_choices_are_those_of_the_job() -> None:
+    (choices, *_) = get_args(options.AnnotateOption)
+    assert set(get_args(choices)) == set(Annotate)
+
+
+def test_the_formats_are_those_of_the_exports() -> None:
+    assert set(get_args(get_type_hints(export.export)["format"])) == set(ExportFormat)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["run", "photos"], "--model", id="no model"),
+        pytest.param(["run", "photos", "--model", "m", "--conf", "2"], "--conf", id="a score above 1"),
+        pytest.param(["run", "photos", "--model", "m", "--annotate", "some"], "--annotate", id="an unknown choice"),
+        pytest.param(["run", "nowhere", "--model", "m"], "nowhere", id="no source"),
+        pytest.param(["run", "s3://bucket/photos", "--model", "m"], "not supported yet", id="a bucket"),
+        pytest.param(["export", "no/such/folder", "--format", "csv"], "no/such/folder", id="no folder"),
+        pytest.param(["export", ".", "--format", "pdf"], "pdf", id="an unknown format"),
+        pytest.param(["models", "show", "nobody"], "nobody", id="an unknown model"),
+        pytest.param(["convert", "nowhere.weights"], "nowhere.weights", id="no model file"),
+        pytest.param(["status", "--watch", "--json"], "--watch", id="watching as JSON"),
+        pytest.param(["frobnicate"], "frobnicate", id="an unknown command"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_names_what_is_wrong(trtjob: Command, arguments: list[str], said: str) -> None:
+    outcome = trtjob(*arguments)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+
+
+def test_an_error_is_one_line(trtjob: Command) -> None:
+    assert trtjob("models", "show", "nobody").err.startswith("error: no model 'nobody'.")
+    assert trtjob("models", "show", "nobody").err.count("\n") == 1
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_debug_shows_the_traceback_wherever_it_stands(trtjob: Command, position: int) -> None:
+    words = ["models", "show", "nobody"]
+    words.insert(position, "--debug")
+    outcome = trtjob(*words)
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+
+
+def test_a_fault_of_ours_is_one_line_with_a_hint(trtjob: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault() -> None:
+        raise RuntimeError("out of cheese")
+
+    monkeypatch.setattr(doctor, "start", fault)
+    outcome = trtjob("doctor")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: RuntimeError: out of cheese.")
+    assert "--debug" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_wrong_setting_ends_with_2(trtjob: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTJOB_THREADS", "many")
+    outcome = trtjob("models")
+    assert outcome.code == 2
+    assert "TRTJOB_THREADS = 'many'" in outcome.err
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_sees_no_complaint(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m trtjob doctor | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "p"
+    assert done.stderr == ""

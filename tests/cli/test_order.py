@@ -1,0 +1,107 @@
+"""From what a user typed to a job's specification."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from terminal import Outcome
+
+from trtjob.cli.order import JobOrder, find_place
+from trtjob.errors import ConfigError
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def plan(trtjob: Command, scenes: Path, digits: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return what `submit --dry-run` would hand in."""
+
+    def dry_run(*options: str) -> dict[str, Any]:
+        command = ["submit", scenes, "--model", digits, "-o", tmp_path / "out", "--dry-run"]
+        outcome = trtjob(*command, *options)
+        assert outcome.code == 0, outcome.err
+        document: dict[str, Any] = json.loads(outcome.out)
+        return document
+
+    return dry_run
+
+
+def test_a_dry_run_counts_the_images_and_writes_nothing(
+    plan: Callable[..., dict[str, Any]], scenes: Path, tmp_path: Path
+) -> None:
+    assert plan()["images"] == len(list(scenes.rglob("*.jpg")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_options_the_model_decides(plan: Callable[..., dict[str, Any]]) -> None:
+    job = plan()
+    assert job["options"]["class_ids"] is None
+    assert job["options"]["annotate"] == "all"
+    assert job["options"]["conf"] > job["options"]["min_score"]
+    assert job["model"]["name"] == "digits"
+
+
+def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]) -> None:
+    words = "--conf 0.5 --min-score 0.3 --iou 0.6 --classes 3,7 --annotate hits --resize letterbox --shard-size 9"
+    job = plan(*words.split(), "--max-failures", "2.5%")
+    assert job["options"] == {
+        "conf": 0.5,
+        "min_score": 0.3,
+        "iou": 0.6,
+        "class_ids": [3, 7],
+        "annotate": "hits",
+        "resize": "letterbox",
+        "shard_size": 9,
+        "max_failures": "2.5%",
+    }
+
+
+def test_a_low_conf_lowers_what_is_stored_too(plan: Callable[..., dict[str, Any]]) -> None:
+    assert plan("--conf", "0.001")["options"]["min_score"] == 0.001
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "101%"])
+def test_max_failures_that_is_no_number_and_no_share_is_refused(
+    trtjob: Command, scenes: Path, digits: Path, value: str
+) -> None:
+    outcome = trtjob("submit", scenes, "--model", digits, "--dry-run", "--max-failures", value)
+    assert outcome.code == 2
+    assert f"--max-failures '{value}': expected a number of images" in outcome.err
+
+
+def test_a_list_names_its_images(tmp_path: Path, scenes: Path) -> None:
+    chosen = sorted(scenes.rglob("*.jpg"))[:2]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in chosen:
+        shutil.copy(path, photos)
+    (tmp_path / "list.txt").write_text("\n".join(str(photos / path.name) for path in chosen) + "\n\n")
+    place = find_place(JobOrder(str(tmp_path / "list.txt"), "model", tmp_path / "out"))
+    assert place.keys == sorted(path.name for path in chosen)
+    assert place.source.root == str(photos)
+
+
+def test_a_dash_reads_the_list_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"/a/one.jpg\n/a/b/latin\xe9.jpg\n")))
+    place = find_place(JobOrder("-", "model", tmp_path / "out"))
+    assert place.keys == ["b/latin\udce9.jpg", "one.jpg"]
+
+
+def test_one_image_is_a_source(tmp_path: Path, scenes: Path) -> None:
+    image = min(scenes.rglob("*.jpg"))
+    assert find_place(JobOrder(str(image), "model", tmp_path)).keys == [image.name]
+
+
+def test_an_empty_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\n")
+    with pytest.raises(ConfigError, match="names no image"):
+        find_place(JobOrder(str(tmp_path / "list.txt"), "model", tmp_path / "out"))
+
+
+def test_an_output_in_the_source_is_refused(scenes: Path) -> None:
+    with pytest.raises(ConfigError, match="lies in the source"):
+        find_place(JobOrder(str(scenes), "model", scenes / "out"))

@@ -1,0 +1,88 @@
+"""What is printed of a job."""
+
+import pytest
+
+from trtjob.cli.output import job_document, print_table, printable
+from trtjob.cli.progress import duration, numbers
+from trtjob.jobs.models import JobSpec, ModelRef, Options, Source
+from trtjob.jobs.progress import RateMeter
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import JobView, WorkerView
+
+
+@pytest.fixture
+def view() -> JobView:
+    """A job of 200 images, half done."""
+    spec = JobSpec(
+        job_id="photos-1a2b3c4d",
+        source=Source(kind="folder", root="/photos"),
+        model=ModelRef(name="digits", sha256="0" * 64, path="/model.onnx", task="detect", labels=("0",)),
+        options=Options(conf=0.25, min_score=0.05, iou=0.45, resize="stretch"),
+        output="/out",
+        created_at=0.0,
+        versions={},
+    )
+    return JobView(
+        spec=spec,
+        state=JobState.RUNNING,
+        message="",
+        epoch=0,
+        reason="submit",
+        planned=True,
+        images=200,
+        ok=70,
+        failed=2,
+        skipped=0,
+        ignored={},
+        shards=4,
+        shards_done=1,
+        live_done=28,
+        live_failed=1,
+        started_at=1.0,
+        finished_at=None,
+    )
+
+
+def _worker(name: str, job_id: str | None, rate: float) -> WorkerView:
+    return WorkerView(name, "host", 1, "onnxruntime", "cpu", "busy", job_id, "shard-1", 0.1, rate)
+
+
+def test_the_document_counts_shards_under_way(view: JobView) -> None:
+    document = job_document(view, [])
+    assert (document["done"], document["ok"], document["failed"]) == (100, 70, 3)
+    assert document["output"] == "/out/photos-1a2b3c4d"
+
+
+def test_the_rate_is_that_of_the_jobs_own_workers(view: JobView) -> None:
+    workers = [_worker("a", view.job_id, 10.0), _worker("b", view.job_id, 15.0), _worker("c", "other", 99.0)]
+    document = job_document(view, workers)
+    assert (document["rate"], document["eta_s"], document["workers"]) == (25.0, 4.0, ["a", "b"])
+
+
+def test_without_a_worker_there_is_no_rate(view: JobView) -> None:
+    document = job_document(view, [])
+    assert (document["rate"], document["eta_s"]) == (None, None)
+
+
+def test_the_numbers_of_a_running_job(view: JobView) -> None:
+    meter = RateMeter()
+    meter.add(0, now=0.0)
+    meter.add(100, now=4.0)
+    assert numbers(view, meter) == "100/200 images  25.0 images/s  4.0 s left  3 failed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.84, "0.8 s"), (12.4, "12 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7830, "2 h 10 min")],
+)
+def test_a_duration_is_as_exact_as_a_person_wants(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_name_that_no_terminal_can_show_is_escaped() -> None:
+    assert printable("latin\udce9\nline.jpg") == "latin\\udce9\\nline.jpg"
+
+
+def test_columns_are_as_wide_as_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("A", "B"), [("long", "1"), ("x", "22")])
+    assert capsys.readouterr().out == "A     B\nlong  1\nx     22\n"

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -68,6 +69,18 @@ def test_a_wrong_model_ends_run_with_one_line(terminal: Terminal, scenes: Path, 
     assert outcome.code == 2
     assert outcome.err.startswith("error: no model 'nobody'")
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_removed_output_is_made_anew(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out"]
+    assert terminal.run("submit", scenes, *command).code == 0
+    terminal.start("worker")
+    wait_for(lambda: list((tmp_path / "out").glob("*/_SUCCESS.json")), "the job's end")
+    shutil.rmtree(tmp_path / "out")
+    outcome = terminal.run("submit", scenes, *command, "--wait")
+    assert outcome.code == 0, outcome.err
+    assert (job_folder(tmp_path / "out") / "results.jsonl").is_file()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: trtjob run photos/ --model yolov3.weights -o results --classes dog,cat"
 
-STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once."
+STOPPING = "Stopping at the next batch edge; Ctrl-C again stops at once. Either way the same command continues later."
 STOPPED = "Stopped. What is done is kept: run the same command again to continue."
 
 
@@ -114,7 +114,7 @@ def hand_in(desk: Desk, order: JobOrder, place: Place) -> "tuple[str, Outcome]":
 
 
 _CONTINUES = {
-    "running": "is under way already",
+    "running": "is under way; going on with what is missing",
     "resumed": "continues with what is missing",
     "updating": "was done before; looking for new and changed images",
 }

@@ -83,6 +83,7 @@ def submit(store: JobStore, queue: WorkQueue, spec: JobSpec, keys: Iterable[str]
     if folder.storage.create(JOB, spec.model_dump_json(indent=1).encode()):
         if spec.source.kind == "list":
             write_source_list(folder, keys)
+        store.forget(spec.job_id)  # known from a folder that has been removed since
     else:
         spec = folder.spec()
     if store.create(spec):

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,13 @@ def test_an_image_that_kills_its_worker_is_set_aside_and_the_shard_finishes(
     assert all("SIGSEGV" in error["message"] for error in failed.values())
 
 
+def _kill_worker_of(run: subprocess.Popen[str]) -> None:
+    """Kill a command's worker process and wait until the command has started another, or has ended."""
+    pids = wait_for(lambda: run.poll() is None and worker_pids(run.pid), "a worker process")
+    os.kill(pids[0], signal.SIGKILL)
+    wait_for(lambda: run.poll() is not None or worker_pids(run.pid) not in ([], pids), "another worker")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
@@ -137,7 +145,7 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
 ) -> None:
     folder = photos(150)
     (folder / "a" / "broken.jpg").write_bytes(b"rubbish")
-    common = ["run", folder, "--model", digits, "--annotate", "none"]
+    common: list[str | Path] = ["run", folder, "--model", digits, "--annotate", "none"]
 
     def results(name: str) -> bytes:
         return (job_folder(tmp_path / name) / "results.jsonl").read_bytes()
@@ -154,11 +162,9 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
         assert results(name) == results("calm"), name
 
     killed = terminal.start(*common, "-o", tmp_path / "killed", "--shard-size", "40")
+    wait_for(lambda: list((tmp_path / "killed").glob("*/shards/*.json")), "a commit")
     for _ in range(3):
-        pids = wait_for(lambda: killed.poll() is None and worker_pids(killed.pid), "a worker process")
-        wait_for(lambda: list((tmp_path / "killed").glob("*/shards/*.json")), "a commit")
-        os.kill(pids[0], signal.SIGKILL)
-        wait_for(lambda: killed.poll() is not None or worker_pids(killed.pid) not in ([], pids), "another worker")
+        _kill_worker_of(killed)
     out, err = killed.communicate(timeout=60)
     assert killed.returncode == 1, err + out
     assert results("killed") == results("calm")

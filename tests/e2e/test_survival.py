@@ -25,7 +25,7 @@ def _server_pid(home: Path) -> int:
 def test_ctrl_c_stops_and_the_same_command_does_only_what_is_missing(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    command = ["run", photos(240), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
+    command: list[str | Path] = ["run", photos(240), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
     first = terminal.start(*command)
     wait_for(lambda: len(_commits(tmp_path / "out")) >= 3, "three commits")
     started = descendants(first.pid)
@@ -50,7 +50,7 @@ def test_running_again_takes_up_new_and_changed_images_only(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, scenes: list[Path]
 ) -> None:
     folder = photos(12)
-    command = ["run", folder, "--model", digits, "-o", tmp_path / "out"]
+    command: list[str | Path] = ["run", folder, "--model", digits, "-o", tmp_path / "out"]
     assert terminal.run(*command).code == 0
     before = records(job_folder(tmp_path / "out"))
     shutil.copy(scenes[2], folder / "new.jpg")
@@ -97,7 +97,7 @@ def test_killing_the_server_loses_nothing(
 def test_killing_run_itself_ends_its_worker_and_the_next_run_finishes(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    command = ["run", photos(200), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
+    command: list[str | Path] = ["run", photos(200), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
     first = terminal.start(*command)
     wait_for(lambda: len(_commits(tmp_path / "out")) >= 2, "two commits")
     (worker,) = worker_pids(first.pid)
@@ -159,7 +159,7 @@ def test_cancel_stops_a_job_and_submitting_it_again_continues(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
     terminal.start("worker")
-    command = [photos(240), "--model", digits, "-o", tmp_path / "out", "--shard-size", "40"]
+    command: list[str | Path] = [photos(240), "--model", digits, "-o", tmp_path / "out", "--shard-size", "40"]
     assert terminal.run("submit", *command).code == 0
     wait_for(lambda: _commits(tmp_path / "out"), "a commit")
     job_id = job_folder(tmp_path / "out").name
@@ -177,7 +177,7 @@ def test_too_many_failures_end_the_job(
     folder = photos(60)
     for file in sorted((folder / "a").iterdir())[:10]:
         file.write_bytes(b"rubbish")
-    command = ["run", folder, "--model", digits, "-o", tmp_path / "out", "--shard-size", "10"]
+    command: list[str | Path] = ["run", folder, "--model", digits, "-o", tmp_path / "out", "--shard-size", "10"]
     outcome = terminal.run(*command, "--max-failures", "3")
     assert outcome.code == 1
     assert "--max-failures" in outcome.err
@@ -196,7 +196,7 @@ def test_a_full_disk_ends_the_job_with_a_clear_error_and_space_lets_it_continue(
     if mounted.returncode:
         pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
     try:
-        command = ["run", photos(60), "--model", digits, "-o", disk / "out", "--shard-size", "10"]
+        command: list[str | Path] = ["run", photos(60), "--model", digits, "-o", disk / "out", "--shard-size", "10"]
         outcome = terminal.run(*command)
         assert outcome.code == 1
         assert "No space left" in outcome.err

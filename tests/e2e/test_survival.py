@@ -130,7 +130,7 @@ def test_a_dead_daemon_is_noticed_and_its_shard_taken_over(
 
     def has_taken_over() -> bool:
         view = terminal.json("status", job_id)
-        return view["done"] > before * 60 + 60 or view["state"] == "done"
+        return bool(view["done"] > before * 60 + 60 or view["state"] == "done")
 
     wait_for(has_taken_over, "the shard's new owner", 40)
     assert time.monotonic() - killed < 30

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,10 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key
 from trtjob.jobs.merge import merged_records
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
 
@@ -51,7 +51,10 @@ class Summary(_Frozen):
 
 
 class Receipt(_Frozen):
-    """The proof that a job is complete (`_SUCCESS.json`): listed = ok + failed + skipped. Written last."""
+    """The proof that a job is complete (`_SUCCESS.json`): listed = ok + failed + skipped. Written last.
+
+    That every listed image has its record is checked by the merge that wrote them, image by image.
+    """
 
     schema_version: int = 1
     job_id: str
@@ -95,10 +98,6 @@ def finish(folder: JobFolder, spec: JobSpec, on_record: Callable[[], None] = lam
         model_sha256=spec.model.sha256,
         finished_at=time.time(),
     )
-    if receipt.listed != receipt.ok + receipt.failed + receipt.skipped:
-        raise StorageError(
-            f"{folder.path}: {receipt.listed} images are listed, but {receipt.ok} + {receipt.failed} done"
-        )
     folder.storage.write(RECEIPT, receipt.model_dump_json(indent=1).encode() + b"\n")
     return summary
 
@@ -109,6 +108,7 @@ class _Count:
     def __init__(self, folder: JobFolder, spec: JobSpec) -> None:
         self.folder = folder
         self.spec = spec
+        self.is_annotated = spec.options.annotate is not Annotate.NONE
         self.highlights = Highlights()
         self.images = self.ok = self.with_detections = 0
         self.failures: Counter[str] = Counter()
@@ -127,7 +127,7 @@ class _Count:
             labels = [d.label for d in record.detections or () if d.score >= self.spec.options.conf]
         self.detections.update(labels)
         self.with_detections += bool(labels)
-        if labels and self.highlights.wants_picture:
+        if labels and self.is_annotated and self.highlights.wants_picture:
             key = annotated_key(record.image)
             if self.folder.storage.exists(key):
                 self.highlights.add_picture(key, record.image, Counter(labels))
@@ -136,7 +136,8 @@ class _Count:
         busy_s: Counter[str] = Counter()
         ignored: dict[str, int] = {}
         for epoch in self.folder.epochs():
-            ignored = epoch.ignored or ignored
+            if epoch.reason != "retry":  # which lists no source
+                ignored = epoch.ignored
             for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
                 manifest = self.folder.manifest(shard)
                 busy_s.update({} if manifest is None else manifest.busy_s)
@@ -163,6 +164,17 @@ def _remove_leftovers(folder: JobFolder) -> None:
     for name in folder.storage.list("shards"):
         if _SHARD_FILE.fullmatch(name) and f"shards/{name}" not in committed:
             folder.storage.delete(f"shards/{name}")
-    for parent, _, names in os.walk(folder.path):
-        for name in filter(_UNFINISHED.fullmatch, names):
-            (Path(parent) / name).unlink(missing_ok=True)
+    _remove_unfinished(folder.path)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    # os.walk would hold the names of a whole folder; there may be a million.
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                if _UNFINISHED.fullmatch(item.name):
+                    shutil.rmtree(item)
+                else:
+                    _remove_unfinished(Path(item))
+            elif _UNFINISHED.fullmatch(item.name):
+                Path(item).unlink(missing_ok=True)

@@ -136,10 +136,14 @@ def results_key(shard: int, token: int) -> str:
 
 def annotated_key(key: str) -> str:
     """Where an image's annotated copy lies: under its own name, with `.jpg` behind it where its kind is not written."""
-    path = PurePosixPath(key)
-    if path.suffix.lower() in ANNOTATED_SUFFIXES:
+    if PurePosixPath(key).suffix.lower() in ANNOTATED_SUFFIXES:
         return f"annotated/{key}"
-    name = f"{path.name}.jpg"
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + ".jpg"
-    return f"annotated/{path.with_name(name)}"
+    return f"annotated/{suffixed_key(key, '.jpg')}"
+
+
+def suffixed_key(key: str, suffix: str) -> str:
+    """Return a key with a suffix behind it. A name that this makes too long for a file gives way to its sha256."""
+    folder, slash, name = key.rpartition("/")
+    if len(os.fsencode(name + suffix)) > _MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return folder + slash + name + suffix

@@ -16,15 +16,20 @@ _by_image = attrgetter("image")
 def merged_records(folder: JobFolder) -> Iterator[Record]:
     """Yield the record of every planned image once, sorted by `image`; of several, that of the last epoch.
 
-    Holds one record of each epoch at a time. Raises StorageError where a shard is not committed, or where records and
-    plan are not of the same images.
+    Holds one record and one shard's plan of each epoch at a time. An image that an update no longer found in the source
+    keeps its record. Raises StorageError where a shard is not committed, or where records and plan are not of the same
+    images: this comparison, image by image, is what the receipt stands on.
     """
     epochs = folder.epochs()
     planned = (entry.key for entry in planned_entries(folder, epochs))
     for key, record in zip_longest(planned, _latest(folder, epochs)):
         if record is None or key != record.image:
-            found = "no record" if record is None else f"a record of '{record.image}'"
-            raise StorageError(f"{folder.path}: the plan lists '{key}', but there is {found}. Run the job again")
+            wanted = "no more images" if key is None else repr(key)
+            found = "no record" if record is None else f"a record of {record.image!r}"
+            raise StorageError(
+                f"{folder.path}: the plan lists {wanted}, but the shards hold {found}: a file there is damaged. "
+                "Remove the folder and run the job again"
+            )
         yield record
 
 

@@ -144,5 +144,5 @@ def _link(key: str) -> str:
 
 
 def _text(value: str) -> str:
-    """Escape a text for HTML; bytes of a name that are no UTF-8 become replacement characters."""
-    return escape(os.fsencode(value).decode("utf-8", "replace"))
+    """Escape a text for HTML; bytes of a name that are no UTF-8 become question marks."""
+    return escape(value.encode("utf-8", "replace").decode())

@@ -11,6 +11,7 @@ from trtjob.jobs.exports.darknet import write_darknet
 from trtjob.jobs.exports.megadetector import write_megadetector
 from trtjob.jobs.exports.results import Exported, Results
 from trtjob.jobs.exports.yolo import write_yolo
+from trtjob.jobs.folder import ERRORS, JOB, RECEIPT, REPORT, RESULTS, SUMMARY
 from trtjob.jobs.models import JobSpec
 
 
@@ -29,6 +30,7 @@ FORMATS: dict[ExportFormat, Callable[[Results, Path], None]] = {
     ExportFormat.YOLO: write_yolo,
     ExportFormat.CSV: write_csv,
 }
+_JOBS_OWN = frozenset({JOB, RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT})
 # What a user gets who names no file.
 DEFAULT_NAMES = {
     ExportFormat.COCO: "coco.json",
@@ -51,6 +53,8 @@ def export(results: Path, spec: JobSpec, format: ExportFormat, out: Path, *, con
         )
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
+    if out.name in _JOBS_OWN and out.parent.samefile(results.parent):
+        raise ConfigError(f"'{out}' is the job's own {out.name}, which an export may not replace: name another file")
     job = Results(results, spec, conf)
     FORMATS[format](job, out)
     return job.exported()

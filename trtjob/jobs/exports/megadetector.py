@@ -11,10 +11,13 @@ FORMAT_VERSION = "1.4"
 
 
 def write_megadetector(results: Results, out: Path) -> None:
-    """Write one JSON file. A category's name is its class id; an image that failed has `failure` and no detections."""
+    """Write one JSON file. A category is its class id + 1: the format's readers take "0" for an empty image.
+
+    An image that failed has `failure` and no detections.
+    """
     model = results.spec.model
     info = {"format_version": FORMAT_VERSION, "detector": model.name, "detector_metadata": {"sha256": model.sha256}}
-    categories = {str(class_id): label for class_id, label in enumerate(model.labels)}
+    categories = {str(number): label for number, label in enumerate(model.labels, start=1)}
     with LocalStorage(out.parent).writing(out.name) as file:
         file.write(b'{"info": ' + to_json(info))
         file.write(b',\n"detection_categories": ' + to_json(categories))
@@ -32,7 +35,7 @@ def _images(results: Results) -> Iterator[dict[str, Any]]:
         image = results.image(record)
         detections = [
             {
-                "category": str(detection.class_id),
+                "category": str(detection.class_id + 1),
                 "conf": detection.score,
                 "bbox": _corner_and_size(detection.box, image.width, image.height),
             }

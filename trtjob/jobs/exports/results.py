@@ -49,8 +49,10 @@ class Results:
         return map(self.image, (record for record in self.records() if record.error is None))
 
     def image(self, record: Record) -> Image:
+        if not record.width or not record.height:
+            raise StorageError(f"{self.path}: the record of {record.image!r} has no width and height: it is damaged")
         found = tuple(d for d in record.detections or () if d.score >= self.conf)
-        return Image(record.image, record.width or 0, record.height or 0, found)
+        return Image(record.image, record.width, record.height, found)
 
     def exported(self) -> Exported:
         images = detections = failed = 0

@@ -1,0 +1,88 @@
+"""A job's folder as workers leave it, made without them: rounds of planning whose shards are committed."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from trtjob.jobs.folder import JobFolder, PlanEpoch, ShardManifest, results_key
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
+from trtjob.jobs.plan import write_shard
+from trtjob.jobs.records import Detection, ImageFailure, Record, write_records
+from trtjob.jobs.states import FailureKind
+
+LABELS = ("cat", "dog", "traffic light")
+
+
+def job_spec(
+    output: Path, *, task: Literal["detect", "classify"] = "detect", annotate: Annotate = Annotate.ALL
+) -> JobSpec:
+    return JobSpec(
+        job_id="photos-1a2b3c4d",
+        source=Source(kind="folder", root="/photos"),
+        model=ModelRef(name="pets", sha256="ab" * 32, path="/models/pets.onnx", task=task, labels=LABELS),
+        options=Options(conf=0.25, min_score=0.05, iou=0.45, annotate=annotate, resize="stretch"),
+        output=str(output),
+        created_at=1_800_000_000.0,
+        versions={},
+    )
+
+
+def found(image: str, *objects: tuple[int, float, tuple[float, float, float, float]], **fields: Any) -> Record:
+    """Return a record of an image of 200 x 100 pixels; objects: class ids, scores and boxes."""
+    detections = tuple(Detection(LABELS[class_id], class_id, score, box) for class_id, score, box in objects)
+    return Record(image, **({"sha256": "cd" * 32, "width": 200, "height": 100, "detections": detections} | fields))
+
+
+def failed(
+    image: str, kind: FailureKind = FailureKind.DECODE, message: str = "not an image", attempts: int = 1
+) -> Record:
+    return Record(image, error=ImageFailure(kind, message, attempts))
+
+
+def add_epoch(
+    folder: JobFolder,
+    records: Iterable[Record],
+    *,
+    reason: Literal["submit", "retry", "update"] = "submit",
+    shard_size: int = 2,
+    ignored: dict[str, int] | None = None,
+) -> PlanEpoch:
+    """Plan and commit a round of these images, in shards of `shard_size`."""
+    ordered = sorted(records, key=lambda record: record.image)
+    earlier = folder.epochs()
+    first = sum(epoch.shards for epoch in earlier)
+    chunks = [ordered[start : start + shard_size] for start in range(0, len(ordered), shard_size)]
+    for shard, chunk in enumerate(chunks, start=first):
+        write_shard(folder, shard, [Entry(record.image, 1, "etag") for record in chunk])
+        commit(folder, shard, chunk)
+    epoch = PlanEpoch(
+        epoch=len(earlier),
+        reason=reason,
+        first_shard=first,
+        shards=len(chunks),
+        images=len(ordered),
+        ignored=ignored or {},
+    )
+    folder.commit_epoch(epoch)
+    return epoch
+
+
+def commit(folder: JobFolder, shard: int, records: Sequence[Record], *, token: int = 7) -> bool:
+    """Write the result file of an attempt and commit the shard with it. Returns whether it had not been committed."""
+    key = results_key(shard, token)
+    folder.storage.path(key).parent.mkdir(parents=True, exist_ok=True)
+    write_records(folder.storage.path(key), records)
+    failures = sum(record.error is not None for record in records)
+    return folder.commit_shard(
+        ShardManifest(
+            shard=shard,
+            results=key,
+            ok=len(records) - failures,
+            failed=failures,
+            attempt=1,
+            worker="w",
+            elapsed_s=1.0,
+            busy_s={"decode": 0.25, "infer": 0.5},
+        )
+    )

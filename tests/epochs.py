@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from trtjob.jobs.folder import JobFolder, PlanEpoch, ShardManifest, results_key
 from trtjob.jobs.listing import Entry
@@ -28,10 +28,10 @@ def job_spec(
     )
 
 
-def found(image: str, *objects: tuple[int, float, tuple[float, float, float, float]], **fields: Any) -> Record:
-    """Return a record of an image of 200 x 100 pixels; objects: class ids, scores and boxes."""
+def found(image: str, *objects: tuple[int, float, tuple[float, float, float, float]], width: int = 200) -> Record:
+    """Return the record of an image 100 pixels high; objects: class ids, scores and boxes."""
     detections = tuple(Detection(LABELS[class_id], class_id, score, box) for class_id, score, box in objects)
-    return Record(image, **({"sha256": "cd" * 32, "width": 200, "height": 100, "detections": detections} | fields))
+    return Record(image, sha256="cd" * 32, width=width, height=100, detections=detections)
 
 
 def failed(

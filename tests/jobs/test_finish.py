@@ -1,0 +1,212 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from epochs import add_epoch, commit, failed, found, job_spec
+
+from trtjob.errors import StorageError
+from trtjob.jobs.finish import Receipt, Summary, finish
+from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.records import Classification, Record, read_records
+from trtjob.jobs.states import FailureKind
+
+BOX = (10.0, 20.0, 110.0, 70.0)
+DOCUMENTS = (RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    return job_spec(tmp_path)
+
+
+@pytest.fixture
+def folder(spec: JobSpec) -> JobFolder:
+    return JobFolder.of(spec)
+
+
+def committed(folder: JobFolder) -> None:
+    """Three images with a result, two without."""
+    records = [
+        found("a.jpg", (0, 0.9, BOX), (1, 0.25, BOX), (1, 0.24, BOX)),
+        found("b.jpg", (1, 0.8, BOX)),
+        found("c.jpg", (2, 0.1, BOX)),
+        failed("d.jpg"),
+        failed("e.jpg", FailureKind.MISSING, "no such file"),
+    ]
+    add_epoch(folder, records, ignored={".txt": 3})
+
+
+def files(folder: JobFolder) -> set[str]:
+    return {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
+
+
+def test_the_results_hold_every_image_and_the_errors_those_that_failed(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    finish(folder, spec)
+    images = [record.image for record in read_records(folder.path / RESULTS)]
+    errors = [record.image for record in read_records(folder.path / ERRORS)]
+    assert (images, errors) == (["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"], ["d.jpg", "e.jpg"])
+
+
+def test_the_summary_counts_images_failures_and_the_detections_shown(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    summary = finish(folder, spec)
+    assert (summary.images, summary.ok, summary.failed, summary.skipped) == (5, 3, 2, 0)
+    assert summary.failures == {"decode": 1, "missing": 1}
+    assert list(summary.detections.items()) == [("dog", 2), ("cat", 1)]
+    assert summary.images_with_detections == 2
+    assert summary.busy_s == {"decode": 0.75, "infer": 1.5}  # of three shards
+    assert summary.ignored == {".txt": 3}
+
+
+def test_the_summary_on_disk_is_the_one_returned(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    assert finish(folder, spec) == Summary.model_validate_json(folder.storage.read(SUMMARY))
+
+
+def test_a_classifiers_summary_counts_the_best_class_of_each_image(tmp_path: Path) -> None:
+    spec = job_spec(tmp_path, task="classify")
+    folder = JobFolder.of(spec)
+    classes = (Classification("dog", 1, 0.2), Classification("cat", 0, 0.1))
+    add_epoch(folder, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
+    assert finish(folder, spec).detections == {"dog": 1}
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        pytest.param("retry", {".txt": 3}, id="a retry lists no source"),
+        pytest.param("update", {}, id="an update finds the files gone"),
+    ],
+)
+def test_ignored_files_are_those_of_the_last_listing(
+    folder: JobFolder, spec: JobSpec, reason: Literal["retry", "update"], expected: dict[str, int]
+) -> None:
+    add_epoch(folder, [failed("a.jpg")], ignored={".txt": 3})
+    add_epoch(folder, [found("a.jpg")], reason=reason)
+    assert finish(folder, spec).ignored == expected
+
+
+def test_the_receipt_names_the_results_by_their_content(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    finish(folder, spec)
+    receipt = Receipt.model_validate_json(folder.storage.read(RECEIPT))
+    assert receipt.results_sha256 == hashlib.sha256(folder.storage.read(RESULTS)).hexdigest()
+    assert receipt.model_sha256 == spec.model.sha256
+    assert (receipt.listed, receipt.ok, receipt.failed, receipt.skipped) == (5, 3, 2, 0)
+
+
+def test_an_incomplete_job_gets_no_results_and_no_receipt(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    folder.storage.delete(manifest_key(2))
+    with pytest.raises(StorageError, match="shard 2 is not committed"):
+        finish(folder, spec)
+    assert not any(folder.storage.exists(name) for name in DOCUMENTS)
+
+
+@pytest.mark.parametrize("shard_size", [1, 2, 5])
+def test_results_do_not_depend_on_the_shards(folder: JobFolder, spec: JobSpec, shard_size: int) -> None:
+    names = [f"{number}.jpg" for number in range(5)]
+    add_epoch(folder, map(found, names), shard_size=shard_size)
+    finish(folder, spec)
+    assert folder.storage.read(RESULTS) == b"".join(
+        b'{"image": "%d.jpg", "sha256": "%s", "width": 200, "height": 100, "detections": []}\n' % (n, b"cd" * 32)
+        for n in range(5)
+    )
+
+
+class Stop(Exception):
+    """What a worker raises to leave its work."""
+
+
+def test_a_finish_that_was_stopped_and_is_run_again_gives_the_same(
+    folder: JobFolder, spec: JobSpec, tmp_path: Path
+) -> None:
+    whole_spec = job_spec(tmp_path / "whole")
+    whole = JobFolder.of(whole_spec)
+    committed(whole)
+    finish(whole, whole_spec)
+    committed(folder)
+    seen: list[None] = []
+
+    def stop_at_the_third_record() -> None:
+        seen.append(None)
+        if len(seen) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        finish(folder, spec, stop_at_the_third_record)
+    assert not folder.storage.exists(RECEIPT)
+    finish(folder, spec)
+    assert files(folder) == files(whole)
+    assert all(folder.storage.read(name) == whole.storage.read(name) for name in (RESULTS, ERRORS, REPORT))
+
+
+def test_finishing_twice_changes_only_times(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+
+    def documents() -> list[object]:
+        finish(folder, spec)
+        summary, receipt = (json.loads(folder.storage.read(name)) for name in (SUMMARY, RECEIPT))
+        del summary["elapsed_s"], receipt["finished_at"]
+        return [summary, receipt, *(folder.storage.read(name) for name in (RESULTS, ERRORS, REPORT))]
+
+    assert documents() == documents()
+
+
+def test_a_retry_that_succeeds_empties_the_errors(folder: JobFolder, spec: JobSpec) -> None:
+    add_epoch(folder, [found("a.jpg"), failed("b.jpg")])
+    assert finish(folder, spec).failed == 1
+    add_epoch(folder, [found("b.jpg")], reason="retry")
+    assert finish(folder, spec).failed == 0
+    assert folder.storage.read(ERRORS) == b""
+
+
+def test_what_attempts_have_left_is_removed(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    finish(folder, spec)
+    expected = files(folder)
+    left = [
+        "shards/00000.3.jsonl",  # an attempt that lost its lease
+        "shards/00001.part.jsonl",  # a checkpoint
+        ".0123456789abcdef.part",
+        "annotated/deep/er/.0123456789abcdef.part",
+        ".fedcba9876543210.part/a.txt",  # an export that was killed
+    ]
+    for name in left:
+        folder.storage.put(name, b"x")
+    finish(folder, spec)
+    assert files(folder) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", "shards/notes.jsonl", "shards/00001.old.jsonl", "x.part", ".hidden.part", "annotated/a.part.jsonl"],
+)
+def test_a_users_file_stays(folder: JobFolder, spec: JobSpec, name: str) -> None:
+    committed(folder)
+    folder.storage.put(name, b"mine")
+    finish(folder, spec)
+    assert folder.storage.read(name) == b"mine"
+
+
+def test_leftovers_behind_a_link_are_not_touched(folder: JobFolder, spec: JobSpec, tmp_path: Path) -> None:
+    committed(folder)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / ".0123456789abcdef.part").write_bytes(b"another's")
+    (folder.path / "link").symlink_to(outside)
+    finish(folder, spec)
+    assert (outside / ".0123456789abcdef.part").exists()
+
+
+def test_a_second_commit_of_a_shard_changes_nothing(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    finish(folder, spec)
+    before = folder.storage.read(RESULTS)
+    assert not commit(folder, 0, [failed("a.jpg"), failed("b.jpg")], token=8)
+    finish(folder, spec)
+    assert folder.storage.read(RESULTS) == before

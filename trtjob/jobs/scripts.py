@@ -1,7 +1,17 @@
 """The steps that must be one step in Redis: Lua, run by the server without anything in between.
 
-Every script that changes a unit of work proves with its lease that it still owns it, so a worker that was stopped,
-forgotten and woken again cannot disturb the one that took over.
+Who owns a unit of work is in the hash `:holders` of its job: the last one that claimed it and has not given it up. The
+lease beside it only says for how long nobody else may claim it. So a worker that slept through its lease goes on where
+nobody came in between; where somebody did, every script refuses the sleeper, whatever became of the other since.
+"""
+
+# Takes KEYS[1] job, KEYS[2] lease, ARGV[1] holder, ARGV[2] unit, as every script does that begins with it.
+_OWNERSHIP = """
+local function owns() return redis.call('HGET', KEYS[1] .. ':holders', ARGV[2]) == ARGV[1] end
+local function give_up()
+  redis.call('HDEL', KEYS[1] .. ':holders', ARGV[2])
+  redis.call('DEL', KEYS[2])
+end
 """
 
 # KEYS job, lease, done, worker, fence   ARGV unit, shard (-1: none), owner, lease ms, ",allowed,states,", worker ttl s
@@ -13,7 +23,9 @@ if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return {state} en
 if tonumber(ARGV[2]) >= 0 and redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 then return {'committed'} end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'busy'} end
 local token = redis.call('INCR', KEYS[5])
-redis.call('SET', KEYS[2], token .. '|' .. ARGV[3], 'PX', ARGV[4])
+local holder = token .. '|' .. ARGV[3]
+redis.call('SET', KEYS[2], holder, 'PX', ARGV[4])
+redis.call('HSET', KEYS[1] .. ':holders', ARGV[1], holder)
 redis.call('HSET', KEYS[4], 'lease', KEYS[2], 'job', string.match(KEYS[1], '([^:]+)$'), 'unit', ARGV[1])
 redis.call('EXPIRE', KEYS[4], ARGV[6])
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
@@ -21,33 +33,40 @@ return {'go', token, attempt, redis.call('HGET', KEYS[1] .. ':inflight', ARGV[1]
         redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''}
 """
 
-# KEYS job, lease   ARGV holder, unit, in-flight document, live "done,failed"
+# KEYS job, lease   ARGV holder, unit, lease ms, in-flight document, live "done,failed"
 # -> "go", "lost" or the state that forbids it
-CHECK = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'lost' end
+CHECK = (
+    _OWNERSHIP
+    + """
+if not owns() then return 'lost' end
 local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
 if state ~= 'running' and state ~= 'planning' then return state end
-redis.call('HSET', KEYS[1] .. ':inflight', ARGV[2], ARGV[3])
-redis.call('HSET', KEYS[1] .. ':live', ARGV[2], ARGV[4])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+redis.call('HSET', KEYS[1] .. ':inflight', ARGV[2], ARGV[4])
+redis.call('HSET', KEYS[1] .. ':live', ARGV[2], ARGV[5])
 return 'go'
 """
+)
 
-# KEYS job, lease   ARGV holder, lease ms  -> "lost" or the job's state
-RENEW = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'lost' end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+# KEYS job, lease   ARGV holder, unit, lease ms   -> "lost" or the job's state
+RENEW = (
+    _OWNERSHIP
+    + """
+if not owns() then return 'lost' end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
 return redis.call('HGET', KEYS[1], 'state') or 'gone'
 """
+)
 
+# The shard's manifest is in the folder, so it is done, whoever owns it now.
 # KEYS job, lease, done   ARGV holder, unit, shard, ok, failed
 # -> 0 was committed before, 1 committed, 2 and was the last
-COMMIT = """
-local function drop()
-  if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
-end
-if redis.call('EXISTS', KEYS[1]) == 0 then drop() return 0 end
+COMMIT = (
+    _OWNERSHIP
+    + """
+give_up()
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 for _, part in ipairs({':inflight', ':blame', ':live', ':attempts'}) do redis.call('HDEL', KEYS[1] .. part, ARGV[2]) end
-drop()
 if redis.call('SETBIT', KEYS[3], ARGV[3], 1) == 1 then return 0 end
 redis.call('HINCRBY', KEYS[1], 'ok', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[5])
@@ -59,23 +78,29 @@ if redis.call('HGET', KEYS[1], 'planned') == '1'
 end
 return 1
 """
+)
 
-# KEYS job, lease   ARGV holder, unit, "1" to take the attempt back   -> 1 released, 0 the lease was lost
-RELEASE = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
+# KEYS job, lease   ARGV holder, unit, "1" to take the attempt back   -> 1 released, 0 the unit was lost
+RELEASE = (
+    _OWNERSHIP
+    + """
+if not owns() then return 0 end
+give_up()
 if ARGV[3] == '1' then redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[2], -1) end
 redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 return 1
 """
+)
 
 # A worker process is known to be dead: free its unit now instead of waiting for the lease to run out.
-# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault)   -> 1 freed, 0 the lease was another's
-ABANDON = """
-local holder = redis.call('GET', KEYS[2])
+# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault)   -> 1 freed, 0 the unit was another's
+ABANDON = (
+    _OWNERSHIP
+    + """
+local holder = redis.call('HGET', KEYS[1] .. ':holders', ARGV[2])
 if not holder or string.match(holder, '|(.*)$') ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
+give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
@@ -85,6 +110,7 @@ else
 end
 return 1
 """
+)
 
 # KEYS job   ARGV target, ",origins,", then field, value, ...   -> 1 moved, 0 not from this state
 MOVE = """
@@ -95,15 +121,41 @@ for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
 """
 
+# KEYS job, lease   ARGV holder, unit, shards, images   -> 1 counted, 0 the unit was lost
+ADD_SHARDS = (
+    _OWNERSHIP
+    + """
+if not owns() then return 0 end
+redis.call('HINCRBY', KEYS[1], 'shards', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'images', ARGV[4])
+return 1
+"""
+)
+
+# KEYS job, lease, done   ARGV holder, unit, shards, images, ok, failed, then the committed shards
+# -> 1 set, 0 the unit was lost
+SYNC = (
+    _OWNERSHIP
+    + """
+if not owns() then return 0 end
+redis.call('HSET', KEYS[1], 'shards', ARGV[3], 'images', ARGV[4], 'ok', ARGV[5], 'failed', ARGV[6])
+for i = 7, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end
+return 1
+"""
+)
+
 # Planning is complete.
-# KEYS job, done   -> 2 where every shard is committed already, else 1
-PLANNED = """
+# KEYS job, lease, done   ARGV holder, unit   -> "lost" or the job's state: finishing where all shards are committed
+PLANNED = (
+    _OWNERSHIP
+    + """
+if not owns() then return 'lost' end
 redis.call('HSET', KEYS[1], 'planned', '1')
 if redis.call('HGET', KEYS[1], 'state') == 'planning' then redis.call('HSET', KEYS[1], 'state', 'running') end
 if redis.call('HGET', KEYS[1], 'state') == 'running'
-   and redis.call('BITCOUNT', KEYS[2]) >= tonumber(redis.call('HGET', KEYS[1], 'shards')) then
+   and redis.call('BITCOUNT', KEYS[3]) >= tonumber(redis.call('HGET', KEYS[1], 'shards')) then
   redis.call('HSET', KEYS[1], 'state', 'finishing')
-  return 2
 end
-return 1
+return redis.call('HGET', KEYS[1], 'state')
 """
+)

@@ -24,12 +24,13 @@ _CLAIMABLE = {
     PLAN: (JobState.QUEUED, JobState.PLANNING),
     FINISH: (JobState.FINISHING,),
 }
+_PARTS = ("done", "holders", "attempts", "inflight", "blame", "live")  # a job's other keys
 _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on one unit, until the lease is lost.
+    """The right to work on one unit, until another claims it: `lease_s` without a word from its owner allow that.
 
     token: larger than that of every earlier claim; attempt: counts from 1;
     suspects: the images in flight when the last attempt's worker died by `blame`; empty where nothing is known.
@@ -40,12 +41,18 @@ class Claim:
     owner: str
     token: int
     attempt: int
+    lease_s: float
     suspects: tuple[str, ...] = ()
     blame: str = ""
 
     @property
     def holder(self) -> str:
         return f"{self.token}|{self.owner}"
+
+    @property
+    def keys(self) -> list[str]:
+        """The job's and the lease's: the keys that every script about a claim takes first."""
+        return [job_key(self.job_id), lease_key(self.job_id, self.unit)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,8 @@ class JobStore:
         self._release = register(scripts.RELEASE)
         self._abandon = register(scripts.ABANDON)
         self._move = register(scripts.MOVE)
+        self._add_shards = register(scripts.ADD_SHARDS)
+        self._sync = register(scripts.SYNC)
         self._planned = register(scripts.PLANNED)
 
     # -- jobs ---------------------------------------------------------------------------------------------------
@@ -210,29 +219,27 @@ class JobStore:
     def forget(self, job_id: str) -> None:
         """Remove every key of a job; its folder stays."""
         key = job_key(job_id)
-        self.redis.delete(key, *(f"{key}:{part}" for part in ("done", "attempts", "inflight", "blame", "live")))
+        self.redis.delete(key, *(f"{key}:{part}" for part in _PARTS))
         self.redis.zrem(JOBS, job_id)
 
     # -- planning -----------------------------------------------------------------------------------------------
 
-    def add_shards(self, job_id: str, shards: int, images: int) -> None:
-        """Count shards that the planner has written."""
-        with self.redis.pipeline() as pipe:
-            pipe.hincrby(job_key(job_id), "shards", shards)
-            pipe.hincrby(job_key(job_id), "images", images)
-            pipe.execute()
+    def add_shards(self, claim: Claim, *, shards: int, images: int) -> bool:
+        """Count shards that the planner has written. Returns False where another plans now."""
+        return bool(self._add_shards(keys=claim.keys, args=[claim.holder, claim.unit, shards, images]))
 
-    def sync(self, job_id: str, *, shards: int, images: int, ok: int, failed: int, committed: Iterable[int]) -> None:
-        """Set a job's counters and committed shards to what its folder says."""
-        with self.redis.pipeline() as pipe:
-            pipe.hset(job_key(job_id), mapping={"shards": shards, "images": images, "ok": ok, "failed": failed})
-            for shard in committed:
-                pipe.setbit(job_key(job_id) + ":done", shard, 1)
-            pipe.execute()
+    def sync(self, claim: Claim, *, shards: int, images: int, ok: int, failed: int, committed: Iterable[int]) -> bool:
+        """Set a job's counters and committed shards to what its folder says. Returns False where another plans now."""
+        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
+        return bool(self._sync(keys=keys, args=[claim.holder, claim.unit, shards, images, ok, failed, *committed]))
 
-    def planned(self, job_id: str) -> bool:
-        """Say that the plan is complete. Returns whether the job is ready to finish (every shard is committed)."""
-        return bool(self._planned(keys=[job_key(job_id), job_key(job_id) + ":done"]) == 2)
+    def planned(self, claim: Claim) -> str:
+        """Say that the plan is complete.
+
+        Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
+        """
+        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
+        return str(self._planned(keys=keys, args=[claim.holder, claim.unit]).decode())
 
     def open_shards(self, job_id: str, shards: int) -> list[int]:
         """Return the numbers of the shards below `shards` that are not committed."""
@@ -252,7 +259,7 @@ class JobStore:
                 unit,
                 -1 if shard is None else shard,
                 owner,
-                int(lease_s * 1000),
+                _ms(lease_s),
                 f",{','.join(allowed)},",
                 WORKER_TTL_S,
             ],
@@ -261,37 +268,32 @@ class JobStore:
             return Refusal(answer[0].decode())
         _, token, attempt, inflight, blame = answer
         suspects = tuple(json.loads(inflight)) if inflight and blame else ()
-        return Claim(job_id, unit, owner, token, attempt, suspects, blame.decode())
+        return Claim(job_id, unit, owner, token, attempt, lease_s, suspects, blame.decode())
 
     def check(self, claim: Claim, inflight: Iterable[str], done: int, failed: int) -> str:
         """Say which images are in flight and how far the shard is.
 
         Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
         """
-        answer = self._check(
-            keys=[job_key(claim.job_id), lease_key(claim.job_id, claim.unit)],
-            args=[claim.holder, claim.unit, json.dumps(list(inflight)), f"{done},{failed}"],
-        )
-        return str(answer.decode())
+        args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
+        args += [json.dumps(list(inflight)), f"{done},{failed}"]
+        return str(self._check(keys=claim.keys, args=args).decode())
 
-    def renew(self, claim: Claim, lease_s: float) -> str:
-        """Keep a lease. Returns `lost` or the job's state."""
-        keys = [job_key(claim.job_id), lease_key(claim.job_id, claim.unit)]
-        return str(self._renew(keys=keys, args=[claim.holder, int(lease_s * 1000)]).decode())
+    def renew(self, claim: Claim) -> str:
+        """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
+        return str(self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode())
 
     def commit(self, claim: Claim, shard: int, *, ok: int, failed: int) -> bool:
-        """Count a committed shard, once however often it is called. Returns whether it was the job's last."""
-        key = job_key(claim.job_id)
-        answer = self._commit(
-            keys=[key, lease_key(claim.job_id, claim.unit), key + ":done"],
-            args=[claim.holder, claim.unit, shard, ok, failed],
-        )
-        return bool(answer == 2)
+        """Count a shard whose manifest is written, once however often it is called.
+
+        Returns whether it was the job's last.
+        """
+        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
+        return bool(self._commit(keys=keys, args=[claim.holder, claim.unit, shard, ok, failed]) == 2)
 
     def release(self, claim: Claim, *, take_back: bool = False) -> bool:
-        """Give a unit up. take_back: the attempt does not count. Returns False where the lease was lost before."""
-        keys = [job_key(claim.job_id), lease_key(claim.job_id, claim.unit)]
-        return bool(self._release(keys=keys, args=[claim.holder, claim.unit, "1" if take_back else "0"]))
+        """Give a unit up. take_back: the attempt does not count. Returns False where it was lost before."""
+        return bool(self._release(keys=claim.keys, args=[claim.holder, claim.unit, "1" if take_back else "0"]))
 
     def clear_attempts(self, claim: Claim) -> None:
         """Start counting a unit's attempts anew: the culprit of its crashes has been found."""
@@ -323,13 +325,10 @@ class JobStore:
         Returns the job and the unit freed, None where it held nothing.
         """
         lease, job_id, unit = self.redis.hmget(worker_key(worker), ["lease", "job", "unit"])
-        self.remove_worker(worker)
-        if not (lease and job_id and unit):
-            return None
-        keys = [job_key(job_id.decode()), lease]
-        if not self._abandon(keys=keys, args=[worker, unit, blame]):
-            return None
-        return job_id.decode(), unit.decode()
+        is_held = lease and job_id and unit
+        was_freed = is_held and self._abandon(keys=[job_key(job_id.decode()), lease], args=[worker, unit, blame])
+        self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
+        return (job_id.decode(), unit.decode()) if was_freed else None
 
     def workers(self) -> list[WorkerView]:
         """Return the workers that reported lately, by name."""
@@ -369,6 +368,10 @@ def _view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) -> Jo
         started_at=_time(text.get("started_at")),
         finished_at=_time(text.get("finished_at")),
     )
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _time(value: str | None) -> float | None:

@@ -74,7 +74,7 @@ class Heart(threading.Thread):
                 pipe.execute()
 
     def _renew_claim(self, claim: Claim) -> None:
-        answer = self.store.renew(claim, self.context.settings.lease_s)
+        answer = self.store.renew(claim)
         if answer not in _KEEP and self.context.claim is claim:
             self.context.interrupter.interrupt(answer)
 

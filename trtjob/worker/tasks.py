@@ -83,35 +83,43 @@ def _plan(context: Context, claim: Claim) -> None:
     folder = JobFolder.of(view.spec)
     is_first = view.epoch == 0
     if is_first:
-        store.sync(job_id, shards=0, images=0, **committed_counts(folder, 0))
+        _still(store.sync(claim, shards=0, images=0, **committed_counts(folder, 0)))
     else:
         folder.storage.delete(RECEIPT)
 
     def on_shards(shards: list[int], images: int) -> None:
         context.interrupter.check()
         if is_first:
-            store.add_shards(job_id, len(shards), images)
+            _still(store.add_shards(claim, shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if folder.manifest(n) is None)))
 
     plan = plan_epoch(folder, view.spec, epoch=view.epoch, reason=view.reason, on_shards=on_shards)
     if not is_first:
         counts = committed_counts(folder, plan.first_shard)
         images, ok, failed = kept_counts(folder, plan)
-        store.sync(
-            job_id,
+        is_mine = store.sync(
+            claim,
             shards=plan.first_shard + plan.shards,
             images=images + plan.images,
             ok=ok + counts["ok"],
             failed=failed + counts["failed"],
             committed=[*range(plan.first_shard), *counts["committed"]],
         )
+        _still(is_mine)
     store.update(job_id, ignored=json.dumps(plan.ignored))
-    is_complete = store.planned(job_id)
+    state = store.planned(claim)
+    _still(state != "lost")
     store.release(claim, take_back=True)
-    if is_complete:
+    if state == JobState.FINISHING:
         context.queue.put(job_id, [FINISH])
     else:
         reconcile_job(store, context.queue, job_id)
+
+
+def _still(is_mine: bool) -> None:
+    """Leave a unit that another worker has by now."""
+    if not is_mine:
+        raise Interrupted("lost")
 
 
 def _finish(context: Context, claim: Claim) -> None:

@@ -1,0 +1,265 @@
+import csv
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from epochs import failed, found, job_spec
+
+from trtjob.errors import ConfigError, StorageError
+from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, export
+from trtjob.jobs.folder import RESULTS
+from trtjob.jobs.records import Classification, Record, write_records
+
+RECORDS = [
+    found("a.jpg", (1, 0.9, (10.0, 20.0, 110.0, 70.5)), (0, 0.2, (0.0, 0.0, 200.0, 100.0))),
+    failed("broken.jpg"),
+    found("sub/b.png"),
+    found("sub/ü.jpg", (2, 0.5, (0.1, 0.1, 66.7, 33.4))),
+]
+
+COCO = """\
+{"info": {"description": "photos-1a2b3c4d, model pets"},
+"licenses": [],
+"categories": [
+{"id": 1, "name": "cat"},
+{"id": 2, "name": "dog"},
+{"id": 3, "name": "traffic light"}
+],
+"images": [
+{"id": 1, "file_name": "a.jpg", "width": 200, "height": 100},
+{"id": 2, "file_name": "sub/b.png", "width": 200, "height": 100},
+{"id": 3, "file_name": "sub/ü.jpg", "width": 200, "height": 100}
+],
+"annotations": [
+{"id": 1, "image_id": 1, "category_id": 2, "bbox": [10.0, 20.0, 100.0, 50.5], "area": 5050.0, "iscrowd": 0, \
+"score": 0.9},
+{"id": 2, "image_id": 3, "category_id": 3, "bbox": [0.1, 0.1, 66.6, 33.3], "area": 2217.78, "iscrowd": 0, "score": 0.5}
+]}
+"""
+
+MEGADETECTOR = """\
+{"info": {"format_version": "1.4", "detector": "pets", "detector_metadata": {"sha256": "%s"}},
+"detection_categories": {"1": "cat", "2": "dog", "3": "traffic light"},
+"images": [
+{"file": "a.jpg", "detections": [{"category": "2", "conf": 0.9, "bbox": [0.05, 0.2, 0.5, 0.505]}]},
+{"file": "broken.jpg", "detections": null, "failure": "decode: not an image"},
+{"file": "sub/b.png", "detections": []},
+{"file": "sub/ü.jpg", "detections": [{"category": "3", "conf": 0.5, "bbox": [0.0005, 0.001, 0.333, 0.333]}]}
+]}
+""" % ("ab" * 32)
+
+DARKNET = """\
+[
+{"frame_id": 1, "filename": "a.jpg", "objects": [{"class_id": 1, "name": "dog", "relative_coordinates": \
+{"center_x": 0.3, "center_y": 0.4525, "width": 0.5, "height": 0.505}, "confidence": 0.9}]},
+{"frame_id": 2, "filename": "sub/b.png", "objects": []},
+{"frame_id": 3, "filename": "sub/ü.jpg", "objects": [{"class_id": 2, "name": "traffic light", "relative_coordinates": \
+{"center_x": 0.167, "center_y": 0.1675, "width": 0.333, "height": 0.333}, "confidence": 0.5}]}
+]
+"""
+
+CSV = """\
+image,width,height,label,class_id,score,x1,y1,x2,y2
+a.jpg,200,100,dog,1,0.9,10.0,20.0,110.0,70.5
+sub/ü.jpg,200,100,traffic light,2,0.5,0.1,0.1,66.7,33.4
+"""
+
+YOLO = {
+    "classes.txt": "cat\ndog\ntraffic light\n",
+    "a.txt": "1 0.300000 0.452500 0.500000 0.505000 0.900000\n",
+    "sub/b.txt": "",
+    "sub/ü.txt": "2 0.167000 0.167500 0.333000 0.333000 0.500000\n",
+}
+
+Export = Callable[..., Path]
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Export:
+    """Export records of a detector, and return where they lie."""
+
+    def run(records: list[Record], format: ExportFormat, *, conf: float = 0.25, out: str = "out") -> Path:
+        write_records(tmp_path / RESULTS, records)
+        export(tmp_path / RESULTS, job_spec(tmp_path), format, tmp_path / out, conf=conf)
+        return tmp_path / out
+
+    return run
+
+
+def labels(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_format_has_its_function() -> None:
+    assert set(FORMATS) == set(ExportFormat)
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        pytest.param(ExportFormat.COCO, COCO, id="coco"),
+        pytest.param(ExportFormat.MEGADETECTOR, MEGADETECTOR, id="megadetector"),
+        pytest.param(ExportFormat.DARKNET, DARKNET, id="darknet"),
+        pytest.param(ExportFormat.CSV, CSV, id="csv"),
+    ],
+)
+def test_a_file_has_exactly_these_bytes(exported: Export, format: ExportFormat, expected: str) -> None:
+    assert exported(RECORDS, format).read_bytes() == expected.encode()
+
+
+def test_yolos_folder_has_exactly_these_files(exported: Export) -> None:
+    assert labels(exported(RECORDS, ExportFormat.YOLO)) == YOLO
+
+
+@pytest.mark.parametrize("format", ExportFormat)
+def test_an_export_says_how_much_it_wrote(tmp_path: Path, format: ExportFormat) -> None:
+    write_records(tmp_path / RESULTS, RECORDS)
+    written = export(tmp_path / RESULTS, job_spec(tmp_path), format, tmp_path / "out", conf=0.25)
+    assert written == Exported(images=3, detections=2, failed=1)
+
+
+@pytest.mark.parametrize("format", ExportFormat)
+def test_exporting_leaves_nothing_unfinished(exported: Export, tmp_path: Path, format: ExportFormat) -> None:
+    exported(RECORDS, format)
+    assert {path.name for path in tmp_path.iterdir()} == {"user", RESULTS, "out"}
+
+
+def test_conf_decides_which_detections_count(exported: Export) -> None:
+    document = json.loads(exported(RECORDS, ExportFormat.COCO, conf=0.1).read_bytes())
+    assert [annotation["score"] for annotation in document["annotations"]] == [0.9, 0.2, 0.5]
+
+
+@pytest.mark.parametrize("format", [ExportFormat.COCO, ExportFormat.MEGADETECTOR, ExportFormat.DARKNET])
+def test_no_images_are_still_valid_json(exported: Export, format: ExportFormat) -> None:
+    document = json.loads(exported([], format).read_bytes())
+    assert (document if format is ExportFormat.DARKNET else document["images"]) == []
+
+
+AWKWARD = ['quote".jpg', "back\\slash.jpg", "comma, and\nline.jpg", "no utf-8 \udcff.jpg", "猫 😀.jpg"]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+@pytest.mark.parametrize(
+    "format", [ExportFormat.COCO, ExportFormat.MEGADETECTOR, ExportFormat.DARKNET], ids=lambda format: format.value
+)
+def test_any_name_survives_in_json(exported: Export, format: ExportFormat, name: str) -> None:
+    document = json.loads(exported([found(name)], format).read_bytes())
+    image = (document if format is ExportFormat.DARKNET else document["images"])[0]
+    assert name in image.values()
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_any_name_survives_in_csv(exported: Export, name: str) -> None:
+    path = exported([found(name, (0, 0.9, (0, 0, 1, 1)))], ExportFormat.CSV)
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert next(csv.DictReader(file))["image"] == name
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param(["a.jpg", "a.png"], ["a.txt", "a.png.txt"], id="two suffixes"),
+        pytest.param(["a.jpg", "a.png", "a.png.jpg"], ["a.txt", "a.png.txt", "a.png.jpg.txt"], id="a suffix in a name"),
+        pytest.param(["a", "a-b.jpg", "a.jpg"], ["a.txt", "a-b.txt", "a.jpg.txt"], id="no suffix"),
+        pytest.param(["classes.jpg"], ["classes.jpg.txt"], id="named like the file of classes"),
+        pytest.param(["classes/classes.jpg"], ["classes/classes.txt"], id="named like it, elsewhere"),
+        pytest.param([".jpg"], [".jpg.txt"], id="nothing but a suffix"),
+        pytest.param(["x.1/a.jpg", "x.2/a.jpg"], ["x.1/a.txt", "x.2/a.txt"], id="folders with dots"),
+    ],
+)
+def test_no_image_takes_anothers_labels_file(exported: Export, names: list[str], expected: list[str]) -> None:
+    records = [found(name, (0, 0.5, (0, 0, 200, 10.0 * index))) for index, name in enumerate(names, start=1)]
+    written = labels(exported(records, ExportFormat.YOLO))
+    heights = {name: text.split()[4] for name, text in written.items() if name != "classes.txt"}
+    assert heights == {name: f"{index / 10:.6f}" for index, name in enumerate(expected, start=1)}
+
+
+def test_a_name_without_room_for_a_suffix_gets_a_labels_file(exported: Export) -> None:
+    long = "x" * 253 + ".p"
+    written = labels(exported([found(long), found("y" * 255)], ExportFormat.YOLO))
+    assert len(written) == 3
+
+
+def test_labels_never_leave_their_folder(exported: Export, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="leaves the folder"):
+        exported([found("../evil.jpg")], ExportFormat.YOLO)
+    assert not (tmp_path / "evil.txt").exists()
+
+
+def test_labels_that_cannot_be_completed_leave_no_folder(exported: Export, tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        exported([found("a.jpg"), found("../evil.jpg")], ExportFormat.YOLO)
+    assert {path.name for path in tmp_path.iterdir()} == {"user", RESULTS}
+
+
+def test_labels_are_not_mixed_into_a_folder_that_holds_something(exported: Export, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        exported(RECORDS, ExportFormat.YOLO)
+    assert labels(tmp_path / "out") == {"mine.txt": "mine"}
+
+
+def test_labels_go_into_an_empty_folder(exported: Export, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert labels(exported(RECORDS, ExportFormat.YOLO)) == YOLO
+
+
+def test_a_file_is_replaced(exported: Export) -> None:
+    exported([], ExportFormat.CSV)
+    assert exported(RECORDS, ExportFormat.CSV).read_text() == CSV
+
+
+@pytest.mark.parametrize("format", ExportFormat)
+def test_an_export_cannot_replace_the_jobs_own_results(exported: Export, tmp_path: Path, format: ExportFormat) -> None:
+    with pytest.raises(ConfigError, match=r"the job's own results\.jsonl"):
+        exported(RECORDS, format, out=RESULTS)
+    assert (tmp_path / RESULTS).read_bytes().count(b"\n") == len(RECORDS)
+
+
+@pytest.mark.parametrize("format", ExportFormat)
+def test_a_folder_that_is_not_there_is_named(exported: Export, format: ExportFormat) -> None:
+    with pytest.raises(ConfigError, match=r"there is no folder '.*nowhere'"):
+        exported(RECORDS, format, out="nowhere/out")
+
+
+@pytest.mark.parametrize("format", set(ExportFormat) - {ExportFormat.CSV})
+def test_a_classifiers_results_go_into_csv_only(tmp_path: Path, format: ExportFormat) -> None:
+    with pytest.raises(ConfigError, match=f"as {format}: use --format csv"):
+        export(tmp_path / RESULTS, job_spec(tmp_path, task="classify"), format, tmp_path / "out", conf=0.25)
+
+
+def test_a_classifiers_csv_has_a_row_for_each_class(tmp_path: Path) -> None:
+    classes = (Classification("dog", 1, 0.7), Classification("cat", 0, 0.1))
+    write_records(tmp_path / RESULTS, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
+    export(tmp_path / RESULTS, job_spec(tmp_path, task="classify"), ExportFormat.CSV, tmp_path / "out.csv", conf=0.25)
+    assert (tmp_path / "out.csv").read_text() == (
+        "image,width,height,label,class_id,score\na.jpg,200,100,dog,1,0.7\na.jpg,200,100,cat,0,0.1\n"
+    )
+
+
+def test_results_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Has the job finished"):
+        export(tmp_path / RESULTS, job_spec(tmp_path), ExportFormat.COCO, tmp_path / "out", conf=0.25)
+
+
+def test_a_record_without_its_images_size_is_named(exported: Export) -> None:
+    with pytest.raises(StorageError, match=r"record of 'a\.jpg' has no width"):
+        exported([Record("a.jpg", detections=())], ExportFormat.DARKNET)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ExportFormat)
+def test_memory_does_not_hold_the_images(tmp_path: Path, format: ExportFormat) -> None:
+    boxes = [(0, 0.9, (1.0, 2.0, 30.0, 40.0))] * 5
+    # Dots everywhere: none of these names may make the others wait for it.
+    write_records(tmp_path / RESULTS, (found(f"cam.1.{number:06d}.jpg", *boxes) for number in range(4000)))
+    tracemalloc.start()
+    try:
+        export(tmp_path / RESULTS, job_spec(tmp_path), format, tmp_path / "out", conf=0.25)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000_000  # the images, held, take 7 MB; Python's table of path names up to 2 MB

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Literal
 
@@ -210,3 +211,16 @@ def test_a_second_commit_of_a_shard_changes_nothing(folder: JobFolder, spec: Job
     assert not commit(folder, 0, [failed("a.jpg"), failed("b.jpg")], token=8)
     finish(folder, spec)
     assert folder.storage.read(RESULTS) == before
+
+
+@pytest.mark.slow
+def test_memory_does_not_hold_the_records(folder: JobFolder, spec: JobSpec) -> None:
+    add_epoch(folder, (found(f"{number:05d}.jpg", (1, 0.8, BOX)) for number in range(20_000)), shard_size=256)
+    add_epoch(folder, (found(f"{number:05d}.jpg") for number in range(0, 20_000, 2)), reason="update", shard_size=256)
+    tracemalloc.start()
+    try:
+        finish(folder, spec)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000_000  # 20,000 records, held, take 9 MB

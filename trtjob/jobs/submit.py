@@ -22,7 +22,8 @@ Outcome = Literal["queued", "running", "resumed", "updating"]
 def source_from(paths: Path | Iterable[str]) -> tuple[Source, list[str]]:
     """Return the source for a folder, a file, or the lines of a list, and the keys of the latter two, sorted.
 
-    Raises ConfigError where it does not exist or holds no image.
+    Two lines that name the same file in two ways are one image. Raises ConfigError where a source does not exist or
+    holds no image, and where its path is no text.
     """
     if isinstance(paths, Path):
         if paths.is_dir():
@@ -30,25 +31,41 @@ def source_from(paths: Path | Iterable[str]) -> tuple[Source, list[str]]:
         if not paths.exists():
             raise ConfigError(f"no such folder or file: '{paths}'")
         paths = [str(paths)]
-    # absolute(), not resolve(): a link to an image keeps the name under which the user knows it.
-    files = [Path(line).expanduser().absolute() for line in paths if line.strip()]
+    files = list(map(_file, filter(str.strip, paths)))
     if not files:
         raise ConfigError("the list names no image: it has one path on each line")
     parents = [file.parent.parts for file in files]
     depth = next((i for i, level in enumerate(zip(*parents, strict=False)) if len(set(level)) > 1), None)
-    shared = parents[0][: min(map(len, parents)) if depth is None else depth]
-    root = Path(*shared)
-    keys = sorted({str(_normal(file).relative_to(root)) for file in map(_normal, files)})
-    return Source(kind="list", root=str(root)), keys
+    root = Path(*parents[0][: min(map(len, parents)) if depth is None else depth])
+    _check_text(root, "Rename the folder")
+    return Source(kind="list", root=str(root)), sorted({str(file.relative_to(root)) for file in files})
 
 
-def _normal(path: Path) -> Path:
-    """Resolve `..` in a path, without following a link at its end."""
+def _file(line: str) -> Path:
+    """Return the absolute path that a line of a list names, without `..`."""
+    if "\0" in line:
+        raise ConfigError(f"the list has a zero byte in {line[:80]!r}: it has one path on each line (find -print)")
+    # absolute(), not resolve(): a link to an image keeps the name under which the user knows it.
+    path = _at_home(line).absolute()
     return path.parent.resolve() / path.name if ".." in path.parts else path
+
+
+def _at_home(path: str) -> Path:
+    """Read `~/` as a shell does; `~name.jpg` is a file, not a user."""
+    return Path.home() / path[2:] if path.startswith("~/") else Path(path)
+
+
+def _check_text(folder: Path, hint: str) -> None:
+    """Refuse a folder that JSON cannot name; below it, every name goes."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as err:
+        raise ConfigError(f"the name of the folder {str(folder)!r} is not valid UTF-8. {hint}") from err
 
 
 def _folder_source(folder: Path) -> Source:
     root = folder.resolve()
+    _check_text(root, "Rename the folder")
     try:
         next(root.iterdir(), None)
     except OSError as err:
@@ -60,8 +77,9 @@ def _folder_source(folder: Path) -> Source:
 
 
 def check_output(output: Path, source: Source) -> Path:
-    """Return the absolute output folder. Raises ConfigError where it lies in the source."""
-    resolved = output.expanduser().resolve()
+    """Return the absolute output folder. Raises ConfigError where it lies in the source or cannot be a folder."""
+    resolved = _at_home(str(output)).resolve()
+    _check_text(resolved, "Choose another with --output")
     if source.kind == "folder" and resolved.is_relative_to(source.root):
         raise ConfigError(
             f"the output folder '{output}' lies in the source '{source.root}', so outputs would become inputs. "

@@ -4,9 +4,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.models import JobSpec
@@ -22,6 +22,8 @@ RECEIPT = "_SUCCESS.json"
 
 ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _MAX_NAME_BYTES = 255
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 class _Frozen(BaseModel):
@@ -79,13 +81,14 @@ class JobFolder:
             return JobSpec.model_validate_json(self.storage.read(JOB))
         except FileNotFoundError as err:
             raise JobError(f"'{self.path}' is not a job's folder: it has no {JOB}", job_id=self.path.name) from err
-        except ValueError as err:
-            raise JobError(f"cannot read {self.path / JOB}: {err}", job_id=self.path.name) from err
+        except ValidationError as err:
+            message = f"cannot read {self.path / JOB}: {_problems(err)}. Was it written by another version of trtjob?"
+            raise JobError(message, job_id=self.path.name) from err
 
     def epochs(self) -> list[PlanEpoch]:
-        """Return the complete rounds of planning, in order."""
+        """Return the complete rounds of planning, in order. Raises StorageError where one is damaged."""
         names = [name for name in self.storage.list("plan") if name.startswith("epoch-")]
-        return [PlanEpoch.model_validate_json(self.storage.read(f"plan/{name}")) for name in names]
+        return [self._document(PlanEpoch, f"plan/{name}", remedy="Remove the whole folder") for name in names]
 
     def commit_epoch(self, epoch: PlanEpoch) -> None:
         self.storage.create(f"plan/epoch-{epoch.epoch:05d}.json", epoch.model_dump_json(indent=1).encode())
@@ -102,13 +105,9 @@ class JobFolder:
     def manifest(self, shard: int) -> ShardManifest | None:
         """Return a shard's commit, None where there is none yet. Raises StorageError where it is damaged."""
         try:
-            return ShardManifest.model_validate_json(self.storage.read(manifest_key(shard)))
+            return self._document(ShardManifest, manifest_key(shard), remedy="Remove it")
         except FileNotFoundError:
             return None
-        except ValueError as err:
-            raise StorageError(
-                f"{self.path / manifest_key(shard)} is damaged: {err}. Remove it and run the job again."
-            ) from err
 
     def manifests(self, shards: int) -> Iterator[ShardManifest]:
         """Yield the commits of all shards in order. Raises StorageError where one is missing."""
@@ -119,6 +118,18 @@ class JobFolder:
                     f"{self.path / manifest_key(shard)} is missing: the job is not complete. Run it again."
                 )
             yield manifest
+
+    def _document(self, model: type[Document], key: str, *, remedy: str) -> Document:
+        try:
+            return model.model_validate_json(self.storage.read(key))
+        except ValidationError as err:
+            message = f"{self.path / key} is damaged: {_problems(err)}. {remedy} and run the job again."
+            raise StorageError(message) from err
+
+
+def _problems(err: ValidationError) -> str:
+    """Return what is wrong with a document, in one line."""
+    return "; ".join(": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in err.errors())
 
 
 def plan_key(shard: int) -> str:

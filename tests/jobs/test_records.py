@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trtjob.errors import StorageError
+from trtjob.jobs.records import (
+    Classification,
+    Detection,
+    ImageFailure,
+    Record,
+    from_line,
+    json_line,
+    read_records,
+    to_line,
+    write_records,
+)
+from trtjob.jobs.states import FailureKind
+
+SCORES = st.integers(0, 10_000).map(lambda n: n / 10_000)
+PIXELS = st.integers(0, 1_000_000).map(lambda n: n / 10)
+# What a file's name can hold: any text, and bytes that are no UTF-8, which Python keeps as lone surrogates.
+NAMES = st.text(min_size=1) | st.binary(min_size=1).map(lambda name: name.decode("utf-8", "surrogateescape"))
+DETECTIONS = st.builds(Detection, st.text(), st.integers(0), SCORES, st.tuples(PIXELS, PIXELS, PIXELS, PIXELS))
+CLASSES = st.builds(Classification, st.text(), st.integers(0), SCORES)
+FAILURES = st.builds(ImageFailure, st.sampled_from(FailureKind), NAMES, st.integers(1))
+RECORDS = (
+    st.builds(Record, NAMES, detections=st.lists(DETECTIONS).map(tuple), width=st.integers(1), height=st.integers(1))
+    | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
+    | st.builds(Record, NAMES, error=FAILURES)
+)
+
+
+@given(RECORDS)
+def test_a_record_survives_its_line(record: Record) -> None:
+    assert from_line(to_line(record)) == record
+
+
+@given(RECORDS)
+def test_a_record_is_one_line_of_utf_8(record: Record) -> None:
+    line = to_line(record)
+    assert line.decode("utf-8")
+    assert line.endswith(b"\n")
+    assert line.splitlines() == [line.rstrip(b"\n")]
+
+
+def test_a_detectors_record_has_exactly_these_bytes() -> None:
+    detection = Detection("dog", 16, 0.123456, (10.04, 20.06, 110.0, 70.0))
+    line = to_line(Record("ä/b.jpg", "cd", 200, 100, detections=(detection,)))
+    assert line.decode() == (
+        '{"image": "ä/b.jpg", "sha256": "cd", "width": 200, "height": 100, "detections": '
+        '[{"label": "dog", "class_id": 16, "score": 0.1235, "box": [10.0, 20.1, 110.0, 70.0]}]}\n'
+    )
+
+
+def test_a_classifiers_record_has_exactly_these_bytes() -> None:
+    line = to_line(Record("a.jpg", "cd", 200, 100, classes=(Classification("dog", 16, 0.5),)))
+    assert line == (
+        b'{"image": "a.jpg", "sha256": "cd", "width": 200, "height": 100, "classes": '
+        b'[{"label": "dog", "class_id": 16, "score": 0.5}]}\n'
+    )
+
+
+def test_an_error_record_has_exactly_these_bytes() -> None:
+    line = to_line(Record("a.jpg", error=ImageFailure(FailureKind.DECODE, "not an image", 2)))
+    assert line == b'{"image": "a.jpg", "error": {"kind": "decode", "message": "not an image", "attempts": 2}}\n'
+
+
+def test_nothing_found_is_an_empty_list_not_an_absence() -> None:
+    assert json.loads(to_line(Record("a.jpg", detections=())))["detections"] == []
+
+
+def test_a_name_that_is_no_utf_8_is_written_escaped() -> None:
+    assert json_line({"image": "\udcff.jpg"}) == b'{"image": "\\udcff.jpg"}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b'{"image": "a.jpg", "detec', id="cut off"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"{}", id="no image"),
+        pytest.param(b'{"image": "a.jpg", "error": {"kind": "bad luck", "message": "", "attempts": 1}}', id="its kind"),
+        pytest.param(b'{"image": "a.jpg", "error": {"kind": "read"}}', id="half an error"),
+        pytest.param(
+            b'{"image": "a.jpg", "detections": [{"label": "dog", "class_id": 1, "score": 1, "box": [1, 2, 3]}]}',
+            id="half a box",
+        ),
+        pytest.param(b'{"image": "a.jpg", "classes": [{"name": "dog"}]}', id="an unknown field"),
+        pytest.param(b'{"image": "\xff.jpg"}', id="no utf-8"),
+    ],
+)
+def test_what_is_no_record_is_refused_and_shown(line: bytes) -> None:
+    with pytest.raises(StorageError, match="not a result record: b'"):
+        from_line(line)
+
+
+def test_records_survive_a_file(tmp_path: Path) -> None:
+    records = [Record("a.jpg", detections=()), Record("b.jpg", error=ImageFailure(FailureKind.READ, "no permission"))]
+    write_records(tmp_path / "records.jsonl", records)
+    assert list(read_records(tmp_path / "records.jsonl")) == records

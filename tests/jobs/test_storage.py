@@ -1,0 +1,155 @@
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from trtjob.errors import StorageError
+from trtjob.jobs.storage import LocalStorage, place_error
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "root")
+
+
+def names(storage: LocalStorage) -> list[str]:
+    return sorted(str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if path.is_file())
+
+
+def test_what_is_written_can_be_read(storage: LocalStorage) -> None:
+    storage.write("a/b.txt", b"data")
+    assert storage.read("a/b.txt") == b"data"
+
+
+def test_a_write_replaces_and_leaves_nothing_else(storage: LocalStorage) -> None:
+    storage.write("a.txt", b"old and long")
+    storage.write("a.txt", b"new")
+    assert storage.read("a.txt") == b"new"
+    assert names(storage) == ["a.txt"]
+
+
+@pytest.mark.parametrize("key", ["../a", "a/../../b", "/etc/passwd", "", "a/..", "a\0b"])
+def test_a_key_that_leaves_the_root_is_refused(storage: LocalStorage, key: str) -> None:
+    with pytest.raises(StorageError, match="leaves the folder"):
+        storage.write(key, b"")
+
+
+@pytest.mark.parametrize("key", ["..a", "a..b/c", "...", "a\nb", "\udcff"])
+def test_a_key_that_only_looks_so_is_taken(storage: LocalStorage, key: str) -> None:
+    storage.write(key, b"data")
+    assert storage.read(key) == b"data"
+
+
+def test_create_makes_an_object_once(storage: LocalStorage) -> None:
+    assert storage.create("a.txt", b"first")
+    assert not storage.create("a.txt", b"second")
+    assert storage.read("a.txt") == b"first"
+    assert names(storage) == ["a.txt"]
+
+
+def test_of_many_creators_at_once_exactly_one_wins(storage: LocalStorage) -> None:
+    barrier = threading.Barrier(8)
+    winners: list[int] = []
+
+    def create(number: int) -> None:
+        barrier.wait()
+        if storage.create("a.txt", b"%d" % number):
+            winners.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    assert storage.read("a.txt") == b"%d" % winners[0]
+
+
+def test_a_long_write_that_fails_leaves_the_old_object(storage: LocalStorage) -> None:
+    storage.write("a.txt", b"old")
+
+    def write_half() -> None:
+        with storage.writing("a.txt") as file:
+            file.write(b"half of the new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert storage.read("a.txt") == b"old"
+    assert names(storage) == ["a.txt"]
+
+
+def test_a_long_write_appears_only_at_its_end(storage: LocalStorage) -> None:
+    with storage.writing("a.txt") as file:
+        file.write(b"data")
+        assert not storage.exists("a.txt")
+    assert storage.read("a.txt") == b"data"
+
+
+def test_put_makes_the_folders_that_it_needs(storage: LocalStorage) -> None:
+    storage.put("a/b/c.txt", b"data")
+    assert names(storage) == ["a/b/c.txt"]
+
+
+def test_a_name_of_255_bytes_can_be_written_in_every_way(storage: LocalStorage) -> None:
+    for write in (storage.write, storage.put, storage.create):
+        write("x" * 255, b"data")
+    assert names(storage) == ["x" * 255]
+
+
+def test_put_raises_the_error_of_one_object_as_it_is(storage: LocalStorage) -> None:
+    with pytest.raises(OSError, match="File name too long") as caught:
+        storage.put("x" * 256, b"data")
+    assert caught.value.errno == errno.ENAMETOOLONG
+
+
+def test_put_tells_an_error_of_the_place_apart(storage: LocalStorage) -> None:
+    storage.write("a", b"a file where a folder is wanted")
+    with pytest.raises(StorageError, match=r"cannot write .*Not a directory"):
+        storage.put("a/b.txt", b"data")
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "Free some space, then run the same command again"),
+        (errno.EACCES, "Choose another place with --output, or change the permissions"),
+        (errno.EROFS, "read-only: choose another place with --output"),
+        (errno.EIO, "Choose another place with --output"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_an_error_of_the_place_says_what_to_do(number: int, hint: str) -> None:
+    message = str(place_error(OSError(number, os.strerror(number)), Path("/out/a.txt")))
+    assert message.startswith(f"cannot write /out/a.txt: {os.strerror(number)}. ")
+    assert hint in message
+
+
+def test_reading_what_is_not_there_raises_file_not_found(storage: LocalStorage) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.read("a.txt")
+
+
+def test_reading_a_folder_is_a_storage_error(storage: LocalStorage) -> None:
+    storage.write("a/b.txt", b"data")
+    with pytest.raises(StorageError, match=r"cannot read .*Is a directory"):
+        storage.read("a")
+
+
+def test_deleting_what_is_not_there_is_fine(storage: LocalStorage) -> None:
+    storage.delete("a.txt")
+    storage.write("a.txt", b"data")
+    storage.delete("a.txt")
+    assert not storage.exists("a.txt")
+
+
+def test_a_list_is_sorted_and_leaves_out_unfinished_writes(storage: LocalStorage) -> None:
+    for name in ("b.txt", "a.txt", ".0123456789abcdef.part"):
+        storage.put(f"folder/{name}", b"")
+    assert storage.list("folder") == ["a.txt", "b.txt"]
+
+
+def test_a_folder_that_is_not_there_lists_as_empty(storage: LocalStorage) -> None:
+    assert storage.list("nowhere") == []

@@ -1,0 +1,136 @@
+"""Every image below a folder, once, in one order; and what is no image is counted."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import touch
+
+from trtjob.jobs.listing import Entry, Listing, listed
+
+ODD_NAME = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, as old cameras and zip files leave it
+
+
+def keys(folder: Path) -> list[str]:
+    return [entry.key for entry in Listing(folder)]
+
+
+def test_images_are_known_by_their_suffix_whatever_its_case(tmp_path: Path) -> None:
+    names = ["a.jpg", "b.JPG", "c.Jpeg", "d.jpe", "e.png", "f.webp", "g.bmp", "h.tif", "i.tiff"]
+    touch(tmp_path, *names)
+    assert keys(tmp_path) == names
+
+
+def test_what_is_no_image_is_counted_by_its_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.txt", "sub/c.TXT", "sub/README", "jpg", ".png")
+    listing = Listing(tmp_path)
+    assert [entry.key for entry in listing] == ["a.jpg"]
+    assert listing.ignored == {".txt": 2, "no suffix": 3}
+
+
+def test_hidden_images_are_images(tmp_path: Path) -> None:
+    touch(tmp_path, ".a.jpg", ".hidden/b.jpg", "c.jpg")
+    assert keys(tmp_path) == [".a.jpg", ".hidden/b.jpg", "c.jpg"]
+
+
+def test_the_order_is_that_of_the_whole_keys(tmp_path: Path) -> None:
+    """`-` and `.` sort before `/`, so a folder comes after files that begin with its name."""
+    expected = ["a-b.jpg", "a.jpg", "a/b.jpg", "a/b/c.jpg", "a0.jpg", "aé.jpg", "a𝄞.jpg"]
+    touch(tmp_path, *reversed(expected))
+    assert keys(tmp_path) == expected == sorted(expected)
+
+
+_parts = st.lists(
+    st.text("ab-.0é", min_size=1, max_size=3).filter(lambda name: name.strip(".")), min_size=1, max_size=3
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(paths=st.sets(_parts.map(lambda parts: "/".join(f"{part}x" for part in parts) + ".jpg"), max_size=12))
+def test_any_tree_is_listed_whole_and_in_the_order_of_its_keys(
+    paths: set[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("tree")
+    try:
+        touch(folder, *paths)
+        assert keys(folder) == sorted(paths)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_name_that_is_no_utf8_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, ODD_NAME, "z.jpg")
+    found = list(Listing(tmp_path))
+    assert [os.fsencode(entry.key) for entry in found] == [b"caf\xe9.jpg", b"z.jpg"]
+    assert all(entry.size_bytes for entry in found)
+
+
+def test_links_to_images_and_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/a.jpg", "photos/b.jpg")
+    (tmp_path / "photos" / "link.jpg").symlink_to("../elsewhere/a.jpg")
+    (tmp_path / "photos" / "more").symlink_to("../elsewhere")
+    assert keys(tmp_path / "photos") == ["b.jpg", "link.jpg", "more/a.jpg"]
+
+
+def test_a_link_to_a_folder_above_ends_there(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/b/2.jpg")
+    (tmp_path / "a" / "b" / "up").symlink_to("..")
+    (tmp_path / "a" / "b" / "self").symlink_to(".")
+    (tmp_path / "top").symlink_to(tmp_path)
+    assert keys(tmp_path) == ["a/1.jpg", "a/b/2.jpg"]
+
+
+def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a" / "to-b").symlink_to("../b")
+    (tmp_path / "b" / "to-a").symlink_to("../a")
+    assert keys(tmp_path) == ["a/1.jpg", "a/to-b/2.jpg", "b/2.jpg", "b/to-a/1.jpg"]
+
+
+def test_a_link_that_leads_nowhere_stays_to_be_reported(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    assert list(Listing(tmp_path)) == [Entry("circle.jpg", 0, ""), Entry("gone.jpg", 0, "")]
+
+
+def test_a_folder_that_is_named_like_an_image_is_listed_and_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "album.jpg/1.jpg")
+    assert keys(tmp_path) == ["album.jpg", "album.jpg/1.jpg"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "closed/b.jpg", "z.jpg")
+    (tmp_path / "closed").chmod(0)
+    assert keys(tmp_path) == ["a.jpg", "closed/", "z.jpg"]
+
+
+def test_a_folder_that_goes_away_while_it_is_listed_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b/1.jpg", "c.jpg")
+    entries = iter(Listing(tmp_path))
+    assert next(entries).key == "a.jpg"
+    shutil.rmtree(tmp_path / "b")
+    assert list(entries) == [Entry("b/", 0, ""), Entry("c.jpg", 5, next(iter(listed(tmp_path, ["c.jpg"]))).etag)]
+
+
+def test_a_source_that_is_not_there_is_reported(tmp_path: Path) -> None:
+    assert list(Listing(tmp_path / "gone")) == [Entry(".", 0, "")]
+
+
+def test_an_entry_changes_when_its_file_does(tmp_path: Path) -> None:
+    path = touch(tmp_path, "a.jpg") / "a.jpg"
+    (before,) = Listing(tmp_path)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    (touched,) = Listing(tmp_path)
+    assert (before.size_bytes, touched.size_bytes) == (5, 5)
+    assert before.etag != touched.etag
+
+
+def test_a_named_file_that_is_not_there_stays_to_be_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    here, gone = listed(tmp_path, ["a.jpg", "gone.jpg"])
+    assert here == next(iter(Listing(tmp_path)))
+    assert gone == Entry("gone.jpg", 0, "")

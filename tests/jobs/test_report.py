@@ -9,7 +9,7 @@ from epochs import add_epoch, failed, found, job_spec
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import REPORT, JobFolder, annotated_key
 from trtjob.jobs.models import Annotate
-from trtjob.jobs.records import Record
+from trtjob.jobs.records import Classification, Record
 
 BOX = (10.0, 20.0, 110.0, 70.0)
 
@@ -47,7 +47,7 @@ def report(output: Path, records: list[Record], *, annotate: Annotate = Annotate
 
 def test_the_report_shows_the_numbers(tmp_path: Path) -> None:
     page = report(tmp_path, [found("a.jpg", (0, 0.9, BOX), (0, 0.8, BOX)), found("b.jpg"), failed("c.jpg")])
-    for shown in ("3images", "1failed", "1with detections", "2detections from 0.25 on", "cat2"):
+    for shown in ("3images", "1failed", "1with detections", "2detections of score 0.25 or more", "cat2", "infer0.5"):
         assert shown in page.text
 
 
@@ -97,3 +97,14 @@ def test_without_annotated_images_there_are_no_pictures(tmp_path: Path, annotate
 
 def test_a_job_without_images_has_a_report(tmp_path: Path) -> None:
     assert "0images" in report(tmp_path, []).text
+
+
+def test_a_classifiers_report_counts_best_classes(tmp_path: Path) -> None:
+    spec = job_spec(tmp_path, task="classify")
+    folder = JobFolder.of(spec)
+    classes = (Classification("dog", 1, 0.2), Classification("cat", 0, 0.1))
+    add_epoch(folder, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
+    finish(folder, spec)
+    text = Page(folder.storage.read(REPORT).decode()).text
+    assert "Best class of the imagesdog1" in text
+    assert "detections" not in text

@@ -70,22 +70,21 @@ def render_report(spec: JobSpec, summary: dict[str, Any], highlights: Highlights
         f"<title>{_text(spec.job_id)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{_text(spec.source.root)}</h1>",
         f'<p class="sub">model {_text(spec.model.name)}, job {_text(spec.job_id)}, submitted {started}</p>',
-        _numbers(summary),
-        _labels(summary),
+        _numbers(spec, summary),
+        _labels(spec, summary),
         _failures(summary, highlights.failures),
-        _pictures(highlights.pictures),
+        _pictures(highlights.pictures, spec),
+        _stages(summary),
         "</body></html>\n",
     ]
     return "\n".join(filter(None, parts)).encode()
 
 
-def _numbers(summary: dict[str, Any]) -> str:
-    numbers = {
-        "images": summary["images"],
-        "failed": summary["failed"],
-        "with detections": summary["images_with_detections"],
-        f"detections from {summary['conf']:g} on": sum(summary["detections"].values()),
-    }
+def _numbers(spec: JobSpec, summary: dict[str, Any]) -> str:
+    numbers = {"images": summary["images"], "failed": summary["failed"]}
+    if spec.model.task == "detect":
+        numbers["with detections"] = summary["images_with_detections"]
+        numbers[f"detections of score {summary['conf']:g} or more"] = sum(summary["detections"].values())
     cells = (
         f"<div{' class=bad' if name == 'failed' and number else ''}><b>{number:,}</b>{escape(name)}</div>"
         for name, number in numbers.items()
@@ -95,18 +94,29 @@ def _numbers(summary: dict[str, Any]) -> str:
     return f'<div class="numbers">{"".join(cells)}</div>{note}'
 
 
-def _labels(summary: dict[str, Any]) -> str:
+def _labels(spec: JobSpec, summary: dict[str, Any]) -> str:
     counts = list(summary["detections"].items())
-    if not counts:
-        return ""
-    most = counts[0][1]
-    rows = "".join(
-        f'<tr><td class="name">{_text(label)}</td><td class="n">{count:,}</td>'
-        f'<td style="width:60%"><span class="bar" style="width:{100 * count / most:.1f}%"></span></td></tr>'
-        for label, count in counts[:MAX_LABELS]
-    )
     more = f"<p>... and {len(counts) - MAX_LABELS} more in summary.json</p>" if len(counts) > MAX_LABELS else ""
-    return f"<h2>Detections</h2><table>{rows}</table>{more}"
+    heading = "Detections" if spec.model.task == "detect" else "Best class of the images"
+    return _bars(heading, [(label, count, f"{count:,}") for label, count in counts[:MAX_LABELS]]) + more
+
+
+def _stages(summary: dict[str, Any]) -> str:
+    seconds = sorted(summary["busy_s"].items(), key=lambda item: -item[1])
+    return _bars("Seconds of work, over all threads", [(stage, busy, f"{busy:,.1f}") for stage, busy in seconds])
+
+
+def _bars(heading: str, rows: list[tuple[str, float, str]]) -> str:
+    """Return a table of names, numbers as they are shown, and bars; the first row has the longest."""
+    if not rows:
+        return ""
+    longest = rows[0][1] or 1
+    cells = "".join(
+        f'<tr><td class="name">{_text(name)}</td><td class="n">{shown}</td>'
+        f'<td style="width:60%"><span class="bar" style="width:{100 * value / longest:.1f}%"></span></td></tr>'
+        for name, value, shown in rows
+    )
+    return f"<h2>{heading}</h2><table>{cells}</table>"
 
 
 def _failures(summary: dict[str, Any], failures: list[Record]) -> str:
@@ -124,7 +134,7 @@ def _failures(summary: dict[str, Any], failures: list[Record]) -> str:
     return f"<h2>Failed images</h2><table>{head}{rows}</table>{more}"
 
 
-def _pictures(pictures: list[Picture]) -> str:
+def _pictures(pictures: list[Picture], spec: JobSpec) -> str:
     if not pictures:
         return ""
     figures = "".join(
@@ -132,7 +142,8 @@ def _pictures(pictures: list[Picture]) -> str:
         f"<figcaption>{_text(picture.image)}: {_text(_counted(picture.labels))}</figcaption></figure>"
         for picture in pictures
     )
-    return f'<h2>The first images with detections</h2><div class="grid">{figures}</div>'
+    heading = "The first images with detections" if spec.model.task == "detect" else "The first images"
+    return f'<h2>{heading}</h2><div class="grid">{figures}</div>'
 
 
 def _counted(labels: Counter[str]) -> str:

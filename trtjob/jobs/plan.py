@@ -28,11 +28,15 @@ def write_shard(folder: JobFolder, shard: int, entries: Iterable[Entry]) -> None
 
 def read_shard(folder: JobFolder, shard: int) -> list[Entry]:
     """Return a shard's entries. Raises StorageError where the file is missing or damaged."""
+    place = folder.path / plan_key(shard)
     try:
         rows = [json.loads(line) for line in folder.storage.read(plan_key(shard)).splitlines()]
-        return [Entry(row["key"], row["size"], row["etag"]) for row in rows]
+        entries = [Entry(row["key"], row["size"], row["etag"]) for row in rows]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as err:
-        raise StorageError(f"the plan {folder.path / plan_key(shard)} is missing or damaged: {err}") from err
+        raise StorageError(f"the plan {place} is missing or damaged: {err}") from err
+    if not entries:
+        raise StorageError(f"the plan {place} is missing or damaged: it is empty")
+    return entries
 
 
 def write_source_list(folder: JobFolder, keys: Iterable[str]) -> None:

@@ -5,8 +5,9 @@ from functools import lru_cache
 from threading import local
 
 import cv2
+import numpy as np
 
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.jobs.records import Classification, Detection
 
 Color = tuple[int, int, int]  # BGR
@@ -14,9 +15,10 @@ Box = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
-_HUE_STEP = 0.618034  # the golden ratio: every next hue lies in the widest gap
-# Saturation and value in turn, so that neighbours in hue differ in lightness too.
-_SHADES = ((0.90, 0.95), (0.60, 1.00), (1.00, 0.70))
+PALETTE_SIZE = 256
+_XYZ_FROM_RGB = np.array(  # linear sRGB with white D65, IEC 61966-2-1
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+)
 _LINE_SHARE, _TEXT_SHARE = 0.003, 0.02  # of the square root of the image's area
 _MIN_TEXT_PX, _MAX_TEXT_PX = 11, 160
 _TEXT_WEIGHT = 500
@@ -49,24 +51,31 @@ def annotate_classes(image: UInt8Array, classes: Iterable[Classification]) -> UI
     return image
 
 
-@lru_cache(maxsize=4096)
 def color_of(class_id: int) -> Color:
-    """Return a class's colour, the same in every image: hues as far apart as can be, in three shades."""
-    saturation, value = _SHADES[class_id % len(_SHADES)]
-    hue = class_id * _HUE_STEP % 1.0 * 6
-    low = value * (1 - saturation)
-    falling = value * (1 - saturation * (hue % 1))
-    rising = value * (1 - saturation * (1 - hue % 1))
-    sextants = (
-        (value, rising, low),
-        (falling, value, low),
-        (low, value, rising),
-        (low, falling, value),
-        (rising, low, value),
-        (value, low, falling),
-    )
-    red, green, blue = (round(255 * part) for part in sextants[int(hue)])
-    return blue, green, red
+    """Return a class's colour, the same in every image; ids that differ by PALETTE_SIZE share one."""
+    return _palette()[class_id % PALETTE_SIZE]
+
+
+@lru_cache(maxsize=1)
+def _palette() -> tuple[Color, ...]:
+    """Return PALETTE_SIZE vivid colours, each as far as can be from all before it, as the eye sees it."""
+    hues, saturations, values = np.meshgrid(np.arange(0, 180, 4), (255, 200, 150), (255, 220, 180, 140), indexing="ij")
+    hsv = np.stack([hues, saturations, values], -1).reshape(1, -1, 3).astype(np.uint8)
+    bgr = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0]
+    lab = _lab(bgr)
+    chosen = [0]  # red
+    distances = np.linalg.norm(lab - lab[0], axis=1)
+    while len(chosen) < PALETTE_SIZE:
+        chosen.append(int(distances.argmax()))
+        distances = np.minimum(distances, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+    return tuple((int(blue), int(green), int(red)) for blue, green, red in bgr[chosen])
+
+
+def _lab(bgr: UInt8Array) -> FloatArray:
+    """Return CIELAB of colours [N, 3], with a plain gamma of 2.2 for sRGB (cv2 would first build tables for 0.1 s)."""
+    xyz = (bgr[:, ::-1] / 255) ** 2.2 @ _XYZ_FROM_RGB.T / _XYZ_FROM_RGB.sum(1)
+    x, y, z = np.cbrt(xyz).T
+    return np.stack([116 * y, 500 * (x - y), 200 * (y - z)], 1).astype(np.float32)
 
 
 def text_color_on(color: Color) -> Color:

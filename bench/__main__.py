@@ -6,14 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from trtjob.converters.registry import ModelRegistry, RegisteredModel, resolve_model
-
 from bench.end_to_end import end_to_end
 from bench.growth import memory, submission
 from bench.host import host_cost
 from bench.overhead import overhead
 from bench.startup import startup
 from bench.table import Row, render
+from trtjob.converters.registry import ModelRegistry, RegisteredModel, resolve_model
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "digits" / "digits.weights"

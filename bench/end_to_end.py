@@ -4,12 +4,11 @@ import statistics
 import time
 from pathlib import Path
 
-from trtjob.converters.registry import RegisteredModel
-
 from bench.node import node
 from bench.pictures import SIZES, write_pictures
 from bench.plain import PlainLoop
 from bench.table import Row
+from trtjob.converters.registry import RegisteredModel
 
 GOAL = 1.5
 ROUNDS = 5

@@ -3,11 +3,10 @@
 import time
 from pathlib import Path
 
-from trtjob.converters.registry import RegisteredModel
-
 from bench.node import Node, node
 from bench.pictures import write_pictures
 from bench.table import Row
+from trtjob.converters.registry import RegisteredModel
 
 RSS_GOAL = 10.0
 SUBMIT_GOAL_S = 20.0

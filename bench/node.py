@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtjob.converters.registry import RegisteredModel
-
 from trtjob.config import Settings
+from trtjob.converters.registry import RegisteredModel
 from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, job_id_of
 from trtjob.jobs.queue import WorkQueue

@@ -29,7 +29,8 @@ def float_model(path: Path, spec: ModelSpec) -> bytes:
     cut = helper.make_graph(
         list(reversed(keep)), "plain", values, list(graph.output), [i for i in graph.initializer if i.name in names]
     )
-    return helper.make_model(cut, opset_imports=model.opset_import, ir_version=model.ir_version).SerializeToString()
+    plain = helper.make_model(cut, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return bytes(plain.SerializeToString())
 
 
 class PlainLoop:
@@ -47,6 +48,7 @@ class PlainLoop:
 
     def _image(self, file: Path, output: Path) -> dict[str, object]:
         image = cv2.imread(str(file))
+        assert image is not None
         height, width = image.shape[:2]
         input_height, input_width = self.spec.input_hw
         resized = cv2.resize(image, (input_width, input_height))

@@ -1,0 +1,128 @@
+"""What is wanted, held by nobody and waiting nowhere is asked for again, once."""
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from samples import job_spec
+from terminal import wait_for
+
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.reconcile import reconcile, reconcile_job
+from trtjob.jobs.states import TERMINAL, JobState
+from trtjob.jobs.store import Claim, JobStore, lease_key
+from trtjob.jobs.units import FINISH, PLAN, shard_unit
+
+JOB = job_spec().job_id
+SHARDS = [shard_unit(n) for n in range(3)]
+
+
+@pytest.fixture
+def store(redis: Redis) -> JobStore:
+    """A store with a job of three shards, whose messages were all lost."""
+    store = JobStore(redis)
+    store.create(job_spec())
+    plan = claim(store, PLAN)
+    store.add_shards(plan, shards=3, images=12)
+    store.release(plan, take_back=True)
+    return store
+
+
+@pytest.fixture
+def queue(redis: Redis) -> WorkQueue:
+    return WorkQueue(redis, "test")
+
+
+def claim(store: JobStore, unit: str) -> Claim:
+    granted = store.claim(JOB, unit, "worker", 10)
+    assert isinstance(granted, Claim)
+    return granted
+
+
+def units(queue: WorkQueue) -> list[str]:
+    """Return the units that wait, the next one first."""
+    messages = queue.redis.lrange("rq:queue:test", 0, -1)
+    return [message.decode().split("--")[1] for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        pytest.param(JobState.QUEUED, [PLAN], id="queued"),
+        pytest.param(JobState.PLANNING, [PLAN, *SHARDS], id="planning"),
+        pytest.param(JobState.RUNNING, SHARDS, id="running"),
+        pytest.param(JobState.FINISHING, [FINISH], id="finishing"),
+        *(pytest.param(state, [], id=state) for state in sorted(TERMINAL)),
+    ],
+)
+def test_each_state_wants_its_own_units(store: JobStore, queue: WorkQueue, state: JobState, wanted: list[str]) -> None:
+    store.update(JOB, state=state.value)
+    assert reconcile(store, queue) == len(wanted)
+    assert sorted(units(queue)) == sorted(wanted)
+
+
+@pytest.fixture
+def running(store: JobStore) -> JobStore:
+    store.update(JOB, state=JobState.RUNNING.value)
+    return store
+
+
+def test_what_waits_is_not_asked_for_twice(running: JobStore, queue: WorkQueue) -> None:
+    queue.put(JOB, [SHARDS[1]])
+    assert reconcile(running, queue) == 2
+    assert reconcile(running, queue) == 0
+    assert sorted(units(queue)) == SHARDS
+
+
+def test_what_a_worker_holds_is_not_asked_for(running: JobStore, queue: WorkQueue) -> None:
+    claim(running, SHARDS[0])
+    reconcile(running, queue)
+    assert sorted(units(queue)) == SHARDS[1:]
+
+
+def test_what_is_committed_is_not_asked_for(running: JobStore, queue: WorkQueue) -> None:
+    running.commit(claim(running, SHARDS[2]), 2, ok=4, failed=0)
+    reconcile(running, queue)
+    assert sorted(units(queue)) == SHARDS[:2]
+
+
+def leave(store: JobStore, held: Claim) -> None:
+    store.release(held, take_back=True)
+
+
+def die(store: JobStore, held: Claim) -> None:
+    store.abandon(held.owner)
+
+
+def fall_silent(store: JobStore, held: Claim) -> None:
+    store.redis.pexpire(lease_key(JOB, held.unit), 1)
+    wait_for(lambda: store.is_leased(JOB, [held.unit]) == [False], "the end of the lease")
+
+
+@pytest.mark.parametrize("lose", [leave, die, fall_silent])
+def test_a_unit_that_its_worker_lost_is_asked_for_once(
+    running: JobStore, queue: WorkQueue, lose: Callable[[JobStore, Claim], None]
+) -> None:
+    queue.put(JOB, SHARDS[:2])
+    held = claim(running, SHARDS[2])
+    assert reconcile(running, queue) == 0
+    lose(running, held)
+    assert reconcile(running, queue) == 1
+    assert reconcile(running, queue) == 0
+    assert units(queue) == [SHARDS[2], *SHARDS[:2]]  # in front: it is older than what waits
+
+
+def test_units_are_asked_for_in_their_order(running: JobStore, queue: WorkQueue) -> None:
+    reconcile(running, queue)
+    assert units(queue) == SHARDS
+
+
+def test_only_the_named_job_is_reconciled(running: JobStore, queue: WorkQueue) -> None:
+    running.create(job_spec(job_id="another-job"))
+    assert reconcile_job(running, queue, JOB) == 3
+    assert {job for job, _ in queue.pending()} == {JOB}
+    assert reconcile(running, queue) == 1
+
+
+def test_without_a_job_there_is_nothing_to_ask_for(redis: Redis, queue: WorkQueue) -> None:
+    assert reconcile(JobStore(redis), queue) == 0

@@ -29,5 +29,5 @@ if ! .venv/bin/python -c "$supported" 2>/dev/null; then
 fi
 
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<0.14'
-.venv/bin/uv pip install --quiet --python .venv/bin/python --requirement requirements.lock
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --requirement requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .

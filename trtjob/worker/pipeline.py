@@ -5,14 +5,14 @@ length of the job nor the speed of any stage. All blocking work runs in threads;
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar, TypeVarTuple
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
 
-from trtjob.engines.protocol import Engine, Outputs
+from trtjob.engines.protocol import Engine, FloatArray, Outputs
 from trtjob.errors import EngineError, ImageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.records import Record
@@ -55,14 +55,32 @@ class Pools:
         }
 
 
+class Inferred(NamedTuple):
+    """An image with its part of a batch's outputs: boxes [K, 4] and scores [K, classes], or None and [classes]."""
+
+    item: Prepared
+    boxes: FloatArray | None
+    scores: FloatArray
+
+
 @dataclass(slots=True)
 class _Flow:
-    """One shard's way through the pipeline."""
+    """One shard's way through the pipeline: each stage's loops take from one queue and put into the next.
+
+    None ends a queue. A loop that takes it puts it back for the others of its stage.
+    """
 
     room: asyncio.Semaphore
+    listed: "asyncio.Queue[Entry | None]"
     prepared: "asyncio.Queue[Prepared | None]"
-    inferred: "asyncio.Queue[tuple[list[Prepared], Outputs] | None]"
+    inferred: "asyncio.Queue[Inferred | None]"
+    on_record: Callable[[Record], None]
     inflight: set[str] = field(default_factory=set)
+
+    def done(self, record: Record) -> None:
+        self.inflight.discard(record.image)
+        self.room.release()
+        self.on_record(record)
 
 
 class Pipeline:
@@ -81,85 +99,71 @@ class Pipeline:
         to stop, and the images in flight are dropped. on_record is called in the event loop's thread.
         Raises StorageError and EngineError where nothing would fare better; an image's own fault is its record.
         """
+        limits, concurrency = self.limits, self.engine.concurrency
         flow = _Flow(
-            asyncio.Semaphore(self.limits.window),
-            asyncio.Queue(2 * self.limits.batch * self.engine.concurrency),
-            asyncio.Queue(2 * self.engine.concurrency),
+            room=asyncio.Semaphore(limits.window),
+            listed=asyncio.Queue(limits.window),
+            prepared=asyncio.Queue(2 * limits.batch * concurrency),
+            inferred=asyncio.Queue(2 * limits.batch * concurrency),
+            on_record=on_record,
         )
-
-        def done(record: Record) -> None:
-            flow.inflight.discard(record.image)
-            flow.room.release()
-            on_record(record)
-
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._feed(entries, gate, flow, done))
-                group.create_task(self._infer_all(flow, done))
-                group.create_task(self._finish_all(flow, done))
+                group.create_task(self._feed(entries, gate, flow))
+                group.create_task(_together(limits.threads, lambda: self._prepare(flow), flow.prepared))
+                group.create_task(_together(concurrency, lambda: self._infer(flow), flow.inferred))
+                group.create_task(_together(limits.threads, lambda: self._finish(flow)))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
 
-    async def _feed(self, entries: Iterable[Entry], gate: Gate, flow: _Flow, done: Callable[[Record], None]) -> None:
-        """Let entries in, group by group, and prepare each in a thread."""
+    async def _feed(self, entries: Iterable[Entry], gate: Gate, flow: _Flow) -> None:
+        """Let entries in, group by group."""
+        for group in _chunks(entries, max(1, self.limits.window // 2)):
+            flow.inflight.update(entry.key for entry in group)
+            await gate(sorted(flow.inflight))
+            for entry in group:
+                await flow.room.acquire()
+                await flow.listed.put(entry)
+        await flow.listed.put(None)
 
-        async def prepare(entry: Entry) -> None:
+    async def _prepare(self, flow: _Flow) -> None:
+        while entry := await _next(flow.listed):
             try:
                 item = await self._thread("decode", self.stages.prepare, entry)
             except ImageError as err:
-                done(failure_record(entry.key, err))
+                flow.done(failure_record(entry.key, err))
             else:
                 await flow.prepared.put(item)
 
-        group_size = max(1, self.limits.window // 2)
-        async with asyncio.TaskGroup() as preparing:
-            for chunk in _chunks(entries, group_size):
-                flow.inflight.update(entry.key for entry in chunk)
-                await gate(sorted(flow.inflight))
-                for entry in chunk:
-                    await flow.room.acquire()
-                    preparing.create_task(prepare(entry))
-        await flow.prepared.put(None)
+    async def _infer(self, flow: _Flow) -> None:
+        while batch := await self._next_batch(flow.prepared):
+            async for items, outputs in self._outputs(batch, flow):
+                for index, item in enumerate(items):
+                    boxes = None if outputs.boxes is None else outputs.boxes[index]
+                    await flow.inferred.put(Inferred(item, boxes, outputs.scores[index]))
 
-    async def _infer_all(self, flow: _Flow, done: Callable[[Record], None]) -> None:
-        async def infer(batch: list[Prepared]) -> None:
-            async for items, outputs in self._infer(batch, done):
-                await flow.inferred.put((items, outputs))
-            slots.release()
-
-        slots = asyncio.Semaphore(self.engine.concurrency)
-        async with asyncio.TaskGroup() as inferring:
-            while batch := await self._next_batch(flow.prepared, slots):
-                inferring.create_task(infer(batch))
-        await flow.inferred.put(None)
-
-    async def _next_batch(self, prepared: "asyncio.Queue[Prepared | None]", slots: asyncio.Semaphore) -> list[Prepared]:
-        """Wait for a free slot of the engine and an image, then take what else is ready. Empty at the end."""
-        await slots.acquire()
+    async def _next_batch(self, prepared: "asyncio.Queue[Prepared | None]") -> list[Prepared]:
+        """Wait for an image, then take what else is ready. Empty at the end."""
         batch: list[Prepared] = []
         while len(batch) < self.limits.batch and (not batch or not prepared.empty()):
-            item = await prepared.get()
+            item = await _next(prepared)
             if item is None:
-                if batch:
-                    prepared.put_nowait(None)  # there is room: this sentinel was just taken out
                 break
             batch.append(item)
         return batch
 
-    async def _infer(
-        self, batch: list[Prepared], done: Callable[[Record], None]
-    ) -> AsyncIterator[tuple[list[Prepared], Outputs]]:
+    async def _outputs(self, batch: list[Prepared], flow: _Flow) -> AsyncIterator[tuple[list[Prepared], Outputs]]:
         """Run a batch; where it fails, its halves, until the culprit stands alone and the others have their results."""
         try:
             outputs = await self._thread("infer", self._call_engine, batch)
         except EngineError as err:
             if len(batch) == 1:
                 entry = batch[0].entry
-                done(failure_record(entry.key, ImageError(FailureKind.INFER, str(err), batch[0].sha256)))
+                flow.done(failure_record(entry.key, ImageError(FailureKind.INFER, str(err), batch[0].sha256)))
                 return
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):
-                async for result in self._infer(half, done):
+                async for result in self._outputs(half, flow):
                     yield result
         else:
             yield batch, outputs
@@ -169,23 +173,37 @@ class Pipeline:
             images = np.stack([item.tensor for item in batch]) if len(batch) > 1 else batch[0].tensor[None]
             return self.engine.infer(images)
 
-    async def _finish_all(self, flow: _Flow, done: Callable[[Record], None]) -> None:
-        async def finish(item: Prepared, outputs: Outputs, index: int) -> None:
-            boxes = None if outputs.boxes is None else outputs.boxes[index]
+    async def _finish(self, flow: _Flow) -> None:
+        while inferred := await _next(flow.inferred):
+            item = inferred.item
             try:
-                done(await self._thread("finish", self.stages.finish, item, boxes, outputs.scores[index]))
+                record = await self._thread("finish", self.stages.finish, *inferred)
             except ImageError as err:
                 err.sha256 = item.sha256
-                done(failure_record(item.entry.key, err))
-
-        async with asyncio.TaskGroup() as finishing:
-            while result := await flow.inferred.get():
-                items, outputs = result
-                for index, item in enumerate(items):
-                    finishing.create_task(finish(item, outputs, index))
+                record = failure_record(item.entry.key, err)
+            flow.done(record)
 
     def _thread(self, pool: str, function: Callable[[*Args], Result], *args: *Args) -> "asyncio.Future[Result]":
         return asyncio.get_running_loop().run_in_executor(self.pools.pools[pool], function, *args)
+
+
+async def _together(
+    count: int, loop: Callable[[], Coroutine[Any, Any, None]], following: "asyncio.Queue[Any] | None" = None
+) -> None:
+    """Run so many loops of one stage; when all have ended, end the queue that follows."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(loop())
+    if following is not None:
+        await following.put(None)
+
+
+async def _next(queue: "asyncio.Queue[Result | None]") -> Result | None:
+    """Take the next item; None at the end of the queue."""
+    item = await queue.get()
+    if item is None:
+        queue.put_nowait(None)  # there is room: it was just taken out, and nobody puts behind the end
+    return item
 
 
 def _first(errors: BaseExceptionGroup) -> BaseException:

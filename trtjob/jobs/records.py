@@ -15,7 +15,10 @@ BOX_DECIMALS = 1
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A box: xyxy, float pixels of the original image after EXIF rotation, clipped to it."""
+    """A box: xyxy, float pixels of the original image after EXIF rotation, clipped to it.
+
+    Who makes one rounds: `score` to SCORE_DECIMALS, `box` to BOX_DECIMALS.
+    """
 
     label: str
     class_id: int
@@ -68,18 +71,10 @@ def to_line(record: Record) -> bytes:
             "attempts": record.error.attempts,
         }
     elif record.classes is not None:
-        fields["classes"] = [
-            {"label": c.label, "class_id": c.class_id, "score": round(c.score, SCORE_DECIMALS)} for c in record.classes
-        ]
+        fields["classes"] = [{"label": c.label, "class_id": c.class_id, "score": c.score} for c in record.classes]
     else:
         fields["detections"] = [
-            {
-                "label": d.label,
-                "class_id": d.class_id,
-                "score": round(d.score, SCORE_DECIMALS),
-                "box": [round(value, BOX_DECIMALS) for value in d.box],
-            }
-            for d in record.detections or ()
+            {"label": d.label, "class_id": d.class_id, "score": d.score, "box": d.box} for d in record.detections or ()
         ]
     return json_line(fields)
 

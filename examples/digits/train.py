@@ -167,6 +167,14 @@ def _update_average(average: DarknetNetwork, net: DarknetNetwork, step: int) -> 
             kept.lerp_(new, 1 - decay)
 
 
+def _has_bfloat16() -> bool:
+    """Tell whether the processor computes in bfloat16; where PyTorch emulates it, float32 is five times faster."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
 def train(steps: int, seed: int, workers: int, checkpoint: Path) -> DarknetNetwork:
     """Train and return the averaged network; it is also written to `checkpoint` now and then."""
     torch.manual_seed(seed)
@@ -178,10 +186,11 @@ def train(steps: int, seed: int, workers: int, checkpoint: Path) -> DarknetNetwo
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, PEAK_LEARNING_RATE, total_steps=steps, pct_start=0.1, final_div_factor=100
     )
+    use_bfloat16 = _has_bfloat16()
     started = time.monotonic()
     for step, (images, truths) in enumerate(batches(seed, steps, net.input_hw, workers), start=1):
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=use_bfloat16):
             raw_maps = net(inputs.contiguous(memory_format=torch.channels_last))
         losses = detection_loss(raw_maps, net.heads, torch.from_numpy(truths))
         optimizer.zero_grad()

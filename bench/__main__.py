@@ -41,7 +41,7 @@ def main() -> int:
             "overhead": lambda: overhead(folder, folder / "overhead-home", 2560 // scale),
             "start": lambda: startup(folder, home, model(arguments.weights).name),
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
-            "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 96 // scale),
+            "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 192 // scale),
             "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),
         }
         for name in parts:

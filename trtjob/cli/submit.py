@@ -100,7 +100,9 @@ def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> Non
         print_json(job_document(view, workers))
     else:
         typer.echo(job_id)
-        typer.echo(f"{sentence(view, workers)} Follow the job with: trtjob status {job_id} --watch", err=True)
+        for line in (sentence(view, workers), f"Follow the job with: trtjob status {job_id} --watch"):
+            if line:
+                typer.echo(line, err=True)
 
 
 async def _wait(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> int:

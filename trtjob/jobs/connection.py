@@ -144,8 +144,8 @@ class Connection:
             return {}
         except (redis.RedisError, OSError) as err:
             raise QueueError(
-                f"cannot reach the queue's server at {self.place}: {str(err).rstrip('.')}. Is it running, and is TRTJOB_REDIS_URL "
-                "right? Without TRTJOB_REDIS_URL trtjob starts a server of its own"
+                f"cannot reach the queue's server at {self.place}: {str(err).rstrip('.')}. Is it running, and "
+                "is TRTJOB_REDIS_URL right? Without TRTJOB_REDIS_URL trtjob starts a server of its own"
             ) from err
         finally:
             client.connection_pool.disconnect()

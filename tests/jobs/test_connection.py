@@ -156,7 +156,8 @@ def test_a_policy_that_evicts_keys_is_warned_of(tmp_path: Path, caplog: pytest.L
 
 def test_a_cluster_is_refused(tmp_path: Path) -> None:
     with (
-        tcp_server(tmp_path, "--cluster-enabled", "yes") as port,
+        # By itself it takes the port 10,000 above, which there may not be.
+        tcp_server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as port,
         pytest.raises(QueueError, match="cluster"),
     ):
         connect(external(f"redis://127.0.0.1:{port}", tmp_path))

@@ -22,6 +22,7 @@ _XYZ_FROM_RGB = np.array(  # linear sRGB with white D65, IEC 61966-2-1
 _LINE_SHARE, _TEXT_SHARE = 0.003, 0.02  # of the square root of the image's area
 _MIN_TEXT_PX, _MAX_TEXT_PX = 11, 160
 _TEXT_WEIGHT = 500
+_EVEN_LUMINANCE = 0.179  # where black and white have the same contrast: sqrt(1.05 * 0.05) - 0.05
 
 _fonts = local()  # FontFace keeps state while it renders
 
@@ -79,9 +80,14 @@ def _lab(bgr: UInt8Array) -> FloatArray:
 
 
 def text_color_on(color: Color) -> Color:
-    """Return black or white, whichever has more contrast to a colour (luminance: ITU-R BT.601)."""
-    blue, green, red = color
-    return _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else _WHITE
+    """Return black or white, whichever has more contrast to a colour (WCAG 2.1, contrast ratio)."""
+    blue, green, red = (_linear(part / 255) for part in color)
+    return _BLACK if 0.0722 * blue + 0.7152 * green + 0.2126 * red > _EVEN_LUMINANCE else _WHITE
+
+
+def _linear(part: float) -> float:
+    """Return the light of an sRGB value, both 0 to 1."""
+    return part / 12.92 if part <= 0.04045 else float(((part + 0.055) / 1.055) ** 2.4)
 
 
 def _text_px(side: float) -> int:

@@ -67,8 +67,9 @@ class Heart(threading.Thread):
         claim = self.context.claim
         if claim is not None:
             self._renew_claim(claim)
-        if self.execution is not None:
-            job, execution = self.execution
+        held = self.execution  # the main thread may end it at any moment
+        if held is not None:
+            job, execution = held
             with self.store.redis.pipeline() as pipe:
                 execution.heartbeat(job.started_job_registry, 2 * int(self.context.settings.lease_s), pipeline=pipe)
                 pipe.execute()

@@ -20,21 +20,29 @@ _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
 _JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-_TIFF_SHORT = 3
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
+_MOST_TIFF_ENTRIES = 65_535  # in the kind with small offsets; in the other, a header may claim any number
+_BIG_TIFF = 43  # the version of the kind with offsets of eight bytes
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
     """Return the pixels of an image: uint8 [H, W, 3], BGR, turned as its EXIF orientation says.
 
     Grey becomes colour, 16 bits become 8 (the upper ones), CMYK is converted, an alpha channel is dropped: the colours
-    under it stay as they are stored. The size in the header is checked before any pixel is decoded.
+    under it stay as they are stored. The size in the header is checked before any pixel is decoded, so a kind whose
+    header is not read here is refused, whatever OpenCV could make of it: twenty bytes may claim gigabytes of pixels.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
     """
     if not data:
         raise ImageError(FailureKind.DECODE, "the file is empty")
     size = probe_size(data)
-    if size is not None:
-        _check_size(*size, max_pixels)
+    if size is None:
+        is_cut = any(data.startswith(signature) for signature in _READERS)
+        what = (
+            "the image's header is damaged or cut off" if is_cut else f"it is not an image of a kind we read: {_KINDS}"
+        )
+        raise ImageError(FailureKind.DECODE, what)
+    _check_size(*size, max_pixels)
     if data.startswith(_PNG_SIGNATURE) and _PNG_END not in data[-64:] and _PNG_END not in data:
         raise ImageError(FailureKind.DECODE, "the PNG file is cut off")
     try:
@@ -43,9 +51,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
         reason = str(err).strip().splitlines()[-1] if str(err) else "out of memory"
         raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
     if image is None:
-        what = "the image is damaged, cut off or of a kind that is not supported" if size else "it is not an image"
-        raise ImageError(FailureKind.DECODE, what)
-    _check_size(image.shape[1], image.shape[0], max_pixels)  # of formats whose header is not read here
+        raise ImageError(FailureKind.DECODE, "the image is damaged, cut off or of a kind that is not supported")
     return np.asarray(image, np.uint8)
 
 
@@ -60,34 +66,34 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) that a JPEG, PNG, WebP, BMP or TIFF says it has, None where it cannot be told."""
+    """Return the (width, height) that a JPEG, PNG, WebP, BMP, TIFF or GIF says it has, None where it cannot be told."""
     try:
         for signature, read in _READERS.items():
             if data.startswith(signature):
                 return read(data)
-    except (struct.error, IndexError):
-        pass  # cut off within the header: the decoder will say so
+    except (struct.error, IndexError, KeyError, ValueError, OverflowError):
+        pass  # cut off within the header
     return None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    # Segments are skipped whole, so a thumbnail inside the EXIF segment is never taken for the image.
+    # Segments are skipped whole, so a thumbnail inside the EXIF segment is never taken for the image. What lies between
+    # them is passed over as libjpeg does (next_marker in jdmarker.c), else a byte there would hide the size.
     at = 2
     while True:
-        if data[at] != 0xFF:
+        at = data.index(0xFF, at) + 1
+        marker = data[at]
+        if marker == 0xFF or marker == 0x00:
+            continue
+        at += 1
+        if marker in _JPEG_BARE:
+            continue
+        if marker == _JPEG_SCAN:
             return None
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in _JPEG_BARE:
-            at += 2
-        elif marker == _JPEG_SCAN:
-            return None
-        elif marker in _JPEG_FRAME:
-            height, width = struct.unpack_from(">HH", data, at + 5)
+        if marker in _JPEG_FRAME:
+            height, width = struct.unpack_from(">HH", data, at + 3)
             return width, height
-        else:
-            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+        at += struct.unpack_from(">H", data, at)[0]
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -116,15 +122,27 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:
     order = "<" if data[:2] == b"II" else ">"
-    (directory,) = struct.unpack_from(order + "I", data, 4)
-    (entries,) = struct.unpack_from(order + "H", data, directory)
+    # Where the offset of the first directory lies, then the formats of an offset and of a directory's length, and the
+    # sizes of the latter and of an entry, with the place of the value in it.
+    (version,) = struct.unpack_from(order + "H", data, 2)
+    is_big = version == _BIG_TIFF
+    start, offset, length, length_bytes, entry_bytes, value_at = (
+        (8, "Q", "Q", 8, 20, 12) if is_big else (4, "I", "H", 2, 12, 8)
+    )
+    (directory,) = struct.unpack_from(order + offset, data, start)
+    (entries,) = struct.unpack_from(order + length, data, directory)
     sizes = {}
-    for index in range(entries):
-        at = directory + 2 + 12 * index
+    for index in range(min(entries, _MOST_TIFF_ENTRIES)):
+        at = directory + length_bytes + entry_bytes * index
         tag, kind = struct.unpack_from(order + "HH", data, at)
         if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-            (sizes[tag],) = struct.unpack_from(order + ("H" if kind == _TIFF_SHORT else "I"), data, at + 8)
+            (sizes[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + value_at)
     return (sizes[_TIFF_WIDTH], sizes[_TIFF_HEIGHT]) if len(sizes) == 2 else None
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
 
 
 _READERS = {
@@ -134,4 +152,8 @@ _READERS = {
     b"RIFF": _webp_size,
     b"II*\0": _tiff_size,
     b"MM\0*": _tiff_size,
+    b"II+\0": _tiff_size,
+    b"MM\0+": _tiff_size,
+    b"GIF8": _gif_size,
 }
+_KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"

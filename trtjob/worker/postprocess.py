@@ -4,7 +4,9 @@ import numpy as np
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import ModelSpec
+from trtjob.errors import ImageError
 from trtjob.jobs.records import BOX_DECIMALS, SCORE_DECIMALS, Classification, Detection
+from trtjob.jobs.states import FailureKind
 from trtjob.worker.boxes import clip
 from trtjob.worker.nms import IntArray, nms
 from trtjob.worker.resize import Placement
@@ -63,7 +65,12 @@ def _above(scores: FloatArray, min_score: float, *, multi_label: bool) -> tuple[
 
 
 def classes_from(scores: FloatArray, spec: ModelSpec, top: int = 5) -> tuple[Classification, ...]:
-    """Return the best classes of an image, by falling score, then class. scores: float32 [classes]."""
+    """Return the best classes of an image, by falling score, then class. scores: float32 [classes].
+
+    Raises ImageError, `infer`, where a score is not a number: then the others mean nothing either.
+    """
+    if not np.isfinite(scores).all():
+        raise ImageError(FailureKind.INFER, "the model's scores for this image are not numbers")
     order = np.argsort(-scores, kind="stable")[:top]
     return tuple(
         Classification(spec.labels[class_id], class_id, round(score, SCORE_DECIMALS))

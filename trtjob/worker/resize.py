@@ -1,6 +1,7 @@
 """Bring an image to the input of a network, and boxes back to the image."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling
 
 _COLOR_CODES = {"rgb": cv2.COLOR_BGR2RGB, "gray": cv2.COLOR_BGR2GRAY, "bgr": None}
+_LONGEST = 16  # times what is needed: far beyond any photograph or panorama, and no more than megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +66,25 @@ def _letterboxed(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placem
 
 def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
     """Bring an image's shorter side to the input's and cut the middle out."""
-    height, width = image.shape[:2]
     input_h, input_w = spec.input_hw
-    ratio = max(input_h / height, input_w / width)
+    ratio = max(input_h / image.shape[0], input_w / image.shape[1])
+    # Of a thread of 1 x 60,000 pixels, enlarged as a whole, the ends that are cut off would fill the memory.
+    rows, columns = _middle(image.shape[0], input_h / ratio), _middle(image.shape[1], input_w / ratio)
+    image = image[rows, columns]
+    height, width = image.shape[:2]
     new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
     top, left = (new_h - input_h) // 2, (new_w - input_w) // 2
     resized = resize(image, (new_h, new_w), spec.sampling)
-    return (
-        resized[top : top + input_h, left : left + input_w],
-        Placement((-float(left), -float(top)), (width / new_w, height / new_h)),
-    )
+    scale_x, scale_y = width / new_w, height / new_h
+    offset = (-left - columns.start / scale_x, -top - rows.start / scale_y)
+    return resized[top : top + input_h, left : left + input_w], Placement(offset, (scale_x, scale_y))
+
+
+def _middle(side: int, needed: float) -> slice:
+    """Return the part around the middle of a side that is many times longer than what is needed of it, else all."""
+    kept = min(side, _LONGEST * ceil(needed))
+    kept += (side - kept) % 2  # so that the middle stays the middle
+    return slice((side - kept) // 2, (side + kept) // 2)
 
 
 def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling) -> UInt8Array:

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.worker.base import WorkerStatus
@@ -44,8 +44,8 @@ class _NoDeathPenalty(BaseDeathPenalty):
 
 
 class SafeJob(Job):
-    """A message that runs only functions that we know, and no callbacks: whoever can write to the queue may ask for
-    work, not for code."""
+    """A message that runs only functions that we know, and no callbacks or webhooks: whoever can write to the queue may
+    ask for work, not for code, nor for a request to a web server that only this machine can reach."""
 
     @property
     def func(self) -> Any:
@@ -64,6 +64,9 @@ class SafeJob(Job):
     @property
     def stopped_callback(self) -> None:
         return None
+
+    def send_webhooks(self, status: str | JobStatus, *, exc_string: str | None = None) -> None:
+        """Send nothing."""
 
 
 class UnitWorker(SimpleWorker):
@@ -108,6 +111,8 @@ class UnitWorker(SimpleWorker):
 
     def request_stop(self, signum: int | None, frame: FrameType | None) -> None:
         """Stop at the next batch edge; at once where there is nothing to do. A second signal changes nothing."""
+        if self._stop_requested:
+            return  # the worker may be in the middle of its goodbye
         self._stop_requested = True
         self.context.request_stop()
         if not self._is_working:

@@ -45,6 +45,17 @@ def _checkpoint_key(shard: int) -> str:
     return f"shards/{shard:05d}.part.jsonl"
 
 
+def _failures_allowed(view: JobView) -> int | None:
+    """Return how many images may fail; a share cannot be told before all are listed."""
+    options = view.spec.options
+    is_share = options.max_failures is not None and options.max_failures.endswith("%")
+    return None if is_share and not view.planned else options.failures_allowed(view.images)
+
+
+def _sum(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {stage: a.get(stage, 0.0) + b.get(stage, 0.0) for stage in {**a, **b}}
+
+
 class _ShardRun:
     def __init__(self, context: Context, claim: Claim, shard: int, view: JobView, folder: JobFolder) -> None:
         self.context = context
@@ -53,9 +64,7 @@ class _ShardRun:
         self.spec = view.spec
         self.folder = folder
         self.started = time.monotonic()
-        self.allowed = view.spec.options.failures_allowed(view.images) if view.planned else None
-        if view.spec.options.max_failures and not view.spec.options.max_failures.endswith("%"):
-            self.allowed = int(view.spec.options.max_failures)
+        self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
         self.entries = read_shard(folder, shard)
         self.records: dict[str, Record] = {}
@@ -75,10 +84,15 @@ class _ShardRun:
             max_pixels=settings.max_pixels,
             jpeg_quality=settings.jpeg_quality,
         )
-        self.context.busy_s = stages.watch.busy_s
+        before = self.context.busy_s()
+        self.context.busy_s = lambda: _sum(before, stages.watch.busy_s())
         try:
             asyncio.run(self._run(Pipeline(stages, engine, pools)))
         except Interrupted:
+            self._save_checkpoint()
+            raise
+        except TooManyFailures:
+            self._forget_failures()
             self._save_checkpoint()
             raise
         return self._commit(stages.watch.busy_s())
@@ -110,17 +124,22 @@ class _ShardRun:
         for entry in self._missing(suspects):
             await pipeline.run([entry], self._gate, self._on_record)
         await pipeline.run(self._missing(), self._gate, self._on_record)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        """Say that no image is in flight any more, and count the failures for the last time."""
+        # The answer does not matter: a shard that is complete may be committed, whoever has it and however the job is.
+        self.context.store.check(self.claim, [], len(self.records), self.failed)
+        view = self.context.store.view(self.claim.job_id)
+        self.allowed, self.failed_elsewhere = _failures_allowed(view), view.failed
+        self._check_failures()
 
     def _missing(self, among: set[str] | None = None) -> list[Entry]:
         return [e for e in self.entries if e.key not in self.records and (among is None or e.key in among)]
 
     async def _gate(self, inflight: Iterable[str]) -> None:
         """Let a group of images in, unless the shard is lost, the job has ended or too many images failed."""
-        if self.allowed is not None and self.failed_elsewhere + self.failed > self.allowed:
-            raise TooManyFailures(
-                f"more than {self.spec.options.max_failures} of the images failed (--max-failures). "
-                f"See them in {self.folder.path}; run the same command again to continue"
-            )
+        self._check_failures()
         answer = await asyncio.to_thread(
             self.context.store.check, self.claim, list(inflight), len(self.records), self.failed
         )
@@ -128,6 +147,18 @@ class _ShardRun:
             raise Interrupted(answer)
         if time.monotonic() - self.saved > CHECKPOINT_S:
             await asyncio.to_thread(self._save_checkpoint)
+
+    def _check_failures(self) -> None:
+        if self.allowed is not None and self.failed_elsewhere + self.failed > self.allowed:
+            raise TooManyFailures(
+                f"more than {self.spec.options.max_failures} of the images failed (--max-failures). "
+                f"See them in {self.folder.path}; run the same command again to continue"
+            )
+
+    def _forget_failures(self) -> None:
+        """Let the failed images be tried again when the job is continued, but not those that kill their worker."""
+        good = [r for r in self.records.values() if r.error is None or r.error.kind is FailureKind.CRASHED]
+        self.records = {record.image: record for record in good}
 
     def _on_record(self, record: Record) -> None:
         self.records[record.image] = record

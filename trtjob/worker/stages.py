@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+import cv2
+
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.errors import ImageError, TrtjobError
@@ -103,7 +105,10 @@ class Stages:
             err.sha256 = digest
             raise
         with self.watch.stage("resize"):
-            tensor, placement = prepare(image, self.model, self._resize)
+            try:
+                tensor, placement = prepare(image, self.model, self._resize)
+            except (cv2.error, MemoryError) as err:
+                raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
         hw = (image.shape[0], image.shape[1])
         keep = None if self.options.annotate is Annotate.NONE else image
         return Prepared(entry, digest, hw, keep, tensor, placement)
@@ -166,14 +171,17 @@ def read_file(path: Path) -> bytes:
     try:
         # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
                 raise ImageError(FailureKind.READ, f"it is {kind}, not an image file")
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError(FailureKind.TOO_LARGE, f"the file has {status.st_size:,} bytes, more than 2 GiB")
-            return file.read()
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
     except OSError as err:
         if err.errno in (errno.ENOENT, errno.ENOTDIR):
             raise ImageError(FailureKind.MISSING, "the file is not there any more") from err

@@ -30,6 +30,8 @@ STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 MAX_BACKOFF_S = 30.0
 MAX_FAILED_STARTS = 5
+# Images come and go through several threads: with a heap for each thread, glibc would keep what only one can use again.
+_CHILD_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 _FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 
 
@@ -55,6 +57,7 @@ class Supervisor:
         self._dead: dict[str, str] = {}  # worker -> blame, until the store has heard of it
         self._sweep_now = asyncio.Event()
         self._count = 0
+        self._trouble = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let each process reach a batch edge, for at most `grace_s`.
@@ -112,6 +115,7 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C or a closed terminal is ours to handle
+            env=os.environ | _CHILD_ENVIRONMENT,
         )
         assert process.stdin is not None
         with suppress(ConnectionError):  # it died at once: _watch finds out
@@ -175,10 +179,18 @@ class Supervisor:
                 await asyncio.to_thread(self._sweep_once)
             except (RedisError, QueueError) as err:
                 log.warning("the queue's server is away", extra={"error": str(err)})
+            except (TrtjobError, ValueError) as err:  # a job that was forgotten meanwhile, or is another version's
+                self._note_trouble(str(err))
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_S):
                     await self._sweep_now.wait()
             self._sweep_now.clear()
+
+    def _note_trouble(self, trouble: str) -> None:
+        """Log why a sweep was not complete, once and not every two seconds."""
+        if trouble != self._trouble:
+            log.error("the sweep is not complete", extra={"error": trouble})
+        self._trouble = trouble
 
     def _sweep_once(self) -> None:
         self.connection.ensure()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from redis import RedisError
 
 from trtjob.converters.registry import ModelRegistry, convert_model
 from trtjob.errors import JobError, TrtjobError
@@ -38,7 +39,9 @@ def run_unit(job_id: str, unit: str) -> None:
         blame = f" Last: {claim.blame}." if claim.blame else ""
         message = f"{unit} ended its worker {claim.attempt - 1} times, with no single image to blame.{blame}"
         context.store.fail(job_id, message)
-        context.store.release(claim)
+        # Whoever submits it again, after a change of the machine, say, starts a new count.
+        context.store.clear_attempts(claim)
+        context.store.release(claim, take_back=True)
         return
     context.claim = claim
     context.interrupter.reset()
@@ -50,10 +53,25 @@ def run_unit(job_id: str, unit: str) -> None:
         _give_back(context, claim, interruption.reason)
     except (TrtjobError, OSError) as err:
         log.error("job failed", extra={"job_id": job_id, "unit": unit, "error": str(err)})
-        context.store.fail(job_id, str(err))
-        context.store.release(claim)
+        _fail(context, claim, str(err))
+    except RedisError:  # nothing can be said to the server: the lease runs out, and the unit is asked for again
+        raise
+    except Exception as err:
+        # Left to RQ, the unit would be tried until it seems to have crashed its worker too often.
+        log.exception("unexpected error", extra={"job_id": job_id, "unit": unit})
+        _fail(context, claim, f"{unit}: {_unexpected(err)}")
     finally:
         context.claim = None
+
+
+def _fail(context: Context, claim: Claim, message: str) -> None:
+    """End a job for a reason that is no crash, so it does not count as one when the job is tried again."""
+    context.store.fail(claim.job_id, message)
+    context.store.release(claim, take_back=True)
+
+
+def _unexpected(err: Exception) -> str:
+    return f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where"
 
 
 def _do(context: Context, claim: Claim) -> None:
@@ -161,6 +179,11 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
         )
     except (TrtjobError, OSError, ValueError) as err:
         report("failed", message=str(err))
+    except RedisError:
+        raise
+    except Exception as err:
+        log.exception("unexpected error", extra={"request_id": request_id})
+        report("failed", message=_unexpected(err))  # else whoever asked for it would wait for ever
     else:
         report("done", name=model.name, sha256=model.sha256, message="")
 

@@ -1,0 +1,28 @@
+"""A desk for tests that run units of work."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from worker.desk import Desk
+from worker.plain_engine import PlainEngine
+
+from trtjob.config import Settings
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.store import JobStore
+from trtjob.worker import context as context_module
+from trtjob.worker.context import Context, set_current
+
+
+@pytest.fixture
+def desk(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk with one engine and four images in flight at most."""
+    settings = Settings(home=tmp_path / "home", threads=2, window=4)
+    context = Context("worker-1", settings, JobStore(redis), WorkQueue(redis, settings.queue))
+    monkeypatch.setattr(context_module, "_current", None)
+    set_current(context)
+    desk = Desk(context, tmp_path / "photos", tmp_path / "out")
+    desk.use(PlainEngine())
+    yield desk
+    context.close_engine()

@@ -1,0 +1,85 @@
+"""A worker at its desk: a real store and queue, a folder of images, a plain engine; units run in this process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from samples import MODEL, job_spec
+from worker.plain_engine import PlainEngine, write_images
+
+from trtjob.jobs.folder import JobFolder
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.records import Record, read_records
+from trtjob.jobs.store import Claim, JobStore
+from trtjob.jobs.submit import submit
+from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.worker.context import Context
+from trtjob.worker.tasks import run_unit
+
+
+@dataclass
+class Desk:
+    """What a test of units needs at hand; the job is `photos-1234abcd` in every one."""
+
+    context: Context
+    photos: Path
+    output: Path
+
+    @property
+    def store(self) -> JobStore:
+        return self.context.store
+
+    @property
+    def queue(self) -> WorkQueue:
+        return self.context.queue
+
+    @property
+    def folder(self) -> JobFolder:
+        return JobFolder.of(job_spec(self.photos, self.output))
+
+    @property
+    def job_id(self) -> str:
+        return job_spec().job_id
+
+    def use(self, engine: PlainEngine) -> PlainEngine:
+        """Take another engine for the job's model."""
+        self.context.close_engine()
+        self.context.adopt_engine(MODEL, engine)
+        return engine
+
+    def submit(self, *, shard_size: int = 4, max_failures: str | None = None) -> JobSpec:
+        """Hand the job in."""
+        spec = job_spec(self.photos, self.output, shard_size=shard_size, max_failures=max_failures)
+        return submit(self.store, self.queue, spec)[0]
+
+    def plan(self, count: int, *, shard_size: int = 4, max_failures: str | None = None) -> list[str]:
+        """Write so many images, hand the job in and plan it. Returns the images' keys."""
+        keys = write_images(self.photos, count)
+        self.submit(shard_size=shard_size, max_failures=max_failures)
+        run_unit(self.job_id, PLAN)
+        return keys
+
+    def claim(self, unit: str = shard_unit(0), owner: str = "") -> Claim:
+        """Claim a unit, which must be free, as `run_unit` does."""
+        claim = self.store.claim(self.job_id, unit, owner or self.context.name, self.context.settings.lease_s)
+        assert isinstance(claim, Claim), claim
+        return claim
+
+    def records(self, shard: int = 0) -> dict[str, Record]:
+        """Return what a shard has committed."""
+        manifest = self.folder.manifest(shard)
+        assert manifest is not None, "the shard is not committed"
+        return {record.image: record for record in read_records(self.folder.path / manifest.results)}
+
+    def inflight(self, unit: str = shard_unit(0)) -> str | None:
+        """Return the images that are on record as in flight, as they are stored."""
+        value = self.store.redis.hget(f"trtjob:job:{self.job_id}:inflight", unit)
+        return None if value is None else value.decode()
+
+    def attempts(self, unit: str = shard_unit(0)) -> int:
+        return int(self.store.redis.hget(f"trtjob:job:{self.job_id}:attempts", unit) or 0)
+
+    def crash(self, claim: Claim, inflight: list[str], blame: str = "SIGSEGV") -> None:
+        """Let a unit's worker die with these images in flight."""
+        assert self.store.check(claim, inflight, 0, 0) == "go"
+        assert self.store.abandon(claim.owner, blame) is not None

@@ -1,0 +1,205 @@
+"""What a worker process holds: how it is interrupted, and which engine it has."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import pytest
+from redis import Redis
+from samples import MODEL
+from worker.mean_model import write_model
+from worker.plain_engine import PlainEngine
+
+from trtjob.config import Settings
+from trtjob.errors import EngineError, ModelError
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.store import JobStore
+from trtjob.worker import context as module
+from trtjob.worker.context import Context, Interrupted, Interrupter, current, set_current
+
+
+def make_context(redis: Redis, settings: Settings) -> Context:
+    return Context("worker", settings, JobStore(redis), WorkQueue(redis, settings.queue))
+
+
+@pytest.fixture
+def context(redis: Redis, settings: Settings) -> Iterator[Context]:
+    context = make_context(redis, settings)
+    yield context
+    context.close_engine()
+
+
+# -- interruptions -----------------------------------------------------------------------------------------------------
+
+
+def test_without_an_interruption_the_check_passes() -> None:
+    interrupter = Interrupter()
+    interrupter.check()
+    assert interrupter.reason == ""
+
+
+def test_the_check_raises_the_first_reason() -> None:
+    interrupter = Interrupter()
+    interrupter.interrupt("lost")
+    interrupter.interrupt("stop")
+    with pytest.raises(Interrupted) as caught:
+        interrupter.check()
+    assert caught.value.reason == interrupter.reason == "lost"
+
+
+def test_a_reset_forgets_the_interruption() -> None:
+    interrupter = Interrupter()
+    interrupter.interrupt("lost")
+    interrupter.reset()
+    interrupter.check()
+
+
+def test_an_interruption_from_another_thread_wakes_the_loop() -> None:
+    interrupter = Interrupter()
+
+    async def wait() -> None:
+        event = asyncio.Event()
+        with interrupter.listening(event):
+            threading.Timer(0.01, interrupter.interrupt, ["cancelled"]).start()
+            async with asyncio.timeout(10):
+                await event.wait()
+
+    asyncio.run(wait())
+    assert interrupter.reason == "cancelled"
+
+
+def test_an_interruption_before_the_loop_listens_is_heard() -> None:
+    interrupter = Interrupter()
+    interrupter.interrupt("stop")
+
+    async def listen() -> bool:
+        event = asyncio.Event()
+        with interrupter.listening(event):
+            return event.is_set()
+
+    assert asyncio.run(listen())
+
+
+def test_an_interruption_after_the_loop_has_ended_does_no_harm() -> None:
+    interrupter = Interrupter()
+
+    async def listen() -> None:
+        with interrupter.listening(asyncio.Event()):
+            pass
+
+    asyncio.run(listen())
+    interrupter.interrupt("stop")
+    assert interrupter.reason == "stop"
+
+
+@pytest.mark.timeout(20)
+def test_a_signal_handler_may_interrupt_while_the_lock_is_held() -> None:
+    """A handler runs in the main thread between any two steps of it, so also inside `interrupt`."""
+    interrupter = Interrupter()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        interrupter.interrupt("stop")
+
+    earlier = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with interrupter._lock:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+    assert interrupter.reason == "stop"
+
+
+def test_a_request_to_stop_interrupts_and_stays(context: Context) -> None:
+    context.request_stop()
+    assert context.stopping
+    assert context.interrupter.reason == "stop"
+
+
+# -- engines -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_models_engine_is_opened_and_runs(context: Context, tmp_path: Path) -> None:
+    engine, _ = context.engine_for(write_model(tmp_path / "mean.onnx"))
+    assert engine.infer(np.full((1, 8, 8, 3), 51, np.uint8)).scores.tolist() == [[pytest.approx(0.2), 0]]
+
+
+def test_an_engine_is_kept_for_the_next_unit_of_its_model(context: Context, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "mean.onnx")
+    first, pools = context.engine_for(model)
+    (tmp_path / "mean.onnx").unlink()  # nobody looks at it again
+    assert context.engine_for(model) == (first, pools)
+
+
+def test_another_models_engine_takes_the_place_of_the_first(context: Context, tmp_path: Path) -> None:
+    first, first_pools = context.engine_for(write_model(tmp_path / "one.onnx"))
+    second, _ = context.engine_for(write_model(tmp_path / "two.onnx", factor=0.5))
+    assert second.infer(np.full((1, 8, 8, 3), 51, np.uint8)).scores[0, 0] == pytest.approx(0.1)
+    with pytest.raises(EngineError, match="closed"):
+        first.infer(np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="shutdown"):
+        first_pools.pools["infer"].submit(print)
+
+
+def test_a_model_file_that_is_gone_is_named(context: Context) -> None:
+    with pytest.raises(ModelError, match=r"model 'tiny' cannot be read: /models/tiny.onnx: No such file"):
+        context.engine_for(MODEL)
+
+
+def test_a_model_file_that_has_changed_is_refused(context: Context, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "mean.onnx")
+    write_model(tmp_path / "mean.onnx", factor=3)
+    with pytest.raises(ModelError, match="is not the model 'mean' that the job was submitted with"):
+        context.engine_for(model)
+    assert context.engine is None
+
+
+def test_closing_frees_the_engine_and_may_be_done_twice(context: Context) -> None:
+    engine = PlainEngine()
+    context.adopt_engine(MODEL, engine)
+    context.close_engine()
+    context.close_engine()
+    assert engine.is_closed
+    assert context.engine is None
+
+
+def test_an_engine_that_is_taken_over_serves_its_model(context: Context) -> None:
+    engine = PlainEngine()
+    context.adopt_engine(MODEL, engine)
+    assert context.engine_for(MODEL)[0] is engine
+
+
+@pytest.mark.parametrize(
+    ("wished", "threads", "batch", "window"),
+    [
+        pytest.param({"threads": 3}, 3, 4, 8 + 4 * 3, id="by-itself"),
+        pytest.param({"threads": 1, "batch": 50}, 1, 50, 150, id="room-for-three-batches"),
+        pytest.param({"threads": 2, "batch": 2, "window": 5}, 2, 2, 5, id="as-set"),
+    ],
+)
+def test_the_pipelines_limits_follow_settings_and_engine(
+    redis: Redis, tmp_path: Path, wished: dict[str, int], threads: int, batch: int, window: int
+) -> None:
+    context = make_context(redis, Settings.model_validate({"home": tmp_path, **wished}))
+    _, pools = context.adopt_engine(MODEL, PlainEngine(max_batch=4, concurrency=2))
+    limits, concurrency = pools.limits, pools.concurrency
+    context.close_engine()
+    assert (limits.threads, limits.batch, limits.window, concurrency) == (threads, batch, window, 2)
+
+
+# -- the process's own -------------------------------------------------------------------------------------------------
+
+
+def test_a_task_outside_a_worker_process_is_told_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_current", None)
+    with pytest.raises(RuntimeError, match="trtjob worker"):
+        current()
+
+
+def test_a_task_finds_its_process_context(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_current", None)
+    set_current(context)
+    assert current() is context

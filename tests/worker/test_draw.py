@@ -1,0 +1,205 @@
+"""What is drawn, read back from the pixels."""
+
+import random
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.jobs.records import Classification, Detection
+from trtjob.worker.draw import Color, annotate, annotate_classes, color_of, text_color_on
+
+Box = tuple[float, float, float, float]
+
+GREY = 90  # neither a class's colour nor a text's
+CLASS_IDS = range(80)  # as many as COCO has
+
+
+def blank(height: int = 300, width: int = 400) -> UInt8Array:
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def detection(box: Box, *, label: str = "cat", class_id: int = 0, score: float = 0.9) -> Detection:
+    return Detection(label, class_id, score, box)
+
+
+def drawn(*detections: Detection, height: int = 300, width: int = 400, conf: float = 0.25) -> UInt8Array:
+    return annotate(blank(height, width), detections, conf=conf)
+
+
+def changed(image: UInt8Array) -> NDArray[np.bool_]:
+    return np.asarray((image != GREY).any(2))
+
+
+def count(image: UInt8Array, color: Color) -> int:
+    return int((image == color).all(2).sum())
+
+
+def text_pixels(image: UInt8Array, class_id: int = 0) -> int:
+    return count(image, text_color_on(color_of(class_id)))
+
+
+def luminance(color: Color) -> float:
+    """WCAG 2, relative luminance."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in color)]
+    return 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
+
+
+# -- colours -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_two_classes_share_a_colour() -> None:
+    assert len({color_of(class_id) for class_id in range(200)}) == 200
+    distances = [np.linalg.norm(np.subtract(color_of(a), color_of(b))) for a, b in combinations(CLASS_IDS, 2)]
+    assert min(distances) > 30
+
+
+def test_the_first_classes_can_be_told_apart_at_a_glance() -> None:
+    distances = [np.linalg.norm(np.subtract(color_of(a), color_of(b))) for a, b in combinations(range(8), 2)]
+    assert min(distances) > 60
+
+
+def test_a_class_keeps_its_colour_in_every_image() -> None:
+    first, second = (drawn(detection((50, 60, 200, 200), class_id=7)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert count(first, color_of(7)) > 0
+
+
+@pytest.mark.parametrize("class_id", [pytest.param(class_id, id=str(class_id)) for class_id in CLASS_IDS])
+def test_text_stands_out_from_its_classs_colour(class_id: int) -> None:
+    low, high = sorted((luminance(color_of(class_id)), luminance(text_color_on(color_of(class_id)))))
+    assert (high + 0.05) / (low + 0.05) > 4.5  # WCAG 2.1: text of any size
+
+
+# -- boxes -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_image_is_drawn_on_in_place() -> None:
+    image = blank()
+    assert annotate(image, [detection((50, 60, 200, 200))], conf=0.25) is image
+    assert changed(image).any()
+
+
+def test_what_is_below_the_threshold_is_not_drawn_and_what_is_on_it_is() -> None:
+    assert not changed(drawn(detection((50, 60, 200, 200), score=0.4999), conf=0.5)).any()
+    assert changed(drawn(detection((50, 60, 200, 200), score=0.5), conf=0.5)).any()
+
+
+@pytest.mark.parametrize(
+    ("side", "line"),
+    [pytest.param(100, 1, id="small"), pytest.param(1000, 3, id="medium"), pytest.param(4000, 12, id="large")],
+)
+def test_the_line_grows_with_the_image(side: int, line: int) -> None:
+    image = drawn(detection((side * 0.3, side * 0.3, side * 0.9, side * 0.9)), height=side, width=side)
+    row = image[round(side * 0.75)]
+    is_line = (row == color_of(0)).all(1)
+    assert is_line[: side // 2].sum() == pytest.approx(line, abs=2)  # OpenCV's lines are a little wider
+
+
+def test_the_line_lies_on_the_box() -> None:
+    is_line = (drawn(detection((50, 60, 200, 220))) == color_of(0)).all(2)
+    assert is_line[60, 100:200].all()
+    assert is_line[220, 50:200].all()
+    assert is_line[100:220, 50].all()
+    assert is_line[100:220, 200].all()
+
+
+def test_of_two_on_one_place_the_better_is_on_top() -> None:
+    box = (50.0, 60.0, 200.0, 220.0)
+    image = drawn(detection(box, class_id=1, score=0.8), detection(box, class_id=2, score=0.9))
+    assert tuple(image[220, 120]) == color_of(2)
+
+
+@st.composite
+def boxes_in(draw: st.DrawFn, height: int = 300, width: int = 400) -> Box:
+    x1, x2 = sorted((draw(st.integers(0, width)), draw(st.integers(0, width))))
+    y1, y2 = sorted((draw(st.integers(0, height)), draw(st.integers(0, height))))
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+REFERENCE = drawn(detection((150, 100, 250, 200)))
+
+
+@settings(deadline=None)
+@given(boxes_in())
+def test_a_label_is_whole_wherever_its_box_lies(box: Box) -> None:
+    assert text_pixels(drawn(detection(box))) == text_pixels(REFERENCE) > 20
+
+
+@settings(deadline=None)
+@given(boxes_in())
+def test_only_the_box_and_its_label_are_drawn(box: Box) -> None:
+    x1, y1, x2, y2 = map(round, box)
+    tag_width, tag_height = 90, 20  # of a label of three letters and a score, generously
+    mask = changed(drawn(detection(box)))
+    ys, xs = np.nonzero(mask)
+    assert xs.min() >= min(x1, 400 - tag_width) - 2
+    assert xs.max() <= max(x2, x1 + tag_width) + 2
+    assert ys.min() >= y1 - tag_height - 2
+    assert ys.max() <= y2 + tag_height + 2
+    # The object itself stays visible.
+    assert not mask[y1 + tag_height + 2 : max(0, y2 - tag_height - 2), x1 + 2 : max(0, x2 - 2)].any()
+
+
+@pytest.mark.parametrize(
+    ("box", "is_above"),
+    [
+        pytest.param((50, 100, 200, 200), True, id="room-above"),
+        pytest.param((50, 0, 200, 200), False, id="no-room-above"),
+    ],
+)
+def test_a_label_lies_on_its_box_where_there_is_room(box: Box, is_above: bool) -> None:
+    rows = np.nonzero((drawn(detection(box)) == text_color_on(color_of(0))).all(2))[0]
+    assert (rows.max() < box[1]) if is_above else (rows.min() > box[3])
+
+
+def test_labels_of_boxes_on_one_place_do_not_cover_each_other() -> None:
+    box = (100.0, 100.0, 300.0, 200.0)
+    image = drawn(*(detection(box, class_id=0, score=0.9) for _ in range(4)))
+    assert text_pixels(image) == 4 * text_pixels(drawn(detection(box)))
+
+
+@pytest.mark.parametrize(
+    "hw", [pytest.param((1, 1), id="a-pixel"), pytest.param((3, 900), id="flat"), pytest.param((900, 3), id="thin")]
+)
+def test_the_smallest_images_can_be_drawn_on(hw: tuple[int, int]) -> None:
+    image = drawn(detection((0.0, 0.0, float(hw[1]), float(hw[0]))), height=hw[0], width=hw[1])
+    assert image.shape == (*hw, 3)
+    assert changed(image).any()
+
+
+@pytest.mark.parametrize(
+    "label",
+    [pytest.param("", id="empty"), pytest.param("köttur 猫 🐈", id="unicode"), pytest.param("x" * 500, id="long")],
+)
+def test_any_label_can_be_drawn(label: str) -> None:
+    assert text_pixels(drawn(detection((50, 60, 200, 200), label=label))) > 0
+
+
+def test_a_crowd_is_drawn_the_same_each_time() -> None:
+    numbers = random.Random(3)
+    crowd = []
+    for _ in range(60):
+        x, y = numbers.uniform(0, 350), numbers.uniform(0, 250)
+        crowd.append(detection((x, y, x + 40, y + 40), class_id=numbers.randrange(9), score=0.5))
+    assert np.array_equal(drawn(*crowd), drawn(*crowd))
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+
+def test_classes_are_written_into_the_corner_one_below_the_other() -> None:
+    image = annotate_classes(blank(), [Classification("cat", 1, 0.75), Classification("dog", 2, 0.25)])
+    rows = [np.nonzero((image == color_of(class_id)).all(2))[0] for class_id in (1, 2)]
+    assert rows[0].min() == 0
+    assert rows[0].max() < rows[1].min()
+    assert not changed(image)[100:].any()
+    assert not changed(image)[:, 150:].any()
+
+
+def test_no_classes_leave_the_image_as_it_is() -> None:
+    assert not changed(annotate_classes(blank(), [])).any()

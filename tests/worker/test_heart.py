@@ -1,0 +1,275 @@
+"""The heart of a worker process: it keeps leases, reports, passes on what became of a unit, and ends a stand-still."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue
+from rq.executions import Execution
+from rq.job import Job
+from terminal import wait_for
+from worker.desk import Desk
+
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import lease_key
+from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.worker.heart import EXIT_STALLED, Heart
+
+
+@pytest.fixture
+def heart(desk: Desk, server: EmbeddedServer) -> Iterator[Heart]:
+    """A heart that does not beat yet."""
+    client = redis_py.Redis.from_url(server.url)
+    heart = Heart(desk.context, client)
+    yield heart
+    if heart.is_alive():
+        heart.end()
+    client.close()
+
+
+def work_on(desk: Desk, unit: str = shard_unit(0)) -> None:
+    """Have a unit in hand, as in the middle of `run_unit`."""
+    if unit == PLAN:
+        desk.submit()
+    else:
+        desk.plan(8)
+    desk.context.claim = desk.claim(unit)
+
+
+def lease_left_ms(desk: Desk) -> int:
+    return int(desk.store.redis.pttl(lease_key(desk.job_id, shard_unit(0))))
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_lease_is_renewed_while_its_unit_is_worked_on(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    desk.store.redis.pexpire(lease_key(desk.job_id, shard_unit(0)), 5000)
+    heart.start()
+    wait_for(lambda: lease_left_ms(desk) > 6000, "a longer lease")
+
+
+def test_a_renewal_is_no_interruption(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    heart._renew()
+    desk.context.interrupter.check()
+
+
+@pytest.mark.parametrize(
+    "state", [pytest.param(state, id=state.value) for state in (JobState.CANCELLED, JobState.FAILED, JobState.DONE)]
+)
+def test_a_unit_of_a_job_that_has_ended_is_interrupted(desk: Desk, heart: Heart, state: JobState) -> None:
+    work_on(desk)
+    desk.store.update(desk.job_id, state=state.value)
+    heart._renew()
+    assert desk.context.interrupter.reason == state
+
+
+def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
+    desk.claim(owner="worker-2")
+    heart._renew()
+    assert desk.context.interrupter.reason == "lost"
+
+
+def test_what_became_of_the_last_unit_does_not_touch_the_next(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    last = desk.context.claim
+    assert last is not None
+    desk.store.release(last)
+    desk.context.claim = desk.claim(shard_unit(1))
+    heart._renew_claim(last)
+    desk.context.interrupter.check()
+
+
+class Leaving(Heart):
+    """A heart whose message ends between two looks at it."""
+
+    looks: int
+
+    @property
+    def execution(self) -> tuple[Job, Execution] | None:
+        self.looks += 1
+        return self._held if self.looks == 1 else None
+
+    @execution.setter
+    def execution(self, value: tuple[Job, Execution] | None) -> None:
+        self._held, self.looks = value, 0
+
+
+def rq_execution(desk: Desk) -> tuple[Job, Execution]:
+    """Start a message as RQ does."""
+    queue = Queue(desk.queue.name, connection=desk.store.redis)
+    job = queue.enqueue("trtjob.worker.tasks.run_unit")
+    with desk.store.redis.pipeline() as pipe:
+        execution = Execution.create(job, ttl=5, pipeline=pipe)
+        pipe.execute()
+    return job, execution
+
+
+def test_rqs_own_record_of_the_message_is_kept_alive(desk: Desk, heart: Heart) -> None:
+    job, execution = rq_execution(desk)
+    heart.execution = (job, execution)
+    before = desk.store.redis.zscore(job.started_job_registry.key, execution.composite_key)
+    heart._renew()
+    assert desk.store.redis.zscore(job.started_job_registry.key, execution.composite_key) > before
+
+
+def test_a_message_that_ends_while_it_is_renewed_does_not_stop_the_heart(desk: Desk) -> None:
+    heart = Leaving(desk.context, desk.store.redis)
+    heart.execution = rq_execution(desk)
+    heart._renew()
+    assert heart.looks == 1
+
+
+# -- reports -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_says_who_and_what_the_worker_is(desk: Desk, heart: Heart) -> None:
+    heart.report()
+    (worker,) = desk.store.workers()
+    assert (worker.name, worker.engine, worker.device, worker.state) == ("worker-1", "plain", "test", "idle")
+    assert worker.beat_age_s < 5
+
+
+def test_a_report_says_what_is_worked_on(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    heart.report()
+    (worker,) = desk.store.workers()
+    assert (worker.state, worker.job_id, worker.unit) == ("busy", desk.job_id, shard_unit(0))
+
+
+def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: Heart) -> None:
+    desk.context.close_engine()
+    heart.report()
+    assert desk.store.workers()[0].engine == ""
+
+
+def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    desk.context.images = 50
+    desk.context.busy_s = lambda: {"decode": 8.0, "infer": 5.0}
+    then, images, _ = heart._sample
+    heart._sample = (then - 10, images, {"decode": 2.0})
+    heart.report()
+    (worker,) = desk.store.workers()
+    assert worker.rate == pytest.approx(5, rel=0.1)
+    assert worker.busy["decode"] == pytest.approx(0.3, rel=0.1)  # 6 s in 10 s, by two threads
+    assert worker.busy["infer"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_rate_is_kept_until_there_is_enough_to_measure(desk: Desk, heart: Heart) -> None:
+    work_on(desk)
+    heart._sample = (time.monotonic() - 10, 0, {})
+    desk.context.images = 50
+    heart.report()
+    desk.context.images = 51
+    heart.report()
+    assert desk.store.workers()[0].rate == pytest.approx(5, rel=0.1)
+
+
+def test_an_idle_worker_has_no_rate(desk: Desk, heart: Heart) -> None:
+    desk.context.images = 50
+    heart._sample = (time.monotonic() - 10, 0, {})
+    heart.report()
+    assert desk.store.workers()[0].rate == 0
+
+
+@pytest.mark.slow
+def test_a_heart_goes_on_beating_while_the_server_is_away(
+    desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = redis_py.Redis(unix_socket_path=str(tmp_path / "nowhere"), retry=Retry(NoBackoff(), 0))
+    heart = Heart(desk.context, nowhere)
+    work_on(desk)
+    heart.start()
+    beats: list[str] = []
+
+    def has_beaten_on() -> bool:
+        beats.append(capfd.readouterr().out)
+        return "".join(beats).count(".") >= 3  # the second report has failed by then
+
+    try:
+        wait_for(has_beaten_on, "three beats")
+        assert heart.is_alive()
+    finally:
+        heart.end()
+
+
+# -- standing still ----------------------------------------------------------------------------------------------------
+
+STANDING_STILL = """
+import sys, threading
+import redis
+from trtjob.config import Settings
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.store import Claim, JobStore
+from trtjob.worker.context import Context
+from trtjob.worker.heart import Heart
+client = redis.Redis.from_url(sys.argv[1])
+context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
+heart = Heart(context, client)
+context.claim = Claim("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)
+heart._check_progress()  # notes where the unit stands
+if sys.argv[3] == "moving":
+    context.steps += 1
+heart._moved_at -= context.settings.stall_s + 1
+heart._check_progress()
+"""
+
+
+@pytest.mark.parametrize(
+    ("unit", "what", "code"),
+    [
+        pytest.param(shard_unit(0), "still", EXIT_STALLED, id="a-shard-that-stands"),
+        pytest.param(shard_unit(0), "moving", 0, id="a-shard-that-moves"),
+        pytest.param(PLAN, "still", 0, id="planning-takes-its-time"),
+    ],
+)
+@pytest.mark.slow
+def test_a_process_whose_shard_stands_still_ends_itself(
+    server: EmbeddedServer, unit: str, what: str, code: int
+) -> None:
+    command = [sys.executable, "-c", STANDING_STILL, server.url, unit, what]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+
+
+def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: Heart) -> None:
+    heart._moved_at -= 10_000
+    heart._check_progress()
+    assert time.monotonic() - heart._moved_at < 5
+
+
+@pytest.mark.slow
+def test_a_beat_is_a_byte_on_standard_output(desk: Desk, heart: Heart, capfd: pytest.CaptureFixture[str]) -> None:
+    heart.start()
+    beats: list[str] = []
+
+    def has_beaten() -> bool:
+        beats.append(capfd.readouterr().out)
+        return "." in "".join(beats)
+
+    wait_for(has_beaten, "a beat")
+    heart.end()
+    assert set("".join(beats)) == {"."}
+
+
+def test_shares_are_reported_as_json(desk: Desk, heart: Heart) -> None:
+    heart.report()
+    assert json.loads(desk.store.redis.hget("trtjob:worker:worker-1", "busy")) == {
+        "decode": 0.0,
+        "infer": 0.0,
+        "finish": 0.0,
+    }

@@ -1,0 +1,190 @@
+"""From arrays to a record's detections and classes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trtjob.engines.protocol import FloatArray
+from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
+from trtjob.errors import ImageError
+from trtjob.jobs.records import Classification, Detection
+from trtjob.jobs.states import FailureKind
+from trtjob.worker.postprocess import classes_from, detections_from
+from trtjob.worker.resize import Placement, prepare
+
+LABELS = ("cat", "dog", "bird")
+AS_IT_IS = Placement((0.0, 0.0), (1.0, 1.0))
+
+
+def model(*, multi_label: bool = False, input_hw: tuple[int, int] = (100, 100)) -> ModelSpec:
+    return ModelSpec(task=Task.DETECT, labels=LABELS, input_hw=input_hw, multi_label=multi_label)
+
+
+def detect(
+    boxes: list[list[float]],
+    scores: list[list[float]],
+    *,
+    spec: ModelSpec | None = None,
+    placement: Placement = AS_IT_IS,
+    hw: tuple[int, int] = (100, 100),
+    min_score: float = 0.1,
+    class_ids: frozenset[int] | None = None,
+) -> tuple[Detection, ...]:
+    return detections_from(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32).reshape(-1, len(LABELS)),
+        placement,
+        spec or model(),
+        hw=hw,
+        min_score=min_score,
+        iou=0.45,
+        class_ids=class_ids,
+    )
+
+
+def found(detections: tuple[Detection, ...]) -> list[tuple[str, float]]:
+    return [(detection.label, detection.score) for detection in detections]
+
+
+HERE, THERE = [10.0, 10.0, 30.0, 30.0], [50.0, 50.0, 90.0, 90.0]
+
+
+def test_a_score_of_exactly_the_least_counts_and_one_below_does_not() -> None:
+    scores = [[0.5, 0, 0], [0, np.nextafter(np.float32(0.5), np.float32(0)), 0]]
+    assert found(detect([HERE, THERE], scores, min_score=0.5)) == [("cat", 0.5)]
+
+
+def test_a_box_has_its_best_class_only() -> None:
+    assert found(detect([HERE], [[0.3, 0.6, 0.4]])) == [("dog", 0.6)]
+
+
+def test_a_box_of_a_multi_label_model_has_every_class_that_counts() -> None:
+    assert found(detect([HERE], [[0.3, 0.6, 0.05]], spec=model(multi_label=True))) == [("dog", 0.6), ("cat", 0.3)]
+
+
+def test_only_the_classes_asked_for_are_found() -> None:
+    scores = [[0.9, 0, 0], [0, 0.8, 0]]
+    assert found(detect([HERE, THERE], scores, class_ids=frozenset({1, 2}))) == [("dog", 0.8)]
+
+
+def test_a_box_whose_best_class_was_not_asked_for_is_not_passed_off_as_another() -> None:
+    assert detect([HERE], [[0.9, 0.8, 0]], class_ids=frozenset({1})) == ()
+
+
+@pytest.mark.parametrize(
+    "box", [pytest.param([np.nan, 0, 5, 5], id="nan"), pytest.param([0, 0, np.inf, 5], id="infinite")]
+)
+def test_a_box_that_is_no_box_is_dropped_and_the_others_stay(box: list[float]) -> None:
+    assert found(detect([box, THERE], [[0.9, 0, 0], [0, 0.5, 0]])) == [("dog", 0.5)]
+
+
+@pytest.mark.parametrize("multi_label", [pytest.param(False, id="one-class"), pytest.param(True, id="multi-label")])
+def test_a_score_that_is_not_a_number_does_not_count(multi_label: bool) -> None:
+    scores = [[np.nan, 0, 0], [0, 0.5, 0]]
+    assert found(detect([HERE, THERE], scores, spec=model(multi_label=multi_label))) == [("dog", 0.5)]
+
+
+def test_no_candidates_are_no_detections() -> None:
+    assert detect([], []) == ()
+
+
+def test_boxes_are_moved_to_the_image_and_clipped_to_it() -> None:
+    placement = Placement((10.0, 20.0), (2.0, 4.0))
+    (only,) = detect([[5, 30, 40, 60]], [[0.9, 0, 0]], placement=placement, hw=(100, 50))
+    assert only.box == (0.0, 40.0, 50.0, 100.0)
+
+
+def test_suppression_comes_before_clipping() -> None:
+    # Clipped first, both would be the same box and one would go.
+    boxes = [[-40.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]]
+    assert len(detect(boxes, [[0.9, 0, 0], [0.8, 0, 0]])) == 2
+
+
+def test_a_box_outside_the_image_is_dropped() -> None:
+    placement = Placement((0.0, 25.0), (1.0, 1.0))  # in a letterbox's border
+    assert detect([[10, 0, 30, 20]], [[0.9, 0, 0]], placement=placement, hw=(50, 100)) == ()
+
+
+def test_coordinates_have_one_decimal_and_scores_four() -> None:
+    (only,) = detect([[1.26, 2.04, 30.449, 40.05001]], [[0.123456, 0, 0]])
+    assert (only.score, only.box) == (0.1235, (1.3, 2.0, 30.4, 40.1))
+
+
+def test_detections_are_sorted_by_score_then_class_then_box() -> None:
+    boxes = [[60.0, 0, 70, 9], [40.0, 0, 50, 9], [20.0, 0, 30, 9], [0.0, 0, 10, 9]]
+    scores = [[0, 0.5, 0], [0.5, 0, 0], [0.5, 0, 0], [0, 0, 0.9]]
+    order = [(d.class_id, d.box[0]) for d in detect(boxes, scores)]
+    assert order == [(2, 0.0), (0, 20.0), (0, 40.0), (1, 60.0)]
+
+
+def test_scores_that_are_equal_once_rounded_are_sorted_by_class() -> None:
+    assert found(detect([HERE, THERE], [[0, 0.50001, 0], [0.5, 0, 0]])) == [("cat", 0.5), ("dog", 0.5)]
+
+
+@given(st.permutations(range(4)))
+def test_the_order_of_the_candidates_does_not_matter(order: list[int]) -> None:
+    boxes = [[60.0, 0, 70, 9], [40.0, 0, 50, 9], [20.0, 0, 30, 9], [41.0, 0, 51, 9]]
+    scores = [[0, 0.5, 0], [0.5, 0, 0], [0.5, 0, 0], [0.4, 0, 0]]
+    shuffled = detect([boxes[i] for i in order], [scores[i] for i in order])
+    assert shuffled == detect(boxes, scores)
+
+
+@given(
+    st.integers(1, 900),
+    st.integers(1, 900),
+    st.sampled_from(ResizeMode),
+    st.sampled_from(Sampling),
+    st.sampled_from([(64, 64), (32, 96)]),
+)
+def test_a_box_survives_the_way_to_the_input_and_back(
+    height: int, width: int, mode: ResizeMode, sampling: Sampling, input_hw: tuple[int, int]
+) -> None:
+    """What the network would see of a box in the middle, put back, is that box within a pixel."""
+    spec = model(input_hw=input_hw).model_copy(update={"sampling": sampling})
+    _, placement = prepare(np.zeros((height, width, 3), np.uint8), spec, mode)
+    box = np.array([[width * 0.4, height * 0.4, width * 0.6, height * 0.6]], np.float32)
+    if mode is ResizeMode.STRETCH:
+        scale, border = (input_hw[1] / width, input_hw[0] / height), (0.0, 0.0)
+    else:
+        choose = min if mode is ResizeMode.LETTERBOX else max
+        ratio = choose(input_hw[1] / width, input_hw[0] / height)
+        scale, border = (ratio, ratio), ((input_hw[1] - width * ratio) / 2, (input_hw[0] - height * ratio) / 2)
+    on_input = box * np.array(scale * 2, np.float32) + np.array(border * 2, np.float32)
+    off = np.abs(placement.to_image(on_input.astype(np.float32)) - box)
+    # The input has whole pixels: half of one of them, and the image's own rounding.
+    assert (off <= 1 + np.array([1 / scale[0], 1 / scale[1]] * 2)).all()
+
+
+CLASSIFIER = ModelSpec(task=Task.CLASSIFY, labels=tuple("abcdefg"), input_hw=(8, 8))
+
+
+def classes(*scores: float) -> tuple[Classification, ...]:
+    array: FloatArray = np.array(scores, np.float32)
+    return classes_from(array, CLASSIFIER)
+
+
+def test_the_five_best_classes_are_given_by_falling_score() -> None:
+    given_ = classes(0.05, 0.3, 0.1, 0.2, 0.01, 0.25, 0.09)
+    assert [(c.label, c.class_id, c.score) for c in given_] == [
+        ("b", 1, 0.3),
+        ("f", 5, 0.25),
+        ("d", 3, 0.2),
+        ("c", 2, 0.1),
+        ("g", 6, 0.09),
+    ]
+
+
+def test_classes_of_equal_score_are_given_by_number() -> None:
+    assert [c.class_id for c in classes(0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1)] == [1, 3, 5, 0, 2]
+
+
+def test_a_model_of_fewer_classes_gives_them_all() -> None:
+    spec = CLASSIFIER.model_copy(update={"labels": ("yes", "no")})
+    assert [c.label for c in classes_from(np.array([0.4, 0.6], np.float32), spec)] == ["no", "yes"]
+
+
+def test_class_scores_that_are_not_numbers_are_the_images_failure() -> None:
+    with pytest.raises(ImageError, match="not numbers") as caught:
+        classes(0.1, np.nan, 0.1, 0.2, 0.1, 0.2, 0.1)
+    assert caught.value.kind is FailureKind.INFER

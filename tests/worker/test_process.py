@@ -1,0 +1,120 @@
+"""One worker process, started as the supervisor starts it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from terminal import wait_for
+
+from trtjob.config import Settings
+from trtjob.jobs.connection import Connection
+from trtjob.jobs.queue import WorkQueue, conversion_key
+from trtjob.jobs.store import JobStore
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Start]:
+    """Start worker processes, and end what is left of them."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(order: bytes | None = None, **changes: Any) -> subprocess.Popen[bytes]:
+        document = {"name": "worker-1", "settings": settings.model_dump(mode="json") | changes}
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "trtjob.worker.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(process)
+        assert process.stdin is not None
+        process.stdin.write(order if order is not None else json.dumps(document).encode() + b"\n")
+        process.stdin.flush()
+        return process
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def store(connection: Connection) -> JobStore:
+    return JobStore(connection.redis)
+
+
+def await_worker(store: JobStore) -> None:
+    wait_for(store.workers, "a report of the worker")
+
+
+def await_readiness(store: JobStore) -> None:
+    """Wait until the worker listens to its queue: before, a signal ends it as it ends any process."""
+    wait_for(lambda: store.redis.hget("rq:worker:worker-1", "state") == b"idle", "the worker at its queue")
+
+
+def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """Wait for a process's end. Returns its exit code and what it logged."""
+    _, err = process.communicate(timeout=20)
+    return process.returncode, err.decode()
+
+
+def test_a_process_reports_itself_and_beats(start: Start, store: JobStore) -> None:
+    process = start()
+    await_worker(store)
+    (worker,) = store.workers()
+    assert (worker.name, worker.pid, worker.state) == ("worker-1", process.pid, "idle")
+    assert process.stdout is not None
+    assert process.stdout.read(2) == b".."
+
+
+def test_an_idle_process_ends_at_once_when_told_and_says_goodbye(start: Start, store: JobStore) -> None:
+    process = start()
+    await_worker(store)
+    assert process.stdout is not None
+    process.stdout.read(1)
+    await_readiness(store)
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code, err = end(process)
+    assert (code, err) == (0, "")
+    assert time.monotonic() - told < 5
+    assert store.workers() == []
+
+
+def test_a_process_ends_when_its_supervisor_is_gone(start: Start, store: JobStore) -> None:
+    process = start()
+    await_worker(store)
+    await_readiness(store)
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stdin = None  # for communicate, which would flush it
+    assert end(process) == (0, "")
+
+
+def test_a_process_takes_messages(start: Start, store: JobStore, settings: Settings) -> None:
+    WorkQueue(store.redis, settings.queue).put_convert("request-1", {"model": "/nowhere/a.weights"})
+    start()
+    wait_for(lambda: store.redis.hget(conversion_key("request-1"), "state") == b"failed", "the conversion's end")
+
+
+def test_a_server_that_is_not_there_ends_the_process_with_one_line_and_no_password(start: Start) -> None:
+    process = start(redis_url="redis://:hush-hush@127.0.0.1:1/0", log_format="json")
+    code, err = end(process)
+    assert code == 1
+    (line,) = err.splitlines()
+    assert "cannot reach the queue's server at 127.0.0.1:1/0" in json.loads(line)["msg"]
+    assert "hush-hush" not in err
+
+
+def test_an_order_that_is_none_ends_the_process(start: Start) -> None:
+    code, _ = end(start(b"\n"))
+    assert code == 1

@@ -1,0 +1,322 @@
+"""Messages through RQ to a unit: only our own functions run, and a stop reaches what is under way."""
+
+import http.server
+import json
+import logging
+import pickle
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+from rq import Callback, Queue, Webhook
+from rq.command import send_stop_job_command
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from terminal import wait_for
+from worker.desk import Desk
+from worker.plain_engine import PlainEngine
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.jobs.queue import RUN_UNIT, conversion_key
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.states import JobState
+from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.worker.heart import Heart
+from trtjob.worker.rq_worker import UnitWorker
+
+
+@pytest.fixture
+def worker(desk: Desk, server: EmbeddedServer) -> Iterator[UnitWorker]:
+    """A worker that has not begun; what it changes in this process is put back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logger = logging.getLogger("rq.worker")
+    before = logger.handlers[:], logger.level, logger.propagate
+    client = redis_py.Redis.from_url(server.url)
+    heart = Heart(desk.context, client)
+    worker = UnitWorker(desk.context, heart, client, desk.queue.name)
+    yield worker
+    if worker.pubsub_thread is not None:
+        # It looks whether it should stop when a command comes; in a worker process it just ends with the process.
+        desk.store.redis.publish(worker.pubsub_channel_name, '{"command": "nothing"}')
+        worker.pubsub_thread.join(10)
+    client.close()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def work(worker: UnitWorker) -> None:
+    """Work until the queue is empty."""
+    worker.work(burst=True, logging_level="CRITICAL")
+
+
+def rq_queue(desk: Desk) -> Queue:
+    return Queue(desk.queue.name, connection=desk.store.redis, serializer=JSONSerializer)
+
+
+def status(job: Job) -> str:
+    return job.get_status().value
+
+
+# -- our own -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_runs_from_its_first_message_to_its_end(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(10)
+    work(worker)
+    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert len(desk.queue) == 0
+
+
+def test_a_message_that_is_done_leaves_nothing_behind(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(4)
+    work(worker)
+    assert [key for key in desk.store.redis.keys("rq:job:*")] == []
+
+
+def test_a_conversion_is_a_message_too(desk: Desk, worker: UnitWorker) -> None:
+    desk.queue.put_convert("request-1", {"model": "/nowhere/a.weights"})
+    work(worker)
+    assert desk.store.redis.hget(conversion_key("request-1"), "state") == b"failed"
+
+
+def test_the_heart_holds_the_message_only_while_it_is_worked_on(desk: Desk, worker: UnitWorker) -> None:
+    held: list[Any] = []
+    desk.plan(1)
+    desk.use(PlainEngine(on_infer=lambda _images: held.append(worker.heart.execution)))
+    work(worker)
+    assert len(held) == 1
+    assert held[0] is not None
+    assert worker.heart.execution is None
+
+
+def test_rq_holds_a_message_for_no_longer_than_two_leases(desk: Desk, worker: UnitWorker) -> None:
+    """Its own limit for a message without a time-out would be seven minutes, alive or dead."""
+    desk.plan(1)
+    left: list[float] = []
+
+    def look(_images: UInt8Array) -> None:
+        registry = rq_queue(desk).started_job_registry
+        left.extend(score for _, score in desk.store.redis.zrange(registry.key, 0, -1, withscores=True))
+
+    desk.use(PlainEngine(on_infer=look))
+    now = desk.store.redis.time()[0]
+    work(worker)
+    assert len(left) == 1
+    assert left[0] - now <= 2 * desk.context.settings.lease_s + 2
+
+
+# -- not ours ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["os.mkdir", "os.makedirs", "pathlib.Path.mkdir", "shutil.rmtree", "builtins.exec"])
+def test_a_function_that_is_not_ours_does_not_run(desk: Desk, worker: UnitWorker, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    if name == "shutil.rmtree":
+        folder.mkdir()
+    argument = f"import os; os.mkdir({str(folder)!r})" if name == "builtins.exec" else str(folder)
+    job = rq_queue(desk).enqueue(name, argument)
+    work(worker)
+    assert status(job) == "failed"
+    assert folder.exists() == (name == "shutil.rmtree")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.getpid",
+        "trtjob.worker.tasks.current",
+        "trtjob.worker.tasks.Path",
+        "trtjob.worker.tasks.run_unit.__class__",
+        "trtjob.worker.tasks.json.loads",
+        "trtjob.worker.tasks._finish",
+    ],
+)
+def test_only_the_two_tasks_are_run_and_nothing_beside_them(desk: Desk, worker: UnitWorker, name: str) -> None:
+    job = rq_queue(desk).enqueue(name)
+    work(worker)
+    assert status(job) == "failed"
+    result = job.latest_result()
+    assert result is not None
+    assert f"asks for {name!r}, which no worker runs" in str(result.exc_string)
+
+
+def test_a_method_of_an_object_in_the_message_does_not_run(desk: Desk, worker: UnitWorker) -> None:
+    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN)
+    desk.store.redis.hset(job.key, "data", json.dumps(["append", ["a", "list"], ["b"], {}]))
+    work(worker)
+    assert status(job) == "failed"
+
+
+def test_a_pickle_is_not_opened(desk: Desk, worker: UnitWorker, tmp_path: Path) -> None:
+    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN)
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.mkdir, (tmp_path / "sprung",)
+
+    desk.store.redis.hset(job.key, "data", pickle.dumps(Trap()))
+    work(worker)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff\xfe", id="binary"),
+        pytest.param(b"{}", id="object"),
+        pytest.param(b"[1, 2, 3, 4]", id="numbers"),
+        pytest.param(b'["trtjob.worker.tasks.run_unit", null, ["no-such-job", "no-such-unit"], {}]', id="unit"),
+        pytest.param(b'["trtjob.worker.tasks.run_unit", null, [["a"], {}], {}]', id="types"),
+        pytest.param(b'["trtjob.worker.tasks.run_unit", null, [], {"surprise": 1}]', id="arguments"),
+    ],
+)
+def test_a_message_of_rubbish_does_not_keep_the_next_from_running(desk: Desk, worker: UnitWorker, data: bytes) -> None:
+    job = rq_queue(desk).enqueue(RUN_UNIT)
+    desk.store.redis.hset(job.key, "data", data)
+    desk.photos.mkdir()
+    desk.submit()
+    work(worker)
+    assert desk.store.state(desk.job_id) is not JobState.QUEUED
+
+
+EVIDENCE = """
+from pathlib import Path
+def leave(*_args):
+    Path({path!r}).write_text("it ran")
+"""
+
+
+@pytest.mark.parametrize("is_good", [pytest.param(True, id="success"), pytest.param(False, id="failure")])
+def test_callbacks_do_not_run(
+    desk: Desk, worker: UnitWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_good: bool
+) -> None:
+    (tmp_path / "modules").mkdir()
+    evidence = tmp_path / "evidence"
+    (tmp_path / "modules" / "someone_elses.py").write_text(EVIDENCE.format(path=str(evidence)))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    callback = Callback("someone_elses.leave")
+    arguments = ("no-such-job", PLAN) if is_good else ()
+    job = rq_queue(desk).enqueue(
+        RUN_UNIT, *arguments, on_success=callback, on_failure=callback, on_stopped=callback, result_ttl=60
+    )
+    work(worker)
+    assert status(job) == ("finished" if is_good else "failed")
+    assert not evidence.exists()
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, list[str]]]:
+    """A web server of somebody else, and the requests that it got."""
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle_one_request(self) -> None:
+            requests.append(self.rfile.readline().decode())
+
+        def log_message(self, *_args: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", requests
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("is_good", [pytest.param(True, id="success"), pytest.param(False, id="failure")])
+def test_a_message_cannot_make_the_worker_call_a_web_server(
+    desk: Desk, worker: UnitWorker, listener: tuple[str, list[str]], is_good: bool
+) -> None:
+    url, requests = listener
+    hooks = [Webhook(url, job_status="finished"), Webhook(url, job_status="failed")]
+    arguments = ("no-such-job", PLAN) if is_good else ()
+    job = rq_queue(desk).enqueue(RUN_UNIT, *arguments, webhooks=hooks, result_ttl=60)
+    work(worker)
+    assert status(job) == ("finished" if is_good else "failed")
+    assert requests == []
+
+
+# -- stopping ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_shard_is_worked_on_ends_the_worker_at_a_batch_edge(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(100, shard_size=50)
+    counted: list[int] = []
+    lock = threading.Lock()
+
+    def signal_at_ten(images: UInt8Array) -> None:
+        with lock:
+            counted.append(len(images))
+            is_ten = len(counted) == 10
+        if is_ten:
+            signal.raise_signal(signal.SIGTERM)
+
+    desk.use(PlainEngine(on_infer=signal_at_ten))
+    worker.work(logging_level="CRITICAL")
+    assert len(counted) <= 14
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0), shard_unit(1)]) == [False, False]
+    assert desk.attempts() == 0
+    assert {(desk.job_id, shard_unit(0)), (desk.job_id, shard_unit(1))} <= desk.queue.pending()
+
+
+def test_a_second_signal_changes_nothing(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(50, shard_size=50)
+    counted: list[int] = []
+
+    def signal_twice(images: UInt8Array) -> None:
+        counted.append(len(images))
+        if len(counted) in (5, 6):
+            signal.raise_signal(signal.SIGTERM)
+
+    desk.use(PlainEngine(on_infer=signal_twice))
+    worker.work(logging_level="CRITICAL")
+    assert (desk.job_id, shard_unit(0)) in desk.queue.pending()
+    assert desk.store.state(desk.job_id) is JobState.RUNNING
+
+
+def test_a_signal_while_there_is_nothing_to_do_ends_the_wait(worker: UnitWorker) -> None:
+    with pytest.raises(StopRequested):
+        worker.request_stop(signal.SIGTERM, None)
+    assert worker.context.stopping
+
+
+def test_a_signal_after_that_does_not_disturb_the_end(worker: UnitWorker) -> None:
+    """The supervisor's end closes our standard input, which is a second signal while the worker says goodbye."""
+    with pytest.raises(StopRequested):
+        worker.request_stop(signal.SIGTERM, None)
+    worker.request_stop(signal.SIGTERM, None)
+
+
+def test_rqs_own_stop_command_cancels_the_job(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(200, shard_size=200)
+    sent = threading.Event()
+
+    def stop(_images: UInt8Array) -> None:
+        if not sent.is_set():
+            sent.set()
+            execution = worker.heart.execution
+            assert execution is not None
+            send_stop_job_command(desk.store.redis, execution[0].id, serializer=JSONSerializer)
+            wait_for(lambda: desk.store.state(desk.job_id) is JobState.CANCELLED, "the job's end")
+
+    desk.use(PlainEngine(on_infer=stop))
+    work(worker)
+    view = desk.store.view(desk.job_id)
+    assert (view.state, view.message, view.shards_done) == (JobState.CANCELLED, "stopped through RQ", 0)
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+
+
+def test_a_stop_command_without_a_unit_in_hand_does_nothing(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(4)
+    worker.kill_horse()
+    assert desk.store.state(desk.job_id) is JobState.RUNNING
+    desk.context.interrupter.check()

@@ -1,0 +1,376 @@
+"""One shard to its commit, and the ways in which it is left."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from worker.desk import Desk
+from worker.plain_engine import PlainEngine, write_image
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.errors import StorageError
+from trtjob.jobs.folder import ShardManifest, results_key
+from trtjob.jobs.records import Record, from_line, to_line
+from trtjob.jobs.states import FailureKind, JobState
+from trtjob.jobs.store import Claim, lease_key
+from trtjob.jobs.units import FINISH, shard_unit
+from trtjob.worker.context import Interrupted
+from trtjob.worker.shard import TooManyFailures, run_shard
+
+CHECKPOINT = "shards/00000.part.jsonl"
+
+
+class Counting:
+    """Counts the images that the engine has seen, and does something at one of them."""
+
+    def __init__(self, at: int = 0, action: object = None) -> None:
+        self.lock = threading.Lock()
+        self.images = 0
+        self.at = at
+        self.action = action
+
+    def __call__(self, images: UInt8Array) -> None:
+        with self.lock:
+            self.images += len(images)
+            is_it = self.images == self.at
+        if is_it and callable(self.action):
+            self.action()
+
+
+def interrupted(desk: Desk, claim: Claim, shard: int = 0) -> str:
+    with pytest.raises(Interrupted) as caught:
+        run_shard(desk.context, claim, shard)
+    return caught.value.reason
+
+
+def checkpoint(desk: Desk) -> dict[str, Record]:
+    lines = (desk.folder.path / CHECKPOINT).read_bytes().splitlines()
+    return {record.image: record for record in map(from_line, lines)}
+
+
+# -- to the commit -----------------------------------------------------------------------------------------------------
+
+
+def test_a_shards_records_are_committed_in_the_order_of_its_plan(desk: Desk) -> None:
+    keys = desk.plan(7, shard_size=7)
+    write_image(desk.photos / keys[2]).write_bytes(b"rubbish")
+    claim = desk.claim()
+    run_shard(desk.context, claim, 0)
+    records = desk.records()
+    assert list(records) == keys
+    assert [key for key in keys if records[key].error] == [keys[2]]
+    manifest = desk.folder.manifest(0)
+    assert manifest is not None
+    assert (manifest.ok, manifest.failed, manifest.attempt, manifest.worker) == (6, 1, 1, "worker-1")
+    assert manifest.results == results_key(0, claim.token)
+    assert set(manifest.busy_s) == {"read", "decode", "resize", "infer", "nms"}
+
+
+def test_a_commit_is_counted_and_gives_the_unit_up(desk: Desk) -> None:
+    desk.plan(8)
+    run_shard(desk.context, desk.claim(), 0)
+    view = desk.store.view(desk.job_id)
+    assert (view.ok, view.failed, view.shards_done, view.live_done) == (4, 0, 1, 0)
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+
+
+def test_only_the_last_commit_asks_for_the_jobs_end(desk: Desk) -> None:
+    desk.plan(8)
+    run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+    assert (desk.job_id, FINISH) not in desk.queue.pending()
+    run_shard(desk.context, desk.claim(shard_unit(0)), 0)
+    assert (desk.job_id, FINISH) in desk.queue.pending()
+    assert desk.store.state(desk.job_id) is JobState.FINISHING
+
+
+def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> None:
+    """The worker died between its commit and the count, or the server has lost the count."""
+    desk.plan(4)
+    counting = Counting()
+    desk.use(PlainEngine(on_infer=counting))
+    manifest = ShardManifest(
+        shard=0, results=results_key(0, 1), ok=3, failed=1, attempt=1, worker="w", elapsed_s=1.0, busy_s={}
+    )
+    desk.folder.commit_shard(manifest)
+    run_shard(desk.context, desk.claim(), 0)
+    assert counting.images == 0
+    view = desk.store.view(desk.job_id)
+    assert (view.ok, view.failed, view.state) == (3, 1, JobState.FINISHING)
+
+
+def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
+    desk.plan(4)
+    first = ShardManifest(
+        shard=0, results=results_key(0, 99), ok=4, failed=0, attempt=1, worker="w", elapsed_s=1.0, busy_s={}
+    )
+    desk.use(PlainEngine(on_infer=Counting(4, lambda: desk.folder.commit_shard(first))))
+    claim = desk.claim()
+    run_shard(desk.context, claim, 0)
+    assert desk.folder.manifest(0) == first
+    assert not (desk.folder.path / results_key(0, claim.token)).exists()
+    assert desk.store.view(desk.job_id).ok == 4
+
+
+def test_the_heart_sees_every_image_as_a_step(desk: Desk) -> None:
+    desk.plan(4)
+    run_shard(desk.context, desk.claim(), 0)
+    assert (desk.context.steps, desk.context.images) == (4, 4)
+
+
+def test_the_seconds_of_work_add_up_over_shards(desk: Desk) -> None:
+    """The heart takes differences: a stopwatch that began anew with each shard would show an idle worker."""
+    desk.plan(8)
+    run_shard(desk.context, desk.claim(), 0)
+    first = desk.context.busy_s()
+    run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+    second = desk.context.busy_s()
+    assert set(first) == {"read", "decode", "resize", "infer", "nms"}
+    assert all(second[stage] > first[stage] for stage in first)
+
+
+# -- left in the middle ------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_takes_effect_within_the_images_in_flight(desk: Desk) -> None:
+    desk.plan(60, shard_size=60)
+    counting = Counting(10, desk.context.request_stop)
+    desk.use(PlainEngine(on_infer=counting))
+    assert interrupted(desk, desk.claim()) == "stop"
+    assert counting.images <= 10 + 4
+    assert desk.folder.manifest(0) is None
+
+
+def test_a_cancelled_job_stops_within_the_images_in_flight(desk: Desk) -> None:
+    desk.plan(60, shard_size=60)
+    counting = Counting(10, lambda: desk.store.move(desk.job_id, JobState.CANCELLED))
+    desk.use(PlainEngine(on_infer=counting))
+    assert interrupted(desk, desk.claim()) == JobState.CANCELLED
+    # Those in flight, and a group that had passed the gate.
+    assert counting.images <= 10 + 2 * 4
+    assert desk.folder.manifest(0) is None
+
+
+def test_a_shard_that_another_has_claimed_is_left(desk: Desk) -> None:
+    desk.plan(60, shard_size=60)
+
+    def lose() -> None:
+        desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
+        desk.claim(owner="worker-2")
+
+    desk.use(PlainEngine(on_infer=Counting(10, lose)))
+    assert interrupted(desk, desk.claim()) == "lost"
+    assert desk.folder.manifest(0) is None
+    assert desk.store.view(desk.job_id).ok == 0
+
+
+@pytest.mark.parametrize("is_lost", [pytest.param(True, id="lost"), pytest.param(False, id="cancelled")])
+def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_image(desk: Desk, is_lost: bool) -> None:
+    desk.plan(4)
+
+    def happen() -> None:
+        if is_lost:
+            desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
+            desk.claim(owner="worker-2")
+        else:
+            desk.store.move(desk.job_id, JobState.CANCELLED)
+
+    desk.use(PlainEngine(on_infer=Counting(4, happen)))
+    run_shard(desk.context, desk.claim(), 0)
+    assert len(desk.records()) == 4
+    assert desk.store.view(desk.job_id).ok == 4
+
+
+def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> None:
+    keys = desk.plan(40, shard_size=40)
+    desk.use(PlainEngine(on_infer=Counting(20, desk.context.request_stop)))
+    claim = desk.claim()
+    interrupted(desk, claim)
+    done = checkpoint(desk)
+    assert 10 < len(done) < 40
+    desk.store.release(claim, take_back=True)
+    desk.context.interrupter.reset()
+    counting = Counting()
+    desk.use(PlainEngine(on_infer=counting))
+    run_shard(desk.context, desk.claim(), 0)
+    assert counting.images == 40 - len(done)
+    assert list(desk.records()) == keys
+    assert not (desk.folder.path / CHECKPOINT).exists()
+
+
+def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk) -> None:
+    desk.plan(24, shard_size=12)
+    desk.use(PlainEngine(on_infer=Counting(5, desk.context.request_stop)))
+    claim = desk.claim()
+    interrupted(desk, claim)
+    desk.store.release(claim, take_back=True)
+    desk.context.interrupter.reset()
+    run_shard(desk.context, desk.claim(), 0)
+    run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+    # All images of both shards are the same one, so only their names differ.
+    first, second = (
+        [to_line(record).replace(record.image.encode(), b"") for record in desk.records(shard).values()]
+        for shard in (0, 1)
+    )
+    assert first == second
+
+
+def test_a_checkpoint_of_images_that_are_not_in_the_plan_is_no_help(desk: Desk) -> None:
+    keys = desk.plan(4)
+    desk.folder.storage.write(CHECKPOINT, to_line(Record("other.png", "ab", 1, 1, detections=())))
+    run_shard(desk.context, desk.claim(), 0)
+    assert list(desk.records()) == keys
+
+
+def block_shards(desk: Desk) -> None:
+    """Put a file where the folder of the results should be."""
+    (desk.folder.path / "shards").write_bytes(b"")
+
+
+def test_a_checkpoint_that_cannot_be_written_only_costs_its_work(desk: Desk) -> None:
+    desk.plan(40, shard_size=40)
+
+    def stop() -> None:
+        block_shards(desk)
+        desk.context.request_stop()
+
+    desk.use(PlainEngine(on_infer=Counting(10, stop)))
+    assert interrupted(desk, desk.claim()) == "stop"
+
+
+def test_results_that_cannot_be_written_are_an_error_of_the_place(desk: Desk) -> None:
+    desk.plan(4)
+    desk.use(PlainEngine(on_infer=Counting(4, lambda: block_shards(desk))))
+    with pytest.raises(StorageError, match="cannot write"):
+        run_shard(desk.context, desk.claim(), 0)
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_images_in_flight_are_on_record_before_they_are_touched(desk: Desk) -> None:
+    keys = desk.plan(12, shard_size=12)
+    seen: list[list[str]] = []
+    desk.use(PlainEngine(on_infer=lambda _images: seen.append(json.loads(desk.inflight() or "[]"))))
+    run_shard(desk.context, desk.claim(), 0)
+    assert all(0 < len(inflight) <= 6 for inflight in seen)
+    assert {key for inflight in seen for key in inflight} == set(keys)
+
+
+def test_suspects_go_first_and_one_at_a_time(desk: Desk) -> None:
+    keys = desk.plan(12, shard_size=12)
+    desk.crash(desk.claim(), keys[5:8])
+    seen: list[list[str]] = []
+    desk.use(PlainEngine(on_infer=lambda _images: seen.append(json.loads(desk.inflight() or "[]"))))
+    run_shard(desk.context, desk.claim(), 0)
+    assert seen[:3] == [[key] for key in keys[5:8]]
+    assert len(desk.records()) == 12
+
+
+def test_an_image_that_was_alone_when_its_worker_died_is_set_aside(desk: Desk) -> None:
+    keys = desk.plan(6, shard_size=6)
+    desk.crash(desk.claim(), keys[:3])
+    desk.crash(desk.claim(), [keys[1]])
+    counting = Counting()
+    desk.use(PlainEngine(on_infer=counting))
+    run_shard(desk.context, desk.claim(), 0)
+    error = desk.records()[keys[1]].error
+    assert error is not None
+    assert (error.kind, error.attempts) == (FailureKind.CRASHED, 2)
+    assert error.message == "processing it ended the worker process (SIGSEGV)"
+    assert counting.images == 5
+
+
+def test_a_culprit_stays_set_aside_when_the_next_one_kills_the_worker(desk: Desk) -> None:
+    keys = desk.plan(6, shard_size=6)
+    desk.crash(desk.claim(), [keys[1]])
+    desk.use(PlainEngine(on_infer=Counting(2, desk.context.request_stop)))
+    claim = desk.claim()
+    interrupted(desk, claim)
+    assert checkpoint(desk)[keys[1]].error is not None
+    assert desk.attempts() == 1  # the crashes are accounted for
+
+
+def test_once_its_last_image_is_done_a_shard_has_no_suspects(desk: Desk) -> None:
+    """A worker that dies as it commits, with one image in the last group, would have that image set aside."""
+    desk.plan(5, shard_size=5)
+    desk.use(PlainEngine(on_infer=Counting(5, lambda: block_shards(desk))))
+    with pytest.raises(StorageError, match="cannot write"):
+        run_shard(desk.context, desk.claim(), 0)
+    assert json.loads(desk.inflight() or "null") == []
+
+
+# -- too many failures -------------------------------------------------------------------------------------------------
+
+
+def break_images(photos: Path, keys: list[str]) -> None:
+    for key in keys:
+        (photos / key).write_bytes(b"rubbish")
+
+
+@pytest.mark.parametrize("limit", [pytest.param("3", id="number"), pytest.param("5%", id="share")])
+def test_more_failures_than_allowed_end_the_job(desk: Desk, limit: str) -> None:
+    keys = desk.plan(60, shard_size=60, max_failures=limit)
+    break_images(desk.photos, keys[:30])
+    with pytest.raises(TooManyFailures, match=rf"more than {limit} of the images failed \(--max-failures\)"):
+        run_shard(desk.context, desk.claim(), 0)
+    assert desk.folder.manifest(0) is None
+
+
+def test_as_many_failures_as_allowed_are_none_too_many(desk: Desk) -> None:
+    keys = desk.plan(60, shard_size=60, max_failures="30")
+    break_images(desk.photos, keys[:30])
+    run_shard(desk.context, desk.claim(), 0)
+    assert desk.store.view(desk.job_id).failed == 30
+
+
+@pytest.mark.parametrize("limit", [pytest.param("3", id="number"), pytest.param("50%", id="share")])
+def test_the_last_images_of_a_shard_count_too(desk: Desk, limit: str) -> None:
+    """All of them are through the gate before the first has failed."""
+    keys = desk.plan(4, max_failures=limit)
+    break_images(desk.photos, keys)
+    with pytest.raises(TooManyFailures):
+        run_shard(desk.context, desk.claim(), 0)
+    assert desk.folder.manifest(0) is None
+
+
+def test_failures_of_other_shards_count_too(desk: Desk) -> None:
+    keys = desk.plan(8, max_failures="3")
+    break_images(desk.photos, [*keys[:2], *keys[4:6]])
+    run_shard(desk.context, desk.claim(), 0)
+    with pytest.raises(TooManyFailures):
+        run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+
+
+def test_failures_that_others_have_committed_meanwhile_count_too(desk: Desk) -> None:
+    keys = desk.plan(8, max_failures="3")
+    break_images(desk.photos, [*keys[:2], *keys[4:6]])
+    other = desk.claim(shard_unit(1), "worker-2")
+    desk.use(PlainEngine(on_infer=Counting(2, lambda: desk.store.commit(other, 1, ok=2, failed=2))))
+    with pytest.raises(TooManyFailures):
+        run_shard(desk.context, desk.claim(), 0)
+
+
+def test_failed_images_are_tried_again_when_the_job_is_continued(desk: Desk) -> None:
+    keys = desk.plan(4, max_failures="1")
+    good = (desk.photos / keys[0]).read_bytes()
+    break_images(desk.photos, keys[:2])
+    claim = desk.claim()
+    with pytest.raises(TooManyFailures):
+        run_shard(desk.context, claim, 0)
+    desk.store.release(claim)
+    (desk.photos / keys[0]).write_bytes(good)
+    counting = Counting()
+    desk.use(PlainEngine(on_infer=counting))
+    run_shard(desk.context, desk.claim(), 0)
+    assert [key for key, record in desk.records().items() if record.error] == [keys[1]]
+    assert counting.images == 1  # the others were good before
+
+
+def test_an_image_that_kills_its_worker_is_not_tried_again(desk: Desk) -> None:
+    keys = desk.plan(4, max_failures="1")
+    break_images(desk.photos, keys[1:])
+    desk.crash(desk.claim(), [keys[0]])
+    with pytest.raises(TooManyFailures):
+        run_shard(desk.context, desk.claim(), 0)
+    assert list(checkpoint(desk)) == [keys[0]]

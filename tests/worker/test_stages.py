@@ -1,0 +1,375 @@
+"""One image before and after the engine: read, decoded, finished, written; each failure with its kind."""
+
+import errno
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from samples import job_spec
+from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
+
+from trtjob.engines.protocol import FloatArray
+from trtjob.engines.spec import ModelSpec
+from trtjob.errors import ImageError, StorageError
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import Annotate
+from trtjob.jobs.records import Record
+from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import LocalStorage
+from trtjob.worker.stages import MAX_FILE_BYTES, Stages, Stopwatch, failure_record, read_file
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def failure(path: Path) -> tuple[FailureKind, str]:
+    with pytest.raises(ImageError) as caught:
+        read_file(path)
+    return FailureKind(caught.value.kind), str(caught.value)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read_whole(photos: Path) -> None:
+    data = os.urandom(3_000_000)
+    (photos / "a.jpg").write_bytes(data)
+    assert read_file(photos / "a.jpg") == data
+
+
+def test_a_link_is_followed(photos: Path) -> None:
+    (photos / "a.jpg").write_bytes(b"here")
+    (photos / "link.jpg").symlink_to(photos / "a.jpg")
+    assert read_file(photos / "link.jpg") == b"here"
+
+
+def test_a_file_that_is_gone_is_missing(photos: Path) -> None:
+    assert failure(photos / "a.jpg") == (FailureKind.MISSING, "the file is not there any more")
+
+
+def test_a_file_whose_folder_has_become_a_file_is_missing(photos: Path) -> None:
+    (photos / "a").write_bytes(b"")
+    assert failure(photos / "a" / "b.jpg")[0] is FailureKind.MISSING
+
+
+def test_a_folder_is_named_as_that(photos: Path) -> None:
+    (photos / "folder.jpg").mkdir()
+    assert failure(photos / "folder.jpg") == (FailureKind.READ, "it is a folder, not an image file")
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_is_refused_without_waiting_for_its_other_end(photos: Path) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    assert failure(photos / "pipe.jpg") == (FailureKind.READ, "it is not a regular file, not an image file")
+
+
+def test_a_socket_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)  # a socket's address is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        assert failure(photos / "socket.jpg")[0] is FailureKind.READ
+
+
+def test_a_circle_of_links_cannot_be_read(photos: Path) -> None:
+    (photos / "a.jpg").symlink_to(photos / "b.jpg")
+    (photos / "b.jpg").symlink_to(photos / "a.jpg")
+    kind, message = failure(photos / "a.jpg")
+    assert kind is FailureKind.READ
+    assert message == f"the file cannot be read: {os.strerror(errno.ELOOP)}"
+
+
+def test_a_file_of_more_bytes_than_a_buffer_holds_is_too_large(photos: Path) -> None:
+    with (photos / "large.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)  # a hole: it takes no space
+    kind, message = failure(photos / "large.jpg")
+    assert kind is FailureKind.TOO_LARGE
+    assert "2,147,483,648 bytes" in message
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from trtjob.errors import ImageError
+from trtjob.worker.stages import read_file
+if os.geteuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+try:
+    read_file(Path(sys.argv[1]))
+except ImageError as err:
+    print(err.kind, err)
+"""
+
+
+def test_a_file_that_may_not_be_read_says_so(photos: Path) -> None:
+    (photos / "secret.jpg").write_bytes(b"secret")
+    (photos / "secret.jpg").chmod(0)
+    # Root may read everything, so another user must try, who must get there first.
+    for folder in (photos, *photos.parents[:3]):
+        if folder.owner() == Path.home().owner() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    command = [sys.executable, "-c", READ_AS_NOBODY, str(photos / "secret.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "read the file cannot be read: Permission denied\n"
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("name", ["folder.jpg", "pipe.jpg", "large.jpg", "fine.jpg", "gone.jpg"])
+def test_no_descriptor_is_left_open_whatever_the_file_is(photos: Path, name: str) -> None:
+    (photos / "folder.jpg").mkdir()
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "fine.jpg").write_bytes(b"fine")
+    with (photos / "large.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+
+    def try_it() -> None:
+        try:
+            read_file(photos / name)
+        except ImageError:
+            return
+
+    try_it()
+    before = open_descriptors()
+    for _ in range(20):
+        try_it()
+    assert open_descriptors() < before + 10
+
+
+# -- before the engine -------------------------------------------------------------------------------------------------
+
+
+def stages(
+    photos: Path, output: Path, annotate: Annotate = Annotate.ALL, model: ModelSpec = DETECTOR, **options: object
+) -> Stages:
+    spec = job_spec(photos, output)
+    changed = spec.options.model_copy(update={"annotate": annotate, **options})
+    return Stages(
+        spec.model_copy(update={"options": changed}), model, LocalStorage(output), max_pixels=10_000, jpeg_quality=90
+    )
+
+
+def entry(key: str = "a.png") -> Entry:
+    return Entry(key, 1, "etag")
+
+
+def test_an_image_is_prepared_for_the_network(photos: Path, output: Path) -> None:
+    data = write_image(photos / "a.png", hw=(20, 40)).read_bytes()
+    item = stages(photos, output).prepare(entry())
+    assert (item.sha256, item.hw, item.tensor.shape) == (hashlib.sha256(data).hexdigest(), (20, 40), (8, 8, 3))
+    assert item.placement.scale == (5.0, 2.5)
+    assert item.image is not None
+
+
+def test_without_annotated_copies_the_pixels_are_not_kept(photos: Path, output: Path) -> None:
+    write_image(photos / "a.png")
+    assert stages(photos, output, Annotate.NONE).prepare(entry()).image is None
+
+
+def test_the_jobs_resize_mode_counts_not_the_models(photos: Path, output: Path) -> None:
+    write_image(photos / "a.png", hw=(20, 40))
+    item = stages(photos, output, resize="letterbox").prepare(entry())
+    assert (item.tensor[0] == DETECTOR.pad_value).all()
+
+
+@pytest.mark.parametrize(
+    ("hw", "kind"),
+    [pytest.param(None, FailureKind.DECODE, id="broken"), pytest.param((200, 200), FailureKind.TOO_LARGE, id="large")],
+)
+def test_the_failure_of_a_file_that_was_read_names_its_sha256(
+    photos: Path, output: Path, hw: tuple[int, int] | None, kind: FailureKind
+) -> None:
+    if hw:
+        write_image(photos / "a.png", hw=hw)
+    else:
+        (photos / "a.png").write_bytes(b"rubbish")
+    with pytest.raises(ImageError) as caught:
+        stages(photos, output).prepare(entry())
+    assert caught.value.kind is kind
+    assert caught.value.sha256 == hashlib.sha256((photos / "a.png").read_bytes()).hexdigest()
+
+
+def test_the_failure_of_a_file_that_was_not_read_names_none(photos: Path, output: Path) -> None:
+    with pytest.raises(ImageError) as caught:
+        stages(photos, output).prepare(entry())
+    assert caught.value.sha256 is None
+
+
+def test_an_image_for_which_there_is_no_memory_is_its_own_failure(
+    photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_args: object, **_options: object) -> None:
+        raise cv2.error("Failed to allocate 31150080000 bytes")
+
+    data = write_image(photos / "a.png").read_bytes()
+    monkeypatch.setattr(cv2, "resize", out_of_memory)  # the fault is in the library, not in what is tested
+    with pytest.raises(ImageError, match="cannot be resized: Failed to allocate") as caught:
+        stages(photos, output).prepare(entry())
+    assert (caught.value.kind, caught.value.sha256) == (FailureKind.DECODE, hashlib.sha256(data).hexdigest())
+
+
+# -- after it ----------------------------------------------------------------------------------------------------------
+
+BOX: FloatArray = np.array([[1, 1, 7, 7]], np.float32)
+
+
+def finish(
+    under_test: Stages, key: str = "a.png", scores: tuple[float, float] = (0.1, 0.9), hw: tuple[int, int] = (40, 40)
+) -> Record:
+    write_image(under_test._source.path(key), hw=hw)
+    return under_test.finish(under_test.prepare(entry(key)), BOX, np.array([scores], np.float32))
+
+
+def copies(output: Path) -> list[str]:
+    return sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+
+
+def test_a_detectors_record_holds_its_detections(photos: Path, output: Path) -> None:
+    record = finish(stages(photos, output))
+    assert (record.image, record.width, record.height, record.classes) == ("a.png", 40, 40, None)
+    assert record.detections is not None
+    assert [(d.label, d.score, d.box) for d in record.detections] == [("bright", 0.9, (5.0, 5.0, 35.0, 35.0))]
+
+
+def test_a_classifiers_record_holds_its_classes(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output, model=CLASSIFIER)
+    write_image(photos / "a.png")
+    record = under_test.finish(under_test.prepare(entry()), None, np.array([0.2, 0.8], np.float32))
+    assert record.detections is None
+    assert record.classes is not None
+    assert [c.label for c in record.classes] == ["bright", "dark"]
+
+
+def test_only_the_jobs_classes_are_recorded(photos: Path, output: Path) -> None:
+    assert finish(stages(photos, output, class_ids=(0,))).detections == ()
+
+
+@pytest.mark.parametrize(
+    ("annotate", "score", "is_written"),
+    [
+        pytest.param(Annotate.ALL, 0.9, True, id="all-with-a-hit"),
+        pytest.param(Annotate.ALL, 0.01, True, id="all-without"),
+        pytest.param(Annotate.HITS, 0.9, True, id="hits-with-a-hit"),
+        pytest.param(Annotate.HITS, 0.01, False, id="hits-without"),
+        pytest.param(Annotate.HITS, 0.1, False, id="hits-with-one-that-is-stored-but-not-shown"),
+        pytest.param(Annotate.NONE, 0.9, False, id="none"),
+    ],
+)
+def test_the_images_asked_for_get_a_copy(
+    photos: Path, output: Path, annotate: Annotate, score: float, is_written: bool
+) -> None:
+    finish(stages(photos, output, annotate), scores=(0.0, score))
+    assert copies(output) == (["annotated/a.png"] if is_written else [])
+
+
+def test_hits_of_a_classifier_are_all_images(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output, Annotate.HITS, CLASSIFIER)
+    write_image(photos / "a.png")
+    under_test.finish(under_test.prepare(entry()), None, np.array([0.2, 0.8], np.float32))
+    assert copies(output) == ["annotated/a.png"]
+
+
+@pytest.mark.parametrize("key", ["sub/deeper/a.png", "a.JPG", "b.tiff", "c.webp", "latin\udce9.png", "new\nline.bmp"])
+def test_a_copy_has_its_images_place_name_and_kind(photos: Path, output: Path, key: str) -> None:
+    finish(stages(photos, output), key)
+    assert copies(output) == [f"annotated/{key}"]
+    image = cv2.imdecode(np.fromfile(output / "annotated" / key, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert image.shape == (40, 40, 3)
+    assert (image != 200).any()
+
+
+def test_an_images_pixels_are_let_go_once_they_are_written(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output)
+    write_image(photos / "a.png")
+    item = under_test.prepare(entry())
+    under_test.finish(item, BOX, np.array([[0.1, 0.9]], np.float32))
+    assert item.image is None
+
+
+def test_a_copy_that_its_kind_cannot_hold_is_the_images_own_failure(photos: Path, output: Path) -> None:
+    spec = job_spec(photos, output)
+    changed = spec.options.model_copy(update={"annotate": Annotate.ALL})
+    under_test = Stages(
+        spec.model_copy(update={"options": changed}), DETECTOR, LocalStorage(output), max_pixels=10**8, jpeg_quality=90
+    )
+    # Its bytes are a PNG's, so it could be read.
+    (photos / "a.webp").write_bytes(write_image(photos / "wide.png", hw=(2, 17_000)).read_bytes())
+    item = under_test.prepare(entry("a.webp"))
+    with pytest.raises(ImageError) as caught:
+        under_test.finish(item, BOX, np.array([[0.1, 0.9]], np.float32))
+    assert caught.value.kind is FailureKind.WRITE
+
+
+def test_a_copy_that_cannot_be_written_is_the_images_own_failure(photos: Path, output: Path) -> None:
+    (output / "annotated" / "a.png").mkdir(parents=True)
+    with pytest.raises(ImageError, match="cannot write the annotated image: Is a directory") as caught:
+        finish(stages(photos, output))
+    assert caught.value.kind is FailureKind.WRITE
+
+
+def test_a_place_that_cannot_be_written_is_everybodys_failure(photos: Path, output: Path) -> None:
+    output.mkdir()
+    (output / "annotated").write_bytes(b"a file where the folder should be")
+    with pytest.raises(StorageError, match="cannot write"):
+        finish(stages(photos, output))
+
+
+def test_an_image_that_cannot_be_drawn_on_is_its_own_failure(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output)
+    write_image(photos / "a.png")
+    item = under_test.prepare(entry())
+    assert item.image is not None
+    item.image.flags.writeable = False  # OpenCV refuses it
+    with pytest.raises(ImageError, match="cannot draw on the image") as caught:
+        under_test.finish(item, BOX, np.array([[0.1, 0.9]], np.float32))
+    assert caught.value.kind is FailureKind.DRAW
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_record_holds_kind_message_and_sha256() -> None:
+    record = failure_record("a.png", ImageError(FailureKind.DECODE, "not an image", "ab" * 32), attempts=3)
+    assert record.error is not None
+    assert (record.image, record.sha256) == ("a.png", "ab" * 32)
+    assert (record.error.kind, record.error.message, record.error.attempts) == (FailureKind.DECODE, "not an image", 3)
+
+
+def test_a_stopwatch_counts_what_failed_too() -> None:
+    watch = Stopwatch()
+
+    def fail() -> None:
+        with watch.stage("read"):
+            start = time.perf_counter()
+            while time.perf_counter() - start < 0.01:
+                pass
+            raise ValueError("broken")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="broken"):
+            fail()
+    assert 0.02 <= watch.busy_s()["read"] < 1
+
+
+def test_every_stage_is_on_the_watch(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output)
+    finish(under_test)
+    assert set(under_test.watch.busy_s()) == {"read", "decode", "resize", "nms", "draw", "encode", "write"}

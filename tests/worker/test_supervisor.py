@@ -1,0 +1,296 @@
+"""The daemon and real worker processes: killed, stopped, crashed, never started; what they held is done by others."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from samples import job_spec
+from terminal import wait_for, worker_pids
+from worker.mean_model import write_model
+
+from trtjob.config import Settings
+from trtjob.errors import QueueError
+from trtjob.jobs.connection import Connection
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.states import FINISHED
+from trtjob.jobs.store import JOBS, JobStore, job_key
+from trtjob.jobs.submit import submit
+from trtjob.jobs.units import shard_unit
+from trtjob.worker.heart import EXIT_STALLED
+from trtjob.worker.supervisor import MAX_FAILED_STARTS, Supervisor, blame_of, oom_kills
+
+Scenario = Callable[[], Awaitable[None]]
+
+
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
+    await asyncio.to_thread(wait_for, condition, what, timeout_s)
+
+
+def supervise(settings: Settings, connection: Connection, scenario: Scenario, *, processes: int = 1) -> float:
+    """Run a supervisor while a scenario plays. Returns the seconds from the request to stop to the end."""
+
+    async def run() -> float:
+        stop = asyncio.Event()
+        running = asyncio.create_task(Supervisor(settings, connection, processes=processes).run(stop))
+        playing = asyncio.ensure_future(scenario())
+        try:
+            await asyncio.wait([running, playing], return_when=asyncio.FIRST_COMPLETED)
+            if playing.done():
+                playing.result()
+        finally:
+            stop.set()
+            told = time.monotonic()
+            playing.cancel()
+            await asyncio.wait([playing])
+            await running
+        return time.monotonic() - told
+
+    return asyncio.run(run())
+
+
+class Node:
+    """A machine's queue and store, as a test looks at them, and the one job on it."""
+
+    def __init__(self, connection: Connection, settings: Settings, tmp_path: Path) -> None:
+        self.store = JobStore(connection.redis)
+        self.queue = WorkQueue(connection.redis, settings.queue)
+        self.folder = tmp_path
+        self.job_id = job_spec().job_id
+
+    def pids(self) -> list[int]:
+        """Return the processes that have reported and live."""
+        return [worker.pid for worker in self.store.workers() if Path(f"/proc/{worker.pid}").exists()]
+
+    def submit(self, images: int, *, shard_size: int = 100_000) -> JobSpec:
+        """Hand a job over so many names of one image in."""
+        photos = self.folder / "photos"
+        photos.mkdir()
+        noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+        first = photos / "00000.jpg"
+        first.write_bytes(cv2.imencode(".jpg", noise)[1].tobytes())
+        for number in range(1, images):
+            os.link(first, photos / f"{number:05}.jpg")
+        spec = job_spec(photos, self.folder / "out", shard_size=shard_size)
+        model = write_model(self.folder / "mean.onnx")
+        spec = spec.model_copy(update={"model": model})
+        submit(self.store, self.queue, spec)
+        return spec
+
+    def is_under_way(self) -> bool:
+        return self.store.view(self.job_id).live_done > 20
+
+    def is_done(self) -> bool:
+        return self.store.state(self.job_id) in FINISHED
+
+    def attempts(self) -> int:
+        return int(self.store.redis.hget(job_key(self.job_id) + ":attempts", shard_unit(0)) or 0)
+
+
+@pytest.fixture
+def node(connection: Connection, settings: Settings, tmp_path: Path) -> Node:
+    return Node(connection, settings, tmp_path)
+
+
+def freed(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the dead are to blame for, one for each unit that was freed."""
+    return [str(vars(record)["blame"]) for record in caplog.records if record.message == "unit of a dead worker freed"]
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+# -- lives and deaths --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_and_its_shard_taken_over_at_once(
+    node: Node, settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def kill_it() -> None:
+        node.submit(700)
+        await until(node.is_under_way, "images")
+        (pid,) = node.pids()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: freed(caplog), "the unit's release", 5)  # not the end of the lease, which takes ten
+        await until(lambda: node.pids() not in ([], [pid]), "another process")
+        assert node.attempts() <= 1  # somebody killed it: that is nobody's crash
+        await until(node.is_done, "the job's end")
+
+    supervise(settings, connection, kill_it)
+    assert freed(caplog) == [""]
+    assert node.store.view(node.job_id).ok == 700
+
+
+@pytest.mark.slow
+def test_a_process_that_crashes_blames_what_it_had_in_hand(
+    node: Node, settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def crash_it() -> None:
+        node.submit(700)
+        await until(node.is_under_way, "images")
+        os.kill(node.pids()[0], signal.SIGSEGV)
+        await until(lambda: freed(caplog), "the unit's release", 5)
+        await until(node.is_done, "the job's end")
+
+    supervise(settings, connection, crash_it)
+    assert freed(caplog) == ["SIGSEGV"]
+    # The suspects were run one at a time and none of them did it.
+    assert node.store.view(node.job_id).ok == 700
+
+
+@pytest.mark.slow
+def test_a_silent_process_is_found_within_15_s_and_ended(
+    node: Node, settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[float] = []
+
+    async def silence_it() -> None:
+        node.submit(700)
+        await until(node.is_under_way, "images")
+        (pid,) = node.pids()
+        os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        await until(lambda: is_gone(pid), "the end of the silent process")
+        found.append(time.monotonic() - stopped)
+        await until(node.is_done, "the job's end")
+
+    supervise(settings, connection, silence_it)
+    assert 5 < found[0] < 15
+    assert freed(caplog) == ["it stopped responding"]
+    assert node.store.view(node.job_id).ok == 700
+
+
+@pytest.mark.slow
+def test_a_process_that_never_starts_is_tried_five_times_with_growing_pauses(
+    settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = settings.model_copy(update={"home": Path("/proc/nowhere")})  # no server can be started there
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(QueueError, match=r"ended 5 times before it could work \(exit code 1\)"):
+        supervise(broken, connection, wait)
+    pauses = [vars(record)["pause_s"] for record in caplog.records if record.message == "worker process restarts"]
+    assert pauses == [0, 0, 0, 1.0]
+    assert len(pauses) == MAX_FAILED_STARTS - 1
+    assert worker_pids(os.getpid()) == []
+
+
+@pytest.mark.slow
+def test_as_many_processes_run_as_were_asked_for(node: Node, settings: Settings, connection: Connection) -> None:
+    async def count() -> None:
+        await until(lambda: len(node.pids()) == 2, "two processes")
+
+    supervise(settings, connection, count, processes=2)
+    assert node.store.workers() == []
+    assert worker_pids(os.getpid()) == []
+
+
+# -- stopping ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_stop_gives_the_shard_back_and_costs_no_attempt(
+    node: Node, settings: Settings, connection: Connection
+) -> None:
+    async def start_it() -> None:
+        node.submit(2000)
+        await until(node.is_under_way, "images")
+
+    took_s = supervise(settings, connection, start_it)
+    assert took_s < 5
+    assert node.attempts() == 0
+    assert (node.job_id, shard_unit(0)) in node.queue.pending()
+    assert node.store.is_leased(node.job_id, [shard_unit(0)]) == [False]
+    assert node.store.workers() == []
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_stop_is_killed_after_its_grace(
+    node: Node, settings: Settings, connection: Connection
+) -> None:
+    settings = settings.model_copy(update={"grace_s": 1.0})
+    stopped: list[int] = []
+
+    async def freeze_it() -> None:
+        await until(node.pids, "a process")
+        stopped.extend(node.pids())
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    took_s = supervise(settings, connection, freeze_it)
+    assert 1 <= took_s < 8
+    assert is_gone(stopped[0])
+
+
+# -- the sweep ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_message_that_was_lost_is_asked_for_again(node: Node, settings: Settings, connection: Connection) -> None:
+    async def lose_it() -> None:
+        node.submit(3)
+        node.queue.redis.delete(f"rq:queue:{settings.queue}")
+        await until(node.is_done, "the job's end")
+
+    supervise(settings, connection, lose_it)
+
+
+@pytest.mark.slow
+def test_a_job_that_cannot_be_read_does_not_end_the_daemon(
+    node: Node, settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be another version's."""
+    node.store.redis.zadd(JOBS, {"strange-1234abcd": 1.0})
+    node.store.redis.hset(job_key("strange-1234abcd"), mapping={"state": "running", "spec": '{"schema_version": 99}'})
+
+    async def sweep() -> None:
+        await until(lambda: [r for r in caplog.records if r.message == "the sweep is not complete"], "a sweep")
+        await until(node.pids, "a process")
+
+    supervise(settings, connection, sweep)
+
+
+# -- small things ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "was_silent", "had_oom", "blame"),
+    [
+        pytest.param(0, False, False, "", id="ended"),
+        pytest.param(1, False, False, "", id="error"),
+        pytest.param(-signal.SIGTERM, False, False, "", id="terminated"),
+        pytest.param(-signal.SIGKILL, False, False, "", id="killed-by-somebody"),
+        pytest.param(-signal.SIGKILL, False, True, "out of memory", id="killed-for-memory"),
+        pytest.param(-signal.SIGKILL, True, False, "it stopped responding", id="killed-for-silence"),
+        pytest.param(-signal.SIGSEGV, False, False, "SIGSEGV", id="segmentation-fault"),
+        pytest.param(-signal.SIGABRT, False, True, "SIGABRT", id="abort"),
+        pytest.param(EXIT_STALLED, False, False, "it made no progress", id="stalled"),
+    ],
+)
+def test_the_work_in_hand_is_to_blame_for_some_deaths(
+    exit_code: int, was_silent: bool, had_oom: bool, blame: str
+) -> None:
+    assert blame_of(exit_code, was_silent=was_silent, had_oom=had_oom) == blame
+
+
+def test_the_kernels_count_of_kills_is_read() -> None:
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    expected = [int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill"]
+    assert oom_kills() >= (expected[0] if expected else 0)
+
+
+def test_a_process_is_told_every_setting_and_the_password(connection: Connection, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"home": tmp_path, "redis_url": "redis://:hush@host/0", "threads": 3})
+    order = json.loads(Supervisor(settings, connection)._order("worker-1"))
+    assert order["name"] == "worker-1"
+    assert Settings(**order["settings"]) == settings

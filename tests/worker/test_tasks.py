@@ -1,0 +1,353 @@
+"""Units of work as a message asks for them: done, refused, given back, failed; and conversions."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from terminal import DIGITS
+from worker.desk import Desk
+from worker.plain_engine import PlainEngine, write_image
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.jobs.finish import Summary
+from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY
+from trtjob.jobs.queue import conversion_key
+from trtjob.jobs.records import read_records
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import Claim
+from trtjob.jobs.submit import retry
+from trtjob.jobs.units import FINISH, PLAN, shard_unit
+from trtjob.worker.tasks import convert, run_unit
+
+
+def run_all(desk: Desk) -> None:
+    """Do what the queue holds until it is empty, as a lone worker does."""
+    key = f"rq:queue:{desk.queue.name}"
+    while message := desk.queue.redis.lpop(key):
+        job_id, unit, _ = message.decode().rsplit("--", 2)
+        run_unit(job_id, unit)
+
+
+def state(desk: Desk) -> JobState:
+    return desk.store.state(desk.job_id)
+
+
+def message(desk: Desk) -> str:
+    return desk.store.view(desk.job_id).message
+
+
+def refuse(_images: UInt8Array) -> None:
+    raise AssertionError("the engine must not be asked")
+
+
+# -- planning ----------------------------------------------------------------------------------------------------------
+
+
+def test_planning_asks_for_every_shard(desk: Desk) -> None:
+    desk.plan(10)
+    view = desk.store.view(desk.job_id)
+    assert (view.state, view.images, view.shards, view.planned) == (JobState.RUNNING, 10, 3, True)
+    assert {(desk.job_id, shard_unit(n)) for n in range(3)} <= desk.queue.pending()
+
+
+def test_planning_leaves_its_unit_free_and_counts_no_attempt(desk: Desk) -> None:
+    desk.plan(4)
+    assert desk.store.is_leased(desk.job_id, [PLAN]) == [False]
+    assert desk.attempts(PLAN) == 0
+
+
+def test_planning_again_after_a_crash_counts_nothing_twice(desk: Desk) -> None:
+    desk.plan(10)
+    desk.store.update(desk.job_id, state=JobState.PLANNING.value)  # as it was when the planner died
+    run_unit(desk.job_id, PLAN)
+    view = desk.store.view(desk.job_id)
+    assert (view.state, view.images, view.shards) == (JobState.RUNNING, 10, 3)
+
+
+def test_planning_a_job_that_is_done_already_asks_for_its_end(desk: Desk) -> None:
+    """The server has forgotten the job; its folder has not."""
+    desk.plan(8)
+    run_unit(desk.job_id, shard_unit(0))
+    run_unit(desk.job_id, shard_unit(1))
+    desk.store.forget(desk.job_id)
+    desk.queue.redis.delete(f"rq:queue:{desk.queue.name}")
+    desk.submit()
+    run_unit(desk.job_id, PLAN)
+    assert state(desk) is JobState.FINISHING
+    assert (desk.job_id, FINISH) in desk.queue.pending()
+    assert desk.store.view(desk.job_id).ok == 8
+
+
+def test_a_source_that_is_gone_fails_the_job_or_its_record(desk: Desk) -> None:
+    keys = desk.plan(4)
+    shutil.rmtree(desk.photos)
+    run_all(desk)
+    assert state(desk) is JobState.DONE_WITH_ERRORS
+    assert [record.image for record in read_records(desk.folder.path / RESULTS)] == keys
+
+
+# -- the whole way -----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_goes_from_the_queue_to_its_receipt(desk: Desk) -> None:
+    keys = desk.plan(10)
+    run_all(desk)
+    assert state(desk) is JobState.DONE
+    assert [record.image for record in read_records(desk.folder.path / RESULTS)] == keys
+    assert (desk.folder.path / RECEIPT).exists()
+    summary = Summary.model_validate_json((desk.folder.path / SUMMARY).read_bytes())
+    assert (summary.images, summary.ok, summary.failed) == (10, 10, 0)
+
+
+def test_a_job_with_a_failed_image_ends_with_errors(desk: Desk) -> None:
+    desk.plan(6)
+    (desk.photos / "0003.png").write_bytes(b"rubbish")
+    run_all(desk)
+    view = desk.store.view(desk.job_id)
+    assert (view.state, view.ok, view.failed) == (JobState.DONE_WITH_ERRORS, 5, 1)
+
+
+def test_a_retry_does_the_failed_images_and_counts_them_anew(desk: Desk) -> None:
+    desk.plan(6)
+    (desk.photos / "0003.png").write_bytes(b"rubbish")
+    run_all(desk)
+    write_image(desk.photos / "0003.png")
+    assert retry(desk.store, desk.queue, desk.job_id) == 1
+    seen: list[int] = []
+    desk.use(PlainEngine(on_infer=lambda images: seen.append(len(images))))
+    run_all(desk)
+    view = desk.store.view(desk.job_id)
+    assert (view.state, view.images, view.ok, view.failed) == (JobState.DONE, 6, 6, 0)
+    assert sum(seen) == 1
+
+
+def test_an_update_takes_in_what_is_new(desk: Desk) -> None:
+    desk.plan(6)
+    run_all(desk)
+    write_image(desk.photos / "new.png")
+    desk.submit()
+    run_all(desk)
+    view = desk.store.view(desk.job_id)
+    assert (view.state, view.images, view.ok) == (JobState.DONE, 7, 7)
+    assert len(list(read_records(desk.folder.path / RESULTS))) == 7
+
+
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_that_another_holds_is_left_to_it(desk: Desk) -> None:
+    desk.plan(4)
+    desk.claim(owner="worker-2")
+    desk.use(PlainEngine(on_infer=refuse))
+    run_unit(desk.job_id, shard_unit(0))
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [True]
+
+
+def test_a_doubled_message_does_nothing_twice(desk: Desk) -> None:
+    desk.plan(4)
+    run_unit(desk.job_id, shard_unit(0))
+    desk.use(PlainEngine(on_infer=refuse))
+    run_unit(desk.job_id, shard_unit(0))
+    assert desk.store.view(desk.job_id).ok == 4
+
+
+@pytest.mark.parametrize("unit", [PLAN, shard_unit(0), FINISH])
+def test_nothing_is_done_for_a_job_that_was_cancelled(desk: Desk, unit: str) -> None:
+    desk.plan(4)
+    desk.store.move(desk.job_id, JobState.CANCELLED)
+    desk.use(PlainEngine(on_infer=refuse))
+    run_unit(desk.job_id, unit)
+    assert state(desk) is JobState.CANCELLED
+    assert desk.attempts(unit) == 0
+
+
+def test_a_message_about_a_job_that_nobody_knows_is_ignored(desk: Desk) -> None:
+    run_unit("gone-1234abcd", shard_unit(0))
+    assert desk.store.job_ids() == []
+
+
+# -- given back --------------------------------------------------------------------------------------------------------
+
+
+def stop_at_first(desk: Desk) -> None:
+    desk.use(PlainEngine(on_infer=lambda _images: desk.context.request_stop()))
+
+
+def test_a_stop_gives_the_unit_back_to_the_front_of_the_queue(desk: Desk) -> None:
+    desk.plan(40, shard_size=20)
+    stop_at_first(desk)
+    key = f"rq:queue:{desk.queue.name}"
+    desk.queue.redis.lpop(key)  # the message that is worked on
+    run_unit(desk.job_id, shard_unit(0))
+    assert desk.queue.redis.lindex(key, 0).decode().startswith(f"{desk.job_id}--{shard_unit(0)}--")
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+    assert state(desk) is JobState.RUNNING
+
+
+def test_a_stop_costs_no_attempt(desk: Desk) -> None:
+    desk.plan(20, shard_size=20)
+    stop_at_first(desk)
+    run_unit(desk.job_id, shard_unit(0))
+    assert desk.attempts() == 0
+
+
+def test_a_unit_that_arrives_after_the_stop_is_given_back_at_once(desk: Desk) -> None:
+    desk.plan(20, shard_size=20)
+    desk.context.request_stop()
+    counted: list[int] = []
+    desk.use(PlainEngine(on_infer=lambda images: counted.append(len(images))))
+    run_unit(desk.job_id, shard_unit(0))
+    assert sum(counted) <= 4
+    assert (desk.job_id, shard_unit(0)) in desk.queue.pending()
+
+
+def test_an_old_interruption_does_not_touch_the_next_unit(desk: Desk) -> None:
+    desk.plan(4)
+    desk.context.interrupter.interrupt("lost")
+    run_unit(desk.job_id, shard_unit(0))
+    assert len(desk.records()) == 4
+
+
+def test_a_unit_of_a_cancelled_job_is_not_asked_for_again(desk: Desk) -> None:
+    desk.plan(40, shard_size=40)
+    desk.queue.redis.delete(f"rq:queue:{desk.queue.name}")
+
+    def cancel(_images: UInt8Array) -> None:
+        desk.store.move(desk.job_id, JobState.CANCELLED)
+
+    desk.use(PlainEngine(on_infer=cancel))
+    run_unit(desk.job_id, shard_unit(0))
+    assert desk.queue.pending() == set()
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+
+
+def test_the_context_holds_a_claim_only_while_it_is_worked_on(desk: Desk) -> None:
+    desk.plan(4)
+    claims: list[Claim | None] = []
+    desk.use(PlainEngine(on_infer=lambda _images: claims.append(desk.context.claim)))
+    run_unit(desk.job_id, shard_unit(0))
+    assert {claim.unit for claim in claims if claim} == {shard_unit(0)}
+    assert None not in claims
+    assert desk.context.claim is None
+
+
+# -- failed ------------------------------------------------------------------------------------------------------------
+
+
+def lose_the_model(desk: Desk) -> None:
+    desk.context.close_engine()  # that of the desk has no file
+
+
+def test_an_error_that_no_image_is_to_blame_for_fails_the_job(desk: Desk) -> None:
+    desk.plan(4)
+    lose_the_model(desk)
+    run_unit(desk.job_id, shard_unit(0))
+    assert state(desk) is JobState.FAILED
+    assert "the model 'tiny' cannot be read" in message(desk)
+    assert desk.store.view(desk.job_id).finished_at is not None
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+
+
+def test_an_error_is_no_crash_however_often_the_job_is_tried(desk: Desk) -> None:
+    desk.plan(4)
+    lose_the_model(desk)
+    for _ in range(desk.context.settings.max_crashes + 2):
+        run_unit(desk.job_id, shard_unit(0))
+        assert "the model 'tiny' cannot be read" in message(desk)
+        desk.submit()
+        run_unit(desk.job_id, PLAN)
+
+
+def test_a_mistake_of_our_own_fails_the_job_at_once_and_says_what_it_is(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Left to run out, the lease would count as a crash: five times ten seconds until the job fails for no reason."""
+    desk.plan(4)
+
+    def divide(_images: UInt8Array) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    desk.use(PlainEngine(on_infer=divide))
+    run_unit(desk.job_id, shard_unit(0))
+    assert state(desk) is JobState.FAILED
+    assert "ZeroDivisionError: a mistake" in message(desk)
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+    assert any(record.exc_info for record in caplog.records)
+
+
+def crash_often(desk: Desk) -> None:
+    for _ in range(desk.context.settings.max_crashes):
+        desk.crash(desk.claim(), [], "SIGSEGV")
+
+
+def test_a_shard_that_kills_its_workers_for_no_image_fails_the_job(desk: Desk) -> None:
+    desk.plan(4)
+    crash_often(desk)
+    desk.use(PlainEngine(on_infer=refuse))
+    run_unit(desk.job_id, shard_unit(0))
+    assert state(desk) is JobState.FAILED
+    assert message(desk) == ("shard-00000 ended its worker 5 times, with no single image to blame. Last: SIGSEGV.")
+    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+
+
+def test_a_job_that_failed_by_crashes_can_be_tried_again(desk: Desk) -> None:
+    desk.plan(4)
+    crash_often(desk)
+    run_unit(desk.job_id, shard_unit(0))
+    desk.submit()
+    run_all(desk)
+    assert state(desk) is JobState.DONE
+
+
+def test_one_crash_less_than_allowed_is_tried_again(desk: Desk) -> None:
+    desk.plan(4)
+    for _ in range(desk.context.settings.max_crashes - 1):
+        desk.crash(desk.claim(), [], "SIGSEGV")
+    run_unit(desk.job_id, shard_unit(0))
+    assert len(desk.records()) == 4
+
+
+# -- conversions -------------------------------------------------------------------------------------------------------
+
+
+def outcome(desk: Desk, request: dict[str, Any]) -> dict[str, str]:
+    convert("request-1", request)
+    fields = desk.store.redis.hgetall(conversion_key("request-1"))
+    assert 0 < desk.store.redis.ttl(conversion_key("request-1")) <= 86_400
+    return {key.decode(): value.decode() for key, value in fields.items()}
+
+
+def test_a_model_is_converted_and_its_name_and_identity_reported(desk: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "digits.onnx"
+    found = outcome(desk, {"model": str(DIGITS / "digits.weights"), "out": str(out), "name": "numbers"})
+    assert (found["state"], found["name"], found["message"]) == ("done", "numbers", "")
+    assert len(found["sha256"]) == 64
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        pytest.param({"model": "/nowhere/a.weights"}, "no model file '/nowhere/a.weights'", id="missing"),
+        pytest.param({"model": "/a.weights", "shell": "rm"}, "shell", id="unknown-field"),
+        pytest.param({}, "model", id="no-model"),
+    ],
+)
+def test_a_conversion_that_fails_says_why(desk: Desk, request_: dict[str, Any], said: str) -> None:
+    found = outcome(desk, request_)
+    assert found["state"] == "failed"
+    assert said in found["message"]
+
+
+def test_a_mistake_in_a_conversion_is_reported_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever asked for it would wait for ever."""
+
+    def explode(*_args: object, **_options: object) -> None:
+        raise RuntimeError("onnx is broken")
+
+    monkeypatch.setattr(onnx.helper, "make_model", explode)  # the fault is in the library, not in what is tested
+    found = outcome(desk, {"model": str(DIGITS / "digits.weights")})
+    assert found["state"] == "failed"
+    assert "RuntimeError: onnx is broken" in found["message"]

@@ -12,7 +12,8 @@
     ├── QueueError                the queue's server cannot be started or reached
     ├── StorageError              a place cannot be listed, read or written
     ├── JobError                  a job cannot be submitted, changed or read: .job_id
-    │   └── UnknownJobError       no job has this id
+    │   ├── UnknownJobError       no job has this id
+    │   └── ForeignJobError       a job was submitted by another version of trtjob
     └── ImageError                one image cannot be processed: .kind
 
 A message says what happened, with the value and the place; what was expected; and what the user can do.
@@ -102,6 +103,17 @@ class UnknownJobError(JobError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job '{job_id}'. List the jobs with: trtjob status", job_id=job_id)
+
+
+class ForeignJobError(JobError):
+    """A job was submitted by another version of trtjob, whose description this one does not understand."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"the job '{job_id}' was submitted by another version of trtjob, and this one cannot read it. "
+            "Use that version for it, or submit the job again to another output",
+            job_id=job_id,
+        )
 
 
 class ImageError(TrtjobError):

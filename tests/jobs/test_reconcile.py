@@ -7,6 +7,7 @@ from redis import Redis
 from samples import job_spec
 from terminal import wait_for
 
+from trtjob.errors import ForeignJobError
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.states import TERMINAL, JobState
@@ -126,3 +127,12 @@ def test_only_the_named_job_is_reconciled(running: JobStore, queue: WorkQueue) -
 
 def test_without_a_job_there_is_nothing_to_ask_for(redis: Redis, queue: WorkQueue) -> None:
     assert reconcile(JobStore(redis), queue) == 0
+
+
+def test_a_job_of_another_version_does_not_hold_up_the_others(running: JobStore, queue: WorkQueue) -> None:
+    foreign = "another-version"
+    running.create(job_spec(job_id=foreign).model_copy(update={"created_at": 9e9}))  # the newest comes first
+    running.update(foreign, spec='{"schema_version": 2}')
+    with pytest.raises(ForeignJobError, match=foreign):
+        reconcile(running, queue)
+    assert units(queue) == SHARDS

@@ -9,7 +9,7 @@ from redis import Redis
 from samples import job_spec
 from terminal import wait_for
 
-from trtjob.errors import UnknownJobError
+from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
 from trtjob.jobs.store import WORKER_TTL_S, Claim, JobStore, Refusal, job_key, lease_key, worker_key
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
@@ -379,6 +379,17 @@ def test_a_worker_that_froze_for_longer_than_its_lease_is_still_blamed(store: Jo
     assert claim(store, "heir").suspects == ("a.jpg",)
 
 
+def test_a_blame_is_told_to_the_next_worker_only(store: JobStore) -> None:
+    """A node that loses power leaves images in flight, too, but no blame: that of an earlier death is not theirs."""
+    dead = claim(store, "dead")
+    store.check(dead, ["a.jpg"], 0, 0)
+    store.abandon("dead", "SIGSEGV")
+    heir = claim(store, "heir")
+    store.check(heir, ["b.jpg"], 0, 0)
+    expire(store, heir)
+    assert claim(store, "another").suspects == ()
+
+
 def test_a_dead_worker_frees_nothing_that_another_has_taken_since(store: JobStore) -> None:
     dead = claim(store, "dead")
     expire(store, dead)
@@ -445,3 +456,11 @@ def names(store: JobStore, key: bytes, unit: str) -> bool:
     """Return whether a key, or what it holds, is about a unit."""
     held = store.redis.hgetall(key) if store.redis.type(key) == b"hash" else {}
     return any(unit.encode() in text for text in (key, *held, *held.values()))
+
+
+def test_a_job_of_another_version_is_named_as_such(store: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    store.update(JOB, spec='{"schema_version": 2}')
+    with pytest.raises(ForeignJobError, match="another version"):
+        store.view(JOB)
+    assert store.views() == []
+    assert "another version" in caplog.text

@@ -4,6 +4,7 @@ This is the only retry there is: a message lost by a server's crash, a worker th
 here.
 """
 
+from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
@@ -11,12 +12,25 @@ from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
 
 def reconcile(store: JobStore, queue: WorkQueue) -> int:
-    """Reconcile all jobs. Returns how many units were asked for again."""
+    """Reconcile all jobs. Returns how many units were asked for again.
+
+    Raises ForeignJobError for a job that cannot be read, after all others have had their turn.
+    """
     active = store.active_ids()
     if not active:
         return 0
     pending = queue.pending()
-    return sum(_reconcile(store, queue, job_id, pending) for job_id in active)
+    asked, foreign = 0, None
+    for job_id in active:
+        try:
+            asked += _reconcile(store, queue, job_id, pending)
+        except UnknownJobError:  # forgotten meanwhile
+            continue
+        except ForeignJobError as err:
+            foreign = err
+    if foreign is not None:
+        raise foreign
+    return asked
 
 
 def reconcile_job(store: JobStore, queue: WorkQueue, job_id: str) -> int:

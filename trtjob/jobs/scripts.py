@@ -29,8 +29,10 @@ redis.call('HSET', KEYS[1] .. ':holders', ARGV[1], holder)
 redis.call('HSET', KEYS[4], 'lease', KEYS[2], 'job', string.match(KEYS[1], '([^:]+)$'), 'unit', ARGV[1])
 redis.call('EXPIRE', KEYS[4], ARGV[6])
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
-return {'go', token, attempt, redis.call('HGET', KEYS[1] .. ':inflight', ARGV[1]) or '',
-        redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''}
+local inflight = redis.call('HGET', KEYS[1] .. ':inflight', ARGV[1]) or ''
+local blame = redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''
+redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])  -- told once: the next death may have no blame, or another
+return {'go', token, attempt, inflight, blame}
 """
 
 # KEYS job, lease   ARGV holder, unit, lease ms, in-flight document, live "done,failed"

@@ -1,6 +1,7 @@
 """Where every job stands, kept in Redis. All of it can be made again from the job's folder."""
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +9,13 @@ from typing import Any, Literal
 
 from redis import Redis
 
-from trtjob.errors import UnknownJobError
+from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs import scripts
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
+
+log = logging.getLogger(__name__)
 
 PREFIX = "trtjob:"
 JOBS = PREFIX + "jobs"  # zset: job id -> created_at
@@ -163,7 +166,7 @@ class JobStore:
         return True
 
     def view(self, job_id: str) -> JobView:
-        """Return a job as it stands. Raises UnknownJobError."""
+        """Return a job as it stands. Raises UnknownJobError, ForeignJobError."""
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(job_key(job_id))
             pipe.hvals(job_key(job_id) + ":live")
@@ -171,20 +174,25 @@ class JobStore:
             fields, live, shards_done = pipe.execute()
         if b"spec" not in fields or b"state" not in fields:
             raise UnknownJobError(job_id)
-        return _view(fields, live, shards_done)
+        try:
+            return _view(fields, live, shards_done)
+        except (ValueError, KeyError) as err:
+            raise ForeignJobError(job_id) from err
 
     def job_ids(self) -> list[str]:
         """Return the ids of all jobs, the newest first."""
         return [job_id.decode() for job_id in self.redis.zrevrange(JOBS, 0, -1)]
 
     def views(self) -> list[JobView]:
-        """Return all jobs, the newest first."""
+        """Return all jobs that can be read, the newest first."""
         found = []
         for job_id in self.job_ids():
             try:
                 found.append(self.view(job_id))
             except UnknownJobError:  # forgotten between the two reads
                 continue
+            except ForeignJobError as err:
+                log.warning(str(err))
         return found
 
     def active_ids(self) -> list[str]:

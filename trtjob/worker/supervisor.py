@@ -179,7 +179,7 @@ class Supervisor:
                 await asyncio.to_thread(self._sweep_once)
             except (RedisError, QueueError) as err:
                 log.warning("the queue's server is away", extra={"error": str(err)})
-            except (TrtjobError, ValueError) as err:  # a job that was forgotten meanwhile, or is another version's
+            except TrtjobError as err:  # a job that was forgotten meanwhile, or is another version's
                 self._note_trouble(str(err))
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_S):

@@ -83,5 +83,5 @@ def redis(server: EmbeddedServer) -> Iterator[redis_py.Redis]:
 def shared() -> Path:
     """The folder of reference data beside the checkout: models, images, Darknet's own results."""
     if not SHARED.is_dir():
-        pytest.skip(f"the reference data are not at hand: no folder {SHARED}")
+        pytest.skip("the reference data are not at hand: there is no folder `shared` beside the checkout")
     return SHARED

@@ -10,8 +10,7 @@ import difflib
 import hashlib
 import json
 import re
-import shutil
-import tempfile
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trtjob import __version__
 from trtjob.converters.output import write_atomically
-from trtjob.engines.spec import ModelSpec, load_spec
+from trtjob.engines.spec import ModelSpec, load_spec, problems
 from trtjob.errors import ConversionError, ModelError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
@@ -61,35 +60,25 @@ class ModelRegistry:
 
     def get(self, name: str) -> RegisteredModel:
         """Return a model by its name. Raises ModelError where there is none, with names that are near."""
-        if not _NAME.fullmatch(name) or not (self._names / f"{name}.json").is_file():
-            names = sorted(path.stem for path in self._names.glob("*.json"))
-            near = difflib.get_close_matches(name, names, 3) or names[:3]
-            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise ModelError(f"no model '{name}'. {hint}List them with `trtjob models`, or name a model's file")
+        self._expect(name)
         return self._load(name)
 
     def add(self, name: str, model: Path) -> RegisteredModel:
-        """Copy an ONNX file of ours into the registry, under a name. Raises ModelError."""
-        sha256 = _sha256(model)
-        target = self._files / f"{sha256}.onnx"
+        """Copy an ONNX file of ours into the registry, under a name. Raises ModelError, ConversionError."""
+        name, sha256 = _valid_name(name), _sha256(model)
         if not self._has(sha256):
             spec = load_spec(model)
             self._prepare()
-            with tempfile.NamedTemporaryFile(dir=self._files, prefix=".", suffix=".part") as file:
-                with model.open("rb") as source:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                file.flush()
-                Path(file.name).chmod(0o644)
-                target.unlink(missing_ok=True)
-                target.hardlink_to(file.name)
+            write_atomically(self._files / f"{sha256}.onnx", model.read_bytes())
             self._write_spec(sha256, spec)
         return self.call(name, sha256)
 
     def remove(self, name: str) -> None:
         """Forget a name, and the model where no other name stands for it. Raises ModelError where there is none."""
-        sha256 = self.get(name).sha256
-        (self._names / f"{name}.json").unlink()
-        if all(model.sha256 != sha256 for model in self.list()):
+        self._expect(name)
+        sha256 = self._stands_for(name)
+        (self._names / f"{name}.json").unlink(missing_ok=True)
+        if sha256 is not None and all(self._stands_for(path.stem) != sha256 for path in self._names.glob("*.json")):
             for path in (self._files / f"{sha256}.json", self._files / f"{sha256}.onnx"):
                 path.unlink(missing_ok=True)
 
@@ -97,18 +86,21 @@ class ModelRegistry:
         """Return the sha256 of what a conversion gave, None where it has to be done."""
         try:
             sha256 = str(json.loads((self._conversions / f"{key}.json").read_bytes())["sha256"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return sha256 if self._has(sha256) else None
 
     def adopt(self, name: str, convert: Callable[[Path], ModelSpec], key: str) -> RegisteredModel:
         """Run a conversion into the registry: `convert` writes the file that it is given, whole."""
+        name = _valid_name(name)
         self._prepare()
-        with tempfile.TemporaryDirectory(dir=self._files, prefix=".") as folder:
-            fresh = Path(folder) / "model.onnx"
+        fresh = self._files / f".{secrets.token_hex(8)}.part"
+        try:
             spec = convert(fresh)
             sha256 = _sha256(fresh)
             fresh.replace(self._files / f"{sha256}.onnx")
+        finally:
+            fresh.unlink(missing_ok=True)
         self._write_spec(sha256, spec)
         write_atomically(self._conversions / f"{key}.json", json.dumps({"sha256": sha256}).encode())
         return self.call(name, sha256)
@@ -116,11 +108,25 @@ class ModelRegistry:
     def call(self, name: str, sha256: str) -> RegisteredModel:
         """Give a model that is here a name."""
         name = _valid_name(name)
-        path = self._names / f"{name}.json"
-        if not path.is_file() or self._load(name).sha256 != sha256:
+        if self._stands_for(name) != sha256:
             document = _Name(sha256=sha256, created_at=time.time())
-            write_atomically(path, document.model_dump_json().encode())
+            write_atomically(self._names / f"{name}.json", document.model_dump_json().encode())
         return self._load(name)
+
+    def _expect(self, name: str) -> None:
+        """Raise ModelError where there is no such name, with names that are near."""
+        if not _NAME.fullmatch(name) or not (self._names / f"{name}.json").is_file():
+            names = sorted(path.stem for path in self._names.glob("*.json"))
+            near = difflib.get_close_matches(name, names, 3) or names[:3]
+            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise ModelError(f"no model '{name}'. {hint}List them with `trtjob models`, or name a model's file")
+
+    def _stands_for(self, name: str) -> str | None:
+        """Return the sha256 of a name's model, None where the name is free or damaged."""
+        try:
+            return _Name.model_validate_json((self._names / f"{name}.json").read_bytes()).sha256
+        except (OSError, ValidationError):
+            return None
 
     def _load(self, name: str) -> RegisteredModel:
         path = self._names / f"{name}.json"
@@ -130,10 +136,15 @@ class ModelRegistry:
             file = self._files / f"{entry.sha256}.onnx"
             return RegisteredModel(name, entry.sha256, file, spec, file.stat().st_size, entry.created_at)
         except (OSError, ValidationError) as err:
-            raise ModelError(f"the registered model '{name}' is damaged ({path}): {err}. Remove that file") from err
+            what = problems(err) if isinstance(err, ValidationError) else f"'{err.filename}': {err.strerror}"
+            raise ModelError(
+                f"the registered model '{name}' is damaged: {what}. Remove it with: trtjob models remove {name}"
+            ) from err
 
     def _has(self, sha256: str) -> bool:
-        return all((self._files / f"{sha256}{suffix}").is_file() for suffix in (".onnx", ".json"))
+        """Tell whether a model is here, whole: one that was damaged on the disk is made anew."""
+        model = self._files / f"{sha256}.onnx"
+        return model.is_file() and (self._files / f"{sha256}.json").is_file() and _sha256(model) == sha256
 
     def _prepare(self) -> None:
         try:
@@ -159,14 +170,14 @@ def resolve_model(
     on_convert: called with the file before a conversion that was not done before.
     Raises ModelError, ConversionError.
     """
-    path = Path(argument).expanduser()
-    if path.suffix.lower() in _CONVERTIBLE and path.is_file():
+    path = _expanded(argument)
+    if path.suffix.lower() in _CONVERTIBLE and _is_file(path):
         return convert_model(path, cfg=cfg, labels=labels, registry=registry, on_convert=on_convert)
     if cfg is not None or labels is not None:
         raise ModelError(f"--cfg and --labels belong to a Darknet .weights file, but the model is '{argument}'")
-    if path.suffix.lower() == ".onnx" and path.is_file():
+    if path.suffix.lower() == ".onnx" and _is_file(path):
         return registry.add(name_of(path), path)
-    if path.is_file():
+    if _is_file(path):
         raise ModelError(f"'{argument}' is no model that can be used: expected a Darknet .weights or a converted .onnx")
     if "/" in argument or path.suffix.lower() in (".onnx", *_CONVERTIBLE):
         raise ModelError(f"no model file '{argument}'")
@@ -187,7 +198,7 @@ def convert_model(
 
     Raises ModelError where the file is none that can be converted, ConversionError where it cannot be.
     """
-    if not model.is_file():
+    if not _is_file(model):
         raise ModelError(f"no model file '{model}'")
     if model.suffix.lower() not in _CONVERTIBLE:
         raise ModelError(f"'{model}' cannot be converted: expected a Darknet .weights file")
@@ -211,6 +222,21 @@ def convert_model(
     if out is not None:
         write_atomically(out, registered.path.read_bytes())
     return registered
+
+
+def _expanded(argument: str) -> Path:
+    path = Path(argument)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # `~name` where nobody is called so: a file's name
+        return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as err:  # a name that is too long, a folder that may not be entered
+        raise ModelError(f"'{path}' cannot be read: {err.strerror}") from err
 
 
 def name_of(path: Path) -> str:

@@ -53,6 +53,23 @@ class OnnxRuntimeEngine:
         self.device = "CPU"
         self.concurrency = threads
         self._names = [SCORES_NAME] if self.spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
+        self._check_graph(path)
+
+    def _check_graph(self, path: Path) -> None:
+        """Raise ModelError unless the graph takes and gives what its spec says: better here than at the first image."""
+        spec = self.spec
+        found = {value.name: value for value in (*self._session.get_inputs(), *self._session.get_outputs())}
+        expected: dict[str, tuple[str, list[int]]] = {name: ("tensor(float)", [4]) for name in self._names}
+        expected[SCORES_NAME] = ("tensor(float)", [len(spec.labels)])
+        expected[INPUT_NAME] = ("tensor(uint8)", [*spec.input_hw, spec.channels])
+        for name, (kind, last_sizes) in expected.items():
+            value = found.get(name)
+            if value is None or value.type != kind or not _ends_with(value.shape, last_sizes):
+                shown = "nothing of this name" if value is None else f"{value.type} {value.shape}"
+                raise ModelError(
+                    f"'{path}' carries a description that does not fit its graph: expected '{name}' as {kind} "
+                    f"[..., {', '.join(map(str, last_sizes))}], found {shown}. Convert the original model again"
+                )
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
@@ -77,3 +94,11 @@ class OnnxRuntimeEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ends_with(shape: list[int | str | None], sizes: list[int]) -> bool:
+    """Tell whether a value's last sizes are these; one that the graph leaves open may be any."""
+    last = shape[len(shape) - len(sizes) :]
+    return len(shape) > len(sizes) and all(
+        found == size for found, size in zip(last, sizes, strict=True) if isinstance(found, int)
+    )

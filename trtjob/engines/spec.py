@@ -4,12 +4,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trtjob.errors import ModelError
 
 METADATA_KEY = "trtjob"
 INPUT_NAME = "images"
 BOXES_NAME = "boxes"
 SCORES_NAME = "scores"
+
+_REMEDY = "Convert the original model with: trtjob convert"
 
 
 class Task(StrEnum):
@@ -101,27 +105,30 @@ def load_spec(path: Path) -> ModelSpec:
     """
     import onnx  # heavy: only for those who need the file's metadata
 
-    from trtjob.errors import ModelError
-
     try:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError as err:
         raise ModelError(f"no model file '{path}'") from err
     except Exception as err:
-        raise ModelError(f"'{path}' is not an ONNX file: {err}") from err
+        raise ModelError(f"'{path}' is not an ONNX file: {err}. {_REMEDY}") from err
+    if not model.graph.node:  # an empty file is a valid message, too
+        raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. {_REMEDY}")
     documents = {prop.key: prop.value for prop in model.metadata_props}
     return parse_spec(documents.get(METADATA_KEY), path)
 
 
 def parse_spec(document: str | None, path: Path) -> ModelSpec:
     """Return the spec in a model's metadata. Raises ModelError where there is none or it is not understood."""
-    from trtjob.errors import ModelError
-
     if document is None:
-        raise ModelError(
-            f"'{path}' is an ONNX file without trtjob's description. Convert the original model with: trtjob convert"
-        )
+        raise ModelError(f"'{path}' is an ONNX file without trtjob's description. {_REMEDY}")
     try:
         return ModelSpec.model_validate_json(document)
-    except ValueError as err:
-        raise ModelError(f"'{path}' carries a description that this version of trtjob cannot read: {err}") from err
+    except ValidationError as err:
+        raise ModelError(
+            f"'{path}' carries a description that this version of trtjob cannot read: {problems(err)}. {_REMEDY}"
+        ) from err
+
+
+def problems(err: ValidationError) -> str:
+    """Return what is wrong with a document, in one line."""
+    return "; ".join(": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in err.errors())

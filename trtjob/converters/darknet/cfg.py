@@ -1,10 +1,9 @@
 """Read Darknet's cfg files, as Darknet reads them but strictly: what it would guess at is an error with its line.
 
 As in Darknet: all blanks are dropped; `#` and `;` begin a comment at the start of a line; of a key given twice the
-first counts; a number ends where its digits end, so `21#(classes+5)*3` is 21.
+first counts; a number ends at a comment, so `21#(classes+5)*3` is 21.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,12 @@ from trtjob.errors import DarknetParseError
 
 MAX_CFG_BYTES = 4_000_000  # the longest cfg known has 0.1 MB
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?=$|[#;,])")
+_END = r"(?=\Z|[#;,])"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?" + _END, re.ASCII)
+# Without an exponent: Darknet's atoi would take 1e3 for 1.
+_WHOLE = re.compile(r"([+-]?\d{1,10})(\.0*)?" + _END, re.ASCII)
+_MAX_NUMBER = 3.4e38  # Darknet's numbers are float32 ...
+_MAX_WHOLE = 2**31 - 1  # ... and int32
 
 # What only training, or Darknet's own display, looks at.
 IGNORED = frozenset(
@@ -54,9 +58,6 @@ class Section:
         line = self.options[name].line if name in self.options else self.line
         return DarknetParseError(f"[{self.kind}] {message}", path=self.path, line=line)
 
-    def has(self, name: str) -> bool:
-        return name in self.options
-
     def text(self, name: str, default: str) -> str:
         self._read.add(name)
         return self.options[name].value if name in self.options else default
@@ -65,12 +66,9 @@ class Section:
         value = self.text(name, "")
         return default if name not in self.options else self._number(name, value)
 
-    def integer(self, name: str, default: int | None = None, *, least: int = 0) -> int:
-        """Return a whole number; without a default the option must be there."""
+    def integer(self, name: str, default: int, *, least: int = 0) -> int:
         value = self.text(name, "")
         if name not in self.options:
-            if default is None:
-                raise self.error(f"needs the option '{name}'")
             return default
         number = self._whole(name, value)
         if number < least:
@@ -78,10 +76,11 @@ class Section:
         return number
 
     def numbers(self, name: str) -> list[float]:
-        return [self._number(name, part) for part in self._parts(name)]
+        # A comma after the last anchor adds none in Darknet either; in a list of layers or a mask it adds a 0.
+        return [self._number(name, part) for part in self._parts(name, self._list(name).removesuffix(","))]
 
     def integers(self, name: str) -> list[int]:
-        return [self._whole(name, part) for part in self._parts(name)]
+        return [self._whole(name, part) for part in self._parts(name, self._list(name))]
 
     def expect(self, name: str, neutral: str) -> None:
         """Refuse an option that changes what the layer computes in a way that is not supported."""
@@ -94,21 +93,26 @@ class Section:
             if name not in self._read and name not in IGNORED:
                 yield name, option
 
-    def _parts(self, name: str) -> list[str]:
-        # As in Darknet, a `#` ends a list.
-        return [part for part in self.text(name, "").split("#")[0].split(",") if part]
+    def _list(self, name: str) -> str:
+        return self.text(name, "").split("#")[0]  # as in Darknet, a `#` ends a list
+
+    def _parts(self, name: str, value: str) -> list[str]:
+        parts = value.split(",") if value else []
+        if not all(parts):
+            raise self.error(f"{name}={value}: a number is missing beside a comma", name)
+        return parts
 
     def _number(self, name: str, value: str) -> float:
         match = _NUMBER.match(value)
-        if match is None or not math.isfinite(number := float(match.group())):
+        if match is None or not abs(number := float(match.group())) <= _MAX_NUMBER:
             raise self.error(f"{name}={value}: expected a number", name)
         return number
 
     def _whole(self, name: str, value: str) -> int:
-        number = self._number(name, value)
-        if number != int(number):
+        match = _WHOLE.match(value)
+        if match is None or abs(number := int(match[1])) > _MAX_WHOLE:
             raise self.error(f"{name}={value}: expected a whole number", name)
-        return int(number)
+        return number
 
 
 def read_cfg(path: Path) -> list[Section]:
@@ -151,7 +155,7 @@ def parse_cfg(text: str, path: Path | str = "<cfg>") -> list[Section]:
     return sections
 
 
-_ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "shortcutlayer": "shortcut"}
+_ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool"}
 
 
 def _kind(line: str, path: Path | str, number: int) -> str:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from trtjob import __version__
 from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.darknet.files import find_cfg, find_labels, read_labels
-from trtjob.converters.darknet.graph import Graph, Network, Tensor
+from trtjob.converters.darknet.graph import MAX_SIDE, Graph, Network, Tensor
 from trtjob.converters.darknet.layers import LAYERS
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.darknet.yolo import decode_heads, nms_of
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 OPSET = 18  # the first with Mish
 IR_VERSION = 10
 _COLORS = {1: "gray", 3: "rgb"}
-_MAX_SIDE = 16_384
 
 
 def onnx_from_darknet(weights: Path, out: Path, *, cfg: Path | None = None, labels: Path | None = None) -> ModelSpec:
@@ -78,8 +77,10 @@ def build_model(weights: Path, cfg: Path, labels: Path) -> tuple[onnx.ModelProto
 
 def _input_shape(settings: Section) -> tuple[tuple[int, int], int]:
     height, width = (settings.integer(name, 0) for name in ("height", "width"))
-    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
-        raise settings.error(f"needs height and width, in pixels: found height={height}, width={width}", "height")
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise settings.error(
+            f"needs height and width, in pixels, of 1 to {MAX_SIDE}: found height={height}, width={width}", "height"
+        )
     channels = settings.integer("channels", 3)
     if channels not in _COLORS:
         raise settings.error(f"channels={channels}: expected 3 (colour) or 1 (grey)", "channels")
@@ -95,6 +96,8 @@ def _build_layers(net: Network, sections: list[Section], channels: int) -> None:
         if section.kind not in LAYERS:
             known = ", ".join(sorted(LAYERS))
             raise section.error(f"unknown kind of layer: expected one of {known}")
+        if x.is_head and section.kind != "route":
+            raise section.error("follows a [yolo], whose values no layer can read: begin with a [route]")
         net.graph.scope = f"{len(net.outputs):03d}_{section.kind}"
         x = LAYERS[section.kind](net, section, x)
         net.outputs.append(x)

@@ -29,7 +29,7 @@ def find_labels(weights: Path, cfg: Path) -> Path:
         for name in (*(f"{stem}.names" for stem in stems), *_USUAL_LABELS):
             if (candidate := folder / name).is_file():
                 return candidate
-        if len(alone := sorted(folder.glob("*.names"))) == 1:
+        if len(alone := [path for path in folder.glob("*.names") if path.is_file()]) == 1:
             return alone[0]
     raise ConversionError(
         f"no labels for '{weights}': expected '{cfg.stem}.names' beside it, with one class on each line. "

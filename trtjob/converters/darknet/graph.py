@@ -11,17 +11,22 @@ from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.engines.protocol import FloatArray
 
+MAX_SIDE = 16_384  # of an input or a layer's output, in pixels
 _SHARED_BYTES = 4096  # smaller constants that are equal become one
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """The output of a layer: float32 [N, channels, height, width]."""
+    """The output of a layer: float32 [N, channels, height, width].
+
+    is_head: of a [yolo], whose activations are applied only at the end of the graph: no other layer can read it.
+    """
 
     name: str
     channels: int
     height: int
     width: int
+    is_head: bool = False
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -100,9 +105,14 @@ class Network:
 
     def take(self, section: Section, name: str, *shape: int) -> FloatArray:
         """Return the layer's next weights."""
-        layer = len(self.outputs)
-        place = f"layer {layer} ([{section.kind}], line {section.line} of {section.path})"
-        return self.weights.take(layer, place, name, shape)
+        return self.weights.take(len(self.outputs), self._place(section), name, shape)
+
+    def suspect(self, section: Section, message: str) -> None:
+        """Note that the layer's weights cannot be right."""
+        self.weights.suspect(len(self.outputs), f"{self.weights.path}: {self._place(section)}: {message}")
+
+    def _place(self, section: Section) -> str:
+        return f"layer {len(self.outputs)} ([{section.kind}], line {section.line} of {section.path})"
 
     def layer(self, section: Section, number: int, name: str) -> Tensor:
         """Return an earlier layer's output; a negative number counts back from this layer."""
@@ -111,4 +121,6 @@ class Network:
             raise section.error(
                 f"{name}={number}: there is no such layer before this one, which is layer {len(self.outputs)}", name
             )
+        if self.outputs[index].is_head:
+            raise section.error(f"{name}={number}: reading the values of a [yolo] is not supported", name)
         return self.outputs[index]

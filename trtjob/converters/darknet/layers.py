@@ -10,7 +10,7 @@ import numpy as np
 
 from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.graph import Network, Tensor
+from trtjob.converters.darknet.graph import MAX_SIDE, Network, Tensor
 from trtjob.converters.darknet.yolo import yolo
 from trtjob.engines.protocol import FloatArray
 
@@ -19,12 +19,19 @@ LayerFunction = Callable[[Network, Section, Tensor], Tensor]
 BATCHNORM_EPSILON = 1e-5  # normalize_cpu in blas.c; pjreddie's has 1e-6 outside the root
 
 
+# What changes a convolution's result, with the value that changes nothing.
+_UNSUPPORTED = {
+    "groups": "1",
+    "dilation": "1",
+    "share_index": "-1000000000",  # 0 would share the weights of layer 0
+    **dict.fromkeys(("binary", "xnor", "antialiasing", "flipped", "assisted_excitation", "coordconv"), "0"),
+}
+
+
 def convolutional(net: Network, section: Section, x: Tensor) -> Tensor:
     """Convolution, with its batch normalisation folded in, and activation (convolutional_layer.c)."""
-    for name, neutral in (("groups", "1"), ("dilation", "1"), ("binary", "0"), ("xnor", "0"), ("antialiasing", "0")):
+    for name, neutral in _UNSUPPORTED.items():
         section.expect(name, neutral)
-    for name in ("share_index", "flipped", "deform", "assisted_excitation"):
-        section.expect(name, "0")
     filters = section.integer("filters", 1, least=1)
     size = section.integer("size", 1, least=1)
     stride = _stride(section, 1)
@@ -32,6 +39,7 @@ def convolutional(net: Network, section: Section, x: Tensor) -> Tensor:
     height, width = ((side + 2 * padding - size) // stride + 1 for side in x.hw)
     if height < 1 or width < 1:
         raise section.error(f"the kernel of {size}x{size} is larger than its input of {x.height}x{x.width}", "size")
+    _check_side(section, height, width, "padding")
     kernel, bias = _folded(net, section, (filters, x.channels, size, size))
     scale, net.input_scale = net.input_scale, 1.0
     y = net.graph.add(
@@ -55,28 +63,30 @@ def _folded(net: Network, section: Section, shape: tuple[int, ...]) -> tuple[Flo
     scale, mean, variance = (net.take(section, name, filters) for name in ("scales", "means", "variances"))
     kernel = net.take(section, "weights", *shape)
     if (variance < 0).any():
-        layer = len(net.outputs)
-        message = f"{net.weights.path}: layer {layer} ([{section.kind}], line {section.line}): negative variances"
-        net.weights.suspect(layer, message)
-    factor = scale / np.sqrt(np.maximum(variance, 0).astype(np.float64) + BATCHNORM_EPSILON)
-    folded_kernel = (kernel * factor.reshape(-1, 1, 1, 1)).astype(np.float32)
-    return folded_kernel, (bias - mean * factor).astype(np.float32)
+        net.suspect(section, "some variances are negative")
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below, or by the reader
+        factor = scale / np.sqrt(np.maximum(variance, 0).astype(np.float64) + BATCHNORM_EPSILON)
+        folded_kernel = (kernel * factor.reshape(-1, 1, 1, 1)).astype(np.float32)
+        folded_bias = (bias - mean * factor).astype(np.float32)
+    if not (np.isfinite(folded_kernel).all() and np.isfinite(folded_bias).all()):
+        net.suspect(section, "some weights are too large once they are normalised")
+    return folded_kernel, folded_bias
 
 
 def maxpool(net: Network, section: Section, x: Tensor) -> Tensor:
     """Maximum over windows, padded at the end first (maxpool_layer.c)."""
-    section.expect("maxpool_depth", "0")
-    section.expect("antialiasing", "0")
+    for name in ("maxpool_depth", "maxpool_zero_nonmax", "antialiasing"):
+        section.expect(name, "0")
     stride = _stride(section, 1)
     size = section.integer("size", stride, least=1)
     padding = section.integer("padding", size - 1)  # of both sides together
     before = padding // 2
-    if padding >= 2 * size:
-        raise section.error(f"padding={padding}: some windows of {size} would hold nothing but padding", "padding")
     height, width = ((side + padding - size) // stride + 1 for side in x.hw)
     if height < 1 or width < 1:
         raise section.error(f"the window of {size}x{size} is larger than its input of {x.height}x{x.width}", "size")
     after = [max(0, (out - 1) * stride + size - side - before) for out, side in ((height, x.height), (width, x.width))]
+    if max(before, *after) >= size:
+        raise section.error(f"padding={padding}: some windows of {size} would hold nothing but padding", "padding")
     y = net.graph.add(
         "MaxPool",
         x.name,
@@ -136,6 +146,7 @@ def upsample(net: Network, section: Section, x: Tensor) -> Tensor:
     """Each pixel `stride` times in both directions (upsample_layer.c)."""
     section.expect("scale", "1")
     stride = section.integer("stride", 2, least=1)
+    _check_side(section, x.height * stride, x.width * stride, "stride")
     y = net.graph.add(
         "Resize",
         x.name,
@@ -146,6 +157,12 @@ def upsample(net: Network, section: Section, x: Tensor) -> Tensor:
         nearest_mode="floor",
     )
     return Tensor(y, x.channels, x.height * stride, x.width * stride)
+
+
+def _check_side(section: Section, height: int, width: int, name: str) -> None:
+    """Refuse what could only fill the memory: a mistyped number."""
+    if max(height, width) > MAX_SIDE:
+        raise section.error(f"its output of {height}x{width} is too large: at most {MAX_SIDE} are possible", name)
 
 
 def _stride(section: Section, default: int) -> int:

@@ -4,6 +4,8 @@ The candidates are chosen before they are decoded: a YOLOv3 at 416 has 10,647, o
 ever looked at.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from trtjob.converters.darknet.cfg import Section
@@ -40,7 +42,7 @@ def yolo(net: Network, section: Section, x: Tensor) -> Tensor:
     scale = section.number("scale_x_y", 1.0)
     new_coords = bool(section.integer("new_coords", 0))
     net.heads.append(YoloHead(x, section, pairs[mask], classes, scale, new_coords))
-    return x
+    return replace(x, is_head=True)
 
 
 def nms_of(section: Section) -> tuple[NmsKind, float]:
@@ -48,7 +50,10 @@ def nms_of(section: Section) -> tuple[NmsKind, float]:
     kind = section.text("nms_kind", NmsKind.DEFAULT.value)
     if kind not in set(NmsKind):
         raise section.error(f"unknown nms_kind={kind}: expected one of {', '.join(NmsKind)}", "nms_kind")
-    return NmsKind(kind), section.number("beta_nms", 0.6)
+    beta = section.number("beta_nms", 0.6)
+    if beta <= 0:
+        raise section.error(f"beta_nms={beta:g}: expected a number above 0", "beta_nms")
+    return NmsKind(kind), beta
 
 
 def decode_heads(net: Network) -> int:

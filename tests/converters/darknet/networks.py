@@ -1,0 +1,110 @@
+"""Small Darknet networks, written as Darknet has them, and the means to run what they are converted to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from trtjob.converters.darknet.cfg import parse_cfg
+from trtjob.converters.darknet.convert import IR_VERSION, OPSET
+from trtjob.converters.darknet.graph import Graph, Network, Tensor
+from trtjob.converters.darknet.layers import LAYERS
+from trtjob.converters.darknet.weights import WeightsReader
+from trtjob.engines.protocol import FloatArray
+
+HEADER = np.array([0, 2, 5, 0, 0], "<i4").tobytes()  # version 0.2.5, and no image seen
+
+# Layer 0 makes 7 channels of 3, for one anchor of 2 classes; layer 1 is the head.
+CFG = """\
+[net]
+width=6
+height=4
+channels=3
+
+[convolutional]
+filters=7
+size=1
+stride=2
+pad=1
+activation=linear
+
+[yolo]
+mask=0
+anchors=3,5
+classes=2
+num=1
+"""
+CFG_NUMBERS = 7 + 7 * 3
+
+
+def write_weights(path: Path, *parts: FloatArray, header: bytes = HEADER) -> Path:
+    """Write a weights file of all numbers in order."""
+    path.write_bytes(header + b"".join(part.astype("<f4").tobytes() for part in parts))
+    return path
+
+
+def write_model(folder: Path, *, cfg: str = CFG, numbers: int = CFG_NUMBERS, labels: str = "cat\ndog\n") -> Path:
+    """Write a small detector: `net.cfg`, `net.names` and `net.weights` with random numbers; return the weights."""
+    (folder / "net.cfg").write_text(cfg)
+    (folder / "net.names").write_text(labels)
+    return write_weights(folder / "net.weights", normal(numbers))
+
+
+def normal(*shape: int, seed: int = 0) -> FloatArray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def build_layers(
+    folder: Path,
+    layers: str,
+    inputs: Sequence[FloatArray],
+    numbers: FloatArray | None = None,
+    *,
+    input_scale: float = 1.0,
+) -> Network:
+    """Build a cfg's layers behind given outputs of earlier layers, float32 [channels, height, width] each.
+
+    A weights file always holds a number, so without `numbers` one is left over, which nobody asks about.
+    """
+    weights = write_weights(folder / "layers.weights", np.zeros(1, np.float32) if numbers is None else numbers)
+    net = Network(Graph(), WeightsReader(weights), (32, 32), input_scale)
+    net.outputs = [Tensor(f"in_{index}", *array.shape) for index, array in enumerate(inputs)]
+    for section in parse_cfg(f"[net]\n{layers}")[1:]:
+        net.graph.scope = f"{len(net.outputs):03d}_{section.kind}"
+        net.outputs.append(LAYERS[section.kind](net, section, net.outputs[-1]))
+    return net
+
+
+def run_layers(
+    folder: Path, layers: str, inputs: Sequence[FloatArray], numbers: FloatArray | None = None
+) -> FloatArray:
+    """Return the last layer's output, after a check that it has the shape that the converter believes."""
+    net = build_layers(folder, layers, inputs, numbers)
+    if numbers is not None:
+        net.weights.finish(len(net.outputs) - 1)
+    last = net.outputs[-1]
+    feeds = {f"in_{index}": array for index, array in enumerate(inputs)}
+    (output,) = run_graph(net.graph, feeds, [last.name])
+    assert output.shape == (last.channels, last.height, last.width)
+    return output
+
+
+def run_graph(graph: Graph, feeds: dict[str, FloatArray], wanted: Sequence[str]) -> list[FloatArray]:
+    """Run a graph on one image's values and return the wanted ones, all of them without the batch's dimension."""
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *array.shape]) for name, array in feeds.items()]
+    # An output that is an input is no node's output, which ONNX wants.
+    nodes = [*graph.nodes, *(helper.make_node("Identity", [name], [f"out_{name}"]) for name in wanted)]
+    outputs = [helper.make_tensor_value_info(f"out_{name}", TensorProto.FLOAT, None) for name in wanted]
+    document = helper.make_graph(nodes, "layers", given, outputs, graph.constants)
+    model = helper.make_model(document, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    results = session.run(None, {name: array[None] for name, array in feeds.items()})
+    return [np.asarray(result[0], np.float32) for result in results]
+
+
+def sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float64)

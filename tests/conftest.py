@@ -41,6 +41,14 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="trtjob-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings with a home of this test's own; connecting with them starts an embedded server there."""
     return Settings(home=tmp_path / "home")

@@ -1,12 +1,12 @@
 """From what a user names to a job that waits; and what the same command does the second time."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from samples import job_spec, touch
+from users import as_nobody
 
 from trtjob.errors import ConfigError, JobError, StorageError, UnknownJobError
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder, PlanEpoch
@@ -115,11 +115,10 @@ def test_a_folder_without_images_says_which_files_are_images(tmp_path: Path) -> 
         source_from(tmp_path / "docs")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
-def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
-    touch(tmp_path / "closed", "a.jpg").chmod(0)
-    with pytest.raises(ConfigError, match=r"cannot list the folder .*Permission denied"):
-        source_from(tmp_path / "closed")
+def test_a_folder_that_may_not_be_listed_is_named(public_folder: Path) -> None:
+    touch(public_folder / "closed", "a.jpg").chmod(0)
+    with as_nobody(), pytest.raises(ConfigError, match=r"cannot list the folder .*Permission denied"):
+        source_from(public_folder / "closed")
 
 
 def test_a_source_whose_path_is_no_text_is_refused_with_what_to_do(tmp_path: Path) -> None:

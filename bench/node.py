@@ -14,8 +14,9 @@ from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, job_id_of
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import FINISHED, TERMINAL
-from trtjob.jobs.store import JobStore, JobView
+from trtjob.jobs.store import JobStore
 from trtjob.jobs.submit import cancel, source_from, submit
+from trtjob.jobs.views import JobView
 from trtjob.worker.supervisor import Supervisor
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from terminal import DIGITS, Terminal
 
 from trtjob.config import Settings
 from trtjob.errors import QueueError
@@ -85,6 +86,20 @@ def redis(server: EmbeddedServer) -> Iterator[redis_py.Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A user at a terminal."""
+    terminal = Terminal(tmp_path / "home")
+    yield terminal
+    terminal.end_all()
+
+
+@pytest.fixture
+def digits() -> Path:
+    """The sample model."""
+    return DIGITS / "digits.weights"
 
 
 @pytest.fixture(scope="session")

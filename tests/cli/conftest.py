@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from terminal import DIGITS, Outcome, Terminal
+from terminal import DIGITS, Outcome
 
 from trtjob.cli.app import main
 
@@ -29,19 +29,6 @@ def trtjob(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
 
     yield run
     root.handlers[:], root.level = handlers, level
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path / "home")
-    yield terminal
-    terminal.end_all()
-
-
-@pytest.fixture
-def digits() -> Path:
-    """The sample model."""
-    return DIGITS / "digits.weights"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from trtjob.cli.progress import duration, numbers
 from trtjob.jobs.models import JobSpec, ModelRef, Options, Source
 from trtjob.jobs.progress import RateMeter
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobView, WorkerView
+from trtjob.jobs.views import JobView, WorkerView
 
 
 @pytest.fixture

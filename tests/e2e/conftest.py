@@ -1,24 +1,11 @@
 """A user at a terminal, with the digits sample."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from terminal import DIGITS, Terminal
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path / "home")
-    yield terminal
-    terminal.end_all()
-
-
-@pytest.fixture
-def digits() -> Path:
-    """The sample model."""
-    return DIGITS / "digits.weights"
+from terminal import DIGITS
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from samples import job_spec
 
 from trtjob.jobs.progress import RateMeter, limiting_stage, remaining, sentence
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.jobs.store import JobView, WorkerView
+from trtjob.jobs.views import JobView, WorkerView
 
 VIEW = JobView(
     spec=job_spec(),

@@ -9,7 +9,7 @@ from trtjob.cli.progress import Display, open_display
 from trtjob.cli.stopping import Stop
 
 if TYPE_CHECKING:
-    from trtjob.jobs.store import JobView, WorkerView
+    from trtjob.jobs.views import JobView, WorkerView
 
 POLL_S = 0.2
 

@@ -11,7 +11,7 @@ import typer
 from trtjob.cli.progress import duration
 
 if TYPE_CHECKING:
-    from trtjob.jobs.store import JobView, WorkerView
+    from trtjob.jobs.views import JobView, WorkerView
 
 LABELS_SHOWN = 10
 FAILURES_SHOWN = 5

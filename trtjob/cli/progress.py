@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from trtjob.jobs.progress import RateMeter
-    from trtjob.jobs.store import JobView, WorkerView
+    from trtjob.jobs.views import JobView, WorkerView
 
 LINE_EVERY_S = 5.0
 NO_WORKER_AFTER_S = 3.0  # a worker process takes a second or two to report for the first time

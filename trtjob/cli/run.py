@@ -12,8 +12,8 @@ from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_fr
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
-    from trtjob.jobs.store import JobView
     from trtjob.jobs.submit import Outcome
+    from trtjob.jobs.views import JobView
 
 EXAMPLE = "Example: trtjob run photos/ --model yolov3.weights -o results --classes dog,cat"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trtjob.jobs.states import ACTIVE, JobState
-from trtjob.jobs.store import JobView, WorkerView
+from trtjob.jobs.views import JobView, WorkerView
 
 # A stage that works more than this share of its time is what the others wait for.
 LIMITING_SHARE = 0.8

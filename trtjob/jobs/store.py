@@ -4,8 +4,8 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 
@@ -14,6 +14,7 @@ from trtjob.jobs import scripts
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
+from trtjob.jobs.views import JobView, WorkerView, job_view, worker_view
 
 log = logging.getLogger(__name__)
 
@@ -63,62 +64,6 @@ class Refusal:
     """Why a unit may not be worked on: a state of the job, `committed`, `busy` (another holds it) or `gone`."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as it stands. Times are seconds since the epoch, None where not reached.
-
-    images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
-    live_done, live_failed: in shards under way.
-    """
-
-    spec: JobSpec
-    state: JobState
-    message: str
-    epoch: int
-    reason: str
-    planned: bool
-    images: int
-    ok: int
-    failed: int
-    skipped: int
-    ignored: Mapping[str, int]
-    shards: int
-    shards_done: int
-    live_done: int
-    live_failed: int
-    started_at: float | None
-    finished_at: float | None
-
-    @property
-    def job_id(self) -> str:
-        return self.spec.job_id
-
-    @property
-    def done(self) -> int:
-        return self.ok + self.failed + self.skipped + self.live_done
-
-    @property
-    def failures(self) -> int:
-        return self.failed + self.live_failed
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1."""
-
-    name: str
-    host: str
-    pid: int
-    engine: str
-    device: str
-    state: str
-    job_id: str | None
-    unit: str | None
-    beat_age_s: float
-    rate: float
-    busy: Mapping[str, float] = field(default_factory=dict)
 
 
 def job_key(job_id: str) -> str:
@@ -175,7 +120,7 @@ class JobStore:
         if b"spec" not in fields or b"state" not in fields:
             raise UnknownJobError(job_id)
         try:
-            return _view(fields, live, shards_done)
+            return job_view(fields, live, shards_done)
         except (ValueError, KeyError) as err:
             raise ForeignJobError(job_id) from err
 
@@ -350,56 +295,9 @@ class JobStore:
             if b"pid" not in fields:
                 self.redis.srem(WORKERS, name)
                 continue
-            found.append(_worker(name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)))
+            found.append(worker_view(name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)))
         return found
-
-
-def _view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) -> JobView:
-    text = {key.decode(): value.decode() for key, value in fields.items()}
-    pairs = [tuple(map(int, value.split(b","))) for value in live]
-    return JobView(
-        spec=JobSpec.model_validate_json(text["spec"]),
-        state=JobState(text["state"]),
-        message=text["message"],
-        epoch=int(text["epoch"]),
-        reason=text["reason"],
-        planned=text["planned"] == "1",
-        images=int(text["images"]),
-        ok=int(text["ok"]),
-        failed=int(text["failed"]),
-        skipped=int(text["skipped"]),
-        ignored=json.loads(text["ignored"]),
-        shards=int(text["shards"]),
-        shards_done=shards_done,
-        live_done=sum(done for done, _ in pairs),
-        live_failed=sum(failed for _, failed in pairs),
-        started_at=_time(text.get("started_at")),
-        finished_at=_time(text.get("finished_at")),
-    )
 
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _time(value: str | None) -> float | None:
-    return float(value) if value else None
-
-
-def _worker(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> WorkerView:
-    text = {key.decode(): value.decode() for key, value in fields.items()}
-    state: Literal["idle", "busy"] | str = text.get("state", "idle")
-    busy = state != "idle"
-    return WorkerView(
-        name=name,
-        host=text["host"],
-        pid=int(text["pid"]),
-        engine=text.get("engine", ""),
-        device=text.get("device", ""),
-        state=state,
-        job_id=text.get("job") if busy else None,
-        unit=text.get("unit") if busy else None,
-        beat_age_s=beat_age_s,
-        rate=float(text.get("rate", 0)),
-        busy=json.loads(text.get("busy", "{}")),
-    )

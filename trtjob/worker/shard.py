@@ -11,8 +11,9 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import ImageFailure, Record, from_line, to_line
 from trtjob.jobs.states import FailureKind
-from trtjob.jobs.store import Claim, JobView
+from trtjob.jobs.store import Claim
 from trtjob.jobs.units import FINISH
+from trtjob.jobs.views import JobView
 from trtjob.worker.context import Context, Interrupted
 from trtjob.worker.pipeline import Pipeline
 from trtjob.worker.stages import Stages

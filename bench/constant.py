@@ -27,7 +27,8 @@ class ConstantEngine:
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
         count = len(images)
-        return Outputs(np.repeat(self._boxes[None], count, 0), np.repeat(self._scores[None], count, 0))
+        boxes, scores = self._boxes, self._scores
+        return Outputs(np.broadcast_to(boxes, (count, *boxes.shape)), np.broadcast_to(scores, (count, *scores.shape)))
 
     def close(self) -> None:
         """Nothing to free."""

@@ -131,11 +131,12 @@ def test_each_image_gets_its_own_result_whatever_batch_it_is_in(stages: Watched,
         assert record.detections[0].score == round(max(bright, 1 - bright), 4)
 
 
-def test_bad_images_have_their_records_and_the_others_their_results(stages: Watched, photos: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_bad_images_have_their_records_and_the_others_their_results(stages: Watched, photos: Path, batch: int) -> None:
     keys = write_images(photos, 12)
     (photos / keys[3]).write_bytes(b"rubbish")
     (photos / keys[7]).unlink()
-    run(stages, PlainEngine(max_batch=4), keys)
+    run(stages, PlainEngine(max_batch=batch), keys)
     assert len(stages.records) == 12
     assert stages.failures() == {keys[3]: FailureKind.DECODE, keys[7]: FailureKind.MISSING}
 
@@ -220,15 +221,22 @@ class Overlap:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("batch", [1, 4])
 def test_the_engine_is_called_from_as_many_threads_as_it_allows(
-    stages: Watched, photos: Path, concurrency: int
+    stages: Watched, photos: Path, concurrency: int, batch: int
 ) -> None:
     overlap = Overlap()
-    run(stages, PlainEngine(concurrency=concurrency, on_infer=overlap), write_images(photos, 24), window=16)
+    run(
+        stages,
+        PlainEngine(max_batch=batch, concurrency=concurrency, on_infer=overlap),
+        write_images(photos, 24),
+        window=16,
+    )
     assert overlap.most == concurrency
 
 
-def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(stages: Watched, photos: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(stages: Watched, photos: Path, batch: int) -> None:
     """What was in the engine when a shard was left is still there when the next one begins."""
     keys = write_images(photos, 12)
     overlap = Overlap()
@@ -240,7 +248,7 @@ def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(stages: Watched
         task.cancel()
         await asyncio.wait([task])
 
-    with pools_of(2, 1, 8, 1) as pools:
+    with pools_of(2, batch, 8, 1) as pools:
         pipeline = Pipeline(stages, engine, pools)
         for _ in range(3):
             asyncio.run(leave(pipeline))
@@ -285,40 +293,46 @@ def test_a_culprit_is_found_in_a_few_calls(stages: Watched, photos: Path) -> Non
     assert len(sizes) <= 2 + 2 * 5 + 4  # a batch of 32 is halved five times
 
 
-def test_an_engines_failure_names_the_image_and_its_sha256(stages: Watched, photos: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_engines_failure_names_the_image_and_its_sha256(stages: Watched, photos: Path, batch: int) -> None:
     write_image(photos / "a.png", POISON)
-    run(stages, PlainEngine(), ["a.png"])
+    run(stages, PlainEngine(max_batch=batch), ["a.png"])
     (record,) = stages.records
     assert record.error is not None
     assert record.error.message == "poisoned"
     assert record.sha256 is not None
 
 
-def test_an_image_that_fails_after_the_engine_keeps_its_sha256(stages: Watched, photos: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_image_that_fails_after_the_engine_keeps_its_sha256(stages: Watched, photos: Path, batch: int) -> None:
     def fail(item: Prepared) -> None:
         if item.entry.key == "0002.png":
             raise ImageError(FailureKind.DRAW, "no")
 
     stages.before_finish = fail
-    run(stages, PlainEngine(), write_images(photos, 4))
+    run(stages, PlainEngine(max_batch=batch), write_images(photos, 4))
     assert stages.failures() == {"0002.png": FailureKind.DRAW}
     assert len({record.sha256 for record in stages.records}) == 1
 
 
-def test_a_failing_place_ends_the_run_with_its_error(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_failing_place_ends_the_run_with_its_error(photos: Path, tmp_path: Path, batch: int) -> None:
     stages = Watched(photos, tmp_path / "out", Annotate.ALL)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "annotated").write_bytes(b"a file where the folder should be")
     with pytest.raises(StorageError, match="cannot write"):
-        run(stages, PlainEngine(), write_images(photos, 20))
+        run(stages, PlainEngine(max_batch=batch), write_images(photos, 20))
 
 
-def test_an_engine_that_breaks_altogether_ends_the_run_with_its_error(stages: Watched, photos: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_engine_that_breaks_altogether_ends_the_run_with_its_error(
+    stages: Watched, photos: Path, batch: int
+) -> None:
     def explode(_images: UInt8Array) -> None:
         raise ZeroDivisionError("a mistake in the engine")
 
     with pytest.raises(ZeroDivisionError, match="a mistake"):
-        run(stages, PlainEngine(on_infer=explode), write_images(photos, 20))
+        run(stages, PlainEngine(max_batch=batch, on_infer=explode), write_images(photos, 20))
 
 
 # -- the gate ----------------------------------------------------------------------------------------------------------
@@ -352,7 +366,10 @@ class Closed(Exception):
     """The gate lets nobody in any more."""
 
 
-def test_a_gate_that_raises_stops_the_run_and_drops_what_is_in_flight(stages: Watched, photos: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_gate_that_raises_stops_the_run_and_drops_what_is_in_flight(
+    stages: Watched, photos: Path, batch: int
+) -> None:
     passed: list[str] = []
 
     def gate(inflight: list[str]) -> None:
@@ -361,7 +378,13 @@ def test_a_gate_that_raises_stops_the_run_and_drops_what_is_in_flight(stages: Wa
         passed.append("a group")
 
     with pytest.raises(Closed, match="enough"):
-        run(stages, PlainEngine(), write_images(photos, 100), gate=gate, window=4)
+        run(
+            stages,
+            PlainEngine(max_batch=batch),
+            write_images(photos, 100),
+            gate=gate,
+            window=4,
+        )
     assert len(stages.started) <= 3 * 2
     assert len(stages.records) <= len(stages.started)
 

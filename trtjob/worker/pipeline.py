@@ -1,13 +1,15 @@
 """The pipeline around the engine: read, decode, resize -> batch -> infer -> NMS, draw, encode, write.
 
-Each arrow is a bounded queue, and no more than `window` images are anywhere in it, so memory depends on neither the
-length of the job nor the speed of any stage. All blocking work runs in threads; this module only joins them.
+No more than `window` images are anywhere in it, so memory depends on neither the length of the job nor the speed of any
+stage. For an engine that likes batches each arrow is a bounded queue between threads of their own; for one that takes
+an image at a time, as on a CPU, one thread takes each image all the way. This module only joins the threads' work.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
@@ -41,16 +43,22 @@ class Pools:
         self.limits = limits
         self.concurrency = concurrency
         sizes = {"decode": limits.threads, "infer": concurrency, "finish": limits.threads}
+        # One more than can work at once: while it reads or writes, the others have the cores.
+        sizes["whole"] = max(limits.threads, concurrency) + 1
+        self.engine_slots = BoundedSemaphore(concurrency)  # also for what a shard that was left still runs
         self.pools = {name: ThreadPoolExecutor(size, f"trtjob-{name}") for name, size in sizes.items()}
 
     def close(self) -> None:
         for pool in self.pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def size(self, name: str) -> int:
+        return self.pools[name]._max_workers
+
     def shares(self, busy_s: dict[str, float], elapsed_s: float) -> dict[str, float]:
         """Return how busy each pool was, 0 to 1, from seconds of work by stage."""
         return {
-            name: round(sum(busy_s.get(stage, 0.0) for stage in stages) / elapsed_s / self.pools[name]._max_workers, 3)
+            name: round(sum(busy_s.get(stage, 0.0) for stage in stages) / elapsed_s / self.size(name), 3)
             for name, stages in POOLS.items()
         }
 
@@ -110,9 +118,13 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed(entries, gate, flow))
-                group.create_task(_together(limits.threads, lambda: self._prepare(flow), flow.prepared))
-                group.create_task(_together(concurrency, lambda: self._infer(flow), flow.inferred))
-                group.create_task(_together(limits.threads, lambda: self._finish(flow)))
+                if limits.batch == 1:
+                    count = self.pools.size("whole")
+                    group.create_task(_together(count, lambda: self._process(flow)))
+                else:
+                    group.create_task(_together(limits.threads, lambda: self._prepare(flow), flow.prepared))
+                    group.create_task(_together(concurrency, lambda: self._infer(flow), flow.inferred))
+                    group.create_task(_together(limits.threads, lambda: self._finish(flow)))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
 
@@ -125,6 +137,26 @@ class Pipeline:
                 await flow.room.acquire()
                 await flow.listed.put(entry)
         await flow.listed.put(None)
+
+    async def _process(self, flow: _Flow) -> None:
+        while entry := await _next(flow.listed):
+            flow.done(await self._thread("whole", self._whole, entry))
+
+    def _whole(self, entry: Entry) -> Record:
+        """Take one image all the way in this thread: no hand-over, and the core's caches stay warm."""
+        try:
+            item = self.stages.prepare(entry)
+        except ImageError as err:
+            return failure_record(entry.key, err)
+        try:
+            with self.pools.engine_slots:
+                outputs = self._call_engine([item])
+            return self.stages.finish(item, None if outputs.boxes is None else outputs.boxes[0], outputs.scores[0])
+        except EngineError as err:
+            return failure_record(entry.key, ImageError(FailureKind.INFER, str(err), item.sha256))
+        except ImageError as err:
+            err.sha256 = item.sha256
+            return failure_record(entry.key, err)
 
     async def _prepare(self, flow: _Flow) -> None:
         while entry := await _next(flow.listed):

@@ -223,4 +223,4 @@ def test_memory_does_not_hold_the_records(folder: JobFolder, spec: JobSpec) -> N
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3_000_000  # 20,000 records, held, take 9 MB
+    assert peak < 6_000_000  # 20,000 records, held, take 9 MB; Python's table of path names may grow by 3 MB at once

@@ -22,8 +22,8 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start(settings: Settings) -> Iterator[Start]:
-    """Start worker processes, and end what is left of them."""
+def start(settings: Settings, connection: Connection) -> Iterator[Start]:
+    """Start worker processes, and end what is left of them: before the connection, whose end then stops the server."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start_one(order: bytes | None = None, **changes: Any) -> subprocess.Popen[bytes]:

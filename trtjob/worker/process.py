@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
+from typing import NoReturn
 
 import cv2
 
@@ -28,6 +30,7 @@ from trtjob.worker.rq_worker import UnitWorker
 def main() -> int:
     """Work until told to stop. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
+    signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     order = json.loads(sys.stdin.readline())
     settings = Settings(**order["settings"])
     configure_logging(settings)
@@ -52,6 +55,11 @@ def main() -> int:
         logging.getLogger(__name__).error(str(err))
         return 1
     return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """End in order: who is the last to use the embedded server stops it."""
+    sys.exit(128 + number)
 
 
 def _await_supervisor(pid: int) -> None:

@@ -6,7 +6,7 @@ an image at a time, as on a CPU, one thread takes each image all the way. This m
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
@@ -151,12 +151,10 @@ class Pipeline:
         try:
             with self.pools.engine_slots:
                 outputs = self._call_engine([item])
-            return self.stages.finish(item, None if outputs.boxes is None else outputs.boxes[0], outputs.scores[0])
         except EngineError as err:
-            return failure_record(entry.key, ImageError(FailureKind.INFER, str(err), item.sha256))
-        except ImageError as err:
-            err.sha256 = item.sha256
-            return failure_record(entry.key, err)
+            return _infer_failure(item, err)
+        (inferred,) = _parts([item], outputs)
+        return self._finished(inferred)
 
     async def _prepare(self, flow: _Flow) -> None:
         while entry := await _next(flow.listed):
@@ -170,9 +168,8 @@ class Pipeline:
     async def _infer(self, flow: _Flow) -> None:
         while batch := await self._next_batch(flow.prepared):
             async for items, outputs in self._outputs(batch, flow):
-                for index, item in enumerate(items):
-                    boxes = None if outputs.boxes is None else outputs.boxes[index]
-                    await flow.inferred.put(Inferred(item, boxes, outputs.scores[index]))
+                for inferred in _parts(items, outputs):
+                    await flow.inferred.put(inferred)
 
     async def _next_batch(self, prepared: "asyncio.Queue[Prepared | None]") -> list[Prepared]:
         """Wait for an image, then take what else is ready. Empty at the end."""
@@ -190,8 +187,7 @@ class Pipeline:
             outputs = await self._thread("infer", self._call_engine, batch)
         except EngineError as err:
             if len(batch) == 1:
-                entry = batch[0].entry
-                flow.done(failure_record(entry.key, ImageError(FailureKind.INFER, str(err), batch[0].sha256)))
+                flow.done(_infer_failure(batch[0], err))
                 return
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):
@@ -207,16 +203,27 @@ class Pipeline:
 
     async def _finish(self, flow: _Flow) -> None:
         while inferred := await _next(flow.inferred):
-            item = inferred.item
-            try:
-                record = await self._thread("finish", self.stages.finish, *inferred)
-            except ImageError as err:
-                err.sha256 = item.sha256
-                record = failure_record(item.entry.key, err)
-            flow.done(record)
+            flow.done(await self._thread("finish", self._finished, inferred))
+
+    def _finished(self, inferred: Inferred) -> Record:
+        try:
+            return self.stages.finish(*inferred)
+        except ImageError as err:
+            err.sha256 = inferred.item.sha256
+            return failure_record(inferred.item.entry.key, err)
 
     def _thread(self, pool: str, function: Callable[[*Args], Result], *args: *Args) -> "asyncio.Future[Result]":
         return asyncio.get_running_loop().run_in_executor(self.pools.pools[pool], function, *args)
+
+
+def _parts(items: list[Prepared], outputs: Outputs) -> Iterator[Inferred]:
+    """Yield each image of a batch with its own outputs."""
+    for index, item in enumerate(items):
+        yield Inferred(item, None if outputs.boxes is None else outputs.boxes[index], outputs.scores[index])
+
+
+def _infer_failure(item: Prepared, err: EngineError) -> Record:
+    return failure_record(item.entry.key, ImageError(FailureKind.INFER, str(err), item.sha256))
 
 
 async def _together(

@@ -12,7 +12,8 @@ from bench.host import host_cost
 from bench.overhead import overhead
 from bench.startup import startup
 from bench.table import Row, render
-from trtjob.converters.registry import ModelRegistry, RegisteredModel, resolve_model
+from trtjob.converters.registry import ModelRegistry, RegisteredModel
+from trtjob.worker.convert import resolve_model
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "digits" / "digits.weights"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from converters.darknet.networks import onnx_from_darknet
 from engines.tiny import HW, LABELS, Constants, classifier, detector, images, model_of, spec_of, write_model, write_onnx
 from onnx import TensorProto, helper
 
-from trtjob.converters.darknet.convert import onnx_from_darknet
 from trtjob.engines.onnxruntime import open_engine
 from trtjob.engines.protocol import Engine
 from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, Task

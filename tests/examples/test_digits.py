@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from converters.darknet.networks import onnx_from_darknet
 
-from trtjob.converters.darknet.convert import onnx_from_darknet
 from trtjob.engines.onnxruntime import open_engine
 from trtjob.worker.images import decode_image
 from trtjob.worker.postprocess import detections_from

@@ -51,10 +51,12 @@ def convert(
         "name": name,
     }
     if local:
-        from trtjob.converters.registry import ModelRegistry, convert_model
+        from trtjob.converters.registry import ModelRegistry
+        from trtjob.converters.request import ConversionRequest
+        from trtjob.worker.convert import convert_model
 
         registry = ModelRegistry(settings.models_dir)
-        typer.echo(convert_model(model, cfg=cfg, labels=labels, out=output, name=name, registry=registry).name)
+        typer.echo(convert_model(ConversionRequest.model_validate(request), registry=registry).name)
         return
     with open_desk(settings) as desk:
         raise typer.Exit(run_until_stopped(_convert(desk, request)))

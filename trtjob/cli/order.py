@@ -72,9 +72,10 @@ def job_from(order: JobOrder, place: Place, models_dir: Path, on_convert: Callab
 
     Raises ConfigError, ModelError and ConversionError.
     """
-    from trtjob.converters.registry import ModelRegistry, resolve_model
+    from trtjob.converters.registry import ModelRegistry
     from trtjob.jobs.models import JobSpec, ModelRef, job_id_of
     from trtjob.jobs.plan import source_list
+    from trtjob.worker.convert import resolve_model
 
     registry = ModelRegistry(models_dir)
     model = resolve_model(order.model, registry=registry, cfg=order.cfg, labels=order.labels, on_convert=on_convert)

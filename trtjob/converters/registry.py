@@ -1,7 +1,7 @@
 """The models of this machine: known by the sha256 of their ONNX file, called by names.
 
 models/
-  files/<sha256>.onnx, .json      a model and its spec, read without opening the model
+  files/<sha256>.onnx, .json      a model, and what is known of it without opening it
   names/<name>.json               a name: which model it stands for
   conversions/<key>.json          what a conversion gave, so that the same files are converted once
 """
@@ -15,17 +15,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trtjob import __version__
 from trtjob.converters.output import write_atomically
 from trtjob.engines.spec import ModelSpec, load_spec, problems
 from trtjob.errors import ConversionError, ModelError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
-_CONVERTIBLE = (".weights",)
+
+
+class Facts(BaseModel):
+    """What was seen at a conversion; unlike the spec it is no part of the model.
+
+    seconds: that it took; cpu_ms, reference_cpu_ms: CPU time for one image of the model and of its reference.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: int
+    parameters: int
+    seconds: float
+    cpu_ms: float | None = None
+    reference_cpu_ms: float | None = None
+    reference_size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +49,16 @@ class RegisteredModel:
     sha256: str
     path: Path
     spec: ModelSpec
+    facts: Facts | None  # of a model that was converted here
     size_bytes: int
     created_at: float
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    spec: ModelSpec
+    facts: Facts | None = None
 
 
 class _Name(BaseModel):
@@ -65,12 +86,12 @@ class ModelRegistry:
 
     def add(self, name: str, model: Path) -> RegisteredModel:
         """Copy an ONNX file of ours into the registry, under a name. Raises ModelError, ConversionError."""
-        name, sha256 = _valid_name(name), _sha256(model)
+        name, sha256 = valid_name(name), file_sha256(model)
         if not self._has(sha256):
             spec = load_spec(model)
             self._prepare()
             write_atomically(self._files / f"{sha256}.onnx", model.read_bytes())
-            self._write_spec(sha256, spec)
+            self._write(sha256, _Entry(spec=spec))
         return self.call(name, sha256)
 
     def remove(self, name: str) -> None:
@@ -90,24 +111,24 @@ class ModelRegistry:
             return None
         return sha256 if self._has(sha256) else None
 
-    def adopt(self, name: str, convert: Callable[[Path], ModelSpec], key: str) -> RegisteredModel:
+    def adopt(self, name: str, convert: Callable[[Path], tuple[ModelSpec, Facts]], key: str) -> RegisteredModel:
         """Run a conversion into the registry: `convert` writes the file that it is given, whole."""
-        name = _valid_name(name)
+        name = valid_name(name)
         self._prepare()
         fresh = self._files / f".{secrets.token_hex(8)}.part"
         try:
-            spec = convert(fresh)
-            sha256 = _sha256(fresh)
+            spec, facts = convert(fresh)
+            sha256 = file_sha256(fresh)
             fresh.replace(self._files / f"{sha256}.onnx")
         finally:
             fresh.unlink(missing_ok=True)
-        self._write_spec(sha256, spec)
+        self._write(sha256, _Entry(spec=spec, facts=facts))
         write_atomically(self._conversions / f"{key}.json", json.dumps({"sha256": sha256}).encode())
         return self.call(name, sha256)
 
     def call(self, name: str, sha256: str) -> RegisteredModel:
         """Give a model that is here a name."""
-        name = _valid_name(name)
+        name = valid_name(name)
         if self._stands_for(name) != sha256:
             document = _Name(sha256=sha256, created_at=time.time())
             write_atomically(self._names / f"{name}.json", document.model_dump_json().encode())
@@ -132,9 +153,10 @@ class ModelRegistry:
         path = self._names / f"{name}.json"
         try:
             entry = _Name.model_validate_json(path.read_bytes())
-            spec = ModelSpec.model_validate_json((self._files / f"{entry.sha256}.json").read_bytes())
+            known = _Entry.model_validate_json((self._files / f"{entry.sha256}.json").read_bytes())
             file = self._files / f"{entry.sha256}.onnx"
-            return RegisteredModel(name, entry.sha256, file, spec, file.stat().st_size, entry.created_at)
+            size = file.stat().st_size
+            return RegisteredModel(name, entry.sha256, file, known.spec, known.facts, size, entry.created_at)
         except (OSError, ValidationError) as err:
             what = problems(err) if isinstance(err, ValidationError) else f"'{err.filename}': {err.strerror}"
             raise ModelError(
@@ -144,7 +166,7 @@ class ModelRegistry:
     def _has(self, sha256: str) -> bool:
         """Tell whether a model is here, whole: one that was damaged on the disk is made anew."""
         model = self._files / f"{sha256}.onnx"
-        return model.is_file() and (self._files / f"{sha256}.json").is_file() and _sha256(model) == sha256
+        return model.is_file() and (self._files / f"{sha256}.json").is_file() and file_sha256(model) == sha256
 
     def _prepare(self) -> None:
         try:
@@ -153,90 +175,8 @@ class ModelRegistry:
         except OSError as err:
             raise ConversionError(f"cannot create '{err.filename}': {err.strerror}. Set TRTJOB_HOME") from err
 
-    def _write_spec(self, sha256: str, spec: ModelSpec) -> None:
-        write_atomically(self._files / f"{sha256}.json", spec.model_dump_json(indent=1).encode())
-
-
-def resolve_model(
-    argument: str,
-    *,
-    registry: ModelRegistry,
-    cfg: Path | None = None,
-    labels: Path | None = None,
-    on_convert: Callable[[Path], None] | None = None,
-) -> RegisteredModel:
-    """Return the model that a user means: a Darknet .weights, a converted .onnx, or a name in the registry.
-
-    on_convert: called with the file before a conversion that was not done before.
-    Raises ModelError, ConversionError.
-    """
-    path = _expanded(argument)
-    if path.suffix.lower() in _CONVERTIBLE and _is_file(path):
-        return convert_model(path, cfg=cfg, labels=labels, registry=registry, on_convert=on_convert)
-    if cfg is not None or labels is not None:
-        raise ModelError(f"--cfg and --labels belong to a Darknet .weights file, but the model is '{argument}'")
-    if path.suffix.lower() == ".onnx" and _is_file(path):
-        return registry.add(name_of(path), path)
-    if _is_file(path):
-        raise ModelError(f"'{argument}' is no model that can be used: expected a Darknet .weights or a converted .onnx")
-    if "/" in argument or path.suffix.lower() in (".onnx", *_CONVERTIBLE):
-        raise ModelError(f"no model file '{argument}'")
-    return registry.get(argument)
-
-
-def convert_model(
-    model: Path,
-    *,
-    registry: ModelRegistry,
-    cfg: Path | None = None,
-    labels: Path | None = None,
-    out: Path | None = None,
-    name: str | None = None,
-    on_convert: Callable[[Path], None] | None = None,
-) -> RegisteredModel:
-    """Convert a model unless the same files were converted before, register it, and copy it to `out`.
-
-    Raises ModelError where the file is none that can be converted, ConversionError where it cannot be.
-    """
-    if not _is_file(model):
-        raise ModelError(f"no model file '{model}'")
-    if model.suffix.lower() not in _CONVERTIBLE:
-        raise ModelError(f"'{model}' cannot be converted: expected a Darknet .weights file")
-    if out is not None and not out.parent.is_dir():
-        raise ConversionError(f"cannot write '{out}': there is no folder '{out.parent}'")
-    name = _valid_name(name) if name else name_of(model)
-    # onnx takes 0.2 s to import, and what is converted already needs none of it.
-    from trtjob.converters.darknet.files import find_cfg, find_labels
-
-    cfg = cfg or find_cfg(model)
-    labels = labels or find_labels(model, cfg)
-    key = _conversion_key(model, cfg, labels)
-    if known := registry.converted(key):
-        registered = registry.call(name, known)
-    else:
-        if on_convert is not None:
-            on_convert(model)
-        from trtjob.converters.darknet.convert import onnx_from_darknet
-
-        registered = registry.adopt(name, lambda file: onnx_from_darknet(model, file, cfg=cfg, labels=labels), key)
-    if out is not None:
-        write_atomically(out, registered.path.read_bytes())
-    return registered
-
-
-def _expanded(argument: str) -> Path:
-    path = Path(argument)
-    try:
-        return path.expanduser()
-    except RuntimeError:  # `~name` where nobody is called so: a file's name
-        return path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError as err:  # a name that is too long, a folder that may not be entered
-        raise ModelError(f"'{path}' cannot be read: {err.strerror}") from err
+    def _write(self, sha256: str, entry: _Entry) -> None:
+        write_atomically(self._files / f"{sha256}.json", entry.model_dump_json(indent=1).encode())
 
 
 def name_of(path: Path) -> str:
@@ -244,19 +184,15 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._@-]+", "-", path.stem).strip("-._@")[:100] or "model"
 
 
-def _valid_name(name: str) -> str:
+def valid_name(name: str) -> str:
+    """Return a name that a registry may hold. Raises ModelError for any other."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"'{name}' cannot be a model's name: letters, digits and . _ @ - are allowed, up to 100")
     return name
 
 
-def _conversion_key(*files: Path) -> str:
-    """Return what a conversion's result depends on, as one hash: the files, by content, and our version."""
-    identity: list[Any] = [__version__, *((file.name, _sha256(file)) for file in files)]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file. Raises ModelError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

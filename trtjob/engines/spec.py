@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trtjob.errors import ModelError
 
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
 METADATA_KEY = "trtjob"
 INPUT_NAME = "images"
 BOXES_NAME = "boxes"
@@ -37,8 +39,13 @@ class Sampling(StrEnum):
 
 
 class NmsKind(StrEnum):
-    """Darknet's `nms_kind`: greedy suppression by IoU (`default`, `greedynms`) or by distance-IoU (`diounms`)."""
+    """How overlapping boxes are suppressed.
 
+    Darknet's `nms_kind`: greedily by IoU (`default`, `greedynms`) or by distance-IoU (`diounms`); `none`: the graph
+    has done it already, or was trained to do without.
+    """
+
+    NONE = "none"
     DEFAULT = "default"
     GREEDY = "greedynms"
     DIOU = "diounms"
@@ -57,16 +64,21 @@ class SourceFile(_Frozen):
 
 
 class Parity(_Frozen):
-    """How far the converted graph is from the reference on given inputs.
+    """How near the converted model's answers are to the reference's, on given images.
 
-    reference: what computed the truth, in words; inputs: what it was computed on, in words;
-    max_abs: largest absolute difference, max_value: largest absolute value of the reference, each by output name.
+    reference: what computed the truth, in words; inputs: the images, in words.
+    max_abs: largest absolute difference by output, `boxes` (pixels of the network input) and `scores`; of a detector,
+    between matched detections. matched: share of the reference's detections that are found again, of a detector;
+    top1, top5: share of the images whose best class, or five best, are the same, of a classifier.
     """
 
     reference: str
     inputs: str
+    images: int
     max_abs: dict[str, float]
-    max_value: dict[str, float]
+    matched: float | None = None
+    top1: float | None = None
+    top5: float | None = None
 
 
 class ModelSpec(_Frozen):
@@ -92,7 +104,8 @@ class ModelSpec(_Frozen):
     iou: float = Field(default=0.45, ge=0, le=1)  # NMS
     nms_kind: NmsKind = NmsKind.DEFAULT
     nms_beta: float = Field(default=0.6, gt=0)  # exponent of the distance in `diounms`; Darknet's beta_nms
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
+    calibration: str | None = None  # of int8: on how many images, by which method
     converter: str = ""
     sources: tuple[SourceFile, ...] = ()
     parity: Parity | None = None
@@ -103,6 +116,15 @@ def load_spec(path: Path) -> ModelSpec:
 
     Raises ModelError where the file is missing, is no ONNX, or carries no spec.
     """
+    return parse_spec(_metadata(path).get(METADATA_KEY), path)
+
+
+def describes_itself(path: Path) -> bool:
+    """Tell whether an ONNX file carries a spec. Raises ModelError where the file is missing or is no ONNX."""
+    return METADATA_KEY in _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
     import onnx  # heavy: only for those who need the file's metadata
 
     try:
@@ -113,8 +135,7 @@ def load_spec(path: Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not an ONNX file: {err}. {_REMEDY}") from err
     if not model.graph.node:  # an empty file is a valid message, too
         raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. {_REMEDY}")
-    documents = {prop.key: prop.value for prop in model.metadata_props}
-    return parse_spec(documents.get(METADATA_KEY), path)
+    return {prop.key: prop.value for prop in model.metadata_props}
 
 
 def parse_spec(document: str | None, path: Path) -> ModelSpec:

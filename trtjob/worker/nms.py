@@ -29,6 +29,8 @@ def nms(
     Darknet's box.c).
     """
     order = np.argsort(-scores, kind="stable")
+    if kind is NmsKind.NONE:
+        return order
     boxes, class_ids = boxes[order], class_ids[order]
     if len(order) <= _TOGETHER:
         groups = [np.arange(len(order))]

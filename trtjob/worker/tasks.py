@@ -3,13 +3,12 @@
 import json
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from redis import RedisError
 
-from trtjob.converters.registry import ModelRegistry, convert_model
+from trtjob.converters.registry import ModelRegistry
+from trtjob.converters.request import ConversionRequest
 from trtjob.errors import JobError, TrtjobError
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import RECEIPT, JobFolder
@@ -20,6 +19,7 @@ from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, Refusal
 from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.worker.context import Context, Interrupted, current
+from trtjob.worker.convert import convert_model
 from trtjob.worker.shard import run_shard
 
 log = logging.getLogger(__name__)
@@ -166,17 +166,13 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
         context.store.redis.hset(key, mapping={"state": state, **fields})
         context.store.redis.expire(key, CONVERSION_TTL_S)
 
-    report("running")
+    def progress(stage: str, done: int, total: int) -> None:
+        report("running", stage=stage, done=str(done), total=str(total))
+
+    progress("starting", 0, 0)
     try:
         order = ConversionRequest.model_validate(request)
-        model = convert_model(
-            Path(order.model),
-            cfg=_path(order.cfg),
-            labels=_path(order.labels),
-            out=_path(order.out),
-            name=order.name,
-            registry=ModelRegistry(context.settings.models_dir),
-        )
+        model = convert_model(order, registry=ModelRegistry(context.settings.models_dir), on_progress=progress)
     except (TrtjobError, OSError, ValueError) as err:
         report("failed", message=str(err))
     except RedisError:
@@ -186,19 +182,3 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
         report("failed", message=_unexpected(err))  # else whoever asked for it would wait for ever
     else:
         report("done", name=model.name, sha256=model.sha256, message="")
-
-
-class ConversionRequest(BaseModel):
-    """What `trtjob convert` asks of a worker; paths are absolute."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    cfg: str | None = None
-    labels: str | None = None
-    out: str | None = None
-    name: str | None = None
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)

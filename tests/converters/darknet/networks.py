@@ -9,12 +9,17 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from trtjob.converters.artefact import IR_VERSION, OPSET, serialised
 from trtjob.converters.darknet.cfg import parse_cfg
-from trtjob.converters.darknet.convert import IR_VERSION, OPSET
-from trtjob.converters.darknet.graph import Graph, Network, Tensor
+from trtjob.converters.darknet.convert import convert
 from trtjob.converters.darknet.layers import LAYERS
+from trtjob.converters.darknet.network import Network, Tensor
 from trtjob.converters.darknet.weights import WeightsReader
+from trtjob.converters.graph import Graph
+from trtjob.converters.output import write_atomically
+from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import FloatArray
+from trtjob.engines.spec import ModelSpec
 
 HEADER = np.array([0, 2, 5, 0, 0], "<i4").tobytes()  # version 0.2.5, and no image seen
 
@@ -52,6 +57,13 @@ def write_model(folder: Path, *, cfg: str = CFG, numbers: int = CFG_NUMBERS, lab
     (folder / "net.cfg").write_text(cfg)
     (folder / "net.names").write_text(labels)
     return write_weights(folder / "net.weights", normal(numbers))
+
+
+def onnx_from_darknet(weights: Path, out: Path, *, cfg: Path | None = None, labels: Path | None = None) -> ModelSpec:
+    """Convert a Darknet model into a file, and return its spec."""
+    converted = convert(ConversionRequest(model=weights, cfg=cfg, labels=labels))
+    write_atomically(out, serialised(converted.model, converted.spec))
+    return converted.spec
 
 
 def normal(*shape: int, seed: int = 0) -> FloatArray:

@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from converters.darknet.networks import CFG, CFG_NUMBERS, normal, sigmoid, write_model, write_weights
+from converters.darknet.networks import CFG, CFG_NUMBERS, normal, onnx_from_darknet, sigmoid, write_model, write_weights
 from onnx import TensorProto
 
 from trtjob import __version__
-from trtjob.converters.darknet.convert import onnx_from_darknet
 from trtjob.engines.onnxruntime import open_engine
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import METADATA_KEY, ModelSpec, NmsKind, ResizeMode, Sampling, SourceFile, Task, load_spec

@@ -15,12 +15,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from converters.darknet.networks import sigmoid
+from converters.darknet.networks import onnx_from_darknet, sigmoid
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from trtjob.converters.darknet.cfg import Section, read_cfg
-from trtjob.converters.darknet.convert import build_model, onnx_from_darknet
+from trtjob.converters.darknet.convert import convert
+from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime import open_engine
 from trtjob.engines.protocol import Engine, FloatArray, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ResizeMode, load_spec
@@ -99,7 +100,8 @@ def compared(source: Path, name: str, folder: Path) -> Reference:
     weights, labels = folder / "a.weights", folder / "a.names"
     weights_builder(source).build(source / f"{name}.npz", weights)
     labels.write_text("".join(f"class {number}\n" for number in range(CLASSES)))
-    model, spec = build_model(weights, cfg, labels)
+    converted = convert(ConversionRequest(model=weights, cfg=cfg, labels=labels))
+    model, spec = converted.model, converted.spec
     layers = [int(key[4:7]) for key in data.files if key.startswith("out_") and key.endswith("_index")]
     boxes, scores, *raw = run(model, layers, np.asarray(cv2.imdecode(data["png"], cv2.IMREAD_COLOR_RGB), np.uint8))
     threshold = float(data["thresh"])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from converters.darknet.networks import CFG, CFG_NUMBERS, HEADER, normal, write_model, write_weights
 
-from trtjob.converters.darknet.convert import build_model
+from trtjob.converters.darknet.convert import convert
 from trtjob.converters.darknet.weights import WeightsReader
+from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import FloatArray
 from trtjob.errors import DarknetWeightsError
 
@@ -166,7 +167,7 @@ def test_a_wrong_count_says_more_than_a_strange_number(path: Path) -> None:
 def test_weights_with_too_few_numbers_name_the_layer_of_the_cfg(tmp_path: Path, missing: int, message: str) -> None:
     weights = write_model(tmp_path, numbers=CFG_NUMBERS - missing)
     with pytest.raises(DarknetWeightsError) as caught:
-        build_model(weights, tmp_path / "net.cfg", tmp_path / "net.names")
+        convert(ConversionRequest(model=weights))
     place = f"layer 0 ([convolutional], line 6 of {tmp_path / 'net.cfg'})"
     assert str(caught.value) == f"{weights}: the file ends in {place}: {message}. {QUESTION}"
     assert caught.value.layer == 0
@@ -175,7 +176,7 @@ def test_weights_with_too_few_numbers_name_the_layer_of_the_cfg(tmp_path: Path, 
 def test_weights_with_one_number_too_many_are_refused(tmp_path: Path) -> None:
     weights = write_model(tmp_path, numbers=CFG_NUMBERS + 1)
     with pytest.raises(DarknetWeightsError) as caught:
-        build_model(weights, tmp_path / "net.cfg", tmp_path / "net.names")
+        convert(ConversionRequest(model=weights))
     assert str(caught.value) == (
         f"{weights}: 1 numbers are left over after layer 0 ([convolutional], line 6 of {tmp_path / 'net.cfg'}), "
         f"the last layer with weights: expected 28, found 29. {QUESTION}"
@@ -189,7 +190,7 @@ def test_weights_of_another_model_of_the_same_size_are_refused(tmp_path: Path) -
     )
     weights = write_model(tmp_path, cfg=cfg, numbers=7 * 5)
     with pytest.raises(DarknetWeightsError, match="some variances are negative") as caught:
-        build_model(weights, tmp_path / "net.cfg", tmp_path / "net.names")
+        convert(ConversionRequest(model=weights))
     assert str(caught.value).startswith(f"{weights}: layer 0 ([convolutional], line 6 of ")
     assert str(caught.value).endswith(QUESTION)
 
@@ -200,7 +201,7 @@ def test_weights_that_grow_too_large_once_they_are_normalised_are_refused(tmp_pa
     biases, scales, means, variances = (np.full(7, value, np.float32) for value in (0, 3e38, 0, 0))
     write_weights(weights, biases, scales, means, variances, np.full(21, 2, np.float32))
     with pytest.raises(DarknetWeightsError, match="some weights are too large once they are normalised"):
-        build_model(weights, tmp_path / "net.cfg", tmp_path / "net.names")
+        convert(ConversionRequest(model=weights))
 
 
 def test_infinite_weights_are_refused_without_a_warning_of_numpy(tmp_path: Path) -> None:
@@ -208,4 +209,4 @@ def test_infinite_weights_are_refused_without_a_warning_of_numpy(tmp_path: Path)
     weights = write_model(tmp_path, cfg=cfg)
     write_weights(weights, np.full(7 * 4, np.inf, np.float32), np.zeros(21, np.float32))
     with pytest.raises(DarknetWeightsError, match="some biases are infinite or not a number"):
-        build_model(weights, tmp_path / "net.cfg", tmp_path / "net.names")
+        convert(ConversionRequest(model=weights))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.graph import Graph
+from trtjob.converters.graph import Graph
 
 ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
     "linear": lambda _, x: x,

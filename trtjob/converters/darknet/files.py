@@ -3,12 +3,19 @@
 import re
 from pathlib import Path
 
+from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
 # Darknet's training adds these to the cfg's name: yolov4-custom_best.weights, yolov4-custom_12000.weights.
 _TRAINING_SUFFIX = re.compile(r"_(best|last|final|\d+)$")
 # What Darknet's own examples call their labels.
 _USUAL_LABELS = ("obj.names", "coco.names", "classes.txt")
+
+
+def files(request: ConversionRequest) -> tuple[Path, ...]:
+    """Return the weights, the cfg and the labels, found beside the weights where they are not named."""
+    cfg = request.cfg or find_cfg(request.model)
+    return request.model, cfg, request.labels or find_labels(request.model, cfg)
 
 
 def find_cfg(weights: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.graph import MAX_SIDE, Network, Tensor
+from trtjob.converters.darknet.network import MAX_SIDE, Network, Tensor
 from trtjob.converters.darknet.yolo import yolo
 from trtjob.engines.protocol import FloatArray
 

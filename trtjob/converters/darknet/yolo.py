@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.graph import Graph, Network, Tensor, YoloHead
+from trtjob.converters.darknet.network import Network, Tensor, YoloHead
+from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, NmsKind
 
@@ -48,8 +49,9 @@ def yolo(net: Network, section: Section, x: Tensor) -> Tensor:
 def nms_of(section: Section) -> tuple[NmsKind, float]:
     """Return how a [yolo] wants overlapping boxes suppressed, and beta; Darknet asks the last one (detector.c)."""
     kind = section.text("nms_kind", NmsKind.DEFAULT.value)
-    if kind not in set(NmsKind):
-        raise section.error(f"unknown nms_kind={kind}: expected one of {', '.join(NmsKind)}", "nms_kind")
+    known = [kind for kind in NmsKind if kind is not NmsKind.NONE]
+    if kind not in known:
+        raise section.error(f"unknown nms_kind={kind}: expected one of {', '.join(known)}", "nms_kind")
     beta = section.number("beta_nms", 0.6)
     if beta <= 0:
         raise section.error(f"beta_nms={beta:g}: expected a number above 0", "beta_nms")

@@ -6,7 +6,7 @@ from converters.darknet.networks import build_layers, normal
 from onnx import numpy_helper
 
 from trtjob.converters.darknet.cfg import parse_cfg
-from trtjob.converters.darknet.graph import Graph
+from trtjob.converters.graph import Graph
 from trtjob.errors import DarknetParseError
 
 

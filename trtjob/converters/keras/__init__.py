@@ -1,0 +1,1 @@
+"""Keras models and TensorFlow graphs -> a self-describing ONNX file."""

@@ -1,0 +1,1 @@
+"""ONNX files made elsewhere -> a self-describing ONNX file."""

@@ -1,0 +1,42 @@
+"""What a user asks of a conversion; it travels to a worker as JSON."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trtjob.engines.spec import Precision, ResizeMode
+
+
+class ConversionRequest(BaseModel):
+    """A model's file and how to convert it; None: what the file says, or the converter's own default.
+
+    Every path is absolute where the request goes to a worker. Sizes are (height, width) in pixels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path
+    out: Path | None = None
+    name: str | None = None
+    labels: Path | None = None
+    size: tuple[int, int] | None = None
+
+    cfg: Path | None = None  # Darknet
+
+    arch: str | None = None  # Keras: a name in keras.applications, for a file of weights alone
+    classes: int | None = Field(default=None, ge=1)
+    allow_unsafe: bool = False  # Keras: run the code that the file carries
+
+    input: str | None = None  # TensorFlow graphs and ONNX: names of values
+    output: str | None = None
+    preprocess: Literal["none", "unit", "caffe", "tf", "torch"] | None = None
+    mean: tuple[float, ...] | None = None  # of pixels from 0 to 255, in the model's colour order
+    std: tuple[float, ...] | None = None
+    resize: ResizeMode | None = None
+
+    precision: Precision = "fp32"
+    calibrate: Path | None = None  # a folder of images
+    calibrate_images: int = Field(default=128, ge=1)
+    calibrate_method: Literal["percentile", "entropy", "minmax"] = "percentile"
+    strict: bool = False

@@ -1,0 +1,72 @@
+"""Which converter reads which file.
+
+A converter is a package here with two modules: `files` finds what belongs to a model and is quick to import; `convert`
+does the work.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from trtjob.converters.request import ConversionRequest
+from trtjob.errors import ModelError
+
+if TYPE_CHECKING:
+    from trtjob.converters.artefact import Converted
+
+_CONVERTERS = {
+    ".weights": "darknet",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+    ".pb": "keras",
+    ".onnx": "onnx",
+}
+ACCEPTED = "Darknet .weights, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or .onnx"
+SAVED_MODEL = "saved_model.pb"
+
+_EXPORT_TORCH = (
+    "it can hold any code, so it is never opened here. Export it to ONNX where it was trained: for an Ultralytics "
+    "model `yolo export model={name} format=onnx`, else torch.onnx.export(model, example, '{stem}.onnx')"
+)
+_PLAN = "a TensorRT plan runs only on the machine it was built for. Convert the model that it was built from"
+_HINTS = {
+    **dict.fromkeys((".pt", ".pth", ".torchscript", ".ckpt", ".safetensors"), _EXPORT_TORCH),
+    ".uff": "TensorRT has dropped UFF. Convert the .pb or .h5 that it was made from",
+    **dict.fromkeys((".engine", ".plan", ".trt"), _PLAN),
+    ".cfg": "it is a network without its weights. Name the .weights file; the .cfg beside it is found by itself",
+    ".tflite": "TensorFlow Lite is not supported. Convert the SavedModel or .keras that it was made from",
+    ".caffemodel": "Caffe is not supported. Convert the model to ONNX first",
+}
+
+
+def is_model(path: Path) -> bool:
+    """Tell whether a path looks like a model that can be converted."""
+    return path.suffix.lower() in _CONVERTERS or (path / SAVED_MODEL).is_file()
+
+
+def hint_for(path: Path) -> str:
+    """Return what to do with a file that is no model for us, as the second half of a sentence."""
+    hint = _HINTS.get(path.suffix.lower(), f"expected {ACCEPTED}")
+    return hint.format(name=path.name, stem=path.stem)
+
+
+def files_of(request: ConversionRequest) -> tuple[Path, ...]:
+    """Return all files that a conversion reads. Raises ModelError, ConversionError where one is missing."""
+    files: Callable[[ConversionRequest], tuple[Path, ...]] = _module(request.model, "files").files
+    return files(request)
+
+
+def convert(request: ConversionRequest) -> "Converted":
+    """Convert a model to float32. Raises ConversionError."""
+    function: Callable[[ConversionRequest], Converted] = _module(request.model, "convert").convert
+    return function(request)
+
+
+def _module(path: Path, name: str) -> ModuleType:
+    if not is_model(path):
+        raise ModelError(f"'{path}' cannot be converted: {hint_for(path)}")
+    package = _CONVERTERS.get(path.suffix.lower(), "keras")
+    return import_module(f"trtjob.converters.{package}.{name}")

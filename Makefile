@@ -14,18 +14,23 @@ setup: .venv/.up-to-date ## Make .venv with everything in it (Python 3.11, 3.12 
 	@scripts/setup.sh
 	@touch $@
 
+.venv/.extras-up-to-date: .venv/.up-to-date
+	@echo "Adding the extras (TensorFlow, for the tests of its converter) ..."
+	@scripts/setup.sh keras
+	@touch $@
+
 demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up
 	$(BIN)/trtjob run examples/digits/scenes --model examples/digits/digits.weights -o demo-output
 	@echo
 	@echo "The annotated pictures and results.jsonl are in demo-output/. The same command again does only what is missing."
 
-test: setup ## Run every test that needs no GPU
+test: .venv/.extras-up-to-date ## Run every test that needs no GPU
 	$(BIN)/python -m pytest -m "not gpu"
 
 check: lint ## Run what a commit must pass: the static checks and the fast tests
 	$(BIN)/python -m pytest -q -m "not gpu and not slow"
 
-lint: setup ## Run the static checks: format, lint, types, imports, generated docs, lock
+lint: .venv/.extras-up-to-date ## Run the static checks: format, lint, types, imports, generated docs, lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv with the pinned dependencies and this checkout, editable. `make setup` calls it; PYTHON chooses the interpreter.
+# Make .venv with the pinned dependencies and this checkout, editable; extras are named as arguments.
+# `make setup` calls it; PYTHON chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,5 +30,6 @@ if ! .venv/bin/python -c "$supported" 2>/dev/null; then
 fi
 
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<0.14'
-.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --requirement requirements.lock
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+extras=$(IFS=,; echo "$*")
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --constraint requirements.lock \
+    --group dev --editable ".${extras:+[$extras]}"

@@ -87,7 +87,6 @@ def test_the_formats_are_those_of_the_exports() -> None:
         pytest.param(["export", "no/such/folder", "--format", "csv"], "no/such/folder", id="no folder"),
         pytest.param(["export", ".", "--format", "pdf"], "pdf", id="an unknown format"),
         pytest.param(["models", "show", "nobody"], "nobody", id="an unknown model"),
-        pytest.param(["convert", "nowhere.weights"], "nowhere.weights", id="no model file"),
         pytest.param(["status", "--watch", "--json"], "--watch", id="watching as JSON"),
         pytest.param(["frobnicate"], "frobnicate", id="an unknown command"),
     ],

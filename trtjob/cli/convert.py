@@ -1,93 +1,332 @@
 """`trtjob convert`: a foreign model becomes a self-describing ONNX file."""
 
 import asyncio
+import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.progress import StageDisplay, open_stages
 from trtjob.cli.stopping import Stop, run_until_stopped
-from trtjob.errors import ConversionError, ModelError
+from trtjob.errors import ConfigError, ConversionError, ModelError
 
-EXAMPLE = "Example: trtjob convert yolov3.weights --cfg yolov3.cfg --labels coco.names -o yolov3.onnx"
+if TYPE_CHECKING:
+    from trtjob.converters.request import ConversionRequest
+
+EXAMPLE = "Example: trtjob convert yolov4.weights --precision int8 --calibrate photos/ -o yolov4-int8.onnx"
 
 POLL_S = 0.2
 HINT_AFTER_S = 3.0
 
+SOURCE, PIXELS, PRECISION, RESULT = "The model", "What its input is", "Precision", "The result"
+
 
 def convert(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", show_default=False, help="A Darknet .weights file.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="Darknet .weights, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or an .onnx.",
+        ),
+    ],
     cfg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its .cfg. Default: the one of the same name beside it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=SOURCE,
+            help="Darknet: the network's .cfg. Default: the one of the same name beside it.",
+        ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its class names, one a line. Default: the .names beside it.")
-    ] = None,
-    output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also write the .onnx here. Default: the registry only."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=SOURCE,
+            help="The class names, one a line. Default: those in the model, or the .names beside it.",
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=SOURCE,
+            help="Keras, for an .h5 of weights alone: the network in keras.applications, such as vgg16. Default: none.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=SOURCE,
+            help="Keras, with --arch: how many classes it was trained for. Default: 1000.",
+        ),
+    ] = None,
+    graph_input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="NAME",
+            rich_help_panel=SOURCE,
+            help="TensorFlow graph, ONNX: the value that takes the image. Default: found by its shape.",
+        ),
+    ] = None,
+    graph_output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            metavar="NAME",
+            rich_help_panel=SOURCE,
+            help="TensorFlow graph, ONNX: the value that holds the scores. Default: the one that nothing reads.",
+        ),
+    ] = None,
+    allow_unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsafe",
+            rich_help_panel=SOURCE,
+            help="Keras: run the code that the file carries (Lambda layers). Default: such a file is refused.",
+        ),
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            "--input-shape",
+            metavar="WxH|H,W,C",
+            rich_help_panel=PIXELS,
+            help="The input's size in pixels, such as 608x352, or its shape as Keras writes it. Default: the model's.",
+        ),
+    ] = None,
+    resize: Annotated[
+        Literal["stretch", "letterbox", "crop"] | None,
+        typer.Option(
+            metavar="stretch|letterbox|crop",
+            rich_help_panel=PIXELS,
+            help="How an image is brought to that size. Default: as the model's own tools do.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        Literal["none", "unit", "caffe", "tf", "torch"] | None,
+        typer.Option(
+            metavar="none|unit|caffe|tf|torch",
+            rich_help_panel=PIXELS,
+            help="What the model expects of a pixel: 0 to 255 (none), 0 to 1 (unit), or a mode of keras.applications. "
+            "Default: recognised from the model.",
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            rich_help_panel=PIXELS,
+            help="Instead: what to subtract, of 0 to 255, one number or one a channel with commas. Default: 0.",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            rich_help_panel=PIXELS,
+            help="... and then to divide by. Default: 1.",
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"],
+        typer.Option(
+            metavar="fp32|fp16|bf16|int8",
+            rich_help_panel=PRECISION,
+            show_default=False,
+            help="The numbers to compute with. int8 is the fastest on a CPU and needs --calibrate; fp16 and bf16 are "
+            "for GPUs. Default: fp32.",
+        ),
+    ] = "fp32",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            rich_help_panel=PRECISION,
+            help="Images like those it will see: they set the ranges of int8, and the result is measured on them. "
+            "Default: measured on made-up ones.",
+        ),
+    ] = None,
+    calibrate_images: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=PRECISION,
+            show_default=False,
+            help="How many of them to use. Default: 128.",
+        ),
+    ] = 128,
+    calibrate_method: Annotated[
+        Literal["percentile", "entropy", "minmax"],
+        typer.Option(
+            metavar="percentile|entropy|minmax",
+            rich_help_panel=PRECISION,
+            show_default=False,
+            help="How the ranges are chosen. Default: percentile.",
+        ),
+    ] = "percentile",
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            rich_help_panel=PRECISION,
+            help="Fail where the result is too far from the original. Default: warn.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            rich_help_panel=RESULT,
+            help="Also write the .onnx here. Default: the registry only.",
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name in the registry. Default: the file's name.")
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=RESULT, help="The name in the registry. Default: the file's."),
     ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="Convert in this process. Default: a worker converts, and this waits.")
+        bool,
+        typer.Option(
+            "--local",
+            rich_help_panel=RESULT,
+            help="Convert in this process. Default: a worker converts, and this waits.",
+        ),
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", rich_help_panel=RESULT, help="Print one JSON document. Default: a table."),
     ] = False,
 ) -> None:
-    """Convert a model once, register it under a name, and print the name.
+    """Convert a model once, register it under a name, and say what it is and how near it is to the original.
 
-    `trtjob run` does this by itself; this command is for other names and files, and for a look at the errors.
+    `trtjob run` does this by itself for a model that needs no option.
     """
+    from trtjob.cli.models import print_model
+    from trtjob.cli.output import print_json
+
     settings = start()
-    if not model.expanduser().is_file():  # found here, not by a worker that may never come
-        raise ModelError(f"no model file '{model}'")
-    request = {
-        "model": _absolute(model),
-        "cfg": _absolute(cfg),
-        "labels": _absolute(labels),
-        "out": _absolute(output),
-        "name": name,
-    }
+    request = _request(
+        model=_absolute(model),
+        cfg=_absolute(cfg),
+        labels=_absolute(labels),
+        out=_absolute(out),
+        name=name,
+        arch=arch,
+        classes=classes,
+        input=graph_input,
+        output=graph_output,
+        allow_unsafe=allow_unsafe,
+        size=_size(size),
+        resize=resize,
+        preprocess=preprocess,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        precision=precision,
+        calibrate=_absolute(calibrate),
+        calibrate_images=calibrate_images,
+        calibrate_method=calibrate_method,
+        strict=strict,
+    )
     if local:
         from trtjob.converters.registry import ModelRegistry
-        from trtjob.converters.request import ConversionRequest
         from trtjob.worker.convert import convert_model
 
-        registry = ModelRegistry(settings.models_dir)
-        typer.echo(convert_model(ConversionRequest.model_validate(request), registry=registry).name)
-        return
-    with open_desk(settings) as desk:
-        raise typer.Exit(run_until_stopped(_convert(desk, request)))
+        with open_stages(request.model.name) as display:
+            registered = convert_model(request, registry=ModelRegistry(settings.models_dir), on_progress=display.show)
+        document = registered.document()
+    else:
+        with open_desk(settings) as desk:
+            answer = run_until_stopped(_convert(desk, request))
+        if isinstance(answer, int):
+            raise typer.Exit(answer)
+        document = answer
+    print_json(document) if json else print_model(document)
 
 
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.expanduser().absolute())
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().absolute()
 
 
-async def _convert(desk: Desk, request: dict[str, Any]) -> int:
+def _request(**fields: Any) -> "ConversionRequest":
+    """Return the request. Raises ConfigError for a value that cannot be, ModelError where the model is not there."""
+    from pydantic import ValidationError
+
+    from trtjob.converters.request import ConversionRequest
+    from trtjob.converters.sources import hint_for, is_model
+
+    try:
+        request = ConversionRequest(**fields)
+    except ValidationError as err:
+        problem = err.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{option} {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}") from err
+    # Found here, not by a worker that may never come.
+    if not request.model.exists():
+        raise ModelError(f"no model file '{request.model}'")
+    if not is_model(request.model):
+        raise ModelError(f"'{request.model}' cannot be converted: {hint_for(request.model)}")
+    return request
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) from `608x352`, width first, or `352,608,3`, as Keras has it."""
+    if text is None:
+        return None
+    if match := re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text):
+        return int(match[2]), int(match[1])
+    if match := re.fullmatch(r"(\d{1,5}),(\d{1,5})(,[13])?", text):
+        return int(match[1]), int(match[2])
+    raise ConfigError(f"--size '{text}': expected WIDTHxHEIGHT such as 608x352, or HEIGHT,WIDTH,CHANNELS")
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as err:
+        raise ConfigError(f"{option} '{text}': expected a number, or one for each channel: 123.7,116.8,103.9") from err
+
+
+async def _convert(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
+    """Have a worker convert. Returns what is known of the model; exits where the user stops waiting."""
+    import json
+
     stop = Stop()
     request_id = secrets.token_hex(8)
     with stop.on_signals("No longer waiting; a worker may still convert the model."):
-        await asyncio.to_thread(desk.queue.put_convert, request_id, request)
-        outcome = await stop.unless_stopped(_outcome(desk, request_id))
+        await asyncio.to_thread(desk.queue.put_convert, request_id, request.model_dump(mode="json"))
+        with open_stages(request.model.name) as display:
+            outcome = await stop.unless_stopped(_outcome(desk, request_id, display))
     if outcome is None:
-        return stop.exit_code
+        raise typer.Exit(stop.exit_code)
     if outcome["state"] == "failed":
         raise ConversionError(outcome["message"])
-    typer.echo(outcome["name"])
-    return 0
+    document: dict[str, Any] = json.loads(outcome["model"])
+    return document
 
 
-async def _outcome(desk: Desk, request_id: str) -> dict[str, str]:
+async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict[str, str]:
     """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
     hint_at = asyncio.get_running_loop().time() + HINT_AFTER_S
     while True:
         outcome = await asyncio.to_thread(_look, desk, request_id)
         if outcome.get("state") in ("done", "failed"):
             return outcome
-        if asyncio.get_running_loop().time() > hint_at:
+        if outcome:
+            display.show(outcome["stage"], int(outcome["done"]), int(outcome["total"]))
+        elif asyncio.get_running_loop().time() > hint_at:
             hint_at = float("inf")
             if not await asyncio.to_thread(desk.store.workers):
                 typer.echo(

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtjob.cli.complete import model_names
+from trtjob.cli.progress import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trtjob.converters.registry import ModelRegistry, RegisteredModel
 
 EXAMPLE = "Example: trtjob models"
 LIST_EXAMPLE = "Example: trtjob models list --json"
 SHOW_EXAMPLE = "Example: trtjob models show yolov3"
 REMOVE_EXAMPLE = "Example: trtjob models remove yolov3"
+
+LABELS_SHOWN = 5
 
 app = typer.Typer(help="List, show and remove the models that are converted.", invoke_without_command=True)
 
@@ -37,20 +42,21 @@ def list_models(json: JsonOption = False) -> None:
 
     models = _registry().list()
     if json:
-        print_json([_document(model) for model in models])
+        print_json([model.document() for model in models])
     elif not models:
-        typer.echo("No models yet. Convert one with: trtjob convert MODEL.weights", err=True)
+        typer.echo("No models yet. Convert one with: trtjob convert MODEL", err=True)
     else:
         heads = ("NAME", "TASK", "CLASSES", "INPUT", "SIZE", "ADDED", "SHA256")
         print_table(heads, [_cells(model) for model in models])
 
 
 @app.command("show", epilog=SHOW_EXAMPLE)
-def show(name: NameArgument) -> None:
-    """Print everything that a model says about itself, as JSON."""
+def show(name: NameArgument, json: JsonOption = False) -> None:
+    """Print what a model is: its input, its labels, its precision, and how near it is to the original."""
     from trtjob.cli.output import print_json
 
-    print_json(_document(_registry().get(name)))
+    document = _registry().get(name).document()
+    print_json(document) if json else print_model(document)
 
 
 @app.command("remove", epilog=REMOVE_EXAMPLE)
@@ -80,12 +86,59 @@ def _cells(model: "RegisteredModel") -> tuple[str, ...]:
     )
 
 
-def _document(model: "RegisteredModel") -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "sha256": model.sha256,
-        "path": str(model.path),
-        "size_bytes": model.size_bytes,
-        "created_at": model.created_at,
-        "spec": model.spec.model_dump(mode="json"),
-    }
+def print_model(document: dict[str, Any]) -> None:
+    """Print what is known of a model, from `RegisteredModel.document()`."""
+    from trtjob.cli.output import print_rows
+
+    print_rows(row for row in _rows(document) if row[1])
+
+
+def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
+    spec, facts = document["spec"], document["facts"] or {}
+    height, width = spec["input_hw"]
+    yield "model", document["name"]
+    yield "sha256", document["sha256"]
+    yield "file", document["path"]
+    yield "from", ", ".join(source["name"] for source in spec["sources"])
+    yield "task", spec["task"]
+    yield "input", f"{width}x{height} {spec['color']}, {spec['resize']}"
+    yield "outputs", ", ".join(f"{name} {_shape(shape)}" for name, shape in facts.get("outputs", {}).items())
+    yield "labels", _labels(spec["labels"])
+    yield "layers", f"{facts['layers']}, {facts['parameters']:,} parameters" if facts else ""
+    yield "precision", spec["precision"] + (f", {spec['calibration']}" if spec["calibration"] else "")
+    yield "parity", _parity(spec["parity"]) if spec["parity"] else ""
+    yield "size", f"{document['size_bytes'] / 2**20:.1f} MiB" + _beside(facts, "reference_size_bytes", 2**20, "MiB")
+    if facts.get("cpu_ms"):
+        yield "CPU time", f"{facts['cpu_ms']:.1f} ms an image" + _beside(facts, "reference_cpu_ms", 1, "ms")
+    yield "converted", f"in {duration(facts['seconds'])}" if facts else ""
+
+
+def _shape(sizes: "list[int | str]") -> str:
+    return f"[{', '.join(map(str, sizes))}]"
+
+
+def _labels(labels: list[str]) -> str:
+    shown = ", ".join(labels[:LABELS_SHOWN])
+    return f"{len(labels)} ({shown}{', ...' if len(labels) > LABELS_SHOWN else ''})"
+
+
+def _beside(facts: dict[str, Any], name: str, unit: float, unit_name: str) -> str:
+    value = facts.get(name)
+    return "" if value is None else f" (the reference: {value / unit:.1f} {unit_name})"
+
+
+def _parity(parity: dict[str, Any]) -> str:
+    parts = [
+        f"{share:.1%} {what}"
+        for share, what in (
+            (parity["matched"], "of the detections matched"),
+            (parity["top1"], "same best class"),
+            (parity["top5"], "same best five"),
+        )
+        if share is not None
+    ]
+    parts += [
+        f"{name} within {difference:g}{' px' if name == 'boxes' else ''}"
+        for name, difference in parity["max_abs"].items()
+    ]
+    return f"{', '.join(parts)}; against {parity['reference']}, on {parity['inputs']}"

@@ -121,3 +121,50 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes_rest = divmod(minutes, 60)
     return f"{hours} h {minutes_rest:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+class StageDisplay(Protocol):
+    """Shows what a conversion does now. total: how many steps that has, 0 where it is not known."""
+
+    def show(self, stage: str, done: int, total: int) -> None: ...
+
+
+@contextmanager
+def open_stages(title: str) -> Iterator[StageDisplay]:
+    """Yield what fits standard error."""
+    if not sys.stderr.isatty():
+        yield LineStages(title)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+        yield LiveStages(progress, escape(title))
+
+
+class LineStages:
+    """One line when a stage begins, and one every five seconds."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._stage, self._shown_at = "", 0.0
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage == self._stage and now - self._shown_at < LINE_EVERY_S:
+            return
+        self._stage, self._shown_at = stage, now
+        typer.echo(f"{self._title}: {stage}{f' {done}/{total}' if total else ''}", err=True)
+
+
+class LiveStages:
+    """A bar."""
+
+    def __init__(self, progress: Any, title: str) -> None:
+        self._progress, self._title = progress, title
+        self._task = progress.add_task(title, total=None)
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=f"{self._title}: {stage}", completed=done, total=total or None)

@@ -68,8 +68,8 @@ class Stop:
             working.cancel()
 
 
-def run_until_stopped(main: Coroutine[Any, Any, int]) -> int:
-    """Run a command's coroutine and return its exit code; 130 where a second Ctrl-C ended it."""
+def run_until_stopped(main: Coroutine[Any, Any, T]) -> T | int:
+    """Run a command's coroutine and return what it gives; 130 where a second Ctrl-C ended it."""
     try:
         return asyncio.run(main)
     except (asyncio.CancelledError, KeyboardInterrupt):

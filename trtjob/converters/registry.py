@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,6 +53,18 @@ class RegisteredModel:
     facts: Facts | None  # of a model that was converted here
     size_bytes: int
     created_at: float
+
+    def document(self) -> dict[str, Any]:
+        """Return everything that is known of the model, as JSON has it."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "created_at": self.created_at,
+            "spec": self.spec.model_dump(mode="json"),
+            "facts": None if self.facts is None else self.facts.model_dump(mode="json"),
+        }
 
 
 class _Entry(BaseModel):

@@ -181,4 +181,4 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
         log.exception("unexpected error", extra={"request_id": request_id})
         report("failed", message=_unexpected(err))  # else whoever asked for it would wait for ever
     else:
-        report("done", name=model.name, sha256=model.sha256, message="")
+        report("done", model=json.dumps(model.document()))

@@ -320,12 +320,16 @@ async def _convert(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
 async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict[str, str]:
     """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
     hint_at = asyncio.get_running_loop().time() + HINT_AFTER_S
+    state = "queued"
     while True:
         outcome = await asyncio.to_thread(_look, desk, request_id)
-        if outcome.get("state") in ("done", "failed"):
+        before, state = state, outcome.get("state", "queued")
+        if state in ("done", "failed"):
             return outcome
-        if outcome:
+        if state == "running":
             display.show(outcome["stage"], int(outcome["done"]), int(outcome["total"]))
+        elif before == "running" and not outcome:
+            raise ConversionError("the worker that was converting the model is gone. Repeat the command")
         elif asyncio.get_running_loop().time() > hint_at:
             hint_at = float("inf")
             if not await asyncio.to_thread(desk.store.workers):

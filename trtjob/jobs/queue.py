@@ -41,9 +41,9 @@ class WorkQueue:
         if messages:
             self._queue().enqueue_many(messages)
 
-    def put_convert(self, request_id: str, request: dict[str, Any]) -> None:
+    def put_convert(self, request_id: str, request: dict[str, Any], *, at_front: bool = False) -> None:
         """Ask for a conversion; its outcome is in the hash `conversion_key(request_id)`."""
-        self._queue().enqueue_many([self._message(CONVERT, [request_id, request], f"convert--{request_id}", False)])
+        self._queue().enqueue_many([self._message(CONVERT, [request_id, request], f"convert--{request_id}", at_front)])
 
     @staticmethod
     def _message(function: str, args: list[Any], name: str, at_front: bool) -> Any:

@@ -7,8 +7,6 @@ from typing import Any
 
 from redis import RedisError
 
-from trtjob.converters.registry import ModelRegistry
-from trtjob.converters.request import ConversionRequest
 from trtjob.errors import JobError, TrtjobError
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import RECEIPT, JobFolder
@@ -19,7 +17,7 @@ from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, Refusal
 from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.worker.context import Context, Interrupted, current
-from trtjob.worker.convert import convert_model
+from trtjob.worker.convert_process import convert_apart
 from trtjob.worker.shard import run_shard
 
 log = logging.getLogger(__name__)
@@ -158,27 +156,25 @@ def _finish(context: Context, claim: Claim) -> None:
 
 
 def convert(request_id: str, request: dict[str, Any]) -> None:
-    """Convert a foreign model; the outcome goes to the hash `conversion_key(request_id)`."""
+    """Convert a foreign model; how it stands and how it ended is in the hash `conversion_key(request_id)`.
+
+    While it runs, the hash lives as long as this process does; a stopped conversion goes back to the queue.
+    """
     context = current()
     key = conversion_key(request_id)
 
-    def report(state: str, **fields: str) -> None:
-        context.store.redis.hset(key, mapping={"state": state, **fields})
-        context.store.redis.expire(key, CONVERSION_TTL_S)
+    def report(ttl_s: float, fields: dict[str, Any]) -> None:
+        context.store.redis.hset(key, mapping=fields)
+        context.store.redis.expire(key, int(ttl_s))
 
-    def progress(stage: str, done: int, total: int) -> None:
-        report("running", stage=stage, done=str(done), total=str(total))
+    def on_step(step: dict[str, Any]) -> None:
+        report(context.settings.lease_s, {"state": "running", **step})
 
-    progress("starting", 0, 0)
-    try:
-        order = ConversionRequest.model_validate(request)
-        model = convert_model(order, registry=ModelRegistry(context.settings.models_dir), on_progress=progress)
-    except (TrtjobError, OSError, ValueError) as err:
-        report("failed", message=str(err))
-    except RedisError:
-        raise
-    except Exception as err:
-        log.exception("unexpected error", extra={"request_id": request_id})
-        report("failed", message=_unexpected(err))  # else whoever asked for it would wait for ever
+    outcome = convert_apart(request, context.settings, on_step, lambda: context.stopping)
+    if outcome is None:
+        report(CONVERSION_TTL_S, {"state": "queued"})
+        context.queue.put_convert(request_id, request, at_front=True)
+    elif "model" in outcome:
+        report(CONVERSION_TTL_S, {"state": "done", "model": json.dumps(outcome["model"])})
     else:
-        report("done", model=json.dumps(model.document()))
+        report(CONVERSION_TTL_S, {"state": "failed", "message": outcome["message"]})

@@ -1,0 +1,32 @@
+"""Damaged models: refused in one line, or converted where the damage is harmless; never a crash or gigabytes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from converters import damage
+
+SEED = 20260101
+COUNTS = {"keras": 300, "h5": 300, "pb": 300}  # of the slow readers; 1,000 of the others
+TIMEOUT_S = 240
+
+KINDS = [pytest.param(kind, marks=[pytest.mark.extra] if kind in damage.OF_TENSORFLOW else []) for kind in damage.KINDS]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 10)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    count = COUNTS.get(kind, 1000)
+    done = subprocess.run(
+        [sys.executable, damage.__file__, kind, str(count), str(SEED), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(damage.__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    refused = int(done.stdout.split()[0])
+    assert refused > count / 10

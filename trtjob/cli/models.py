@@ -110,6 +110,7 @@ def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
     yield "size", f"{document['size_bytes'] / 2**20:.1f} MiB" + _beside(facts, "reference_size_bytes", 2**20, "MiB")
     if facts.get("cpu_ms"):
         yield "CPU time", f"{facts['cpu_ms']:.1f} ms an image" + _beside(facts, "reference_cpu_ms", 1, "ms")
+    yield from (("note", note) for note in facts.get("notes", ()))
     yield "converted", f"in {duration(facts['seconds'])}" if facts else ""
 
 

@@ -31,13 +31,15 @@ class Reference:
 class Converted:
     """A model in float32 and what is known of it. The model does not carry its spec yet.
 
-    layers: of the original, to show a person; reference: None where nothing here can run the original.
+    layers: of the original, to show a person; reference: None where nothing here can run the original; notes: what the
+    user should know of what was found or assumed, a sentence each.
     """
 
     model: onnx.ModelProto
     spec: ModelSpec
     layers: int
     reference: Reference | None = None
+    notes: tuple[str, ...] = ()
 
 
 def model_from_graph(graph: Graph, spec: ModelSpec, *, candidates: int | None = None) -> onnx.ModelProto:

@@ -29,17 +29,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 class Facts(BaseModel):
     """What was seen at a conversion; unlike the spec it is no part of the model.
 
-    seconds: that it took; cpu_ms, reference_cpu_ms: CPU time for one image of the model and of its reference.
+    outputs: the shape of each, by name; seconds: that it took; cpu_ms, reference_cpu_ms: CPU time for one image of the
+    model and of its reference; notes: what was found or assumed, a sentence each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: int
     parameters: int
+    outputs: dict[str, tuple[int | str, ...]] = {}
     seconds: float
     cpu_ms: float | None = None
     reference_cpu_ms: float | None = None
     reference_size_bytes: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """What every converter ends in: one ONNX model that takes bytes, gives boxes and scores, and describes itself."""
 
 import hashlib
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
@@ -45,24 +47,88 @@ class Converted:
 def model_from_graph(graph: Graph, spec: ModelSpec, *, candidates: int | None = None) -> onnx.ModelProto:
     """Return the model of a finished graph: from `images` to `scores`, and `boxes` where there are candidates.
 
-    candidates: how many boxes a detector gives, K of [N, K, 4]; None for a classifier.
+    candidates: how many boxes a detector gives, K of [N, K, 4]; None for a classifier. The graph's constants are moved,
+    not copied, and are gone from it then: they are hundreds of megabytes.
     """
     image = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", *spec.input_hw, spec.channels])
     rows = ["N"] if candidates is None else ["N", candidates]
     outputs = [helper.make_tensor_value_info(SCORES_NAME, TensorProto.FLOAT, [*rows, len(spec.labels)])]
     if candidates is not None:
         outputs.insert(0, helper.make_tensor_value_info(BOXES_NAME, TensorProto.FLOAT, [*rows, 4]))
-    document = helper.make_graph(graph.nodes, "trtjob", [image], outputs, graph.constants)
-    return helper.make_model(
-        document, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="trtjob"
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "trtjob", [image], outputs),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="trtjob",
     )
+    graph.constants.reverse()
+    while graph.constants:
+        model.graph.initializer.append(graph.constants.pop())
+    return model
 
 
 def serialised(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
     """Return the file's bytes, the spec among them. The same model and spec give the same bytes."""
+    file = io.BytesIO()
+    file.writelines(pieces(model, spec))
+    return file.getvalue()
+
+
+def pieces(model: onnx.ModelProto, spec: ModelSpec) -> Iterator[bytes]:
+    """Yield the file's bytes in order, one constant after the other.
+
+    They are those of SerializeToString, which takes three times the model's size in memory while it works.
+    """
     del model.metadata_props[:]
     helper.set_model_props(model, {METADATA_KEY: spec.model_dump_json()})
-    return bytes(model.SerializeToString(deterministic=True))
+    graph_tag, constant_tag = (
+        message.DESCRIPTOR.fields_by_name[name].number
+        for message, name in ((model, "graph"), (model.graph, "initializer"))
+    )
+    before, after = _around(model.graph, constant_tag)
+    size = len(before) + len(after)
+    for tensor in model.graph.initializer:
+        length = tensor.ByteSize()
+        size += len(_header(constant_tag, length)) + length
+    model_before, model_after = _around(model, graph_tag)
+    yield model_before + _header(graph_tag, size) + before
+    for tensor in model.graph.initializer:
+        data = tensor.SerializeToString(deterministic=True)
+        yield _header(constant_tag, len(data))
+        yield data
+    yield after + model_after
+
+
+def _around(message: onnx.ModelProto | onnx.GraphProto, number: int) -> tuple[bytes, bytes]:
+    """Return a message's fields before and after one of them, by number, as they are on the disk."""
+    before, after = type(message)(), type(message)()
+    for field, value in message.ListFields():
+        if field.number != number:
+            _put(before if field.number < number else after, field.name, value)
+    return before.SerializeToString(deterministic=True), after.SerializeToString(deterministic=True)
+
+
+def _put(message: onnx.ModelProto | onnx.GraphProto, name: str, value: Any) -> None:
+    if isinstance(value, (str, bytes, int, float)):
+        setattr(message, name, value)
+    elif hasattr(value, "CopyFrom"):
+        getattr(message, name).CopyFrom(value)
+    else:
+        getattr(message, name).extend(value)
+
+
+def _header(number: int, length: int) -> bytes:
+    """Return what comes before a field of so many bytes (Protocol Buffers, Encoding: length-delimited records)."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    """Return a number, seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
 
 
 def source_file(path: Path) -> SourceFile:

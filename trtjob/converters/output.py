@@ -2,19 +2,23 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from trtjob.errors import ConversionError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside its place, then move it there. Raises ConversionError; nothing is left behind then."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file beside its place, then move it there. Raises ConversionError; nothing is left behind then.
+
+    data: the whole of it, or piece by piece.
+    """
     try:
         descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(descriptor)
             temporary.chmod(0o644)

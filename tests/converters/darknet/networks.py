@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from trtjob.converters.artefact import IR_VERSION, OPSET, serialised
 from trtjob.converters.darknet.cfg import parse_cfg
 from trtjob.converters.darknet.convert import convert
+from trtjob.converters.darknet.heads import decode_heads
 from trtjob.converters.darknet.layers import LAYERS
 from trtjob.converters.darknet.network import Network, Tensor
 from trtjob.converters.darknet.weights import WeightsReader
@@ -19,7 +21,8 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.output import write_atomically
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import FloatArray
-from trtjob.engines.spec import ModelSpec
+from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec
+from trtjob.errors import DarknetParseError
 
 HEADER = np.array([0, 2, 5, 0, 0], "<i4").tobytes()  # version 0.2.5, and no image seen
 
@@ -59,9 +62,16 @@ def write_model(folder: Path, *, cfg: str = CFG, numbers: int = CFG_NUMBERS, lab
     return write_weights(folder / "net.weights", normal(numbers))
 
 
-def onnx_from_darknet(weights: Path, out: Path, *, cfg: Path | None = None, labels: Path | None = None) -> ModelSpec:
+def onnx_from_darknet(
+    weights: Path,
+    out: Path,
+    *,
+    cfg: Path | None = None,
+    labels: Path | None = None,
+    size: tuple[int, int] | None = None,
+) -> ModelSpec:
     """Convert a Darknet model into a file, and return its spec."""
-    converted = convert(ConversionRequest(model=weights, cfg=cfg, labels=labels))
+    converted = convert(ConversionRequest(model=weights, cfg=cfg, labels=labels, size=size))
     write_atomically(out, serialised(converted.model, converted.spec))
     return converted.spec
 
@@ -77,13 +87,15 @@ def build_layers(
     numbers: FloatArray | None = None,
     *,
     input_scale: float = 1.0,
+    input_hw: tuple[int, int] = (32, 32),
+    label_count: int = 0,
 ) -> Network:
     """Build a cfg's layers behind given outputs of earlier layers, float32 [channels, height, width] each.
 
     A weights file always holds a number, so without `numbers` one is left over, which nobody asks about.
     """
     weights = write_weights(folder / "layers.weights", np.zeros(1, np.float32) if numbers is None else numbers)
-    net = Network(Graph(), WeightsReader(weights), (32, 32), input_scale)
+    net = Network(Graph(), WeightsReader(weights), input_hw, input_scale, label_count)
     net.outputs = [Tensor(f"in_{index}", *array.shape) for index, array in enumerate(inputs)]
     for section in parse_cfg(f"[net]\n{layers}")[1:]:
         net.graph.scope = f"{len(net.outputs):03d}_{section.kind}"
@@ -120,3 +132,43 @@ def run_graph(graph: Graph, feeds: dict[str, FloatArray], wanted: Sequence[str])
 
 def sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float64)
+
+
+def refusal(folder: Path, layers: str, *inputs: FloatArray, numbers: FloatArray | None = None) -> str:
+    """Return the text with which layers are refused; their first line is line 2, their options begin in line 3."""
+    with pytest.raises(DarknetParseError) as caught:
+        build_layers(folder, layers, inputs, numbers)
+    return str(caught.value)
+
+
+def windows(
+    x: FloatArray, size: int, strides: tuple[int, int], before: int, out_hw: tuple[int, int], fill: float
+) -> FloatArray:
+    """Return each window of a padded input: [channels, out height, out width, size, size]."""
+    after = size + max(strides) * max(out_hw)
+    padded = np.pad(x, ((0, 0), (before, after), (before, after)), constant_values=np.float32(fill))
+    rows = [
+        [padded[:, i : i + size, j : j + size] for j in range(0, out_hw[1] * strides[1], strides[1])]
+        for i in range(0, out_hw[0] * strides[0], strides[0])
+    ]
+    return np.array(rows).transpose(2, 0, 1, 3, 4)
+
+
+def best_first(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows[np.argsort(-rows[:, 4:].max(1), kind="stable")]
+
+
+def decode(
+    folder: Path, layers: str, *inputs: FloatArray, input_hw: tuple[int, int] = (32, 32), label_count: int = 0
+) -> NDArray[np.float64]:
+    """Return rows of the converted graph's boxes and scores."""
+    net = build_layers(folder, layers, inputs, input_hw=input_hw, label_count=label_count)
+    k = decode_heads(net)
+    feeds = {f"in_{index}": array for index, array in enumerate(inputs)}
+    boxes, scores = run_graph(net.graph, feeds, [BOXES_NAME, SCORES_NAME])
+    assert len(boxes) == len(scores) == k
+    return np.concatenate([boxes, scores], 1).astype(np.float64)
+
+
+def assert_same(found: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

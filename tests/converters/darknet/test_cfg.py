@@ -8,7 +8,7 @@ from converters.darknet.networks import CFG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trtjob.converters.darknet.cfg import IGNORED, MAX_CFG_BYTES, Section, parse_cfg, read_cfg
+from trtjob.converters.darknet.cfg import ALIASES, IGNORED, MAX_CFG_BYTES, Section, parse_cfg, read_cfg
 from trtjob.errors import DarknetParseError
 
 Options = dict[str, str]
@@ -56,7 +56,18 @@ def test_one_network_can_be_written_in_many_ways(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("alias", "kind"),
-    [("conv", "convolutional"), ("max", "maxpool"), ("route", "route"), ("Convolutional", "Convolutional")],
+    [
+        ("conv", "convolutional"),
+        ("conn", "connected"),
+        ("max", "maxpool"),
+        ("avg", "avgpool"),
+        ("local_avg", "local_avgpool"),
+        ("lrn", "normalization"),
+        ("soft", "softmax"),
+        ("silence", "empty"),
+        ("route", "route"),
+        ("Convolutional", "Convolutional"),
+    ],
 )
 def test_darknets_short_names_of_layers_are_known(alias: str, kind: str) -> None:
     assert parse_cfg(f"[net]\n[{alias}]\n")[1].kind == kind
@@ -284,7 +295,7 @@ VALUES = st.text("abcxyz0123456789.,+-=#;[]_", min_size=1, max_size=9)
 @settings(max_examples=40)  # long ones
 @given(
     st.lists(
-        st.tuples(NAMES.filter(lambda kind: kind not in {"network", "conv", "max"}), st.dictionaries(NAMES, VALUES)),
+        st.tuples(NAMES.filter(lambda kind: kind not in ALIASES), st.dictionaries(NAMES, VALUES)),
         min_size=1,
     )
 )

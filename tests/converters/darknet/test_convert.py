@@ -9,11 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 from converters.darknet.networks import CFG, CFG_NUMBERS, normal, onnx_from_darknet, sigmoid, write_model, write_weights
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from trtjob import __version__
+from trtjob.converters.darknet.layers import LAYERS
 from trtjob.engines.onnxruntime import open_engine
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import METADATA_KEY, ModelSpec, NmsKind, ResizeMode, Sampling, SourceFile, Task, load_spec
 from trtjob.errors import ConversionError, DarknetParseError
 
@@ -22,6 +24,12 @@ SECOND_HEAD = "[route]\nlayers=0\n[yolo]\nanchors=3,5\nclasses=2\n"
 # A head that follows layer 0, to try what comes between.
 HEAD = CFG[CFG.index("[yolo]") :]
 BODY = CFG[: CFG.index("[yolo]")]
+
+
+NEITHER = (
+    "is neither a detector, which ends in [yolo], [region] or [detection], nor a classifier, which ends in a value for "
+    "each class: its last layer gives "
+)
 
 
 @pytest.fixture
@@ -185,23 +193,31 @@ def test_an_option_without_effect_is_warned_of_with_its_line(tmp_path: Path, cap
             id="four channels",
         ),
         pytest.param(
-            CFG.replace("[convolutional]", "[maxpool]\n[convolutional]"),
-            6,
-            "[maxpool] the first layer must be [convolutional]",
-            id="no convolution first",
-        ),
-        pytest.param(
-            f"{BODY}[dropout]\n{HEAD}",
+            f"{BODY}[dropuot]\n{HEAD}",
             13,
-            "[dropout] unknown kind of layer: expected one of convolutional, maxpool, route, shortcut, upsample, yolo",
+            f"[dropuot] unknown kind of layer: expected one of {', '.join(sorted(LAYERS))}",
             id="an unknown layer",
         ),
-        pytest.param(BODY, 0, "has no [yolo] layer: only YOLO detectors are supported", id="no head"),
+        *(
+            pytest.param(
+                f"{BODY}[{kind}]\n{HEAD}",
+                13,
+                f"[{kind}] is not supported: it remembers the images before, and here each stands for itself",
+                id=f"a recurrent layer, {kind}",
+            )
+            for kind in ("rnn", "gru", "lstm", "crnn", "conv_lstm")
+        ),
         pytest.param(
-            f"{CFG}{SECOND_HEAD}new_coords=1\n",
-            23,
-            "[yolo] new_coords must be the same in every [yolo]",
-            id="heads of two kinds",
+            BODY,
+            0,
+            f"{NEITHER}7x2x3",
+            id="no end",
+        ),
+        pytest.param(
+            f"{BODY}[contrastive]\n",
+            0,
+            f"{NEITHER}7x2x3",
+            id="embeddings alone",
         ),
         pytest.param(
             f"{CFG}[maxpool]\n",
@@ -219,6 +235,124 @@ def test_a_network_that_cannot_be_converted_is_refused_with_its_line(
     place = f"{tmp_path / 'net.cfg'}:{line}" if line else str(tmp_path / "net.cfg")
     assert str(caught.value) == f"{place}: {message}"
     assert not out.exists()
+
+
+# --- classifiers
+
+
+CLASSIFIER = f"{BODY}[avgpool]\n[softmax]\n[cost]\n"
+LABELS = "".join(f"class {number}\n" for number in range(7))
+
+
+def softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(x - x.max())
+    return np.asarray(powers / powers.sum(), np.float64)
+
+
+def classify(folder: Path, cfg: str, numbers: FloatArray, image: UInt8Array, labels: str = LABELS) -> FloatArray:
+    """Return the scores of an image."""
+    weights = write_weights(write_model(folder, cfg=cfg, labels=labels), numbers)
+    onnx_from_darknet(weights, folder / "out.onnx")
+    with open_engine(folder / "out.onnx") as engine:
+        return np.asarray(engine.infer(image).scores[0], np.float32)
+
+
+def test_a_classifier_gives_a_probability_for_each_class(tmp_path: Path) -> None:
+    image, bias, kernel = images(1, 4, 6, 3), normal(7), normal(7, 3, seed=1)
+    scores = classify(tmp_path, CLASSIFIER, np.concatenate([bias, kernel.ravel()]), image)
+    values = image[0, ::2, ::2].astype(np.float64) / 255 @ kernel.T + bias
+    np.testing.assert_allclose(scores, softmax(values.mean((0, 1))), rtol=1e-4)
+
+
+def test_a_classifier_takes_the_middle_of_an_image(tmp_path: Path) -> None:
+    spec = onnx_from_darknet(write_model(tmp_path, cfg=CLASSIFIER, labels=LABELS), tmp_path / "out.onnx")
+    assert (spec.task, spec.resize, spec.sampling) == (Task.CLASSIFY, ResizeMode.CROP, Sampling.ALIGN_CORNERS)
+    assert len(spec.labels) == 7
+    assert not spec.multi_label
+
+
+def test_a_classifier_is_valid_onnx_of_bytes_and_a_free_batch(tmp_path: Path, out: Path) -> None:
+    onnx_from_darknet(write_model(tmp_path, cfg=CLASSIFIER, labels=LABELS), out)
+    model = onnx.load(out)
+    onnx.checker.check_model(model, full_check=True)
+    (scores,) = model.graph.output
+    assert [d.dim_param or d.dim_value for d in scores.type.tensor_type.shape.dim] == ["N", 7]
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        pytest.param("[crop]\ncrop_height=4\ncrop_width=6\n", lambda x: 2 * x - 1, id="crop"),
+        pytest.param("[maxpool]\nsize=1\n", lambda x: x, id="maxpool"),
+        pytest.param("[dropout]\n", lambda x: x, id="dropout"),
+    ],
+)
+def test_the_first_layer_sees_pixels_from_0_to_1_whatever_it_is(
+    tmp_path: Path, layer: str, expected: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> None:
+    image, bias, kernel = images(1, 4, 6, 3), normal(7), normal(7, 3, seed=1)
+    # A route to the first layer sees what the layer after it has seen.
+    cfg = CLASSIFIER.replace("[convolutional]", f"{layer}[route]\nlayers=0\n[convolutional]", 1)
+    scores = classify(tmp_path, cfg, np.concatenate([bias, kernel.ravel()]), image)
+    values = expected(image[0, ::2, ::2].astype(np.float64) / 255) @ kernel.T + bias
+    np.testing.assert_allclose(scores, softmax(values.mean((0, 1))), rtol=1e-4)
+
+
+def test_a_softmax_over_a_board_has_a_class_for_each_place(tmp_path: Path) -> None:
+    cfg = CFG[: CFG.index("[convolutional]")].replace("channels=3", "channels=1") + (
+        "[convolutional]\nactivation=linear\n[softmax]\n"
+    )
+    image = images(1, 4, 6, 1)
+    labels = "".join(f"place {number}\n" for number in range(24))
+    scores = classify(tmp_path, cfg, np.array([0, 3], np.float32), image, labels)
+    np.testing.assert_allclose(scores, softmax(3 / 255 * image.astype(np.float64)).ravel(), rtol=1e-4)
+
+
+def test_of_a_tree_of_classes_only_leaves_are_answers(tmp_path: Path) -> None:
+    (tmp_path / "a.tree").write_text("animal -1\nthing -1\ncat 0\ndog 0\ncow 0\ncup 1\ncar 1\n")
+    image, bias, kernel = images(1, 4, 6, 3), normal(7), normal(7, 3, seed=1)
+    cfg = CLASSIFIER.replace("[softmax]\n", "[softmax]\ntree=a.tree\n")
+    scores = classify(tmp_path, cfg, np.concatenate([bias, kernel.ravel()]), image)
+    values = (image[0, ::2, ::2].astype(np.float64) / 255 @ kernel.T + bias).mean((0, 1))
+    above = softmax(values[:2])
+    expected = [0, 0, *(above[0] * softmax(values[2:5])), *(above[1] * softmax(values[5:]))]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+def test_a_tree_belongs_to_what_the_model_was_converted_from(tmp_path: Path) -> None:
+    (tmp_path / "a.tree").write_text("class -1\n" * 7)
+    cfg = CLASSIFIER.replace("[softmax]\n", "[softmax]\ntree=a.tree\n")
+    spec = onnx_from_darknet(write_model(tmp_path, cfg=cfg, labels=LABELS), tmp_path / "out.onnx")
+    assert [source.name for source in spec.sources] == ["net.cfg", "net.weights", "net.names", "a.tree"]
+
+
+def test_a_network_that_only_pjreddies_darknet_runs_is_normalised_as_there(tmp_path: Path) -> None:
+    # The second convolution is half as large as the layer that the shortcut adds.
+    body = BODY.replace("width=6", "width=8").replace("[convolutional]\n", "[convolutional]\nbatch_normalize=1\n", 1)
+    cfg = f"{body}[convolutional]\nfilters=7\nstride=2\nactivation=linear\n[shortcut]\nfrom=-2\n[avgpool]\n[softmax]\n"
+    image, kernel = images(1, 4, 8, 3), normal(7, 3, seed=1)
+    bias, scale, mean = normal(3, 7, seed=2)
+    variance, nothing = np.full(7, 1e-6, np.float32), np.zeros(7 + 7 * 7, np.float32)
+    numbers = np.concatenate([bias, scale / 1000, mean, variance, kernel.ravel(), nothing])
+    scores = classify(tmp_path, cfg, numbers, image)
+    values = image[0, ::4, ::4].astype(np.float64) / 255 @ kernel.T
+    values = (values - mean) / (np.sqrt(1e-6) + 1e-6) * scale / 1000 + bias
+    np.testing.assert_allclose(scores, softmax(values.mean((0, 1))), rtol=1e-3)
+
+
+# --- another size
+
+
+def test_a_size_that_is_asked_for_replaces_the_cfgs(tmp_path: Path, out: Path) -> None:
+    spec = onnx_from_darknet(write_model(tmp_path), out, size=(10, 8))
+    assert spec.input_hw == (10, 8)
+    with open_engine(out) as engine:
+        assert engine.infer(images(1, 10, 8, 3)).scores.shape == (1, 5 * 4, 2)
+
+
+def test_a_size_that_the_stride_does_not_divide_is_refused(tmp_path: Path, out: Path) -> None:
+    with pytest.raises(ConversionError, match=r"^size: a width of 9 is no multiple of 2, .*\. Try 8 or 10$"):
+        onnx_from_darknet(write_model(tmp_path), out, size=(10, 9))
 
 
 def lose_cfg(folder: Path) -> None:

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from trtjob.converters.darknet.files import find_cfg, find_labels, read_labels
+from trtjob.converters.darknet.cfg import parse_cfg
+from trtjob.converters.darknet.files import beside, count_labels, files, find_cfg, find_labels, read_labels
+from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
 
@@ -125,3 +127,90 @@ def test_labels_that_do_not_fit_are_refused_with_their_line(
 def test_labels_that_cannot_be_read_are_named(tmp_path: Path, name: str, reason: str) -> None:
     with pytest.raises(DarknetParseError, match=rf"^{re.escape(str(tmp_path / name))}: .* cannot be read: {reason}$"):
         read_labels(tmp_path / name, 2)
+
+
+def test_a_list_of_all_of_imagenet_may_be_longer_than_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "imagenet.shortnames.list").write_text("cat\ndog\ncow\n")
+    assert read_labels(tmp_path / "imagenet.shortnames.list", 2) == ("cat", "dog")
+
+
+def test_labels_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.names").write_text("cat\nhot dog\n\n")
+    assert count_labels(tmp_path / "a.names") == 2
+
+
+# --- .data files
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        pytest.param("classes= 2\nnames = b.names\n", "m/b.names", id="beside"),
+        pytest.param("names=data/b.names\n", "m/data/b.names", id="below"),
+        pytest.param("names=data/b.names\n", "data/b.names", id="from the folder above"),
+        pytest.param("names=data/b.names\n", "m/b.names", id="beside, though a folder is named"),
+        pytest.param("labels=b.list\n", "m/b.list", id="as labels"),
+        pytest.param("labels=b.list\nnames=b.names\n", "m/b.names", id="names before labels"),
+        pytest.param("#names=a.names\nnames=b.names\nnames=c.names\n", "m/b.names", id="the first that is no comment"),
+    ],
+)
+@pytest.mark.parametrize("data", ["m/a.data", "m/other.data"])
+def test_labels_are_found_through_a_data_file(tmp_path: Path, data: str, text: str, place: str) -> None:
+    make(tmp_path, place, "m/y.names", "m/z.names")
+    (tmp_path / data).write_text(text)
+    assert find_labels(tmp_path / "m/a_best.weights", tmp_path / "m/a.cfg") == tmp_path / place
+
+
+def test_a_names_file_comes_before_a_data_file(tmp_path: Path) -> None:
+    make(tmp_path, "a.names", "b.names")
+    (tmp_path / "a.data").write_text("names=b.names\n")
+    assert find_labels(tmp_path / "a.weights", tmp_path / "a.cfg") == tmp_path / "a.names"
+
+
+def test_a_data_file_without_names_says_nothing(tmp_path: Path) -> None:
+    make(tmp_path, "coco.names", "b.names")
+    (tmp_path / "a.data").write_text("classes=2\ntrain=x\n")
+    assert find_labels(tmp_path / "a.weights", tmp_path / "a.cfg") == tmp_path / "coco.names"
+
+
+def test_a_data_file_that_names_what_is_not_there_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.data").write_text("classes=2\nnames = data/b.names\n")
+    with pytest.raises(DarknetParseError) as caught:
+        find_labels(tmp_path / "a.weights", tmp_path / "a.cfg")
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.data'}:2: names=data/b.names: there is no such file, neither from here nor from the folder "
+        "above. Name the labels with --labels FILE"
+    )
+
+
+# --- what a cfg names
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("cfg/data/9k.tree", id="below the cfg"),
+        pytest.param("data/9k.tree", id="from the folder above the cfg"),
+        pytest.param("cfg/9k.tree", id="beside the cfg"),
+        pytest.param("w/data/9k.tree", id="below the weights"),
+        pytest.param("w/9k.tree", id="beside the weights"),
+    ],
+)
+def test_what_a_cfg_names_is_found_and_is_one_of_the_models_files(tmp_path: Path, place: str) -> None:
+    make(tmp_path, place, "w/a.names")
+    (tmp_path / "cfg").mkdir(exist_ok=True)
+    cfg, weights = tmp_path / "cfg/a.cfg", tmp_path / "w/a.weights"
+    cfg.write_text("[net]\n[region]\ntree=data/9k.tree\n[region]\ntree=data/9k.tree\n")
+    request = ConversionRequest(model=weights, cfg=cfg)
+    assert files(request) == (weights, cfg, tmp_path / "w/a.names", tmp_path / place)
+
+
+def test_what_a_cfg_does_not_name_is_none(tmp_path: Path) -> None:
+    assert beside(parse_cfg("[net]\n[region]\n")[1], "tree", tmp_path / "a.weights") is None
+
+
+@pytest.mark.parametrize("name", ["data/9k.tree", "x" * 5000, "..", "/"])
+def test_what_a_cfg_names_in_vain_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
+    section = parse_cfg(f"[net]\n[region]\ntree={name}\n", tmp_path / "a.cfg")[1]
+    with pytest.raises(DarknetParseError, match=r"a\.cfg:3: \[region\] tree=.*: there is no such file beside the cfg"):
+        beside(section, "tree", tmp_path / "a.weights")

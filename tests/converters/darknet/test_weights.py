@@ -43,6 +43,21 @@ def test_numbers_cannot_be_changed_by_a_layer(path: Path) -> None:
         take(reader, 4)[0] = 1
 
 
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(path: Path) -> None:
+    reader = WeightsReader(write_weights(path, normal(4)))
+    path.write_bytes(path.read_bytes()[:-4])
+    take(reader, 3)
+    with pytest.raises(DarknetWeightsError, match=r"became shorter while it was read\. Convert it again$"):
+        take(reader, 1)
+
+
+def test_a_file_that_is_gone_while_it_is_read_is_named(path: Path) -> None:
+    reader = WeightsReader(write_weights(path, normal(4)))
+    path.unlink()
+    with pytest.raises(DarknetWeightsError, match=r"cannot be read: No such file or directory$"):
+        take(reader, 1)
+
+
 @pytest.mark.parametrize(
     ("major", "minor", "seen_bytes"),
     [

@@ -2,13 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from converters.darknet.networks import build_layers, normal, run_graph, sigmoid
+from converters.darknet.networks import assert_same, best_first, build_layers, decode, normal, sigmoid
 from numpy.typing import NDArray
 
-from trtjob.converters.darknet.cfg import Section, parse_cfg
-from trtjob.converters.darknet.yolo import MAX_CANDIDATES, decode_heads, nms_of
+from trtjob.converters.darknet.heads import MAX_CANDIDATES
 from trtjob.engines.protocol import FloatArray
-from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, NmsKind
 from trtjob.errors import DarknetParseError
 
 ANCHORS = [(4.0, 7.0), (9.0, 6.0), (13.0, 16.5)]
@@ -39,25 +37,6 @@ def naive_rows(
                 box = (centre_x - w / 2, centre_y - h / 2, centre_x + w / 2, centre_y + h / 2)
                 rows.append([*box, *(v[4] * v[5:])])
     return np.array(rows)
-
-
-def best_first(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rows[np.argsort(-rows[:, 4:].max(1), kind="stable")]
-
-
-def decode(folder: Path, layers: str, *inputs: FloatArray, input_hw: tuple[int, int] = (32, 32)) -> NDArray[np.float64]:
-    """Return rows of the converted graph's boxes and scores."""
-    net = build_layers(folder, layers, inputs)
-    net.input_hw = input_hw
-    k = decode_heads(net)
-    feeds = {f"in_{index}": array for index, array in enumerate(inputs)}
-    boxes, scores = run_graph(net.graph, feeds, [BOXES_NAME, SCORES_NAME])
-    assert len(boxes) == len(scores) == k
-    return np.concatenate([boxes, scores], 1).astype(np.float64)
-
-
-def assert_same(found: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_head_is_decoded_as_darknet_does(tmp_path: Path) -> None:
@@ -96,11 +75,40 @@ def test_the_mask_picks_anchors_in_its_order(tmp_path: Path) -> None:
     assert_same(found, best_first(naive_rows(x, [ANCHORS[2], ANCHORS[0]])))
 
 
+def test_an_anchor_without_a_height_has_darknets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x = normal(14, 4, 4)
+    found = decode(tmp_path, "[yolo]\nanchors=4,7, 9\nnum=2\nclasses=2\n", x)
+    assert_same(found, best_first(naive_rows(x, [(4.0, 7.0), (9.0, 0.5)])))
+    assert [record.getMessage() for record in caplog.records] == [
+        "<cfg>:3: anchors: expected pairs of numbers, found 3 numbers: the last pair ends in 0.5, as in Darknet"
+    ]
+
+
 def test_all_heads_compete_each_with_its_own_anchors_and_scale(tmp_path: Path) -> None:
     coarse, fine = normal(7, 2, 2), normal(14, 4, 4, seed=1)
     layers = f"{HEAD}mask=0,1\nscale_x_y=1.1\n[route]\nlayers=0\n{HEAD}mask=2\n"
     expected = [naive_rows(fine, ANCHORS[:2], scale_x_y=1.1), naive_rows(coarse, ANCHORS[2:])]
     assert_same(decode(tmp_path, layers, coarse, fine), best_first(np.concatenate(expected)))
+
+
+def test_heads_with_and_without_new_coords_compete(tmp_path: Path) -> None:
+    old, new = normal(7, 2, 2), sigmoid(normal(14, 4, 4, seed=1)).astype(np.float32)
+    layers = f"{HEAD}mask=0,1\nnew_coords=1\n[route]\nlayers=0\n{HEAD}mask=2\n"
+    expected = [naive_rows(new, ANCHORS[:2], new_coords=True), naive_rows(old, ANCHORS[2:])]
+    assert_same(decode(tmp_path, layers, old, new), best_first(np.concatenate(expected)))
+
+
+def test_the_best_of_heads_of_two_kinds_are_kept(tmp_path: Path) -> None:
+    old, new = normal(21, 19, 19), sigmoid(normal(21, 19, 19, seed=1)).astype(np.float32)
+    layers = f"{HEAD}new_coords=1\n[route]\nlayers=0\n{HEAD}"
+    expected = np.concatenate([naive_rows(new, ANCHORS, new_coords=True), naive_rows(old, ANCHORS)])
+    assert_same(decode(tmp_path, layers, old, new), best_first(expected)[:MAX_CANDIDATES])
+
+
+def test_what_compares_objects_of_one_frame_with_anothers_changes_nothing(tmp_path: Path) -> None:
+    x = normal(21, 4, 4)
+    tracking = "embedding_layer=-4\ntrack_history_size=20\nsim_thresh=0.7\n"
+    assert np.array_equal(decode(tmp_path, f"{HEAD}{tracking}", x), decode(tmp_path, HEAD, x))
 
 
 def test_no_more_than_the_best_candidates_are_kept(tmp_path: Path) -> None:
@@ -165,12 +173,6 @@ def test_an_endless_box_stays_in_its_row(tmp_path: Path) -> None:
         pytest.param(
             "anchors=1,2\nclasses=2\nbeta_nms=0", 5, "beta_nms=0: expected a number above 0", id="beta that ends all"
         ),
-        pytest.param(
-            "anchors=1,2\nclasses=2\nembedding_layer=3",
-            5,
-            "embedding_layer=3 is not supported: expected embedding_layer=999999",
-            id="embedding",
-        ),
     ],
 )
 def test_a_head_that_cannot_be_is_refused(tmp_path: Path, options: str, line: int, message: str) -> None:
@@ -191,21 +193,53 @@ def test_heads_of_different_classes_are_refused(tmp_path: Path) -> None:
 )
 def test_no_layer_can_read_a_heads_values_which_are_not_decoded_yet(tmp_path: Path, layer: str, option: str) -> None:
     layers = f"{HEAD}[route]\nlayers=0\n[{layer}]\n{option}=1\n"
-    with pytest.raises(DarknetParseError, match=rf"{option}=1: reading the values of a \[yolo\] is not supported$"):
+    with pytest.raises(
+        DarknetParseError, match=rf"{option}=1: reading the values of a head such as \[yolo\] is not supported$"
+    ):
         build_layers(tmp_path, layers, [normal(21, 2, 2)])
 
 
-def head(options: str) -> Section:
-    return parse_cfg(f"[net]\n[yolo]\n{options}")[1]
+# --- [Gaussian_yolo]
+
+GAUSSIAN = HEAD.replace("[yolo]", "[Gaussian_yolo]")  # an input of 3 * (9 + 2) channels
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "beta"),
-    [
-        pytest.param("", NmsKind.DEFAULT, 0.6, id="as Darknet, unless told"),
-        pytest.param("nms_kind=greedynms\nbeta_nms=0.6", NmsKind.GREEDY, 0.6, id="greedy"),
-        pytest.param("nms_kind = diounms\nbeta_nms = 0.85", NmsKind.DIOU, 0.85, id="by distance"),
-    ],
-)
-def test_the_head_says_how_boxes_are_suppressed(options: str, kind: NmsKind, beta: float) -> None:
-    assert nms_of(head(options)) == (kind, beta)
+def naive_gaussian_rows(x: FloatArray, *, scale_x_y: float = 1.0, side: int = 0) -> NDArray[np.float64]:
+    """Return x1, y1, x2, y2 and the classes' scores: get_gaussian_yolo_box and ..._detections, box by box.
+
+    side: where the placed point is in its box, -1 or 1 at the end or the beginning.
+    """
+    values, (height, width) = x.shape[0] // len(ANCHORS), x.shape[1:]
+    rows = []
+    for n, anchor in enumerate(ANCHORS):
+        for row in range(height):
+            for column in range(width):
+                v = x[n * values : (n + 1) * values, row, column].astype(np.float64)
+                w, h = np.exp(v[[4, 6]]) * anchor
+                offset = sigmoid(v[[0, 2]]) * scale_x_y - 0.5 * (scale_x_y - 1)
+                centre_x, centre_y = (np.array([column, row]) + offset) * 32 / np.array([width, height])
+                centre_x, centre_y = centre_x + side * w / 2, centre_y + side * h / 2
+                scores = sigmoid(v[8]) * sigmoid(v[9:]) * (1 - sigmoid(v[[1, 3, 5, 7]]).mean())
+                rows.append([centre_x - w / 2, centre_y - h / 2, centre_x + w / 2, centre_y + h / 2, *scores])
+    return np.array(rows)
+
+
+def test_an_uncertain_box_has_a_lower_score(tmp_path: Path) -> None:
+    x = normal(33, 4, 4)
+    found = decode(tmp_path, f"{GAUSSIAN}scale_x_y=1.2\nuc_normalizer=0.1\n", x)
+    assert_same(found, best_first(naive_gaussian_rows(x, scale_x_y=1.2)))
+
+
+@pytest.mark.parametrize(("point", "side"), [("center", 0), ("left_top", 1), ("right_bottom", -1)])
+def test_a_head_may_place_a_corner(tmp_path: Path, point: str, side: int) -> None:
+    x = normal(33, 4, 4)
+    found = decode(tmp_path, f"{GAUSSIAN}yolo_point={point}\n", x)
+    assert_same(found, best_first(naive_gaussian_rows(x, side=side)))
+
+
+def test_a_corner_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DarknetParseError) as caught:
+        build_layers(tmp_path, f"{GAUSSIAN}yolo_point=top\n", [normal(33, 4, 4)])
+    assert str(caught.value) == (
+        "<cfg>:6: [Gaussian_yolo] unknown yolo_point=top: expected one of center, left_top, right_bottom"
+    )

@@ -20,7 +20,7 @@ _WHOLE = re.compile(r"([+-]?\d{1,10})(\.0*)?" + _END, re.ASCII)
 _MAX_NUMBER = 3.4e38  # Darknet's numbers are float32 ...
 _MAX_WHOLE = 2**31 - 1  # ... and int32
 
-# What only training, or Darknet's own display, looks at.
+# What only training looks at, or Darknet's own display, or its comparison of one frame with another.
 IGNORED = frozenset(
     """
     batch subdivisions time_steps track augment_speed init_sequential_subdivisions workspace_size_limit_MB
@@ -33,7 +33,11 @@ IGNORED = frozenset(
     letter_box_train max_crop min_crop trainnet stopbackward train_only_bn dontload dontloadscales dontsave
     rejection coord_scale object_scale noobject_scale class_scale bias_match rescore thresh absolute max
     inputs log_step use_cuda_graph unsupervised adversarial_lr attention learning_scale_policy sgdr_cycle sgdr_mult
-    """.split()  # noqa: SIM905 - ninety names read better as prose
+    contrastive_jit_flip contrastive_color contrastive_neg_max yolo_layer resize_step weights_reject_freq
+    sequential_subdivisions onlyforward dont_update burnin_update clip grad_centr uc_normalizer mask_scale log forced
+    probability dropblock dropblock_size_rel dropblock_size_abs type ratio noloss shift mean std stream wait_stream
+    embedding_layer sim_thresh track_history_size track_ciou_norm dets_for_track dets_for_show show_receptive_field
+    """.split()  # noqa: SIM905 - more than a hundred names read better as prose
 )
 
 
@@ -155,7 +159,18 @@ def parse_cfg(text: str, path: Path | str = "<cfg>") -> list[Section]:
     return sections
 
 
-_ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool"}
+# string_to_layer_type in parser.c
+ALIASES = {
+    "network": "net",
+    "conv": "convolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "avg": "avgpool",
+    "local_avg": "local_avgpool",
+    "lrn": "normalization",
+    "soft": "softmax",
+    "silence": "empty",
+}
 
 
 def _kind(line: str, path: Path | str, number: int) -> str:
@@ -164,7 +179,7 @@ def _kind(line: str, path: Path | str, number: int) -> str:
         raise DarknetParseError(
             f"expected a section such as [convolutional], found {_shown(line)}", path=path, line=number
         )
-    return _ALIASES.get(match[1], match[1])
+    return ALIASES.get(match[1], match[1])
 
 
 def _shown(line: str) -> str:

@@ -1,8 +1,10 @@
-"""Find and read what belongs to a weights file: its cfg and its labels."""
+"""Find and read what belongs to a weights file: its cfg, its labels, and what the cfg names."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
@@ -10,12 +12,22 @@ from trtjob.errors import ConversionError, DarknetParseError
 _TRAINING_SUFFIX = re.compile(r"_(best|last|final|\d+)$")
 # What Darknet's own examples call their labels.
 _USUAL_LABELS = ("obj.names", "coco.names", "classes.txt")
+# What a cfg may name: the tree of its classes, and which of them its labels are.
+_NAMED_BY_CFG = ("tree", "map")
+# Darknet's lists of ImageNet have all its 21,842 classes, the 1,000 of a usual classifier in front.
+_LONG_LISTS = ".list"
+_MAX_DATA_BYTES = 100_000
 
 
 def files(request: ConversionRequest) -> tuple[Path, ...]:
-    """Return the weights, the cfg and the labels, found beside the weights where they are not named."""
+    """Return the weights, the cfg and the labels, found beside the weights where they are not named, and then others.
+
+    Raises ConversionError, DarknetParseError where one is missing.
+    """
     cfg = request.cfg or find_cfg(request.model)
-    return request.model, cfg, request.labels or find_labels(request.model, cfg)
+    labels = request.labels or find_labels(request.model, cfg)
+    named = (beside(section, name, request.model) for section in read_cfg(cfg) for name in _NAMED_BY_CFG)
+    return request.model, cfg, labels, *dict.fromkeys(path for path in named if path is not None)
 
 
 def find_cfg(weights: Path) -> Path:
@@ -29,31 +41,102 @@ def find_cfg(weights: Path) -> Path:
 
 
 def find_labels(weights: Path, cfg: Path) -> Path:
-    """Return the labels' file beside a weights file or its cfg. Raises ConversionError where there is none."""
-    stems = dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem), cfg.stem])
-    folders = dict.fromkeys([weights.parent, cfg.parent])
-    for folder in folders:
-        for name in (*(f"{stem}.names" for stem in stems), *_USUAL_LABELS):
-            if (candidate := folder / name).is_file():
-                return candidate
-        if len(alone := [path for path in folder.glob("*.names") if path.is_file()]) == 1:
-            return alone[0]
+    """Return the labels' file beside a weights file or its cfg, or what a .data file there names.
+
+    Raises ConversionError where there is none.
+    """
+    stems = list(dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem), cfg.stem]))
+    for folder in dict.fromkeys([weights.parent, cfg.parent]):
+        for candidate in _labels_in(folder, stems):
+            return candidate
     raise ConversionError(
         f"no labels for '{weights}': expected '{cfg.stem}.names' beside it, with one class on each line. "
         "Name the file with --labels FILE"
     )
 
 
+def _labels_in(folder: Path, stems: list[str]) -> Iterator[Path]:
+    """Yield the labels of a folder, the most likely first."""
+    yield from _existing(folder, [f"{stem}.names" for stem in stems])
+    for data in _existing(folder, [f"{stem}.data" for stem in stems]):
+        yield from _labels_of_data(data)
+    yield from _existing(folder, _USUAL_LABELS)
+    if len(alone := [path for path in folder.glob("*.names") if path.is_file()]) == 1:
+        yield alone[0]
+    if len(alone := [path for path in folder.glob("*.data") if path.is_file()]) == 1:
+        yield from _labels_of_data(alone[0])
+
+
+def _existing(folder: Path, names: "list[str] | tuple[str, ...]") -> Iterator[Path]:
+    return (folder / name for name in names if (folder / name).is_file())
+
+
+def _labels_of_data(data: Path) -> Iterator[Path]:
+    """Yield the file that a .data file names as `names`, else as `labels`; nothing where it names none.
+
+    Raises DarknetParseError where the file is not there.
+    """
+    options = _options(data)
+    for name in ("names", "labels"):
+        if name in options:
+            value, line = options[name]
+            folders = (data.parent, data.parent.parent)
+            yield _found(value, folders, DarknetParseError(_MISSING.format(name, value), path=data, line=line))
+            return
+
+
+_MISSING = (
+    "{}={}: there is no such file, neither from here nor from the folder above. Name the labels with --labels FILE"
+)
+
+
+def _options(data: Path) -> dict[str, tuple[str, int]]:
+    """Return the options of a .data file with their lines; of one given twice the first counts."""
+    try:
+        with data.open("rb") as file:
+            text = file.read(_MAX_DATA_BYTES).decode("utf-8-sig", "replace")
+    except OSError as err:
+        raise DarknetParseError(f"cannot be read: {err.strerror}", path=data) from err
+    options: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        key, equals, value = "".join(line.split()).partition("=")
+        if equals and value and key[:1] not in ("#", ";"):
+            options.setdefault(key, (value, number))
+    return options
+
+
+def beside(section: Section, name: str, weights: Path) -> Path | None:
+    """Return the file that a cfg's option names, None where it names none.
+
+    Darknet looks from the folder that it is started in, which is the one above the cfg's or the weights'. Raises
+    DarknetParseError where the file is not there.
+    """
+    value = section.text(name, "")
+    if not value:
+        return None
+    cfg = Path(section.path)
+    missing = section.error(f"{name}={value}: there is no such file beside the cfg or the weights", name)
+    return _found(value, (cfg.parent, cfg.parent.parent, weights.parent, weights.parent.parent), missing)
+
+
+def _found(value: str, folders: tuple[Path, ...], missing: DarknetParseError) -> Path:
+    """Return a file as it is named from one of the folders, or by its last name alone."""
+    for name in dict.fromkeys((value, Path(value).name)):
+        for folder in folders:
+            try:
+                if name and "\0" not in name and (folder / name).is_file():
+                    return folder / name
+            except OSError:  # a name that no file can have
+                continue
+    raise missing
+
+
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     """Return the labels of a names file. Raises DarknetParseError unless there are as many as the model has classes."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as err:
-        raise DarknetParseError(f"the labels cannot be read: {err.strerror}", path=path) from err
-    except UnicodeDecodeError as err:
-        line = err.object[: err.start].count(b"\n") + 1
-        raise DarknetParseError("expected labels in UTF-8, one on each line", path=path, line=line) from err
-    labels = [line.strip() for line in text.rstrip().split("\n")]
+    text = _text(path)
+    labels = _lines(text)
+    if path.suffix == _LONG_LISTS:
+        labels = labels[:classes]
     if "\0" in text or len(labels) != classes or not all(labels):
         empty = next((number for number, label in enumerate(labels, 1) if not label or "\0" in label), 0)
         found = f"line {empty} is empty or binary" if empty else f"found {len(labels)}"
@@ -64,3 +147,22 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
             line=empty,
         )
     return tuple(labels)
+
+
+def count_labels(path: Path) -> int:
+    """Return how many labels a names file has. Raises DarknetParseError where it cannot be read."""
+    return len(_lines(_text(path)))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as err:
+        raise DarknetParseError(f"the labels cannot be read: {err.strerror}", path=path) from err
+    except UnicodeDecodeError as err:
+        line = err.object[: err.start].count(b"\n") + 1
+        raise DarknetParseError("expected labels in UTF-8, one on each line", path=path, line=line) from err
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.rstrip().split("\n")]

@@ -15,7 +15,7 @@ _MAX_VERSION = 1000
 
 
 class WeightsReader:
-    """Hands a file's float32 numbers out in order, as read-only views of the mapped file.
+    """Hands a file's float32 numbers out in order; each is read when it is asked for, and kept by the caller alone.
 
     Header: int32 major, minor, revision; then the number of images seen, 8 bytes from version 0.2 on, 4 before
     (AlexeyAB/darknet, src/parser.c, load_weights_upto).
@@ -40,7 +40,8 @@ class WeightsReader:
             raise DarknetWeightsError(
                 f"{path}: {size:,} bytes are a header of {start} and no whole number of float32: the file is cut off"
             )
-        self._numbers: FloatArray = np.memmap(path, np.dtype("<f4"), "r", offset=start)
+        self._start = start
+        self._count = (size - start) // 4
         self._taken = 0
         self._last = "the header"
         self._suspect: tuple[int, str] | None = None
@@ -53,19 +54,29 @@ class WeightsReader:
         count = 1
         for size in shape:
             count *= size
-        left = len(self._numbers) - self._taken
+        left = self._count - self._taken
         if count > left:
             raise DarknetWeightsError(
                 f"{self.path}: the file ends in {place}: expected {count:,} {name}, found {left:,} "
-                f"(the file holds {len(self._numbers):,} numbers). {_MISMATCH}",
+                f"(the file holds {self._count:,} numbers). {_MISMATCH}",
                 layer=layer,
             )
-        taken = self._numbers[self._taken : self._taken + count].reshape(shape)
+        taken = self._read(count).reshape(shape)
         self._taken += count
         self._last = place
         if self._suspect is None and not np.isfinite(taken).all():
             self.suspect(layer, f"{self.path}: {place}: some {name} are infinite or not a number")
         return taken
+
+    def _read(self, count: int) -> FloatArray:
+        try:
+            numbers = np.fromfile(self.path, np.dtype("<f4"), count, offset=self._start + 4 * self._taken)
+        except OSError as err:
+            raise DarknetWeightsError(f"{self.path}: cannot be read: {os.strerror(err.errno or 0)}") from err
+        if len(numbers) < count:
+            raise DarknetWeightsError(f"{self.path}: became shorter while it was read. Convert it again")
+        numbers.flags.writeable = False
+        return numbers
 
     def suspect(self, layer: int, message: str) -> None:
         """Note numbers that cannot be: they are reported once it is known whether the counts fit, which says more."""
@@ -73,11 +84,11 @@ class WeightsReader:
 
     def finish(self, layer: int) -> None:
         """Raise DarknetWeightsError where numbers are left over, or some cannot be what the cfg takes them for."""
-        if left := len(self._numbers) - self._taken:
+        if left := self._count - self._taken:
             self._refuse(
                 layer,
                 f"{self.path}: {left:,} numbers are left over after {self._last}, the last layer with weights: "
-                f"expected {self._taken:,}, found {len(self._numbers):,}",
+                f"expected {self._taken:,}, found {self._count:,}",
             )
         if self._suspect is not None:
             self._refuse(*self._suspect)

@@ -170,6 +170,35 @@ def test_a_letterboxs_border_does_not_shift_what_lies_in_it() -> None:
     assert corners.tolist() == [[0, 0, 40, 20]]
 
 
+@pytest.mark.parametrize(
+    ("sampling", "rows", "scale"),
+    [
+        # 5 of 7 columns are 22.86 of 32: Darknet cuts it off, Ultralytics rounds, and puts the odd row below.
+        pytest.param(Sampling.ALIGN_CORNERS, slice(5, 27), 5 / 22, id="darknet"),
+        pytest.param(Sampling.HALF_PIXEL, slice(4, 27), 5 / 23, id="ultralytics"),
+    ],
+)
+def test_the_sides_in_a_letterbox_are_rounded_as_the_models_own_tools_do(
+    sampling: Sampling, rows: slice, scale: float
+) -> None:
+    image = np.full((5, 7, 3), 99, np.uint8)
+    tensor, placement = prepare(image, model(sampling=sampling, pad_value=5), ResizeMode.LETTERBOX)
+    inner = (tensor == 99).all((1, 2))
+    assert (inner.argmax(), inner.argmax() + inner.sum()) == (rows.start, rows.stop)
+    assert placement == Placement((0.0, float(rows.start)), (7 / 32, scale))
+
+
+@given(sides, sides, st.integers(1, 40), st.integers(1, 40))
+def test_boxes_come_back_from_a_letterbox(height: int, width: int, input_h: int, input_w: int) -> None:
+    image = np.full((height, width, 3), 99, np.uint8)
+    tensor, placement = prepare(image, model((input_h, input_w), pad_value=5), ResizeMode.LETTERBOX)
+    inside = np.argwhere((tensor == 99).all(2))
+    (top, left), (bottom, right) = inside.min(0), inside.max(0) + 1
+    assert len(inside) == (bottom - top) * (right - left)
+    corners = placement.to_image(np.array([[left, top, right, bottom]], np.float32))
+    np.testing.assert_allclose(corners, [[0, 0, width, height]], atol=1e-3)
+
+
 def test_darknets_boxes_are_corrected_by_half_of_an_odd_border() -> None:
     _, placement = prepare(noise(31, 32), model(sampling=Sampling.ALIGN_CORNERS), ResizeMode.LETTERBOX)
     assert placement.offset == (0.0, 0.5)
@@ -186,6 +215,22 @@ def test_a_crop_is_the_middle_of_the_image(hw: tuple[int, int], offset: tuple[fl
     top, left = (shrunk.shape[0] - 32) // 2, (shrunk.shape[1] - 32) // 2
     assert np.array_equal(tensor, shrunk[top : top + 32, left : left + 32])
     assert placement == Placement(offset, (2.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("hw", "left", "new_width"),
+    [
+        pytest.param((5, 7), 6, 44, id="the longer side is rounded down"),  # from 44.8
+        pytest.param((32, 33), 0, 33, id="half a column is rounded to none"),
+        pytest.param((32, 35), 2, 35, id="one and a half to two"),
+    ],
+)
+def test_a_crop_is_where_torchvision_cuts_it(hw: tuple[int, int], left: int, new_width: int) -> None:
+    image = noise(*hw)
+    tensor, placement = prepare(image, model(), ResizeMode.CROP)
+    whole = resize(image, (32, new_width), Sampling.HALF_PIXEL)
+    assert np.array_equal(tensor, whole[:, left : left + 32])
+    assert placement == Placement((-left, 0.0), (hw[1] / new_width, hw[0] / 32))
 
 
 @pytest.mark.parametrize("sampling", [pytest.param(sampling, id=sampling.value) for sampling in Sampling])

@@ -47,13 +47,10 @@ def prepare(image: UInt8Array, spec: ModelSpec, mode: ResizeMode) -> tuple[UInt8
 
 
 def _letterboxed(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
-    """Shrink or enlarge an image into the middle of a grey input (letterbox_image in Darknet's image.c)."""
+    """Shrink or enlarge an image into the middle of a grey input."""
     height, width = image.shape[:2]
     input_h, input_w = spec.input_hw
-    if input_w * height < input_h * width:
-        new_w, new_h = input_w, max(1, height * input_w // width)
-    else:
-        new_w, new_h = max(1, width * input_h // height), input_h
+    new_h, new_w = _INNER_SIZES[spec.sampling]((height, width), spec.input_hw)
     left, top = (input_w - new_w) // 2, (input_h - new_h) // 2
     canvas = np.full((input_h, input_w, 3), spec.pad_value, np.uint8)
     canvas[top : top + new_h, left : left + new_w] = resize(image, (new_h, new_w), spec.sampling)
@@ -64,6 +61,23 @@ def _letterboxed(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placem
     return canvas, Placement(offset, (width / new_w, height / new_h))
 
 
+def _darknets_inner_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of an image inside its letterbox, its sides rounded down (letterbox_image in image.c)."""
+    (height, width), (input_h, input_w) = hw, input_hw
+    if input_w * height < input_h * width:
+        return max(1, height * input_w // width), input_w
+    return input_h, max(1, width * input_h // height)
+
+
+def _nearest_inner_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of an image inside its letterbox, rounded to the nearest (Ultralytics, data/augment.py)."""
+    ratio = min(input_hw[0] / hw[0], input_hw[1] / hw[1])
+    return max(1, round(hw[0] * ratio)), max(1, round(hw[1] * ratio))
+
+
+_INNER_SIZES = {Sampling.ALIGN_CORNERS: _darknets_inner_size, Sampling.HALF_PIXEL: _nearest_inner_size}
+
+
 def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
     """Bring an image's shorter side to the input's and cut the middle out."""
     input_h, input_w = spec.input_hw
@@ -72,12 +86,24 @@ def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]
     rows, columns = _middle(image.shape[0], input_h / ratio), _middle(image.shape[1], input_w / ratio)
     image = image[rows, columns]
     height, width = image.shape[:2]
-    new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
-    top, left = (new_h - input_h) // 2, (new_w - input_w) // 2
+    if spec.sampling is Sampling.ALIGN_CORNERS:
+        new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
+        top, left = (new_h - input_h) // 2, (new_w - input_w) // 2
+    else:
+        new_h, new_w = _covering_size((height, width), spec.input_hw)
+        top, left = round((new_h - input_h) / 2), round((new_w - input_w) / 2)
     resized = resize(image, (new_h, new_w), spec.sampling)
     scale_x, scale_y = width / new_w, height / new_h
     offset = (-left - columns.start / scale_x, -top - rows.start / scale_y)
     return resized[top : top + input_h, left : left + input_w], Placement(offset, (scale_x, scale_y))
+
+
+def _covering_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return the size at which an image just covers the input, rounded down (Resize in torchvision's transforms)."""
+    (height, width), (input_h, input_w) = hw, input_hw
+    if input_w * height < input_h * width:
+        return input_h, max(input_w, width * input_h // height)
+    return max(input_h, height * input_w // width), input_w
 
 
 def _middle(side: int, needed: float) -> slice:

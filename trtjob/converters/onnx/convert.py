@@ -1,0 +1,146 @@
+"""From an ONNX file made elsewhere to one that takes bytes and describes itself."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from trtjob import __version__
+from trtjob.converters.artefact import IR_VERSION, Converted, Reference, model_from_graph, source_file
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.batch import expect_same, for_any_batch, sized
+from trtjob.converters.onnx.external import read_external
+from trtjob.converters.onnx.files import files_of
+from trtjob.converters.onnx.outputs import add_end
+from trtjob.converters.onnx.pixels import add_front
+from trtjob.converters.onnx.read import (
+    check,
+    known_operators,
+    metadata_of,
+    opset_of,
+    read_model,
+    refusing_damage,
+    upgraded,
+)
+from trtjob.converters.onnx.recognise import Recognised, recognised
+from trtjob.converters.onnx.session import Session
+from trtjob.converters.onnx.signature import Foreign, foreign_from
+from trtjob.converters.onnx.surgery import keep_names_apart, sort_nodes
+from trtjob.converters.onnx.ultralytics import export_from
+from trtjob.converters.request import ConversionRequest
+from trtjob.engines.spec import INPUT_NAME, METADATA_KEY, ModelSpec, Precision, parse_spec
+from trtjob.errors import ConversionError
+
+log = logging.getLogger(__name__)
+
+_HALF_TYPES: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+_ONE_AT_A_TIME = (
+    "Its graph takes one image at a time. With a dynamic batch, and without NMS, a GPU would run it faster."
+)
+_QUANTISED_OPS = frozenset({"DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
+
+
+def convert(request: ConversionRequest) -> Converted:
+    """Convert an ONNX file. The same files give the same bytes.
+
+    Raises ModelError where it is no ONNX, ConversionError where it is none that is understood.
+    """
+    with refusing_damage(request.model):
+        model = read_model(request.model)
+        metadata = metadata_of(model)
+        if METADATA_KEY in metadata:
+            return _own(model, parse_spec(metadata[METADATA_KEY], request.model), request)
+        return _foreign(model, metadata, request)
+
+
+def _own(model: ModelProto, spec: ModelSpec, request: ConversionRequest) -> Converted:
+    """Return a model of ours as it is."""
+    read_external(model, request.model)
+    check(model, request.model)
+    Session(model, f"'{request.model}'")
+    return Converted(model, spec, _layers(model))
+
+
+def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionRequest) -> Converted:
+    path = request.model
+    export = export_from(metadata, path)
+    sources = files_of(model, request)
+    read_external(model, path)
+    sort_nodes(model.graph)
+    foreign = foreign_from(known_operators(model, path), path, request, first_output=export is not None)
+    found = recognised(foreign, export, metadata, request)
+    spec = found.spec.model_copy(
+        update={
+            "precision": _precision(foreign.model),
+            "converter": f"trtjob {__version__} onnx",
+            "sources": tuple(source_file(file) for file in sources),
+        }
+    )
+    complete, notes = _completed(replace(foreign, model=upgraded(foreign.model, path)), found, spec)
+    _expect_to_work(complete, found, path)
+    for note in notes:
+        log.info("%s: %s", path, note)
+    reference = Reference(f"{path.name} in ONNX Runtime", partial(found.original.outputs, found.answer))
+    return Converted(complete, spec, _layers(foreign.model), reference, notes)
+
+
+def _completed(foreign: Foreign, found: Recognised, spec: ModelSpec) -> tuple[ModelProto, tuple[str, ...]]:
+    """Return the finished model, of any batch where the graph allows it, and what the user should know.
+
+    What the foreign graph says is compared with the original's answers: it may have been brought to another opset.
+    """
+    body = for_any_batch(foreign, found.pixels, spec.input_hw, found.images, found.raw)
+    if body is not None:
+        return _assembled(body, foreign, found, spec), found.notes
+    body = sized(foreign, 1, spec.input_hw)
+    expect_same(body, foreign, found.pixels, found.images, found.raw)
+    return _fixed_to_one(_assembled(body, foreign, found, spec)), (*found.notes, _ONE_AT_A_TIME)
+
+
+def _assembled(body: ModelProto, foreign: Foreign, found: Recognised, spec: ModelSpec) -> ModelProto:
+    """Return a foreign graph between our two ends."""
+    names = keep_names_apart(body)
+    image = replace(foreign.image, name=names.get(foreign.image.name, foreign.image.name))
+    answer = replace(found.answer, name=names.get(found.answer.name, found.answer.name))
+    graph = Graph()
+    add_front(graph, found.pixels, image)
+    graph.nodes.extend(body.graph.node)
+    graph.constants.extend(body.graph.initializer)
+    add_end(graph, answer, opset_of(body))
+    model = model_from_graph(graph, spec, candidates=answer.candidates)
+    model.graph.sparse_initializer.extend(body.graph.sparse_initializer)
+    model.graph.quantization_annotation.extend(body.graph.quantization_annotation)
+    model.ir_version = max(IR_VERSION, body.ir_version)
+    del model.opset_import[:]
+    model.opset_import.extend(body.opset_import)
+    return model
+
+
+def _fixed_to_one(model: ModelProto) -> ModelProto:
+    """Say of a model's input and outputs that they are of one image."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return model
+
+
+def _expect_to_work(model: ModelProto, found: Recognised, path: Path) -> None:
+    """Raise ConversionError unless the finished model is valid and takes images."""
+    check(model, path)
+    outputs = Session(model, f"what '{path}' was converted to").run(INPUT_NAME, found.images[:1])
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ConversionError(f"'{path}', converted, gives values that are no numbers. Please report this model")
+
+
+def _layers(model: ModelProto) -> int:
+    return sum(node.op_type not in {"Constant", "Identity"} for node in model.graph.node)
+
+
+def _precision(model: ModelProto) -> Precision:
+    """Return the precision that the file's own weights have."""
+    if any(node.op_type in _QUANTISED_OPS for node in model.graph.node):
+        return "int8"
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    return next((precision for kind, precision in _HALF_TYPES.items() if kind in types), "fp32")

@@ -1,0 +1,210 @@
+"""Find out what a foreign model is: its size, what it wants of a pixel, what its output means, and its classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.converters.onnx.files import NAMES_KEY, labels_file
+from trtjob.converters.onnx.labels import expect_count, labels_in, read_labels
+from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
+from trtjob.converters.onnx.pixels import Pixels, pixels_from, torch_pixels, unit_pixels
+from trtjob.converters.onnx.probabilities import ending_of
+from trtjob.converters.onnx.reference import Original
+from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, shape_of
+from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export
+from trtjob.converters.request import ConversionRequest
+from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
+from trtjob.errors import ConversionError
+
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A foreign model that is understood.
+
+    images: two made-up ones, uint8 [2, H, W, channels]; raw: what the original says of each of them; spec: without its
+    sources; notes: what was found or assumed.
+    """
+
+    original: Original
+    pixels: Pixels
+    answer: Answer
+    images: UInt8Array
+    raw: NDArray[np.floating]
+    spec: ModelSpec
+    notes: tuple[str, ...]
+
+
+def recognised(
+    foreign: Foreign, export: Export | None, metadata: Mapping[str, str], request: ConversionRequest
+) -> Recognised:
+    """Return what a foreign model is, from what it says of itself, what it is seen to do, and what the user says.
+
+    Raises ConversionError.
+    """
+    if export is None:
+        return _plain_classifier(foreign, metadata, request)
+    if export.task is Task.CLASSIFY or (export.is_yolov5 and len(shape_of(foreign.output) or ()) == 2):
+        return _exported_classifier(foreign, export, metadata, request)
+    return _detector(foreign, export, metadata, request)
+
+
+def _plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:
+    rank = len(shape_of(foreign.output) or ())
+    if rank == 3:
+        raise foreign.error(
+            "its output looks like a detector's, but the file does not say which: it has no metadata of Ultralytics' "
+            "(names, task, stride). Export it with Ultralytics' own tools"
+        )
+    pixels = pixels_from(request, foreign.image)
+    if pixels is None:
+        raise ConversionError(
+            f"'{foreign.path}' does not say what it expects of a pixel. Say it with --preprocess (unit for 0 to 1, "
+            "none for 0 to 255, or torch, tf, caffe), or with --mean and --std"
+        )
+    notes = (
+        [] if request.resize else ["Images are stretched to its input. Were they cut in training, use --resize crop."]
+    )
+    return _classifier(foreign, pixels, None, ResizeMode.STRETCH, metadata, request, notes)
+
+
+def _exported_classifier(
+    foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest
+) -> Recognised:
+    """Bring images to it as its own tools do.
+
+    Cut, unless the input is not square, from 0 to 1 (classify_transforms in ultralytics/data/augment.py), or less
+    ImageNet's mean, by its deviation (yolov5/utils/augmentations.py).
+    """
+    channels = foreign.image.channels
+    usual = torch_pixels() if export.is_yolov5 and channels == 3 else unit_pixels(channels)
+    pixels = pixels_from(request, foreign.image) or usual
+    height, width = _input_hw(foreign, export, request)
+    resize = ResizeMode.CROP if height == width else ResizeMode.STRETCH
+    return _classifier(foreign, pixels, export, resize, metadata, request, [])
+
+
+def _classifier(
+    foreign: Foreign,
+    pixels: Pixels,
+    export: Export | None,
+    resize: ResizeMode,
+    metadata: Mapping[str, str],
+    request: ConversionRequest,
+    notes: list[str],
+) -> Recognised:
+    hw = _input_hw(foreign, export, request)
+    labels = _labels(foreign.path, metadata, request)
+    original, images = Original(foreign, pixels), _made_up_images(hw, foreign.image.channels)
+    raw = _numbers(original, images, foreign)
+    shape = (1, *raw.shape[1:])
+    classes = raw[0].size
+    if raw.ndim < 2 or max(shape[1:], default=0) != classes or not classes:
+        raise foreign.error(f"its output is {list(shape)} for one image: expected scores [1, classes]")
+    expect_count(labels, classes, foreign.path)
+    ending = ending_of(foreign, raw)
+    if classes == 1 and ending.with_softmax:
+        raise foreign.error("its output is one number without bounds for each image: expected a score for each class")
+    spec = ModelSpec(
+        task=Task.CLASSIFY,
+        labels=labels,
+        input_hw=hw,
+        channels=1 if foreign.image.channels == 1 else 3,
+        color=pixels.color,
+        resize=request.resize or resize,
+        sampling=Sampling.HALF_PIXEL,
+    )
+    answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, ending.with_softmax)
+    return Recognised(original, pixels, answer, images, raw, spec, (*notes, ending.note))
+
+
+def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:
+    hw = _input_hw(foreign, export, request)
+    labels = _labels(foreign.path, metadata, request)
+    pixels = pixels_from(request, foreign.image) or unit_pixels(foreign.image.channels)
+    original, images = Original(foreign, pixels), _made_up_images(hw, foreign.image.channels)
+    raw = _numbers(original, images, foreign)
+    shape = (1, *raw.shape[1:])
+    layout = layout_of(shape, len(labels), is_yolov5=export.is_yolov5, is_final=export.is_final)
+    if layout is None:
+        raise foreign.error(_unknown_output(shape, len(labels), export))
+    spec = ModelSpec(
+        task=Task.DETECT,
+        labels=labels,
+        input_hw=hw,
+        channels=1 if foreign.image.channels == 1 else 3,
+        color=pixels.color,
+        resize=request.resize or ResizeMode.LETTERBOX,
+        sampling=Sampling.HALF_PIXEL,
+        pad_value=PAD_VALUE,
+        conf=CONF,
+        iou=YOLOV5_IOU if export.is_yolov5 else IOU,
+        nms_kind=NmsKind.NONE if layout is Layout.FINAL else NmsKind.DEFAULT,
+    )
+    answer = Answer(foreign.output.name, layout, shape, len(labels))
+    notes = (f"Its output is {layout.value}.",)
+    if layout is Layout.FINAL:
+        notes = ("Its boxes are final: the graph does without NMS, or holds it with thresholds of its own.",)
+    return Recognised(original, pixels, answer, images, raw, spec, notes)
+
+
+def _unknown_output(shape: tuple[int, ...], classes: int, export: Export) -> str:
+    known = (Layout.OBJECTNESS,) if export.is_yolov5 else (Layout.COLUMNS, Layout.FINAL)
+    expected = " or ".join(layout.value for layout in known)
+    hint = ". YOLOv5 for segmentation is not supported yet" if export.is_yolov5 and shape[2:] > (5 + classes,) else ""
+    return f"its output is {list(shape)} for one image and {classes} classes: expected {expected}{hint}"
+
+
+def _labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest) -> tuple[str, ...]:
+    file = labels_file(request, metadata)
+    if file is not None:
+        return read_labels(file)
+    if NAMES_KEY in metadata:
+        return labels_in(metadata[NAMES_KEY], path)
+    raise ConversionError(
+        f"'{path}' does not name its classes. Name a file of them, one a line, with --labels FILE, or lay it beside "
+        f"the model as '{path.stem}.names'"
+    )
+
+
+def _input_hw(foreign: Foreign, export: Export | None, request: ConversionRequest) -> tuple[int, int]:
+    """Return the input's size: the graph's where it is fixed, else the one that is asked for, or was exported with."""
+    image, path = foreign.image, foreign.path
+    wanted = request.size or (export.hw if export else None) or (image.height, image.width)
+    if wanted[0] is None or wanted[1] is None:
+        raise ConversionError(f"'{path}' takes images of any size. Choose one with --size WIDTHxHEIGHT")
+    fixed = (image.height or wanted[0], image.width or wanted[1])
+    if request.size is not None and request.size != fixed:
+        raise ConversionError(
+            f"'{path}' takes images of {fixed[1]}x{fixed[0]} pixels and no others, but --size is "
+            f"{request.size[1]}x{request.size[0]}. Leave --size out, or export the model again for that size"
+        )
+    stride = export.stride if export and None in (image.height, image.width) else 1
+    if any(not 0 < side <= MAX_SIDE or side % stride for side in fixed):
+        rule = f"multiples of {stride}, up to {MAX_SIDE}" if stride > 1 else f"1 to {MAX_SIDE}"
+        raise ConversionError(
+            f"'{path}': an input of {fixed[1]}x{fixed[0]} pixels cannot be: expected {rule}. Choose --size WIDTHxHEIGHT"
+        )
+    return fixed
+
+
+def _made_up_images(hw: tuple[int, int], channels: int) -> UInt8Array:
+    return np.random.default_rng(_SEED).integers(0, 256, (2, *hw, channels), np.uint8)
+
+
+def _numbers(original: Original, images: UInt8Array, foreign: Foreign) -> NDArray[np.floating]:
+    """Return what the original says. Raises ConversionError where it is no numbers."""
+    raw = original.raw(images)
+    if not np.issubdtype(raw.dtype, np.floating):
+        raise foreign.error(f"its output is {raw.dtype}: expected scores, float")
+    if not np.isfinite(raw).all():
+        raise ConversionError(
+            f"'{foreign.path}' answers a made-up image with infinite values or none at all: its weights are damaged, "
+            "or too large for float16. Copy or export it again"
+        )
+    return raw

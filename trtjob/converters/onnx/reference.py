@@ -1,0 +1,81 @@
+"""The original model as the measure of its conversion: the file's own graph, with plain NumPy at both of its ends."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.converters.onnx.outputs import Answer, Layout
+from trtjob.converters.onnx.pixels import Pixels
+from trtjob.converters.onnx.session import Session
+from trtjob.converters.onnx.signature import Foreign
+from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
+
+
+class Original:
+    """A foreign model in ONNX Runtime. It is loaded when it is first run."""
+
+    def __init__(self, foreign: Foreign, pixels: Pixels) -> None:
+        self._foreign, self._pixels = foreign, pixels
+
+    @cached_property
+    def _session(self) -> Session:
+        return Session(self._foreign.model, f"'{self._foreign.path}'")
+
+    def raw(self, images: UInt8Array) -> NDArray[np.floating]:
+        """Return the model's own output for uint8 [N, H, W, channels]. Raises ConversionError.
+
+        Each image is run alone: a model that was exported for a larger batch gets it several times.
+        """
+        image, batch = self._foreign.image, self._foreign.image.batch or 1
+        parts = []
+        for pixels in images:
+            fed = self._pixels.feed(np.repeat(pixels[None], batch, axis=0), image)
+            (output,) = self._session.run(image.name, fed)
+            if output.ndim == 0 or output.shape[0] != batch:
+                raise self._foreign.error(
+                    f"for {batch} images the output {self._foreign.output.name!r} is {list(output.shape)}"
+                )
+            parts.append(output[:1])
+        return np.concatenate(parts)
+
+    def outputs(self, answer: Answer, images: UInt8Array) -> Outputs:
+        """Return what the model says of uint8 [N, H, W, channels], all its candidates. Raises ConversionError."""
+        return _READERS[answer.layout](self.raw(images).astype(np.float32), answer)
+
+
+def _from_columns(raw: FloatArray, _answer: Answer) -> Outputs:
+    rows = raw.transpose(0, 2, 1)
+    return Outputs(_corners(rows), rows[..., 4:])
+
+
+def _from_objectness(raw: FloatArray, _answer: Answer) -> Outputs:
+    return Outputs(_corners(raw), raw[..., 5:] * raw[..., 4:5])
+
+
+def _from_final(raw: FloatArray, answer: Answer) -> Outputs:
+    is_its_own = raw[..., 5:6] == np.arange(answer.classes)
+    return Outputs(raw[..., :4], raw[..., 4:5] * is_its_own)
+
+
+def _from_classes(raw: FloatArray, answer: Answer) -> Outputs:
+    values = raw.reshape(len(raw), -1).astype(np.float64)
+    if answer.with_softmax:
+        values = np.exp(values - values.max(1, keepdims=True))
+        values /= values.sum(1, keepdims=True)
+    return Outputs(None, values.astype(np.float32))
+
+
+_READERS: dict[Layout, Callable[[FloatArray, Answer], Outputs]] = {
+    Layout.COLUMNS: _from_columns,
+    Layout.OBJECTNESS: _from_objectness,
+    Layout.FINAL: _from_final,
+    Layout.CLASSES: _from_classes,
+}
+
+
+def _corners(rows: FloatArray) -> FloatArray:
+    """Return xyxy of centre and size."""
+    centre, half = rows[..., :2], rows[..., 2:4] / 2
+    return np.concatenate([centre - half, centre + half], axis=2)

@@ -1,0 +1,144 @@
+"""Change a foreign graph without changing what it computes: cut it down, and keep its names apart from ours."""
+
+from collections.abc import Iterable, Iterator
+
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+from trtjob.converters.onnx.read import graphs_of
+from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME
+
+# The scopes of what is put before and after a foreign graph.
+FRONT, END = "input", "decode"
+_OURS = frozenset({INPUT_NAME, BOXES_NAME, SCORES_NAME})
+# From it on, constants need not be inputs as well.
+_IR_OF_PLAIN_CONSTANTS = 4
+_OUR_SCOPES = (f"{FRONT}/", f"{END}/")
+
+
+def sort_nodes(graph: GraphProto) -> None:
+    """Put each node after those that it reads, as ONNX wants it; tools that lower precision append theirs at the end.
+
+    Nodes that stand in order stay in it.
+    """
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    order: dict[int, None] = {}
+    waiting = list(range(len(graph.node)))[::-1]
+    seen: set[int] = set()
+    while waiting:
+        index = waiting[-1]
+        earlier = [makers[name] for name in _values_read(graph.node[index]) if name in makers]
+        missing = [maker for maker in earlier if maker not in seen]
+        seen.add(index)
+        if missing:  # in a circle, which the check finds, none is
+            waiting.extend(reversed(missing))
+        else:
+            order[waiting.pop()] = None
+    if list(order) != sorted(order):
+        nodes = [NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def cut(model: ModelProto, output: ValueInfoProto) -> None:
+    """Leave what leads to one output, as the model's only one, and no texts of the exporter's: they hold its paths.
+
+    Shapes of values inside are forgotten, too: another batch makes them wrong.
+    """
+    graph = model.graph
+    kept_output = ValueInfoProto()
+    kept_output.CopyFrom(output)  # it may be a part of what is cleared now
+    del graph.output[:]
+    graph.output.append(kept_output)
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    nodes = _leading_to(graph, output.name)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    read = {name for node in nodes for name in _values_read(node)} | {output.name}
+    for field in (graph.initializer, graph.sparse_initializer):
+        kept = [
+            tensor for tensor in field if (tensor.name if field is graph.initializer else tensor.values.name) in read
+        ]
+        del field[:]
+        field.extend(kept)
+    del graph.input[:], model.training_info[:], model.metadata_props[:]
+    graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, _IR_OF_PLAIN_CONSTANTS)
+    _forget_texts(model)
+
+
+def _leading_to(graph: GraphProto, output: str) -> list[NodeProto]:
+    """Return copies of the nodes that an output depends on, in their order."""
+    wanted, kept = {output}, []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(_values_read(node))
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            kept.append(copy)
+    return kept[::-1]
+
+
+def _values_read(node: NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that the graphs inside it read or make included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _values_read(inner)
+
+
+def _forget_texts(model: ModelProto) -> None:
+    model.doc_string = ""
+    for graph in graphs_of(model.graph):
+        del graph.value_info[:], graph.metadata_props[:]
+        graph.doc_string = ""
+        for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+            part.doc_string = ""
+            del part.metadata_props[:]
+        for node in graph.node:
+            for attribute in node.attribute:
+                attribute.doc_string = ""
+
+
+def keep_names_apart(model: ModelProto) -> dict[str, str]:
+    """Give the values of a model other names where they could meet ours; return which, by their old names.
+
+    A name is changed wherever it stands, in the graphs inside nodes, too, and its new one stood nowhere: it means what
+    it meant.
+    """
+    known = {name for graph in graphs_of(model.graph) for name in _names(graph)}
+    changed: dict[str, str] = {}
+    for name in sorted(known):
+        if name in _OURS or name.startswith(_OUR_SCOPES):
+            new = f"model/{name}"
+            while new in known:
+                new = f"model/{new}"
+            changed[name] = new
+            known.add(new)
+    if changed:
+        for graph in graphs_of(model.graph):
+            _rename(graph, changed)
+    return changed
+
+
+def _names(graph: GraphProto) -> Iterable[str]:
+    yield from (tensor.name for tensor in (*graph.initializer, *graph.input, *graph.output))
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+
+
+def _rename(graph: GraphProto, changed: dict[str, str]) -> None:
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        value.name = changed.get(value.name, value.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = changed.get(sparse.values.name, sparse.values.name)
+    for annotation in graph.quantization_annotation:
+        annotation.tensor_name = changed.get(annotation.tensor_name, annotation.tensor_name)
+        for entry in annotation.quant_parameter_tensor_names:
+            entry.value = changed.get(entry.value, entry.value)
+    for node in graph.node:
+        node.input[:] = [changed.get(name, name) for name in node.input]
+        node.output[:] = [changed.get(name, name) for name in node.output]

@@ -10,6 +10,7 @@ from bench.end_to_end import end_to_end
 from bench.growth import memory, submission
 from bench.host import host_cost
 from bench.overhead import overhead
+from bench.precision import precision
 from bench.startup import startup
 from bench.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
@@ -17,16 +18,24 @@ from trtjob.worker.convert import resolve_model
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "digits" / "digits.weights"
+SCENES = SAMPLE.parent / "scenes"
+PHOTOS = ROOT.parent / "shared" / "images"
 YOLO = ROOT.parent / "shared" / "models" / "yolov3-tiny.weights"
 
 
 def main() -> int:
     """Run the benchmarks that are asked for. Returns 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("host", "overhead", "start", "submit", "e2e", "memory")
+    parts = ("host", "overhead", "start", "submit", "e2e", "memory", "precision")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer images: the figures are rougher")
-    parser.add_argument("--weights", type=Path, default=YOLO if YOLO.exists() else SAMPLE, help="Darknet model for e2e")
+    parser.add_argument(
+        "--weights", type=Path, default=YOLO if YOLO.exists() else SAMPLE, help="Darknet model for e2e and precision"
+    )
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="images to calibrate that model on, for precision")
+    parser.add_argument(
+        "--scenes", type=Path, default=SCENES, help="scenes by examples/digits/scenes.py, for precision"
+    )
     arguments = parser.parse_args()
     scale = 4 if arguments.quick else 1
     rows: list[Row] = []
@@ -44,6 +53,9 @@ def main() -> int:
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
             "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 192 // scale),
             "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),
+            "precision": lambda: precision(
+                registry, arguments.weights, SAMPLE, arguments.scenes, arguments.photos, 80 // scale
+            ),
         }
         for name in parts:
             if name in arguments.only:

@@ -2,9 +2,14 @@
 
 import hashlib
 import json
+import logging
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trtjob import __version__
 from trtjob.converters.output import write_atomically
@@ -13,6 +18,19 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import SAVED_MODEL, convert, files_of, hint_for, is_model
 from trtjob.engines.spec import ModelSpec, describes_itself
 from trtjob.errors import ConversionError, ModelError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+    from trtjob.converters.artefact import Converted, Reference
+    from trtjob.engines.onnxruntime import OnnxRuntimeEngine
+    from trtjob.worker.parity import Measured
+    from trtjob.worker.samples import Samples
+
+log = logging.getLogger(__name__)
+
+# What a lowering does with the images, to show a person.
+_LOOKING = {"fp16": "looking for overflows", "bf16": "converting", "int8": "calibrating"}
 
 # Called with what is done now, how many of its steps are done, and how many it has (0: not known).
 Progress = Callable[[str, int, int], None]
@@ -30,8 +48,8 @@ def convert_model(
     if request.out is not None and not request.out.parent.is_dir():
         raise ConversionError(f"cannot write '{request.out}': there is no folder '{request.out.parent}'")
     name = valid_name(request.name) if request.name else name_of(request.model)
-    files = files_of(request)
-    key = _key(request, files)
+    images = _calibration_images(request) if request.calibrate or request.precision == "int8" else ()
+    key = _key(request, files_of(request), images)
     if known := registry.converted(key):
         registered = registry.call(name, known)
     else:
@@ -72,15 +90,136 @@ def resolve_model(
 
 def _convert(request: ConversionRequest, file: Path, progress: Progress) -> tuple[ModelSpec, Facts]:
     """Write the converted model to `file`; return its spec and what was seen."""
-    from trtjob.converters.artefact import serialised
+    from trtjob.converters.artefact import pieces
 
     started = time.perf_counter()
     progress("converting", 0, 0)
     converted = convert(request)
-    spec = converted.spec
     parameters = sum(_size(constant.dims) for constant in converted.model.graph.initializer)
-    write_atomically(file, serialised(converted.model, spec))
-    return spec, Facts(layers=converted.layers, parameters=parameters, seconds=round(time.perf_counter() - started, 2))
+    result = _Result(converted.model, converted.spec)
+    if request.precision != "fp32":
+        result = _lowered(converted, request, progress)
+    elif converted.reference is not None:
+        result = _compared(converted, converted.reference, request, progress)
+    write_atomically(file, pieces(result.model, result.spec))
+    for note in result.notes:
+        log.warning("%s: %s", request.model, note)
+    return result.spec, Facts(
+        layers=converted.layers,
+        parameters=parameters,
+        outputs={value.name: _shape(value) for value in result.model.graph.output},
+        seconds=round(time.perf_counter() - started, 2),
+        cpu_ms=result.measured and result.measured.cpu_ms,
+        reference_cpu_ms=result.measured and result.measured.reference_cpu_ms,
+        reference_size_bytes=result.reference_size_bytes,
+        notes=(*converted.notes, *result.notes),
+    )
+
+
+def _shape(value: "ValueInfoProto") -> tuple[int | str, ...]:
+    return tuple(size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What is written, with its spec, what was measured of it, and what the user should know, a sentence each."""
+
+    model: "ModelProto"
+    spec: ModelSpec
+    measured: "Measured | None" = None
+    reference_size_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _lowered(converted: "Converted", request: ConversionRequest, progress: Progress) -> _Result:
+    """Lower a model's precision, and compare it with the float32 graph."""
+    from trtjob.converters.artefact import Reference, pieces
+    from trtjob.converters.precision.lower import lowered
+    from trtjob.worker.parity import check_parity
+
+    samples = _samples(request, converted.spec)
+    stage = _LOOKING[request.precision]
+    progress(stage, 0, len(samples))
+    low = lowered(converted.model, request, samples, lambda done: progress(stage, done, len(samples)))
+    spec = converted.spec.model_copy(update={"precision": request.precision, "calibration": low.calibration})
+    name = _reference_name(converted, is_emulated=low.emulation is not None)
+    with _opened(converted.model, converted.spec) as engine:
+        reference = Reference(name, engine.infer)
+        measured = _measured(low.emulation or low.model, spec, samples, reference, progress)
+    notes = (*low.notes, *samples.notes, *check_parity(spec, measured.parity, strict=request.strict))
+    spec = spec.model_copy(update={"parity": measured.parity})
+    size_bytes = sum(map(len, pieces(converted.model, converted.spec)))
+    return _Result(low.model, spec, measured, size_bytes, notes)
+
+
+def _compared(
+    converted: "Converted", reference: "Reference", request: ConversionRequest, progress: Progress
+) -> _Result:
+    """Compare a float32 model with the original that it was converted from."""
+    from trtjob.worker.parity import check_parity
+
+    samples = _samples(request, converted.spec)
+    measured = _measured(converted.model, converted.spec, samples, reference, progress)
+    notes = (*samples.notes, *check_parity(converted.spec, measured.parity, strict=request.strict))
+    spec = converted.spec.model_copy(update={"parity": measured.parity})
+    size_bytes = sum(source.size_bytes for source in spec.sources) or None
+    return _Result(converted.model, spec, measured, size_bytes, notes)
+
+
+def _measured(
+    model: "ModelProto",
+    spec: ModelSpec,
+    samples: "Samples",
+    reference: "Reference",
+    progress: Progress,
+) -> "Measured":
+    """Compare a model with its reference."""
+    from trtjob.worker.parity import measure
+
+    progress("measuring", 0, len(samples))
+    with _opened(model, spec) as engine:
+        return measure(spec, samples, engine.infer, reference, lambda done: progress("measuring", done, len(samples)))
+
+
+@contextmanager
+def _opened(model: "ModelProto", spec: ModelSpec) -> "Iterator[OnnxRuntimeEngine]":
+    from trtjob.converters.artefact import pieces
+    from trtjob.engines.onnxruntime import open_engine
+
+    with tempfile.TemporaryDirectory(prefix="trtjob-") as folder:
+        file = Path(folder) / "model.onnx"
+        write_atomically(file, pieces(model, spec))
+        with open_engine(file, threads=1) as engine:
+            yield engine
+
+
+def _samples(request: ConversionRequest, spec: ModelSpec) -> "Samples":
+    from trtjob.worker.samples import Samples
+
+    return Samples(_calibration_images(request), spec)
+
+
+def _calibration_images(request: ConversionRequest) -> tuple[Path, ...]:
+    """Return the images that are asked for; none where they are to be made up. Raises ConversionError."""
+    from trtjob.worker.samples import chosen_images
+
+    if request.calibrate is not None:
+        return chosen_images(request.calibrate, request.calibrate_images)
+    if request.precision == "int8":
+        raise ConversionError(
+            "int8 needs images like those that the model will see, to find the ranges of its values: name a folder of "
+            "them with --calibrate FOLDER"
+        )
+    return ()
+
+
+def _reference_name(converted: "Converted", *, is_emulated: bool) -> str:
+    name = "the float32 graph in ONNX Runtime"
+    if converted.reference is not None:
+        name += f" (not the original, {converted.reference.name})"
+    if is_emulated:
+        name += " (the CPU cannot run bf16: measured on float32 with weights and activations rounded to bf16)"
+    return name
 
 
 def _size(dims: "list[int]") -> int:
@@ -90,10 +229,14 @@ def _size(dims: "list[int]") -> int:
     return size
 
 
-def _key(request: ConversionRequest, files: tuple[Path, ...]) -> str:
+def _key(request: ConversionRequest, files: tuple[Path, ...], images: tuple[Path, ...]) -> str:
     """Return what a conversion's result depends on, as one hash: the files, by content, the wishes, and our version."""
     wishes = request.model_dump_json(exclude={"model", "cfg", "labels", "out", "name", "calibrate"})
     identity = [__version__, wishes, *((file.name, file_sha256(file)) for file in files)]
+    if images:
+        from trtjob.worker.samples import content_hash
+
+        identity.append(content_hash(images))
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 

@@ -232,9 +232,7 @@ def test_a_tilde_before_nobodys_name_is_part_of_a_files_name(
         pytest.param("missing.ONNX", "no model file 'missing.ONNX'", id="missing onnx"),
         pytest.param("models/yolov3", "no model file 'models/yolov3'", id="a path is no name"),
         pytest.param("yolov3", "no model 'yolov3'. List them with", id="an unknown name"),
-        pytest.param(
-            "net.cfg", "'net.cfg' is no model that can be used: it is a network", id="a cfg"
-        ),
+        pytest.param("net.cfg", "'net.cfg' is no model that can be used: it is a network", id="a cfg"),
         pytest.param("", "no model ''. List them with", id="nothing"),
         pytest.param("a\0b", "no model 'a\0b'. List them with", id="a zero byte"),
         pytest.param("x" * 300, "cannot be read: File name too long", id="a name that is too long"),

@@ -37,6 +37,8 @@ def run(
     max_failures: o.MaxFailures = None,
     threads: o.Threads = None,
     batch: o.Batch = None,
+    engine: o.Engine = None,
+    gpus: o.Gpus = None,
     processes: o.Processes = 1,
     json: o.Json = False,
 ) -> None:
@@ -59,7 +61,7 @@ def run(
         shard_size=shard_size,
         max_failures=max_failures,
     )
-    settings = start(threads=threads, batch=batch)
+    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
     with open_desk(settings) as desk:
         code = run_until_stopped(_run(desk, order, place, processes, as_json=json))

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     )
     gpus: str = Field(default="all", description="which GPUs: all, or numbers such as 0,2")
     plan_batches: str = Field(default="1:8:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
+    plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
+    plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")
     plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
     window: int = Field(
         default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread"

@@ -131,22 +131,15 @@ class Context:
 
     def _open_on_gpu(self, model: ModelRef, gpu: int) -> Engine:
         from trtjob.engines.spec import load_spec
-        from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions
-        from trtjob.engines.tensorrt.engine import TensorRtOptions, open_engine
-        from trtjob.engines.tensorrt.plans import PlanCache
+        from trtjob.engines.tensorrt.engine import open_engine
+        from trtjob.worker.gpu import tensorrt_options
 
         def on_progress(_phase: str, _done: int, _total: int) -> bool:
             self.steps += 1  # a build takes minutes, and is no stand-still
             return not self.interrupter.reason
 
         path = Path(model.path)
-        options = TensorRtOptions(
-            plans=PlanCache(self.settings.plans_dir, max_bytes=self.settings.plan_cache_gib << 30),
-            gpu=gpu,
-            build=BuildOptions(profile=BatchProfile.parse(self.settings.plan_batches)),
-            single_flight=self.single_flight,
-            on_progress=on_progress,
-        )
+        options = tensorrt_options(self.settings, gpu, on_progress, self.single_flight)
         return open_engine(path, load_spec(path), model.sha256, options)
 
     @contextmanager

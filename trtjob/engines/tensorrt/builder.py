@@ -36,6 +36,11 @@ class BatchProfile:
     def __str__(self) -> str:
         return f"{self.smallest}:{self.best}:{self.largest}"
 
+    def halved(self) -> "BatchProfile":
+        """Return the same with half of the largest batch; it must not be 1."""
+        largest = self.largest // 2
+        return BatchProfile(min(self.smallest, largest), min(self.best, largest), largest)
+
     @classmethod
     def parse(cls, text: str) -> "BatchProfile":
         """Return the profile of `1:8:32`, or of `8`, for batches of up to 8. Raises ConfigError."""

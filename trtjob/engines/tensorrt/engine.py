@@ -12,7 +12,7 @@ import numpy as np
 
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
-from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildProgress, build_plan
+from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress, build_plan
 from trtjob.engines.tensorrt.cuda import Device, GpuInfo, Stream, gpus
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lanes import Lanes
@@ -47,24 +47,45 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
 
     Raises EngineError where there is no GPU or no TensorRT, or the plan cannot be built or loaded.
     """
-    found = {gpu.index: gpu for gpu in gpus()}
-    if options.gpu not in found:
-        raise EngineError(f"there is no GPU {options.gpu}: this process sees {len(found)}, numbered from 0")
+    gpu = _gpu(options.gpu)
     batches = options.build.profile
     while True:
-        plan = _plan(
-            path, model_sha256, found[options.gpu], replace(options, build=replace(options.build, profile=batches))
-        )
+        plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
         try:
-            return TensorRtEngine(plan, spec, found[options.gpu], batches.largest)
+            return TensorRtEngine(plan, spec, gpu, batches.largest)
         except DeviceMemoryError:
             if batches.largest == 1:
                 raise
-            smaller = BatchProfile(1, max(1, min(batches.best, batches.largest // 2)), batches.largest // 2)
+            smaller = batches.halved()
             log.warning(
-                "too little GPU memory: trying with smaller batches", extra={"from": str(batches), "to": str(smaller)}
+                "too little GPU memory: smaller batches", extra={"batches": str(batches), "instead": str(smaller)}
             )
             batches = smaller
+
+
+def build_ahead(path: Path, model_sha256: str, options: TensorRtOptions) -> None:
+    """Build a model's plan for a GPU unless it is there. Raises as `open_engine` does."""
+    _plan(path, model_sha256, _gpu(options.gpu), options)
+
+
+def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str:
+    """Return what TensorRT made of each layer, as JSON: kernels, formats, precisions. Raises as `open_engine` does."""
+    plan = _plan(path, model_sha256, _gpu(options.gpu), options)
+    resources = _Resources(plan, options.gpu)
+    try:
+        engine = resources.load()
+        report = str(engine.create_engine_inspector().get_engine_information(flavour().trt.LayerInformationFormat.JSON))
+        del engine
+        return report
+    finally:
+        resources.close()
+
+
+def _gpu(index: int) -> GpuInfo:
+    found = {gpu.index: gpu for gpu in gpus()}
+    if index not in found:
+        raise EngineError(f"there is no GPU {index}: this process sees {len(found)}, numbered from 0")
+    return found[index]
 
 
 def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions) -> bytes:
@@ -96,8 +117,8 @@ class TensorRtEngine:
         self.spec = spec
         self.device = f"{gpu.name} (GPU {gpu.index}), {flavour().title}"
         self.max_batch = max_batch
-        resources = _Resources(plan, spec, gpu.index, max_batch)
-        self._lanes = Lanes(resources.open, resources.close)
+        resources = _Resources(plan, gpu.index)
+        self._lanes = Lanes(lambda: resources.lanes(spec, max_batch), resources.close)
         self.concurrency = self._lanes.count
 
     def infer(self, images: UInt8Array) -> Outputs:
@@ -121,25 +142,34 @@ class TensorRtEngine:
 
 
 class _Resources:
-    """All that lives on the GPU, made and freed in the engine's own thread."""
+    """All that lives on the GPU, made and freed in one thread."""
 
-    def __init__(self, plan: bytes, spec: ModelSpec, gpu: int, max_batch: int) -> None:
-        self._plan, self._spec, self._gpu, self._max_batch = plan, spec, gpu, max_batch
+    def __init__(self, plan: bytes, gpu: int) -> None:
+        self._plan, self._gpu = plan, gpu
         self._device: Device | None = None
         self._engine: Any = None
+        self._runtime: Any = None
 
-    def open(self) -> "list[TensorRtLane]":
+    def load(self) -> Any:
+        """Return the engine of the plan, in the GPU's context, which becomes this thread's."""
         # CUDA first: without a GPU the constructor of TensorRT's Runtime can end the process.
         self._device = Device(self._gpu)
         trt_logger, messages = logger()
         messages.take()
-        runtime = flavour().trt.Runtime(trt_logger)
-        self._engine = runtime.deserialize_cuda_engine(self._plan)
+        self._runtime = flavour().trt.Runtime(trt_logger)
+        self._engine = self._runtime.deserialize_cuda_engine(self._plan)
         if self._engine is None:
             raise EngineError(f"{flavour().title} cannot load the plan: {messages.take()}")
+        return self._engine
+
+    def lanes(self, spec: ModelSpec, max_batch: int) -> "list[TensorRtLane]":
+        """Return two lanes, or one where the GPU's memory is short."""
+        engine = self.load()
+        assert self._device is not None
         lanes: list[TensorRtLane] = []
         try:
-            lanes.extend(TensorRtLane(self._device, self._engine, self._spec, self._max_batch) for _ in range(LANES))
+            for _ in range(LANES):
+                lanes.append(TensorRtLane(self._device, engine, spec, max_batch))  # noqa: PERF401 - the first stays
         except DeviceMemoryError:
             if not lanes:
                 raise
@@ -147,7 +177,8 @@ class _Resources:
         return lanes
 
     def close(self) -> None:
-        self._engine = None  # before the context that it lives in
+        # Lanes, engine, runtime, and last the context that they all live in.
+        self._engine = self._runtime = None
         if self._device is not None:
             self._device.close()
             self._device = None

@@ -15,8 +15,8 @@ setup: .venv/.up-to-date ## Make .venv with everything in it (Python 3.11, 3.12 
 	@touch $@
 
 .venv/.extras-up-to-date: .venv/.up-to-date
-	@echo "Adding the extras (TensorFlow, for the tests of its converter) ..."
-	@scripts/setup.sh keras
+	@echo "Adding what the tests need beside it: TensorFlow and TensorRT-RTX ..."
+	@scripts/setup.sh all
 	@touch $@
 
 demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up

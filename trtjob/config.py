@@ -44,6 +44,14 @@ class Settings(BaseSettings):
 
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
     batch: int = Field(default=0, ge=0, le=1024, description="largest batch; 0: what the engine likes best")
+    engine: Literal["auto", "onnxruntime", "tensorrt"] = Field(
+        default="auto", description="auto: TensorRT where there is a GPU for it, else ONNX Runtime"
+    )
+    gpus: str = Field(default="all", description="which GPUs: all, or numbers such as 0,2")
+    plan_batches: str = Field(default="1:8:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
+    plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
+    plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")
+    plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
     window: int = Field(
         default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread"
     )
@@ -60,6 +68,10 @@ class Settings(BaseSettings):
     @cached_property
     def models_dir(self) -> Path:
         return self.home / "models"
+
+    @cached_property
+    def plans_dir(self) -> Path:
+        return self.home / "plans"
 
     @cached_property
     def server_dir(self) -> Path:

@@ -8,7 +8,9 @@
     │   └── DarknetWeightsError   a weights file does not fit its cfg: .layer
     ├── ModelError                a model file or registry entry is missing or is not one of ours
     ├── EngineError               an engine cannot be loaded or fails
-    │   └── EngineInputError      a batch does not fit the engine
+    │   ├── EngineInputError      a batch does not fit the engine
+    │   ├── DeviceMemoryError     a GPU has too little memory left
+    │   └── DeviceLostError       a GPU's context is broken: the process must end
     ├── QueueError                the queue's server cannot be started or reached
     ├── StorageError              a place cannot be listed, read or written
     ├── JobError                  a job cannot be submitted, changed or read: .job_id
@@ -78,6 +80,14 @@ class EngineError(TrtjobError):
 
 class EngineInputError(EngineError):
     """A batch does not fit the engine."""
+
+
+class DeviceMemoryError(EngineError):
+    """A GPU has too little memory left; a smaller batch may fit."""
+
+
+class DeviceLostError(EngineError):
+    """A GPU's context is broken, for good: only a new process can use the GPU again."""
 
 
 class QueueError(TrtjobError):

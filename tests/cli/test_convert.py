@@ -42,7 +42,7 @@ def test_show_says_the_same_as_the_conversion(trtjob: Command) -> None:
 
 def test_json_is_everything_that_is_known(trtjob: Command) -> None:
     document = json.loads(trtjob("convert", WEIGHTS, "--local", "--json").out)
-    assert document == json.loads(trtjob("models", "show", "digits", "--json").out)
+    assert document | {"plans": []} == json.loads(trtjob("models", "show", "digits", "--json").out)
     assert document["sha256"] == sha256_of(Path(document["path"]))
     assert document["spec"]["input_hw"] == [320, 320]
     assert document["facts"]["layers"] == 24

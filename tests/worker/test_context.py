@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ from worker.mean_model import write_model
 from worker.plain_engine import PlainEngine
 
 from trtjob.config import Settings
-from trtjob.errors import EngineError, ModelError
+from trtjob.errors import EngineError, ModelError, TrtjobError
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
 from trtjob.worker import context as module
@@ -142,6 +143,63 @@ def test_another_models_engine_takes_the_place_of_the_first(context: Context, tm
         first.infer(np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(RuntimeError, match="shutdown"):
         first_pools.pools["infer"].submit(print)
+
+
+@pytest.fixture
+def on_a_gpu(context: Context) -> Context:
+    """A worker process that was given a GPU which is not there, as happens when a driver has gone."""
+    context.gpu = 0
+    return context
+
+
+def test_a_model_that_tensorrt_cannot_run_is_run_by_onnx_runtime(
+    on_a_gpu: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, _ = on_a_gpu.engine_for(write_model(tmp_path / "mean.onnx"))
+    assert engine.name == "onnxruntime"
+    assert "TensorRT cannot run the model; ONNX Runtime does" in caplog.messages
+
+
+def test_who_asks_for_tensorrt_gets_no_other_engine(on_a_gpu: Context, tmp_path: Path) -> None:
+    on_a_gpu.settings = on_a_gpu.settings.model_copy(update={"engine": "tensorrt"})
+    with pytest.raises(TrtjobError, match=r"pycuda|CUDA"):
+        on_a_gpu.engine_for(write_model(tmp_path / "mean.onnx"))
+
+
+# -- one process of many -----------------------------------------------------------------------------------------------
+
+
+def test_one_process_flies_and_the_others_wait(context: Context, redis: Redis) -> None:
+    other = make_context(redis, context.settings)
+    order: list[str] = []
+    is_flying = threading.Event()
+
+    def wait_for_it() -> None:
+        is_flying.wait(10)
+        with other.single_flight("plan"):
+            order.append("other")
+
+    waiting = threading.Thread(target=wait_for_it)
+    waiting.start()
+    with context.single_flight("plan"):
+        is_flying.set()
+        while not other.steps:  # who waits is not taken for one that stands still
+            time.sleep(0.05)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "other"]
+
+
+def test_who_waits_can_be_interrupted(context: Context, redis: Redis) -> None:
+    other = make_context(redis, context.settings)
+    other.request_stop()
+    with context.single_flight("plan"), pytest.raises(Interrupted, match="stop"), other.single_flight("plan"):
+        pass
+
+
+def test_different_flights_do_not_wait_for_each_other(context: Context) -> None:
+    with context.single_flight("one plan"), context.single_flight("another"):
+        pass
 
 
 def test_a_model_file_that_is_gone_is_named(context: Context) -> None:

@@ -291,6 +291,6 @@ def test_the_kernels_count_of_kills_is_read() -> None:
 
 def test_a_process_is_told_every_setting_and_the_password(connection: Connection, tmp_path: Path) -> None:
     settings = Settings.model_validate({"home": tmp_path, "redis_url": "redis://:hush@host/0", "threads": 3})
-    order = json.loads(Supervisor(settings, connection)._order("worker-1"))
-    assert order["name"] == "worker-1"
+    order = json.loads(Supervisor(settings, connection)._order("worker-1", 2))
+    assert (order["name"], order["gpu"]) == ("worker-1", 2)
     assert Settings(**order["settings"]) == settings

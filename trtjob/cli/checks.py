@@ -57,16 +57,26 @@ def _gpu(_: "Settings") -> Check:
     except (OSError, subprocess.SubprocessError) as err:
         return Check("gpu", "note", f"nvidia-smi fails: {err}", "install the NVIDIA driver, or go on without a GPU")
     gpus = "; ".join(answer.stdout.strip().splitlines())
-    return Check("gpu", "note", f"{gpus}: not used yet, this version of trtjob works on the CPU")
+    return Check("gpu", "ok", gpus)
 
 
-def _engine(_: "Settings") -> Check:
+def _engine(settings: "Settings") -> Check:
+    """Say which engine a worker takes here, and why."""
+    from trtjob.engines.choice import choose
+
     try:
         import onnxruntime
+
+        choice = choose(settings.engine, settings.gpus)
     except ImportError as err:
         return Check("engine", "missing", f"ONNX Runtime cannot be loaded: {err}", "pip install onnxruntime")
-    providers = ", ".join(onnxruntime.get_available_providers())
-    return Check("engine", "ok", f"ONNX Runtime {onnxruntime.__version__} with {providers}")
+    except TrtjobError as err:
+        return Check("engine", "missing", str(err), "set TRTJOB_ENGINE=auto, or see docs/gpu.md")
+    if choice.engine == "tensorrt":
+        return Check("engine", "ok", choice.reason)
+    found = choice.reason.replace("ONNX Runtime", f"ONNX Runtime {onnxruntime.__version__}", 1)
+    has_gpu = shutil.which("nvidia-smi") is not None
+    return Check("engine", "note" if has_gpu else "ok", found, "see docs/gpu.md" if has_gpu else "")
 
 
 def _server(settings: "Settings") -> Check:

@@ -43,7 +43,14 @@ def open_desk(settings: "Settings") -> Iterator[Desk]:
             ) from err
 
 
-def start(*, threads: int | None = None, batch: int | None = None, quiet: bool = True) -> "Settings":
+def start(
+    *,
+    threads: int | None = None,
+    batch: int | None = None,
+    engine: str | None = None,
+    gpus: str | None = None,
+    quiet: bool = True,
+) -> "Settings":
     """Read the settings, with the command's own over them, and set the log up.
 
     quiet: only warnings, unless the user has set a level: the log would stand between the lines of the progress.
@@ -52,9 +59,8 @@ def start(*, threads: int | None = None, batch: int | None = None, quiet: bool =
     from trtjob.logs import configure_logging
 
     settings = load_settings()
-    given: dict[str, object] = {} if threads is None else {"threads": threads}
-    if batch is not None:
-        given["batch"] = batch
+    options = {"threads": threads, "batch": batch, "engine": engine, "gpus": gpus}
+    given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
     if quiet and "log_level" not in settings.model_fields_set:
         given["log_level"] = "WARNING"
     settings = settings.model_copy(update=given)

@@ -1,26 +1,32 @@
 """`trtjob models`: what is in the registry."""
 
+import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trtjob.cli import options as o
 from trtjob.cli.complete import model_names
-from trtjob.cli.progress import duration
+from trtjob.cli.progress import duration, open_stages
+from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtjob.config import Settings
     from trtjob.converters.registry import ModelRegistry, RegisteredModel
 
 EXAMPLE = "Example: trtjob models"
 LIST_EXAMPLE = "Example: trtjob models list --json"
 SHOW_EXAMPLE = "Example: trtjob models show yolov3"
+BUILD_EXAMPLE = "Example: trtjob models build yolov3 --gpus 0"
 REMOVE_EXAMPLE = "Example: trtjob models remove yolov3"
 
 LABELS_SHOWN = 5
 
-app = typer.Typer(help="List, show and remove the models that are converted.", invoke_without_command=True)
+app = typer.Typer(help="List, show, build and remove the models that are converted.", invoke_without_command=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")]
 NameArgument = Annotated[
@@ -54,23 +60,83 @@ def list_models(json: JsonOption = False) -> None:
 def show(name: NameArgument, json: JsonOption = False) -> None:
     """Print what a model is: its input, its labels, its precision, and how near it is to the original."""
     from trtjob.cli.output import print_json
+    from trtjob.worker.gpu import plans_of
 
-    document = _registry().get(name).document()
+    model = _registry().get(name)
+    plans = [plan.model_dump(mode="json") for plan in plans_of(_settings()).list() if plan.model == model.sha256]
+    document = model.document() | {"plans": plans}
     print_json(document) if json else print_model(document)
+
+
+@app.command("build", epilog=BUILD_EXAMPLE)
+def build(
+    name: NameArgument,
+    gpus: o.Gpus = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what TensorRT made of each layer, as JSON. Default: no report."),
+    ] = None,
+) -> None:
+    """Build a model's TensorRT plan for each GPU of this machine, which a worker would do at its first job.
+
+    The batch sizes are those of TRTJOB_PLAN_BATCHES. A plan that is there already is not built again.
+    """
+    from trtjob.cli.desk import start
+    from trtjob.engines.choice import choose
+
+    settings = start(gpus=gpus)
+    model = _registry().get(name)
+    choice = choose("tensorrt", settings.gpus)
+    code = run_until_stopped(_build(settings, model, choice.gpus, report))
+    if code == 0:
+        typer.echo(choice.reason)
+    raise typer.Exit(code)
+
+
+async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int, ...], report: Path | None) -> int:
+    from trtjob.engines.tensorrt.builder import BuildCancelled
+    from trtjob.engines.tensorrt.engine import build_ahead, layer_report
+    from trtjob.worker.gpu import tensorrt_options
+
+    stop = Stop()
+    with open_stages(model.name) as display, stop.on_signals("Stopping the build."):
+
+        def on_progress(phase: str, done: int, total: int) -> bool:
+            display.show(phase, done, total)
+            return not stop.event.is_set()
+
+        for gpu in gpus:
+            options = tensorrt_options(settings, gpu, on_progress)
+            try:
+                await asyncio.to_thread(build_ahead, model.path, model.sha256, options)
+            except BuildCancelled:
+                return stop.exit_code
+            if report is not None:
+                text = await asyncio.to_thread(layer_report, model.path, model.sha256, options)
+                await asyncio.to_thread(report.write_text, text)
+    return 0
 
 
 @app.command("remove", epilog=REMOVE_EXAMPLE)
 def remove(name: NameArgument) -> None:
-    """Forget a name, and delete the converted model where no other name stands for it."""
-    _registry().remove(name)
+    """Forget a name, and delete the converted model and its plans where no other name stands for it."""
+    from trtjob.worker.gpu import plans_of
+
+    if (sha256 := _registry().remove(name)) is not None:
+        plans_of(_settings()).remove_all(sha256)
     typer.echo(f"{name}: removed")
 
 
-def _registry() -> "ModelRegistry":
+def _settings() -> "Settings":
     from trtjob.cli.desk import start
+
+    return start()
+
+
+def _registry() -> "ModelRegistry":
     from trtjob.converters.registry import ModelRegistry
 
-    return ModelRegistry(start().models_dir)
+    return ModelRegistry(_settings().models_dir)
 
 
 def _cells(model: "RegisteredModel") -> tuple[str, ...]:
@@ -110,8 +176,14 @@ def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
     yield "size", f"{document['size_bytes'] / 2**20:.1f} MiB" + _beside(facts, "reference_size_bytes", 2**20, "MiB")
     if facts.get("cpu_ms"):
         yield "CPU time", f"{facts['cpu_ms']:.1f} ms an image" + _beside(facts, "reference_cpu_ms", 1, "ms")
+    yield from (("plan", _plan(plan)) for plan in document.get("plans", ()))
     yield from (("note", note) for note in facts.get("notes", ()))
     yield "converted", f"in {duration(facts['seconds'])}" if facts else ""
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    place = f"{plan['gpu_name']}, {plan['flavour']} {plan['version']}, batches of {plan['batches']}"
+    return f"{place}, {plan['size_bytes'] / 2**20:.1f} MiB, built in {duration(plan['seconds'])}"
 
 
 def _shape(sizes: "list[int | str]") -> str:

@@ -162,6 +162,23 @@ Batch = Annotated[
         help="Largest batch for the engine. Default: TRTJOB_BATCH, or what the engine likes best.",
     ),
 ]
+Engine = Annotated[
+    Literal["auto", "onnxruntime", "tensorrt"] | None,
+    typer.Option(
+        metavar="auto|onnxruntime|tensorrt",
+        rich_help_panel=MACHINE,
+        help="What runs the model. auto: TensorRT where there is a GPU for it, else ONNX Runtime on the CPU. "
+        "Default: TRTJOB_ENGINE, or auto.",
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|N,N",
+        rich_help_panel=MACHINE,
+        help="The GPUs to use, each with a worker process of its own. Default: TRTJOB_GPUS, or all.",
+    ),
+]
 Processes = Annotated[
     int,
     typer.Option(
@@ -170,6 +187,6 @@ Processes = Annotated[
         metavar="N",
         rich_help_panel=MACHINE,
         show_default=False,
-        help="Worker processes on this machine. Default: 1.",
+        help="Worker processes on this machine, or on each of its GPUs. Default: 1.",
     ),
 ]

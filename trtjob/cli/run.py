@@ -37,6 +37,8 @@ def run(
     max_failures: o.MaxFailures = None,
     threads: o.Threads = None,
     batch: o.Batch = None,
+    engine: o.Engine = None,
+    gpus: o.Gpus = None,
     processes: o.Processes = 1,
     json: o.Json = False,
 ) -> None:
@@ -59,7 +61,7 @@ def run(
         shard_size=shard_size,
         max_failures=max_failures,
     )
-    settings = start(threads=threads, batch=batch)
+    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
     with open_desk(settings) as desk:
         code = run_until_stopped(_run(desk, order, place, processes, as_json=json))
@@ -71,12 +73,15 @@ async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_
     from trtjob.worker.supervisor import Supervisor
 
     stop = Stop()
+    supervisor = Supervisor(desk.settings, desk.connection, processes=processes)
+    if supervisor.choice.engine == "tensorrt":
+        typer.echo(supervisor.choice.reason, err=True)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
     with stop.on_signals(STOPPING):
         try:
             async with asyncio.TaskGroup() as group:
                 # First of all: the worker process warms up while the model is converted and the job handed in.
-                working = group.create_task(Supervisor(desk.settings, desk.connection, processes=processes).run(ending))
+                working = group.create_task(supervisor.run(ending))
                 try:
                     code = await submit_and_follow(desk, order, place, stop, as_json=as_json)
                 finally:

@@ -11,9 +11,15 @@ EXAMPLE = "Example: trtjob worker --processes 2 --threads 4"
 STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once."
 
 
-def worker(processes: o.Processes = 1, threads: o.Threads = None, batch: o.Batch = None) -> None:
+def worker(
+    processes: o.Processes = 1,
+    threads: o.Threads = None,
+    batch: o.Batch = None,
+    engine: o.Engine = None,
+    gpus: o.Gpus = None,
+) -> None:
     """Work on the jobs that are handed in, until stopped with Ctrl-C or SIGTERM (exit code 0)."""
-    settings = start(threads=threads, batch=batch, quiet=False)
+    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus, quiet=False)
     with open_desk(settings) as desk:
         typer.echo(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
         code = run_until_stopped(_work(desk, processes))

@@ -110,14 +110,19 @@ class ModelRegistry:
             self._write(sha256, _Entry(spec=spec))
         return self.call(name, sha256)
 
-    def remove(self, name: str) -> None:
-        """Forget a name, and the model where no other name stands for it. Raises ModelError where there is none."""
+    def remove(self, name: str) -> str | None:
+        """Forget a name, and the model where no other name stands for it; return the sha256 of a model that is gone.
+
+        Raises ModelError where there is no such name.
+        """
         self._expect(name)
         sha256 = self._stands_for(name)
         (self._names / f"{name}.json").unlink(missing_ok=True)
         if sha256 is not None and all(self._stands_for(path.stem) != sha256 for path in self._names.glob("*.json")):
             for path in (self._files / f"{sha256}.json", self._files / f"{sha256}.onnx"):
                 path.unlink(missing_ok=True)
+            return sha256
+        return None
 
     def converted(self, key: str) -> str | None:
         """Return the sha256 of what a conversion gave, None where it has to be done."""

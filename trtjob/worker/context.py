@@ -6,13 +6,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis import RedisError
+from redis.lock import Lock
+
 from trtjob.config import Settings
 from trtjob.engines.protocol import Engine
-from trtjob.errors import ModelError
+from trtjob.errors import EngineError, MissingDependencyError, ModelError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
@@ -21,6 +24,7 @@ from trtjob.worker.pipeline import Limits, Pools
 log = logging.getLogger(__name__)
 
 # Room for every thread to have one image in hand and one waiting.
+LOCK_LEASE_S = 20  # a process that dies while it builds a plan holds the others up for so long
 _WINDOW_BASE, _WINDOW_PER_THREAD = 8, 4
 
 
@@ -78,8 +82,12 @@ class Interrupter:
 class Context:
     """One worker process. `claim` and `progress` are read by the heart's thread."""
 
-    def __init__(self, name: str, settings: Settings, store: JobStore, queue: WorkQueue) -> None:
+    def __init__(
+        self, name: str, settings: Settings, store: JobStore, queue: WorkQueue, *, gpu: int | None = None
+    ) -> None:
+        """gpu: the number of the GPU that is this process's own; None: it works on the CPU."""
         self.name = name
+        self.gpu = gpu
         self.settings = settings
         self.store = store
         self.queue = queue
@@ -107,9 +115,50 @@ class Context:
             return self.engine, self.pools
         self.close_engine()
         _check_identity(model)
-        from trtjob.engines.onnxruntime import open_engine
+        return self.adopt_engine(model, self._open(model))
 
-        return self.adopt_engine(model, open_engine(Path(model.path), threads=self.threads))
+    def _open(self, model: ModelRef) -> Engine:
+        from trtjob.engines import onnxruntime
+
+        if self.gpu is not None:
+            try:
+                return self._open_on_gpu(model, self.gpu)
+            except (EngineError, MissingDependencyError) as err:
+                if self.settings.engine == "tensorrt":
+                    raise
+                log.warning("TensorRT cannot run the model; ONNX Runtime does", extra={"reason": str(err)})
+        return onnxruntime.open_engine(Path(model.path), threads=self.threads)
+
+    def _open_on_gpu(self, model: ModelRef, gpu: int) -> Engine:
+        from trtjob.engines.spec import load_spec
+        from trtjob.engines.tensorrt.engine import open_engine
+        from trtjob.worker.gpu import tensorrt_options
+
+        def on_progress(_phase: str, _done: int, _total: int) -> bool:
+            self.steps += 1  # a build takes minutes, and is no stand-still
+            return not self.interrupter.reason
+
+        path = Path(model.path)
+        options = tensorrt_options(self.settings, gpu, on_progress, self.single_flight)
+        return open_engine(path, load_spec(path), model.sha256, options)
+
+    @contextmanager
+    def single_flight(self, name: str) -> Iterator[None]:
+        """Let one process of all that share the server into the block; the others wait. Raises Interrupted."""
+        lock = self.store.redis.lock(f"trtjob:lock:{name}", timeout=LOCK_LEASE_S, thread_local=False)
+        while not lock.acquire(blocking_timeout=1):
+            self.steps += 1
+            self.interrupter.check()
+        ended = threading.Event()
+        keeper = threading.Thread(target=_keep_lock, args=(lock, ended), name="trtjob-lock", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            keeper.join()
+            with suppress(RedisError):  # it ran out while the server was away; what is built is good all the same
+                lock.release()
 
     def adopt_engine(self, model: ModelRef, engine: Engine) -> tuple[Engine, Pools]:
         """Take an engine over, with threads to match, for all units of its model."""
@@ -133,6 +182,12 @@ class Context:
             self.engine.close()
         self.pools = self.engine = None
         self._engine_sha256 = ""
+
+
+def _keep_lock(lock: Lock, ended: threading.Event) -> None:
+    while not ended.wait(LOCK_LEASE_S / 4):
+        with suppress(RedisError):
+            lock.reacquire()
 
 
 def _check_identity(model: ModelRef) -> None:

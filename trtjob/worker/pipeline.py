@@ -6,6 +6,8 @@ an image at a time, as on a CPU, one thread takes each image all the way. This m
 """
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,11 +17,15 @@ from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 import numpy as np
 
 from trtjob.engines.protocol import Engine, FloatArray, Outputs
-from trtjob.errors import EngineError, ImageError
+from trtjob.errors import DeviceLostError, EngineError, ImageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import FailureKind
 from trtjob.worker.stages import POOLS, Prepared, Stages, failure_record
+
+log = logging.getLogger(__name__)
+
+EXIT_DEVICE_LOST = 71
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
@@ -199,7 +205,12 @@ class Pipeline:
     def _call_engine(self, batch: list[Prepared]) -> Outputs:
         with self.stages.watch.stage("infer"):
             images = np.stack([item.tensor for item in batch]) if len(batch) > 1 else batch[0].tensor[None]
-            return self.engine.infer(images)
+            try:
+                return self.engine.infer(images)
+            except DeviceLostError as err:
+                # Nothing in this process can use the GPU again, and each image would fail for no fault of its own.
+                log.critical("the GPU failed: the worker process ends", extra={"error": str(err)})
+                os._exit(EXIT_DEVICE_LOST)
 
     async def _finish(self, flow: _Flow) -> None:
         while inferred := await _next(flow.inferred):

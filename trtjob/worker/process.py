@@ -39,7 +39,11 @@ def main() -> int:
     try:
         with connect(settings) as connection:
             context = Context(
-                order["name"], settings, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue)
+                order["name"],
+                settings,
+                JobStore(connection.redis),
+                WorkQueue(connection.redis, settings.queue),
+                gpu=order["gpu"],
             )
             set_current(context)
             heart = Heart(context, connection.heartbeat())

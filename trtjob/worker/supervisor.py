@@ -14,12 +14,14 @@ from pathlib import Path
 from redis import RedisError
 
 from trtjob.config import Settings
+from trtjob.engines.choice import choose
 from trtjob.errors import QueueError, TrtjobError
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.store import JobStore
 from trtjob.worker.heart import EXIT_STALLED
+from trtjob.worker.pipeline import EXIT_DEVICE_LOST
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +48,14 @@ class _Child:
 
 
 class Supervisor:
-    """Runs `processes` worker processes until told to stop."""
+    """Runs `processes` worker processes until told to stop; with TensorRT, so many on each GPU."""
 
     def __init__(self, settings: Settings, connection: Connection, *, processes: int = 1) -> None:
+        """Choose the engine. Raises what `choose` raises."""
         self.settings = settings
         self.connection = connection
-        self.processes = processes
+        self.choice = choose(settings.engine, settings.gpus)
+        self._places = (self.choice.gpus or (None,)) * processes  # a GPU, or None for the CPU, for each process
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
         self._dead: dict[str, str] = {}  # worker -> blame, until the store has heard of it
@@ -64,10 +68,11 @@ class Supervisor:
 
         Raises TrtjobError where the processes cannot be started.
         """
+        log.info("engine chosen", extra={"engine": self.choice.engine, "reason": self.choice.reason})
         try:
             async with asyncio.TaskGroup() as group:
                 sweeping = group.create_task(self._sweep())
-                keeping = [group.create_task(self._keep(stop)) for _ in range(self.processes)]
+                keeping = [group.create_task(self._keep(gpu, stop)) for gpu in self._places]
                 await asyncio.wait(keeping)
                 sweeping.cancel()
         except* TrtjobError as errors:
@@ -76,12 +81,12 @@ class Supervisor:
 
     # -- worker processes ---------------------------------------------------------------------------------------
 
-    async def _keep(self, stop: asyncio.Event) -> None:
+    async def _keep(self, gpu: int | None, stop: asyncio.Event) -> None:
         """Keep one process running, with growing pauses where it dies young."""
         loop = asyncio.get_running_loop()
         young_deaths = failed_starts = 0
         while not stop.is_set():
-            child = await self._spawn()
+            child = await self._spawn(gpu)
             try:
                 await self._watch(child, stop)
             finally:
@@ -104,7 +109,7 @@ class Supervisor:
                 async with asyncio.timeout(pause_s):
                     await stop.wait()
 
-    async def _spawn(self) -> _Child:
+    async def _spawn(self, gpu: int | None) -> _Child:
         self._count += 1
         name = f"{socket.gethostname().split('.')[0].lower()}-{os.getpid()}-{self._count}"
         process = await asyncio.create_subprocess_exec(
@@ -119,15 +124,15 @@ class Supervisor:
         )
         assert process.stdin is not None
         with suppress(ConnectionError):  # it died at once: _watch finds out
-            process.stdin.write(self._order(name))
+            process.stdin.write(self._order(name, gpu))
             await process.stdin.drain()
         return _Child(name, process, asyncio.get_running_loop().time())
 
-    def _order(self, name: str) -> bytes:
+    def _order(self, name: str, gpu: int | None) -> bytes:
         settings = self.settings.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
-        return json.dumps({"name": name, "settings": settings}).encode() + b"\n"
+        return json.dumps({"name": name, "gpu": gpu, "settings": settings}).encode() + b"\n"
 
     async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
         """Return when a process has ended; end it when it is silent, or at the end of the grace after `stop`."""
@@ -217,6 +222,8 @@ def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:
         return "it stopped responding"
     if exit_code == EXIT_STALLED:
         return "it made no progress"
+    if exit_code == EXIT_DEVICE_LOST:
+        return "its GPU failed"
     if exit_code < 0 and -exit_code in _FATAL_SIGNALS:
         return signal.Signals(-exit_code).name
     if exit_code == -signal.SIGKILL and had_oom:

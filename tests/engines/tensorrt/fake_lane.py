@@ -1,0 +1,49 @@
+"""The project's one test double: a lane without a GPU.
+
+What it stands for - page-locked memory, streams, the driver - exists only where a GPU is. It keeps a lane's promises:
+`launch` returns at once, the work is done between `launch` and `wait`, and the arrays are those of the lane.
+"""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.engines.protocol import UInt8Array
+
+
+class FakeLane:
+    """Gives the mean of each image, and notes what is called, by which thread."""
+
+    def __init__(self, name: str, notes: list[str], max_batch: int = 4) -> None:
+        self.name, self.notes = name, notes
+        self.images: UInt8Array = np.zeros((max_batch, 2, 2, 3), np.uint8)
+        self.outputs: dict[str, NDArray[np.float32]] = {"scores": np.zeros((max_batch, 1), np.float32)}
+        self.before_launch: Callable[[], None] = _nothing
+        self.before_wait: Callable[[], None] = _nothing
+        self.threads: set[int] = set()
+        self._batch = 0
+
+    def launch(self, batch: int) -> None:
+        self._note(f"launch {batch}")
+        self.before_launch()
+        self._batch = batch
+
+    def wait(self) -> None:
+        self._note("wait")
+        self.before_wait()
+        means = self.images[: self._batch].reshape(self._batch, -1).mean(1)
+        self.outputs["scores"][:] = np.nan  # what is beyond the batch is of no use to anybody
+        self.outputs["scores"][: self._batch, 0] = means
+
+    def close(self) -> None:
+        self._note("close")
+
+    def _note(self, what: str) -> None:
+        self.threads.add(threading.get_ident())
+        self.notes.append(f"{self.name} {what}")
+
+
+def _nothing() -> None:
+    pass

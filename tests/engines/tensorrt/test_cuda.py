@@ -1,0 +1,129 @@
+"""CUDA through pycuda, on a real GPU; and what is said where there is none."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.tensorrt.cuda import Device, gpus
+from trtjob.engines.tensorrt.lanes import Lane, Lanes
+from trtjob.errors import DeviceMemoryError
+
+gpu = pytest.mark.gpu
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    device = Device(0)
+    yield device
+    device.close()
+
+
+@gpu
+def test_a_gpu_says_what_it_is() -> None:
+    first = gpus()[0]
+    assert first.index == 0
+    assert "NVIDIA" in first.name
+    assert first.compute_capability >= (7, 5)
+    assert first.memory_bytes > 1 << 30
+
+
+@gpu
+def test_bytes_come_back_from_the_gpu_on_two_streams_at_once(device: Device) -> None:
+    streams = [device.stream() for _ in range(2)]
+    sent = [device.pinned((1000, 1000), np.uint8) for _ in streams]
+    received = [device.pinned((1000, 1000), np.uint8) for _ in streams]
+    buffers = [device.alloc(array.nbytes) for array in sent]
+    for number, (stream, there, buffer, back) in enumerate(zip(streams, sent, buffers, received, strict=True)):
+        there[:] = np.random.default_rng(number).integers(0, 256, there.shape)
+        stream.copy_in(buffer, there)
+        stream.copy_out(back, buffer)
+        stream.mark()
+    for stream, there, back in zip(streams, sent, received, strict=True):
+        stream.wait()
+        assert np.array_equal(there, back)
+    for buffer in buffers:
+        buffer.free()
+
+
+@gpu
+def test_more_memory_than_there_is_is_refused_and_the_context_goes_on(device: Device) -> None:
+    with pytest.raises(DeviceMemoryError, match="the GPU's memory is full"):
+        device.alloc(1 << 50)
+    device.alloc(1 << 20).free()
+
+
+@gpu
+def test_the_primary_context_is_shared_with_other_libraries(device: Device) -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(1000, dtype=torch.uint8, device="cuda")
+    host = device.pinned((1000,), np.uint8)
+    stream = device.stream()
+    torch.cuda.synchronize()
+    stream.copy_out(host, tensor.data_ptr())
+    stream.mark()
+    stream.wait()
+    assert np.array_equal(host, tensor.cpu().numpy())
+
+
+@gpu
+def test_a_device_can_be_opened_and_closed_many_times_without_growth() -> None:
+    import pycuda.driver as cuda
+
+    def cycle() -> int:
+        device = Device(0)
+        free, _total = cuda.mem_get_info()
+        buffer = device.alloc(64 << 20)
+        device.pinned((1 << 20,), np.uint8)
+        buffer.free()
+        device.close()
+        return int(free)
+
+    first = cycle()
+    assert all(first - cycle() < 8 << 20 for _ in range(200))
+
+
+class EchoLane:
+    """A lane that sends the images to the GPU and takes them back as its output."""
+
+    def __init__(self, device: Device, max_batch: int) -> None:
+        self._stream = device.stream()
+        self.images: UInt8Array = device.pinned((max_batch, 64, 64, 3), np.uint8)
+        self.outputs: dict[str, NDArray[Any]] = {"echo": device.pinned(self.images.shape, np.uint8)}
+        self._buffer = device.alloc(self.images.nbytes)
+
+    def launch(self, batch: int) -> None:
+        self._stream.copy_in(self._buffer, self.images[:batch])
+        self._stream.copy_out(self.outputs["echo"][:batch], self._buffer)
+        self._stream.mark()
+
+    def wait(self) -> None:
+        self._stream.wait()
+
+    def close(self) -> None:
+        self._buffer.free()
+
+
+@gpu
+def test_lanes_carry_the_batches_of_many_callers() -> None:
+    opened: list[Device] = []
+
+    def open_lanes() -> list[Lane]:
+        opened.append(Device(0))
+        return [EchoLane(opened[0], 8) for _ in range(2)]
+
+    lanes = Lanes(open_lanes, lambda: opened[0].close())
+    batches = [
+        np.random.default_rng(number).integers(0, 256, (1 + number % 8, 64, 64, 3)).astype(np.uint8)
+        for number in range(300)
+    ]
+    with ThreadPoolExecutor(6) as pool:
+        for batch, answer in zip(batches, pool.map(lanes.run, batches), strict=True):
+            assert np.array_equal(batch, answer["echo"].astype(np.uint8))
+    lanes.close()
+    assert "trtjob-gpu" not in {thread.name for thread in threading.enumerate()}

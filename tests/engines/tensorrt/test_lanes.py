@@ -1,0 +1,123 @@
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from engines.tensorrt.fake_lane import FakeLane
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.tensorrt.lanes import Lane, Lanes
+from trtjob.errors import DeviceLostError, EngineError
+
+
+def images(count: int, value: int) -> UInt8Array:
+    return np.full((count, 2, 2, 3), value, np.uint8)
+
+
+def waited_for(event: threading.Event) -> None:
+    assert event.wait(10)
+
+
+@contextmanager
+def opened(*lanes: FakeLane) -> Iterator[Lanes]:
+    notes = lanes[0].notes
+    running = Lanes(lambda: lanes, lambda: notes.append("device closed"))
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def test_a_batch_gives_its_own_rows_and_no_more() -> None:
+    with opened(FakeLane("a", [])) as lanes:
+        assert lanes.run(images(3, 7))["scores"].tolist() == [[7.0], [7.0], [7.0]]
+
+
+def test_an_answer_is_not_overwritten_by_the_next_batch() -> None:
+    with opened(FakeLane("a", [])) as lanes:
+        first = lanes.run(images(1, 1))
+        lanes.run(images(1, 2))
+        assert first["scores"].tolist() == [[1.0]]
+
+
+def test_the_next_batch_is_launched_before_the_first_is_done() -> None:
+    notes: list[str] = []
+    first, second = FakeLane("a", notes), FakeLane("b", notes)
+    launched = threading.Event()
+    second.before_launch = launched.set
+    started = threading.Event()
+    first.before_launch = lambda: waited_for(started)
+    with opened(first, second) as lanes, ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(lanes.run, images(1, value)) for value in (1, 2)]
+        # Both have filled their lane and are in the queue before the GPU's thread comes to the second.
+        while lanes._orders.qsize() < 1:
+            pass
+        started.set()
+        assert [answer.result(10)["scores"].tolist() for answer in answers] == [[[1.0]], [[2.0]]]
+    assert launched.is_set()
+    assert notes[:2] == ["a launch 1", "b launch 1"]
+
+
+def test_many_callers_each_get_their_own_answer() -> None:
+    with opened(FakeLane("a", []), FakeLane("b", [])) as lanes, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda value: lanes.run(images(1 + value % 4, value))["scores"], range(200)))
+    assert all((answer == value).all() and len(answer) == 1 + value % 4 for value, answer in enumerate(answers))
+
+
+def test_the_gpu_is_used_from_one_thread_only_and_not_from_the_callers() -> None:
+    lane = FakeLane("a", [])
+    with opened(lane) as lanes:
+        lanes.run(images(1, 1))
+    assert len(lane.threads) == 1
+    assert threading.get_ident() not in lane.threads
+
+
+@pytest.mark.parametrize("step", ["before_launch", "before_wait"])
+def test_a_batch_that_fails_raises_for_its_caller_alone(step: str) -> None:
+    lane = FakeLane("a", [])
+
+    def fail() -> None:
+        raise DeviceLostError("an illegal memory access was encountered")
+
+    with opened(lane) as lanes:
+        setattr(lane, step, fail)
+        with pytest.raises(DeviceLostError, match="illegal memory access"):
+            lanes.run(images(1, 1))
+        setattr(lane, step, lambda: None)
+        assert lanes.run(images(1, 5))["scores"].tolist() == [[5.0]]
+
+
+def test_closing_finishes_what_is_under_way_then_frees_in_order() -> None:
+    notes: list[str] = []
+    first, second = FakeLane("a", notes), FakeLane("b", notes)
+    hold = threading.Event()
+    first.before_wait = lambda: waited_for(hold)
+    with ThreadPoolExecutor(2) as pool, opened(first, second) as lanes:
+        answer = pool.submit(lanes.run, images(1, 9))
+        while "a launch 1" not in notes:
+            pass
+        closing = pool.submit(lanes.close)
+        hold.set()
+        closing.result(10)
+        assert answer.result(10)["scores"].tolist() == [[9.0]]
+    assert notes[-3:] == ["a close", "b close", "device closed"]
+
+
+def test_a_closed_engine_says_so_and_closes_twice() -> None:
+    with opened(FakeLane("a", [])) as lanes:
+        lanes.close()
+        with pytest.raises(EngineError, match="the engine is closed"):
+            lanes.run(images(1, 1))
+
+
+def test_lanes_that_cannot_be_opened_raise_and_leave_no_thread() -> None:
+    def fail() -> list[Lane]:
+        raise EngineError("no GPU")
+
+    notes: list[str] = []
+    with pytest.raises(EngineError, match="no GPU"):
+        Lanes(fail, lambda: notes.append("device closed"))
+    assert notes == ["device closed"]
+    assert "trtjob-gpu" not in {thread.name for thread in threading.enumerate()}

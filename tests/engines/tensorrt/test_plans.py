@@ -1,0 +1,162 @@
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey, gpu_of
+from trtjob.errors import EngineError
+
+KEY = PlanKey("ab" * 32, "1:8:32", 3, "tensorrt", "11.4.0", Gpu("NVIDIA L4", (8, 9)))
+OTHERS = [
+    pytest.param(replace(KEY, model="cd" * 32), id="model"),
+    pytest.param(replace(KEY, batches="1:1:1"), id="batches"),
+    pytest.param(replace(KEY, optimization_level=5), id="optimization level"),
+    pytest.param(replace(KEY, flavour="tensorrt_rtx"), id="flavour"),
+    pytest.param(replace(KEY, version="11.5.0"), id="version"),
+    pytest.param(replace(KEY, gpu=Gpu("NVIDIA L40", (8, 9))), id="GPU"),
+    pytest.param(replace(KEY, gpu=Gpu("NVIDIA L4", (9, 0))), id="compute capability"),
+]
+
+
+@pytest.fixture
+def plans(tmp_path: Path) -> PlanCache:
+    return PlanCache(tmp_path / "plans")
+
+
+@contextmanager
+def alone(_name: str) -> Iterator[None]:
+    yield
+
+
+def keep(plans: PlanCache, key: PlanKey, plan: bytes = b"plan", learnt: bytes = b"learnt") -> bytes:
+    return plans.get_or_build(key, lambda _: (plan, learnt), alone)
+
+
+def never(_learnt: bytes) -> tuple[bytes, bytes]:
+    raise AssertionError("it is there already")
+
+
+def test_a_plan_is_built_once(plans: PlanCache) -> None:
+    assert keep(plans, KEY) == b"plan"
+    assert plans.get_or_build(KEY, never, alone) == b"plan"
+    (sidecar,) = plans.list()
+    assert (sidecar.gpu_name, sidecar.size_bytes, sidecar.model) == ("NVIDIA L4", 4, KEY.model)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_plan_belongs_to_all_of_its_key(plans: PlanCache, other: PlanKey) -> None:
+    keep(plans, KEY)
+    assert plans.get(other) is None
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_plan_moved_to_another_place_is_not_taken(plans: PlanCache, other: PlanKey) -> None:
+    keep(plans, KEY)
+    for suffix in (".plan", ".json"):
+        (plans.folder / f"{KEY.digest}{suffix}").rename(plans.folder / f"{other.digest}{suffix}")
+    assert plans.get(other) is None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        pytest.param(".plan", b"pla", id="cut off"),
+        pytest.param(".plan", b"evil", id="another plan"),
+        pytest.param(".json", b"{", id="sidecar garbled"),
+        pytest.param(".json", b'{"model": 1}', id="sidecar of another version"),
+        pytest.param(".json", None, id="no sidecar"),
+        pytest.param(".plan", None, id="no plan"),
+    ],
+)
+def test_a_damaged_plan_is_built_again(plans: PlanCache, suffix: str, content: bytes | None) -> None:
+    keep(plans, KEY)
+    file = plans.folder / f"{KEY.digest}{suffix}"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert plans.get(KEY) is None
+    assert keep(plans, KEY, b"again") == b"again"
+    assert plans.get(KEY) == b"again"
+
+
+def test_the_next_build_gets_what_was_learnt_of_the_same_gpu(plans: PlanCache) -> None:
+    keep(plans, KEY, learnt=b"kernels")
+    seen: list[bytes] = []
+
+    def build(learnt: bytes) -> tuple[bytes, bytes]:
+        seen.append(learnt)
+        return b"plan", b""
+
+    for other in (replace(KEY, model="cd" * 32), replace(KEY, gpu=Gpu("NVIDIA A10", (8, 6)))):
+        plans.get_or_build(other, build, alone)
+    assert seen == [b"kernels", b""]
+
+
+def test_processes_that_want_the_same_plan_build_it_once(plans: PlanCache) -> None:
+    lock, built, both = threading.Lock(), [], threading.Barrier(2)
+
+    @contextmanager
+    def locked(_name: str) -> Iterator[None]:
+        both.wait(10)  # both have looked, and found nothing
+        with lock:
+            yield
+
+    def build(_learnt: bytes) -> tuple[bytes, bytes]:
+        built.append(1)
+        return b"plan", b""
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(plans.get_or_build, KEY, build, locked) for _ in range(2)]
+        assert [answer.result(10) for answer in answers] == [b"plan", b"plan"]
+    assert len(built) == 1
+
+
+def test_a_build_that_fails_keeps_nothing(plans: PlanCache) -> None:
+    def fail(_learnt: bytes) -> tuple[bytes, bytes]:
+        raise EngineError("out of workspace")
+
+    with pytest.raises(EngineError, match="out of workspace"):
+        plans.get_or_build(KEY, fail, alone)
+    assert plans.get(KEY) is None
+
+
+def test_the_longest_unused_plans_go_first(tmp_path: Path) -> None:
+    plans = PlanCache(tmp_path, max_bytes=8)
+    keys = [replace(KEY, model=f"{number:064x}") for number in range(3)]
+    for age, key in zip((300, 200), keys, strict=False):
+        keep(plans, key)
+        then = (tmp_path / f"{key.digest}.plan").stat().st_mtime - age
+        os.utime(tmp_path / f"{key.digest}.plan", (then, then))
+    assert plans.get(keys[0]) == b"plan"  # used just now
+    keep(plans, keys[2])
+    assert [plans.get(key) for key in keys] == [b"plan", None, b"plan"]
+
+
+def test_a_plan_larger_than_the_limit_is_kept_alone(tmp_path: Path) -> None:
+    plans = PlanCache(tmp_path, max_bytes=2)
+    keep(plans, KEY)
+    assert plans.get(KEY) == b"plan"
+
+
+def test_a_plan_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "plans").write_text("a file where the folder is wanted")
+    assert keep(PlanCache(tmp_path / "plans"), KEY) == b"plan"
+
+
+def test_a_models_plans_are_removed_with_it(plans: PlanCache) -> None:
+    other = replace(KEY, model="cd" * 32)
+    keep(plans, KEY)
+    keep(plans, other)
+    plans.remove_all(KEY.model)
+    assert (plans.get(KEY), plans.get(other)) == (None, b"plan")
+
+
+def test_a_gpu_that_is_too_old_is_named() -> None:
+    with pytest.raises(EngineError, match=r"GTX 1070 has compute capability 6\.1: TensorRT 11 needs 7\.5"):
+        gpu_of("NVIDIA GeForce GTX 1070", (6, 1))

@@ -1,0 +1,228 @@
+"""The TensorRT engine: a plan on the lanes of one GPU."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
+from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
+from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress, build_plan
+from trtjob.engines.tensorrt.cuda import Device, GpuInfo, Stream, gpus
+from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.engines.tensorrt.lanes import Lanes
+from trtjob.engines.tensorrt.messages import logger
+from trtjob.engines.tensorrt.plans import PlanCache, PlanKey, SingleFlight, gpu_of
+from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
+
+log = logging.getLogger(__name__)
+
+LANES = 2  # one computes while the other's batch is copied
+
+
+@contextmanager
+def alone(_name: str) -> Iterator[None]:
+    """A single flight for a process that has nobody beside it."""
+    yield
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtOptions:
+    """Where plans are kept and how they are built."""
+
+    plans: PlanCache
+    gpu: int = 0
+    build: BuildOptions = field(default_factory=BuildOptions)
+    single_flight: SingleFlight = alone
+    on_progress: BuildProgress | None = None
+
+
+def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorRtOptions) -> "TensorRtEngine":
+    """Load a model's plan for a GPU, building it where there is none; with smaller batches where memory is short.
+
+    Raises EngineError where there is no GPU or no TensorRT, or the plan cannot be built or loaded.
+    """
+    gpu = _gpu(options.gpu)
+    batches = options.build.profile
+    while True:
+        plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
+        try:
+            return TensorRtEngine(plan, spec, gpu, batches.largest)
+        except DeviceMemoryError:
+            if batches.largest == 1:
+                raise
+            smaller = batches.halved()
+            log.warning(
+                "too little GPU memory: smaller batches", extra={"batches": str(batches), "instead": str(smaller)}
+            )
+            batches = smaller
+
+
+def build_ahead(path: Path, model_sha256: str, options: TensorRtOptions) -> None:
+    """Build a model's plan for a GPU unless it is there. Raises as `open_engine` does."""
+    _plan(path, model_sha256, _gpu(options.gpu), options)
+
+
+def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str:
+    """Return what TensorRT made of each layer, as JSON: kernels, formats, precisions. Raises as `open_engine` does."""
+    plan = _plan(path, model_sha256, _gpu(options.gpu), options)
+    resources = _Resources(plan, options.gpu)
+    try:
+        engine = resources.load()
+        report = str(engine.create_engine_inspector().get_engine_information(flavour().trt.LayerInformationFormat.JSON))
+        del engine
+        return report
+    finally:
+        resources.close()
+
+
+def _gpu(index: int) -> GpuInfo:
+    found = {gpu.index: gpu for gpu in gpus()}
+    if index not in found:
+        raise EngineError(f"there is no GPU {index}: this process sees {len(found)}, numbered from 0")
+    return found[index]
+
+
+def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions) -> bytes:
+    build = options.build
+    found = flavour()
+    key = PlanKey(
+        model_sha256,
+        str(build.profile),
+        build.optimization_level,
+        found.name,
+        found.version,
+        gpu_of(gpu.name, gpu.compute_capability),
+    )
+
+    def build_now(learnt: bytes) -> tuple[bytes, bytes]:
+        log.info("building a plan", extra={"model": path.name, "gpu": gpu.name, "tensorrt": found.title})
+        built = build_plan(path, build, timing_cache=learnt, on_progress=options.on_progress)
+        return built.plan, built.timing_cache
+
+    return options.plans.get_or_build(key, build_now, options.single_flight)
+
+
+class TensorRtEngine:
+    """One plan on one GPU; as many callers at once as there are lanes keep it busy."""
+
+    name = "tensorrt"
+
+    def __init__(self, plan: bytes, spec: ModelSpec, gpu: GpuInfo, max_batch: int) -> None:
+        self.spec = spec
+        self.device = f"{gpu.name} (GPU {gpu.index}), {flavour().title}"
+        self.max_batch = max_batch
+        resources = _Resources(plan, gpu.index)
+        self._lanes = Lanes(lambda: resources.lanes(spec, max_batch), resources.close)
+        self.concurrency = self._lanes.count
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        check_batch(images, self.spec)
+        parts = [self._lanes.run(images[at : at + self.max_batch]) for at in range(0, len(images), self.max_batch)]
+        outputs = (
+            parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        )
+        return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])
+
+    def close(self) -> None:
+        self._lanes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Resources:
+    """All that lives on the GPU, made and freed in one thread."""
+
+    def __init__(self, plan: bytes, gpu: int) -> None:
+        self._plan, self._gpu = plan, gpu
+        self._device: Device | None = None
+        self._engine: Any = None
+        self._runtime: Any = None
+
+    def load(self) -> Any:
+        """Return the engine of the plan, in the GPU's context, which becomes this thread's."""
+        # CUDA first: without a GPU the constructor of TensorRT's Runtime can end the process.
+        self._device = Device(self._gpu)
+        trt_logger, messages = logger()
+        messages.take()
+        self._runtime = flavour().trt.Runtime(trt_logger)
+        self._engine = self._runtime.deserialize_cuda_engine(self._plan)
+        if self._engine is None:
+            raise EngineError(f"{flavour().title} cannot load the plan: {messages.take()}")
+        return self._engine
+
+    def lanes(self, spec: ModelSpec, max_batch: int) -> "list[TensorRtLane]":
+        """Return two lanes, or one where the GPU's memory is short."""
+        engine = self.load()
+        assert self._device is not None
+        lanes: list[TensorRtLane] = []
+        try:
+            for _ in range(LANES):
+                lanes.append(TensorRtLane(self._device, engine, spec, max_batch))  # noqa: PERF401 - the first stays
+        except DeviceMemoryError:
+            if not lanes:
+                raise
+            log.warning("GPU memory for one lane only: copying and computing will not overlap")
+        return lanes
+
+    def close(self) -> None:
+        # Lanes, engine, runtime, and last the context that they all live in.
+        self._engine = self._runtime = None
+        if self._device is not None:
+            self._device.close()
+            self._device = None
+
+
+class TensorRtLane:
+    """One stream with its execution context and buffers."""
+
+    def __init__(self, device: Device, engine: Any, spec: ModelSpec, max_batch: int) -> None:
+        self._messages = logger()[1]
+        self._stream: Stream = device.stream()
+        self._context: Any = engine.create_execution_context()
+        if self._context is None:
+            raise DeviceMemoryError(f"the GPU's memory is full: {self._messages.take()}")
+        self._image_shape = (*spec.input_hw, spec.channels)
+        self.images: UInt8Array = device.pinned((max_batch, *self._image_shape), np.uint8)
+        names = [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
+        self.outputs = {
+            name: device.pinned((max_batch, *tuple(engine.get_tensor_shape(name))[1:]), np.float32) for name in names
+        }
+        self._buffers = {INPUT_NAME: device.alloc(self.images.nbytes)}
+        for name, values in self.outputs.items():
+            self._buffers[name] = device.alloc(values.nbytes)
+        for name, buffer in self._buffers.items():
+            if not self._context.set_tensor_address(name, int(buffer)):
+                raise EngineError(f"TensorRT does not know '{name}': {self._messages.take()}")
+
+    def launch(self, batch: int) -> None:
+        if not self._context.set_input_shape(INPUT_NAME, (batch, *self._image_shape)):
+            raise EngineError(f"TensorRT refuses a batch of {batch}: {self._messages.take()}")
+        self._stream.copy_in(self._buffers[INPUT_NAME], self.images[:batch])
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise DeviceLostError(f"TensorRT failed: {self._messages.take()}")
+        for name, values in self.outputs.items():
+            self._stream.copy_out(values[:batch], self._buffers[name])
+        self._stream.mark()
+
+    def wait(self) -> None:
+        self._stream.wait()
+
+    def close(self) -> None:
+        self._context = None
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers = {}
+        self.images = np.empty((0, *self._image_shape), np.uint8)
+        self.outputs = {}

@@ -1,0 +1,164 @@
+"""Run batches on lanes: while one computes, the next is copied in and the last copied out.
+
+A lane is a stream with buffers and an execution context of its own; what moves bytes is behind this one small port,
+so that the order of things is tested without a GPU.
+"""
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+
+class Lane(Protocol):
+    """One stream. Its arrays lie in page-locked memory, and hold [largest batch, ...].
+
+    `launch` and `wait` are called from the engine's own thread only, in turn.
+    """
+
+    @property
+    def images(self) -> UInt8Array: ...
+
+    @property
+    def outputs(self) -> Mapping[str, NDArray[Any]]: ...
+
+    def launch(self, batch: int) -> None:
+        """Begin to copy the first `batch` images in, compute, and copy the outputs out; return at once."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until the outputs of the last launch are there."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Order:
+    """A batch under way: its lane's images are filled; the answer is set when its outputs are there."""
+
+    lane: Lane
+    batch: int
+    answer: "Future[None]" = field(default_factory=Future)
+
+
+class Lanes:
+    """The lanes of one engine, and the one thread in which its GPU's context is current."""
+
+    def __init__(self, open_lanes: Callable[[], Sequence[Lane]], close_device: Callable[[], None]) -> None:
+        """Open the lanes inside the thread. Raises what `open_lanes` raises, after the thread has ended."""
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # between the last order and the end
+        self._is_closed = False
+        opened: Future[int] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(open_lanes, close_device, opened), name="trtjob-gpu", daemon=True
+        )
+        self._thread.start()
+        try:
+            self.count = opened.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    def run(self, images: UInt8Array) -> dict[str, FloatArray]:
+        """Run a batch and return its outputs; as many callers at once as there are lanes keep the GPU busy."""
+        lane = self._free.get()
+        try:
+            batch = len(images)
+            lane.images[:batch] = images  # by the caller, while the GPU works for others
+            order = _Order(lane, batch)
+            with self._gate:
+                if self._is_closed:
+                    raise EngineError("the engine is closed")
+                self._orders.put(order)
+            order.answer.result()
+            # The lane's arrays are written again by the next launch, so copy.
+            return {name: np.array(values[:batch], np.float32) for name, values in lane.outputs.items()}
+        finally:
+            self._free.put(lane)
+
+    def close(self) -> None:
+        """Finish what is under way, then free everything. May be called twice."""
+        with self._gate:
+            if not self._is_closed:
+                self._is_closed = True
+                self._orders.put(None)
+        self._thread.join()
+
+    def _run(
+        self,
+        open_lanes: Callable[[], Sequence[Lane]],
+        close_device: Callable[[], None],
+        opened: "Future[int]",
+    ) -> None:
+        try:
+            lanes = list(open_lanes())
+        except BaseException as err:  # noqa: BLE001 - it is for whoever opens the engine
+            close_device()
+            opened.set_exception(err)
+            return
+        for lane in lanes:
+            self._free.put(lane)
+        opened.set_result(len(lanes))
+        try:
+            self._serve()
+        finally:
+            for lane in lanes:
+                lane.close()
+            close_device()
+
+    def _serve(self) -> None:
+        under_way: deque[_Order] = deque()
+        is_open = True
+        while is_open or under_way:
+            order = self._next(under_way) if is_open else None
+            if order is _NOTHING:
+                _finish(under_way.popleft())
+            elif order is None:
+                is_open = False
+                while under_way:
+                    _finish(under_way.popleft())
+            elif _launch(order):
+                under_way.append(order)
+
+    def _next(self, under_way: "deque[_Order]") -> "_Order | None":
+        """Return the next order, None at the end; `_NOTHING` where none waits but some are under way."""
+        try:
+            return self._orders.get(block=not under_way)
+        except queue.Empty:
+            return cast("_Order", _NOTHING)
+
+
+_NOTHING = object()
+
+
+def _launch(order: _Order) -> bool:
+    try:
+        order.lane.launch(order.batch)
+    except BaseException as err:  # noqa: BLE001 - it is the caller's, who waits for it
+        order.answer.set_exception(err)
+        return False
+    return True
+
+
+def _finish(order: _Order) -> None:
+    try:
+        order.lane.wait()
+    except BaseException as err:  # noqa: BLE001 - likewise
+        order.answer.set_exception(err)
+    else:
+        order.answer.set_result(None)

@@ -1,0 +1,222 @@
+"""The plans of this machine: each belongs to one model, one set of batch sizes, one TensorRT and one kind of GPU.
+
+plans/
+  <key>.plan       what TensorRT made; code in all but name, so that none is loaded but what was built here
+  <key>.json       the sidecar: what the plan belongs to and its sha256, checked before TensorRT sees a byte
+  timing/<key>     what builds have learnt of a GPU's kernels
+"""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trtjob.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+# Makes one process of many do what the name stands for, while the others wait.
+SingleFlight = Callable[[str], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What a plan depends on of a GPU."""
+
+    name: str
+    compute_capability: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanKey:
+    """What a plan belongs to. model: sha256 of the ONNX file, whose precision is in its graph."""
+
+    model: str
+    batches: str
+    optimization_level: int
+    flavour: str
+    version: str
+    gpu: Gpu
+
+    @property
+    def digest(self) -> str:
+        """Return the key as a file's name."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def timing(self) -> str:
+        """Return the key of what builds learn, which no model limits."""
+        learnt = [self.flavour, self.version, asdict(self.gpu)]
+        return hashlib.sha256(json.dumps(learnt).encode()).hexdigest()[:32]
+
+
+class Sidecar(BaseModel):
+    """What stands beside a plan. built_at: seconds since the epoch; seconds: that the build took."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    batches: str
+    optimization_level: int
+    flavour: str
+    version: str
+    gpu_name: str
+    compute_capability: tuple[int, int]
+    plan_sha256: str
+    size_bytes: int
+    built_at: float
+    seconds: float
+
+    def fits(self, key: PlanKey) -> bool:
+        """Tell whether the plan is that of a key."""
+        return key == PlanKey(
+            self.model,
+            self.batches,
+            self.optimization_level,
+            self.flavour,
+            self.version,
+            Gpu(self.gpu_name, self.compute_capability),
+        )
+
+
+class PlanCache:
+    """The plans below one folder, at most `max_bytes` of them: the longest unused go first."""
+
+    def __init__(self, folder: Path, *, max_bytes: int = 20 << 30) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+
+    def get(self, key: PlanKey) -> bytes | None:
+        """Return a plan, None where there is none that is whole and belongs to the key: it has to be built again."""
+        path = self._path(key)
+        try:
+            sidecar = Sidecar.model_validate_json(path.with_suffix(".json").read_bytes())
+            plan = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as err:
+            log.warning("a plan cannot be read and is built again", extra={"plan": str(path), "error": str(err)})
+            return None
+        if not sidecar.fits(key) or hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
+            log.warning("a plan is damaged or foreign and is built again", extra={"plan": str(path)})
+            return None
+        os.utime(path)  # used now: the last to be evicted
+        return plan
+
+    def get_or_build(
+        self, key: PlanKey, build: Callable[[bytes], tuple[bytes, bytes]], single_flight: SingleFlight
+    ) -> bytes:
+        """Return a plan, built where there is none: by one process, while the others wait for it.
+
+        build: given what was learnt before, returns the plan and what is learnt now.
+        """
+        if (plan := self.get(key)) is not None:
+            return plan
+        with single_flight(f"plan:{key.digest}"):
+            if (plan := self.get(key)) is not None:  # another process has built it meanwhile
+                return plan
+            started = time.perf_counter()
+            plan, learnt = build(self._learnt(key))
+            self._keep(key, plan, learnt, time.perf_counter() - started)
+            return plan
+
+    def list(self) -> "list[Sidecar]":
+        """Return what is known of each plan that is whole, the last used first."""
+        found = []
+        for path in sorted(self.folder.glob("*.plan"), key=_used_at, reverse=True):
+            with suppress(OSError, ValidationError):
+                found.append(Sidecar.model_validate_json(path.with_suffix(".json").read_bytes()))
+        return found
+
+    def remove_all(self, model: str) -> None:
+        """Remove the plans of a model, by its sha256."""
+        for path in self.folder.glob("*.json"):
+            with suppress(OSError, ValidationError):
+                if Sidecar.model_validate_json(path.read_bytes()).model == model:
+                    _remove(path.with_suffix(".plan"))
+
+    def _path(self, key: PlanKey) -> Path:
+        return self.folder / f"{key.digest}.plan"
+
+    def _learnt(self, key: PlanKey) -> bytes:
+        try:
+            return (self.folder / "timing" / key.timing).read_bytes()
+        except OSError:
+            return b""
+
+    def _keep(self, key: PlanKey, plan: bytes, learnt: bytes, seconds: float) -> None:
+        """Write a plan; where that fails it is still good for this process, and only built again next time."""
+        sidecar = Sidecar(
+            model=key.model,
+            batches=key.batches,
+            optimization_level=key.optimization_level,
+            flavour=key.flavour,
+            version=key.version,
+            gpu_name=key.gpu.name,
+            compute_capability=key.gpu.compute_capability,
+            plan_sha256=hashlib.sha256(plan).hexdigest(),
+            size_bytes=len(plan),
+            built_at=time.time(),
+            seconds=round(seconds, 1),
+        )
+        try:
+            (self.folder / "timing").mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "timing" / key.timing, learnt)
+            _write(self._path(key), plan)
+            _write(self._path(key).with_suffix(".json"), sidecar.model_dump_json(indent=1).encode())
+            self._evict(keep=self._path(key))
+        except OSError as err:
+            log.warning("a plan cannot be kept", extra={"folder": str(self.folder), "error": str(err)})
+
+    def _evict(self, keep: Path) -> None:
+        plans = sorted(self.folder.glob("*.plan"), key=_used_at, reverse=True)
+        total = keep.stat().st_size
+        for path in plans:
+            if path == keep:
+                continue
+            size = path.stat().st_size
+            if total + size > self._max_bytes:
+                _remove(path)
+            else:
+                total += size
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has just removed it
+        return 0.0
+
+
+def _remove(plan: Path) -> None:
+    plan.with_suffix(".json").unlink(missing_ok=True)  # first: a plan without it is none
+    plan.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def gpu_of(name: str, compute_capability: tuple[int, int]) -> Gpu:
+    """Return a GPU. Raises EngineError where it is older than any TensorRT of today runs on."""
+    if compute_capability < (7, 5):
+        version = ".".join(map(str, compute_capability))
+        raise EngineError(f"{name} has compute capability {version}: TensorRT 11 needs 7.5 or later (Turing)")
+    return Gpu(name, compute_capability)

@@ -15,7 +15,7 @@ setup: .venv/.up-to-date ## Make .venv with everything in it (Python 3.11, 3.12 
 	@touch $@
 
 .venv/.extras-up-to-date: .venv/.up-to-date
-	@echo "Adding what the tests need beside it: TensorFlow and TensorRT-RTX ..."
+	@echo "Adding what the tests need beside it: TensorFlow, TensorRT-RTX and more ..."
 	@scripts/setup.sh all
 	@touch $@
 

@@ -30,4 +30,4 @@ git ls-files -z --cached --others --exclude-standard -- ':!trtjob/' | xargs -0 c
 cd "$work/repo"
 "$work/venv/bin/python" -c 'import sys, trtjob; sys.exit("site-packages" not in trtjob.__file__)'
 "$work/venv/bin/trtjob" --help >/dev/null
-"$work/venv/bin/python" -m pytest -q -m "not gpu and not slow and not extra"
+"$work/venv/bin/python" -m pytest -q -m "not gpu and not slow and not extra" --ignore tests/docker

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 compile() {
-    .venv/bin/uv pip compile pyproject.toml --group dev --group tensorrt --extra keras --universal --python-version 3.11 \
+    .venv/bin/uv pip compile pyproject.toml --group dev --group heavy --extra keras --universal --python-version 3.11 \
         --no-header --no-annotate --quiet --output-file "$1" ${UPGRADE:+--upgrade} >/dev/null
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv with the pinned dependencies and this checkout, editable; with the argument `all` also what only the tests of
-# Keras models and of TensorRT need, which is a gigabyte.
+# Make .venv with the pinned dependencies and this checkout, editable; with the argument `all` also what only some
+# tests need, which is a gigabyte.
 # `make setup` calls it; PYTHON chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,6 +33,6 @@ fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<0.14'
 wanted=(--group dev --editable .)
 if [[ ${1:-} == all ]]; then
-    wanted=(--group dev --group tensorrt --editable '.[keras]')
+    wanted=(--group dev --group heavy --editable '.[keras]')
 fi
 .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --constraint requirements.lock "${wanted[@]}"

@@ -649,16 +649,15 @@ def region(net: Network, section: Section, x: Array) -> Array:
         objectness = np.where(objectness < 0.5, 0.0, objectness)
     wh = np.exp(values[..., 2:4]) * anchors_of(section, count)[:, None, None] / (width, height)
     centres = grid_xy(logistic(values[..., 0]), logistic(values[..., 1]))
-    add_head(net, centres, wh, objectness, tree_classes(net, section, values[..., 5:], parents))
+    add_head(net, centres, wh, objectness, tree_classes(net, section, values[..., 5:], parents, objectness))
     return values.transpose(1, 2, 0, 3)  # as Darknet keeps it
 
 
-def tree_classes(net: Network, section: Section, classes: Array, parents: list[int]) -> Array:
+def tree_classes(net: Network, section: Section, classes: Array, parents: list[int], objectness: Array) -> Array:
     """Return what a tree's classes are worth, as factors of the objectness (region_layer.c, get_region_boxes).
 
-    With a map, each of its classes has its probability. Else the last one that is more probable than 0.5 has all of the
-    objectness, as in pjreddie's get_region_detections; AlexeyAB's compares the same with the threshold, but then
-    reports how probable the class is.
+    With a map, each of its classes has its probability. Else the last one that is more probable than 0.5 counts: what
+    Darknet takes for an object, at its threshold of 0.25, has that probability, anything else its objectness.
     """
     if not parents:
         return classes
@@ -668,7 +667,8 @@ def tree_classes(net: Network, section: Section, classes: Array, parents: list[i
         return np.asarray(classes[..., of_labels], np.float64)
     is_probable = classes > 0.5
     from_here_on = is_probable[..., ::-1].cumsum(-1)[..., ::-1]
-    return np.asarray(is_probable & (from_here_on == 1), np.float64)
+    worth = np.where(objectness[..., None] > 0.25, classes / objectness[..., None], 1)
+    return np.asarray(np.where(is_probable & (from_here_on == 1), worth, 0), np.float64)
 
 
 def detection(net: Network, section: Section, x: Array) -> Array:

@@ -54,27 +54,38 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def objects(*logits: list[float]) -> FloatArray:
-    """Return the values of two anchors in each of some cells, with the same logits of the classes and an objectness."""
+def objects(*logits: list[float], objectness: float = 0.7) -> FloatArray:
+    """Return the values of two anchors in each of some cells, with the same logits of classes and of objectness."""
     x = np.zeros((2 * 9, 1, len(logits)), np.float32)
     for cell, values in enumerate(logits):
-        x[4:9, 0, cell] = x[13:18, 0, cell] = [0.7, *values]
+        x[4:9, 0, cell] = x[13:18, 0, cell] = [objectness, *values]
     return x
 
 
-@pytest.mark.parametrize(
-    ("logits", "best"),
-    [
-        pytest.param([5, 0, 5, 0], 2, id="a class below is probable"),
-        pytest.param([5, 0, 0, 0], 0, id="only the class above is"),
-        pytest.param([0, 5, 5, 0], 1, id="a class without children"),
-        pytest.param([0.5, 0, 0.5, 0], 0, id="a probable one, but not with the one above it"),
-    ],
-)
-def test_the_most_special_probable_class_has_the_objectness(folder: Path, logits: list[float], best: int) -> None:
-    found = decode(folder, TREE_HEAD, objects(logits))
+SPECIAL = [
+    pytest.param([5, 0, 5, 0], 2, id="a class below is probable"),
+    pytest.param([5, 0, 0, 0], 0, id="only the class above is"),
+    pytest.param([0, 5, 5, 0], 1, id="a class without children"),
+    pytest.param([0.5, 0, 0.5, 0], 0, id="a probable one, but not with the one above it"),
+]
+
+
+@pytest.mark.parametrize(("logits", "best"), SPECIAL)
+def test_the_most_special_probable_class_of_an_object_has_its_probability(
+    folder: Path, logits: list[float], best: int
+) -> None:
+    above, below = softmax(np.array(logits[:2], np.float64)), softmax(np.array(logits[2:], np.float64))
     expected = np.zeros(4)
-    expected[best] = sigmoid(np.array(0.7))
+    expected[best] = above[best] if best < 2 else above[0] * below[best - 2]
+    found = decode(folder, TREE_HEAD, objects(logits))
+    np.testing.assert_allclose(found[0, 4:], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("logits", "best"), SPECIAL)
+def test_what_is_hardly_an_object_has_its_objectness(folder: Path, logits: list[float], best: int) -> None:
+    found = decode(folder, TREE_HEAD, objects(logits, objectness=-1.5))
+    expected = np.zeros(4)
+    expected[best] = sigmoid(np.array(-1.5))
     np.testing.assert_allclose(found[0, 4:], expected, rtol=1e-5)
 
 

@@ -14,6 +14,8 @@ from trtjob.converters.graph import Graph
 
 # A class of a tree is taken where it and its ancestors together are more probable than this (get_region_boxes).
 _TREE_THRESHOLD = 0.5
+# Darknet's own for objects, unless it is called with another: from there on it reports the class's probability.
+_OBJECT_THRESHOLD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class RegionDecoder:
 class TreeDecoder:
     """The same with a tree of classes.
 
-    Without `labels`, an object is of the most special class that is probable enough, and its score is its objectness:
-    Darknet compares that with the threshold. With `labels`, each stands for a class of the tree.
+    Without `labels`, an object is of the most special class that is probable enough. Its score is how probable that is,
+    where Darknet would take it for an object; below, it is the objectness, which is less. With `labels`, each stands
+    for a class of the tree.
     """
 
     tree: Tree
@@ -56,7 +59,7 @@ class TreeDecoder:
         return map_rows(graph, head, 5 + len(self.tree.parents))
 
     def best(self, graph: Graph, rows: str) -> str:
-        """No class is more probable than the object: this saves thousands of classes for what is none."""
+        """Go by the objectness: this saves thousands of classes for what is no object."""
         return graph.add("Squeeze", objectness(graph, rows), graph.integers(2))
 
     def scores(self, graph: Graph, rows: str) -> str:
@@ -70,7 +73,9 @@ class TreeDecoder:
         nothing, threshold = (graph.constant(np.array(value, np.float32)) for value in (0, _TREE_THRESHOLD))
         probable = graph.add("Where", graph.add("Greater", classes, threshold), ranks, nothing)
         last = graph.add("ReduceMax", probable, graph.integers(2), keepdims=1)
-        return graph.add("Where", graph.add("Equal", ranks, last), score, nothing)
+        object_threshold = graph.constant(np.array(_OBJECT_THRESHOLD, np.float32))
+        shown = graph.add("Where", graph.add("Greater", score, object_threshold), classes, score)
+        return graph.add("Where", graph.add("Equal", ranks, last), shown, nothing)
 
     def place(self, graph: Graph, rows: str) -> tuple[str, str]:
         return RegionDecoder(len(self.tree.parents), softmax=True).place(graph, rows)

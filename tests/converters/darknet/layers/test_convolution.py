@@ -82,13 +82,14 @@ def test_weights_of_an_earlier_layer_are_shared_with_their_normalisation(tmp_pat
     assert np.array_equal(first, second)
 
 
-def test_batch_normalisation_is_part_of_the_convolution(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["batch_normalize=1", "cbn=1", "batch_normalize=0\ncbn=1"])
+def test_batch_normalisation_is_part_of_the_convolution(tmp_path: Path, option: str) -> None:
     x, kernel = normal(3, 5, 5), normal(4, 3, 3, 3, seed=1)
     bias, scale, mean = normal(4, seed=2), normal(4, seed=3), normal(4, seed=4)
     # Where a variance is as small as this, the epsilon under the root tells.
     variance = np.array([2.5, 0.3, 1e-5, 0], np.float32)
     numbers = np.concatenate([bias, scale, mean, variance, kernel.ravel()])
-    layer = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=linear\n"
+    layer = f"[convolutional]\n{option}\nfilters=4\nsize=3\npad=1\nactivation=linear\n"
     plain = naive_convolution(x, kernel, np.zeros(4, np.float32), (1, 1), 1).astype(np.float64)
     factor, shift = (scale / np.sqrt(variance.astype(np.float64) + 1e-5)), bias
     expected = (plain - mean[:, None, None]) * factor[:, None, None] + shift[:, None, None]

@@ -21,7 +21,8 @@ def convolutional(net: Network, section: Section, x: Tensor) -> Tensor:
     filters = section.integer("filters", 1, least=1)
     size = section.integer("size", 1, least=1)
     stride = strides(section)
-    padding = size // 2 if section.integer("pad", 0) else section.integer("padding", 0)
+    given = section.integer("padding", 0)
+    padding = size // 2 if section.integer("pad", 0) else given
     dilation = _dilation(section, size, padding)
     height, width = ((side + 2 * padding - size) // step + 1 for side, step in zip(x.hw, stride, strict=True))
     if height < 1 or width < 1:
@@ -73,7 +74,8 @@ def _kernel(net: Network, section: Section, shape: tuple[int, ...]) -> Kernel:
         return _shared(net, section, number, shape)
     weights, bias = _folded(net, section, shape)
     if net.input_scale != 1:
-        weights = weights * np.float32(net.input_scale)
+        with np.errstate(invalid="ignore"):  # what is no number is reported by the reader
+            weights = weights * np.float32(net.input_scale)
     kernel = Kernel(net.graph.constant(weights, "kernel"), net.graph.constant(bias, "bias"), shape)
     if net.input_scale == 1:
         net.kernels[len(net.outputs)] = kernel
@@ -82,7 +84,7 @@ def _kernel(net: Network, section: Section, shape: tuple[int, ...]) -> Kernel:
 
 
 def _shared(net: Network, section: Section, number: int, shape: tuple[int, ...]) -> Kernel:
-    section.integer("batch_normalize", 0)  # the shared weights are normalised already
+    _is_normalised(section)  # the shared weights are so already
     kernel = net.kernels.get(net.index(section, number, "share_index"))
     if kernel is None:
         raise section.error(
@@ -104,10 +106,16 @@ def _by(shape: tuple[int, ...]) -> str:
 def _folded(net: Network, section: Section, shape: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
     """Take a convolution's weights and return kernel and bias, after batch normalisation."""
     bias = net.take(section, "biases", shape[0])
-    if not section.integer("batch_normalize", 0):
+    if not _is_normalised(section):
         return net.take(section, "weights", *shape), bias
     factor, shift = factor_and_shift(net, section, bias, take_statistics(net, section, shape[0]))
     return normalised(net, section, net.take(section, "weights", *shape), factor, shift)
+
+
+def _is_normalised(section: Section) -> bool:
+    """Tell whether there is batch normalisation; `cbn` differs from it in training alone (parser.c)."""
+    options = [section.integer(name, 0) for name in ("batch_normalize", "cbn")]
+    return any(options)
 
 
 def local(net: Network, section: Section, x: Tensor) -> Tensor:

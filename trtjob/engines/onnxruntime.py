@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: the engine that is always there, and the reference for the others."""
 
 import os
+import platform
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -8,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, Task, parse_spec
+from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, Task, load_spec, parse_spec
 from trtjob.errors import EngineError, ModelError
 
 _LOG_ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose .. 4 fatal
+_X86 = frozenset({"x86_64", "AMD64"})
 
 
 def open_engine(path: Path, *, threads: int = 0) -> "OnnxRuntimeEngine":
@@ -33,23 +35,14 @@ class OnnxRuntimeEngine:
     max_batch = 1
 
     def __init__(self, path: Path, *, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _LOG_ERRORS_ONLY
         if not path.is_file():
             raise ModelError(f"no model file '{path}'")
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as err:
-            raise EngineError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load '{path}': {err}. Convert the model again"
-            ) from err
+        self._session = _session(os.fspath(path), path)
         self.spec = parse_spec(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+        if self.spec.precision == "int8" and platform.machine() in _X86:
+            from trtjob.engines.unsigned import with_unsigned_values  # imports onnx
+
+            self._session = _session(with_unsigned_values(path), path)
         self.device = "CPU"
         self.concurrency = threads
         self._names = [SCORES_NAME] if self.spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
@@ -94,6 +87,34 @@ class OnnxRuntimeEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _session(model: str | bytes, path: Path) -> Any:
+    """Load a model, from its file's name or from bytes; `path` names it in errors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as err:
+        if _is_bf16(path):
+            raise EngineError(
+                f"'{path}' computes in bf16, which ONNX Runtime cannot do on a CPU. Run it on a GPU with TensorRT, or "
+                "convert the model with another --precision: int8 is the fastest on a CPU"
+            ) from err
+        raise EngineError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load '{path}': {err}. Convert the model again"
+        ) from err
+
+
+def _is_bf16(path: Path) -> bool:
+    try:
+        return load_spec(path).precision == "bf16"
+    except ModelError:  # none of ours, or no model at all
+        return False
 
 
 def _ends_with(shape: list[int | str | None], sizes: list[int]) -> bool:

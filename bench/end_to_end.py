@@ -10,12 +10,12 @@ from typing import TypeVarTuple
 import numpy as np
 
 from bench.node import Node, node
-from bench.pictures import SIZES, write_pictures
 from bench.plain import PlainLoop
 from bench.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.onnxruntime import open_engine
 from trtjob.engines.protocol import Engine
+from trtjob.worker.pictures import SIZES, write_pictures
 
 Args = TypeVarTuple("Args")
 

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from bench.node import Node, node
-from bench.pictures import write_pictures
 from bench.table import Row
 from trtjob.converters.registry import RegisteredModel
+from trtjob.worker.pictures import write_pictures
 
 RSS_GOAL = 10.0
 SUBMIT_GOAL_S = 20.0

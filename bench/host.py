@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 from bench.constant import ConstantEngine
-from bench.pictures import SIZES, write_pictures
 from bench.table import Row
 from trtjob.jobs.listing import Listing
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import Record
 from trtjob.jobs.storage import LocalStorage
+from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline import Limits, Pipeline, Pools
 from trtjob.worker.stages import Stages
 

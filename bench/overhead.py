@@ -9,7 +9,6 @@ import cv2
 from bench.constant import ConstantEngine
 from bench.host import job_spec, run_pipeline
 from bench.node import node
-from bench.pictures import make_picture
 from bench.table import Row
 from trtjob.config import Settings
 from trtjob.jobs.folder import JobFolder
@@ -19,6 +18,7 @@ from trtjob.jobs.states import FINISHED
 from trtjob.jobs.submit import submit
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
+from trtjob.worker.pictures import make_picture
 from trtjob.worker.pipeline import Limits, Pipeline, Pools
 from trtjob.worker.rq_worker import UnitWorker
 from trtjob.worker.stages import Stages

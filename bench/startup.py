@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from bench.pictures import write_pictures
 from bench.table import Row
+from trtjob.worker.pictures import write_pictures
 
 GOAL_S = 3.0
 ROUNDS = 3

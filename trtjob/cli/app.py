@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trtjob import __version__
-from trtjob.cli import convert, doctor, export, jobs, models, run, submit, worker
+from trtjob.cli import bench, convert, doctor, export, jobs, models, run, submit, worker
 from trtjob.errors import TrtjobError
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ app.command("retry", epilog=jobs.RETRY_EXAMPLE, rich_help_panel=WATCHING)(jobs.r
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLE, rich_help_panel=MODELS)
+app.command("bench", epilog=bench.EXAMPLE, rich_help_panel=MACHINE)(bench.bench)
 app.command("doctor", epilog=doctor.EXAMPLE, rich_help_panel=MACHINE)(doctor.doctor)
 
 

@@ -1,16 +1,18 @@
-"""Pictures with the weight of photographs: smooth light, many edges, a little noise."""
+"""Made-up pictures with the weight of photographs: smooth light, many edges, a little noise."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from trtjob.engines.protocol import UInt8Array
+
 SIZES = {"640x480": (480, 640), "1920x1080": (1080, 1920)}
 # Chosen so that the JPEG files weigh what camera pictures of these sizes do: about 75 KB and 330 KB.
 _NOISE = {"640x480": 6.0, "1920x1080": 3.0}
 
 
-def make_picture(name: str, seed: int) -> np.ndarray:
+def make_picture(name: str, seed: int) -> UInt8Array:
     """Return a BGR uint8 picture of a named size."""
     height, width = SIZES[name]
     rng = np.random.default_rng([2026, seed])

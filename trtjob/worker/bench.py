@@ -1,0 +1,290 @@
+"""How fast a model is on this machine: the engine alone, each stage of the pipeline, and files to results.
+
+All that is compared is measured in turn, round by round, after a warm-up that does not count; the medians of the
+rounds are what is reported. The queue is left out, and the files come from the system's cache.
+"""
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+
+from trtjob.config import Settings
+from trtjob.converters.registry import RegisteredModel
+from trtjob.engines.choice import choose
+from trtjob.engines.protocol import Engine
+from trtjob.errors import ConfigError, EngineError, ImageError, MissingDependencyError
+from trtjob.jobs.listing import IMAGE_SUFFIXES, Listing
+from trtjob.jobs.models import Annotate
+from trtjob.worker.bench_parts import (
+    BenchStopped,
+    EnginePart,
+    EngineRate,
+    Part,
+    PipelinePart,
+    PipelineRate,
+    Rig,
+    Sample,
+    StagesPart,
+    StageTimes,
+)
+from trtjob.worker.bound import Load, sentence
+from trtjob.worker.pictures import SIZES, write_pictures
+from trtjob.worker.pipeline import Limits, Pools
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 5
+BATCHES = (1, 8, 32)
+
+_WARM_UP_S = 0.3  # of each part
+_MADE_UP = 12  # pictures of each size
+_MOST_FILES = 64  # of a folder are used: their annotated copies lie in the temporary folder
+_MOST_LISTED = 10_000
+
+# Called with what is done now, how many of its steps are done, and how many it has.
+Progress = Callable[[str, int, int], None]
+IsStopping = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What to measure. images: a folder, None for made-up ones; batches: of the engine alone, empty for the usual
+    ones that it takes; seconds: for each part, though a few images are the least."""
+
+    images: Path | None
+    batches: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """What was measured with one sample. limit: a sentence on what limits the annotated rate."""
+
+    sample: Sample
+    times: StageTimes
+    annotated: PipelineRate
+    json_only: PipelineRate
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """Everything that was measured. callers: threads in the engine at once; elapsed_s: with the warm-up."""
+
+    rounds: ClassVar[int] = ROUNDS
+
+    model: RegisteredModel
+    engine: str
+    device: str
+    max_batch: int
+    callers: int
+    cores: int
+    limits: Limits
+    engine_alone: tuple[EngineRate, ...]
+    samples: tuple[SampleReport, ...]
+    elapsed_s: float
+
+    @property
+    def others_busy(self) -> float:
+        """Share of the cores' time that other programs had."""
+        rates = [rate for measured in self.samples for rate in (measured.annotated, measured.json_only)]
+        return statistics.median(rate.cores_busy - rate.cores_own for rate in rates)
+
+
+def bench(
+    model: RegisteredModel, settings: Settings, wishes: Wishes, *, on_progress: Progress, is_stopping: IsStopping
+) -> BenchReport:
+    """Open the engine that the settings ask for and measure it; what is written is removed.
+
+    Raises ConfigError where no image can be used, EngineError, MissingDependencyError; BenchStopped.
+    """
+    with tempfile.TemporaryDirectory(prefix="trtjob-bench-") as temporary:
+        folder = Path(temporary)
+        if wishes.images is None:
+            on_progress("making up images", 0, 0)
+            samples = made_up_samples(folder / "images")
+        else:
+            samples = (sample_of(wishes.images),)
+        with open_engine(model, settings, on_progress=on_progress, is_stopping=is_stopping) as engine:
+            rig = Rig(model, engine, settings, folder / "annotated", is_stopping)
+            return measure(rig, samples, wishes, on_progress)
+
+
+def open_engine(
+    model: RegisteredModel, settings: Settings, *, on_progress: Progress, is_stopping: IsStopping
+) -> Engine:
+    """Return the engine that a worker process would take, on the first of the GPUs where it takes one.
+
+    Raises ConfigError, EngineError, MissingDependencyError; BenchStopped while a plan is built.
+    """
+    from trtjob.engines import onnxruntime
+
+    on_progress("opening the engine", 0, 0)
+    choice = choose(settings.engine, settings.gpus)
+    if choice.engine == "tensorrt":
+        try:
+            return _open_on_gpu(model, settings, choice.gpus[0], on_progress, is_stopping)
+        except (EngineError, MissingDependencyError) as err:
+            if settings.engine == "tensorrt":
+                raise
+            log.warning("TensorRT cannot run the model; ONNX Runtime does", extra={"reason": str(err)})
+    return onnxruntime.open_engine(model.path, threads=settings.threads)
+
+
+def _open_on_gpu(
+    model: RegisteredModel, settings: Settings, gpu: int, on_progress: Progress, is_stopping: IsStopping
+) -> Engine:
+    from trtjob.engines.tensorrt.builder import BuildCancelled
+    from trtjob.engines.tensorrt.engine import open_engine as open_tensorrt
+    from trtjob.worker.gpu import tensorrt_options
+
+    def on_build(phase: str, done: int, total: int) -> bool:
+        on_progress(phase, done, total)
+        return not is_stopping()
+
+    try:
+        return open_tensorrt(model.path, model.spec, model.sha256, tensorrt_options(settings, gpu, on_build))
+    except BuildCancelled as err:
+        raise BenchStopped from err
+
+
+def made_up_samples(folder: Path) -> tuple[Sample, ...]:
+    """Write pictures of two usual sizes below a folder, the same every time."""
+    roots = {name: write_pictures(folder / name, name, _MADE_UP) for name in SIZES}
+    return tuple(Sample(name, root, tuple(Listing(root)), _MADE_UP) for name, root in roots.items())
+
+
+def sample_of(folder: Path) -> Sample:
+    """Return images from all over a folder. Raises ConfigError where there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"--images '{folder}': no such folder")
+    root = folder.resolve()
+    entries = list(islice(Listing(root), _MOST_LISTED))
+    if not entries:
+        suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+        raise ConfigError(f"--images '{folder}': no image in it or below it. Images end in: {suffixes}")
+    count = min(len(entries), _MOST_FILES)
+    chosen = tuple(entries[index * len(entries) // count] for index in range(count))
+    return Sample(root.name or str(root), root, chosen, len(entries))
+
+
+def measure(rig: Rig, samples: Sequence[Sample], wishes: Wishes, on_progress: Progress) -> BenchReport:
+    """Measure an engine. Raises ConfigError where no image can be used, EngineError; BenchStopped."""
+    started = time.perf_counter()
+    samples = [_usable(rig, sample, on_progress) for sample in samples]
+    engine = rig.engine
+    with _single_threaded_opencv(), _pools(rig) as pools:
+        alone = {batch: EnginePart(rig, batch) for batch in _batches(rig, wishes.batches)}
+        parts = [_SampleParts.of(rig, sample, pools) for sample in samples]
+        _run_rounds([*alone.values(), *(part for group in parts for part in group.all())], wishes.seconds, on_progress)
+    compared = alone[rig.limits.batch]
+    return BenchReport(
+        model=rig.model,
+        engine=engine.name,
+        device=engine.device,
+        max_batch=engine.max_batch,
+        callers=engine.concurrency,
+        cores=rig.cores,
+        limits=rig.limits,
+        engine_alone=tuple(part.report() for part in alone.values()),
+        samples=tuple(group.report(compared) for group in parts),
+        elapsed_s=time.perf_counter() - started,
+    )
+
+
+def _usable(rig: Rig, sample: Sample, on_progress: Progress) -> Sample:
+    """Return the sample without the images that cannot be read or decoded, which would pass for quick ones."""
+    stages = rig.stages(sample)
+    usable, reason = [], ""
+    for done, entry in enumerate(sample.entries):
+        rig.check()
+        on_progress("looking at the images", done, len(sample.entries))
+        try:
+            stages.prepare(entry)
+        except ImageError as err:
+            reason = reason or f"{entry.key}: {err}"
+        else:
+            usable.append(entry)
+    if not usable:
+        raise ConfigError(f"--images '{sample.root}': none of {len(sample.entries)} images can be used. {reason}")
+    return replace(sample, entries=tuple(usable), unusable=len(sample.entries) - len(usable))
+
+
+def _batches(rig: Rig, wanted: Sequence[int]) -> list[int]:
+    """Return the batch sizes for the engine alone; the pipeline's is always one of them, to be compared with."""
+    sizes = wanted or [size for size in BATCHES if size <= rig.engine.max_batch]
+    return sorted({*sizes, rig.limits.batch})
+
+
+def _run_rounds(parts: Sequence[Part], seconds: float, on_progress: Progress) -> None:
+    round_s = seconds / ROUNDS
+    for done, part in enumerate(parts):
+        on_progress("warming up", done, len(parts))
+        part.run(min(round_s, _WARM_UP_S))
+        part.forget()
+    for turn in range(ROUNDS):
+        for done, part in enumerate(parts):
+            on_progress("measuring", turn * len(parts) + done, ROUNDS * len(parts))
+            part.run(round_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _SampleParts:
+    """What is measured with one sample."""
+
+    times: StagesPart
+    annotated: PipelinePart
+    json_only: PipelinePart
+
+    @classmethod
+    def of(cls, rig: Rig, sample: Sample, pools: Pools) -> "_SampleParts":
+        return cls(
+            StagesPart(rig, sample),
+            PipelinePart(rig, sample, Annotate.ALL, pools),
+            PipelinePart(rig, sample, Annotate.NONE, pools),
+        )
+
+    def all(self) -> tuple[Part, ...]:
+        return self.times, self.annotated, self.json_only
+
+    def report(self, alone: EnginePart) -> SampleReport:
+        times, annotated, engine = self.times.report(), self.annotated.report(alone), alone.report()
+        load = Load(
+            images_per_s=annotated.images_per_s,
+            of_engine=annotated.of_engine,
+            host_cpu_ms=times.host_cpu_ms,
+            engine_cpu_ms=engine.cpu_ms,
+            cores=alone.rig.cores,
+            cores_busy=annotated.cores_busy,
+            stages_ms=times.stages_ms,
+        )
+        return SampleReport(self.times.sample, times, annotated, self.json_only.report(alone), sentence(load))
+
+
+@contextmanager
+def _pools(rig: Rig) -> Iterator[Pools]:
+    pools = Pools(rig.limits, rig.engine.concurrency)
+    try:
+        yield pools
+    finally:
+        pools.close()
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """As in a worker process: the pipeline has threads of its own."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)

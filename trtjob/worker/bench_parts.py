@@ -1,0 +1,326 @@
+"""What `trtjob bench` measures, a round at a time: the engine alone, the stages one by one, the pipeline as it is."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from trtjob.config import Settings
+from trtjob.converters.registry import RegisteredModel
+from trtjob.engines.protocol import Engine
+from trtjob.errors import TrtjobError
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
+from trtjob.jobs.records import Record, to_line
+from trtjob.jobs.storage import LocalStorage
+from trtjob.worker.cores import Moment, Span
+from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.stages import Stages
+
+# The phases as a person thinks of them, each with the stages of the pipeline that it is made of.
+PHASES = {
+    "prepare": ("read", "decode", "resize"),
+    "infer": ("infer",),
+    "result": ("nms", "record"),
+    "draw": ("draw",),
+    "write": ("encode", "write"),
+}
+
+_FEWEST_CALLS = 2  # of each thread, in a round of the engine alone
+_FEWEST_BATCHES = 2  # in a round of the pipeline, however slow the engine is
+
+
+class BenchStopped(Exception):
+    """The user asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Images to measure with. listed: how many there are where they were taken from; unusable: left out of entries."""
+
+    name: str
+    root: Path
+    entries: tuple[Entry, ...]
+    listed: int
+    unusable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRate:
+    """The engine alone, called from all its threads. call_ms: of one call; cpu_ms: CPU time of an image; ran_s: how
+    long it was measured."""
+
+    batch: int
+    images_per_s: float
+    call_ms: float
+    cpu_ms: float
+    ran_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Milliseconds of an image by stage, one after another in one thread; infer: a batch's share.
+
+    host_cpu_ms: CPU time of everything but the engine.
+    """
+
+    stages_ms: dict[str, float]
+    host_cpu_ms: float
+    ran_s: float
+
+    @property
+    def phases_ms(self) -> dict[str, float]:
+        return {phase: sum(self.stages_ms.get(stage, 0.0) for stage in stages) for phase, stages in PHASES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRate:
+    """Files to results. of_engine: the rate as a share of the engine's alone; cores_busy: share of all cores' time that
+    was used, cores_own: by this process."""
+
+    images_per_s: float
+    of_engine: float
+    cores_busy: float
+    cores_own: float
+    ran_s: float
+
+
+class Rig:
+    """What all parts share: one engine, as many threads as a worker process has, and a folder for annotated copies."""
+
+    def __init__(
+        self,
+        model: RegisteredModel,
+        engine: Engine,
+        settings: Settings,
+        output: Path,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self.model = model
+        self.engine = engine
+        self.settings = settings
+        self.output = LocalStorage(output)
+        self.cores = len(os.sched_getaffinity(0))
+        self.limits = limits_of(settings, engine)
+        self._is_stopping = is_stopping
+
+    def check(self) -> None:
+        """Raise BenchStopped where the user asked to stop."""
+        if self._is_stopping():
+            raise BenchStopped
+
+    def stages(self, sample: Sample, annotate: Annotate = Annotate.ALL) -> Stages:
+        """Return the stages of a job over a sample, with what the model says of its thresholds."""
+        spec, settings = self.model.spec, self.settings
+        job = JobSpec(
+            job_id="bench",
+            source=Source(kind="folder", root=str(sample.root)),
+            model=ModelRef(
+                name=self.model.name,
+                sha256=self.model.sha256,
+                path=str(self.model.path),
+                task=spec.task.value,
+                labels=spec.labels,
+            ),
+            options=Options(
+                conf=spec.conf, min_score=spec.min_score, iou=spec.iou, annotate=annotate, resize=spec.resize.value
+            ),
+            output=str(self.output.root),
+            created_at=time.time(),
+            versions={},
+        )
+        return Stages(job, spec, self.output, max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
+
+
+def limits_of(settings: Settings, engine: Engine) -> Limits:
+    """Return a worker process's limits, as its context sets them."""
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    batch = settings.batch or engine.max_batch
+    return Limits(threads, batch, settings.window or max(8 + 4 * threads, 3 * batch))
+
+
+class Part(Protocol):
+    """One thing that is measured, a round at a time."""
+
+    def run(self, seconds: float) -> None: ...
+
+    def forget(self) -> None:
+        """Drop what was measured so far: it was the warm-up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _EngineRound:
+    rate: float
+    call_ms: float
+    cpu_ms: float
+    ran_s: float
+
+
+class EnginePart:
+    """The engine, called from as many threads as it likes, with nothing around it."""
+
+    def __init__(self, rig: Rig, batch: int) -> None:
+        self.rig = rig
+        self.batch = batch
+        self.rounds: list[_EngineRound] = []
+
+    def forget(self) -> None:
+        self.rounds.clear()
+
+    def run(self, seconds: float) -> None:
+        spec, concurrency = self.rig.engine.spec, self.rig.engine.concurrency
+        images = np.random.default_rng(5).integers(0, 256, (self.batch, *spec.input_hw, spec.channels), np.uint8)
+        begin = Moment.now()
+        ends: list[float] = []
+
+        def call_until_end(_caller: int) -> float:
+            """Return the seconds of a call."""
+            calls, now = 0, begin.wall_s
+            while calls < _FEWEST_CALLS or now < begin.wall_s + seconds:
+                self.rig.check()
+                self.rig.engine.infer(images)
+                calls, now = calls + 1, time.perf_counter()
+                ends.append(now)
+            return (now - begin.wall_s) / calls
+
+        with ThreadPoolExecutor(concurrency, "trtjob-bench") as pool:
+            call_s = list(pool.map(call_until_end, range(concurrency)))
+        span = Span.between(begin, Moment.now())
+        ends.sort()
+        self.rounds.append(
+            _EngineRound(
+                # From where every caller has a call behind it: an engine that serves them in turn is full only then.
+                rate=(len(ends) - concurrency) * self.batch / (ends[-1] - ends[concurrency - 1]),
+                call_ms=statistics.mean(call_s) * 1000,
+                cpu_ms=span.process_s / len(ends) / self.batch * 1000,
+                ran_s=span.elapsed_s,
+            )
+        )
+
+    def report(self) -> EngineRate:
+        rounds = self.rounds
+        return EngineRate(
+            self.batch,
+            images_per_s=statistics.median(turn.rate for turn in rounds),
+            call_ms=statistics.median(turn.call_ms for turn in rounds),
+            cpu_ms=statistics.median(turn.cpu_ms for turn in rounds),
+            ran_s=sum(turn.ran_s for turn in rounds),
+        )
+
+
+class StagesPart:
+    """Every stage, one after another in this thread: nothing waits for a core that another stage has."""
+
+    def __init__(self, rig: Rig, sample: Sample) -> None:
+        self.rig = rig
+        self.sample = sample
+        self.entries = cycle(sample.entries)
+        self.rounds: list[dict[str, float]] = []
+        self.cpu_ms: list[float] = []
+        self.ran_s = 0.0
+
+    def forget(self) -> None:
+        self.rounds.clear()
+        self.cpu_ms.clear()
+        self.ran_s = 0.0
+
+    def run(self, seconds: float) -> None:
+        stages = self.rig.stages(self.sample)
+        started, images, cpu_s = time.perf_counter(), 0, 0.0
+        while images == 0 or time.perf_counter() < started + seconds:
+            cpu_s += self._batch(stages, list(islice(self.entries, self.rig.limits.batch)))
+            images += self.rig.limits.batch
+        self.ran_s += time.perf_counter() - started
+        self.rounds.append({stage: busy_s / images * 1000 for stage, busy_s in stages.watch.busy_s().items()})
+        self.cpu_ms.append(cpu_s / images * 1000)
+
+    def _batch(self, stages: Stages, entries: list[Entry]) -> float:
+        """Take a batch through the stages. Returns the CPU seconds of all but the engine."""
+        self.rig.check()
+        start = time.thread_time()
+        items = [stages.prepare(entry) for entry in entries]
+        prepared = time.thread_time()
+        with stages.watch.stage("infer"):
+            outputs = self.rig.engine.infer(np.stack([item.tensor for item in items]))
+        inferred = time.thread_time()
+        for index, item in enumerate(items):
+            boxes = None if outputs.boxes is None else outputs.boxes[index]
+            record = stages.finish(item, boxes, outputs.scores[index])
+            with stages.watch.stage("record"):
+                to_line(record)
+        return time.thread_time() - inferred + prepared - start
+
+    def report(self) -> StageTimes:
+        names = [stage for stages in PHASES.values() for stage in stages]
+        stages_ms = {name: statistics.median(turn.get(name, 0.0) for turn in self.rounds) for name in names}
+        return StageTimes(stages_ms, statistics.median(self.cpu_ms), self.ran_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _PipelineRound:
+    rate: float
+    span: Span
+
+
+class PipelinePart:
+    """The worker's pipeline as it is, from files to records and annotated copies."""
+
+    def __init__(self, rig: Rig, sample: Sample, annotate: Annotate, pools: Pools) -> None:
+        self.rig = rig
+        self.pipeline = Pipeline(rig.stages(sample, annotate), rig.engine, pools)
+        self.entries = cycle(sample.entries)
+        self.rounds: list[_PipelineRound] = []
+        self.ran_s = 0.0
+        self._expected_rate = 0.0
+        limits, concurrency = rig.limits, rig.engine.concurrency
+        # While the pipeline fills and empties, not all of it works: so many images at either end do not count.
+        self._margin = pools.size("whole") if limits.batch == 1 else limits.batch * concurrency + limits.threads
+
+    def forget(self) -> None:
+        self._expected_rate = self.rounds[-1].rate  # says how many images a round is
+        self.rounds.clear()
+        self.ran_s = 0.0
+
+    def run(self, seconds: float) -> None:
+        counted = max(_FEWEST_BATCHES * self.rig.limits.batch, round(self._expected_rate * seconds))
+        ends = (self._margin, self._margin + counted)
+        moments: list[Moment] = []
+        done = 0
+
+        async def gate(_keys: list[str]) -> None:
+            self.rig.check()
+
+        def on_record(record: Record) -> None:
+            nonlocal done
+            self.rig.check()
+            if record.error is not None:
+                raise TrtjobError(f"{record.image}: {record.error.message}")
+            to_line(record)
+            done += 1
+            if done in ends:
+                moments.append(Moment.now())
+
+        started = time.perf_counter()
+        asyncio.run(self.pipeline.run(islice(self.entries, counted + 2 * self._margin), gate, on_record))
+        self.ran_s += time.perf_counter() - started
+        span = Span.between(*moments)
+        self.rounds.append(_PipelineRound(counted / span.elapsed_s, span))
+
+    def report(self, alone: EnginePart) -> PipelineRate:
+        pairs = zip(self.rounds, alone.rounds, strict=True)
+        return PipelineRate(
+            images_per_s=statistics.median(turn.rate for turn in self.rounds),
+            of_engine=statistics.median(turn.rate / bare.rate for turn, bare in pairs),
+            cores_busy=statistics.median(turn.span.busy for turn in self.rounds),
+            cores_own=statistics.median(turn.span.own for turn in self.rounds),
+            ran_s=self.ran_s,
+        )

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from bench.pictures import write_pictures
 from bench.table import Row
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
@@ -15,6 +14,7 @@ from trtjob.engines.onnxruntime import OnnxRuntimeEngine, open_engine
 from trtjob.engines.spec import Precision
 from trtjob.worker.convert import convert_model
 from trtjob.worker.images import decode_image
+from trtjob.worker.pictures import write_pictures
 from trtjob.worker.postprocess import detections_from
 from trtjob.worker.resize import prepare
 from trtjob.worker.samples import Samples, chosen_images

@@ -88,6 +88,14 @@ def half_pixel_resize(image: UInt8Array, height: int, width: int) -> Floats:
     return np.asarray(above * (1 - fy) + below * fy)
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (20, 20), (7, 40)])
+def test_antialias_averages_what_a_new_pixel_covers(height: int, width: int) -> None:
+    """A board of single black and white pixels becomes grey, where plain bilinear leaves a pattern."""
+    board = np.where(np.indices((64, 96)).sum(0) % 2, 255, 0).astype(np.uint8)[:, :, None].repeat(3, 2)
+    inner = resize(board, (height, width), Sampling.ANTIALIAS)[1:-1, 1:-1]
+    assert np.abs(inner.astype(int) - 127).max() <= 8
+
+
 @given(sides, sides, st.integers(1, 40), st.integers(1, 40))
 def test_half_pixel_is_plain_bilinear(height: int, width: int, new_height: int, new_width: int) -> None:
     image = noise(height, width)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from trtjob.converters.request import ConversionRequest
-from trtjob.errors import ModelError
+from trtjob.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from trtjob.converters.artefact import Converted
@@ -26,6 +26,20 @@ _CONVERTERS = {
 }
 ACCEPTED = "Darknet .weights, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or .onnx"
 SAVED_MODEL = "saved_model.pb"
+
+# The options that belong to some converters only.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "cfg": ("darknet",),
+    "arch": ("keras",),
+    "classes": ("keras",),
+    "allow_unsafe": ("keras",),
+    "input": ("keras", "onnx"),
+    "output": ("keras", "onnx"),
+    "preprocess": ("keras", "onnx"),
+    "mean": ("keras", "onnx"),
+    "std": ("keras", "onnx"),
+}
+_TITLES = {"darknet": "Darknet models", "keras": "Keras and TensorFlow models", "onnx": "ONNX files"}
 
 _EXPORT_TORCH = (
     "it can hold any code, so it is never opened here. Export it to ONNX where it was trained: for an Ultralytics "
@@ -54,9 +68,22 @@ def hint_for(path: Path) -> str:
 
 
 def files_of(request: ConversionRequest) -> tuple[Path, ...]:
-    """Return all files that a conversion reads. Raises ModelError, ConversionError where one is missing."""
+    """Return all files that a conversion reads.
+
+    Raises ConfigError for an option that is not for such a model, ModelError, ConversionError where a file is missing.
+    """
+    _check_options(request)
     files: Callable[[ConversionRequest], tuple[Path, ...]] = _module(request.model, "files").files
     return files(request)
+
+
+def _check_options(request: ConversionRequest) -> None:
+    package = _package(request.model)
+    for name, packages in _OPTIONS.items():
+        if getattr(request, name) and package not in packages:
+            option = "--" + name.replace("_", "-")
+            titles = " and ".join(_TITLES[other] for other in packages)
+            raise ConfigError(f"{option} is for {titles}, but the model is '{request.model}'. Leave {option} out")
 
 
 def convert(request: ConversionRequest) -> "Converted":
@@ -66,7 +93,10 @@ def convert(request: ConversionRequest) -> "Converted":
 
 
 def _module(path: Path, name: str) -> ModuleType:
+    return import_module(f"trtjob.converters.{_package(path)}.{name}")
+
+
+def _package(path: Path) -> str:
     if not is_model(path):
         raise ModelError(f"'{path}' cannot be converted: {hint_for(path)}")
-    package = _CONVERTERS.get(path.suffix.lower(), "keras")
-    return import_module(f"trtjob.converters.{package}.{name}")
+    return _CONVERTERS.get(path.suffix.lower(), "keras")

@@ -93,6 +93,7 @@ def _session(model: str | bytes, path: Path) -> Any:
     """Load a model, from its file's name or from bytes; `path` names it in errors."""
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -32,10 +32,15 @@ class ResizeMode(StrEnum):
 
 
 class Sampling(StrEnum):
-    """Where bilinear resizing takes its samples: Darknet aligns the corner pixels, nearly everyone else pixel areas."""
+    """Where bilinear resizing takes its samples.
+
+    Darknet aligns the corner pixels, nearly everyone else pixel areas. `antialias`: the same, of as many pixels as a
+    new one covers, as Pillow does, with which classifiers are usually trained.
+    """
 
     ALIGN_CORNERS = "align_corners"
     HALF_PIXEL = "half_pixel"
+    ANTIALIAS = "antialias"
 
 
 class NmsKind(StrEnum):

@@ -41,7 +41,8 @@ def convert_model(
 ) -> RegisteredModel:
     """Convert a model unless the same was done before, register it, and copy it to `request.out`.
 
-    Raises ModelError where the file is none that can be converted, ConversionError where it cannot be.
+    Raises ModelError where the file is none that can be converted, ConfigError for an option that does not go with it,
+    ConversionError where it cannot be.
     """
     if not _exists(request.model):
         raise ModelError(f"no model file '{request.model}'")

@@ -75,7 +75,11 @@ def _nearest_inner_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple
     return max(1, round(hw[0] * ratio)), max(1, round(hw[1] * ratio))
 
 
-_INNER_SIZES = {Sampling.ALIGN_CORNERS: _darknets_inner_size, Sampling.HALF_PIXEL: _nearest_inner_size}
+_INNER_SIZES = {
+    Sampling.ALIGN_CORNERS: _darknets_inner_size,
+    Sampling.HALF_PIXEL: _nearest_inner_size,
+    Sampling.ANTIALIAS: _nearest_inner_size,
+}
 
 
 def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
@@ -116,13 +120,18 @@ def _middle(side: int, needed: float) -> slice:
 def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling) -> UInt8Array:
     """Resize bilinearly, each pixel from its four nearest, as detectors were trained: no averaging when shrinking.
 
-    `align_corners` is resize_image in Darknet's image.c: the corner pixels' centres stay where they are.
+    `antialias` does average, and is Pillow's. `align_corners` is resize_image in Darknet's image.c: the corner pixels'
+    centres stay where they are.
     """
     height, width = hw
     if image.shape[:2] == hw:
         return image
     if sampling is Sampling.HALF_PIXEL:
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if sampling is Sampling.ANTIALIAS:
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR), np.uint8)
     # Unlike cv2.remap, warpAffine weighs exactly; its rounding is the only difference to Darknet's floats.
     new_to_old = np.array(
         [[(image.shape[1] - 1) / max(1, width - 1), 0, 0], [0, (image.shape[0] - 1) / max(1, height - 1), 0]]

@@ -50,7 +50,7 @@ def test_bytes_of_an_image_go_in_and_probabilities_come_out(count: int, tmp_path
 def test_a_plain_classifier_describes_itself(tmp_path: Path) -> None:
     spec = plain(graphs.classifier(), tmp_path).spec
     assert (spec.task, spec.labels, spec.input_hw) == (Task.CLASSIFY, graphs.NAMES, (16, 16))
-    assert (spec.resize, spec.sampling, spec.color) == (ResizeMode.STRETCH, Sampling.HALF_PIXEL, "rgb")
+    assert (spec.resize, spec.sampling, spec.color) == (ResizeMode.STRETCH, Sampling.ANTIALIAS, "rgb")
     assert [source.name for source in spec.sources] == ["net.onnx", "labels.txt"]
 
 

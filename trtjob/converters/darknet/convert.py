@@ -57,7 +57,7 @@ def convert(request: ConversionRequest) -> Converted:
         input_hw=hw,
         channels=channels,
         color=_COLORS[channels],
-        resize=_resize(settings, task),
+        resize=request.resize or _resize(settings, task),
         sampling=Sampling.ALIGN_CORNERS,
         multi_label=task is Task.DETECT,
         nms_kind=nms_kind,

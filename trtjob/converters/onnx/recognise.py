@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trtjob.converters.labels import expect_count, read_labels
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
-from trtjob.converters.onnx.labels import expect_count, labels_in, read_labels
+from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
 from trtjob.converters.onnx.pixels import Pixels, pixels_from, torch_pixels, unit_pixels
 from trtjob.converters.onnx.probabilities import ending_of
@@ -117,7 +118,7 @@ def _classifier(
         channels=1 if foreign.image.channels == 1 else 3,
         color=pixels.color,
         resize=request.resize or resize,
-        sampling=Sampling.HALF_PIXEL,
+        sampling=Sampling.ANTIALIAS,
     )
     answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, ending.with_softmax)
     return Recognised(original, pixels, answer, images, raw, spec, (*notes, ending.note))

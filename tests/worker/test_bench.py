@@ -15,7 +15,7 @@ from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.models import Annotate
-from trtjob.worker.bench import BenchReport, Wishes, bench, made_up_samples, measure, open_engine, sample_of
+from trtjob.worker.bench import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
 from trtjob.worker.bench_parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
 from trtjob.worker.pipeline import Pools
 
@@ -224,12 +224,6 @@ def test_progress_goes_from_the_warm_up_to_the_last_part(tmp_path: Path, sample:
     measure(rig_of(tmp_path, PlainEngine()), [sample], BRIEF, lambda *step: shown.append(step))
     assert [stage for stage, done, _ in shown if done == 0] == ["looking at the images", "warming up", "measuring"]
     assert shown[-1] == ("measuring", 19, 20)
-
-
-def test_the_engine_has_the_threads_of_the_settings(model: RegisteredModel) -> None:
-    settings = Settings(engine="onnxruntime", threads=3)
-    with open_engine(model, settings, on_progress=silent, is_stopping=never) as engine:
-        assert (engine.name, engine.concurrency) == ("onnxruntime", 3)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -11,7 +11,7 @@ from trtjob.engines.spec import NmsKind
 from trtjob.worker.boxes import diou_matrix, iou_matrix
 from trtjob.worker.nms import IntArray, nms
 
-KINDS = [pytest.param(kind, id=kind.value) for kind in NmsKind]
+KINDS = [pytest.param(kind, id=kind.value) for kind in NmsKind if kind is not NmsKind.NONE]
 BETA = 0.6
 Candidates = tuple[FloatArray, FloatArray, IntArray]
 
@@ -50,6 +50,13 @@ def test_the_fast_nms_equals_a_naive_one(kind: NmsKind, seed: int, count: int, i
     boxes, scores, class_ids = candidates(np.random.default_rng(seed), count)
     kept = nms(boxes, scores, class_ids, iou=iou, kind=kind, beta=BETA)
     assert kept.tolist() == naive_nms(boxes, scores, class_ids, iou, kind)
+
+
+@given(seed=seeds, count=sizes, iou=thresholds)
+def test_where_the_model_has_done_it_every_box_stays(seed: int, count: int, iou: float) -> None:
+    boxes, scores, class_ids = candidates(np.random.default_rng(seed), count)
+    kept = nms(boxes, scores, class_ids, iou=iou, kind=NmsKind.NONE)
+    assert kept.tolist() == np.argsort(-scores).tolist()
 
 
 @pytest.mark.parametrize("count", [pytest.param(192, id="one-matrix"), pytest.param(193, id="a-matrix-a-class")])

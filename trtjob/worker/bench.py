@@ -21,7 +21,7 @@ from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import choose
 from trtjob.engines.protocol import Engine
-from trtjob.errors import ConfigError, EngineError, ImageError, MissingDependencyError
+from trtjob.errors import ConfigError, ImageError
 from trtjob.jobs.listing import IMAGE_SUFFIXES, Listing
 from trtjob.jobs.models import Annotate
 from trtjob.worker.bench_parts import (
@@ -37,6 +37,7 @@ from trtjob.worker.bench_parts import (
     StageTimes,
 )
 from trtjob.worker.bound import Load, sentence
+from trtjob.worker.engine import open_engine
 from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline import Limits, Pools
 
@@ -114,45 +115,26 @@ def bench(
             samples = made_up_samples(folder / "images")
         else:
             samples = (sample_of(wishes.images),)
-        with open_engine(model, settings, on_progress=on_progress, is_stopping=is_stopping) as engine:
+        with _opened(model, settings, on_progress=on_progress, is_stopping=is_stopping) as engine:
             rig = Rig(model, engine, settings, folder / "annotated", is_stopping)
             return measure(rig, samples, wishes, on_progress)
 
 
-def open_engine(
-    model: RegisteredModel, settings: Settings, *, on_progress: Progress, is_stopping: IsStopping
-) -> Engine:
+def _opened(model: RegisteredModel, settings: Settings, *, on_progress: Progress, is_stopping: IsStopping) -> Engine:
     """Return the engine that a worker process would take, on the first of the GPUs where it takes one.
 
     Raises ConfigError, EngineError, MissingDependencyError; BenchStopped while a plan is built.
     """
-    from trtjob.engines import onnxruntime
-
-    on_progress("opening the engine", 0, 0)
-    choice = choose(settings.engine, settings.gpus)
-    if choice.engine == "tensorrt":
-        try:
-            return _open_on_gpu(model, settings, choice.gpus[0], on_progress, is_stopping)
-        except (EngineError, MissingDependencyError) as err:
-            if settings.engine == "tensorrt":
-                raise
-            log.warning("TensorRT cannot run the model; ONNX Runtime does", extra={"reason": str(err)})
-    return onnxruntime.open_engine(model.path, threads=settings.threads)
-
-
-def _open_on_gpu(
-    model: RegisteredModel, settings: Settings, gpu: int, on_progress: Progress, is_stopping: IsStopping
-) -> Engine:
     from trtjob.engines.tensorrt.builder import BuildCancelled
-    from trtjob.engines.tensorrt.engine import open_engine as open_tensorrt
-    from trtjob.worker.gpu import tensorrt_options
 
     def on_build(phase: str, done: int, total: int) -> bool:
         on_progress(phase, done, total)
         return not is_stopping()
 
+    on_progress("opening the engine", 0, 0)
+    gpu = next(iter(choose(settings.engine, settings.gpus).gpus), None)
     try:
-        return open_tensorrt(model.path, model.spec, model.sha256, tensorrt_options(settings, gpu, on_build))
+        return open_engine(settings, model.path, model.sha256, gpu, on_build=on_build)
     except BuildCancelled as err:
         raise BenchStopped from err
 

@@ -109,7 +109,7 @@ class Rig:
         self.settings = settings
         self.output = LocalStorage(output)
         self.cores = len(os.sched_getaffinity(0))
-        self.limits = limits_of(settings, engine)
+        self.limits = Limits.of(settings, engine)
         self._is_stopping = is_stopping
 
     def check(self) -> None:
@@ -138,13 +138,6 @@ class Rig:
             versions={},
         )
         return Stages(job, spec, self.output, max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
-
-
-def limits_of(settings: Settings, engine: Engine) -> Limits:
-    """Return a worker process's limits, as its context sets them."""
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    batch = settings.batch or engine.max_batch
-    return Limits(threads, batch, settings.window or max(8 + 4 * threads, 3 * batch))
 
 
 class Part(Protocol):

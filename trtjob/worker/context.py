@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,17 +14,16 @@ from redis.lock import Lock
 
 from trtjob.config import Settings
 from trtjob.engines.protocol import Engine
-from trtjob.errors import EngineError, MissingDependencyError, ModelError
+from trtjob.errors import ModelError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
+from trtjob.worker.engine import open_engine
 from trtjob.worker.pipeline import Limits, Pools
 
 log = logging.getLogger(__name__)
 
-# Room for every thread to have one image in hand and one waiting.
 LOCK_LEASE_S = 20  # a process that dies while it builds a plan holds the others up for so long
-_WINDOW_BASE, _WINDOW_PER_THREAD = 8, 4
 
 
 class Interrupted(Exception):
@@ -118,29 +116,23 @@ class Context:
         return self.adopt_engine(model, self._open(model))
 
     def _open(self, model: ModelRef) -> Engine:
-        from trtjob.engines import onnxruntime
+        from trtjob.engines.tensorrt.builder import BuildCancelled
 
-        if self.gpu is not None:
-            try:
-                return self._open_on_gpu(model, self.gpu)
-            except (EngineError, MissingDependencyError) as err:
-                if self.settings.engine == "tensorrt":
-                    raise
-                log.warning("TensorRT cannot run the model; ONNX Runtime does", extra={"reason": str(err)})
-        return onnxruntime.open_engine(Path(model.path), threads=self.threads)
-
-    def _open_on_gpu(self, model: ModelRef, gpu: int) -> Engine:
-        from trtjob.engines.spec import load_spec
-        from trtjob.engines.tensorrt.engine import open_engine
-        from trtjob.worker.gpu import tensorrt_options
-
-        def on_progress(_phase: str, _done: int, _total: int) -> bool:
+        def on_build(_phase: str, _done: int, _total: int) -> bool:
             self.steps += 1  # a build takes minutes, and is no stand-still
             return not self.interrupter.reason
 
-        path = Path(model.path)
-        options = tensorrt_options(self.settings, gpu, on_progress, self.single_flight)
-        return open_engine(path, load_spec(path), model.sha256, options)
+        try:
+            return open_engine(
+                self.settings,
+                Path(model.path),
+                model.sha256,
+                self.gpu,
+                on_build=on_build,
+                single_flight=self.single_flight,
+            )
+        except BuildCancelled:
+            raise Interrupted(self.interrupter.reason) from None
 
     @contextmanager
     def single_flight(self, name: str) -> Iterator[None]:
@@ -162,17 +154,11 @@ class Context:
 
     def adopt_engine(self, model: ModelRef, engine: Engine) -> tuple[Engine, Pools]:
         """Take an engine over, with threads to match, for all units of its model."""
-        batch = self.settings.batch or engine.max_batch
-        window = self.settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * self.threads, 3 * batch)
         self.engine = engine
-        self.pools = Pools(Limits(self.threads, batch, window), engine.concurrency)
+        self.pools = Pools(Limits.of(self.settings, engine), engine.concurrency)
         self._engine_sha256 = model.sha256
         log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": engine.device})
         return self.engine, self.pools
-
-    @property
-    def threads(self) -> int:
-        return self.settings.threads or len(os.sched_getaffinity(0))
 
     def close_engine(self) -> None:
         """Wait for the threads, then free the engine."""

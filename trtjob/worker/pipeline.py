@@ -16,16 +16,20 @@ from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
 
+from trtjob.config import Settings
 from trtjob.engines.protocol import Engine, FloatArray, Outputs
 from trtjob.errors import DeviceLostError, EngineError, ImageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import FailureKind
+from trtjob.worker.engine import threads_of
 from trtjob.worker.stages import POOLS, Prepared, Stages, failure_record
 
 log = logging.getLogger(__name__)
 
 EXIT_DEVICE_LOST = 71
+# Room for every thread to have one image in hand and one waiting.
+_WINDOW_BASE, _WINDOW_PER_THREAD = 8, 4
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
@@ -40,6 +44,13 @@ class Limits:
     threads: int
     batch: int
     window: int
+
+    @classmethod
+    def of(cls, settings: Settings, engine: Engine) -> "Limits":
+        """Return a worker process's limits: what the settings say, or what suits the engine and the cores."""
+        threads, batch = threads_of(settings), settings.batch or engine.max_batch
+        window = settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * threads, 3 * batch)
+        return cls(threads, batch, window)
 
 
 class Pools:

@@ -1,0 +1,72 @@
+"""Open the engine that the settings ask for."""
+
+import logging
+import os
+from pathlib import Path
+
+from trtjob.config import Settings
+from trtjob.engines.protocol import Engine
+from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildProgress
+from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
+from trtjob.engines.tensorrt.plans import PlanCache, SingleFlight
+from trtjob.errors import EngineError, MissingDependencyError
+
+log = logging.getLogger(__name__)
+
+
+def open_engine(
+    settings: Settings,
+    model: Path,
+    sha256: str,
+    gpu: int | None,
+    *,
+    on_build: BuildProgress,
+    single_flight: SingleFlight = alone,
+) -> Engine:
+    """Open a model on a GPU, or on the CPU where there is none; there also where TensorRT cannot run it, if it may.
+
+    on_build: told how the build of a plan goes on, and asked whether it should.
+    Raises EngineError, MissingDependencyError, ModelError; BuildCancelled where `on_build` said no.
+    """
+    from trtjob.engines import onnxruntime
+
+    if gpu is not None:
+        try:
+            return _open_on_gpu(model, sha256, tensorrt_options(settings, gpu, on_build, single_flight))
+        except (EngineError, MissingDependencyError) as err:
+            if settings.engine == "tensorrt":
+                raise
+            log.warning("TensorRT cannot run the model; ONNX Runtime does", extra={"reason": str(err)})
+    return onnxruntime.open_engine(model, threads=threads_of(settings))
+
+
+def _open_on_gpu(model: Path, sha256: str, options: TensorRtOptions) -> Engine:
+    from trtjob.engines.spec import load_spec
+    from trtjob.engines.tensorrt.engine import open_engine as open_tensorrt
+
+    return open_tensorrt(model, load_spec(model), sha256, options)
+
+
+def threads_of(settings: Settings) -> int:
+    """Return how many threads a worker process uses: one for each core unless told."""
+    return settings.threads or len(os.sched_getaffinity(0))
+
+
+def plans_of(settings: Settings) -> PlanCache:
+    """Return the plans of this machine."""
+    return PlanCache(settings.plans_dir, max_bytes=settings.plan_cache_gib << 30)
+
+
+def tensorrt_options(
+    settings: Settings, gpu: int, on_build: BuildProgress, single_flight: SingleFlight = alone
+) -> TensorRtOptions:
+    """Return how to build and keep plans. Raises ConfigError for batch sizes that cannot be."""
+    return TensorRtOptions(
+        plans=plans_of(settings),
+        gpu=gpu,
+        build=BuildOptions(
+            BatchProfile.parse(settings.plan_batches), settings.plan_workspace_mib or None, settings.plan_level
+        ),
+        single_flight=single_flight,
+        on_progress=on_build,
+    )

@@ -1,0 +1,250 @@
+"""Keras models and TensorFlow graphs: what they are converted to says what they say, and what is none is refused."""
+
+import hashlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from converters.keras.networks import application, lively, pictures, saved
+
+from trtjob.converters.artefact import Converted, serialised
+from trtjob.converters.keras import packages
+from trtjob.converters.request import ConversionRequest
+from trtjob.converters.sources import convert
+from trtjob.errors import ConversionError
+
+pytestmark = [pytest.mark.extra, pytest.mark.slow]
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "VGG16": {"input_shape": (32, 32, 3)},
+    "ResNet50V2": {"input_shape": (64, 64, 3)},
+    "MobileNetV2": {"input_shape": (64, 64, 3), "alpha": 0.35},
+    "EfficientNetB0": {"input_shape": (64, 64, 3)},
+    "ConvNeXtTiny": {"input_shape": (64, 64, 3)},
+}
+IMAGES = 8
+
+
+def small(ending: str = "softmax", units: int = 3) -> Any:
+    layers = packages.keras().layers
+    return packages.keras().Sequential(
+        [
+            packages.keras().Input((9, 8, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3, strides=2, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(units, activation=ending),
+        ]
+    )
+
+
+def expect_agreement(converted: Converted) -> None:
+    spec = converted.spec
+    images = pictures(IMAGES, spec.input_hw, spec.channels, seed=1)
+    session = onnxruntime.InferenceSession(serialised(converted.model, spec), providers=["CPUExecutionProvider"])
+    assert converted.reference is not None
+    (ours,), theirs = session.run(None, {"images": images}), converted.reference.run(images).scores
+    assert ours.shape == (IMAGES, len(spec.labels))
+    assert np.ptp(theirs, axis=0).max() > 1e-3  # the answers depend on the image
+    # With other kernels TensorFlow differs from itself by as much, in deep networks with random weights.
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(np.argsort(-ours, 1)[:, :5], np.argsort(-theirs, 1)[:, :5])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_keras_applications_answers_as_predict_does(name: str, tmp_path: Path) -> None:
+    path = saved(application(name, classes=20, **NETWORKS[name]), tmp_path / "net.keras")
+    expect_agreement(convert(ConversionRequest(model=path)))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_both_whole_formats_are_read(suffix: str, tmp_path: Path) -> None:
+    expect_agreement(convert(ConversionRequest(model=saved(lively(small()), tmp_path / f"net{suffix}"))))
+
+
+def test_weights_alone_are_read_with_their_network(tmp_path: Path) -> None:
+    path = tmp_path / "net.weights.h5"
+    application("MobileNetV2", input_shape=(64, 64, 3), classes=5).save_weights(path)
+    expect_agreement(convert(ConversionRequest(model=path, arch="MobileNetV2", classes=5, size=(64, 64))))
+
+
+def test_weights_alone_need_arch(tmp_path: Path) -> None:
+    path = tmp_path / "net.weights.h5"
+    small().save_weights(path)
+    with pytest.raises(ConversionError, match="--arch"):
+        convert(ConversionRequest(model=path))
+
+
+def test_an_unknown_arch_names_its_neighbours(tmp_path: Path) -> None:
+    path = tmp_path / "net.weights.h5"
+    small().save_weights(path)
+    with pytest.raises(ConversionError, match="resnet50"):
+        convert(ConversionRequest(model=path, arch="resnet5"))
+
+
+def test_a_trained_network_answers_as_predict_does(tmp_path: Path) -> None:
+    """Images of two kinds, bright at the left or at the right: it learns to tell them apart."""
+    keras = packages.keras()
+    keras.utils.set_random_seed(0)
+    images = pictures(64, (9, 8)).astype(np.float32)
+    kinds = np.arange(64) % 2
+    images[kinds == 0, :, :4] *= 0.3
+    images[kinds == 1, :, 4:] *= 0.3
+    model = small(units=2)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with packages.quiet():
+        model.fit(images, kinds, epochs=30, verbose=0)
+    path = saved(model, tmp_path / "net.keras")
+    expect_agreement(convert(ConversionRequest(model=path)))
+    converted = convert(ConversionRequest(model=path))
+    session = onnxruntime.InferenceSession(
+        serialised(converted.model, converted.spec), providers=["CPUExecutionProvider"]
+    )
+    (scores,) = session.run(None, {"images": images.astype(np.uint8)})
+    assert (scores.argmax(1) == kinds).mean() > 0.9
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["not compiled", "trained on logits"])
+def test_logits_become_probabilities(trained: bool, tmp_path: Path) -> None:
+    keras = packages.keras()
+    model = lively(small("linear", 6))
+    if trained:
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    converted = convert(ConversionRequest(model=saved(model, tmp_path / "net.keras")))
+    expect_agreement(converted)
+    assert any("logits" in note for note in converted.notes)
+
+
+def test_grey_images_have_one_channel(tmp_path: Path) -> None:
+    keras = packages.keras()
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(5, activation="softmax")]
+    model = lively(keras.Sequential([keras.Input((9, 8, 1)), *layers]))
+    converted = convert(ConversionRequest(model=saved(model, tmp_path / "net.keras")))
+    assert (converted.spec.channels, converted.spec.color) == (1, "gray")
+    expect_agreement(converted)
+
+
+def test_mean_and_deviation_are_part_of_the_graph(tmp_path: Path) -> None:
+    keras = packages.keras()
+    plain = [keras.layers.Flatten(), keras.layers.Dense(5, activation="softmax")]
+    model = lively(keras.Sequential([keras.Input((9, 8, 3)), *plain]))
+    path = saved(model, tmp_path / "net.keras")
+    converted = convert(ConversionRequest(model=path, mean=(100.0, 110.0, 120.0), std=(50.0,)))
+    expect_agreement(converted)
+    images = pictures(2, (9, 8))
+    expected = model.predict((images - np.array([100, 110, 120], np.float32)) / 50, verbose=0)
+    assert converted.reference is not None
+    np.testing.assert_allclose(converted.reference.run(images).scores, expected, atol=1e-5)
+
+
+def frozen(folder: Path) -> Path:
+    """A TensorFlow graph with two placeholders' worth of values to choose from: an image's scores, and their sum."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        pixels = tf.compat.v1.placeholder(tf.float32, [None, 9, 8, 3], name="pixels")
+        matrix = tf.constant(np.random.default_rng(0).normal(size=(216, 4)).astype(np.float32) / 10)
+        scores = tf.nn.softmax(tf.reshape(pixels / 255, [-1, 216]) @ matrix, name="scores_of_classes")
+        tf.reduce_sum(scores, 1, name="sum")
+    path = folder / "net.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("output", ["scores_of_classes", "scores_of_classes:0"])
+def test_a_frozen_graph_is_read_from_the_output_that_is_named(output: str, tmp_path: Path) -> None:
+    request = ConversionRequest(model=frozen(tmp_path), input="pixels", output=output, preprocess="none")
+    converted = convert(request)
+    expect_agreement(converted)
+    assert "Its input is 'pixels', its output 'scores_of_classes'." in converted.notes[0].replace(":0", "")
+
+
+def test_an_input_that_a_frozen_graph_does_not_have_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="'image'"):
+        convert(ConversionRequest(model=frozen(tmp_path), input="image", output="scores_of_classes"))
+
+
+def test_a_lambda_layer_runs_where_the_user_allows_it(tmp_path: Path) -> None:
+    keras = packages.keras()
+    layers = [keras.layers.Lambda(lambda x: x * 0.5), keras.layers.Flatten(), keras.layers.Dense(5, "softmax")]
+    path = saved(lively(keras.Sequential([keras.Input((9, 8, 3)), *layers])), tmp_path / "net.keras")
+    expect_agreement(convert(ConversionRequest(model=path, allow_unsafe=True, preprocess="tf")))
+
+
+def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = saved(lively(small()), tmp_path / "net.keras")
+    script = (
+        "import sys, hashlib; from pathlib import Path; from trtjob.converters.artefact import serialised;"
+        "from trtjob.converters.request import ConversionRequest; from trtjob.converters.sources import convert;"
+        "c = convert(ConversionRequest(model=Path(sys.argv[1])));"
+        "print(hashlib.sha256(serialised(c.model, c.spec)).hexdigest())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    converted = convert(ConversionRequest(model=path))
+    assert done.stdout.split()[-1] == hashlib.sha256(serialised(converted.model, converted.spec)).hexdigest()
+
+
+def test_a_saved_model_answers_as_its_function_does(tmp_path: Path) -> None:
+    with packages.quiet():
+        lively(small()).export(tmp_path / "net", verbose=False)
+    expect_agreement(convert(ConversionRequest(model=tmp_path / "net", preprocess="none")))
+
+
+def test_one_probability_becomes_two_scores(tmp_path: Path) -> None:
+    converted = convert(ConversionRequest(model=saved(lively(small("sigmoid", 1)), tmp_path / "net.keras")))
+    assert len(converted.spec.labels) == 2
+    expect_agreement(converted)
+
+
+def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = saved(small(), tmp_path / "net.keras")
+    first, second = (convert(ConversionRequest(model=path)) for _ in range(2))
+    assert serialised(first.model, first.spec) == serialised(second.model, second.spec)
+
+
+def test_pixels_of_an_unknown_network_have_to_be_said(tmp_path: Path) -> None:
+    model = small()
+    model = packages.keras().Sequential([packages.keras().Input((9, 8, 3)), *model.layers[1:]])
+    with pytest.raises(ConversionError, match="--preprocess"):
+        convert(ConversionRequest(model=saved(model, tmp_path / "net.keras")))
+
+
+def test_a_lambda_layer_is_refused_by_name(tmp_path: Path) -> None:
+    keras = packages.keras()
+    model = keras.Sequential([keras.Input((9, 8, 3)), keras.layers.Lambda(lambda x: x, name="sly"), *small().layers])
+    with pytest.raises(ConversionError, match=r"'sly'.*Lambda.*--allow-unsafe"):
+        convert(ConversionRequest(model=saved(model, tmp_path / "net.keras")))
+
+
+def test_what_gives_a_map_is_no_classifier(tmp_path: Path) -> None:
+    keras = packages.keras()
+    model = keras.Sequential([keras.Input((9, 8, 3)), keras.layers.Rescaling(0.5), keras.layers.Conv2D(2, 3)])
+    with pytest.raises(ConversionError, match="7 x 6 x 2"):
+        convert(ConversionRequest(model=saved(model, tmp_path / "net.keras")))
+
+
+def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", b" " * 50_000_000)
+        file.writestr("model.weights.h5", b"")
+    with pytest.raises(ConversionError, match="claims to hold"):
+        convert(ConversionRequest(model=path))
+
+
+def test_a_network_larger_than_its_weights_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    path = saved(small(), tmp_path / "net.keras")
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["config.json"] = members["config.json"].replace(b'"units": 3', b'"units": 300000000')
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    with pytest.raises(ConversionError, match="numbers, but the network"):
+        convert(ConversionRequest(model=path))

@@ -1,0 +1,33 @@
+"""What is refused before TensorFlow is needed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trtjob.converters.request import ConversionRequest
+from trtjob.converters.sources import convert, files_of
+from trtjob.errors import MissingDependencyError, ModelError
+
+
+def test_a_missing_tensorflow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    path = tmp_path / "net.keras"
+    path.write_bytes(b"")
+    with pytest.raises(MissingDependencyError, match=r"'tensorflow' is not installed.*trtjob\[keras\]"):
+        convert(ConversionRequest(model=path))
+
+
+def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be converted"):
+        convert(ConversionRequest(model=tmp_path / "net.kerass"))
+
+
+def test_a_saved_model_depends_on_every_file_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    names = ["saved_model.pb", "variables/variables.index"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    labels = tmp_path.parent / "labels.txt"
+    found = files_of(ConversionRequest(model=tmp_path, labels=labels))
+    assert found == (*(tmp_path / name for name in names), labels)

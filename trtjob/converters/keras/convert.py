@@ -1,0 +1,206 @@
+"""From a Keras model or a TensorFlow graph to one ONNX model that describes itself."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from trtjob import __version__
+from trtjob.converters.artefact import Converted, Reference, model_from_graph, source_file
+from trtjob.converters.graph import Graph
+from trtjob.converters.keras import packages
+from trtjob.converters.keras.files import files, saved_model_folder
+from trtjob.converters.keras.functional import layers_of, translate
+from trtjob.converters.keras.graphs import Function, frozen_graph, saved_model
+from trtjob.converters.keras.model import image_shape, input_hw, load
+from trtjob.converters.keras.network import Network, UntranslatableError, Value
+from trtjob.converters.keras.origin import mode_of
+from trtjob.converters.keras.pixels import add_front, pixels_asked_for, pixels_of_mode, prepared, unknown_pixels
+from trtjob.converters.keras.scores import (
+    Ending,
+    add_scores,
+    classes_of,
+    ending_of,
+    ends_in_probabilities,
+    scores_from,
+)
+from trtjob.converters.keras.traced import float_array, trace
+from trtjob.converters.labels import expect_count, read_labels
+from trtjob.converters.onnx.pixels import Pixels
+from trtjob.converters.request import ConversionRequest
+from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
+from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
+from trtjob.errors import ConversionError
+
+log = logging.getLogger(__name__)
+
+_MAX_SIDE = 16_384  # of an image, in pixels
+_GRAPH_SUFFIX = ".pb"
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """A classifier as it was made. build: appends its nodes; run: what it says of float32 [N, H, W, channels].
+
+    mode: what it expects of a pixel, where that shows, and why; loss: what it was trained with, where that is known.
+    """
+
+    name: str
+    hw: tuple[int, int]
+    channels: int
+    layers: int
+    build: Callable[[Network, Value], Value]
+    run: Callable[[FloatArray], Any]
+    mode: tuple[str, str] | None = None
+    loss: Any = None
+    notes: tuple[str, ...] = ()
+
+
+def convert(request: ConversionRequest) -> Converted:
+    """Convert a classifier. The same files give the same bytes.
+
+    Raises ConversionError where it is none, or cannot be read; MissingDependencyError without TensorFlow.
+    """
+    folder = saved_model_folder(request.model)
+    is_graph = folder is not None or request.model.suffix.lower() == _GRAPH_SUFFIX
+    notes: list[str] = []
+    original = _graph(request) if is_graph else _keras(request)
+    if max(original.hw) > _MAX_SIDE or min(original.hw) < 1:
+        raise ConversionError(f"'{request.model}' takes images of {original.hw}: expected sides of 1 to {_MAX_SIDE}")
+    pixels = _pixels(request, original, notes)
+    net, output = _network(original, pixels)
+    outputs = _outputs(request, output)
+    ending = _ending(request, original, net.graph, output, outputs, notes)
+    classes = classes_of(ending, outputs)
+    add_scores(net, output, ending)
+    spec = ModelSpec(
+        task=Task.CLASSIFY,
+        labels=_labels(request, classes, notes),
+        input_hw=original.hw,
+        channels=1 if original.channels == 1 else 3,
+        color="gray" if original.channels == 1 else "rgb",
+        resize=request.resize or ResizeMode.STRETCH,
+        sampling=Sampling.HALF_PIXEL,
+        converter=f"trtjob {__version__} keras",
+        sources=tuple(source_file(path) for path in files(request)),
+    )
+    reference = Reference(original.name, partial(_answer, original, pixels, ending))
+    notes = [*original.notes, *notes]
+    for note in notes:
+        log.info("%s: %s", request.model, note)
+    return Converted(model_from_graph(net.graph, spec), spec, original.layers, reference, tuple(notes))
+
+
+def _network(original: _Original, pixels: Pixels) -> tuple[Network, Value]:
+    net = Network(Graph())
+    image = add_front(net, pixels, original.hw, original.channels)
+    return net, net.settled(original.build(net, image))
+
+
+def _answer(original: _Original, pixels: Pixels, ending: Ending, images: UInt8Array) -> Outputs:
+    """Return what the original says of uint8 [N, H, W, channels]."""
+    with packages.quiet():
+        values = float_array(original.run(prepared(images, pixels)))
+    return Outputs(None, scores_from(values, ending))
+
+
+def _keras(request: ConversionRequest) -> _Original:
+    loaded = load(request)
+    model, keras, tensorflow = loaded.model, packages.keras(), packages.tensorflow()
+    hw, channels = input_hw(model, request)
+
+    def build(net: Network, image: Value) -> Value:
+        before = len(net.graph.nodes), len(net.graph.constants)
+        try:
+            return translate(net, model, image)
+        except UntranslatableError as err:
+            log.info("%s: converted by tf2onnx, because %s", request.model, err)
+            del net.graph.nodes[before[0] :], net.graph.constants[before[1] :]
+            return trace(net, lambda x: model(x, training=False), image, request)
+
+    return _Original(
+        name=f"Keras {keras.__version__} model.predict (tensorflow {tensorflow.__version__})",
+        hw=hw,
+        channels=channels,
+        layers=sum(1 for _ in layers_of(model)),
+        build=build,
+        run=lambda images: model.predict(images, verbose=0),
+        mode=mode_of(model),
+        loss=loaded.loss,
+    )
+
+
+def _graph(request: ConversionRequest) -> _Original:
+    folder = saved_model_folder(request.model)
+    function: Function = frozen_graph(request) if folder is None else saved_model(request, folder)
+    if function.shape is None and request.size is None:
+        raise ConversionError(f"'{request.model}' does not say how large its images are. Say it with --size")
+    shape = (None, None, None, 3) if function.shape is None else function.shape
+    hw, channels = image_shape(request, shape)
+    return _Original(
+        name=f"the function in TensorFlow {packages.tensorflow().__version__}",
+        hw=hw,
+        channels=channels,
+        layers=function.nodes,
+        build=lambda net, image: trace(net, function.run, image, request),
+        run=function.run,
+        notes=(f"Its input is '{function.input}', its output '{function.output}'.",),
+    )
+
+
+def _pixels(request: ConversionRequest, original: _Original, notes: list[str]) -> Pixels:
+    """Return what is asked for of a pixel, else what the model's layers tell. Raises ConversionError."""
+    if asked := pixels_asked_for(request, original.hw, original.channels):
+        return asked
+    if original.mode is None:
+        raise unknown_pixels(request)
+    mode, why = original.mode
+    notes.append(f"Pixels are prepared as --preprocess {mode} does, because {why}.")
+    return pixels_of_mode(request, mode, original.hw, original.channels)
+
+
+def _outputs(request: ConversionRequest, output: Value) -> int:
+    """Return how many values a model gives for an image. Raises ConversionError unless it gives one row of them."""
+    if len(output.shape) != 1 or output.shape[0] < 1:
+        found = " x ".join(str(size) if size > 0 else "?" for size in output.shape)
+        raise ConversionError(
+            f"'{request.model}' gives {found or 'one number in all'} for an image: expected one row, a score for each "
+            "class. Only classifiers are supported; name another output with --output"
+        )
+    return output.shape[0]
+
+
+def _ending(
+    request: ConversionRequest, original: _Original, graph: Graph, output: Value, outputs: int, notes: list[str]
+) -> Ending:
+    """Return what is to be done to the output: a softmax is added where there is neither that nor a sigmoid."""
+    if ends_in_probabilities(graph, output.name):
+        if outputs == 1:
+            notes.append("It has one output, the probability of the second class: the first class has the rest.")
+        return ending_of(outputs, from_logits=False)
+    if _is_trained_on_logits(original.loss):
+        notes.append("It was trained on logits: what makes probabilities of them was added.")
+        return ending_of(outputs, from_logits=True, is_multi_label="Binary" in str(original.loss))
+    if outputs == 1:
+        raise ConversionError(
+            f"'{request.model}' gives one number without bounds for an image: expected a score for each class, or one "
+            "probability"
+        )
+    notes.append("It ends in neither softmax nor sigmoid: a softmax was added, which makes probabilities of logits.")
+    return Ending.SOFTMAX
+
+
+def _is_trained_on_logits(loss: Any) -> bool:
+    config = loss.get("config") if isinstance(loss, dict) else None
+    return isinstance(config, dict) and config.get("from_logits") is True
+
+
+def _labels(request: ConversionRequest, classes: int, notes: list[str]) -> tuple[str, ...]:
+    """Return the labels of the file that is given, else made-up ones. Raises ConversionError."""
+    if request.labels is not None:
+        labels = read_labels(request.labels)
+        expect_count(labels, classes, request.model)
+        return labels
+    notes.append("No names of its classes were given: they are called class_0 and so on. Name them with --labels FILE.")
+    return tuple(f"class_{number}" for number in range(classes))

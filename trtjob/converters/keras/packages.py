@@ -1,0 +1,68 @@
+"""Import TensorFlow and what belongs to it, when it is first needed and without its noise."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from trtjob.errors import MissingDependencyError
+
+# What TensorFlow's C++ part reads whenever it logs: it writes to stderr itself, past Python's logging.
+_SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+_LOGGERS = ("tensorflow", "absl", "tf2onnx")
+
+
+def tensorflow() -> Any:
+    """Return the package tensorflow, on the CPU. Raises MissingDependencyError."""
+    package = _imported("tensorflow")
+    try:
+        # A reference needs no speed, and TensorFlow would take all memory of a GPU for itself.
+        package.config.set_visible_devices([], "GPU")
+    except RuntimeError:  # the program around us has used it on a GPU already, and it stays there
+        logging.getLogger(__name__).debug("TensorFlow is in use already, and keeps its devices")
+    return package
+
+
+def keras() -> Any:
+    """Return the package keras, on TensorFlow. Raises MissingDependencyError."""
+    tensorflow()
+    return _imported("keras")
+
+
+def tf2onnx() -> Any:
+    """Return the package tf2onnx. Raises MissingDependencyError."""
+    tensorflow()
+    return _imported("tf2onnx")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep to ourselves what these packages warn of: it is meant for those who call them, not for those who convert."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _imported(name: str) -> Any:
+    for key, value in _SETTINGS.items():
+        os.environ.setdefault(key, value)
+    try:
+        with quiet():
+            package = import_module(name)
+    except ModuleNotFoundError as err:
+        raise MissingDependencyError(err.name or name, extra="keras") from err
+    for logger in map(logging.getLogger, _LOGGERS):  # their own handlers would write past ours
+        logger.handlers.clear()
+        logger.propagate = True
+    return package

@@ -7,6 +7,7 @@
     │   ├── DarknetParseError     a cfg or names file cannot be understood: .path, .line
     │   └── DarknetWeightsError   a weights file does not fit its cfg: .layer
     ├── ModelError                a model file or registry entry is missing or is not one of ours
+    │   └── ForeignModelError     an ONNX file was made elsewhere: it can be converted
     ├── EngineError               an engine cannot be loaded or fails
     │   ├── EngineInputError      a batch does not fit the engine
     │   ├── DeviceMemoryError     a GPU has too little memory left
@@ -72,6 +73,10 @@ class ModelError(TrtjobError):
     """A model file or registry entry is missing or is not one of ours."""
 
     exit_code = 2
+
+
+class ForeignModelError(ModelError):
+    """An ONNX file was made elsewhere: it carries no description of ours, and can be converted."""
 
 
 class EngineError(TrtjobError):

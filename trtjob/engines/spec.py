@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trtjob.errors import ModelError
+from trtjob.errors import ForeignModelError, ModelError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -119,17 +119,8 @@ class ModelSpec(_Frozen):
 def load_spec(path: Path) -> ModelSpec:
     """Read the spec out of an ONNX file.
 
-    Raises ModelError where the file is missing, is no ONNX, or carries no spec.
+    Raises ModelError where the file is missing or is no ONNX, ForeignModelError where it carries no spec.
     """
-    return parse_spec(_metadata(path).get(METADATA_KEY), path)
-
-
-def describes_itself(path: Path) -> bool:
-    """Tell whether an ONNX file carries a spec. Raises ModelError where the file is missing or is no ONNX."""
-    return METADATA_KEY in _metadata(path)
-
-
-def _metadata(path: Path) -> dict[str, str]:
     import onnx  # heavy: only for those who need the file's metadata
 
     try:
@@ -140,13 +131,17 @@ def _metadata(path: Path) -> dict[str, str]:
         raise ModelError(f"'{path}' is not an ONNX file: {err}. {_REMEDY}") from err
     if not model.graph.node:  # an empty file is a valid message, too
         raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. {_REMEDY}")
-    return {prop.key: prop.value for prop in model.metadata_props}
+    documents = {prop.key: prop.value for prop in model.metadata_props}
+    return parse_spec(documents.get(METADATA_KEY), path)
 
 
 def parse_spec(document: str | None, path: Path) -> ModelSpec:
-    """Return the spec in a model's metadata. Raises ModelError where there is none or it is not understood."""
+    """Return the spec in a model's metadata.
+
+    Raises ForeignModelError where there is none, ModelError where it is not understood.
+    """
     if document is None:
-        raise ModelError(f"'{path}' is an ONNX file without trtjob's description. {_REMEDY}")
+        raise ForeignModelError(f"'{path}' is an ONNX file without trtjob's description. {_REMEDY}")
     try:
         return ModelSpec.model_validate_json(document)
     except ValidationError as err:

@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ from trtjob.converters.output import write_atomically
 from trtjob.converters.registry import Facts, ModelRegistry, RegisteredModel, file_sha256, name_of, valid_name
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import SAVED_MODEL, convert, files_of, hint_for, is_model
-from trtjob.engines.spec import ModelSpec, describes_itself
-from trtjob.errors import ConversionError, ModelError
+from trtjob.engines.spec import ModelSpec
+from trtjob.errors import ConversionError, ForeignModelError, ModelError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -74,8 +74,9 @@ def resolve_model(
     on_convert: called with the file before a conversion. Raises ModelError, ConversionError.
     """
     path = _expanded(argument)
-    if path.suffix.lower() == ".onnx" and _exists(path) and (cfg, labels) == (None, None) and describes_itself(path):
-        return registry.add(name_of(path), path)
+    if path.suffix.lower() == ".onnx" and _exists(path) and (cfg, labels) == (None, None):
+        with suppress(ForeignModelError):  # else it is ours, and there is nothing to convert
+            return registry.add(name_of(path), path)
     if _exists(path) and is_model(path):
         request = ConversionRequest(model=path, cfg=cfg, labels=labels)
         announce = None if on_convert is None else _once(lambda: on_convert(path))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.options import wrong_option
 from trtjob.cli.progress import StageDisplay, open_stages
 from trtjob.cli.stopping import Stop, run_until_stopped
 from trtjob.errors import ConfigError, ConversionError, ModelError
@@ -268,9 +269,7 @@ def _request(**fields: Any) -> "ConversionRequest":
     try:
         request = ConversionRequest(**fields)
     except ValidationError as err:
-        problem = err.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise ConfigError(f"{option} {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}") from err
+        raise wrong_option(err) from err
     # Found here, not by a worker that may never come.
     if not request.model.exists():
         raise ModelError(f"no model file '{request.model}'")

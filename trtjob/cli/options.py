@@ -1,11 +1,15 @@
 """The arguments and options that several commands share, each with its help, unit and default."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trtjob.cli.complete import job_ids, model_names
+from trtjob.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MODEL, DETECTION, OUTPUT, MACHINE = "Model", "What is found", "What is written", "How it runs"
 
@@ -190,3 +194,10 @@ Processes = Annotated[
         help="Worker processes on this machine, or on each of its GPUs. Default: 1.",
     ),
 ]
+
+
+def wrong_option(err: "ValidationError") -> ConfigError:
+    """Return what is wrong with the first field that a model of a command's options refuses, by the option's name."""
+    problem = err.errors()[0]
+    option = "--" + str(problem["loc"][0]).replace("_", "-")
+    return ConfigError(f"{option} {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from trtjob.cli.options import wrong_option
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,9 +116,7 @@ def _options(order: JobOrder, model: "RegisteredModel") -> "Options":
             max_failures=order.max_failures,
         )
     except ValidationError as err:
-        problem = err.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise ConfigError(f"{option} {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}") from err
+        raise wrong_option(err) from err
 
 
 def versions(*packages: str) -> dict[str, str]:

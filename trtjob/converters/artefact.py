@@ -16,6 +16,7 @@ from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAM
 
 OPSET = 18  # the first with Mish
 IR_VERSION = 10
+MAX_CANDIDATES = 1024  # of an image, that a detector gives
 
 
 @dataclass(frozen=True, slots=True)

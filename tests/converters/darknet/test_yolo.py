@@ -5,7 +5,7 @@ import pytest
 from converters.darknet.networks import assert_same, best_first, build_layers, decode, normal, sigmoid
 from numpy.typing import NDArray
 
-from trtjob.converters.darknet.heads import MAX_CANDIDATES
+from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.engines.protocol import FloatArray
 from trtjob.errors import DarknetParseError
 

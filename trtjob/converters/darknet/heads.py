@@ -10,13 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
+from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.network import Network, Tensor
 from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, NmsKind
 
-MAX_CANDIDATES = 1024
 _MAX_ROWS = 4_000_000  # 250 times those of a YOLOv4 at 512: more could only fill the memory
 NMS_BETA = 0.6  # Darknet's beta_nms unless told
 

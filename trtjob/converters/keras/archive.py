@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtjob.converters.onnx.read import one_line, shown
+from trtjob.converters.texts import one_line, shown
 from trtjob.errors import ConversionError, MissingDependencyError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -7,9 +7,9 @@ from typing import Any
 
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.traced import expect_contained
-from trtjob.converters.onnx.read import one_line, shown
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import SAVED_MODEL
+from trtjob.converters.texts import one_line, shown
 from trtjob.errors import ConversionError
 
 _SIGNATURE = "serving_default"

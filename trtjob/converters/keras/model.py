@@ -10,8 +10,8 @@ from typing import Any
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.archive import Archive, opened
 from trtjob.converters.keras.safety import check_safe, with_modules
-from trtjob.converters.onnx.read import one_line
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.texts import one_line
 from trtjob.errors import ConversionError
 
 _DEFAULT_CLASSES = 1000

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from trtjob.converters.onnx.read import shown
+from trtjob.converters.texts import shown
 from trtjob.errors import ConversionError
 
 # Where Keras's own classes are, of those that a network is made of.

@@ -9,8 +9,8 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 from trtjob.converters.artefact import OPSET
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.network import Network, Value
-from trtjob.converters.onnx.read import one_line
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.texts import one_line
 from trtjob.errors import ConversionError, MissingDependencyError
 
 _INPUT = "image"

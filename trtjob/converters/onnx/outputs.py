@@ -7,11 +7,11 @@ from enum import StrEnum
 import numpy as np
 from onnx import TensorProto
 
+from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.surgery import END
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
 
-MAX_CANDIDATES = 1024
 # From it on, reductions take their axes as an input.
 _AXES_INPUT_OPSET = 18
 

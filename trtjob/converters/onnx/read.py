@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, inliner, version_converter
 
+from trtjob.converters.texts import one_line, shown
 from trtjob.errors import ConversionError, ModelError
 
 # The first opset in which ONNX Runtime runs every operator.
@@ -17,21 +18,6 @@ WORK_OPSET = 13
 ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 # ONNX Runtime's own operators, into which its optimiser and its quantisation turn others.
 CONTRIB_DOMAIN = "com.microsoft"
-
-_LONGEST_SHOWN = 60
-_LONGEST_ERROR = 400
-
-
-def one_line(err: BaseException) -> str:
-    """Return a foreign library's message as one line of bounded length."""
-    text = " ".join(str(err).split()) or type(err).__name__
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= _LONGEST_ERROR else printable[:_LONGEST_ERROR] + " ..."
-
-
-def shown(name: str) -> str:
-    """Return a name out of a file as a message may have it."""
-    return repr(name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "...")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from trtjob.converters.onnx.read import one_line
+from trtjob.converters.texts import one_line
 from trtjob.errors import ConversionError
 
 _LOG_ERRORS_ONLY = 4  # ONNX Runtime's severities: 0 verbose .. 4 fatal; what matters is in the exception

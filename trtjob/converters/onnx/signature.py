@@ -5,9 +5,9 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from trtjob.converters.onnx.read import shown
 from trtjob.converters.onnx.surgery import cut
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.texts import shown
 from trtjob.errors import ConversionError
 
 ACCEPTED = (

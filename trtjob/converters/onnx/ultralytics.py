@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trtjob.converters.onnx.files import NAMES_KEY
 from trtjob.converters.onnx.labels import literal
-from trtjob.converters.onnx.read import shown
+from trtjob.converters.texts import shown
 from trtjob.engines.spec import Task
 from trtjob.errors import ConversionError
 

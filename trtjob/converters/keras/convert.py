@@ -16,7 +16,7 @@ from trtjob.converters.keras.graphs import Function, frozen_graph, saved_model
 from trtjob.converters.keras.model import image_shape, input_hw, load
 from trtjob.converters.keras.network import Network, UntranslatableError, Value
 from trtjob.converters.keras.origin import mode_of
-from trtjob.converters.keras.pixels import add_front, pixels_asked_for, pixels_of_mode, prepared, unknown_pixels
+from trtjob.converters.keras.pixels import add_front, prepared, unknown_pixels
 from trtjob.converters.keras.scores import (
     Ending,
     add_scores,
@@ -27,7 +27,7 @@ from trtjob.converters.keras.scores import (
 )
 from trtjob.converters.keras.traced import float_array, trace
 from trtjob.converters.labels import expect_count, read_labels
-from trtjob.converters.onnx.pixels import Pixels
+from trtjob.converters.pixels import Pixels, pixels_asked_for, pixels_of_mode
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
@@ -151,13 +151,13 @@ def _graph(request: ConversionRequest) -> _Original:
 
 def _pixels(request: ConversionRequest, original: _Original, notes: list[str]) -> Pixels:
     """Return what is asked for of a pixel, else what the model's layers tell. Raises ConversionError."""
-    if asked := pixels_asked_for(request, original.hw, original.channels):
+    if asked := pixels_asked_for(request, original.channels):
         return asked
     if original.mode is None:
         raise unknown_pixels(request)
     mode, why = original.mode
     notes.append(f"Pixels are prepared as --preprocess {mode} does, because {why}.")
-    return pixels_of_mode(request, mode, original.hw, original.channels)
+    return pixels_of_mode(mode, original.channels)
 
 
 def _outputs(request: ConversionRequest, output: Value) -> int:

@@ -6,8 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from trtjob.converters.keras.network import Network, Value
-from trtjob.converters.onnx.pixels import Pixels, pixels_from
-from trtjob.converters.onnx.signature import ImageInput
+from trtjob.converters.pixels import Pixels
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import INPUT_NAME
@@ -17,19 +16,6 @@ CHOICES = (
     "--preprocess none (pixels of 0 to 255 as they are), unit (0 to 1), tf (-1 to 1), torch or caffe (ImageNet's "
     "mean), or with --mean and --std"
 )
-
-
-def pixels_asked_for(request: ConversionRequest, hw: tuple[int, int], channels: int) -> Pixels | None:
-    """Return what the request says of a pixel, None where it says nothing. Raises ConversionError."""
-    image = ImageInput(INPUT_NAME, TensorProto.FLOAT, True, channels, None, *hw)
-    return pixels_from(request, image)
-
-
-def pixels_of_mode(request: ConversionRequest, mode: str, hw: tuple[int, int], channels: int) -> Pixels:
-    """Return what a mode of keras.applications does to a pixel."""
-    pixels = pixels_asked_for(request.model_copy(update={"preprocess": mode}), hw, channels)
-    assert pixels is not None
-    return pixels
 
 
 def unknown_pixels(request: ConversionRequest) -> ConversionError:

@@ -5,9 +5,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from trtjob.converters.onnx.pixels import Pixels
+from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import Foreign, shape_of
+from trtjob.converters.pixels import Pixels
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import ConversionError
 
@@ -62,7 +63,7 @@ def _agrees(
 ) -> bool:
     try:
         session = Session(model, f"'{foreign.path}'")
-        (found,) = session.run(foreign.image.name, pixels.feed(images, foreign.image))
+        (found,) = session.run(foreign.image.name, feed(pixels, images, foreign.image))
     except ConversionError:
         return False
     if found.shape != expected.shape:

@@ -11,11 +11,12 @@ from trtjob.converters.labels import expect_count, read_labels
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
-from trtjob.converters.onnx.pixels import Pixels, pixels_from, torch_pixels, unit_pixels
+from trtjob.converters.onnx.pixels import pixels_from
 from trtjob.converters.onnx.probabilities import ending_of
 from trtjob.converters.onnx.reference import Original
 from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, shape_of
 from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export
+from trtjob.converters.pixels import Pixels, torch_pixels, unit_pixels
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task

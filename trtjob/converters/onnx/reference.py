@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.converters.onnx.outputs import Answer, Layout
-from trtjob.converters.onnx.pixels import Pixels
+from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import Foreign
+from trtjob.converters.pixels import Pixels
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 
 
@@ -31,7 +32,7 @@ class Original:
         image, batch = self._foreign.image, self._foreign.image.batch or 1
         parts = []
         for pixels in images:
-            fed = self._pixels.feed(np.repeat(pixels[None], batch, axis=0), image)
+            fed = feed(self._pixels, np.repeat(pixels[None], batch, axis=0), image)
             (output,) = self._session.run(image.name, fed)
             if output.ndim == 0 or output.shape[0] != batch:
                 raise self._foreign.error(

@@ -73,6 +73,16 @@ def test_weights_alone_are_read_with_their_network(tmp_path: Path) -> None:
     expect_agreement(convert(ConversionRequest(model=path, arch="MobileNetV2", classes=5, size=(64, 64))))
 
 
+def test_weights_alone_in_the_layout_before_keras_3_are_read(tmp_path: Path) -> None:
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    path = tmp_path / "vgg16_weights.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, application("VGG16", input_shape=(32, 32, 3), classes=5))
+    expect_agreement(convert(ConversionRequest(model=path, arch="vgg16", classes=5, size=(32, 32))))
+
+
 def test_weights_alone_need_arch(tmp_path: Path) -> None:
     path = tmp_path / "net.weights.h5"
     small().save_weights(path)

@@ -1,4 +1,4 @@
-"""The states of jobs and shards, and the kinds of failure of an image."""
+"""The states of jobs and shards, their priorities, and the kinds of failure of an image."""
 
 from enum import StrEnum
 
@@ -34,6 +34,14 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
 def origins(target: JobState) -> frozenset[JobState]:
     """Return the states from which a job may move to `target`."""
     return frozenset(state for state, targets in _NEXT.items() if target in targets)
+
+
+class Priority(StrEnum):
+    """Which jobs workers take up first; jobs of one priority share the workers."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
 
 
 class FailureKind(StrEnum):

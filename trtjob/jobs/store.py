@@ -12,7 +12,7 @@ from redis import Redis
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs import scripts
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.states import ACTIVE, JobState, origins
+from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
 from trtjob.jobs.views import JobView, WorkerView, job_view, worker_view
 
@@ -28,7 +28,7 @@ _CLAIMABLE = {
     PLAN: (JobState.QUEUED, JobState.PLANNING),
     FINISH: (JobState.FINISHING,),
 }
-_PARTS = ("done", "holders", "attempts", "inflight", "blame", "live")  # a job's other keys
+_PARTS = ("done", "holders", "attempts", "inflight", "blame", "live", "events", "log")  # a job's other keys
 _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 
@@ -97,13 +97,13 @@ class JobStore:
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
-    def create(self, spec: JobSpec, state: JobState = JobState.QUEUED) -> bool:
+    def create(self, spec: JobSpec, state: JobState = JobState.QUEUED, *, priority: Priority = Priority.NORMAL) -> bool:
         """Enter a job unless it is there. Returns whether this call did it."""
         key = job_key(spec.job_id)
         if not self.redis.hsetnx(key, "spec", spec.model_dump_json()):
             return False
         fields = {"message": "", "epoch": 0, "reason": "submit", "planned": 0, "images": 0, "ok": 0, "failed": 0}
-        fields |= {"skipped": 0, "ignored": "{}", "shards": 0}
+        fields |= {"skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value, "model": spec.model.sha256}
         with self.redis.pipeline() as pipe:
             pipe.hset(key, mapping={**fields, "state": state.value})
             pipe.zadd(JOBS, {spec.job_id: spec.created_at})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.states import JobState
+from trtjob.jobs.states import JobState, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class JobView:
     """A job as it stands. Times are seconds since the epoch, None where not reached.
 
     images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
-    live_done, live_failed: in shards under way.
+    live_done, live_failed: in shards under way; degraded: what is failing outside the job, so that it waits.
     """
 
     spec: JobSpec
@@ -34,6 +34,8 @@ class JobView:
     live_failed: int
     started_at: float | None
     finished_at: float | None
+    priority: Priority = Priority.NORMAL
+    degraded: str = ""
 
     @property
     def job_id(self) -> str:
@@ -87,6 +89,8 @@ def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) ->
         live_failed=sum(failed for _, failed in pairs),
         started_at=_time(text.get("started_at")),
         finished_at=_time(text.get("finished_at")),
+        priority=Priority(text["priority"]),
+        degraded=text.get("degraded", ""),
     )
 
 

@@ -8,7 +8,7 @@ from trtjob.jobs.folder import JobFolder, PlanEpoch, ShardManifest, results_key
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.plan import write_shard
-from trtjob.jobs.records import Detection, ImageFailure, Record, write_records
+from trtjob.jobs.records import Detection, ImageFailure, Record, to_line
 from trtjob.jobs.states import FailureKind
 
 LABELS = ("cat", "dog", "traffic light")
@@ -71,8 +71,7 @@ def add_epoch(
 def commit(folder: JobFolder, shard: int, records: Sequence[Record], *, token: int = 7) -> bool:
     """Write the result file of an attempt and commit the shard with it. Returns whether it had not been committed."""
     key = results_key(shard, token)
-    folder.storage.path(key).parent.mkdir(parents=True, exist_ok=True)
-    write_records(folder.storage.path(key), records)
+    folder.storage.write(key, b"".join(map(to_line, records)))
     failures = sum(record.error is not None for record in records)
     return folder.commit_shard(
         ShardManifest(
@@ -86,3 +85,8 @@ def commit(folder: JobFolder, shard: int, records: Sequence[Record], *, token: i
             busy_s={"decode": 0.25, "infer": 0.5},
         )
     )
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records, one line each."""
+    path.write_bytes(b"".join(map(to_line, records)))

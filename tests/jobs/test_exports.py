@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from epochs import failed, found, job_spec
+from epochs import failed, found, job_spec, write_records
 
 from trtjob.errors import ConfigError, StorageError
 from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, export
-from trtjob.jobs.folder import RESULTS
-from trtjob.jobs.records import Classification, Record, write_records
+from trtjob.jobs.folder import RESULTS, JobFolder
+from trtjob.jobs.records import Classification, Record
 
 RECORDS = [
     found("a.jpg", (1, 0.9, (10.0, 20.0, 110.0, 70.5)), (0, 0.2, (0.0, 0.0, 200.0, 100.0))),
@@ -83,7 +83,7 @@ def exported(tmp_path: Path) -> Export:
 
     def run(records: list[Record], format: ExportFormat, *, conf: float = 0.25, out: str = "out") -> Path:
         write_records(tmp_path / RESULTS, records)
-        export(tmp_path / RESULTS, job_spec(tmp_path), format, tmp_path / out, conf=conf)
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / out, conf=conf)
         return tmp_path / out
 
     return run
@@ -117,7 +117,7 @@ def test_yolos_folder_has_exactly_these_files(exported: Export) -> None:
 @pytest.mark.parametrize("format", ExportFormat)
 def test_an_export_says_how_much_it_wrote(tmp_path: Path, format: ExportFormat) -> None:
     write_records(tmp_path / RESULTS, RECORDS)
-    written = export(tmp_path / RESULTS, job_spec(tmp_path), format, tmp_path / "out", conf=0.25)
+    written = export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / "out", conf=0.25)
     assert written == Exported(images=3, detections=2, failed=1)
 
 
@@ -229,13 +229,15 @@ def test_a_folder_that_is_not_there_is_named(exported: Export, format: ExportFor
 @pytest.mark.parametrize("format", set(ExportFormat) - {ExportFormat.CSV})
 def test_a_classifiers_results_go_into_csv_only(tmp_path: Path, format: ExportFormat) -> None:
     with pytest.raises(ConfigError, match=f"as {format}: use --format csv"):
-        export(tmp_path / RESULTS, job_spec(tmp_path, task="classify"), format, tmp_path / "out", conf=0.25)
+        export(JobFolder.at(tmp_path), job_spec(tmp_path, task="classify"), format, tmp_path / "out", conf=0.25)
 
 
 def test_a_classifiers_csv_has_a_row_for_each_class(tmp_path: Path) -> None:
     classes = (Classification("dog", 1, 0.7), Classification("cat", 0, 0.1))
     write_records(tmp_path / RESULTS, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
-    export(tmp_path / RESULTS, job_spec(tmp_path, task="classify"), ExportFormat.CSV, tmp_path / "out.csv", conf=0.25)
+    export(
+        JobFolder.at(tmp_path), job_spec(tmp_path, task="classify"), ExportFormat.CSV, tmp_path / "out.csv", conf=0.25
+    )
     assert (tmp_path / "out.csv").read_text() == (
         "image,width,height,label,class_id,score\na.jpg,200,100,dog,1,0.7\na.jpg,200,100,cat,0,0.1\n"
     )
@@ -243,7 +245,7 @@ def test_a_classifiers_csv_has_a_row_for_each_class(tmp_path: Path) -> None:
 
 def test_results_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="Has the job finished"):
-        export(tmp_path / RESULTS, job_spec(tmp_path), ExportFormat.COCO, tmp_path / "out", conf=0.25)
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.COCO, tmp_path / "out", conf=0.25)
 
 
 def test_a_record_without_its_images_size_is_named(exported: Export) -> None:
@@ -256,9 +258,10 @@ import sys, tracemalloc
 from pathlib import Path
 from epochs import job_spec
 from trtjob.jobs.exports import ExportFormat, export
+from trtjob.jobs.folder import JobFolder
 folder = Path(sys.argv[1])
 tracemalloc.start()
-export(folder / "results.jsonl", job_spec(folder), ExportFormat(sys.argv[2]), folder / "out", conf=0.25)
+export(JobFolder.at(folder), job_spec(folder), ExportFormat(sys.argv[2]), folder / "out", conf=0.25)
 print(tracemalloc.get_traced_memory()[1])
 """
 

@@ -41,14 +41,14 @@ def committed(folder: JobFolder) -> None:
 
 
 def files(folder: JobFolder) -> set[str]:
-    return {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
+    return {str(path.relative_to(Path(folder.uri))) for path in Path(folder.uri).rglob("*") if path.is_file()}
 
 
 def test_the_results_hold_every_image_and_the_errors_those_that_failed(folder: JobFolder, spec: JobSpec) -> None:
     committed(folder)
     finish(folder, spec)
-    images = [record.image for record in read_records(folder.path / RESULTS)]
-    errors = [record.image for record in read_records(folder.path / ERRORS)]
+    images = [record.image for record in read_records(folder.storage, RESULTS)]
+    errors = [record.image for record in read_records(folder.storage, ERRORS)]
     assert (images, errors) == (["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"], ["d.jpg", "e.jpg"])
 
 
@@ -199,7 +199,7 @@ def test_leftovers_behind_a_link_are_not_touched(folder: JobFolder, spec: JobSpe
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / ".0123456789abcdef.part").write_bytes(b"another's")
-    (folder.path / "link").symlink_to(outside)
+    (Path(folder.uri) / "link").symlink_to(outside)
     finish(folder, spec)
     assert (outside / ".0123456789abcdef.part").exists()
 

@@ -9,11 +9,11 @@ from trtjob.jobs.folder import JOB, JobFolder, annotated_key, manifest_key, resu
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder(tmp_path / "job")
+    return JobFolder.at(tmp_path / "job")
 
 
 def test_a_jobs_folder_lies_in_its_output(tmp_path: Path) -> None:
-    assert JobFolder.of(job_spec(tmp_path)).path == tmp_path / "photos-1a2b3c4d"
+    assert Path(JobFolder.of(job_spec(tmp_path)).uri) == tmp_path / "photos-1a2b3c4d"
 
 
 def test_the_specification_survives_the_folder(folder: JobFolder, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_suffix_never_makes_a_name_too_long_for_a_file(tmp_path: Path, name: s
     assert key.startswith("folder/")
     assert key.endswith(".txt")
     assert (key == f"folder/{name}.txt") is stays
-    JobFolder(tmp_path).storage.put(key, b"")
+    JobFolder.at(tmp_path).storage.put(key, b"")
 
 
 def test_long_names_that_differ_keep_differing() -> None:

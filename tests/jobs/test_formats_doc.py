@@ -7,7 +7,7 @@ import pytest
 from epochs import job_spec
 
 from trtjob.jobs.exports import ExportFormat, export
-from trtjob.jobs.folder import RESULTS
+from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import from_line, to_line
 from trtjob.jobs.states import FailureKind
 
@@ -30,7 +30,7 @@ def test_the_record_on_the_page_is_written_so() -> None:
 def test_the_export_on_the_page_is_written_so(tmp_path: Path, format: ExportFormat) -> None:
     (tmp_path / RESULTS).write_text(example("The record"))
     out = tmp_path / "out"
-    export(tmp_path / RESULTS, job_spec(tmp_path), format, out, conf=0.25)
+    export(JobFolder.at(tmp_path), job_spec(tmp_path), format, out, conf=0.25)
     written = out / "a.txt" if format is ExportFormat.YOLO else out
     assert written.read_text() == example(format)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from samples import touch
 from users import as_nobody
 
-from trtjob.jobs.listing import Entry, Listing, listed
+from trtjob.jobs.listing import Entry, Listing
+from trtjob.jobs.storage import LocalStorage
 
 ODD_NAME = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, as old cameras and zip files leave it
 
@@ -114,7 +115,7 @@ def test_a_folder_that_goes_away_while_it_is_listed_is_reported(tmp_path: Path) 
     entries = iter(Listing(tmp_path))
     assert next(entries).key == "a.jpg"
     shutil.rmtree(tmp_path / "b")
-    assert list(entries) == [Entry("b/", 0, ""), Entry("c.jpg", 5, next(iter(listed(tmp_path, ["c.jpg"]))).etag)]
+    assert list(entries) == [Entry("b/", 0, ""), Entry("c.jpg", 5, LocalStorage(tmp_path).entry("c.jpg").etag)]
 
 
 def test_a_source_that_is_not_there_is_reported(tmp_path: Path) -> None:
@@ -132,6 +133,6 @@ def test_an_entry_changes_when_its_file_does(tmp_path: Path) -> None:
 
 def test_a_named_file_that_is_not_there_stays_to_be_reported(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
-    here, gone = listed(tmp_path, ["a.jpg", "gone.jpg"])
+    here, gone = map(LocalStorage(tmp_path).entry, ["a.jpg", "gone.jpg"])
     assert here == next(iter(Listing(tmp_path)))
     assert gone == Entry("gone.jpg", 0, "")

@@ -20,7 +20,7 @@ ROUNDS = st.lists(st.tuples(st.sets(NAMES), st.integers(min_value=1, max_value=4
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder(tmp_path / "job")
+    return JobFolder.at(tmp_path / "job")
 
 
 def test_records_come_sorted_by_code_point_whatever_the_shards(folder: JobFolder) -> None:
@@ -56,7 +56,7 @@ def test_a_shard_that_is_not_committed_is_named(folder: JobFolder) -> None:
 def test_results_that_are_gone_are_named(folder: JobFolder) -> None:
     add_epoch(folder, [found("a.jpg")])
     folder.storage.delete(results_key(0, 7))
-    with pytest.raises(StorageError, match=r"cannot read .*00000\.7\.jsonl: No such file"):
+    with pytest.raises(StorageError, match=r"cannot read .*00000\.7\.jsonl: it is not there"):
         list(merged_records(folder))
 
 
@@ -72,7 +72,7 @@ def test_results_that_are_gone_are_named(folder: JobFolder) -> None:
 def test_records_that_are_not_those_of_the_plan_are_refused(
     folder: JobFolder, tmp_path: Path, images: list[str], planned: list[str], message: str
 ) -> None:
-    other = JobFolder(tmp_path / "other")
+    other = JobFolder.at(tmp_path / "other")
     add_epoch(folder, map(found, images))
     add_epoch(other, map(found, planned))
     folder.storage.write(plan_key(0), other.storage.read(plan_key(0)))
@@ -85,7 +85,7 @@ def test_records_that_are_not_those_of_the_plan_are_refused(
 def test_merging_equals_a_dict_that_later_epochs_update(rounds: list[tuple[set[str], int]]) -> None:
     expected: dict[str, Record] = {}
     with tempfile.TemporaryDirectory() as root:
-        folder = JobFolder(Path(root))
+        folder = JobFolder.at(Path(root))
         for number, (names, shard_size) in enumerate(rounds):
             records = {name: found(name, width=number + 1) for name in names}
             add_epoch(folder, records.values(), reason="update" if number else "submit", shard_size=shard_size)

@@ -18,12 +18,13 @@ from trtjob.jobs.plan import (
     plan_epoch,
     planned_entries,
     read_shard,
-    source_listing,
+    source_images,
     write_source_list,
 )
 from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.records import ImageFailure, Record, write_records
+from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import PLAN, shard_unit
 
@@ -57,7 +58,7 @@ def plan(
     reason: str = "submit",
     on_shards: Callable[[list[int], int], None] = lambda shards, images: None,
 ) -> PlanEpoch:
-    return plan_epoch(folder, spec, epoch=epoch, reason=reason, on_shards=on_shards)
+    return plan_epoch(folder, spec, open_storage(spec.source.root), epoch=epoch, reason=reason, on_shards=on_shards)
 
 
 def keys(folder: JobFolder, shard: int) -> list[str]:
@@ -73,7 +74,7 @@ def finish(folder: JobFolder, *failed: str) -> None:
     error = ImageFailure(FailureKind.DECODE, "not an image")
     entries = planned_entries(folder, folder.epochs())
     records = [Record(e.key, error=error) if e.key in failed else Record(e.key, detections=()) for e in entries]
-    write_records(folder.storage.path(RESULTS), records)
+    folder.storage.write(RESULTS, b"".join(map(to_line, records)))
 
 
 # -- shards ------------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def test_planning_goes_on_behind_the_last_shard_that_was_written(
     with pytest.raises(Stopped):
         plan(folder, spec, on_shards=stop)
     # A kill in the middle of a write leaves this.
-    (folder.path / "plan" / ".0123456789abcdef.part").write_bytes(b'{"key": "4.j')
+    (Path(folder.uri) / "plan" / ".0123456789abcdef.part").write_bytes(b'{"key": "4.j')
     announced: list[tuple[list[int], int]] = []
     assert plan(folder, spec, on_shards=lambda shards, images: announced.append((shards, images))) == expected
     assert announced[0] == (list(range(after + 1)), min(10, 4 * (after + 1)))
@@ -264,7 +265,7 @@ def test_every_image_is_planned_once_as_the_last_round_lists_it(folder: JobFolde
     (photos / "5.jpg").write_bytes(b"longer than it was")
     touch(photos, "55.jpg")
     plan(folder, spec, 1, "update")
-    listing = list(source_listing(folder, spec))
+    listing = list(source_images(folder, spec, open_storage(spec.source.root)))
     assert list(planned_entries(folder, folder.epochs())) == listing
 
 

@@ -15,9 +15,9 @@ from trtjob.jobs.records import (
     json_line,
     read_records,
     to_line,
-    write_records,
 )
 from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import LocalStorage
 
 SCORES = st.integers(0, 10_000).map(lambda n: n / 10_000)
 PIXELS = st.integers(0, 1_000_000).map(lambda n: n / 10)
@@ -100,5 +100,6 @@ def test_what_is_no_record_is_refused_and_shown(line: bytes) -> None:
 
 def test_records_survive_a_file(tmp_path: Path) -> None:
     records = [Record("a.jpg", detections=()), Record("b.jpg", error=ImageFailure(FailureKind.READ, "no permission"))]
-    write_records(tmp_path / "records.jsonl", records)
-    assert list(read_records(tmp_path / "records.jsonl")) == records
+    storage = LocalStorage(tmp_path)
+    storage.write("records.jsonl", b"".join(map(to_line, records)))
+    assert list(read_records(storage, "records.jsonl")) == records

@@ -12,9 +12,10 @@ from trtjob.errors import ConfigError, JobError, StorageError, UnknownJobError
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder, PlanEpoch
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec, Source
-from trtjob.jobs.plan import source_listing
+from trtjob.jobs.plan import source_images
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState
+from trtjob.jobs.storage import LocalStorage
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.submit import cancel, check_output, retry, source_from, submit
 from trtjob.jobs.units import PLAN
@@ -230,7 +231,7 @@ def test_a_list_is_kept_with_the_job(tmp_path: Path, store: JobStore, queue: Wor
     touch(tmp_path, "b.jpg")
     spec = job_spec(tmp_path, tmp_path / "out", kind="list")
     submit(store, queue, spec, ["b.jpg", "gone \udce9.jpg"])
-    entries = list(source_listing(JobFolder.of(spec), spec))
+    entries = list(source_images(JobFolder.of(spec), spec, LocalStorage(tmp_path)))
     assert [entry.key for entry in entries] == ["b.jpg", "gone \udce9.jpg"]
     assert entries[1] == Entry("gone \udce9.jpg", 0, "")
 
@@ -287,7 +288,7 @@ def test_a_job_whose_folder_was_removed_starts_anew(
 ) -> None:
     submit(store, queue, spec)
     store.update(spec.job_id, state=JobState.DONE.value, ok=2, images=2)
-    (JobFolder.of(spec).path / JOB).unlink()
+    (Path(JobFolder.of(spec).uri) / JOB).unlink()
     assert submit(store, queue, spec)[1] == "queued"
     assert store.view(spec.job_id).images == 0
 

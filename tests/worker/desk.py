@@ -69,7 +69,7 @@ class Desk:
         """Return what a shard has committed."""
         manifest = self.folder.manifest(shard)
         assert manifest is not None, "the shard is not committed"
-        return {record.image: record for record in read_records(self.folder.path / manifest.results)}
+        return {record.image: record for record in read_records(self.folder.storage, manifest.results)}
 
     def inflight(self, unit: str = shard_unit(0)) -> str | None:
         """Return the images that are on record as in flight, as they are stored."""

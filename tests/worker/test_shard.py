@@ -45,7 +45,7 @@ def interrupted(desk: Desk, claim: Claim, shard: int = 0) -> str:
 
 
 def checkpoint(desk: Desk) -> dict[str, Record]:
-    lines = (desk.folder.path / CHECKPOINT).read_bytes().splitlines()
+    lines = (Path(desk.folder.uri) / CHECKPOINT).read_bytes().splitlines()
     return {record.image: record for record in map(from_line, lines)}
 
 
@@ -108,7 +108,7 @@ def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     claim = desk.claim()
     run_shard(desk.context, claim, 0)
     assert desk.folder.manifest(0) == first
-    assert not (desk.folder.path / results_key(0, claim.token)).exists()
+    assert not (Path(desk.folder.uri) / results_key(0, claim.token)).exists()
     assert desk.store.view(desk.job_id).ok == 4
 
 
@@ -195,7 +195,7 @@ def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> No
     run_shard(desk.context, desk.claim(), 0)
     assert counting.images == 40 - len(done)
     assert list(desk.records()) == keys
-    assert not (desk.folder.path / CHECKPOINT).exists()
+    assert not (Path(desk.folder.uri) / CHECKPOINT).exists()
 
 
 def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk) -> None:
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_images_that_are_not_in_the_plan_is_no_help(desk: Desk) 
 
 def block_shards(desk: Desk) -> None:
     """Put a file where the folder of the results should be."""
-    (desk.folder.path / "shards").write_bytes(b"")
+    (Path(desk.folder.uri) / "shards").write_bytes(b"")
 
 
 def test_a_checkpoint_that_cannot_be_written_only_costs_its_work(desk: Desk) -> None:

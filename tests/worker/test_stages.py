@@ -22,7 +22,8 @@ from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage
-from trtjob.worker.stages import MAX_FILE_BYTES, Stages, Stopwatch, failure_record, read_file
+from trtjob.jobs.storage.local import MAX_FILE_BYTES
+from trtjob.worker.stages import Stages, Stopwatch, failure_record
 
 
 @pytest.fixture
@@ -35,6 +36,10 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+def read_file(path: Path) -> bytes:
+    return LocalStorage(path.parent).fetch(Entry(path.name, 0, ""))
 
 
 def failure(path: Path) -> tuple[FailureKind, str]:
@@ -214,7 +219,7 @@ BOX: FloatArray = np.array([[1, 1, 7, 7]], np.float32)
 def finish(
     under_test: Stages, key: str = "a.png", scores: tuple[float, float] = (0.1, 0.9), hw: tuple[int, int] = (40, 40)
 ) -> Record:
-    write_image(under_test._source.path(key), hw=hw)
+    write_image(Path(under_test._source.uri) / key, hw=hw)
     return under_test.finish(under_test.prepare(entry(key)), BOX, np.array([scores], np.float32))
 
 

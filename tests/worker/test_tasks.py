@@ -86,7 +86,7 @@ def test_a_source_that_is_gone_fails_the_job_or_its_record(desk: Desk) -> None:
     shutil.rmtree(desk.photos)
     run_all(desk)
     assert state(desk) is JobState.DONE_WITH_ERRORS
-    assert [record.image for record in read_records(desk.folder.path / RESULTS)] == keys
+    assert [record.image for record in read_records(desk.folder.storage, RESULTS)] == keys
 
 
 # -- the whole way -----------------------------------------------------------------------------------------------------
@@ -96,9 +96,9 @@ def test_a_job_goes_from_the_queue_to_its_receipt(desk: Desk) -> None:
     keys = desk.plan(10)
     run_all(desk)
     assert state(desk) is JobState.DONE
-    assert [record.image for record in read_records(desk.folder.path / RESULTS)] == keys
-    assert (desk.folder.path / RECEIPT).exists()
-    summary = Summary.model_validate_json((desk.folder.path / SUMMARY).read_bytes())
+    assert [record.image for record in read_records(desk.folder.storage, RESULTS)] == keys
+    assert (Path(desk.folder.uri) / RECEIPT).exists()
+    summary = Summary.model_validate_json((Path(desk.folder.uri) / SUMMARY).read_bytes())
     assert (summary.images, summary.ok, summary.failed) == (10, 10, 0)
 
 
@@ -132,7 +132,7 @@ def test_an_update_takes_in_what_is_new(desk: Desk) -> None:
     run_all(desk)
     view = desk.store.view(desk.job_id)
     assert (view.state, view.images, view.ok) == (JobState.DONE, 7, 7)
-    assert len(list(read_records(desk.folder.path / RESULTS))) == 7
+    assert len(list(read_records(desk.folder.storage, RESULTS))) == 7
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

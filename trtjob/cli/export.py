@@ -19,7 +19,10 @@ def export(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="JOB", show_default=False, help="A job's id or its folder.", autocompletion=job_ids_and_folders
+            metavar="JOB",
+            show_default=False,
+            help="A job's id, or its folder or s3:// prefix.",
+            autocompletion=job_ids_and_folders,
         ),
     ],
     format: Annotated[
@@ -38,7 +41,8 @@ def export(
             "--output",
             "-o",
             metavar="PATH",
-            help="The file to write, for yolo a new folder. Default: in the job's folder, named after the format.",
+            help="The file to write, for yolo a new folder. Default: named after the format, in the "
+            "job's folder (for a job in a bucket: in this folder).",
         ),
     ] = None,
     conf: Annotated[
@@ -55,15 +59,15 @@ def export(
 
     folder = _folder(job)
     spec = folder.spec()
-    results = folder.path / RESULTS
-    if not results.is_file():
+    if not folder.storage.exists(RESULTS):
         raise JobError(
             f"job '{spec.job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {spec.job_id}",
             job_id=spec.job_id,
         )
     chosen = ExportFormat(format)
-    target = output or folder.path / DEFAULT_NAMES[chosen]
-    written = export_results(results, spec, chosen, target, conf=spec.options.conf if conf is None else conf)
+    # From a bucket, into the folder where the user stands.
+    target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
+    written = export_results(folder, spec, chosen, target, conf=spec.options.conf if conf is None else conf)
     typer.echo(str(target))
     typer.echo(
         f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True
@@ -72,9 +76,12 @@ def export(
 
 def _folder(job: str) -> "JobFolder":
     from trtjob.jobs.folder import JobFolder
+    from trtjob.jobs.storage import is_s3
 
     if Path(job).is_dir():
-        return JobFolder(Path(job).absolute())
+        return JobFolder.at(Path(job).resolve())
+    if is_s3(job):
+        return JobFolder.at(job.rstrip("/"))
     if "/" in job:
         raise ConfigError(f"no job's folder '{job}'. Name a job's id, or the folder that holds its job.json")
     with open_desk(start()) as desk:

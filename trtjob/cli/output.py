@@ -43,7 +43,7 @@ def job_document(view: "JobView", workers: "Iterable[WorkerView]") -> dict[str, 
         "shards_done": view.shards_done,
         "rate": rate,
         "eta_s": round(left / rate, 1) if rate and left is not None else None,
-        "output": str(JobFolder.of(view.spec).path),
+        "output": JobFolder.of(view.spec).uri,
         "model": view.spec.model.name,
         "workers": [worker.name for worker in mine],
     }
@@ -66,10 +66,10 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     if summary.ignored:
         rows.append(("ignored", ", ".join(f"{n} {suffix}" for suffix, n in summary.ignored.items()) + " (no images)"))
     rows.append(("found", _found(summary.detections, summary.conf)))
-    rows += [("output", str(folder.path)), ("results", str(folder.path / RESULTS))]
+    rows += [("output", folder.uri), ("results", folder.storage.place(RESULTS))]
     if view.spec.options.annotate is not Annotate.NONE:
-        rows.append(("annotated", str(folder.path / "annotated")))
-    rows.append(("report", str(folder.path / REPORT)))
+        rows.append(("annotated", folder.storage.place("annotated")))
+    rows.append(("report", folder.storage.place(REPORT)))
     if view.started_at and view.finished_at:
         rows.append(("time", _time(view.finished_at - view.started_at, summary.images if is_fresh else 0)))
     print_rows(rows)
@@ -80,13 +80,13 @@ def print_failures(view: "JobView") -> None:
     from trtjob.jobs.folder import ERRORS, JobFolder
     from trtjob.jobs.records import read_records
 
-    path = JobFolder.of(view.spec).path / ERRORS
-    for record in islice(read_records(path), FAILURES_SHOWN):
+    storage = JobFolder.of(view.spec).storage
+    for record in islice(read_records(storage, ERRORS), FAILURES_SHOWN):
         assert record.error is not None  # the file holds nothing else
         typer.echo(f"failed: {printable(record.image)}: {record.error.kind}: {record.error.message}", err=True)
     if view.failed > FAILURES_SHOWN:
         typer.echo(f"... and {view.failed - FAILURES_SHOWN} more", err=True)
-    typer.echo(f"All failures: {path}. Try them again with: trtjob retry {view.job_id}", err=True)
+    typer.echo(f"All failures: {storage.place(ERRORS)}. Try them again with: trtjob retry {view.job_id}", err=True)
 
 
 def print_job(view: "JobView", workers: "list[WorkerView]") -> None:
@@ -105,7 +105,7 @@ def print_job(view: "JobView", workers: "list[WorkerView]") -> None:
         ("left", duration(document["eta_s"]) if document["eta_s"] else ""),
         ("model", view.spec.model.name),
         ("source", view.spec.source.root),
-        ("output", str(JobFolder.of(view.spec).path)),
+        ("output", JobFolder.of(view.spec).uri),
         ("", sentence(view, workers)),
     ]
     print_rows([row for row in rows if row[1]])

@@ -1,13 +1,10 @@
 """The end of a job: its shards become one result, a summary, a report, and last the receipt."""
 
 import hashlib
-import os
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +14,6 @@ from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
 
-_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what LocalStorage calls a file that it is writing
 _SHARD_FILE = re.compile(r"\d{5,}\.(\d+|part)\.jsonl")
 
 
@@ -164,17 +160,4 @@ def _remove_leftovers(folder: JobFolder) -> None:
     for name in folder.storage.list("shards"):
         if _SHARD_FILE.fullmatch(name) and f"shards/{name}" not in committed:
             folder.storage.delete(f"shards/{name}")
-    _remove_unfinished(folder.path)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    # os.walk would hold the names of a whole folder; there may be a million.
-    with os.scandir(folder) as items:
-        for item in items:
-            if item.is_dir(follow_symlinks=False):
-                if _UNFINISHED.fullmatch(item.name):
-                    shutil.rmtree(item)
-                else:
-                    _remove_unfinished(Path(item))
-            elif _UNFINISHED.fullmatch(item.name):
-                Path(item).unlink(missing_ok=True)
+    folder.storage.remove_unfinished()

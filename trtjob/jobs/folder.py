@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import LocalStorage
+from trtjob.jobs.storage import OnTrouble, Storage, open_storage
 
 JOB = "job.json"
 SOURCE_LIST = "plan/source.jsonl"
@@ -65,25 +65,37 @@ class ShardManifest(_Frozen):
 
 
 class JobFolder:
-    """The outputs of one job, `<output>/<job id>/`."""
+    """The outputs of one job, `<output>/<job id>/`, on a disk or in a bucket."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.storage = LocalStorage(path)
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
     @classmethod
-    def of(cls, spec: JobSpec) -> "JobFolder":
-        return cls(Path(spec.output) / spec.job_id)
+    def at(cls, uri: str | Path) -> "JobFolder":
+        return cls(open_storage(uri))
+
+    @classmethod
+    def of(cls, spec: JobSpec, on_trouble: OnTrouble | None = None) -> "JobFolder":
+        return cls(open_storage(f"{spec.output}/{spec.job_id}", on_trouble=on_trouble))
+
+    @property
+    def uri(self) -> str:
+        return self.storage.uri
 
     def spec(self) -> JobSpec:
         """Read the job's specification. Raises JobError where this is no job's folder or a newer version's."""
         try:
             return JobSpec.model_validate_json(self.storage.read(JOB))
         except FileNotFoundError as err:
-            raise JobError(f"'{self.path}' is not a job's folder: it has no {JOB}", job_id=self.path.name) from err
+            raise JobError(f"'{self.uri}' is not a job's folder: it has no {JOB}", job_id=self._name) from err
         except ValidationError as err:
-            message = f"cannot read {self.path / JOB}: {_problems(err)}. Was it written by another version of trtjob?"
-            raise JobError(message, job_id=self.path.name) from err
+            place = self.storage.place(JOB)
+            message = f"cannot read {place}: {_problems(err)}. Was it written by another version of trtjob?"
+            raise JobError(message, job_id=self._name) from err
+
+    @property
+    def _name(self) -> str:
+        return self.uri.rpartition("/")[2]
 
     def epochs(self) -> list[PlanEpoch]:
         """Return the complete rounds of planning, in order. Raises StorageError where one is damaged."""
@@ -115,7 +127,7 @@ class JobFolder:
             manifest = self.manifest(shard)
             if manifest is None:
                 raise StorageError(
-                    f"{self.path / manifest_key(shard)} is missing: the job is not complete. Run it again."
+                    f"{self.storage.place(manifest_key(shard))} is missing: the job is not complete. Run it again."
                 )
             yield manifest
 
@@ -123,7 +135,7 @@ class JobFolder:
         try:
             return model.model_validate_json(self.storage.read(key))
         except ValidationError as err:
-            message = f"{self.path / key} is damaged: {_problems(err)}. {remedy} and run the job again."
+            message = f"{self.storage.place(key)} is damaged: {_problems(err)}. {remedy} and run the job again."
             raise StorageError(message) from err
 
 

@@ -4,7 +4,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
+from typing import Protocol
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -18,20 +20,32 @@ class Entry:
     etag: str
 
 
+class Images(Protocol):
+    """The images of a place, sorted by key as UTF-8 sorts; can be iterated once.
+
+    ignored: the objects that are no images by their names, counted by suffix, complete when the iteration has ended.
+    """
+
+    @property
+    def ignored(self) -> Counter[str]: ...
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+
 @dataclass(slots=True)
 class Listing:
-    """The images below a folder, sorted by key as UTF-8 sorts.
+    """The images below a folder, behind the key `after`, sorted by key as UTF-8 sorts.
 
     A folder that cannot be listed, or is named like an image, is an entry too (the former with a `/` at its end):
     reading it fails, so it ends as an error record and not in silence.
-    ignored: the files that are no images by their names, counted by suffix, complete when the iteration has ended.
     """
 
     root: Path
+    after: str = ""
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
-        return self._folder("", ())
+        return dropwhile(lambda entry: entry.key <= self.after, self._folder("", ()))
 
     def _folder(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
         path = self.root / prefix if prefix else self.root
@@ -82,12 +96,3 @@ def _entry(key: str, item: "os.DirEntry[str]") -> Entry:
 def entry_of(key: str, status: os.stat_result) -> Entry:
     """Return the entry of a file, changed when its time or its size is."""
     return Entry(key, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
-
-
-def listed(root: Path, keys: Iterable[str]) -> Iterator[Entry]:
-    """Return the entries of keys that a user named; a file that is not there stays, to end as an error record."""
-    for key in keys:
-        try:
-            yield entry_of(key, (root / key).stat())
-        except OSError:
-            yield Entry(key, 0, "")

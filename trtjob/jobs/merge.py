@@ -27,7 +27,7 @@ def merged_records(folder: JobFolder) -> Iterator[Record]:
             wanted = "no more images" if key is None else repr(key)
             found = "no record" if record is None else f"a record of {record.image!r}"
             raise StorageError(
-                f"{folder.path}: the plan lists {wanted}, but the shards hold {found}: a file there is damaged. "
+                f"{folder.uri}: the plan lists {wanted}, but the shards hold {found}: a file there is damaged. "
                 "Remove the folder and run the job again"
             )
         yield record
@@ -46,9 +46,8 @@ def _records(folder: JobFolder, epoch: PlanEpoch) -> Iterator[Record]:
     for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
         manifest = folder.manifest(shard)
         if manifest is None:
-            raise StorageError(f"{folder.path}: shard {shard} is not committed: the job is not complete. Run it again")
-        path = folder.storage.path(manifest.results)
+            raise StorageError(f"{folder.uri}: shard {shard} is not committed: the job is not complete. Run it again")
         try:
-            yield from read_records(path)
-        except OSError as err:
-            raise StorageError(f"cannot read {path}: {err.strerror}") from err
+            yield from read_records(folder.storage, manifest.results)
+        except FileNotFoundError as err:
+            raise StorageError(f"cannot read {folder.storage.place(manifest.results)}: it is not there") from err

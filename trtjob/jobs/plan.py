@@ -4,18 +4,20 @@ Planning can be stopped anywhere: run again, it goes on behind the last shard th
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import dropwhile, groupby, islice
 from operator import attrgetter
-from pathlib import Path
 from typing import TypedDict
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
-from trtjob.jobs.listing import Entry, Listing, listed
+from trtjob.jobs.listing import Entry, Images
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import json_line, read_records
+from trtjob.jobs.storage import Storage
 
 _by_key = attrgetter("key")
 
@@ -28,7 +30,7 @@ def write_shard(folder: JobFolder, shard: int, entries: Iterable[Entry]) -> None
 
 def read_shard(folder: JobFolder, shard: int) -> list[Entry]:
     """Return a shard's entries. Raises StorageError where the file is missing or damaged."""
-    place = folder.path / plan_key(shard)
+    place = folder.storage.place(plan_key(shard))
     try:
         rows = [json.loads(line) for line in folder.storage.read(plan_key(shard)).splitlines()]
         entries = [Entry(row["key"], row["size"], row["etag"]) for row in rows]
@@ -47,20 +49,38 @@ def source_list(keys: Iterable[str]) -> bytes:
     return b"".join(json_line({"key": key}) for key in keys)
 
 
-def source_listing(folder: JobFolder, spec: JobSpec) -> Listing | Iterable[Entry]:
-    """Return the source's entries as they are now, sorted by key."""
-    root = Path(spec.source.root)
+@dataclass(slots=True)
+class Named:
+    """The images that a user named, as they are now; one that is not there stays, to end as an error record."""
+
+    source: Storage
+    keys: Iterable[str]
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self.source.entry, self.keys)
+
+
+def source_images(folder: JobFolder, spec: JobSpec, source: Storage, after: str = "") -> Images:
+    """Return the source's images behind the key `after`, as they are now, sorted by key."""
     if spec.source.kind == "folder":
-        return Listing(root)
-    lines = folder.storage.read(SOURCE_LIST).splitlines()
-    return listed(root, (json.loads(line)["key"] for line in lines))
+        return source.images(after)
+    keys = (json.loads(line)["key"] for line in folder.storage.lines(SOURCE_LIST))
+    return Named(source, dropwhile(lambda key: key <= after, keys))
 
 
 def plan_epoch(
-    folder: JobFolder, spec: JobSpec, *, epoch: int, reason: str, on_shards: Callable[[list[int], int], None]
+    folder: JobFolder,
+    spec: JobSpec,
+    source: Storage,
+    *,
+    epoch: int,
+    reason: str,
+    on_shards: Callable[[list[int], int], None],
 ) -> PlanEpoch:
     """Write the shards of one round of planning, and commit it.
 
+    source: where the images are.
     on_shards: called with the numbers of shards just written, or found written, and the images in them.
     """
     earlier = folder.epochs()
@@ -69,25 +89,27 @@ def plan_epoch(
             on_shards(list(range(done.first_shard, done.first_shard + done.shards)), done.images)
             return done
     first = sum(past.shards for past in earlier)
-    listing: Listing | Iterable[Entry] = ()
-    if reason == "retry":
-        entries = _failed(folder, spec)
-    else:
-        listing = source_listing(folder, spec)
-        entries = iter(listing) if reason == "submit" else _changed(folder, earlier, listing)
-    shard, images, last_key = _written(folder, first)
+    shard, planned, last_key = _written(folder, first)
     if shard > first:
-        on_shards(list(range(first, shard)), images)
-        entries = dropwhile(lambda entry: entry.key <= last_key, entries)
+        on_shards(list(range(first, shard)), planned)
+    images: Images = Named(source, ())
+    match reason:
+        case "retry":
+            entries = iter(Named(source, _failed(folder, last_key)))
+        case "submit":
+            images = source_images(folder, spec, source, last_key)
+            entries = iter(images)
+        case _:
+            images = source_images(folder, spec, source)
+            entries = dropwhile(lambda entry: entry.key <= last_key, _changed(folder, earlier, images))
     for chunk in _batched(entries, spec.options.shard_size):
         write_shard(folder, shard, chunk)
-        images += len(chunk)
+        planned += len(chunk)
         on_shards([shard], len(chunk))
         shard += 1
-    ignored = dict(sorted(listing.ignored.items())) if isinstance(listing, Listing) else {}
     plan = PlanEpoch.model_validate(
-        {"epoch": epoch, "reason": reason, "first_shard": first, "shards": shard - first, "images": images}
-        | {"ignored": ignored}
+        {"epoch": epoch, "reason": reason, "first_shard": first, "shards": shard - first, "images": planned}
+        | {"ignored": dict(sorted(images.ignored.items()))}
     )
     folder.commit_epoch(plan)
     return plan
@@ -140,7 +162,7 @@ def kept_counts(folder: JobFolder, epoch: PlanEpoch) -> tuple[int, int, int]:
     redone = planned_entries(folder, [epoch])
     again = next(redone, None)
     ok = failed = 0
-    for record in read_records(folder.storage.path(RESULTS)):
+    for record in read_records(folder.storage, RESULTS):
         while again is not None and again.key < record.image:
             again = next(redone, None)
         if again is None or again.key != record.image:
@@ -159,10 +181,10 @@ def _changed(folder: JobFolder, earlier: list[PlanEpoch], listing: Iterable[Entr
             yield entry
 
 
-def _failed(folder: JobFolder, spec: JobSpec) -> Iterator[Entry]:
-    """Yield the images whose last record is an error."""
-    root = Path(spec.source.root)
-    yield from listed(root, (r.image for r in read_records(folder.storage.path(RESULTS)) if r.error is not None))
+def _failed(folder: JobFolder, after: str) -> Iterator[str]:
+    """Yield the images behind `after` whose last record is an error."""
+    failed = (r.image for r in read_records(folder.storage, RESULTS) if r.error is not None)
+    return dropwhile(lambda key: key <= after, failed)
 
 
 def _batched(entries: Iterable[Entry], size: int) -> Iterator[tuple[Entry, ...]]:

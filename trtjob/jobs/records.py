@@ -1,13 +1,13 @@
 """One record per image: the line of JSON that is trtjob's result."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trtjob.errors import StorageError
 from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import Storage
 
 SCORE_DECIMALS = 4
 BOX_DECIMALS = 1
@@ -116,14 +116,6 @@ def _detection(item: dict[str, Any]) -> Detection:
     return Detection(item["label"], item["class_id"], item["score"], (x1, y1, x2, y2))
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a results file, a line at a time."""
-    with path.open("rb") as file:
-        for line in file:
-            yield from_line(line)
-
-
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records, one line each."""
-    with path.open("wb") as file:
-        file.writelines(to_line(record) for record in records)
+def read_records(storage: Storage, key: str) -> Iterator[Record]:
+    """Yield the records of a results file, a line at a time. Raises FileNotFoundError, StorageError."""
+    return map(from_line, storage.lines(key))

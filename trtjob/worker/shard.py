@@ -153,7 +153,7 @@ class _ShardRun:
         if self.allowed is not None and self.failed_elsewhere + self.failed > self.allowed:
             raise TooManyFailures(
                 f"more than {self.spec.options.max_failures} of the images failed (--max-failures). "
-                f"See them in {self.folder.path}; run the same command again to continue"
+                f"See them in {self.folder.uri}; run the same command again to continue"
             )
 
     def _forget_failures(self) -> None:

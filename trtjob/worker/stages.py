@@ -1,9 +1,6 @@
 """What happens to one image before and after the engine: blocking code for threads; cv2 lets go of the GIL."""
 
-import errno
 import hashlib
-import os
-import stat
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,14 +19,12 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Classification, Detection, ImageFailure, Record
 from trtjob.jobs.states import FailureKind
-from trtjob.jobs.storage import LocalStorage
+from trtjob.jobs.storage import Storage, open_storage
 from trtjob.worker.draw import annotate, annotate_classes
 from trtjob.worker.encode import encode_image
 from trtjob.worker.images import decode_image
 from trtjob.worker.postprocess import classes_from, detections_from
 from trtjob.worker.resize import Placement, prepare
-
-MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
 
 
 class Stopwatch:
@@ -81,12 +76,12 @@ class Stages:
     """The stages of one job, on this worker."""
 
     def __init__(
-        self, spec: JobSpec, model: ModelSpec, output: LocalStorage, *, max_pixels: int, jpeg_quality: int
+        self, spec: JobSpec, model: ModelSpec, output: Storage, *, max_pixels: int, jpeg_quality: int
     ) -> None:
         self.model = model
         self.options = spec.options
         self.watch = Stopwatch()
-        self._source = LocalStorage(Path(spec.source.root))
+        self._source = open_storage(spec.source.root)
         self._output = output
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
@@ -96,7 +91,7 @@ class Stages:
     def prepare(self, entry: Entry) -> Prepared:
         """Read, decode and resize an image. Raises ImageError."""
         with self.watch.stage("read"):
-            data = read_file(self._source.path(entry.key))
+            data = self._source.fetch(entry)
             digest = hashlib.sha256(data).hexdigest()
         try:
             with self.watch.stage("decode"):
@@ -164,28 +159,6 @@ def _draw(
         raise
     except Exception as err:  # one picture that cannot be drawn on must not end the shard
         raise ImageError(FailureKind.DRAW, f"cannot draw on the image: {err}") from err
-
-
-def read_file(path: Path) -> bytes:
-    """Return a regular file's bytes. Raises ImageError: `missing`, `read` or `too_large`."""
-    try:
-        # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                raise ImageError(FailureKind.READ, f"it is {kind}, not an image file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise ImageError(FailureKind.TOO_LARGE, f"the file has {status.st_size:,} bytes, more than 2 GiB")
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(descriptor)
-    except OSError as err:
-        if err.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise ImageError(FailureKind.MISSING, "the file is not there any more") from err
-        raise ImageError(FailureKind.READ, f"the file cannot be read: {err.strerror}") from err
 
 
 def failure_record(key: str, err: ImageError, attempts: int = 1) -> Record:

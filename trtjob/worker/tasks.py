@@ -14,6 +14,7 @@ from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.reconcile import reconcile_job
 from trtjob.jobs.states import JobState
+from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim, Refusal
 from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.worker.context import Context, Interrupted, current
@@ -109,7 +110,8 @@ def _plan(context: Context, claim: Claim) -> None:
             _still(store.add_shards(claim, shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if folder.manifest(n) is None)))
 
-    plan = plan_epoch(folder, view.spec, epoch=view.epoch, reason=view.reason, on_shards=on_shards)
+    source = open_storage(view.spec.source.root)
+    plan = plan_epoch(folder, view.spec, source, epoch=view.epoch, reason=view.reason, on_shards=on_shards)
     if not is_first:
         counts = committed_counts(folder, plan.first_shard)
         images, ok, failed = kept_counts(folder, plan)

@@ -11,7 +11,7 @@ from trtjob.jobs.exports.darknet import write_darknet
 from trtjob.jobs.exports.megadetector import write_megadetector
 from trtjob.jobs.exports.results import Exported, Results
 from trtjob.jobs.exports.yolo import write_yolo
-from trtjob.jobs.folder import ERRORS, JOB, RECEIPT, REPORT, RESULTS, SUMMARY
+from trtjob.jobs.folder import ERRORS, JOB, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder
 from trtjob.jobs.models import JobSpec
 
 
@@ -41,8 +41,8 @@ DEFAULT_NAMES = {
 }
 
 
-def export(results: Path, spec: JobSpec, format: ExportFormat, out: Path, *, conf: float) -> Exported:
-    """Write a job's `results.jsonl` in another format: a file, or for `yolo` a folder. Memory stays flat.
+def export(folder: JobFolder, spec: JobSpec, format: ExportFormat, out: Path, *, conf: float) -> Exported:
+    """Write a job's results in another format to this machine: a file, or for `yolo` a folder. Memory stays flat.
 
     conf: detections below it are left out. Returns how much was written.
     Raises ConfigError where the format cannot hold the results, StorageError where a file cannot be read or written.
@@ -53,9 +53,9 @@ def export(results: Path, spec: JobSpec, format: ExportFormat, out: Path, *, con
         )
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
-    if out.name in _JOBS_OWN and out.parent.samefile(results.parent):
+    if out.name in _JOBS_OWN and str(out.parent.resolve()) == folder.uri:
         raise ConfigError(f"'{out}' is the job's own {out.name}, which an export may not replace: name another file")
-    job = Results(results, spec, conf)
+    job = Results(folder, spec, conf)
     FORMATS[format](job, out)
     return job.exported()
 

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from trtjob.errors import StorageError
+from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Detection, Record, read_records
 
@@ -31,18 +31,22 @@ class Image:
 
 
 class Results:
-    """A job's results, read from the file anew by each walk over them."""
+    """A job's results, read anew by each walk over them."""
 
-    def __init__(self, path: Path, spec: JobSpec, conf: float) -> None:
-        self.path = path
+    def __init__(self, folder: JobFolder, spec: JobSpec, conf: float) -> None:
+        self.folder = folder
         self.spec = spec
         self.conf = conf
 
+    @property
+    def place(self) -> str:
+        return self.folder.storage.place(RESULTS)
+
     def records(self) -> Iterator[Record]:
         try:
-            yield from read_records(self.path)
-        except OSError as err:
-            raise StorageError(f"cannot read {self.path}: {err.strerror}. Has the job finished?") from err
+            yield from read_records(self.folder.storage, RESULTS)
+        except FileNotFoundError as err:
+            raise StorageError(f"cannot read {self.place}: it is not there. Has the job finished?") from err
 
     def images(self) -> Iterator[Image]:
         """Yield the images that have a result."""
@@ -50,7 +54,7 @@ class Results:
 
     def image(self, record: Record) -> Image:
         if not record.width or not record.height:
-            raise StorageError(f"{self.path}: the record of {record.image!r} has no width and height: it is damaged")
+            raise StorageError(f"{self.place}: the record of {record.image!r} has no width and height: it is damaged")
         found = tuple(d for d in record.detections or () if d.score >= self.conf)
         return Image(record.image, record.width, record.height, found)
 

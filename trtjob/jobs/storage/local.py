@@ -2,13 +2,21 @@
 
 import errno
 import os
+import re
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trtjob.errors import StorageError
+from trtjob.errors import ImageError, StorageError
+from trtjob.jobs.listing import Entry, Listing, entry_of
+from trtjob.jobs.states import FailureKind
+
+MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what a file is called while it is written
 
 # Errors of the place, not of one object: no image will fare better until a person has done something.
 _PLACE_ERRORS = frozenset(
@@ -26,8 +34,17 @@ _HINTS = {
 class LocalStorage:
     """Objects below a root folder. Keys are relative paths with `/`; one that would leave the root is refused."""
 
+    is_remote = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    def place(self, key: str) -> str:
+        return str(self.path(key))
 
     def path(self, key: str) -> Path:
         """Return where an object lies. Raises StorageError for a key that leaves the root."""
@@ -43,6 +60,16 @@ class LocalStorage:
         """Return an object's bytes. Raises FileNotFoundError, StorageError."""
         try:
             return self.path(key).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as err:
+            raise StorageError(f"cannot read {self.path(key)}: {err.strerror}") from err
+
+    def lines(self, key: str) -> Iterator[bytes]:
+        """Yield an object's lines. Raises FileNotFoundError, StorageError."""
+        try:
+            with self.path(key).open("rb") as file:
+                yield from file
         except FileNotFoundError:
             raise
         except OSError as err:
@@ -129,6 +156,63 @@ class LocalStorage:
         except FileNotFoundError:
             return []
         return sorted(name for name in names if not name.startswith("."))
+
+    def remove_unfinished(self) -> None:
+        """Remove the files and folders that are called as unfinished writes are; links are not followed."""
+        _remove_unfinished(self.root)
+
+    def images(self, after: str = "") -> Listing:
+        return Listing(self.root, after)
+
+    def entry(self, key: str) -> Entry:
+        """Return a file as it is now."""
+        try:
+            return entry_of(key, self.path(key).stat())
+        except OSError:
+            return Entry(key, 0, "")
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return a regular file's bytes. Raises ImageError: `missing`, `read` or `too_large`."""
+        try:
+            # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
+            descriptor = os.open(self.path(entry.key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                _check_file(os.fstat(descriptor))
+                with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                    return file.read()
+            finally:
+                os.close(descriptor)
+        except OSError as err:
+            if err.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise ImageError(FailureKind.MISSING, "the file is not there any more") from err
+            raise ImageError(FailureKind.READ, f"the file cannot be read: {err.strerror}") from err
+
+    async def afetch(self, entry: Entry) -> bytes:
+        raise NotImplementedError("a folder is read in threads")
+
+    async def aput(self, key: str, data: bytes) -> None:
+        raise NotImplementedError("a folder is written in threads")
+
+
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ImageError(FailureKind.READ, f"it is {kind}, not an image file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageError(FailureKind.TOO_LARGE, f"the file has {status.st_size:,} bytes, more than 2 GiB")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    # os.walk would hold the names of a whole folder; there may be a million.
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                if _UNFINISHED.fullmatch(item.name):
+                    shutil.rmtree(item)
+                else:
+                    _remove_unfinished(Path(item))
+            elif _UNFINISHED.fullmatch(item.name):
+                Path(item).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+"""Where bytes live: a folder on a disk or a bucket of an S3-compatible store, behind one protocol."""
+
+import time
+from pathlib import Path
+
+from trtjob.errors import StorageError
+from trtjob.jobs.storage.local import LocalStorage, place_error
+from trtjob.jobs.storage.protocol import OnTrouble, Storage
+
+S3_SCHEME = "s3://"
+PATIENCE_S = 60.0
+
+
+def is_s3(uri: str) -> bool:
+    """Return whether a source or an output is in a bucket and not in a folder."""
+    return uri.lower().startswith(S3_SCHEME)
+
+
+def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Storage:
+    """Open a folder or `s3://bucket/prefix`; nothing is asked of it yet.
+
+    on_trouble: by default a place that fails for a minute is given up with a StorageError.
+    Raises StorageError for a place that no credentials, region or endpoint are found for.
+    """
+    if not is_s3(str(uri)):
+        return LocalStorage(Path(uri))
+    from trtjob.jobs.storage.s3 import S3Storage
+
+    return S3Storage(str(uri), on_trouble=on_trouble or give_up_after(PATIENCE_S))
+
+
+def give_up_after(patience_s: float) -> OnTrouble:
+    """Return a patience that ends: it raises StorageError when a place has failed for so long."""
+    since: float | None = None
+    last = 0.0
+
+    def on_trouble(trouble: str) -> None:
+        nonlocal since, last
+        now = time.monotonic()
+        if since is None or now - last > patience_s / 2:  # an earlier trouble, over since
+            since = now
+        last = now
+        if now - since > patience_s:
+            raise StorageError(f"{trouble}. Given up after {patience_s:.0f} s; repeat the command when it works again")
+
+    return on_trouble
+
+
+__all__ = ["LocalStorage", "OnTrouble", "Storage", "give_up_after", "is_s3", "open_storage", "place_error"]

@@ -35,13 +35,18 @@ class Source(_Frozen):
 
 
 class ModelRef(_Frozen):
-    """The model, known by the sha256 of its ONNX file; `path` is where the workers find it."""
+    """The model, known by the sha256 of its ONNX file.
+
+    path: where a worker on the same machine, or with the same disk, finds it; uri: where another fetches it, empty
+    where there is no such place.
+    """
 
     name: str
     sha256: str
     path: str
     task: Literal["detect", "classify"]
     labels: tuple[str, ...]
+    uri: str = ""
 
 
 def _check_max_failures(value: str) -> str:

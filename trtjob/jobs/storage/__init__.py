@@ -6,6 +6,7 @@ from pathlib import Path
 from trtjob.errors import StorageError
 from trtjob.jobs.storage.local import LocalStorage, place_error
 from trtjob.jobs.storage.protocol import OnTrouble, Storage
+from trtjob.jobs.storage.trouble import note_trouble, troubles
 
 S3_SCHEME = "s3://"
 PATIENCE_S = 60.0
@@ -46,4 +47,14 @@ def give_up_after(patience_s: float) -> OnTrouble:
     return on_trouble
 
 
-__all__ = ["LocalStorage", "OnTrouble", "Storage", "give_up_after", "is_s3", "open_storage", "place_error"]
+__all__ = [
+    "LocalStorage",
+    "OnTrouble",
+    "Storage",
+    "give_up_after",
+    "is_s3",
+    "note_trouble",
+    "open_storage",
+    "place_error",
+    "troubles",
+]

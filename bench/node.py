@@ -12,10 +12,11 @@ from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
 from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, job_id_of
+from trtjob.jobs.places import source_from
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import FINISHED, TERMINAL
 from trtjob.jobs.store import JobStore
-from trtjob.jobs.submit import cancel, source_from, submit
+from trtjob.jobs.submit import cancel, submit
 from trtjob.jobs.views import JobView
 from trtjob.worker.supervisor import Supervisor
 

@@ -80,28 +80,28 @@ def test_a_list_names_its_images(tmp_path: Path, scenes: Path) -> None:
     for path in chosen:
         shutil.copy(path, photos)
     (tmp_path / "list.txt").write_text("\n".join(str(photos / path.name) for path in chosen) + "\n\n")
-    place = find_place(JobOrder(str(tmp_path / "list.txt"), "model", tmp_path / "out"))
+    place = find_place(JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
     assert place.keys == sorted(path.name for path in chosen)
     assert place.source.root == str(photos)
 
 
 def test_a_dash_reads_the_list_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"/a/one.jpg\n/a/b/latin\xe9.jpg\n")))
-    place = find_place(JobOrder("-", "model", tmp_path / "out"))
+    place = find_place(JobOrder("-", "model", str(tmp_path / "out")))
     assert place.keys == ["b/latin\udce9.jpg", "one.jpg"]
 
 
 def test_one_image_is_a_source(tmp_path: Path, scenes: Path) -> None:
     image = min(scenes.rglob("*.jpg"))
-    assert find_place(JobOrder(str(image), "model", tmp_path)).keys == [image.name]
+    assert find_place(JobOrder(str(image), "model", str(tmp_path))).keys == [image.name]
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     with pytest.raises(ConfigError, match="names no image"):
-        find_place(JobOrder(str(tmp_path / "list.txt"), "model", tmp_path / "out"))
+        find_place(JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
 
 
 def test_an_output_in_the_source_is_refused(scenes: Path) -> None:
     with pytest.raises(ConfigError, match="lies in the source"):
-        find_place(JobOrder(str(scenes), "model", scenes / "out"))
+        find_place(JobOrder(str(scenes), "model", str(scenes / "out")))

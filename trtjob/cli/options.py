@@ -18,7 +18,8 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="SOURCE",
         show_default=False,
-        help="A folder (with all below it), an image, a .txt list of paths, or - for such a list on standard input.",
+        help="A folder or an s3:// prefix (with all below it), an image, a .txt list of these, or - for such a list on "
+        "standard input.",
     ),
 ]
 JobArgument = Annotated[
@@ -102,14 +103,14 @@ Resize = Annotated[
 ]
 
 Output = Annotated[
-    Path,
+    str,
     typer.Option(
         "--output",
         "-o",
-        metavar="FOLDER",
+        metavar="FOLDER|s3://",
         rich_help_panel=OUTPUT,
         show_default=False,
-        help="The folder in which the job gets a folder of its own. Default: ./trtjob-out.",
+        help="The folder, or s3://bucket/prefix, in which the job gets a folder of its own. Default: ./trtjob-out.",
     ),
 ]
 AnnotateOption = Annotated[
@@ -144,6 +145,23 @@ MaxFailures = Annotated[
         metavar="N|P%",
         rich_help_panel=MACHINE,
         help="Give the job up when more images failed than this number, or this share such as 2.5%. Default: never.",
+    ),
+]
+Priority = Annotated[
+    Literal["high", "normal", "low"] | None,
+    typer.Option(
+        metavar="high|normal|low",
+        rich_help_panel=MACHINE,
+        help="Which jobs workers take up first; jobs of one priority share the workers. Default: normal.",
+    ),
+]
+Notify = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        rich_help_panel=MACHINE,
+        show_default=False,
+        help="Tell this web address when the job has ended (docs/notify.md). Default: none.",
     ),
 ]
 Threads = Annotated[

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trtjob.converters.registry import RegisteredModel
     from trtjob.jobs.models import JobSpec, Options, Source
 
-DEFAULT_OUTPUT = Path("trtjob-out")
+DEFAULT_OUTPUT = "trtjob-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class JobOrder:
 
     source: str
     model: str
-    output: Path = DEFAULT_OUTPUT
+    output: str = DEFAULT_OUTPUT
     cfg: Path | None = None
     labels: Path | None = None
     conf: float | None = None
@@ -34,6 +34,9 @@ class JobOrder:
     resize: Literal["stretch", "letterbox"] | None = None
     shard_size: int = 256
     max_failures: str | None = None
+    priority: Literal["high", "normal", "low"] | None = None
+    notify: str = ""
+    upload: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,31 @@ class Place:
 
     source: "Source"
     keys: list[str]
-    output: Path
+    output: str
 
 
 def find_place(order: JobOrder) -> Place:
-    """Look at the source and the output; reads standard input where the source is `-`. Raises ConfigError."""
-    from trtjob.jobs.submit import check_output, source_from
+    """Look at the source and the output; reads standard input where the source is `-`.
 
-    source, keys = source_from(_listed(order.source))
-    return Place(source, keys, check_output(order.output, source))
+    Raises ConfigError, StorageError for a bucket that cannot be used.
+    """
+    from trtjob.jobs.places import check_output, source_from
+    from trtjob.jobs.storage import is_s3
+
+    source, keys = source_from(_named(order.source))
+    output = check_output(order.output, source)
+    if is_s3(output):
+        from trtjob.jobs.storage.s3 import check_access
+
+        check_access(output, write=True)
+    return Place(source, keys, output)
 
 
-def _listed(source: str) -> Path | list[str]:
-    if source.lower().startswith("s3://"):
-        raise ConfigError(f"SOURCE '{source}': s3:// is not supported yet. Copy the images into a folder, and name it")
+def _named(source: str) -> Path | str | list[str]:
+    from trtjob.jobs.storage import is_s3
+
+    if is_s3(source):
+        return source
     if source == "-":
         # As file names are read, so that a name that is no valid UTF-8 survives.
         return sys.stdin.buffer.read().decode(errors="surrogateescape").splitlines()
@@ -68,10 +82,12 @@ def _listed(source: str) -> Path | list[str]:
     return path
 
 
-def job_from(order: JobOrder, place: Place, models_dir: Path, on_convert: Callable[[Path], None]) -> "JobSpec":
+def job_from(
+    order: JobOrder, place: Place, models_dir: Path, on_convert: Callable[[Path], None], *, ship_model: bool = False
+) -> "JobSpec":
     """Return the job's specification; converts the model where that was not done before.
 
-    Raises ConfigError, ModelError and ConversionError.
+    ship_model: put it beside the outputs, in their bucket. Raises ConfigError, ModelError and ConversionError.
     """
     from trtjob.converters.registry import ModelRegistry
     from trtjob.jobs.models import JobSpec, ModelRef, job_id_of
@@ -84,13 +100,17 @@ def job_from(order: JobOrder, place: Place, models_dir: Path, on_convert: Callab
     reference = ModelRef(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
     )
+    if ship_model:
+        from trtjob.jobs.shipping import shipped_model
+
+        reference = shipped_model(reference, place.output)
     listed = source_list(place.keys) if place.keys else b""
     return JobSpec(
-        job_id=job_id_of(place.source, listed, reference, options, str(place.output)),
+        job_id=job_id_of(place.source, listed, reference, options, place.output),
         source=place.source,
         model=reference,
         options=options,
-        output=str(place.output),
+        output=place.output,
         created_at=time.time(),
         versions=versions("trtjob", "onnxruntime", "numpy", "opencv-python-headless"),
     )

@@ -1,6 +1,7 @@
 """`trtjob run`: a job from its beginning to its end, with workers inside this command."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def run(
     resize: o.Resize = None,
     shard_size: o.ShardSize = 256,
     max_failures: o.MaxFailures = None,
+    priority: o.Priority = None,
+    notify: o.Notify = "",
     threads: o.Threads = None,
     batch: o.Batch = None,
     engine: o.Engine = None,
@@ -60,6 +63,8 @@ def run(
         resize=resize,
         shard_size=shard_size,
         max_failures=max_failures,
+        priority=priority,
+        notify=notify,
     )
     settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
@@ -99,7 +104,7 @@ async def submit_and_follow(desk: Desk, order: JobOrder, place: Place, stop: Sto
     """Hand a job in, show its progress and print how it ended. Returns the exit code, None where the user stopped."""
     from trtjob.cli.follow import follow
 
-    handed_in = await stop.unless_stopped(asyncio.to_thread(hand_in, desk, order, place))
+    handed_in = await stop.unless_stopped(asyncio.to_thread(hand_in, desk, order, place, stop))
     if handed_in is None:
         return None
     job_id, outcome = handed_in
@@ -107,15 +112,58 @@ async def submit_and_follow(desk: Desk, order: JobOrder, place: Place, stop: Sto
     return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 
 
-def hand_in(desk: Desk, order: JobOrder, place: Place) -> "tuple[str, Outcome]":
-    """Resolve the model and submit the job. Returns its id and what was done."""
+def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None) -> "tuple[str, Outcome]":
+    """Resolve the model, bring to a bucket what workers need from there, and submit the job.
+
+    stop: ends an upload. Returns the job's id and what was done.
+    """
+    from trtjob.jobs.states import Priority
     from trtjob.jobs.submit import submit
 
-    spec = job_from(order, place, desk.settings.models_dir, say_converting)
-    spec, outcome = submit(desk.store, desk.queue, spec, place.keys)
+    notify = ""
+    if order.notify:
+        from trtjob.jobs.notify import check_notify_url
+
+        notify = check_notify_url(order.notify)
+    is_shipped = _is_shipped(desk, order, place)
+    if is_shipped:
+        place = _ship(place, stop)
+    spec = job_from(order, place, desk.settings.models_dir, say_converting, ship_model=is_shipped)
+    priority = Priority(order.priority) if order.priority else None
+    spec, outcome = submit(desk.store, desk.queue, spec, place.keys, priority=priority, notify=notify)
     if outcome != "queued":
         typer.echo(f"{spec.job_id}: {_CONTINUES[outcome]}", err=True)
     return spec.job_id, outcome
+
+
+def _is_shipped(desk: Desk, order: JobOrder, place: Place) -> bool:
+    """Return whether the model, and a local folder's images, go to the output's bucket first."""
+    from trtjob.errors import ConfigError
+    from trtjob.jobs.storage import is_s3
+
+    if order.upload and not is_s3(place.output):
+        raise ConfigError("--upload puts the images beside the outputs: give an --output such as s3://bucket/results")
+    # Workers of a server elsewhere are elsewhere too; those of one on this machine see its folders.
+    wanted = not desk.connection.is_local if order.upload is None else order.upload
+    return wanted and is_s3(place.output)
+
+
+def _ship(place: Place, stop: Stop | None) -> Place:
+    from trtjob.cli.progress import open_stages
+    from trtjob.errors import StorageError
+    from trtjob.jobs.shipping import shipped_source
+    from trtjob.jobs.storage import is_s3
+
+    if is_s3(place.source.root):
+        return place
+    with open_stages(place.source.root) as display:
+
+        def on_progress(done: int, total: int, sent_bytes: int) -> None:
+            display.show(f"uploading, {sent_bytes / 1e6:.1f} MB sent", done, total)
+            if stop is not None and stop.signal is not None:
+                raise StorageError("the upload was stopped; the same command continues it")
+
+        return replace(place, source=shipped_source(place.source, place.keys, place.output, on_progress))
 
 
 _CONTINUES = {

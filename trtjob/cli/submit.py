@@ -29,6 +29,14 @@ def submit(
         rich_help_panel=o.MACHINE,
         help="Show the progress until the job ends. Default: return at once.",
     ),
+    upload: bool | None = typer.Option(
+        None,
+        "--upload/--no-upload",
+        rich_help_panel=o.MACHINE,
+        show_default=False,
+        help="Copy a local source into the output's bucket first, for workers that cannot see it; what is there is "
+        "left. Default: where the queue's server is on another machine.",
+    ),
     dry_run: bool = typer.Option(
         False, "--dry-run", rich_help_panel=o.MACHINE, help="Print the job, and hand nothing in. Default: hand it in."
     ),
@@ -42,6 +50,8 @@ def submit(
     resize: o.Resize = None,
     shard_size: o.ShardSize = 256,
     max_failures: o.MaxFailures = None,
+    priority: o.Priority = None,
+    notify: o.Notify = "",
     json: o.Json = False,
 ) -> None:
     """Hand a job in to the workers, which `trtjob worker` starts.
@@ -62,6 +72,9 @@ def submit(
         resize=resize,
         shard_size=shard_size,
         max_failures=max_failures,
+        priority=priority,
+        notify=notify,
+        upload=upload,
     )
     settings = start()
     place = find_place(order)
@@ -83,11 +96,9 @@ def _print_plan(settings: "Settings", order: JobOrder, place: Place) -> None:
 
 
 def _count(root: str) -> int:
-    from pathlib import Path
+    from trtjob.jobs.storage import open_storage
 
-    from trtjob.jobs.listing import Listing
-
-    return sum(1 for _ in Listing(Path(root)))
+    return sum(1 for _ in open_storage(root).images())
 
 
 def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> None:

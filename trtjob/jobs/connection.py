@@ -79,6 +79,11 @@ class Connection:
         """The server's address without user and password."""
         return _place(self._target)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine, and so, as a rule, its workers."""
+        return "path" in self._target or self._target["host"] in ("localhost", "127.0.0.1", "::1")
+
     def ensure(self) -> None:
         """Start the embedded server again if it has died; does nothing for a server that is not ours.
 

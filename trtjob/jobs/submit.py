@@ -2,98 +2,34 @@
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
-from trtjob.errors import ConfigError, JobError
+from trtjob.errors import JobError
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder
-from trtjob.jobs.listing import IMAGE_SUFFIXES, Listing
-from trtjob.jobs.models import JobSpec, Source
+from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import write_source_list
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile_job
-from trtjob.jobs.states import ACTIVE, FINISHED, JobState
+from trtjob.jobs.states import ACTIVE, FINISHED, JobState, Priority
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.units import PLAN
 
 Outcome = Literal["queued", "running", "resumed", "updating"]
 
 
-def source_from(paths: Path | Iterable[str]) -> tuple[Source, list[str]]:
-    """Return the source for a folder, a file, or the lines of a list, and the keys of the latter two, sorted.
-
-    Two lines that name the same file in two ways are one image. Raises ConfigError where a source does not exist or
-    holds no image, and where its path is no text.
-    """
-    if isinstance(paths, Path):
-        if paths.is_dir():
-            return _folder_source(paths), []
-        if not paths.exists():
-            raise ConfigError(f"no such folder or file: '{paths}'")
-        paths = [str(paths)]
-    files = list(map(_file, filter(str.strip, paths)))
-    if not files:
-        raise ConfigError("the list names no image: it has one path on each line")
-    parents = [file.parent.parts for file in files]
-    depth = next((i for i, level in enumerate(zip(*parents, strict=False)) if len(set(level)) > 1), None)
-    root = Path(*parents[0][: min(map(len, parents)) if depth is None else depth])
-    _check_text(root, "Rename the folder")
-    return Source(kind="list", root=str(root)), sorted({str(file.relative_to(root)) for file in files})
-
-
-def _file(line: str) -> Path:
-    """Return the absolute path that a line of a list names, without `..`."""
-    if "\0" in line:
-        raise ConfigError(f"the list has a zero byte in {line[:80]!r}: it has one path on each line (find -print)")
-    # absolute(), not resolve(): a link to an image keeps the name under which the user knows it.
-    path = _at_home(line).absolute()
-    return path.parent.resolve() / path.name if ".." in path.parts else path
-
-
-def _at_home(path: str) -> Path:
-    """Read `~/` as a shell does; `~name.jpg` is a file, not a user."""
-    return Path.home() / path[2:] if path.startswith("~/") else Path(path)
-
-
-def _check_text(folder: Path, hint: str) -> None:
-    """Refuse a folder that JSON cannot name; below it, every name goes."""
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError as err:
-        raise ConfigError(f"the name of the folder {str(folder)!r} is not valid UTF-8. {hint}") from err
-
-
-def _folder_source(folder: Path) -> Source:
-    root = folder.resolve()
-    _check_text(root, "Rename the folder")
-    try:
-        next(root.iterdir(), None)
-    except OSError as err:
-        raise ConfigError(f"cannot list the folder '{folder}': {err.strerror}") from err
-    if next(iter(Listing(root)), None) is None:
-        suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise ConfigError(f"no image in '{folder}' or below it. Files with these endings are images: {suffixes}")
-    return Source(kind="folder", root=str(root))
-
-
-def check_output(output: Path, source: Source) -> Path:
-    """Return the absolute output folder. Raises ConfigError where it lies in the source or cannot be a folder."""
-    resolved = _at_home(str(output)).resolve()
-    _check_text(resolved, "Choose another with --output")
-    if source.kind == "folder" and resolved.is_relative_to(source.root):
-        raise ConfigError(
-            f"the output folder '{output}' lies in the source '{source.root}', so outputs would become inputs. "
-            "Choose a folder outside it with --output"
-        )
-    if resolved.exists() and not resolved.is_dir():
-        raise ConfigError(f"the output '{output}' is a file, not a folder. Choose another with --output")
-    return resolved
-
-
-def submit(store: JobStore, queue: WorkQueue, spec: JobSpec, keys: Iterable[str] = ()) -> tuple[JobSpec, Outcome]:
+def submit(
+    store: JobStore,
+    queue: WorkQueue,
+    spec: JobSpec,
+    keys: Iterable[str] = (),
+    *,
+    priority: Priority | None = None,
+    notify: str = "",
+) -> tuple[JobSpec, Outcome]:
     """Hand a job in; the same job again continues it with what is missing, new or changed.
 
-    keys: the images of a `list` source. Returns the specification in force (that of the first submission) and what
+    keys: the images of a `list` source; priority: None leaves a job that is there its own; notify: the URL that is told
+    of the job's end. Returns the specification in force (that of the first submission) and what
     was done.
     Raises StorageError where the output cannot be written, JobError where the folder is another version's.
     """
@@ -104,8 +40,13 @@ def submit(store: JobStore, queue: WorkQueue, spec: JobSpec, keys: Iterable[str]
         store.forget(spec.job_id)  # known from a folder that has been removed since
     else:
         spec = folder.spec()
-    if store.create(spec):
+    is_new = store.create(spec, priority=priority or Priority.NORMAL)
+    if notify:
+        store.update(spec.job_id, notify=notify)
+    if is_new:
         return spec, _enter(store, queue, folder, spec)
+    if priority is not None:
+        store.update(spec.job_id, priority=priority.value)
     state = store.state(spec.job_id)
     if state in ACTIVE:
         reconcile_job(store, queue, spec.job_id)

@@ -12,6 +12,11 @@ local function give_up()
   redis.call('HDEL', KEYS[1] .. ':holders', ARGV[2])
   redis.call('DEL', KEYS[2])
 end
+local function take_back()  -- the attempt does not count
+  if redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[2], -1) <= 0 then
+    redis.call('HDEL', KEYS[1] .. ':attempts', ARGV[2])
+  end
+end
 """
 
 # KEYS job, lease, done, worker, fence   ARGV unit, shard (-1: none), owner, lease ms, ",allowed,states,", worker ttl s
@@ -88,7 +93,7 @@ RELEASE = (
     + """
 if not owns() then return 0 end
 give_up()
-if ARGV[3] == '1' then redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[2], -1) end
+if ARGV[3] == '1' then take_back() end
 redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 return 1
@@ -106,7 +111,7 @@ give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
-  redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[2], -1)
+  take_back()
 else
   redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3])
 end

@@ -1,0 +1,115 @@
+"""The clients of one bucket: boto3 finds credentials, region and endpoint, and lists; obstore moves the bytes.
+
+boto3 costs about ten times the CPU of obstore for each object. obstore alone would not understand all that the AWS
+command line does: profiles, roles, `services` sections, instance credentials.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from trtjob.errors import StorageError
+from trtjob.jobs.storage.breaker import Breaker
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3, 20
+WHOLE_TIMEOUT_S = 60  # of a request with its body: obstore has no time-out between two reads
+CONNECTIONS = 64
+
+
+class Bucket:
+    """One bucket, its clients made once for the process; usable from any thread and event loop."""
+
+    def __init__(self, name: str) -> None:
+        """Find credentials, region and endpoint. Raises StorageError where there are none."""
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+
+        self.name = name
+        try:
+            session = boto3.session.Session()
+            credentials = session.get_credentials()
+            self.client: Any = session.client(
+                "s3",
+                config=Config(
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    read_timeout=READ_TIMEOUT_S,
+                    max_pool_connections=CONNECTIONS,
+                    retries={"total_max_attempts": 1},  # the breaker must see every failure
+                    # Stores beside AWS's refuse the checksums that boto3 adds by default since 1.36.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+        except (BotoCoreError, ValueError) as err:
+            raise StorageError(f"cannot use s3://{name}: {err}. Check the AWS settings (`aws configure list`)") from err
+        if credentials is None:
+            raise StorageError(
+                f"no credentials for s3://{name}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
+                "run `aws configure`"
+            )
+        self.store = _obstore(name, session, self.client)
+        self.breaker = Breaker(f"s3://{name}", self._works)
+        self.etag_is_md5 = True  # until one is seen that is not: encrypted objects have others of the same form
+        self.odd_digests: set[str] = set()
+
+    def _works(self) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self.client.list_objects_v2(Bucket=self.name, MaxKeys=1)
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+
+def _obstore(name: str, session: Any, client: Any) -> "S3Store":
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.store import S3Store
+
+    endpoint: str = client.meta.endpoint_url
+    is_aws = endpoint.split("//")[-1].split("/")[0].endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    style = (client.meta.config.s3 or {}).get("addressing_style", "auto")
+    is_virtual = style == "virtual" or (style == "auto" and is_aws and "." not in name)
+    place: dict[str, Any] = {}
+    if not is_aws:
+        place["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if is_virtual else endpoint
+    region = client.meta.region_name
+    options: Any = {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+        "timeout": timedelta(seconds=WHOLE_TIMEOUT_S),
+        "pool_max_idle_per_host": str(CONNECTIONS),
+        **_trusted(session),
+    }
+    return S3Store(
+        name,
+        **place,
+        region="us-east-1" if region in (None, "aws-global") else region,
+        virtual_hosted_style_request=is_virtual,
+        client_options=options,
+        retry_config={"max_retries": 0},
+        credential_provider=Boto3CredentialProvider(session),
+    )
+
+
+def _trusted(session: Any) -> dict[str, bytes]:
+    """Return the certificates to trust beside the system's: AWS_CA_BUNDLE, or `ca_bundle` of the profile."""
+    bundle = session._session.get_config_variable("ca_bundle")
+    return {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
+
+
+_buckets: dict[str, Bucket] = {}
+_buckets_lock = Lock()
+
+
+def bucket_named(name: str) -> Bucket:
+    """Return the process's clients of a bucket. Raises StorageError where no credentials are found."""
+    with _buckets_lock:
+        if name not in _buckets:
+            _buckets[name] = Bucket(name)
+        return _buckets[name]

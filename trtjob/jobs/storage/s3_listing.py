@@ -1,0 +1,58 @@
+"""List the images of a bucket's prefix, a page of 1,000 keys at a time, the next page on its way while one is read."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from trtjob.errors import StorageError
+from trtjob.jobs.listing import IMAGE_SUFFIXES, Entry
+
+Page = dict[str, Any]
+
+
+@dataclass(slots=True)
+class S3Listing:
+    """The images below a prefix, behind the key `after`, sorted as S3 sorts: by the bytes of UTF-8.
+
+    page: asks for the page that begins behind a key of the bucket, with retries; prefix: "" or ends with a slash.
+    """
+
+    page: Callable[[str], Page]
+    prefix: str
+    after: str = ""
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[Entry]:
+        cut, last = len(self.prefix), ""
+        for item in self._objects():
+            key = item["Key"][cut:]
+            if key <= last:
+                # AWS and the stores known to us list in this order; the plan, its updates and the results stand on it.
+                raise StorageError(f"the store lists {key!r} behind {last!r}: its order is not that of the keys' bytes")
+            last = key
+            suffix = suffix_of(key)
+            if suffix in IMAGE_SUFFIXES:
+                yield Entry(key, item["Size"], item["ETag"].strip('"'))
+            elif not key.endswith("/"):  # which is what consoles make for an empty folder
+                self.ignored[suffix or "no suffix"] += 1
+
+    def _objects(self) -> Iterator[dict[str, Any]]:
+        with ThreadPoolExecutor(1, "trtjob-listing") as ahead:
+            coming = ahead.submit(self.page, self.prefix + self.after if self.after else "")
+            while True:
+                page = coming.result()
+                found = page.get("Contents", [])
+                if page["IsTruncated"]:
+                    coming = ahead.submit(self.page, found[-1]["Key"])
+                yield from found
+                if not page["IsTruncated"]:
+                    return
+
+
+def suffix_of(key: str) -> str:
+    """Return the suffix of a key's last part, in small letters: `.jpg`; empty where it has none."""
+    name = key[key.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""

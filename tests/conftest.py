@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from fault_proxy import FaultProxy, fault_proxy
+from s3_server import S3Server, s3_server, weed
 from terminal import DIGITS, Terminal
 
 from trtjob.config import Settings
 from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.storage import s3_bucket
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -27,7 +30,8 @@ def missing_service(reason: str) -> None:
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test, and every process that it starts, away from the real user's files and settings."""
-    for name in [name for name in os.environ if name.startswith("TRTJOB_") and name != "TRTJOB_REQUIRE_SERVICES"]:
+    own = ("TRTJOB_", "AWS_")
+    for name in [name for name in os.environ if name.startswith(own) and name != "TRTJOB_REQUIRE_SERVICES"]:
         monkeypatch.delenv(name)
     home = tmp_path / "user"
     home.mkdir()
@@ -86,6 +90,40 @@ def redis(server: EmbeddedServer) -> Iterator[redis_py.Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[S3Server]:
+    """One real S3 server for the whole session."""
+    if weed() is None:
+        missing_service("the S3 server is not installed: make test brings it")
+    with tempfile.TemporaryDirectory(prefix="trtjob-test-") as folder, s3_server(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The session's S3 server, which this test and the processes that it starts find in their environment."""
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    s3_bucket.forget_buckets()
+    yield s3_process
+    s3_bucket.forget_buckets()
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """An empty bucket."""
+    return s3.new_bucket()
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before the S3 server that can be told to fail; this test's requests go through it."""
+    with fault_proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        s3_bucket.forget_buckets()
+        yield proxy
 
 
 @pytest.fixture

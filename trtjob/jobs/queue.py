@@ -66,6 +66,15 @@ class WorkQueue:
         parts = (message.decode().rsplit("--", 2) for message in waiting)
         return {(part[0], part[1]) for part in parts if len(part) == 3}
 
+    def clear_abandoned(self) -> None:
+        """Remove RQ's records of messages whose workers died: their units are asked for again by our own reckoning."""
+        started = f"rq:wip:{self.name}"
+        seconds, _ = self.redis.time()
+        for entry in self.redis.zrangebyscore(started, 0, seconds):
+            message, _, execution = entry.decode().rpartition(":")
+            self.redis.delete(f"rq:job:{message}", f"rq:executions:{message}", f"rq:execution:{message}:{execution}")
+            self.redis.zrem(started, entry)
+
     def __len__(self) -> int:
         return int(self.redis.llen(f"rq:queue:{self.name}"))
 

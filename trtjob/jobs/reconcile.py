@@ -16,6 +16,7 @@ def reconcile(store: JobStore, queue: WorkQueue) -> int:
 
     Raises ForeignJobError for a job that cannot be read, after all others have had their turn.
     """
+    queue.clear_abandoned()
     active = store.active_ids()
     if not active:
         return 0

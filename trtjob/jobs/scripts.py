@@ -73,7 +73,9 @@ COMMIT = (
     + """
 give_up()
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-for _, part in ipairs({':inflight', ':blame', ':live', ':attempts'}) do redis.call('HDEL', KEYS[1] .. part, ARGV[2]) end
+for _, part in ipairs({'inflight', 'blame', 'live', 'attempts', 'kills', 'alone'}) do
+  redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
+end
 if redis.call('SETBIT', KEYS[3], ARGV[3], 1) == 1 then return 0 end
 redis.call('HINCRBY', KEYS[1], 'ok', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[5])
@@ -110,8 +112,17 @@ if not holder or string.match(holder, '|(.*)$') ~= ARGV[1] then return 0 end
 give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 if ARGV[3] == '' then
-  redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
   take_back()
+  if redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) < 3 then
+    redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
+  else
+    -- Killed again and again: perhaps for what one of its images needs. They are tried one at a time, and the one that
+    -- is alone in flight at two such deaths is the culprit.
+    local alone = redis.call('HGET', KEYS[1] .. ':inflight', ARGV[2]) or ''
+    local is_certain = alone ~= '' and redis.call('HGET', KEYS[1] .. ':alone', ARGV[2]) == alone
+    redis.call('HSET', KEYS[1] .. ':alone', ARGV[2], alone)
+    redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], is_certain and 'SIGKILL, twice' or 'SIGKILL?')
+  end
 else
   redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3])
 end

@@ -28,7 +28,8 @@ _CLAIMABLE = {
     PLAN: (JobState.QUEUED, JobState.PLANNING),
     FINISH: (JobState.FINISHING,),
 }
-_PARTS = ("done", "holders", "attempts", "inflight", "blame", "live", "events", "log")  # a job's other keys
+# A job's other keys.
+_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "events", "log")
 _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 
@@ -52,6 +53,11 @@ class Claim:
     @property
     def holder(self) -> str:
         return f"{self.token}|{self.owner}"
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the last death was the unit's fault; a kill from outside may only look so."""
+        return not self.blame.endswith("?")
 
     @property
     def keys(self) -> list[str]:

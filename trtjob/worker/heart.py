@@ -70,8 +70,12 @@ class Heart(threading.Thread):
         held = self.execution  # the main thread may end it at any moment
         if held is not None:
             job, execution = held
+            ttl_s = 2 * int(self.context.settings.lease_s)
             with self.store.redis.pipeline() as pipe:
-                execution.heartbeat(job.started_job_registry, 2 * int(self.context.settings.lease_s), pipeline=pipe)
+                # Not its heartbeat(): where RQ's record ran out in an outage, that would make half of one.
+                execution.save(ttl_s, pipeline=pipe)
+                job.started_job_registry.add_execution(execution, ttl=ttl_s, pipeline=pipe, xx=True)
+                job.execution_registry.add(execution, ttl=ttl_s, pipeline=pipe)
                 pipe.execute()
 
     def _renew_claim(self, claim: Claim) -> None:

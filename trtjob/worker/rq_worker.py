@@ -125,6 +125,10 @@ class UnitWorker(SimpleWorker):
             self.pubsub_thread.exception_handler = lambda _error, _pubsub, thread: thread.stop()
             self.pubsub_thread.stop()
 
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Say in one line what RQ cannot do with a message: units settle their own failures before it hears of them."""
+        log.warning("RQ could not end a message", extra={"rq_job": job.id, "error": repr(exc_info[1])})
+
     def kill_horse(self, sig: Any = None) -> None:
         """Obey RQ's stop-job command, which comes from its pubsub thread: the job is cancelled."""
         if (claim := self.context.claim) is not None:

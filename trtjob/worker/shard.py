@@ -188,7 +188,7 @@ class _ShardRun:
 
     def _set_aside_culprit(self) -> None:
         """Record the image that was alone in flight when the last attempt's worker died."""
-        if len(self.claim.suspects) != 1:
+        if len(self.claim.suspects) != 1 or not self.claim.is_certain:
             return
         key = self.claim.suspects[0]
         message = f"processing it ended the worker process ({self.claim.blame})"

@@ -50,7 +50,7 @@ class S3Storage:
 
     def __init__(self, uri: str, *, on_trouble: OnTrouble) -> None:
         """Raises StorageError where no credentials are found, ConfigError for what is no address."""
-        bucket, _, prefix = uri[len("s3://") :].strip("/").partition("/")
+        bucket, _, prefix = uri[len("s3://") :].rstrip("/").partition("/")
         if not bucket:
             raise ConfigError(f"'{uri}' names no bucket. Example: s3://bucket/photos")
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import StorageError
 from trtjob.jobs.storage.breaker import Breaker
+from trtjob.jobs.storage.trouble import note_trouble
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -113,3 +114,11 @@ def bucket_named(name: str) -> Bucket:
         if name not in _buckets:
             _buckets[name] = Bucket(name)
         return _buckets[name]
+
+
+def forget_buckets() -> None:
+    """Find credentials and endpoints anew at the next use."""
+    with _buckets_lock:
+        for bucket in _buckets.values():
+            note_trouble(bucket.breaker.place, "")
+        _buckets.clear()

@@ -1,0 +1,336 @@
+"""A bucket of a real S3 server, used as a folder is."""
+
+import asyncio
+import hashlib
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from s3_server import READER_KEY, READER_SECRET, S3Server
+
+from trtjob.errors import ConfigError, ImageError, StorageError
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import LocalStorage, s3_bucket
+from trtjob.jobs.storage.protocol import Storage
+from trtjob.jobs.storage.s3 import S3Storage, check_access
+from trtjob.jobs.storage.s3_listing import S3Listing, suffix_of
+from trtjob.jobs.storage.upload import upload_images
+
+
+def never(trouble: str) -> None:
+    raise AssertionError(f"nothing fails here: {trouble}")
+
+
+@pytest.fixture
+def storage(bucket: str) -> S3Storage:
+    return S3Storage(f"s3://{bucket}/a/prefix", on_trouble=never)
+
+
+# -- objects -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_can_be_read(storage: S3Storage) -> None:
+    storage.write("a/b.json", b"{}")
+    storage.put("a/c.json", b"[]")
+    assert (storage.read("a/b.json"), storage.read("a/c.json")) == (b"{}", b"[]")
+    assert storage.exists("a/b.json")
+    assert not storage.exists("a/d.json")
+
+
+def test_a_prefix_is_a_folder_and_not_the_beginning_of_a_name(bucket: str, s3: S3Server) -> None:
+    s3.client().put_object(Bucket=bucket, Key="photos/a.jpg", Body=b"1")
+    s3.client().put_object(Bucket=bucket, Key="photos-old/b.jpg", Body=b"1")
+    images = list(S3Storage(f"s3://{bucket}/photos", on_trouble=never).images())
+    assert [entry.key for entry in images] == ["a.jpg"]
+
+
+def test_create_makes_an_object_once(storage: S3Storage) -> None:
+    assert storage.create("x.json", b"first")
+    assert not storage.create("x.json", b"second")
+    assert storage.read("x.json") == b"first"
+
+
+def test_of_many_creators_at_once_exactly_one_wins(storage: S3Storage) -> None:
+    won: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> None:
+        barrier.wait()
+        if storage.create("x.json", f"{number}".encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert storage.read("x.json") == f"{won[0]}".encode()
+
+
+def test_a_long_write_of_many_parts_appears_at_its_end_and_holds_no_memory(storage: S3Storage) -> None:
+    line = b"x" * 1023 + b"\n"
+    digest = hashlib.sha256()
+    tracemalloc.start()
+    with storage.writing("long.jsonl") as file:
+        for _ in range(24 * 1024):
+            file.write(line)
+            digest.update(line)
+        assert not storage.exists("long.jsonl")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20
+    read = hashlib.sha256()
+    for found in storage.lines("long.jsonl"):
+        read.update(found)
+    assert read.hexdigest() == digest.hexdigest()
+
+
+def test_a_long_write_that_fails_leaves_the_old_object(storage: S3Storage) -> None:
+    storage.write("x", b"old")
+    with pytest.raises(InterruptedError), storage.writing("x") as file:  # noqa: PT012 - the block is under test
+        file.write(b"new")
+        raise InterruptedError
+    assert storage.read("x") == b"old"
+
+
+@pytest.mark.parametrize("data", [b"", b"one", b"one\n", b"one\ntwo", b"\n\n", "é\u2028\n".encode()])
+def test_lines_are_those_of_a_file(storage: S3Storage, tmp_path: Path, data: bytes) -> None:
+    storage.write("x", data)
+    (tmp_path / "x").write_bytes(data)
+    assert list(storage.lines("x")) == list(LocalStorage(tmp_path).lines("x"))
+
+
+def test_what_is_not_there_raises_file_not_found(storage: S3Storage) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.read("gone")
+    with pytest.raises(FileNotFoundError):
+        next(storage.lines("gone"))
+    storage.delete("gone")
+
+
+def test_a_list_has_the_names_right_below(storage: S3Storage) -> None:
+    for name in ("plan/b", "plan/a", "plan/deeper/c", "planned"):
+        storage.put(name, b"")
+    assert storage.list("plan") == ["a", "b"]
+    assert storage.list("nothing") == []
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "/x", "a\0"])
+def test_a_key_that_leaves_the_root_is_refused(storage: S3Storage, key: str) -> None:
+    with pytest.raises(StorageError, match="leaves"):
+        storage.read(key)
+
+
+def test_uploads_in_parts_that_nobody_completed_are_ended(storage: S3Storage, bucket: str, s3: S3Server) -> None:
+    s3.client().create_multipart_upload(Bucket=bucket, Key="a/prefix/big")
+    storage.remove_unfinished()
+    assert s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+ODD = [
+    "a b.jpg",
+    "ü/ñ.jpg",
+    "100%.jpg",
+    "a%20b.jpg",
+    "x#y?.jpg",
+    "plus+.jpg",
+    "quote\"'.jpg",
+    "日本/絵.jpg",
+    "&=~*.jpg",
+]
+CONTROL = ["new\nline.jpg", "tab\t.jpg"]  # which obstore refuses
+
+
+def test_odd_names_are_listed_and_read(bucket: str, s3: S3Server) -> None:
+    for key in (*ODD, *CONTROL):
+        s3.client().put_object(Bucket=bucket, Key=key, Body=key.encode())
+    storage = S3Storage(f"s3://{bucket}", on_trouble=never)
+    entries = list(storage.images())
+    assert [entry.key for entry in entries] == sorted((*ODD, *CONTROL), key=str.encode)
+    for entry in entries:
+        assert storage.fetch(entry) == entry.key.encode()
+        assert asyncio.run(storage.afetch(entry)) == entry.key.encode()
+        assert storage.entry(entry.key) == entry
+
+
+def test_odd_names_are_written(bucket: str, s3: S3Server) -> None:
+    storage = S3Storage(f"s3://{bucket}/out", on_trouble=never)
+    for key in (*ODD, *CONTROL):
+        storage.put(key, key.encode())
+        assert s3.client().get_object(Bucket=bucket, Key=f"out/{key}")["Body"].read() == key.encode()
+        asyncio.run(storage.aput(key, b"again"))
+        assert storage.read(key) == b"again"
+
+
+def test_more_than_a_page_is_listed_in_order_from_anywhere(bucket: str, s3: S3Server) -> None:
+    storage = S3Storage(f"s3://{bucket}/many", on_trouble=never)
+    keys = [f"{n % 7}/{n:05d}.jpg" for n in range(2300)]
+
+    async def fill() -> None:
+        room = asyncio.Semaphore(32)
+
+        async def put(key: str) -> None:
+            async with room:
+                await storage.aput(key, b"1")
+
+        await asyncio.gather(*map(put, [*keys, "notes.txt", "README"]))
+
+    asyncio.run(fill())
+    listing = storage.images()
+    assert [entry.key for entry in listing] == sorted(keys)
+    assert listing.ignored == {".txt": 1, "no suffix": 1}
+    middle = sorted(keys)[1234]
+    assert [entry.key for entry in storage.images(middle)] == sorted(keys)[1235:]
+
+
+def test_a_store_that_lists_out_of_order_is_refused() -> None:
+    page = {"IsTruncated": False, "Contents": [{"Key": k, "Size": 1, "ETag": '"e"'} for k in ("b.jpg", "a.jpg")]}
+    with pytest.raises(StorageError, match="order"):
+        list(S3Listing(lambda _behind: page, ""))
+
+
+@pytest.mark.parametrize(
+    ("key", "suffix"),
+    [("a.JPG", ".jpg"), ("a/b.c/d", ""), (".jpg", ""), ("a.b.png", ".png"), ("a.", "."), ("folder.jpg/", "")],
+)
+def test_a_suffix_is_that_of_the_last_part(key: str, suffix: str) -> None:
+    assert suffix_of(key) == suffix
+
+
+def test_an_object_that_is_gone_is_missing(storage: S3Storage) -> None:
+    with pytest.raises(ImageError) as caught:
+        storage.fetch(Entry("gone.jpg", 1, "e"))
+    assert caught.value.kind == FailureKind.MISSING
+    with pytest.raises(ImageError) as caught:
+        asyncio.run(storage.afetch(Entry("gone.jpg", 1, "e")))
+    assert caught.value.kind == FailureKind.MISSING
+
+
+def test_an_object_that_is_too_large_is_not_read(storage: S3Storage) -> None:
+    with pytest.raises(ImageError) as caught:
+        storage.fetch(Entry("big.jpg", 2**31, "e"))
+    assert caught.value.kind == FailureKind.TOO_LARGE
+
+
+def test_an_etag_that_is_no_md5_is_believed_after_a_second_look(storage: S3Storage) -> None:
+    """As with objects that the store encrypts: their etags look the same and are something else."""
+    assert storage._bucket.etag_is_md5
+    with pytest.raises(Exception, match="MD5"):
+        storage._checked(b"data", 4, '"' + "0" * 32 + '"')
+    assert storage._checked(b"data", 4, '"' + "0" * 32 + '"') == b"data"
+    assert not storage._bucket.etag_is_md5
+
+
+# -- uploading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> LocalStorage:
+    for n in range(40):
+        path = tmp_path / "photos" / "ab"[n % 2] / f"{n:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([n]) * 1000)
+    return LocalStorage(tmp_path / "photos")
+
+
+def _upload(photos: LocalStorage, target: Storage) -> tuple[int, int, int]:
+    told: list[tuple[int, int, int]] = []
+    upload_images(photos, target, list(photos.images()), lambda *numbers: told.append(numbers))
+    assert [done for done, _, _ in told] == list(range(1, 41))
+    return told[-1]
+
+
+def test_an_upload_sends_only_what_is_new_or_changed(storage: S3Storage, photos: LocalStorage) -> None:
+    assert _upload(photos, storage) == (40, 40, 40_000)
+    assert _upload(photos, storage) == (40, 40, 0)
+    (photos.root / "a" / "00.jpg").write_bytes(b"x" * 1000)  # as large as before
+    assert _upload(photos, storage) == (40, 40, 1000)
+    assert storage.read("a/00.jpg") == b"x" * 1000
+
+
+def test_an_upload_that_is_stopped_goes_on_where_it_was(storage: S3Storage, photos: LocalStorage) -> None:
+    def stop(done: int, _total: int, _sent: int) -> None:
+        if done == 10:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        upload_images(photos, storage, list(photos.images()), stop)
+    _, _, sent = _upload(photos, storage)
+    assert sent <= 30_000
+
+
+# -- what a person must mend -------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_can_be_used_is_silent(bucket: str) -> None:
+    check_access(f"s3://{bucket}/new", write=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        pytest.param({"AWS_SECRET_ACCESS_KEY": "not-the-one"}, "the secret key is wrong", id="a wrong secret"),
+        pytest.param({"AWS_ACCESS_KEY_ID": "nobody"}, "the access key is not known", id="a wrong key"),
+    ],
+)
+def test_wrong_credentials_are_named_and_not_shown(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    s3_bucket.forget_buckets()
+    storage = S3Storage(f"s3://{bucket}", on_trouble=never)
+    for request in (lambda: storage.list(""), lambda: storage.read("x"), lambda: storage.write("x", b"")):
+        with pytest.raises(StorageError, match=message) as caught:
+            request()
+        assert not any(value in str(caught.value) for value in environment.values())
+
+
+def test_without_credentials_it_is_said_how_to_give_them(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    s3_bucket.forget_buckets()
+    with pytest.raises(StorageError, match=r"no credentials for s3://.*AWS_PROFILE"):
+        S3Storage(f"s3://{bucket}", on_trouble=never)
+
+
+def test_a_profile_brings_credentials_and_endpoint(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in s3.environment:
+        monkeypatch.delenv(name)
+    credentials = f"aws_access_key_id = {s3.environment['AWS_ACCESS_KEY_ID']}\n"
+    credentials += f"aws_secret_access_key = {s3.environment['AWS_SECRET_ACCESS_KEY']}\n"
+    (tmp_path / "config").write_text(f"[profile mine]\n{credentials}region = us-east-1\nendpoint_url = {s3.endpoint}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    s3_bucket.forget_buckets()
+    check_access(f"s3://{bucket}", write=True)
+
+
+def test_a_missing_bucket_is_named(s3: S3Server) -> None:
+    with pytest.raises(StorageError, match="cannot list s3://not-there-at-all: there is no such bucket"):
+        check_access("s3://not-there-at-all", write=False)
+    with pytest.raises(StorageError, match="no such bucket"):
+        S3Storage("s3://not-there-at-all", on_trouble=never).read("x")
+
+
+def test_a_bucket_that_may_only_be_read_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    S3Storage(f"s3://{bucket}", on_trouble=never).write("x", b"data")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
+    s3_bucket.forget_buckets()
+    check_access(f"s3://{bucket}", write=False)
+    assert S3Storage(f"s3://{bucket}", on_trouble=never).read("x") == b"data"
+    with pytest.raises(StorageError, match=r"cannot write .*access is denied.*s3:PutObject"):
+        check_access(f"s3://{bucket}", write=True)
+
+
+def test_a_bucket_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="names no bucket"):
+        S3Storage("s3:///x", on_trouble=never)

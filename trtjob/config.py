@@ -51,6 +51,14 @@ class Settings(BaseSettings):
     plan_batches: str = Field(default="1:8:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
     plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
     plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")
+    plan_store: str = Field(
+        default="",
+        description="a folder or s3:// prefix where machines share TensorRT plans; a plan is code, so who can write "
+        "there can run code on them",
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="replay full batches as CUDA graphs; needs the package cuda-bindings"
+    )
     plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
     window: int = Field(
         default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread"

@@ -72,6 +72,31 @@ def show(name: NameArgument, json: JsonOption = False) -> None:
 def build(
     name: NameArgument,
     gpus: o.Gpus = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN:BEST:MAX",
+            help="Batch sizes: the smallest, the one to be fast for, the largest. Default: TRTJOB_PLAN_BATCHES, "
+            "or 1:8:32. Workers use a plan only where they have the same.",
+        ),
+    ] = None,
+    workspace: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MIB",
+            help="GPU memory that a layer may borrow, 0 for all. Default: TRTJOB_PLAN_WORKSPACE_MIB, or all.",
+        ),
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=5,
+            metavar="0-5",
+            help="How long TensorRT looks for faster kernels. Default: TRTJOB_PLAN_LEVEL, or 3.",
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write what TensorRT made of each layer, as JSON. Default: no report."),
@@ -79,12 +104,16 @@ def build(
 ) -> None:
     """Build a model's TensorRT plan for each GPU of this machine, which a worker would do at its first job.
 
-    The batch sizes are those of TRTJOB_PLAN_BATCHES. A plan that is there already is not built again.
+    A plan that is there already is not built again.
     """
     from trtjob.cli.desk import start
     from trtjob.engines.choice import choose
+    from trtjob.engines.tensorrt.builder import BatchProfile
 
     settings = start(gpus=gpus)
+    given = {"plan_batches": batch, "plan_workspace_mib": workspace, "plan_level": level}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    BatchProfile.parse(settings.plan_batches)
     model = _registry().get(name)
     choice = choose("tensorrt", settings.gpus)
     code = run_until_stopped(_build(settings, model, choice.gpus, report))

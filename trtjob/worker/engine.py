@@ -10,6 +10,7 @@ from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildPro
 from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
 from trtjob.engines.tensorrt.plans import PlanCache, SingleFlight
 from trtjob.errors import EngineError, MissingDependencyError
+from trtjob.jobs.storage import open_storage
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,25 @@ def threads_of(settings: Settings) -> int:
 
 
 def plans_of(settings: Settings) -> PlanCache:
-    """Return the plans of this machine."""
-    return PlanCache(settings.plans_dir, max_bytes=settings.plan_cache_gib << 30)
+    """Return the plans of this machine, with those that it shares with others where the settings name a place."""
+    shared = PlansInStorage(settings.plan_store) if settings.plan_store else None
+    return PlanCache(settings.plans_dir, max_bytes=settings.plan_cache_gib << 30, shared=shared)
+
+
+class PlansInStorage:
+    """Plans in a folder or a bucket, opened when one is asked for."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return open_storage(self._uri).read(name)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        open_storage(self._uri).write(name, data)
 
 
 def tensorrt_options(
@@ -69,4 +87,5 @@ def tensorrt_options(
         ),
         single_flight=single_flight,
         on_progress=on_build,
+        cuda_graphs=settings.cuda_graphs,
     )

@@ -1,12 +1,15 @@
 """Print, as JSON, which uses of TensorRT in our code the installed module does not know: `python api_uses.py MODULE`.
 
-A use is a chain of names that begins with `trt`, or an attribute of a variable that holds one of TensorRT's objects.
+A use is a chain of names that begins with `trt`, or an attribute of a variable that holds one of TensorRT's objects; of
+a call, its number of arguments and their keywords are looked up too, in the signature that the docstring begins with.
 """
 
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ CLASSES = {
     "_engine": "ICudaEngine",
     "engine": "ICudaEngine",
     "_context": "IExecutionContext",
+    "context": "IExecutionContext",
     "base": "ILogger",
 }
 MODULES = ("builder.py", "engine.py", "messages.py")
@@ -34,7 +38,11 @@ def main(name: str) -> None:
     trt = import_module(name)
     uses = sorted({use for module in MODULES for use in uses_in(PACKAGE / module)})
     unknown = [f"{module}:{line}: {'.'.join(chain)}" for module, line, chain in uses if not _is_known(trt, chain)]
-    json.dump({"version": trt.__version__, "looked_at": len(uses), "unknown": unknown}, sys.stdout)
+    calls = [call for module in MODULES for call in calls_in(PACKAGE / module) if _is_known(trt, call.chain)]
+    answers = [(call, is_taken(trt, call)) for call in calls]
+    unknown += [str(call) for call, is_fine in answers if is_fine is False]
+    checked = sum(is_fine is not None for _, is_fine in answers)
+    json.dump({"version": trt.__version__, "looked_at": len(uses), "calls": checked, "unknown": unknown}, sys.stdout)
 
 
 def uses_in(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
@@ -42,6 +50,64 @@ def uses_in(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and (chain := _chain(node)):
             yield path.name, node.lineno, chain
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: how many arguments it has by place, and the names of the others."""
+
+    module: str
+    line: int
+    chain: tuple[str, ...]
+    positional: int
+    keywords: tuple[str, ...]
+
+    def __str__(self) -> str:
+        arguments = [*["_"] * self.positional, *(f"{name}=" for name in self.keywords)]
+        return f"{self.module}:{self.line}: {'.'.join(self.chain)}({', '.join(arguments)})"
+
+
+def calls_in(path: Path) -> Iterator[Call]:
+    """Yield the calls of TensorRT's functions, methods and classes; those with `*` or `**` cannot be told."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and (chain := _chain(node.func))):
+            continue
+        keywords = [keyword.arg for keyword in node.keywords]
+        if None not in keywords and not any(isinstance(argument, ast.Starred) for argument in node.args):
+            is_bound = chain[-1] != "__init__"  # which our subclasses call with their self
+            positional = len(node.args) if is_bound else len(node.args) - 1
+            yield Call(path.name, node.lineno, chain, positional, tuple(name for name in keywords if name))
+
+
+def is_taken(trt: Any, call: Call) -> bool | None:
+    """Tell whether one of a function's signatures takes a call; None where its docstring shows none."""
+    found = trt
+    for name in call.chain:
+        found = getattr(found, name)
+    function = found.__init__ if isinstance(found, type) else found
+    signatures = list(_signatures(function.__doc__ or ""))
+    if not signatures:
+        return None
+    return any(_fits(signature, call) for signature in signatures)
+
+
+def _signatures(doc: str) -> Iterator[list[tuple[str, bool]]]:
+    """Yield the parameters of each signature in a docstring of pybind11: their names, and whether each is optional."""
+    for match in re.finditer(r"^(?:\d+\. )?\w+\((.*)\)\s*->", doc, re.MULTILINE):
+        parameters = []
+        # Split at the commas between parameters, not at those inside a type such as Tuple[int, int].
+        for part in re.split(r",\s*(?![^\[(]*[\])])", match[1]):
+            name = re.match(r"\*{0,2}(\w+)", part.strip())
+            if name and name[1] not in ("self", "arg0_self"):
+                parameters.append((name[1], "=" in part or part.strip().startswith("*")))
+        yield parameters
+
+
+def _fits(signature: list[tuple[str, bool]], call: Call) -> bool:
+    by_name = signature[call.positional :]
+    if call.positional > len(signature) or not set(call.keywords) <= {name for name, _ in by_name}:
+        return False
+    return all(is_optional or name in call.keywords for name, is_optional in by_name)
 
 
 def _chain(node: ast.Attribute) -> tuple[str, ...]:

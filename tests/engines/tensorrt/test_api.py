@@ -48,6 +48,7 @@ def test_the_full_tensorrt_11_knows_every_name_that_we_use(stubs: Path) -> None:
     answer = look("tensorrt_bindings", stubs)
     assert answer["version"].startswith("11.")
     assert answer["looked_at"] > 40
+    assert answer["calls"] > 20
     assert answer["unknown"] == []
 
 
@@ -66,3 +67,23 @@ def test_a_name_that_is_gone_from_tensorrt_is_found(tmp_path: Path) -> None:
         ("ICudaEngine", "num_bindings"),
         ("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_taken"),
+    [
+        pytest.param("builder.create_network(0)", True, id="as it is"),
+        pytest.param("builder.create_network(flags=0)", True, id="by its keyword"),
+        pytest.param("builder.create_network(flag=0)", False, id="a wrong keyword"),
+        pytest.param("builder.create_network(0, 1)", False, id="one too many"),
+        pytest.param("profile.set_shape('images', min=1, opt=2, max=3)", True, id="all keywords"),
+        pytest.param("profile.set_shape('images', 1, 2)", False, id="one too few"),
+        pytest.param("profile.set_shape('images', min=1, best=2, max=3)", False, id="an unknown one"),
+    ],
+)
+def test_the_arguments_of_a_call_are_checked(tmp_path: Path, line: str, is_taken: bool) -> None:
+    import tensorrt_rtx
+
+    (tmp_path / "use.py").write_text(line)
+    (call,) = api_uses.calls_in(tmp_path / "use.py")
+    assert api_uses.is_taken(tensorrt_rtx, call) is is_taken

@@ -59,6 +59,42 @@ def test_more_memory_than_there_is_is_refused_and_the_context_goes_on(device: De
 
 
 @gpu
+def test_a_graph_does_its_work_at_each_launch_with_the_bytes_of_then(device: Device) -> None:
+    pytest.importorskip("cuda.bindings.driver")
+    stream, buffer = device.stream(), device.alloc(1000)
+    sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
+
+    def work() -> None:
+        stream.copy_in(buffer, sent)
+        stream.copy_out(received, buffer)
+
+    graph = stream.capture(work)
+    assert graph is not None
+    for value in (3, 7, 9):
+        sent[:] = value
+        graph.launch()
+        stream.mark()
+        stream.wait()
+        assert (received == value).all()
+    graph.close()
+    buffer.free()
+
+
+@gpu
+def test_work_that_no_graph_can_hold_leaves_the_stream_as_it_was(device: Device) -> None:
+    stream, buffer = device.stream(), device.alloc(1000)
+    assert stream.capture(lambda: device.alloc(1 << 20).free()) is None
+    sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
+    sent[:] = 5
+    stream.copy_in(buffer, sent)
+    stream.copy_out(received, buffer)
+    stream.mark()
+    stream.wait()
+    assert (received == 5).all()
+    buffer.free()
+
+
+@gpu
 def test_the_primary_context_is_shared_with_other_libraries(device: Device) -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.arange(1000, dtype=torch.uint8, device="cuda")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 from converters.darknet import networks
+from converters.darknet.yolov4_tiny import write_yolov4_tiny
 from terminal import DIGITS
 
 from trtjob.converters.registry import ModelRegistry
@@ -45,6 +46,15 @@ def test_the_official_yolov3_tiny_becomes_a_plan(precision: str, tmp_path: Path)
     request = ConversionRequest.model_validate(
         {"model": weights, "labels": weights.with_name("coco.names"), "precision": precision}
     )
+    assert build_plan(converted(request, tmp_path), BATCHES).plan
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_yolov4_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
+    weights = write_yolov4_tiny(tmp_path)
+    request = ConversionRequest.model_validate({"model": weights, "precision": precision})
     assert build_plan(converted(request, tmp_path), BATCHES).plan
 
 

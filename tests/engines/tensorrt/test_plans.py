@@ -1,6 +1,6 @@
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey, gpu_of
-from trtjob.errors import EngineError
+from trtjob.errors import EngineError, StorageError
 
 KEY = PlanKey("ab" * 32, "1:8:32", 3, "tensorrt", "11.4.0", Gpu("NVIDIA L4", (8, 9)))
 OTHERS = [
@@ -160,3 +160,79 @@ def test_a_models_plans_are_removed_with_it(plans: PlanCache) -> None:
 def test_a_gpu_that_is_too_old_is_named() -> None:
     with pytest.raises(EngineError, match=r"GTX 1070 has compute capability 6\.1: TensorRT 11 needs 7\.5"):
         gpu_of("NVIDIA GeForce GTX 1070", (6, 1))
+
+
+# -- shared with other machines ----------------------------------------------------------------------------------------
+
+
+class Folder:
+    """A place that two machines share; it remembers what was asked of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.mkdir()
+        self.asked: list[str] = []
+
+    def read(self, name: str) -> bytes | None:
+        self.asked.append(name)
+        path = self.path / name
+        return path.read_bytes() if path.exists() else None
+
+    def write(self, name: str, data: bytes) -> None:
+        (self.path / name).write_bytes(data)
+
+
+class Broken(Folder):
+    def read(self, name: str) -> bytes | None:
+        raise StorageError("the bucket is gone")
+
+    def write(self, name: str, data: bytes) -> None:
+        raise StorageError("the bucket is gone")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "shared")
+
+
+def test_a_plan_that_one_machine_built_serves_the_next(tmp_path: Path, shared: Folder) -> None:
+    keep(PlanCache(tmp_path / "one", shared=shared), KEY)
+    two = PlanCache(tmp_path / "two", shared=shared)
+    assert two.get_or_build(KEY, never, alone) == b"plan"
+    assert two.get(KEY) == b"plan", "it is in the machine's own cache by now"
+    shared.asked.clear()
+    assert two.get_or_build(KEY, never, alone) == b"plan"
+    assert shared.asked == []
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_shared_plan_of_another_key_is_not_even_read(tmp_path: Path, shared: Folder, other: PlanKey) -> None:
+    keep(PlanCache(tmp_path / "one", shared=shared), KEY)
+    for suffix in (".plan", ".json"):
+        (shared.path / f"{KEY.digest}{suffix}").rename(shared.path / f"{other.digest}{suffix}")
+    assert keep(PlanCache(tmp_path / "two", shared=shared), other, plan=b"own") == b"own"
+    assert shared.asked[-1] == f"{other.digest}.json"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda folder: (folder / f"{KEY.digest}.plan").write_bytes(b"pla"), id="cut off"),
+        pytest.param(lambda folder: (folder / f"{KEY.digest}.plan").unlink(), id="gone"),
+        pytest.param(lambda folder: (folder / f"{KEY.digest}.json").write_bytes(b"{}"), id="a foreign sidecar"),
+        pytest.param(lambda folder: (folder / f"{KEY.digest}.json").write_bytes(b"\xff"), id="no sidecar"),
+    ],
+)
+def test_a_damaged_shared_plan_is_built_again_and_replaced(
+    tmp_path: Path, shared: Folder, damage: Callable[[Path], object]
+) -> None:
+    keep(PlanCache(tmp_path / "one", shared=shared), KEY)
+    damage(shared.path)
+    assert keep(PlanCache(tmp_path / "two", shared=shared), KEY, plan=b"new") == b"new"
+    assert PlanCache(tmp_path / "three", shared=shared).get_or_build(KEY, never, alone) == b"new"
+
+
+def test_a_place_that_fails_costs_only_the_sharing(tmp_path: Path) -> None:
+    plans = PlanCache(tmp_path / "one", shared=Broken(tmp_path / "shared"))
+    assert keep(plans, KEY) == b"plan"
+    assert plans.get(KEY) == b"plan"

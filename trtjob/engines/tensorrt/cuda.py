@@ -1,6 +1,6 @@
 """CUDA through pycuda: the devices of this machine, and one device's context in one thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +100,31 @@ class Stream:
         with _errors(self._cuda):
             self._cuda.memcpy_dtoh_async(host, device, self._stream)
 
+    def capture(self, work: Callable[[], None]) -> "Graph | None":
+        """Record what `work` asks of this stream, instead of doing it.
+
+        None where cuda-bindings is not installed or the work cannot be recorded: the stream is as good as before.
+        """
+        try:
+            from cuda.bindings import driver as bindings
+        except ImportError:
+            return None
+        stream = bindings.CUstream(self.handle)
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        if _failed(bindings.cuStreamBeginCapture(stream, mode)):
+            return None
+        is_recorded = True
+        try:
+            work()
+        except EngineError:  # also DeviceLostError: in a capture, a refusal does not break the context
+            is_recorded = False
+        ended, graph = bindings.cuStreamEndCapture(stream)
+        if not is_recorded or _failed((ended,)):
+            return None
+        made, executable = bindings.cuGraphInstantiate(graph, 0)
+        bindings.cuGraphDestroy(graph)
+        return None if _failed((made,)) else Graph(bindings, executable, stream)
+
     def mark(self) -> None:
         """Remember this point for `wait`."""
         with _errors(self._cuda):
@@ -109,6 +134,26 @@ class Stream:
         """Wait until the work before the last mark is done."""
         with _errors(self._cuda):
             self._done.synchronize()
+
+
+class Graph:
+    """Work that was recorded once and is launched with one call."""
+
+    def __init__(self, bindings: Any, executable: Any, stream: Any) -> None:
+        self._bindings, self._executable, self._stream = bindings, executable, stream
+
+    def launch(self) -> None:
+        """Begin the work, on the stream that it was recorded on. Raises DeviceLostError."""
+        if _failed(self._bindings.cuGraphLaunch(self._executable, self._stream)):
+            raise DeviceLostError("CUDA failed to launch a graph")
+
+    def close(self) -> None:
+        self._bindings.cuGraphExecDestroy(self._executable)
+
+
+def _failed(answer: tuple[Any, ...]) -> bool:
+    """Tell whether a call of cuda-bindings, which returns its error and raises none, went wrong."""
+    return int(answer[0]) != 0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress, build_plan
-from trtjob.engines.tensorrt.cuda import Device, GpuInfo, Stream, gpus
+from trtjob.engines.tensorrt.cuda import Device, GpuInfo, Graph, Stream, gpus
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lanes import Lanes
 from trtjob.engines.tensorrt.messages import logger
@@ -33,13 +33,14 @@ def alone(_name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class TensorRtOptions:
-    """Where plans are kept and how they are built."""
+    """Where plans are kept, how they are built, and whether full batches are replayed as CUDA graphs."""
 
     plans: PlanCache
     gpu: int = 0
     build: BuildOptions = field(default_factory=BuildOptions)
     single_flight: SingleFlight = alone
     on_progress: BuildProgress | None = None
+    cuda_graphs: bool = False
 
 
 def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorRtOptions) -> "TensorRtEngine":
@@ -52,7 +53,7 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
     while True:
         plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
         try:
-            return TensorRtEngine(plan, spec, gpu, batches.largest)
+            return TensorRtEngine(plan, spec, gpu, batches.largest, cuda_graphs=options.cuda_graphs)
         except DeviceMemoryError:
             if batches.largest == 1:
                 raise
@@ -113,12 +114,14 @@ class TensorRtEngine:
 
     name = "tensorrt"
 
-    def __init__(self, plan: bytes, spec: ModelSpec, gpu: GpuInfo, max_batch: int) -> None:
+    def __init__(
+        self, plan: bytes, spec: ModelSpec, gpu: GpuInfo, max_batch: int, *, cuda_graphs: bool = False
+    ) -> None:
         self.spec = spec
         self.device = f"{gpu.name} (GPU {gpu.index}), {flavour().title}"
         self.max_batch = max_batch
         resources = _Resources(plan, gpu.index)
-        self._lanes = Lanes(lambda: resources.lanes(spec, max_batch), resources.close)
+        self._lanes = Lanes(lambda: resources.lanes(spec, max_batch, cuda_graphs=cuda_graphs), resources.close)
         self.concurrency = self._lanes.count
 
     def infer(self, images: UInt8Array) -> Outputs:
@@ -162,7 +165,7 @@ class _Resources:
             raise EngineError(f"{flavour().title} cannot load the plan: {messages.take()}")
         return self._engine
 
-    def lanes(self, spec: ModelSpec, max_batch: int) -> "list[TensorRtLane]":
+    def lanes(self, spec: ModelSpec, max_batch: int, *, cuda_graphs: bool) -> "list[TensorRtLane]":
         """Return two lanes, or one where the GPU's memory is short."""
         engine = self.load()
         assert self._device is not None
@@ -174,6 +177,8 @@ class _Resources:
             if not lanes:
                 raise
             log.warning("GPU memory for one lane only: copying and computing will not overlap")
+        if cuda_graphs and not all([lane.record() for lane in lanes]):
+            log.warning("full batches run without CUDA graphs: they could not be recorded. Is cuda-bindings installed?")
         return lanes
 
     def close(self) -> None:
@@ -189,10 +194,11 @@ class TensorRtLane:
 
     def __init__(self, device: Device, engine: Any, spec: ModelSpec, max_batch: int) -> None:
         self._messages = logger()[1]
+        self._engine = engine
+        self._max_batch = max_batch
         self._stream: Stream = device.stream()
-        self._context: Any = engine.create_execution_context()
-        if self._context is None:
-            raise DeviceMemoryError(f"the GPU's memory is full: {self._messages.take()}")
+        self._graph: Graph | None = None
+        self._graph_context: Any = None
         self._image_shape = (*spec.input_hw, spec.channels)
         self.images: UInt8Array = device.pinned((max_batch, *self._image_shape), np.uint8)
         names = [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
@@ -202,25 +208,60 @@ class TensorRtLane:
         self._buffers = {INPUT_NAME: device.alloc(self.images.nbytes)}
         for name, values in self.outputs.items():
             self._buffers[name] = device.alloc(values.nbytes)
+        self._context = self._new_context()
+
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise DeviceMemoryError(f"the GPU's memory is full: {self._messages.take()}")
         for name, buffer in self._buffers.items():
-            if not self._context.set_tensor_address(name, int(buffer)):
+            if not context.set_tensor_address(name, int(buffer)):
                 raise EngineError(f"TensorRT does not know '{name}': {self._messages.take()}")
+        return context
+
+    def record(self) -> bool:
+        """Record a full batch as a CUDA graph. Returns False, and changes nothing, where that cannot be.
+
+        In a context of its own: one that a graph came from must not change its shapes any more.
+        """
+        try:
+            self._graph_context = self._new_context()
+            self._shape(self._graph_context, self._max_batch)
+            self._enqueue(self._graph_context, self._max_batch)  # TensorRT prepares itself at the first run
+            self._stream.mark()
+            self._stream.wait()
+        except DeviceMemoryError:
+            self._graph_context = None
+            return False
+        self._graph = self._stream.capture(lambda: self._enqueue(self._graph_context, self._max_batch))
+        return self._graph is not None
 
     def launch(self, batch: int) -> None:
-        if not self._context.set_input_shape(INPUT_NAME, (batch, *self._image_shape)):
+        if batch == self._max_batch and self._graph is not None:
+            self._graph.launch()
+        else:
+            self._shape(self._context, batch)
+            self._enqueue(self._context, batch)
+        self._stream.mark()
+
+    def _shape(self, context: Any, batch: int) -> None:
+        if not context.set_input_shape(INPUT_NAME, (batch, *self._image_shape)):
             raise EngineError(f"TensorRT refuses a batch of {batch}: {self._messages.take()}")
+
+    def _enqueue(self, context: Any, batch: int) -> None:
         self._stream.copy_in(self._buffers[INPUT_NAME], self.images[:batch])
-        if not self._context.execute_async_v3(self._stream.handle):
+        if not context.execute_async_v3(self._stream.handle):
             raise DeviceLostError(f"TensorRT failed: {self._messages.take()}")
         for name, values in self.outputs.items():
             self._stream.copy_out(values[:batch], self._buffers[name])
-        self._stream.mark()
 
     def wait(self) -> None:
         self._stream.wait()
 
     def close(self) -> None:
-        self._context = None
+        if self._graph is not None:
+            self._graph.close()
+        self._graph = self._graph_context = self._context = self._engine = None
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers = {}

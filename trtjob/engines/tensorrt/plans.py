@@ -16,10 +16,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trtjob.errors import EngineError
+from trtjob.errors import EngineError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,26 @@ class Sidecar(BaseModel):
         )
 
 
+class SharedPlans(Protocol):
+    """Where machines with the same GPU share what one of them has built; who can write there can run code on them."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file, None where there is none. Raises StorageError."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all. Raises StorageError."""
+        ...
+
+
 class PlanCache:
     """The plans below one folder, at most `max_bytes` of them: the longest unused go first."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 20 << 30) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = 20 << 30, shared: SharedPlans | None = None) -> None:
+        """shared: asked before a plan is built, and given what was built."""
         self.folder = folder
         self._max_bytes = max_bytes
+        self._shared = shared
 
     def get(self, key: PlanKey) -> bytes | None:
         """Return a plan, None where there is none that is whole and belongs to the key: it has to be built again."""
@@ -114,7 +129,7 @@ class PlanCache:
     def get_or_build(
         self, key: PlanKey, build: Callable[[bytes], tuple[bytes, bytes]], single_flight: SingleFlight
     ) -> bytes:
-        """Return a plan, built where there is none: by one process, while the others wait for it.
+        """Return a plan, fetched or built where there is none: by one process, while the others wait for it.
 
         build: given what was learnt before, returns the plan and what is learnt now.
         """
@@ -123,10 +138,43 @@ class PlanCache:
         with single_flight(f"plan:{key.digest}"):
             if (plan := self.get(key)) is not None:  # another process has built it meanwhile
                 return plan
+            if (shared := self._fetch(key)) is not None:
+                sidecar, plan = shared
+                self._keep(key, plan, sidecar)
+                return plan
             started = time.perf_counter()
             plan, learnt = build(self._learnt(key))
-            self._keep(key, plan, learnt, time.perf_counter() - started)
+            sidecar = _sidecar(key, plan, time.perf_counter() - started)
+            self._keep(key, plan, sidecar, learnt)
+            self._share(key, plan, sidecar)
             return plan
+
+    def _fetch(self, key: PlanKey) -> tuple[Sidecar, bytes] | None:
+        """Return the shared plan of a key, None where there is none; the sidecar is checked before the plan is read."""
+        if self._shared is None:
+            return None
+        try:
+            document = self._shared.read(f"{key.digest}.json")
+            if document is None:
+                return None
+            sidecar = Sidecar.model_validate_json(document)
+            plan = self._shared.read(f"{key.digest}.plan") if sidecar.fits(key) else None
+        except (StorageError, ValidationError) as err:
+            log.warning("the shared plan cannot be read and is built here", extra={"error": str(err)})
+            return None
+        if plan is None or hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
+            log.warning("the shared plan is damaged or foreign and is built here", extra={"plan": key.digest})
+            return None
+        return sidecar, plan
+
+    def _share(self, key: PlanKey, plan: bytes, sidecar: Sidecar) -> None:
+        if self._shared is None:
+            return
+        try:
+            self._shared.write(f"{key.digest}.plan", plan)
+            self._shared.write(f"{key.digest}.json", _document(sidecar))  # last: a plan without it is none
+        except StorageError as err:
+            log.warning("the plan cannot be shared", extra={"error": str(err)})
 
     def list(self) -> "list[Sidecar]":
         """Return what is known of each plan that is whole, the last used first."""
@@ -152,26 +200,14 @@ class PlanCache:
         except OSError:
             return b""
 
-    def _keep(self, key: PlanKey, plan: bytes, learnt: bytes, seconds: float) -> None:
+    def _keep(self, key: PlanKey, plan: bytes, sidecar: Sidecar, learnt: bytes | None = None) -> None:
         """Write a plan; where that fails it is still good for this process, and only built again next time."""
-        sidecar = Sidecar(
-            model=key.model,
-            batches=key.batches,
-            optimization_level=key.optimization_level,
-            flavour=key.flavour,
-            version=key.version,
-            gpu_name=key.gpu.name,
-            compute_capability=key.gpu.compute_capability,
-            plan_sha256=hashlib.sha256(plan).hexdigest(),
-            size_bytes=len(plan),
-            built_at=time.time(),
-            seconds=round(seconds, 1),
-        )
         try:
             (self.folder / "timing").mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "timing" / key.timing, learnt)
+            if learnt is not None:
+                _write(self.folder / "timing" / key.timing, learnt)
             _write(self._path(key), plan)
-            _write(self._path(key).with_suffix(".json"), sidecar.model_dump_json(indent=1).encode())
+            _write(self._path(key).with_suffix(".json"), _document(sidecar))
             self._evict(keep=self._path(key))
         except OSError as err:
             log.warning("a plan cannot be kept", extra={"folder": str(self.folder), "error": str(err)})
@@ -187,6 +223,26 @@ class PlanCache:
                 _remove(path)
             else:
                 total += size
+
+
+def _sidecar(key: PlanKey, plan: bytes, seconds: float) -> Sidecar:
+    return Sidecar(
+        model=key.model,
+        batches=key.batches,
+        optimization_level=key.optimization_level,
+        flavour=key.flavour,
+        version=key.version,
+        gpu_name=key.gpu.name,
+        compute_capability=key.gpu.compute_capability,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        size_bytes=len(plan),
+        built_at=time.time(),
+        seconds=round(seconds, 1),
+    )
+
+
+def _document(sidecar: Sidecar) -> bytes:
+    return sidecar.model_dump_json(indent=1).encode()
 
 
 def _used_at(path: Path) -> float:

@@ -75,9 +75,7 @@ class Prepared:
 class Stages:
     """The stages of one job, on this worker."""
 
-    def __init__(
-        self, spec: JobSpec, model: ModelSpec, output: Storage, *, max_pixels: int, jpeg_quality: int
-    ) -> None:
+    def __init__(self, spec: JobSpec, model: ModelSpec, output: Storage, *, max_pixels: int, jpeg_quality: int) -> None:
         self.model = model
         self.options = spec.options
         self.watch = Stopwatch()

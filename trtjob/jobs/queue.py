@@ -1,14 +1,19 @@
 """The queue: RQ carries small messages, one for each unit of work; one lost or doubled does no harm.
 
 What a message asks for is checked against the job's state when a worker takes it, and what is missing is asked for
-again by `trtjob.jobs.reconcile`. Payloads are JSON; a worker runs only the functions named here.
+again by `trtjob.jobs.reconcile`. Payloads are JSON; a worker runs only the functions named here. The order of the one
+list is that of `trtjob.jobs.queue_scripts`, so priorities need no second queue, from which RQ can lose messages.
 """
 
 import secrets
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
+
+from trtjob.jobs import queue_scripts
+from trtjob.jobs.units import shard_of
 
 if TYPE_CHECKING:
     from rq import Queue
@@ -20,6 +25,12 @@ FUNCTIONS = frozenset({RUN_UNIT, CONVERT})
 
 # What RQ knows of a failed message is for a look with RQ's own tools: a job's failures are in its state.
 _FAILURE_TTL_S = 3600
+# Messages of one job that wait at a time; the others are asked for as these are taken. It keeps the server small for a
+# job of a million images, and the list short enough to be walked at each insertion.
+WINDOW = 256
+# How often a worker may pass the first message over for one whose model it has loaded.
+MOST_PASSED = 16
+_PASSED = "trtjob:passed"
 
 
 class WorkQueue:
@@ -28,18 +39,51 @@ class WorkQueue:
     def __init__(self, redis: Redis, name: str) -> None:
         self.redis: Any = redis  # replies are bytes
         self.name = name
+        self._push = redis.register_script(queue_scripts.PUSH)
+        self._count = redis.register_script(queue_scripts.COUNT)
+        self._take = redis.register_script(queue_scripts.TAKE)
+
+    @property
+    def _list(self) -> str:
+        return f"rq:queue:{self.name}"
 
     def _queue(self) -> "Queue":
         from rq import Queue  # costs 0.1 s, and most commands never touch the queue
         from rq.serializers import JSONSerializer
 
-        return Queue(self.name, connection=self.redis, serializer=JSONSerializer)
+        push = self._push
 
-    def put(self, job_id: str, units: Iterable[str], *, at_front: bool = False) -> None:
-        """Ask for units of work."""
-        messages = [self._message(RUN_UNIT, [job_id, unit], f"{job_id}--{unit}", at_front) for unit in units]
-        if messages:
+        class OrderedQueue(Queue):
+            def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
+                push(keys=[self.key], args=[job_id, "1" if at_front else "0"], client=pipeline)
+
+        return OrderedQueue(self.name, connection=self.redis, serializer=JSONSerializer)
+
+    def put(self, job_id: str, units: Iterable[str], *, at_front: bool = False) -> int:
+        """Ask for units of work, shards only while fewer than WINDOW messages of the job wait. Returns how many."""
+        room = max(0, WINDOW - int(self._count(keys=[self._list], args=[job_id])))
+        listed = list(islice(units, WINDOW + 2))  # no more can be put, the plan and the finish included
+        shards = [unit for unit in listed if shard_of(unit) is not None][:room]
+        wanted = [unit for unit in listed if shard_of(unit) is None] + shards
+        if wanted:
+            messages = [self._message(RUN_UNIT, [job_id, unit], f"{job_id}--{unit}", at_front) for unit in wanted]
             self._queue().enqueue_many(messages)
+        return len(wanted)
+
+    def take_shard(self, model: str) -> tuple[str, str] | None:
+        """Take the first message, if it asks for a shard: the first of its class whose job has this model, else itself.
+
+        A worker so goes on without a pause, and keeps its engine; a message is passed over MOST_PASSED times at most.
+        Returns the job and the unit; None where nothing waits, or something that is for RQ to deliver.
+        """
+        found = self._take(keys=[self._list, _PASSED], args=[model, MOST_PASSED])
+        return None if found is None else (found[0].decode(), found[1].decode())
+
+    def reorder(self, job_id: str) -> None:
+        """Give a job's waiting messages the places of its present priority."""
+        for message in self.redis.lrange(self._list, 0, -1):
+            if message.decode().rsplit("--", 2)[0] == job_id and self.redis.lrem(self._list, 1, message):
+                self._push(keys=[self._list], args=[message, "0"])
 
     def put_convert(self, request_id: str, request: dict[str, Any], *, at_front: bool = False) -> None:
         """Ask for a conversion; its outcome is in the hash `conversion_key(request_id)`."""
@@ -62,7 +106,7 @@ class WorkQueue:
 
     def pending(self) -> set[tuple[str, str]]:
         """Return the (job, unit) of every message that waits."""
-        waiting = self.redis.lrange(f"rq:queue:{self.name}", 0, -1)
+        waiting = self.redis.lrange(self._list, 0, -1)
         parts = (message.decode().rsplit("--", 2) for message in waiting)
         return {(part[0], part[1]) for part in parts if len(part) == 3}
 
@@ -76,7 +120,7 @@ class WorkQueue:
             self.redis.zrem(started, entry)
 
     def __len__(self) -> int:
-        return int(self.redis.llen(f"rq:queue:{self.name}"))
+        return int(self.redis.llen(self._list))
 
 
 def conversion_key(request_id: str) -> str:

@@ -4,8 +4,10 @@ This is the only retry there is: a message lost by a server's crash, a worker th
 here.
 """
 
+from itertools import islice
+
 from trtjob.errors import ForeignJobError, UnknownJobError
-from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.queue import WINDOW, WorkQueue
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
@@ -40,12 +42,16 @@ def reconcile_job(store: JobStore, queue: WorkQueue, job_id: str) -> int:
 
 
 def _reconcile(store: JobStore, queue: WorkQueue, job_id: str, pending: set[tuple[str, str]]) -> int:
-    wanted = [unit for unit in _wanted(store, job_id) if (job_id, unit) not in pending]
-    leased = store.is_leased(job_id, wanted)
-    missing = [unit for unit, is_leased in zip(wanted, leased, strict=True) if not is_leased]
-    # In front: these are older than whatever waits.
-    queue.put(job_id, reversed(missing), at_front=True)
-    return len(missing)
+    wanted = (unit for unit in _wanted(store, job_id) if (job_id, unit) not in pending)
+    # As many as may wait, and some more, since workers hold a few of them.
+    candidates = list(islice(wanted, 2 * WINDOW))
+    leased = store.is_leased(job_id, candidates)
+    missing = [unit for unit, is_leased in zip(candidates, leased, strict=True) if not is_leased]
+    waiting = [unit for job, unit in pending if job == job_id]
+    # What is older than all that waits was lost by a worker: somebody counts on its being done by now.
+    lost = [unit for unit in missing if waiting and unit < min(waiting)]
+    asked = queue.put(job_id, reversed(lost), at_front=True) if lost else 0
+    return asked + queue.put(job_id, missing[len(lost) :])
 
 
 def _wanted(store: JobStore, job_id: str) -> list[str]:

@@ -47,6 +47,7 @@ def submit(
         return spec, _enter(store, queue, folder, spec)
     if priority is not None:
         store.update(spec.job_id, priority=priority.value)
+        queue.reorder(spec.job_id)
     state = store.state(spec.job_id)
     if state in ACTIVE:
         reconcile_job(store, queue, spec.job_id)

@@ -84,7 +84,7 @@ def is_taken(trt: Any, call: Call) -> bool | None:
     found = trt
     for name in call.chain:
         found = getattr(found, name)
-    function = found.__init__ if isinstance(found, type) else found
+    function = vars(found).get("__init__", found) if isinstance(found, type) else found
     signatures = list(_signatures(function.__doc__ or ""))
     if not signatures:
         return None

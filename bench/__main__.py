@@ -11,6 +11,7 @@ from bench.growth import memory, submission
 from bench.host import host_cost
 from bench.overhead import overhead
 from bench.precision import precision
+from bench.seam import seam
 from bench.startup import startup
 from bench.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
@@ -26,7 +27,7 @@ YOLO = ROOT.parent / "shared" / "models" / "yolov3-tiny.weights"
 def main() -> int:
     """Run the benchmarks that are asked for. Returns 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("host", "overhead", "start", "submit", "e2e", "memory", "precision")
+    parts = ("host", "overhead", "start", "submit", "e2e", "memory", "seam", "precision")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer images: the figures are rougher")
     parser.add_argument(
@@ -53,6 +54,7 @@ def main() -> int:
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
             "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 192 // scale),
             "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),
+            "seam": lambda: seam(folder, home, model(SAMPLE), 4096 // scale),
             "precision": lambda: precision(
                 registry, arguments.weights, SAMPLE, arguments.scenes, arguments.photos, 80 // scale
             ),

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     window: int = Field(
         default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread"
     )
+    requests: int = Field(default=32, ge=1, le=1024, description="requests to S3 at once, for reading and for writing")
     max_pixels: int = Field(default=200_000_000, ge=1, description="an image of more pixels is refused as too_large")
     jpeg_quality: int = Field(default=90, ge=1, le=100)
 
@@ -80,6 +81,10 @@ class Settings(BaseSettings):
     @cached_property
     def plans_dir(self) -> Path:
         return self.home / "plans"
+
+    @cached_property
+    def cache_dir(self) -> Path:
+        return self.home / "cache"
 
     @cached_property
     def server_dir(self) -> Path:

@@ -1,5 +1,6 @@
 """A worker at its desk: a real store and queue, a folder of images, a plain engine; units run in this process."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.submit import submit
 from trtjob.jobs.units import PLAN, shard_unit
 from trtjob.worker.context import Context
+from trtjob.worker.shard import run_shard
 from trtjob.worker.tasks import run_unit
 
 
@@ -56,6 +58,8 @@ class Desk:
         """Write so many images, hand the job in and plan it. Returns the images' keys."""
         keys = write_images(self.photos, count)
         self.submit(shard_size=shard_size, max_failures=max_failures)
+        message = self.queue.redis.lpop(f"rq:queue:{self.queue.name}")  # as RQ takes the plan's
+        self.queue.redis.delete(f"rq:job:{message.decode()}")
         run_unit(self.job_id, PLAN)
         return keys
 
@@ -64,6 +68,15 @@ class Desk:
         claim = self.store.claim(self.job_id, unit, owner or self.context.name, self.context.settings.lease_s)
         assert isinstance(claim, Claim), claim
         return claim
+
+    def run(self, claim: Claim) -> None:
+        """Run one shard, and none after it."""
+
+        async def run() -> None:
+            with self.context.holding(claim) as interrupter:
+                await run_shard(self.context, claim, interrupter)
+
+        asyncio.run(run())
 
     def records(self, shard: int = 0) -> dict[str, Record]:
         """Return what a shard has committed."""
@@ -82,4 +95,4 @@ class Desk:
     def crash(self, claim: Claim, inflight: list[str], blame: str = "SIGSEGV") -> None:
         """Let a unit's worker die with these images in flight."""
         assert self.store.check(claim, inflight, 0, 0) == "go"
-        assert self.store.abandon(claim.owner, blame) is not None
+        assert self.store.abandon(claim.owner, blame) == [(claim.job_id, claim.unit)]

@@ -21,6 +21,7 @@ from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import lease_key
 from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.worker.context import Interrupter
 from trtjob.worker.heart import EXIT_STALLED, Heart
 
 
@@ -35,13 +36,14 @@ def heart(desk: Desk, server: EmbeddedServer) -> Iterator[Heart]:
     client.close()
 
 
-def work_on(desk: Desk, unit: str = shard_unit(0)) -> None:
-    """Have a unit in hand, as in the middle of `run_unit`."""
+def work_on(desk: Desk, unit: str = shard_unit(0)) -> Interrupter:
+    """Have a unit in hand, as in the middle of `run_unit`. Returns what interrupts it."""
     if unit == PLAN:
         desk.submit()
     else:
         desk.plan(8)
-    desk.context.claim = desk.claim(unit)
+    interrupter = desk.context.claims[desk.claim(unit)] = Interrupter()
+    return interrupter
 
 
 def lease_left_ms(desk: Desk) -> int:
@@ -60,37 +62,38 @@ def test_a_lease_is_renewed_while_its_unit_is_worked_on(desk: Desk, heart: Heart
 
 
 def test_a_renewal_is_no_interruption(desk: Desk, heart: Heart) -> None:
-    work_on(desk)
+    interrupter = work_on(desk)
     heart._renew()
-    desk.context.interrupter.check()
+    interrupter.check()
 
 
 @pytest.mark.parametrize(
     "state", [pytest.param(state, id=state.value) for state in (JobState.CANCELLED, JobState.FAILED, JobState.DONE)]
 )
 def test_a_unit_of_a_job_that_has_ended_is_interrupted(desk: Desk, heart: Heart, state: JobState) -> None:
-    work_on(desk)
+    interrupter = work_on(desk)
     desk.store.update(desk.job_id, state=state.value)
     heart._renew()
-    assert desk.context.interrupter.reason == state
+    assert interrupter.reason == state
+    desk.context.interrupter.check()
 
 
 def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: Heart) -> None:
-    work_on(desk)
+    interrupter = work_on(desk)
     desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
     desk.claim(owner="worker-2")
     heart._renew()
-    assert desk.context.interrupter.reason == "lost"
+    assert interrupter.reason == "lost"
 
 
-def test_what_became_of_the_last_unit_does_not_touch_the_next(desk: Desk, heart: Heart) -> None:
-    work_on(desk)
-    last = desk.context.claim
-    assert last is not None
-    desk.store.release(last)
-    desk.context.claim = desk.claim(shard_unit(1))
-    heart._renew_claim(last)
-    desk.context.interrupter.check()
+def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(desk: Desk, heart: Heart) -> None:
+    first = work_on(desk)
+    second = desk.context.claims[desk.claim(shard_unit(1))] = Interrupter()
+    desk.store.redis.delete(lease_key(desk.job_id, shard_unit(1)))
+    desk.claim(shard_unit(1), owner="worker-2")
+    heart._renew()
+    first.check()
+    assert second.reason == "lost"
 
 
 class Leaving(Heart):
@@ -159,7 +162,7 @@ def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: Heart) -> None
 def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: Heart) -> None:
     work_on(desk)
     desk.context.images = 50
-    desk.context.busy_s = lambda: {"decode": 8.0, "infer": 5.0}
+    desk.context._busy_before = {"decode": 8.0, "infer": 5.0}
     then, images, _ = heart._sample
     heart._sample = (then - 10, images, {"decode": 2.0})
     heart.report()
@@ -220,7 +223,7 @@ from trtjob.worker.heart import Heart
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
 heart = Heart(context, client)
-context.claim = Claim("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)
+context.claims[Claim("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)] = context.interrupter
 heart._check_progress()  # notes where the unit stands
 if sys.argv[3] == "moving":
     context.steps += 1

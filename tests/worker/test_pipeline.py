@@ -38,11 +38,11 @@ class Watched(Stages):
         self.most_in_flight = 0
         self.before_finish: Callable[[Prepared], None] = lambda _item: None
 
-    def prepare(self, entry: Entry) -> Prepared:
+    def prepare(self, entry: Entry, data: bytes | None = None) -> Prepared:
         with self.lock:
             self.started.append(entry.key)
             self.most_in_flight = max(self.most_in_flight, len(self.started) - len(self.records))
-        return super().prepare(entry)
+        return super().prepare(entry, data)
 
     def finish(self, item: Prepared, boxes: FloatArray | None, scores: FloatArray) -> Record:
         self.before_finish(item)

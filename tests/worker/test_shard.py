@@ -16,7 +16,7 @@ from trtjob.jobs.states import FailureKind, JobState
 from trtjob.jobs.store import Claim, lease_key
 from trtjob.jobs.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
-from trtjob.worker.shard import TooManyFailures, run_shard
+from trtjob.worker.shard import TooManyFailures
 
 CHECKPOINT = "shards/00000.part.jsonl"
 
@@ -38,9 +38,9 @@ class Counting:
             self.action()
 
 
-def interrupted(desk: Desk, claim: Claim, shard: int = 0) -> str:
+def interrupted(desk: Desk, claim: Claim) -> str:
     with pytest.raises(Interrupted) as caught:
-        run_shard(desk.context, claim, shard)
+        desk.run(claim)
     return caught.value.reason
 
 
@@ -56,7 +56,7 @@ def test_a_shards_records_are_committed_in_the_order_of_its_plan(desk: Desk) -> 
     keys = desk.plan(7, shard_size=7)
     write_image(desk.photos / keys[2]).write_bytes(b"rubbish")
     claim = desk.claim()
-    run_shard(desk.context, claim, 0)
+    desk.run(claim)
     records = desk.records()
     assert list(records) == keys
     assert [key for key in keys if records[key].error] == [keys[2]]
@@ -69,7 +69,7 @@ def test_a_shards_records_are_committed_in_the_order_of_its_plan(desk: Desk) -> 
 
 def test_a_commit_is_counted_and_gives_the_unit_up(desk: Desk) -> None:
     desk.plan(8)
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     view = desk.store.view(desk.job_id)
     assert (view.ok, view.failed, view.shards_done, view.live_done) == (4, 0, 1, 0)
     assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
@@ -77,9 +77,9 @@ def test_a_commit_is_counted_and_gives_the_unit_up(desk: Desk) -> None:
 
 def test_only_the_last_commit_asks_for_the_jobs_end(desk: Desk) -> None:
     desk.plan(8)
-    run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+    desk.run(desk.claim(shard_unit(1)))
     assert (desk.job_id, FINISH) not in desk.queue.pending()
-    run_shard(desk.context, desk.claim(shard_unit(0)), 0)
+    desk.run(desk.claim(shard_unit(0)))
     assert (desk.job_id, FINISH) in desk.queue.pending()
     assert desk.store.state(desk.job_id) is JobState.FINISHING
 
@@ -93,7 +93,7 @@ def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> 
         shard=0, results=results_key(0, 1), ok=3, failed=1, attempt=1, worker="w", elapsed_s=1.0, busy_s={}
     )
     desk.folder.commit_shard(manifest)
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert counting.images == 0
     view = desk.store.view(desk.job_id)
     assert (view.ok, view.failed, view.state) == (3, 1, JobState.FINISHING)
@@ -106,7 +106,7 @@ def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     )
     desk.use(PlainEngine(on_infer=Counting(4, lambda: desk.folder.commit_shard(first))))
     claim = desk.claim()
-    run_shard(desk.context, claim, 0)
+    desk.run(claim)
     assert desk.folder.manifest(0) == first
     assert not (Path(desk.folder.uri) / results_key(0, claim.token)).exists()
     assert desk.store.view(desk.job_id).ok == 4
@@ -114,16 +114,17 @@ def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
 
 def test_the_heart_sees_every_image_as_a_step(desk: Desk) -> None:
     desk.plan(4)
-    run_shard(desk.context, desk.claim(), 0)
-    assert (desk.context.steps, desk.context.images) == (4, 4)
+    before = desk.context.steps
+    desk.run(desk.claim())
+    assert (desk.context.steps - before, desk.context.images) == (4, 4)
 
 
 def test_the_seconds_of_work_add_up_over_shards(desk: Desk) -> None:
     """The heart takes differences: a stopwatch that began anew with each shard would show an idle worker."""
     desk.plan(8)
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     first = desk.context.busy_s()
-    run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+    desk.run(desk.claim(shard_unit(1)))
     second = desk.context.busy_s()
     assert set(first) == {"read", "decode", "resize", "infer", "nms"}
     assert all(second[stage] > first[stage] for stage in first)
@@ -176,7 +177,7 @@ def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_ima
             desk.store.move(desk.job_id, JobState.CANCELLED)
 
     desk.use(PlainEngine(on_infer=Counting(4, happen)))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert len(desk.records()) == 4
     assert desk.store.view(desk.job_id).ok == 4
 
@@ -192,7 +193,7 @@ def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> No
     desk.context.interrupter.reset()
     counting = Counting()
     desk.use(PlainEngine(on_infer=counting))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert counting.images == 40 - len(done)
     assert list(desk.records()) == keys
     assert not (Path(desk.folder.uri) / CHECKPOINT).exists()
@@ -205,8 +206,8 @@ def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk)
     interrupted(desk, claim)
     desk.store.release(claim, take_back=True)
     desk.context.interrupter.reset()
-    run_shard(desk.context, desk.claim(), 0)
-    run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+    desk.run(desk.claim())
+    desk.run(desk.claim(shard_unit(1)))
     # All images of both shards are the same one, so only their names differ.
     first, second = (
         [to_line(record).replace(record.image.encode(), b"") for record in desk.records(shard).values()]
@@ -218,7 +219,7 @@ def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk)
 def test_a_checkpoint_of_images_that_are_not_in_the_plan_is_no_help(desk: Desk) -> None:
     keys = desk.plan(4)
     desk.folder.storage.write(CHECKPOINT, to_line(Record("other.png", "ab", 1, 1, detections=())))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert list(desk.records()) == keys
 
 
@@ -242,7 +243,7 @@ def test_results_that_cannot_be_written_are_an_error_of_the_place(desk: Desk) ->
     desk.plan(4)
     desk.use(PlainEngine(on_infer=Counting(4, lambda: block_shards(desk))))
     with pytest.raises(StorageError, match="cannot write"):
-        run_shard(desk.context, desk.claim(), 0)
+        desk.run(desk.claim())
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ def test_the_images_in_flight_are_on_record_before_they_are_touched(desk: Desk) 
     keys = desk.plan(12, shard_size=12)
     seen: list[list[str]] = []
     desk.use(PlainEngine(on_infer=lambda _images: seen.append(json.loads(desk.inflight() or "[]"))))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert all(0 < len(inflight) <= 6 for inflight in seen)
     assert {key for inflight in seen for key in inflight} == set(keys)
 
@@ -262,7 +263,7 @@ def test_suspects_go_first_and_one_at_a_time(desk: Desk) -> None:
     desk.crash(desk.claim(), keys[5:8])
     seen: list[list[str]] = []
     desk.use(PlainEngine(on_infer=lambda _images: seen.append(json.loads(desk.inflight() or "[]"))))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert seen[:3] == [[key] for key in keys[5:8]]
     assert len(desk.records()) == 12
 
@@ -273,7 +274,7 @@ def test_an_image_that_was_alone_when_its_worker_died_is_set_aside(desk: Desk) -
     desk.crash(desk.claim(), [keys[1]])
     counting = Counting()
     desk.use(PlainEngine(on_infer=counting))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     error = desk.records()[keys[1]].error
     assert error is not None
     assert (error.kind, error.attempts) == (FailureKind.CRASHED, 2)
@@ -296,7 +297,7 @@ def test_once_its_last_image_is_done_a_shard_has_no_suspects(desk: Desk) -> None
     desk.plan(5, shard_size=5)
     desk.use(PlainEngine(on_infer=Counting(5, lambda: block_shards(desk))))
     with pytest.raises(StorageError, match="cannot write"):
-        run_shard(desk.context, desk.claim(), 0)
+        desk.run(desk.claim())
     assert json.loads(desk.inflight() or "null") == []
 
 
@@ -313,14 +314,14 @@ def test_more_failures_than_allowed_end_the_job(desk: Desk, limit: str) -> None:
     keys = desk.plan(60, shard_size=60, max_failures=limit)
     break_images(desk.photos, keys[:30])
     with pytest.raises(TooManyFailures, match=rf"more than {limit} of the images failed \(--max-failures\)"):
-        run_shard(desk.context, desk.claim(), 0)
+        desk.run(desk.claim())
     assert desk.folder.manifest(0) is None
 
 
 def test_as_many_failures_as_allowed_are_none_too_many(desk: Desk) -> None:
     keys = desk.plan(60, shard_size=60, max_failures="30")
     break_images(desk.photos, keys[:30])
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert desk.store.view(desk.job_id).failed == 30
 
 
@@ -330,16 +331,16 @@ def test_the_last_images_of_a_shard_count_too(desk: Desk, limit: str) -> None:
     keys = desk.plan(4, max_failures=limit)
     break_images(desk.photos, keys)
     with pytest.raises(TooManyFailures):
-        run_shard(desk.context, desk.claim(), 0)
+        desk.run(desk.claim())
     assert desk.folder.manifest(0) is None
 
 
 def test_failures_of_other_shards_count_too(desk: Desk) -> None:
     keys = desk.plan(8, max_failures="3")
     break_images(desk.photos, [*keys[:2], *keys[4:6]])
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     with pytest.raises(TooManyFailures):
-        run_shard(desk.context, desk.claim(shard_unit(1)), 1)
+        desk.run(desk.claim(shard_unit(1)))
 
 
 def test_failures_that_others_have_committed_meanwhile_count_too(desk: Desk) -> None:
@@ -348,7 +349,7 @@ def test_failures_that_others_have_committed_meanwhile_count_too(desk: Desk) -> 
     other = desk.claim(shard_unit(1), "worker-2")
     desk.use(PlainEngine(on_infer=Counting(2, lambda: desk.store.commit(other, 1, ok=2, failed=2))))
     with pytest.raises(TooManyFailures):
-        run_shard(desk.context, desk.claim(), 0)
+        desk.run(desk.claim())
 
 
 def test_failed_images_are_tried_again_when_the_job_is_continued(desk: Desk) -> None:
@@ -357,12 +358,12 @@ def test_failed_images_are_tried_again_when_the_job_is_continued(desk: Desk) -> 
     break_images(desk.photos, keys[:2])
     claim = desk.claim()
     with pytest.raises(TooManyFailures):
-        run_shard(desk.context, claim, 0)
+        desk.run(claim)
     desk.store.release(claim)
     (desk.photos / keys[0]).write_bytes(good)
     counting = Counting()
     desk.use(PlainEngine(on_infer=counting))
-    run_shard(desk.context, desk.claim(), 0)
+    desk.run(desk.claim())
     assert [key for key, record in desk.records().items() if record.error] == [keys[1]]
     assert counting.images == 1  # the others were good before
 
@@ -372,5 +373,5 @@ def test_an_image_that_kills_its_worker_is_not_tried_again(desk: Desk) -> None:
     break_images(desk.photos, keys[1:])
     desk.crash(desk.claim(), [keys[0]])
     with pytest.raises(TooManyFailures):
-        run_shard(desk.context, desk.claim(), 0)
+        desk.run(desk.claim())
     assert list(checkpoint(desk)) == [keys[0]]

@@ -219,7 +219,7 @@ BOX: FloatArray = np.array([[1, 1, 7, 7]], np.float32)
 def finish(
     under_test: Stages, key: str = "a.png", scores: tuple[float, float] = (0.1, 0.9), hw: tuple[int, int] = (40, 40)
 ) -> Record:
-    write_image(Path(under_test._source.uri) / key, hw=hw)
+    write_image(Path(under_test.source.uri) / key, hw=hw)
     return under_test.finish(under_test.prepare(entry(key)), BOX, np.array([scores], np.float32))
 
 

@@ -17,7 +17,6 @@ from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY
 from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import Claim
 from trtjob.jobs.submit import retry
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 from trtjob.worker.tasks import convert, run_unit
@@ -226,12 +225,12 @@ def test_a_unit_of_a_cancelled_job_is_not_asked_for_again(desk: Desk) -> None:
 
 def test_the_context_holds_a_claim_only_while_it_is_worked_on(desk: Desk) -> None:
     desk.plan(4)
-    claims: list[Claim | None] = []
-    desk.use(PlainEngine(on_infer=lambda _images: claims.append(desk.context.claim)))
+    held: list[list[str]] = []
+    desk.use(PlainEngine(on_infer=lambda _images: held.append([claim.unit for claim in desk.context.claims])))
     run_unit(desk.job_id, shard_unit(0))
-    assert {claim.unit for claim in claims if claim} == {shard_unit(0)}
-    assert None not in claims
-    assert desk.context.claim is None
+    assert held == [[shard_unit(0)]] * len(held)
+    assert held
+    assert desk.context.claims == {}
 
 
 # -- failed ------------------------------------------------------------------------------------------------------------

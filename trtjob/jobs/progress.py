@@ -11,9 +11,11 @@ from trtjob.jobs.views import JobView, WorkerView
 # A stage that works more than this share of its time is what the others wait for.
 LIMITING_SHARE = 0.8
 _HINTS = {
+    "fetch": "reading from storage",
     "decode": "reading and decoding",
     "infer": "the engine",
     "finish": "drawing, encoding and writing",
+    "store": "writing to storage",
 }
 
 

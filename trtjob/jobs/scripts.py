@@ -11,6 +11,9 @@ local function owns() return redis.call('HGET', KEYS[1] .. ':holders', ARGV[2]) 
 local function give_up()
   redis.call('HDEL', KEYS[1] .. ':holders', ARGV[2])
   redis.call('DEL', KEYS[2])
+  -- The owner's own record says what it holds: "unit:<job>:<unit>".
+  local owner, job = string.match(ARGV[1], '([^|]*)$'), string.match(KEYS[1], '([^:]+)$')
+  redis.call('HDEL', 'trtjob:worker:' .. owner, 'unit:' .. job .. ':' .. ARGV[2])
 end
 local function take_back()  -- the attempt does not count
   if redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[2], -1) <= 0 then
@@ -31,7 +34,7 @@ local token = redis.call('INCR', KEYS[5])
 local holder = token .. '|' .. ARGV[3]
 redis.call('SET', KEYS[2], holder, 'PX', ARGV[4])
 redis.call('HSET', KEYS[1] .. ':holders', ARGV[1], holder)
-redis.call('HSET', KEYS[4], 'lease', KEYS[2], 'job', string.match(KEYS[1], '([^:]+)$'), 'unit', ARGV[1])
+redis.call('HSET', KEYS[4], 'unit:' .. string.match(KEYS[1], '([^:]+)$') .. ':' .. ARGV[1], token)
 redis.call('EXPIRE', KEYS[4], ARGV[6])
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
 local inflight = redis.call('HGET', KEYS[1] .. ':inflight', ARGV[1]) or ''
@@ -76,6 +79,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 for _, part in ipairs({'inflight', 'blame', 'live', 'attempts', 'kills', 'alone'}) do
   redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
 end
+redis.call('HDEL', KEYS[1], 'degraded')  -- the manifest is written, so storage works
 if redis.call('SETBIT', KEYS[3], ARGV[3], 1) == 1 then return 0 end
 redis.call('HINCRBY', KEYS[1], 'ok', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[5])
@@ -103,7 +107,8 @@ return 1
 )
 
 # A worker process is known to be dead: free its unit now instead of waiting for the lease to run out.
-# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault)   -> 1 freed, 0 the unit was another's
+# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault), "1" where the worker held this unit alone
+# -> 1 freed, 0 the unit was another's
 ABANDON = (
     _OWNERSHIP
     + """
@@ -119,12 +124,12 @@ if ARGV[3] == '' then
     -- Killed again and again: perhaps for what one of its images needs. They are tried one at a time, and the one that
     -- is alone in flight at two such deaths is the culprit.
     local alone = redis.call('HGET', KEYS[1] .. ':inflight', ARGV[2]) or ''
-    local is_certain = alone ~= '' and redis.call('HGET', KEYS[1] .. ':alone', ARGV[2]) == alone
+    local is_certain = ARGV[4] == '1' and alone ~= '' and redis.call('HGET', KEYS[1] .. ':alone', ARGV[2]) == alone
     redis.call('HSET', KEYS[1] .. ':alone', ARGV[2], alone)
     redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], is_certain and 'SIGKILL, twice' or 'SIGKILL?')
   end
 else
-  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3])
+  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3] .. (ARGV[4] == '1' and '' or '?'))
 end
 return 1
 """

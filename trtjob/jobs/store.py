@@ -14,7 +14,7 @@ from trtjob.jobs import scripts
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
-from trtjob.jobs.views import JobView, WorkerView, job_view, worker_view
+from trtjob.jobs.views import JobView, WorkerView, job_view, units_held, worker_view
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class Claim:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the last death was the unit's fault; a kill from outside may only look so."""
+        """Whether the last death was this unit's fault: not that of another in the worker's hands, nor a kill from
+        outside."""
         return not self.blame.endswith("?")
 
     @property
@@ -162,6 +163,11 @@ class JobStore:
             raise UnknownJobError(job_id)
         return JobState(state.decode())
 
+    def model(self, job_id: str) -> str | None:
+        """Return the sha256 of a job's model, None for a job that is not there."""
+        value = self.redis.hget(job_key(job_id), "model")
+        return None if value is None else str(value.decode())
+
     def move(self, job_id: str, target: JobState, **fields: str | float) -> bool:
         """Change a job's state, and fields with it, where its present state allows. Returns whether it did."""
         allowed = f",{','.join(origins(target))},"
@@ -170,6 +176,13 @@ class JobStore:
 
     def update(self, job_id: str, **fields: str | float) -> None:
         self.redis.hset(job_key(job_id), mapping=dict(fields))
+
+    def degrade(self, job_id: str, trouble: str) -> None:
+        """Say what is failing outside a job, so that it waits; an empty sentence: nothing any more."""
+        if trouble:
+            self.update(job_id, degraded=trouble)
+        else:
+            self.redis.hdel(job_key(job_id), "degraded")
 
     def fail(self, job_id: str, message: str) -> bool:
         """End a job as failed; it can be submitted again once the cause is gone."""
@@ -278,16 +291,19 @@ class JobStore:
         self.redis.srem(WORKERS, name)
         self.redis.delete(worker_key(name))
 
-    def abandon(self, worker: str, blame: str = "") -> tuple[str, str] | None:
-        """Free what a dead worker held. blame: why the unit is to blame, empty where it is not.
+    def abandon(self, worker: str, blame: str = "") -> list[tuple[str, str]]:
+        """Free what a dead worker held. blame: why its work is to blame, empty where it is not.
 
-        Returns the job and the unit freed, None where it held nothing.
+        Returns the job and the unit of each that was freed.
         """
-        lease, job_id, unit = self.redis.hmget(worker_key(worker), ["lease", "job", "unit"])
-        is_held = lease and job_id and unit
-        was_freed = is_held and self._abandon(keys=[job_key(job_id.decode()), lease], args=[worker, unit, blame])
+        held = units_held(self.redis.hkeys(worker_key(worker)))
+        freed = []
+        for job_id, unit in held:
+            args = [worker, unit, blame, "1" if len(held) == 1 else "0"]
+            if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
+                freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
-        return (job_id.decode(), unit.decode()) if was_freed else None
+        return freed
 
     def workers(self) -> list[WorkerView]:
         """Return the workers that reported lately, by name."""

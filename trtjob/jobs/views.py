@@ -1,7 +1,7 @@
 """A job and a worker as they stand: what the hashes in Redis say, typed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,7 +52,10 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1."""
+    """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1.
+
+    units: the job and the unit of all that it has in hand; job_id, unit: those of the first.
+    """
 
     name: str
     host: str
@@ -65,6 +68,7 @@ class WorkerView:
     beat_age_s: float
     rate: float
     busy: Mapping[str, float] = field(default_factory=dict)
+    units: tuple[tuple[str, str], ...] = ()
 
 
 def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) -> JobView:
@@ -98,11 +102,18 @@ def _time(value: str | None) -> float | None:
     return float(value) if value else None
 
 
+def units_held(fields: Iterable[bytes]) -> list[tuple[str, str]]:
+    """Return the job and the unit of each that a worker's record says it holds."""
+    names = (field.decode().split(":") for field in fields if field.startswith(b"unit:"))
+    return sorted((job_id, unit) for _, job_id, unit in names)
+
+
 def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> WorkerView:
     """Read a worker's hash."""
     text = {key.decode(): value.decode() for key, value in fields.items()}
     state: Literal["idle", "busy"] | str = text.get("state", "idle")
-    busy = state != "idle"
+    units = units_held(fields) if state != "idle" else []
+    job_id, unit = units[0] if units else (None, None)
     return WorkerView(
         name=name,
         host=text["host"],
@@ -110,8 +121,9 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
         engine=text.get("engine", ""),
         device=text.get("device", ""),
         state=state,
-        job_id=text.get("job") if busy else None,
-        unit=text.get("unit") if busy else None,
+        job_id=job_id,
+        unit=unit,
+        units=tuple(units),
         beat_age_s=beat_age_s,
         rate=float(text.get("rate", 0)),
         busy=json.loads(text.get("busy", "{}")),

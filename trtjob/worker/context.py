@@ -1,25 +1,24 @@
 """What one worker process holds for its lifetime: its connections, its engine, its threads, and how it is stopped."""
 
 import asyncio
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from redis import RedisError
 from redis.lock import Lock
 
 from trtjob.config import Settings
 from trtjob.engines.protocol import Engine
-from trtjob.errors import ModelError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.worker.engine import open_engine
+from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline import Limits, Pools
+from trtjob.worker.stages import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -36,32 +35,36 @@ class Interrupted(Exception):
 
 @dataclass(slots=True)
 class Interrupter:
-    """Lets other threads, and signal handlers, interrupt the unit that the main thread works on."""
+    """Lets other threads, and signal handlers, interrupt a unit of work, or all of a process."""
 
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _wake: Callable[[], object] | None = None
+    _wakes: set[Callable[[], object]] = field(default_factory=set)
     _reason: str = ""
 
     def interrupt(self, reason: str) -> None:
-        """Interrupt the unit under way; the first reason counts."""
+        """Interrupt what is under way; the first reason counts."""
         with self._lock:
             self._reason = self._reason or reason
-            if self._wake is not None:
-                self._wake()
+            for wake in self._wakes:
+                wake()
 
     @contextmanager
     def listening(self, event: asyncio.Event) -> Iterator[None]:
         """Set `event`, in the running loop, when there is an interruption."""
         loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(event.set)
+
         with self._lock:
-            self._wake = lambda: loop.call_soon_threadsafe(event.set)
+            self._wakes.add(wake)
             if self._reason:
                 event.set()
         try:
             yield
         finally:
             with self._lock:
-                self._wake = None
+                self._wakes.discard(wake)
 
     def reset(self) -> None:
         with self._lock:
@@ -78,7 +81,11 @@ class Interrupter:
 
 
 class Context:
-    """One worker process. `claim` and `progress` are read by the heart's thread."""
+    """One worker process.
+
+    claims: the units in hand, each with what interrupts it alone; interrupter: interrupts all of them. The heart's
+    thread reads and uses both, and the counters.
+    """
 
     def __init__(
         self, name: str, settings: Settings, store: JobStore, queue: WorkQueue, *, gpu: int | None = None
@@ -91,10 +98,11 @@ class Context:
         self.queue = queue
         self.interrupter = Interrupter()
         self.stopping = False
-        self.claim: Claim | None = None
+        self.claims: dict[Claim, Interrupter] = {}
         self.steps = 0  # grows with every image that leaves the pipeline: no growth for long means a stand-still
         self.images = 0
-        self.busy_s: Callable[[], dict[str, float]] = dict
+        self.watches: list[Stopwatch] = []  # of the shards in hand
+        self._busy_before: dict[str, float] = {}
         self.engine: Engine | None = None
         self.pools: Pools | None = None
         self._engine_sha256 = ""
@@ -104,15 +112,56 @@ class Context:
         self.stopping = True
         self.interrupter.interrupt("stop")
 
+    @contextmanager
+    def holding(self, claim: Claim) -> Iterator[Interrupter]:
+        """Have a unit in hand for the length of the block: the heart keeps its claim."""
+        interrupter = self.claims[claim] = Interrupter()
+        try:
+            yield interrupter
+        finally:
+            del self.claims[claim]
+
+    def interrupt_job(self, job_id: str, reason: str) -> None:
+        """Interrupt the units of one job."""
+        for claim, interrupter in list(self.claims.items()):
+            if claim.job_id == job_id:
+                interrupter.interrupt(reason)
+
+    @contextmanager
+    def watching(self, watch: Stopwatch) -> Iterator[None]:
+        """Count a shard's seconds of work among the process's."""
+        self.watches.append(watch)
+        try:
+            yield
+        finally:
+            self.watches.remove(watch)
+            self._busy_before = _sum(self._busy_before, watch.busy_s())
+
+    def busy_s(self) -> dict[str, float]:
+        """Return the seconds of work by stage since the process began."""
+        total = self._busy_before
+        for watch in list(self.watches):
+            total = _sum(total, watch.busy_s())
+        return total
+
+    def on_trouble(self, _trouble: str) -> None:
+        """Go on waiting for a place that fails, unless the process must stop: to wait is no stand-still."""
+        self.steps += 1
+        self.interrupter.check()
+
+    @property
+    def loaded_model(self) -> str:
+        """The sha256 of the model whose engine is warm, empty where none is."""
+        return self._engine_sha256
+
     def engine_for(self, model: ModelRef) -> tuple[Engine, Pools]:
         """Return the engine of a model, kept warm from unit to unit; another model's is closed first.
 
         Raises ModelError where the file is missing or is another model, EngineError where it does not load.
         """
-        if self.engine is not None and self.pools is not None and self._engine_sha256 == model.sha256:
+        if self.engine is not None and self.pools is not None and self.loaded_model == model.sha256:
             return self.engine, self.pools
         self.close_engine()
-        _check_identity(model)
         return self.adopt_engine(model, self._open(model))
 
     def _open(self, model: ModelRef) -> Engine:
@@ -125,7 +174,7 @@ class Context:
         try:
             return open_engine(
                 self.settings,
-                Path(model.path),
+                model_file(model, self.settings, self.on_trouble),
                 model.sha256,
                 self.gpu,
                 on_build=on_build,
@@ -170,26 +219,14 @@ class Context:
         self._engine_sha256 = ""
 
 
+def _sum(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {stage: a.get(stage, 0.0) + b.get(stage, 0.0) for stage in {**a, **b}}
+
+
 def _keep_lock(lock: Lock, ended: threading.Event) -> None:
     while not ended.wait(LOCK_LEASE_S / 4):
         with suppress(RedisError):
             lock.reacquire()
-
-
-def _check_identity(model: ModelRef) -> None:
-    try:
-        with Path(model.path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise ModelError(
-            f"the model '{model.name}' cannot be read: {model.path}: {err.strerror}. "
-            "Convert it again, then run the job again"
-        ) from err
-    if digest != model.sha256:
-        raise ModelError(
-            f"the file {model.path} is not the model '{model.name}' that the job was submitted with "
-            f"(sha256 {digest[:12]}..., expected {model.sha256[:12]}...). Submit the job again with the model you want"
-        )
 
 
 _current: Context | None = None

@@ -16,7 +16,8 @@ from redis import Redis, RedisError
 from rq.executions import Execution
 from rq.job import Job
 
-from trtjob.jobs.store import Claim, JobStore
+from trtjob.jobs.storage import troubles
+from trtjob.jobs.store import JobStore
 from trtjob.jobs.units import shard_of
 from trtjob.worker.context import Context
 
@@ -42,6 +43,7 @@ class Heart(threading.Thread):
         self._moved_at = time.monotonic()
         self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
         self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
+        self._trouble = ""
 
     def run(self) -> None:
         renewed = reported = 0.0
@@ -64,9 +66,10 @@ class Heart(threading.Thread):
         self.join()
 
     def _renew(self) -> None:
-        claim = self.context.claim
-        if claim is not None:
-            self._renew_claim(claim)
+        for claim, interrupter in list(self.context.claims.items()):
+            answer = self.store.renew(claim)
+            if answer not in _KEEP:
+                interrupter.interrupt(answer)
         held = self.execution  # the main thread may end it at any moment
         if held is not None:
             job, execution = held
@@ -78,15 +81,11 @@ class Heart(threading.Thread):
                 job.execution_registry.add(execution, ttl=ttl_s, pipeline=pipe)
                 pipe.execute()
 
-    def _renew_claim(self, claim: Claim) -> None:
-        answer = self.store.renew(claim)
-        if answer not in _KEEP and self.context.claim is claim:
-            self.context.interrupter.interrupt(answer)
-
     def _check_progress(self) -> None:
         """End the process where a shard stands still: a thread that hangs in C cannot be stopped otherwise."""
-        claim, steps, now = self.context.claim, self.context.steps, time.monotonic()
-        if claim is None or shard_of(claim.unit) is None or steps != self._steps:
+        steps, now = self.context.steps, time.monotonic()
+        has_shard = any(shard_of(claim.unit) is not None for claim in list(self.context.claims))
+        if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
         elif now - self._moved_at > self.context.settings.stall_s:
             log.error("no image in %.0f s: the worker process ends", now - self._moved_at)
@@ -102,9 +101,20 @@ class Heart(threading.Thread):
             "pid": os.getpid(),
             "engine": engine.name if engine else "",
             "device": engine.device if engine else "",
-            "state": "busy" if context.claim else "idle",
+            "state": "busy" if context.claims else "idle",
         }
         self.store.report_worker(context.name, fields | self._rate)
+        self._tell_trouble()
+
+    def _tell_trouble(self) -> None:
+        """Mark the jobs in hand as degraded while a place fails that they wait for."""
+        trouble, before = troubles(), self._trouble
+        if trouble or before:
+            for job_id in {claim.job_id for claim in list(self.context.claims)}:
+                self.store.degrade(job_id, trouble)
+        if trouble != before:
+            log.warning("storage fails: waiting" if trouble else "storage works again", extra={"trouble": trouble})
+        self._trouble = trouble
 
     def _measure(self) -> None:
         now, images, busy_s = time.monotonic(), self.context.images, self.context.busy_s()
@@ -115,7 +125,7 @@ class Heart(threading.Thread):
             return
         gained = {stage: max(0.0, s - busy_then.get(stage, 0.0)) for stage, s in busy_s.items()}
         shares = pools.shares(gained, elapsed) if pools and elapsed > 0 else {}
-        rate = (images - images_then) / elapsed if elapsed > 0 and self.context.claim else 0.0
+        rate = (images - images_then) / elapsed if elapsed > 0 and self.context.claims else 0.0
         self._rate = {"rate": round(rate, 2), "busy": json.dumps(shares)}
         self._sample = (now, images, busy_s)
 

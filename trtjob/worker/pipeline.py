@@ -2,7 +2,8 @@
 
 No more than `window` images are anywhere in it, so memory depends on neither the length of the job nor the speed of any
 stage. For an engine that likes batches each arrow is a bounded queue between threads of their own; for one that takes
-an image at a time, as on a CPU, one thread takes each image all the way. This module only joins the threads' work.
+an image at a time, as on a CPU, one thread takes each image all the way. Buckets are read before and written after, by
+requests that wait beside each other without a thread. This module only joins the work.
 """
 
 import asyncio
@@ -39,18 +40,19 @@ Gate = Callable[[list[str]], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Limits:
     """threads: of the stages before and after the engine, each; batch: images in one call of the engine;
-    window: images in the pipeline at once."""
+    window: images in the pipeline at once; requests: to a bucket at once."""
 
     threads: int
     batch: int
     window: int
+    requests: int = 32
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine) -> "Limits":
         """Return a worker process's limits: what the settings say, or what suits the engine and the cores."""
         threads, batch = threads_of(settings), settings.batch or engine.max_batch
         window = settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * threads, 3 * batch)
-        return cls(threads, batch, window)
+        return cls(threads, batch, window, settings.requests)
 
 
 class Pools:
@@ -70,14 +72,30 @@ class Pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def size(self, name: str) -> int:
-        return self.pools[name]._max_workers
+        return self.pools[name]._max_workers if name in self.pools else self.limits.requests
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float) -> dict[str, float]:
-        """Return how busy each pool was, 0 to 1, from seconds of work by stage."""
+        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests only where there were any."""
+        seconds = {name: sum(busy_s.get(stage, 0.0) for stage in stages) for name, stages in POOLS.items()}
         return {
-            name: round(sum(busy_s.get(stage, 0.0) for stage in stages) / elapsed_s / self.size(name), 3)
-            for name, stages in POOLS.items()
+            name: round(worked / elapsed_s / self.size(name), 3)
+            for name, worked in seconds.items()
+            if worked or name in self.pools
         }
+
+
+class Fetched(NamedTuple):
+    """An entry, and its bytes where they were fetched from a bucket."""
+
+    entry: Entry
+    data: bytes | None = None
+
+
+class Finished(NamedTuple):
+    """A record that is complete once the annotated copy, a key and its bytes, is stored."""
+
+    record: Record
+    annotated: tuple[str, bytes]
 
 
 class Inferred(NamedTuple):
@@ -96,89 +114,132 @@ class _Flow:
     """
 
     room: asyncio.Semaphore
-    listed: "asyncio.Queue[Entry | None]"
+    listed: "asyncio.Queue[Fetched | None]"
+    fetched: "asyncio.Queue[Fetched | None]"
     prepared: "asyncio.Queue[Prepared | None]"
     inferred: "asyncio.Queue[Inferred | None]"
+    finished: "asyncio.Queue[Finished | None]"
     on_record: Callable[[Record], None]
     inflight: set[str] = field(default_factory=set)
+    inside: int = 0
+
+    async def enter(self) -> None:
+        await self.room.acquire()
+        self.inside += 1
 
     def done(self, record: Record) -> None:
         self.inflight.discard(record.image)
+        self.inside -= 1
         self.room.release()
         self.on_record(record)
+
+    def abandon(self) -> None:
+        """Give back the room of images that are not done: another shard may be waiting for it."""
+        for _ in range(self.inside):
+            self.room.release()
+        self.inside = 0
 
 
 class Pipeline:
     """Runs entries through the stages and hands each image's record to `on_record`, in any order."""
 
-    def __init__(self, stages: Stages, engine: Engine, pools: Pools) -> None:
+    def __init__(self, stages: Stages, engine: Engine, pools: Pools, room: asyncio.Semaphore | None = None) -> None:
+        """room: for how many images there is room, where another pipeline shares it; None: the limits' window."""
         self.stages = stages
         self.engine = engine
         self.pools = pools
         self.limits = pools.limits
+        self._room = room
 
-    async def run(self, entries: Iterable[Entry], gate: Gate, on_record: Callable[[Record], None]) -> None:
+    async def run(
+        self,
+        entries: Iterable[Entry],
+        gate: Gate,
+        on_record: Callable[[Record], None],
+        on_fed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Process every entry.
 
         gate: awaited with the keys of all images about to be in flight before a group of them is touched; it may raise
-        to stop, and the images in flight are dropped. on_record is called in the event loop's thread.
+        to stop, and the images in flight are dropped. on_record is called in the event loop's thread, on_fed when the
+        last image has come in.
         Raises StorageError and EngineError where nothing would fare better; an image's own fault is its record.
         """
         limits, concurrency = self.limits, self.engine.concurrency
+        is_fetched, listed = self.stages.source.is_remote, asyncio.Queue[Fetched | None](limits.window)
         flow = _Flow(
-            room=asyncio.Semaphore(limits.window),
-            listed=asyncio.Queue(limits.window),
+            room=self._room or asyncio.Semaphore(limits.window),
+            listed=listed,
+            fetched=asyncio.Queue(limits.requests) if is_fetched else listed,
+            finished=asyncio.Queue(limits.requests),
             prepared=asyncio.Queue(2 * limits.batch * concurrency),
             inferred=asyncio.Queue(2 * limits.batch * concurrency),
             on_record=on_record,
         )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._feed(entries, gate, flow))
+                group.create_task(self._feed(entries, gate, flow, on_fed))
+                if is_fetched:
+                    group.create_task(_together(limits.requests, lambda: self._fetch(flow), flow.fetched))
                 if limits.batch == 1:
                     count = self.pools.size("whole")
-                    group.create_task(_together(count, lambda: self._process(flow)))
+                    group.create_task(_together(count, lambda: self._process(flow), flow.finished))
                 else:
                     group.create_task(_together(limits.threads, lambda: self._prepare(flow), flow.prepared))
                     group.create_task(_together(concurrency, lambda: self._infer(flow), flow.inferred))
-                    group.create_task(_together(limits.threads, lambda: self._finish(flow)))
+                    group.create_task(_together(limits.threads, lambda: self._finish(flow), flow.finished))
+                stores = limits.requests if self.stages.output.is_remote else 1
+                group.create_task(_together(stores, lambda: self._store(flow)))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
+        finally:
+            flow.abandon()
 
-    async def _feed(self, entries: Iterable[Entry], gate: Gate, flow: _Flow) -> None:
+    async def _feed(self, entries: Iterable[Entry], gate: Gate, flow: _Flow, on_fed: Callable[[], None]) -> None:
         """Let entries in, group by group."""
         for group in _chunks(entries, max(1, self.limits.window // 2)):
             flow.inflight.update(entry.key for entry in group)
             await gate(sorted(flow.inflight))
             for entry in group:
-                await flow.room.acquire()
-                await flow.listed.put(entry)
+                await flow.enter()
+                await flow.listed.put(Fetched(entry))
         await flow.listed.put(None)
+        on_fed()
+
+    async def _fetch(self, flow: _Flow) -> None:
+        while listed := await _next(flow.listed):
+            try:
+                data = await self.stages.fetch(listed.entry)
+            except ImageError as err:
+                flow.done(failure_record(listed.entry.key, err))
+            else:
+                await flow.fetched.put(Fetched(listed.entry, data))
 
     async def _process(self, flow: _Flow) -> None:
-        while entry := await _next(flow.listed):
-            flow.done(await self._thread("whole", self._whole, entry))
+        while fetched := await _next(flow.fetched):
+            record, annotated = await self._thread("whole", self._whole, *fetched)
+            await self._done_or_stored(flow, record, annotated)
 
-    def _whole(self, entry: Entry) -> Record:
+    def _whole(self, entry: Entry, data: bytes | None) -> tuple[Record, tuple[str, bytes] | None]:
         """Take one image all the way in this thread: no hand-over, and the core's caches stay warm."""
         try:
-            item = self.stages.prepare(entry)
+            item = self.stages.prepare(entry, data)
         except ImageError as err:
-            return failure_record(entry.key, err)
+            return failure_record(entry.key, err), None
         try:
             with self.pools.engine_slots:
                 outputs = self._call_engine([item])
         except EngineError as err:
-            return _infer_failure(item, err)
+            return _infer_failure(item, err), None
         (inferred,) = _parts([item], outputs)
-        return self._finished(inferred)
+        return self._finished(inferred), item.annotated
 
     async def _prepare(self, flow: _Flow) -> None:
-        while entry := await _next(flow.listed):
+        while fetched := await _next(flow.fetched):
             try:
-                item = await self._thread("decode", self.stages.prepare, entry)
+                item = await self._thread("decode", self.stages.prepare, *fetched)
             except ImageError as err:
-                flow.done(failure_record(entry.key, err))
+                flow.done(failure_record(fetched.entry.key, err))
             else:
                 await flow.prepared.put(item)
 
@@ -225,7 +286,24 @@ class Pipeline:
 
     async def _finish(self, flow: _Flow) -> None:
         while inferred := await _next(flow.inferred):
-            flow.done(await self._thread("finish", self._finished, inferred))
+            record = await self._thread("finish", self._finished, inferred)
+            await self._done_or_stored(flow, record, inferred.item.annotated)
+
+    async def _done_or_stored(self, flow: _Flow, record: Record, annotated: tuple[str, bytes] | None) -> None:
+        if annotated is None:
+            flow.done(record)
+        else:
+            await flow.finished.put(Finished(record, annotated))
+
+    async def _store(self, flow: _Flow) -> None:
+        while finished := await _next(flow.finished):
+            try:
+                await self.stages.store(*finished.annotated)
+            except ImageError as err:
+                err.sha256 = finished.record.sha256
+                flow.done(failure_record(finished.record.image, err))
+            else:
+                flow.done(finished.record)
 
     def _finished(self, inferred: Inferred) -> Record:
         try:

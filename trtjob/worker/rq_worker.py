@@ -131,6 +131,6 @@ class UnitWorker(SimpleWorker):
 
     def kill_horse(self, sig: Any = None) -> None:
         """Obey RQ's stop-job command, which comes from its pubsub thread: the job is cancelled."""
-        if (claim := self.context.claim) is not None:
-            self.context.store.move(claim.job_id, JobState.CANCELLED, message="stopped through RQ")
-            self.context.interrupter.interrupt(JobState.CANCELLED)
+        for job_id in {claim.job_id for claim in list(self.context.claims)}:
+            self.context.store.move(job_id, JobState.CANCELLED, message="stopped through RQ")
+            self.context.interrupt_job(job_id, JobState.CANCELLED)

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from redis import RedisError
 
 from trtjob.errors import StorageError, TrtjobError
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
@@ -11,35 +13,43 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import ImageFailure, Record, from_line, to_line
 from trtjob.jobs.states import FailureKind
+from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim
-from trtjob.jobs.units import FINISH
+from trtjob.jobs.units import FINISH, shard_of
 from trtjob.jobs.views import JobView
-from trtjob.worker.context import Context, Interrupted
-from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.context import Context, Interrupted, Interrupter
+from trtjob.worker.pipeline import Limits, Pipeline
 from trtjob.worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 15.0
 
+RoomFor = Callable[[Limits], asyncio.Semaphore]
+
 
 class TooManyFailures(TrtjobError):
     """The job's `max_failures` is reached."""
 
 
-def run_shard(context: Context, claim: Claim, shard: int) -> None:
+async def run_shard(
+    context: Context,
+    claim: Claim,
+    interrupter: Interrupter,
+    room_for: RoomFor | None = None,
+    on_fed: Callable[[], None] = lambda: None,
+) -> None:
     """Run a claimed shard to its commit.
 
+    interrupter: leaves this shard alone; room_for: gives the room for images that it shares with the shard before;
+    on_fed: called when the last image has come in, so that another shard's may follow.
     Raises Interrupted where it must be left (what is done is kept in a checkpoint), TrtjobError where the job fails.
     """
-    view = context.store.view(claim.job_id)
-    folder = JobFolder.of(view.spec)
-    manifest = folder.manifest(shard)
-    if manifest is None:
-        manifest = _ShardRun(context, claim, shard, view, folder).run()
-    if context.store.commit(claim, shard, ok=manifest.ok, failed=manifest.failed):
-        context.queue.put(claim.job_id, [FINISH])
-    folder.storage.delete(_checkpoint_key(shard))
+    shard = shard_of(claim.unit)
+    assert shard is not None
+    run = await asyncio.to_thread(_ShardRun, context, claim, shard, interrupter)
+    manifest = run.committed or await run.run(room_for, on_fed)
+    await asyncio.to_thread(run.report, manifest)
 
 
 def _checkpoint_key(shard: int) -> str:
@@ -53,27 +63,46 @@ def _failures_allowed(view: JobView) -> int | None:
     return None if is_share and not view.planned else options.failures_allowed(view.images)
 
 
-def _sum(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    return {stage: a.get(stage, 0.0) + b.get(stage, 0.0) for stage in {**a, **b}}
-
-
 class _ShardRun:
-    def __init__(self, context: Context, claim: Claim, shard: int, view: JobView, folder: JobFolder) -> None:
+    """One attempt at a shard. Its methods that are no coroutines wait for storage and server: they run in threads."""
+
+    def __init__(self, context: Context, claim: Claim, shard: int, interrupter: Interrupter) -> None:
+        view = context.store.view(claim.job_id)
         self.context = context
         self.claim = claim
         self.shard = shard
+        self.interrupter = interrupter
         self.spec = view.spec
-        self.folder = folder
+        self.folder = JobFolder.of(view.spec, self._on_trouble)
+        self.committed = self.folder.manifest(shard)
         self.started = time.monotonic()
         self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
-        self.entries = read_shard(folder, shard)
+        self.entries = [] if self.committed else read_shard(self.folder, shard)
         self.records: dict[str, Record] = {}
         self.failed = 0
         self.saved = time.monotonic()
 
-    def run(self) -> ShardManifest:
+    def _on_trouble(self, trouble: str) -> None:
+        self.context.on_trouble(trouble)
+        self.interrupter.check()
+
+    async def run(self, room_for: RoomFor | None, on_fed: Callable[[], None]) -> ShardManifest:
         """Process what is missing and commit. Returns the manifest in force, this attempt's or an earlier one's."""
+        stages, pipeline = await asyncio.to_thread(self._prepare, room_for)
+        with self.context.watching(stages.watch):
+            try:
+                await self._run(pipeline, on_fed)
+            except (Interrupted, RedisError, asyncio.CancelledError):
+                await asyncio.to_thread(self._save_checkpoint)
+                raise
+            except TooManyFailures:
+                self._forget_failures()
+                await asyncio.to_thread(self._save_checkpoint)
+                raise
+            return await asyncio.to_thread(self._commit, stages.watch.busy_s())
+
+    def _prepare(self, room_for: RoomFor | None) -> tuple[Stages, Pipeline]:
         self._load_checkpoint()
         self._set_aside_culprit()
         engine, pools = self.context.engine_for(self.spec.model)
@@ -84,31 +113,29 @@ class _ShardRun:
             self.folder.storage,
             max_pixels=settings.max_pixels,
             jpeg_quality=settings.jpeg_quality,
+            source=open_storage(self.spec.source.root, on_trouble=self._on_trouble),
         )
-        before = self.context.busy_s()
-        self.context.busy_s = lambda: _sum(before, stages.watch.busy_s())
-        try:
-            asyncio.run(self._run(Pipeline(stages, engine, pools)))
-        except Interrupted:
-            self._save_checkpoint()
-            raise
-        except TooManyFailures:
-            self._forget_failures()
-            self._save_checkpoint()
-            raise
-        return self._commit(stages.watch.busy_s())
+        return stages, Pipeline(stages, engine, pools, room_for and room_for(pools.limits))
 
-    async def _run(self, pipeline: Pipeline) -> None:
+    def report(self, manifest: ShardManifest) -> None:
+        """Tell the server that the shard is committed."""
+        store = self.context.store
+        if store.commit(self.claim, self.shard, ok=manifest.ok, failed=manifest.failed):
+            self.context.queue.put(self.claim.job_id, [FINISH])
+        self.folder.storage.delete(_checkpoint_key(self.shard))
+
+    async def _run(self, pipeline: Pipeline, on_fed: Callable[[], None]) -> None:
         """Run the pipeline until it ends or the unit is interrupted."""
         event = asyncio.Event()
 
         async def watch() -> None:
             await event.wait()
+            self.interrupter.check()
             self.context.interrupter.check()
 
-        with self.context.interrupter.listening(event):
+        with self.context.interrupter.listening(event), self.interrupter.listening(event):
             watching = asyncio.create_task(watch())
-            working = asyncio.create_task(self._work(pipeline))
+            working = asyncio.create_task(self._work(pipeline, on_fed))
             try:
                 await asyncio.wait([watching, working], return_when=asyncio.FIRST_COMPLETED)
                 if not working.done():
@@ -119,12 +146,12 @@ class _ShardRun:
             finally:
                 watching.cancel()
 
-    async def _work(self, pipeline: Pipeline) -> None:
+    async def _work(self, pipeline: Pipeline, on_fed: Callable[[], None]) -> None:
         suspects = set(self.claim.suspects)
         # One at a time: if the worker dies again, the one in flight is the culprit.
         for entry in self._missing(suspects):
             await pipeline.run([entry], self._gate, self._on_record)
-        await pipeline.run(self._missing(), self._gate, self._on_record)
+        await pipeline.run(self._missing(), self._gate, self._on_record, on_fed)
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:

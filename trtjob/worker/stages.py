@@ -49,11 +49,13 @@ class Stopwatch:
             return dict(self._busy_s)
 
 
-# The stages as a person sees them, each one pool of threads.
+# The stages as a person sees them: each one pool of threads, but for the two that wait for a bucket.
 POOLS = {
+    "fetch": ("fetch",),
     "decode": ("read", "decode", "resize"),
     "infer": ("infer",),
     "finish": ("nms", "draw", "encode", "write"),
+    "store": ("store",),
 }
 
 
@@ -61,7 +63,8 @@ POOLS = {
 class Prepared:
     """An image on its way to the engine.
 
-    image: BGR, None where no annotated copy is wanted; tensor: uint8 [H, W, C].
+    image: BGR, None where no annotated copy is wanted; tensor: uint8 [H, W, C];
+    annotated: the copy's key and bytes, where they are still to be stored in a bucket.
     """
 
     entry: Entry
@@ -70,26 +73,43 @@ class Prepared:
     image: UInt8Array | None
     tensor: UInt8Array
     placement: Placement
+    annotated: tuple[str, bytes] | None = None
 
 
 class Stages:
     """The stages of one job, on this worker."""
 
-    def __init__(self, spec: JobSpec, model: ModelSpec, output: Storage, *, max_pixels: int, jpeg_quality: int) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        model: ModelSpec,
+        output: Storage,
+        *,
+        max_pixels: int,
+        jpeg_quality: int,
+        source: Storage | None = None,
+    ) -> None:
+        """source: None opens the specification's."""
         self.model = model
         self.options = spec.options
         self.watch = Stopwatch()
-        self._source = open_storage(spec.source.root)
-        self._output = output
+        self.source = source or open_storage(spec.source.root)
+        self.output = output
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
         self._resize = ResizeMode(spec.options.resize)
         self._class_ids = None if spec.options.class_ids is None else frozenset(spec.options.class_ids)
 
-    def prepare(self, entry: Entry) -> Prepared:
-        """Read, decode and resize an image. Raises ImageError."""
+    async def fetch(self, entry: Entry) -> bytes:
+        """Fetch an image from a bucket. Raises ImageError."""
+        with self.watch.stage("fetch"):
+            return await self.source.afetch(entry)
+
+    def prepare(self, entry: Entry, data: bytes | None = None) -> Prepared:
+        """Decode and resize an image, read before or here. Raises ImageError."""
         with self.watch.stage("read"):
-            data = self._source.fetch(entry)
+            if data is None:
+                data = self.source.fetch(entry)
             digest = hashlib.sha256(data).hexdigest()
         try:
             with self.watch.stage("decode"):
@@ -141,11 +161,26 @@ class Stages:
         key = annotated_key(item.entry.key)
         with self.watch.stage("encode"):
             data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality)
+        if self.output.is_remote:
+            item.annotated = key, data
+            return
         with self.watch.stage("write"):
             try:
-                self._output.put(key, data)
+                self.output.put(key, data)
             except OSError as err:
-                raise ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}") from err
+                raise _write_failure(err) from err
+
+    async def store(self, key: str, data: bytes) -> None:
+        """Store an annotated copy in a bucket. Raises ImageError, StorageError."""
+        with self.watch.stage("store"):
+            try:
+                await self.output.aput(key, data)
+            except OSError as err:
+                raise _write_failure(err) from err
+
+
+def _write_failure(err: OSError) -> ImageError:
+    return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
 
 
 def _draw(

@@ -209,11 +209,9 @@ class Supervisor:
             with suppress(RedisError):
                 freed = self.store.abandon(name, blame)
                 self._dead.pop(name, None)  # the last sweep, in its thread, may have been here at the same time
-                if freed is not None:
-                    log.warning(
-                        "unit of a dead worker freed", extra={"unit": freed[1], "job_id": freed[0], "blame": blame}
-                    )
-                    reconcile_job(self.store, self.queue, freed[0])
+                for job_id, unit in freed:
+                    log.warning("unit of a dead worker freed", extra={"unit": unit, "job_id": job_id, "blame": blame})
+                    reconcile_job(self.store, self.queue, job_id)
 
 
 def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:

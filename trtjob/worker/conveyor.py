@@ -1,0 +1,81 @@
+"""Shard after shard without a pause: the next one's images come in while the last ones of the present are worked on.
+
+A message from RQ starts the conveyor with its shard. From then on the conveyor takes the next from the queue itself, as
+long as it begins with a shard, and has at most two in hand: one that is fed and one that drains.
+"""
+
+import asyncio
+
+from trtjob.jobs.store import Claim
+from trtjob.worker.claims import claim_unit, settled
+from trtjob.worker.context import Context
+from trtjob.worker.pipeline import Limits
+from trtjob.worker.shard import run_shard
+
+
+def run_shards(context: Context, first: Claim) -> None:
+    """Run a claimed shard, and those that follow it. Raises RedisError where the server is away for too long."""
+    asyncio.run(_Conveyor(context).run(first))
+
+
+class _Conveyor:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.in_hand: set[asyncio.Task[None]] = set()
+        self._room: asyncio.Semaphore | None = None
+
+    async def run(self, first: Claim) -> None:
+        claim: Claim | None = first
+        while claim is not None:
+            if claim.suspects or not await self._has_loaded(claim):
+                # Alone: so that it is clear whose image kills the process; and before the engine is closed.
+                await self._drain(0)
+                self._room = None
+            await self._drain(1)
+            await self._feed(claim)
+            if claim.suspects:
+                await self._drain(0)
+            claim = await self._next()
+        await self._drain(0)
+
+    async def _feed(self, claim: Claim) -> None:
+        """Start a shard, and return when its last image has come in, or it has ended."""
+        fed = asyncio.Event()
+        task = asyncio.create_task(self._run(claim, fed))
+        self.in_hand.add(task)
+        feeding = asyncio.create_task(fed.wait())
+        await asyncio.wait({task, feeding}, return_when=asyncio.FIRST_COMPLETED)
+        feeding.cancel()
+
+    async def _run(self, claim: Claim, fed: asyncio.Event) -> None:
+        with self.context.holding(claim) as interrupter, settled(self.context, claim):
+            await run_shard(self.context, claim, interrupter, self._room_for, fed.set)
+
+    def _room_for(self, limits: Limits) -> asyncio.Semaphore:
+        """Return the room for images that the shards in hand share."""
+        if self._room is None:
+            self._room = asyncio.Semaphore(limits.window)
+        return self._room
+
+    async def _drain(self, most: int) -> None:
+        """Wait until at most so many shards are in hand. Raises what one of them raised."""
+        while len(self.in_hand) > most:
+            done, self.in_hand = await asyncio.wait(self.in_hand, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    async def _next(self) -> Claim | None:
+        """Take the next shard from the queue; None where the process must stop or RQ must deliver something else."""
+        if self.context.stopping or self.context.interrupter.reason:
+            return None
+        return await asyncio.to_thread(self._take)
+
+    def _take(self) -> Claim | None:
+        while (unit := self.context.queue.take_shard(self.context.loaded_model)) is not None:
+            if (found := claim_unit(self.context, *unit)) is not None:
+                return found
+        return None
+
+    async def _has_loaded(self, claim: Claim) -> bool:
+        model = await asyncio.to_thread(self.context.store.model, claim.job_id)
+        return model == self.context.loaded_model

@@ -83,7 +83,7 @@ def test_the_formats_are_those_of_the_exports() -> None:
         pytest.param(["run", "photos", "--model", "m", "--conf", "2"], "--conf", id="a score above 1"),
         pytest.param(["run", "photos", "--model", "m", "--annotate", "some"], "--annotate", id="an unknown choice"),
         pytest.param(["run", "nowhere", "--model", "m"], "nowhere", id="no source"),
-        pytest.param(["run", "s3://bucket/photos", "--model", "m"], "not supported yet", id="a bucket"),
+        pytest.param(["run", "s3://", "--model", "m"], "names no bucket", id="no bucket"),
         pytest.param(["export", "no/such/folder", "--format", "csv"], "no/such/folder", id="no folder"),
         pytest.param(["export", ".", "--format", "pdf"], "pdf", id="an unknown format"),
         pytest.param(["models", "show", "nobody"], "nobody", id="an unknown model"),

@@ -18,7 +18,7 @@ from trtjob.cli.complete import job_ids, job_ids_and_folders, model_names
 Command = Callable[..., Outcome]
 
 JSON_KEYS = {
-    *("job_id", "state", "message", "model", "output", "workers", "rate", "eta_s"),
+    *("job_id", "state", "message", "degraded", "priority", "model", "output", "workers", "rate", "eta_s"),
     *("images", "done", "ok", "failed", "skipped", "shards", "shards_done"),
 }
 

@@ -1,9 +1,12 @@
 """Messages: small, readable, found again while they wait, in a fair order."""
 
 import json
+import threading
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -63,6 +66,12 @@ def test_what_is_older_goes_in_front(redis: Redis, queue: WorkQueue) -> None:
     queue.put("new", [PLAN])
     queue.put("old", [shard_unit(3)], at_front=True)
     assert [message.args[0] for message in waiting(redis)] == ["old", "new"]
+
+
+def test_what_goes_in_front_keeps_its_order(queue: WorkQueue) -> None:
+    queue.put("job", shards(7))
+    queue.put("job", shards(3, 4, 5), at_front=True)
+    assert [unit for _, unit in _taken(queue, "m")] == shards(3, 4, 5, 7)
 
 
 def test_the_same_unit_asked_for_twice_is_two_messages(redis: Redis, queue: WorkQueue) -> None:
@@ -160,10 +169,17 @@ def test_no_more_than_a_window_of_a_job_waits(redis: Redis, queue: WorkQueue) ->
     assert len(queue) == WINDOW + 2
 
 
-def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: Redis, queue: WorkQueue) -> None:
-    before = redis.info("memory")["used_memory"]
-    queue.put(enter(redis, "big"), shards(*range(3907)))
-    assert redis.info("memory")["used_memory"] - before < 1_000_000
+def test_many_that_ask_at_once_keep_to_the_window(redis: Redis, queue: WorkQueue) -> None:
+    enter(redis, "big")
+    start = threading.Barrier(4)
+
+    def ask(first: int) -> int:
+        start.wait()
+        return queue.put("big", shards(*range(first, first + 200)))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(ask, range(0, 800, 200))) == WINDOW
+    assert len(queue) == len(redis.keys("rq:job:*")) == WINDOW
 
 
 # -- taking without RQ -------------------------------------------------------------------------------------------------
@@ -191,11 +207,68 @@ def test_what_is_no_shard_is_left_to_rq(redis: Redis, queue: WorkQueue, unit: st
     assert len(queue) == 2
 
 
-@pytest.mark.parametrize("rubbish", ["", "rubbish", "a--b", "a--shard-00000--no hex"])
-def test_rubbish_at_the_front_is_left_to_rq(redis: Redis, queue: WorkQueue, rubbish: str) -> None:
+NO_UNITS = [b"", b"rubbish", b"a--b", b"job--shard-xyz--ab", b"job--shard-00000--no-hex"]  # RQ passes over these
+NO_NAMES = [b"a b", b"\xff\xfe", b"\xff--shard-00000--ab", b"job--shard-00000--no hex"]  # and ends for these
+
+
+@pytest.mark.parametrize("rubbish", NO_UNITS + NO_NAMES)
+def test_rubbish_at_the_front_is_left_to_rq(redis: Redis, queue: WorkQueue, rubbish: bytes) -> None:
     redis.lpush(f"rq:queue:{queue.name}", rubbish)
     queue.put(enter(redis, "one"), shards(0))
     assert queue.take_shard("m") is None
+
+
+@pytest.mark.parametrize("rubbish", NO_UNITS)
+def test_rq_passes_over_a_message_that_it_has_no_record_of(redis: Redis, queue: WorkQueue, rubbish: bytes) -> None:
+    redis.lpush(f"rq:queue:{queue.name}", rubbish)
+    queue.put(enter(redis, "one"), shards(0))
+    assert _dequeued(redis, queue) == ["one", shard_unit(0)]
+
+
+@pytest.mark.parametrize("rubbish", NO_NAMES)
+@pytest.mark.parametrize("part", ["", ":intermediate"])
+def test_what_rq_would_end_for_is_removed(redis: Redis, queue: WorkQueue, rubbish: bytes, part: str) -> None:
+    redis.lpush(f"rq:queue:{queue.name}{part}", rubbish, rubbish)
+    queue.put(enter(redis, "one"), shards(0))
+    queue.clear_rubbish()
+    assert redis.lrange(f"rq:queue:{queue.name}:intermediate", 0, -1) == []
+    assert queue.pending() == {("one", shard_unit(0))}
+    assert len(queue) == 1
+
+
+@pytest.mark.parametrize("rubbish", NO_UNITS + NO_NAMES)
+@pytest.mark.parametrize("priority", ["high", "normal"])
+def test_rubbish_in_between_holds_nothing_up(redis: Redis, queue: WorkQueue, rubbish: bytes, priority: str) -> None:
+    queue.put(enter(redis, "one"), shards(0))
+    redis.rpush(f"rq:queue:{queue.name}", rubbish)
+    queue.put(enter(redis, "two", priority), shards(0, 1))
+    queue.reorder("one")
+    queue.clear_rubbish()
+    assert len({message for message in queue.pending() if message[0] in ("one", "two")}) == 3
+    assert _dequeued(redis, queue) == [{"high": "two", "normal": "one"}[priority], shard_unit(0)]
+
+
+def test_a_shard_whose_record_is_gone_is_a_hint_all_the_same(redis: Redis, queue: WorkQueue) -> None:
+    queue.put(enter(redis, "cats", model="cats"), shards(0))
+    redis.delete(*redis.keys("rq:job:*"))
+    queue.put(enter(redis, "dogs", model="dogs"), shards(0))
+    assert queue.take_shard("dogs") == ("cats", shard_unit(0)), "it cannot be counted how often it is passed over"
+    assert queue.take_shard("dogs") == ("dogs", shard_unit(0))
+    assert redis.keys("rq:job:*") == []
+
+
+def _dequeued(redis: Redis, queue: WorkQueue) -> list[str]:
+    """Return the arguments of what RQ delivers next."""
+    found = Queue.dequeue_any([Queue(queue.name, connection=redis)], None, connection=redis, serializer=JSONSerializer)
+    assert found is not None
+    return list(found[0].args)
+
+
+def test_a_message_that_was_passed_over_is_delivered_by_rq_all_the_same(redis: Redis, queue: WorkQueue) -> None:
+    queue.put(enter(redis, "cats", model="cats"), shards(0))
+    queue.put(enter(redis, "dogs", model="dogs"), shards(0))
+    assert queue.take_shard("dogs") == ("dogs", shard_unit(0))
+    assert _dequeued(redis, queue) == ["cats", shard_unit(0)]
 
 
 def test_a_worker_keeps_to_the_model_that_it_has(redis: Redis, queue: WorkQueue) -> None:
@@ -212,29 +285,82 @@ def test_a_message_is_not_passed_over_for_ever(redis: Redis, queue: WorkQueue) -
     assert jobs.index("cats") == MOST_PASSED
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=12), st.data())
+# -- the order, whatever happens ---------------------------------------------------------------------------------------
+
+JOBS = ["ann", "bob", "cat", "dan"]
+CLASSES = ["high", "normal", "low"]
+
+
+class Asked:
+    """What was asked for and what was taken, reckoned without the queue."""
+
+    def __init__(self, classes: dict[str, str]) -> None:
+        self.classes = {job: CLASSES.index(name) for job, name in classes.items()}
+        self.waiting: dict[str, list[str]] = {job: [] for job in classes}
+        # For two jobs: what the first had more than the second since both had something waiting.
+        self.lead: Counter[tuple[str, str]] = Counter()
+        self.number = 0
+
+    def units(self, job: str, count: int) -> list[str]:
+        units = shards(*range(self.number, self.number + count))
+        self.number += count
+        self.waiting[job] += units
+        return units
+
+    def take(self, job: str, unit: str) -> None:
+        assert unit == self.waiting[job].pop(0), "lost, doubled, or out of its turn"
+        best = min(self.classes[other] for other, units in self.waiting.items() if units or other == job)
+        assert self.classes[job] == best, "another class was before this one"
+        for pair in combinations(JOBS, 2):
+            one, two = pair
+            if job in pair and self.classes[one] == self.classes[two]:
+                self.lead[pair] += 1 if job == one else -1
+                other = two if job == one else one
+                assert abs(self.lead[pair]) <= 1 or not self.waiting[other], f"{one} and {two} do not take turns"
+            if not self.waiting[one] or not self.waiting[two]:
+                self.lead[pair] = 0
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(JOBS), st.integers(0, 5)), max_size=40)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(st.fixed_dictionaries({job: st.sampled_from(CLASSES) for job in JOBS}), STEPS, st.randoms())
 def test_whatever_is_asked_for_is_taken_once_and_in_a_fair_order(
-    redis: Redis, asked: list[tuple[str, int]], data: st.DataObject
+    redis: Redis, classes: dict[str, str], steps: list[tuple[str, int]], random: Random
 ) -> None:
+    """A step asks for so many shards of a job; none: one is taken."""
     redis.flushall()
-    queue = WorkQueue(redis, "fair")
-    classes = {job: data.draw(st.sampled_from(["high", "normal", "low"]), label=job) for job in "abc"}
-    wanted: Counter[tuple[str, str]] = Counter()
+    queue, asked = WorkQueue(redis, "fair"), Asked(classes)
     for job, priority in classes.items():
         enter(redis, job, priority)
-    for number, (job, count) in enumerate(asked):
-        units = shards(*range(10 * number, 10 * number + count))
-        queue.put(job, units)
-        wanted.update((job, unit) for unit in units)
-    taken = _taken(queue, "m")
-    assert Counter(taken) == wanted
-    order_of = ["high", "normal", "low"].index
-    assert [order_of(classes[job]) for job, _ in taken] == sorted(order_of(classes[job]) for job, _ in taken)
-    for one, two in combinations([job for job in "abc" if wanted], 2):
-        if classes[one] != classes[two]:
-            continue
-        turns = [job for job, _ in taken if job in (one, two)]
-        both = 2 * min(turns.count(one), turns.count(two))
-        counts = [turns[:n].count(one) - turns[:n].count(two) for n in range(both + 1)]
-        assert max(map(abs, counts)) <= 1
+    for job, count in steps:
+        if count:
+            queue.put(job, asked.units(job, count))
+        for _ in range(random.randint(0, 3)):
+            if (taken := queue.take_shard("m")) is not None:
+                asked.take(*taken)
+    for taken in _taken(queue, "m"):
+        asked.take(*taken)
+    assert not any(asked.waiting.values())
+    assert redis.keys("rq:job:*") == []
+
+
+# -- what reads the queue by itself ------------------------------------------------------------------------------------
+
+
+def test_rqs_own_tools_read_the_queue(redis: Redis, queue: WorkQueue) -> None:
+    """As `rq info`, rq-dashboard, rq-exporter and KEDA do."""
+    queue.put(enter(redis, "one"), shards(0, 1))
+    queue.put(enter(redis, "two", "high"), [PLAN])
+    (found,) = Queue.all(connection=redis, serializer=JSONSerializer)
+    assert (found.name, found.count, redis.llen("rq:queue:test")) == ("test", 3, 3)
+    names = found.get_job_ids()
+    assert [name.rsplit("--", 1)[0] for name in names] == ["two--plan", "one--shard-00000", "one--shard-00001"]
+    for job in Job.fetch_many(names, connection=redis, serializer=JSONSerializer):
+        assert job is not None
+        assert (job.get_status(), job.origin, job.get_position()) == ("queued", "test", names.index(job.id))
+        assert job.enqueued_at is not None
+    registries = [found.started_job_registry, found.failed_job_registry, found.finished_job_registry]
+    registries += [found.deferred_job_registry, found.scheduled_job_registry]
+    assert [registry.get_job_ids(cleanup=False) for registry in registries] == [[]] * 5

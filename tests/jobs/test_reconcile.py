@@ -8,7 +8,7 @@ from samples import job_spec
 from terminal import wait_for
 
 from trtjob.errors import ForeignJobError
-from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.queue import WINDOW, WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.jobs.store import Claim, JobStore, lease_key
@@ -123,6 +123,97 @@ def test_only_the_named_job_is_reconciled(running: JobStore, queue: WorkQueue) -
     assert reconcile_job(running, queue, JOB) == 3
     assert {job for job, _ in queue.pending()} == {JOB}
     assert reconcile(running, queue) == 1
+
+
+# -- large jobs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(redis: Redis) -> JobStore:
+    """A store with a job of a million images, planned and not begun."""
+    store = JobStore(redis)
+    store.create(job_spec())
+    plan = claim(store, PLAN)
+    store.move(JOB, JobState.PLANNING)
+    store.add_shards(plan, shards=3907, images=1_000_000)
+    assert store.planned(plan) == JobState.RUNNING
+    store.release(plan, take_back=True)
+    return store
+
+
+def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: Redis, queue: WorkQueue) -> None:
+    before = redis.info("memory")["used_memory"]
+    store = JobStore(redis)
+    store.create(job_spec())
+    plan = claim(store, PLAN)
+    for first in range(0, 3907, 4):  # as it is planned
+        store.add_shards(plan, shards=min(4, 3907 - first), images=1024)
+        queue.put(JOB, map(shard_unit, range(first, min(first + 4, 3907))))
+    store.planned(plan)
+    store.release(plan)
+    reconcile(store, queue)
+    assert len(queue) == WINDOW
+    assert redis.info("memory")["used_memory"] - before < 1_000_000
+
+
+def take(store: JobStore, queue: WorkQueue, count: int) -> list[Claim]:
+    """Take the next shards, as a worker does."""
+    taken = (queue.take_shard("") for _ in range(count))
+    return [claim(store, unit[1]) for unit in taken if unit is not None]
+
+
+def test_the_window_is_filled_up_as_shards_are_taken(large: JobStore, queue: WorkQueue) -> None:
+    assert reconcile(large, queue) == WINDOW
+    assert reconcile(large, queue) == 0
+    take(large, queue, 10)
+    assert reconcile(large, queue) == 10
+    assert units(queue) == [shard_unit(n) for n in range(10, WINDOW + 10)]
+
+
+def test_more_workers_than_a_window_holds_find_work(large: JobStore, queue: WorkQueue) -> None:
+    for _ in range(4):
+        reconcile(large, queue)
+        take(large, queue, WINDOW)
+    assert reconcile(large, queue) == WINDOW
+    assert units(queue)[0] == shard_unit(4 * WINDOW)
+
+
+def test_many_lost_shards_come_back_in_their_order(large: JobStore, queue: WorkQueue) -> None:
+    for _ in range(2):
+        reconcile(large, queue)
+        held = take(large, queue, WINDOW)
+    queue.put(JOB, [shard_unit(3000)])
+    large.abandon(held[0].owner)
+    reconcile(large, queue)
+    assert units(queue) == [*map(shard_unit, range(WINDOW - 1)), shard_unit(3000)]
+
+
+def test_a_lost_shard_beyond_five_digits_is_younger_than_those_before(running: JobStore, queue: WorkQueue) -> None:
+    running.update(JOB, shards=100_001)
+    running.redis.setbit(f"trtjob:job:{JOB}:done", 0, 1)
+    for number in range(0, 99_999, 8):
+        running.redis.setrange(f"trtjob:job:{JOB}:done", number // 8, b"\xff")
+    for number in (99_998, 99_999):
+        running.redis.setbit(f"trtjob:job:{JOB}:done", number, 0)
+    queue.put(JOB, [shard_unit(99_999)])
+    reconcile(running, queue)
+    assert units(queue) == [shard_unit(n) for n in (99_998, 99_999, 100_000)]
+
+
+def test_a_lost_plan_is_asked_for_though_the_window_is_full(redis: Redis, large: JobStore, queue: WorkQueue) -> None:
+    reconcile(large, queue)
+    large.update(JOB, state=JobState.PLANNING.value)
+    assert reconcile(large, queue) == 1
+    assert units(queue)[0] == PLAN
+
+
+@pytest.mark.parametrize("rubbish", [b"a b", b"\xff\xfe", b"rubbish", f"{JOB}--shard-x--ab".encode()])
+def test_rubbish_in_the_queue_does_not_keep_a_sweep_from_its_work(
+    running: JobStore, queue: WorkQueue, rubbish: bytes
+) -> None:
+    running.redis.rpush("rq:queue:test", rubbish)
+    assert reconcile(running, queue) == 3
+    assert {(JOB, unit) for unit in SHARDS} <= queue.pending()
 
 
 def test_without_a_job_there_is_nothing_to_ask_for(redis: Redis, queue: WorkQueue) -> None:

@@ -5,6 +5,8 @@ again by `trtjob.jobs.reconcile`. Payloads are JSON; a worker runs only the func
 list is that of `trtjob.jobs.queue_scripts`, so priorities need no second queue, from which RQ can lose messages.
 """
 
+import logging
+import re
 import secrets
 from collections.abc import Iterable
 from itertools import islice
@@ -18,6 +20,8 @@ from trtjob.jobs.units import shard_of
 if TYPE_CHECKING:
     from rq import Queue
 
+log = logging.getLogger(__name__)
+
 TASKS = "trtjob.worker.tasks."
 RUN_UNIT = TASKS + "run_unit"
 CONVERT = TASKS + "convert"
@@ -30,7 +34,8 @@ _FAILURE_TTL_S = 3600
 WINDOW = 256
 # How often a worker may pass the first message over for one whose model it has loaded.
 MOST_PASSED = 16
-_PASSED = "trtjob:passed"
+# RQ's own rule for the name of a message; a worker that meets another name ends, and so does the next one.
+_RQ_NAME = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 class WorkQueue:
@@ -39,8 +44,8 @@ class WorkQueue:
     def __init__(self, redis: Redis, name: str) -> None:
         self.redis: Any = redis  # replies are bytes
         self.name = name
-        self._push = redis.register_script(queue_scripts.PUSH)
-        self._count = redis.register_script(queue_scripts.COUNT)
+        self._put = redis.register_script(queue_scripts.PUT)
+        self._reorder = redis.register_script(queue_scripts.REORDER)
         self._take = redis.register_script(queue_scripts.TAKE)
 
     @property
@@ -51,24 +56,32 @@ class WorkQueue:
         from rq import Queue  # costs 0.1 s, and most commands never touch the queue
         from rq.serializers import JSONSerializer
 
-        push = self._push
+        class RecordsOnly(Queue):
+            """RQ writes its records of messages, and leaves it to us to put them into the list."""
 
-        class OrderedQueue(Queue):
             def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
-                push(keys=[self.key], args=[job_id, "1" if at_front else "0"], client=pipeline)
+                """Do nothing."""
 
-        return OrderedQueue(self.name, connection=self.redis, serializer=JSONSerializer)
+        return RecordsOnly(self.name, connection=self.redis, serializer=JSONSerializer)
 
     def put(self, job_id: str, units: Iterable[str], *, at_front: bool = False) -> int:
-        """Ask for units of work, shards only while fewer than WINDOW messages of the job wait. Returns how many."""
-        room = max(0, WINDOW - int(self._count(keys=[self._list], args=[job_id])))
+        """Ask for units of work; of shards, for as many of the first as WINDOW leaves room for. Returns how many."""
+        # Asked first, so that a full window costs little; the script asks again, with nobody in between.
+        room = WINDOW - sum(job == job_id for job, _ in self.pending())
         listed = list(islice(units, WINDOW + 2))  # no more can be put, the plan and the finish included
-        shards = [unit for unit in listed if shard_of(unit) is not None][:room]
+        shards = [unit for unit in listed if shard_of(unit) is not None][: max(0, room)]
         wanted = [unit for unit in listed if shard_of(unit) is None] + shards
-        if wanted:
-            messages = [self._message(RUN_UNIT, [job_id, unit], f"{job_id}--{unit}", at_front) for unit in wanted]
-            self._queue().enqueue_many(messages)
-        return len(wanted)
+        return self._send([self._message(RUN_UNIT, [job_id, unit], f"{job_id}--{unit}") for unit in wanted], at_front)
+
+    def _send(self, messages: list[Any], at_front: bool) -> int:
+        """Put messages of one job into the list, together with RQ's records of them. Returns how many had room."""
+        if not messages:
+            return 0
+        with self.redis.pipeline() as pipe:
+            self._queue().enqueue_many(messages, pipeline=pipe)
+            names = [message.job_id for message in messages]
+            self._put(keys=[self._list], args=[WINDOW, "1" if at_front else "0", *names], client=pipe)
+            return int(pipe.execute()[-1])
 
     def take_shard(self, model: str) -> tuple[str, str] | None:
         """Take the first message, if it asks for a shard: the first of its class whose job has this model, else itself.
@@ -76,21 +89,19 @@ class WorkQueue:
         A worker so goes on without a pause, and keeps its engine; a message is passed over MOST_PASSED times at most.
         Returns the job and the unit; None where nothing waits, or something that is for RQ to deliver.
         """
-        found = self._take(keys=[self._list, _PASSED], args=[model, MOST_PASSED])
+        found = self._take(keys=[self._list], args=[model, MOST_PASSED])
         return None if found is None else (found[0].decode(), found[1].decode())
 
     def reorder(self, job_id: str) -> None:
         """Give a job's waiting messages the places of its present priority."""
-        for message in self.redis.lrange(self._list, 0, -1):
-            if message.decode().rsplit("--", 2)[0] == job_id and self.redis.lrem(self._list, 1, message):
-                self._push(keys=[self._list], args=[message, "0"])
+        self._reorder(keys=[self._list], args=[job_id])
 
     def put_convert(self, request_id: str, request: dict[str, Any], *, at_front: bool = False) -> None:
         """Ask for a conversion; its outcome is in the hash `conversion_key(request_id)`."""
-        self._queue().enqueue_many([self._message(CONVERT, [request_id, request], f"convert--{request_id}", at_front)])
+        self._send([self._message(CONVERT, [request_id, request], f"convert--{request_id}")], at_front)
 
     @staticmethod
-    def _message(function: str, args: list[Any], name: str, at_front: bool) -> Any:
+    def _message(function: str, args: list[Any], name: str) -> Any:
         from rq import Queue
 
         return Queue.prepare_data(
@@ -101,14 +112,21 @@ class WorkQueue:
             failure_ttl=_FAILURE_TTL_S,
             description=name,
             job_id=f"{name}--{secrets.token_hex(4)}",
-            at_front=at_front,
         )
 
     def pending(self) -> set[tuple[str, str]]:
         """Return the (job, unit) of every message that waits."""
         waiting = self.redis.lrange(self._list, 0, -1)
-        parts = (message.decode().rsplit("--", 2) for message in waiting)
+        parts = (message.decode(errors="replace").rsplit("--", 2) for message in waiting)
         return {(part[0], part[1]) for part in parts if len(part) == 3}
+
+    def clear_rubbish(self) -> None:
+        """Remove what RQ would end a worker for: what waits, or was taken, under a name that it cannot have written."""
+        for key in (self._list, f"{self._list}:intermediate"):
+            rubbish = {name for name in self.redis.lrange(key, 0, -1) if not _RQ_NAME.fullmatch(name)}
+            for name in rubbish:
+                self.redis.lrem(key, 0, name)
+                log.warning("removed from the queue what is no message", extra={"name_in_queue": repr(name)[:100]})
 
     def clear_abandoned(self) -> None:
         """Remove RQ's records of messages whose workers died: their units are asked for again by our own reckoning."""

@@ -4,6 +4,7 @@ This is the only retry there is: a message lost by a server's crash, a worker th
 here.
 """
 
+from collections.abc import Iterator
 from itertools import islice
 
 from trtjob.errors import ForeignJobError, UnknownJobError
@@ -19,6 +20,7 @@ def reconcile(store: JobStore, queue: WorkQueue) -> int:
     Raises ForeignJobError for a job that cannot be read, after all others have had their turn.
     """
     queue.clear_abandoned()
+    queue.clear_rubbish()
     active = store.active_ids()
     if not active:
         return 0
@@ -42,27 +44,30 @@ def reconcile_job(store: JobStore, queue: WorkQueue, job_id: str) -> int:
 
 
 def _reconcile(store: JobStore, queue: WorkQueue, job_id: str, pending: set[tuple[str, str]]) -> int:
-    wanted = (unit for unit in _wanted(store, job_id) if (job_id, unit) not in pending)
-    # As many as may wait, and some more, since workers hold a few of them.
-    candidates = list(islice(wanted, 2 * WINDOW))
-    leased = store.is_leased(job_id, candidates)
-    missing = [unit for unit, is_leased in zip(candidates, leased, strict=True) if not is_leased]
     waiting = [unit for job, unit in pending if job == job_id]
+    wanted = (unit for unit in _wanted(store, job_id) if (job_id, unit) not in pending)
+    room = max(0, WINDOW - len(waiting))
+    missing: list[str] = []
+    # The first that are not waiting are often in the hands of workers, and there may be thousands of those.
+    while len(missing) <= room and (candidates := list(islice(wanted, WINDOW))):
+        leased = store.is_leased(job_id, candidates)
+        missing += [unit for unit, is_leased in zip(candidates, leased, strict=True) if not is_leased]
     # What is older than all that waits was lost by a worker: somebody counts on its being done by now.
-    lost = [unit for unit in missing if waiting and unit < min(waiting)]
-    asked = queue.put(job_id, reversed(lost), at_front=True) if lost else 0
-    return asked + queue.put(job_id, missing[len(lost) :])
+    oldest = min(map(_age, waiting), default=(0, ""))
+    lost = [unit for unit in missing if _age(unit) < oldest]
+    return queue.put(job_id, lost, at_front=True) + queue.put(job_id, missing[len(lost) :])
 
 
-def _wanted(store: JobStore, job_id: str) -> list[str]:
+def _age(unit: str) -> tuple[int, str]:
+    return len(unit), unit  # shards have five digits, and more from 100,000 on
+
+
+def _wanted(store: JobStore, job_id: str) -> Iterator[str]:
     view = store.view(job_id)
     match view.state:
-        case JobState.QUEUED:
-            return [PLAN]
-        case JobState.PLANNING:
-            return [PLAN, *map(shard_unit, store.open_shards(job_id, view.shards))]
-        case JobState.RUNNING:
-            return list(map(shard_unit, store.open_shards(job_id, view.shards)))
+        case JobState.QUEUED | JobState.PLANNING:
+            yield PLAN
         case JobState.FINISHING:
-            return [FINISH]
-    return []
+            yield FINISH
+    if view.state in (JobState.PLANNING, JobState.RUNNING):
+        yield from map(shard_unit, store.open_shards(job_id, view.shards))

@@ -118,7 +118,8 @@ give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 if ARGV[3] == '' then
   take_back()
-  if redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) < 3 then
+  local is_shard = string.sub(ARGV[2], 1, 6) == 'shard-'
+  if not is_shard or redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) < 3 then
     redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
   else
     -- Killed again and again: perhaps for what one of its images needs. They are tried one at a time, and the one that

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
         default=120.0, ge=5, description="a worker whose pipeline stands still for so long is restarted"
     )
     grace_s: float = Field(default=20.0, ge=1, description="time to reach a batch edge after SIGTERM")
+    notify_secret: SecretStr | None = Field(default=None, description="signs what --notify addresses are told")
+    notify_allow_local: bool = Field(
+        default=False, description="let --notify reach addresses of this machine and its network"
+    )
     max_crashes: int = Field(default=5, ge=1, description="crashes of a shard without a culprit before its job fails")
 
     @cached_property

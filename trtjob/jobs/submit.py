@@ -7,6 +7,7 @@ from typing import Literal
 from trtjob.errors import JobError
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder
 from trtjob.jobs.models import JobSpec
+from trtjob.jobs.notify import ask_for_notice
 from trtjob.jobs.plan import write_source_list
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile_job
@@ -42,7 +43,7 @@ def submit(
         spec = folder.spec()
     is_new = store.create(spec, priority=priority or Priority.NORMAL)
     if notify:
-        store.update(spec.job_id, notify=notify)
+        ask_for_notice(store, spec.job_id, notify)
     if is_new:
         return spec, _enter(store, queue, folder, spec)
     if priority is not None:

@@ -21,6 +21,7 @@ from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.store import JobStore
 from trtjob.worker.heart import EXIT_STALLED
+from trtjob.worker.notify import send_due
 from trtjob.worker.pipeline import EXIT_DEVICE_LOST
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead or as good as dead
 SWEEP_S = 2.0
 SWEEP_LOCK = "trtjob:sweep"
+NOTIFY_LOCK = "trtjob:notifying"
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 MAX_BACKOFF_S = 30.0
@@ -72,12 +74,16 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 sweeping = group.create_task(self._sweep())
+                notifying = group.create_task(self._notify())
                 keeping = [group.create_task(self._keep(gpu, stop)) for gpu in self._places]
                 await asyncio.wait(keeping)
                 sweeping.cancel()
+                notifying.cancel()
         except* TrtjobError as errors:
             raise errors.exceptions[0] from None
         await asyncio.to_thread(self._bury)
+        with suppress(RedisError, QueueError):
+            await asyncio.to_thread(send_due, self.store, self.settings)
 
     # -- worker processes ---------------------------------------------------------------------------------------
 
@@ -132,6 +138,7 @@ class Supervisor:
         settings = self.settings.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
+        del settings["notify_secret"]  # which no worker process needs
         return json.dumps({"name": name, "gpu": gpu, "settings": settings}).encode() + b"\n"
 
     async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
@@ -190,6 +197,17 @@ class Supervisor:
                 async with asyncio.timeout(SWEEP_S):
                     await self._sweep_now.wait()
             self._sweep_now.clear()
+
+    async def _notify(self) -> None:
+        """Every two seconds: tell who waits for it that a job has ended; one daemon at a time."""
+        while True:
+            with suppress(RedisError, QueueError):
+                if await asyncio.to_thread(self._may_notify):
+                    await asyncio.to_thread(send_due, self.store, self.settings)
+            await asyncio.sleep(SWEEP_S)
+
+    def _may_notify(self) -> bool:
+        return bool(self.store.redis.set(NOTIFY_LOCK, os.getpid(), nx=True, px=int(SWEEP_S * 900)))
 
     def _note_trouble(self, trouble: str) -> None:
         """Log why a sweep was not complete, once and not every two seconds."""

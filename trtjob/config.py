@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=200_000_000, ge=1, description="an image of more pixels is refused as too_large")
     jpeg_quality: int = Field(default=90, ge=1, le=100)
 
+    http: str = Field(
+        default="", description="host:port where a daemon answers /metrics, /livez and /readyz; empty: nowhere"
+    )
     lease_s: float = Field(default=10.0, ge=2, le=300, description="a worker silent for so long has lost its shard")
     stall_s: float = Field(
         default=120.0, ge=5, description="a worker whose pipeline stands still for so long is restarted"

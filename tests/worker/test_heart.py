@@ -201,7 +201,7 @@ def test_a_heart_goes_on_beating_while_the_server_is_away(
 
     def has_beaten_on() -> bool:
         beats.append(capfd.readouterr().out)
-        return "".join(beats).count(".") >= 3  # the second report has failed by then
+        return "".join(beats).count("\n") >= 3  # the second report has failed by then
 
     try:
         wait_for(has_beaten_on, "three beats")
@@ -256,17 +256,22 @@ def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: Heart) -> None:
 
 
 @pytest.mark.slow
-def test_a_beat_is_a_byte_on_standard_output(desk: Desk, heart: Heart, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_beat_is_a_line_on_standard_output_with_what_was_done(
+    desk: Desk, heart: Heart, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk.context.images, desk.context.failed = 7, 2
     heart.start()
     beats: list[str] = []
 
     def has_beaten() -> bool:
         beats.append(capfd.readouterr().out)
-        return "." in "".join(beats)
+        return "\n" in "".join(beats)
 
     wait_for(has_beaten, "a beat")
     heart.end()
-    assert set("".join(beats)) == {"."}
+    pulse = json.loads("".join(beats).splitlines()[0])
+    assert (pulse["images"], pulse["failed"], pulse["engine"]) == (7, 2, "plain")
+    assert pulse["rss_bytes"] > 1 << 20
 
 
 def test_shares_are_reported_as_json(desk: Desk, heart: Heart) -> None:

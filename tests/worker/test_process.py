@@ -73,7 +73,7 @@ def test_a_process_reports_itself_and_beats(start: Start, store: JobStore) -> No
     (worker,) = store.workers()
     assert (worker.name, worker.pid, worker.state) == ("worker-1", process.pid, "idle")
     assert process.stdout is not None
-    assert process.stdout.read(2) == b".."
+    assert json.loads(process.stdout.readline())["images"] == 0
 
 
 def test_an_idle_process_ends_at_once_when_told_and_says_goodbye(start: Start, store: JobStore) -> None:

@@ -49,6 +49,7 @@ def start(
     batch: int | None = None,
     engine: str | None = None,
     gpus: str | None = None,
+    http: str | None = None,
     quiet: bool = True,
 ) -> "Settings":
     """Read the settings, with the command's own over them, and set the log up.
@@ -59,7 +60,7 @@ def start(
     from trtjob.logs import configure_logging
 
     settings = load_settings()
-    options = {"threads": threads, "batch": batch, "engine": engine, "gpus": gpus}
+    options = {"threads": threads, "batch": batch, "engine": engine, "gpus": gpus, "http": http}
     given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
     if quiet and "log_level" not in settings.model_fields_set:
         given["log_level"] = "WARNING"

@@ -1,12 +1,14 @@
 """`trtjob worker`: the daemon on a node."""
 
+from typing import Annotated
+
 import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.stopping import Stop, run_until_stopped
 
-EXAMPLE = "Example: trtjob worker --processes 2 --threads 4"
+EXAMPLE = "Example: trtjob worker --processes 2 --threads 4 --http 127.0.0.1:9100"
 
 STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once."
 
@@ -17,9 +19,16 @@ def worker(
     batch: o.Batch = None,
     engine: o.Engine = None,
     gpus: o.Gpus = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Answer /metrics (Prometheus), /livez and /readyz there. Default: TRTJOB_HTTP, or nowhere.",
+        ),
+    ] = None,
 ) -> None:
     """Work on the jobs that are handed in, until stopped with Ctrl-C or SIGTERM (exit code 0)."""
-    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus, quiet=False)
+    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus, http=http, quiet=False)
     with open_desk(settings) as desk:
         typer.echo(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
         code = run_until_stopped(_work(desk, processes))

@@ -100,7 +100,7 @@ class Context:
         self.stopping = False
         self.claims: dict[Claim, Interrupter] = {}
         self.steps = 0  # grows with every image that leaves the pipeline: no growth for long means a stand-still
-        self.images = 0
+        self.images = self.failed = self.shards = self.batches = 0
         self.watches: list[Stopwatch] = []  # of the shards in hand
         self._busy_before: dict[str, float] = {}
         self.engine: Engine | None = None
@@ -143,6 +143,10 @@ class Context:
         for watch in list(self.watches):
             total = _sum(total, watch.busy_s())
         return total
+
+    def on_batch(self) -> None:
+        """Count a call of the engine; by any thread, so the count may be a few short."""
+        self.batches += 1
 
     def on_trouble(self, _trouble: str) -> None:
         """Go on waiting for a place that fails, unless the process must stop: to wait is no stand-still."""

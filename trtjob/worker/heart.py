@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from redis import Redis, RedisError
@@ -48,7 +49,7 @@ class Heart(threading.Thread):
     def run(self) -> None:
         renewed = reported = 0.0
         while not self._ended.wait(BEAT_S):
-            _tell_supervisor()
+            self._tell_supervisor()
             self._check_progress()
             now = time.monotonic()
             try:
@@ -129,10 +130,32 @@ class Heart(threading.Thread):
         self._rate = {"rate": round(rate, 2), "busy": json.dumps(shares)}
         self._sample = (now, images, busy_s)
 
+    def _tell_supervisor(self) -> None:
+        """Write a line to the pipe that the supervisor reads: the proof of life, with what was done since the start."""
+        context = self.context
+        engine = context.engine
+        pulse = {
+            "images": context.images,
+            "failed": context.failed,
+            "shards": context.shards,
+            "batches": context.batches,
+            "busy_s": {stage: round(seconds, 3) for stage, seconds in context.busy_s().items()},
+            "rss_bytes": _rss_bytes(),
+            "engine": engine.name if engine else "",
+            "device": engine.device if engine else "",
+        }
+        _write(json.dumps(pulse).encode() + b"\n")
 
-def _tell_supervisor() -> None:
-    """Write a byte to the pipe that the supervisor reads; a worker started by hand has none."""
+
+def _rss_bytes() -> int:
     try:
-        os.write(sys.stdout.fileno(), b".")
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _write(line: bytes) -> None:
+    try:
+        os.write(sys.stdout.fileno(), line)
     except OSError:  # the supervisor is gone: the process is told so by the end of its standard input
         return

@@ -143,13 +143,24 @@ class _Flow:
 class Pipeline:
     """Runs entries through the stages and hands each image's record to `on_record`, in any order."""
 
-    def __init__(self, stages: Stages, engine: Engine, pools: Pools, room: asyncio.Semaphore | None = None) -> None:
-        """room: for how many images there is room, where another pipeline shares it; None: the limits' window."""
+    def __init__(
+        self,
+        stages: Stages,
+        engine: Engine,
+        pools: Pools,
+        room: asyncio.Semaphore | None = None,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> None:
+        """room: for how many images there is room, where another pipeline shares it; None: the limits' window.
+
+        on_batch: called, by any thread, before each call of the engine.
+        """
         self.stages = stages
         self.engine = engine
         self.pools = pools
         self.limits = pools.limits
         self._room = room
+        self._on_batch = on_batch
 
     async def run(
         self,
@@ -276,6 +287,7 @@ class Pipeline:
 
     def _call_engine(self, batch: list[Prepared]) -> Outputs:
         with self.stages.watch.stage("infer"):
+            self._on_batch()
             images = np.stack([item.tensor for item in batch]) if len(batch) > 1 else batch[0].tensor[None]
             try:
                 return self.engine.infer(images)

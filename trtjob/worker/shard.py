@@ -115,11 +115,12 @@ class _ShardRun:
             jpeg_quality=settings.jpeg_quality,
             source=open_storage(self.spec.source.root, on_trouble=self._on_trouble),
         )
-        return stages, Pipeline(stages, engine, pools, room_for and room_for(pools.limits))
+        return stages, Pipeline(stages, engine, pools, room_for and room_for(pools.limits), self.context.on_batch)
 
     def report(self, manifest: ShardManifest) -> None:
         """Tell the server that the shard is committed."""
         store = self.context.store
+        self.context.shards += 1
         if store.commit(self.claim, self.shard, ok=manifest.ok, failed=manifest.failed):
             self.context.queue.put(self.claim.job_id, [FINISH])
         self.folder.storage.delete(_checkpoint_key(self.shard))
@@ -193,6 +194,7 @@ class _ShardRun:
         self.failed += record.error is not None
         self.context.steps += 1
         self.context.images += 1
+        self.context.failed += record.error is not None
 
     def _load_checkpoint(self) -> None:
         """Take over what an interrupted attempt had done: records depend on nothing but the image and the job."""

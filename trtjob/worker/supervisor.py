@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from trtjob.jobs.store import JobStore
 from trtjob.worker.heart import EXIT_STALLED
 from trtjob.worker.notify import send_due
 from trtjob.worker.pipeline import EXIT_DEVICE_LOST
+from trtjob.worker.telemetry import Pulse, serve
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class _Child:
     has_beaten: bool = False
     was_silent: bool = False
     oom_kills: int = field(default_factory=lambda: oom_kills())
+    pulse: Pulse | None = None
 
 
 class Supervisor:
@@ -63,6 +67,10 @@ class Supervisor:
         self._dead: dict[str, str] = {}  # worker -> blame, until the store has heard of it
         self._sweep_now = asyncio.Event()
         self._count = 0
+        self._children: dict[str, _Child] = {}
+        self._past: tuple[Counter[str], dict[str, float]] = (Counter(), {})  # of the processes that have ended
+        self.restarts: Counter[str] = Counter()
+        self.turned_at = time.monotonic()
         self._trouble = ""
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -71,6 +79,12 @@ class Supervisor:
         Raises TrtjobError where the processes cannot be started.
         """
         log.info("engine chosen", extra={"engine": self.choice.engine, "reason": self.choice.reason})
+        with serve(self.settings.http, self, self.store, self.queue) as place:
+            if place:
+                log.info("answering", extra={"at": f"{place}/metrics"})
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 sweeping = group.create_task(self._sweep())
@@ -84,6 +98,19 @@ class Supervisor:
         await asyncio.to_thread(self._bury)
         with suppress(RedisError, QueueError):
             await asyncio.to_thread(send_due, self.store, self.settings)
+
+    # -- what is told to others ---------------------------------------------------------------------------------
+
+    def pulses(self) -> dict[str, Pulse]:
+        """Return the last word of each worker process that runs."""
+        return {child.name: child.pulse for child in list(self._children.values()) if child.pulse is not None}
+
+    def totals(self) -> tuple[Counter[str], dict[str, float]]:
+        """Return the counts and the seconds of work of all worker processes since the start."""
+        counts, busy_s = Counter(self._past[0]), dict(self._past[1])
+        for pulse in self.pulses().values():
+            counts, busy_s = _added(counts, busy_s, pulse)
+        return counts, busy_s
 
     # -- worker processes ---------------------------------------------------------------------------------------
 
@@ -110,7 +137,11 @@ class Supervisor:
             pause_s = (
                 min(MAX_BACKOFF_S, 0.5 * 2 ** (young_deaths - FREE_RESTARTS)) if young_deaths > FREE_RESTARTS else 0
             )
-            log.warning("worker process restarts", extra={"exit_code": child.process.returncode, "pause_s": pause_s})
+            self.restarts[self._dead.get(child.name) or "killed or ended"] += 1
+            log.warning(
+                "worker process restarts",
+                extra={"exit_code": child.process.returncode, "pause_s": pause_s, "young_deaths": young_deaths},
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await stop.wait()
@@ -132,7 +163,8 @@ class Supervisor:
         with suppress(ConnectionError):  # it died at once: _watch finds out
             process.stdin.write(self._order(name, gpu))
             await process.stdin.drain()
-        return _Child(name, process, asyncio.get_running_loop().time())
+        child = self._children[name] = _Child(name, process, asyncio.get_running_loop().time())
+        return child
 
     def _order(self, name: str, gpu: int | None) -> bytes:
         settings = self.settings.model_dump(mode="json")
@@ -162,9 +194,12 @@ class Supervisor:
         try:
             while True:
                 async with asyncio.timeout(SILENCE_S):
-                    if not await child.process.stdout.read(4096):
-                        return
+                    line = await child.process.stdout.readline()
+                if not line:
+                    return
                 child.has_beaten = True
+                with suppress(ValueError):
+                    child.pulse = Pulse(json.loads(line))
         except TimeoutError:
             child.was_silent = True
             log.error("worker process is silent", extra={"worker": child.name, "silence_s": SILENCE_S})
@@ -179,6 +214,9 @@ class Supervisor:
         code = await child.process.wait()
         if child.process.stdin is not None:
             child.process.stdin.close()
+        del self._children[child.name]
+        if child.pulse is not None:
+            self._past = _added(*self._past, child.pulse)
         self._dead[child.name] = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
         self._sweep_now.set()
 
@@ -187,6 +225,7 @@ class Supervisor:
     async def _sweep(self) -> None:
         """Every two seconds, and when a process has died: free what it held and ask again for what is missing."""
         while True:
+            self.turned_at = time.monotonic()
             try:
                 await asyncio.to_thread(self._sweep_once)
             except (RedisError, QueueError) as err:
@@ -230,6 +269,12 @@ class Supervisor:
                 for job_id, unit in freed:
                     log.warning("unit of a dead worker freed", extra={"unit": unit, "job_id": job_id, "blame": blame})
                     reconcile_job(self.store, self.queue, job_id)
+
+
+def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tuple[Counter[str], dict[str, float]]:
+    stages = {**busy_s, **pulse.busy_s}
+    seconds = {stage: busy_s.get(stage, 0.0) + pulse.busy_s.get(stage, 0.0) for stage in stages}
+    return counts + pulse.counts, seconds
 
 
 def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:

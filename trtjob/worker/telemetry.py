@@ -1,0 +1,198 @@
+"""What a node tells Prometheus and probes: GET /metrics, /livez and /readyz."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol
+
+from redis import RedisError
+
+from trtjob.errors import ConfigError, QueueError, TrtjobError
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+# The event loop notes that it turns every two seconds; a node that sweeps a slow server may be late.
+LOOP_STANDS_S = 30.0
+REQUEST_TIMEOUT_S = 10.0
+
+
+class Pulse:
+    """What one worker process says of itself each second, cumulative since it began; see `Heart`."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.counts = Counter({name: int(fields.get(name, 0)) for name in ("images", "failed", "shards", "batches")})
+        self.busy_s: dict[str, float] = dict(fields.get("busy_s", {}))
+        self.rss_bytes = int(fields.get("rss_bytes", 0))
+        self.engine = str(fields.get("engine", ""))
+        self.device = str(fields.get("device", ""))
+
+
+class Node(Protocol):
+    """What the daemon knows of itself, read by other threads."""
+
+    restarts: Counter[str]
+    turned_at: float
+
+    def pulses(self) -> dict[str, Pulse]:
+        """Return the last word of each worker process that runs, by name."""
+        ...
+
+    def totals(self) -> tuple[Counter[str], dict[str, float]]:
+        """Return the counts and the busy seconds of all worker processes since the daemon began."""
+        ...
+
+
+def is_live(node: Node) -> tuple[bool, str]:
+    """Tell whether the daemon's event loop turns."""
+    age_s = time.monotonic() - node.turned_at
+    return age_s < LOOP_STANDS_S, f"the event loop turned {age_s:.0f} s ago"
+
+
+def is_ready(node: Node, store: JobStore) -> tuple[bool, str]:
+    """Tell whether the daemon can work: the queue's server answers, and a worker process beats."""
+    try:
+        store.redis.ping()
+    except (RedisError, QueueError) as err:
+        return False, f"the queue's server is away: {err}"
+    count = len(node.pulses())
+    return count > 0, f"{count} worker processes beat"
+
+
+def metrics(node: Node, store: JobStore, queue: WorkQueue) -> bytes:
+    """Return the metrics in Prometheus' text format: those of this node always, those of the queue while it answers."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry()
+    registry.register(_Collector(node, store, queue))
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, node: Node, store: JobStore, queue: WorkQueue) -> None:
+        self.node, self.store, self.queue = node, store, queue
+
+    def collect(self) -> Iterator[Any]:
+        yield from self._of_node()
+        try:
+            found = list(self._of_queue())
+        except (RedisError, TrtjobError) as err:
+            log.debug("no metrics of the queue: %s", err)
+            found = []
+        yield _gauge("trtjob_server_up", "Whether the queue's server answers.", {(): float(bool(found))})
+        yield from found
+
+    def _of_node(self) -> Iterator[Any]:
+        counts, busy_s = self.node.totals()
+        ok = counts["images"] - counts["failed"]
+        images = {("ok",): float(ok), ("failed",): float(counts["failed"])}
+        yield _counter("trtjob_images", "Images that this node has done.", images, ("result",))
+        yield _counter("trtjob_shards", "Shards that this node has committed.", {(): float(counts["shards"])})
+        yield _counter("trtjob_batches", "Calls of the engine.", {(): float(counts["batches"])})
+        # A sum and no histogram: stages are timed by the thousand a second, and what limits shows in the rates.
+        stages = {(stage,): seconds for stage, seconds in busy_s.items()}
+        yield _counter("trtjob_stage_seconds", "Seconds of work by stage, over all threads.", stages, ("stage",))
+        restarts = {(reason,): float(count) for reason, count in self.node.restarts.items()}
+        yield _counter("trtjob_worker_restarts", "Worker processes started again.", restarts, ("reason",))
+        pulses = self.node.pulses()
+        memory = {(name,): float(pulse.rss_bytes) for name, pulse in pulses.items()}
+        yield _gauge("trtjob_worker_rss_bytes", "Resident memory of a worker process.", memory, ("worker",))
+        engines = {(name, pulse.engine, pulse.device): 1.0 for name, pulse in pulses.items() if pulse.engine}
+        yield _gauge("trtjob_engine_info", "The engine of a worker process.", engines, ("worker", "engine", "device"))
+
+    def _of_queue(self) -> Iterator[Any]:
+        states = Counter({state: 0 for state in JobState})
+        degraded = 0
+        for view in self.store.views():
+            states[view.state] += 1
+            degraded += bool(view.degraded)
+        jobs = {(state.value,): float(count) for state, count in states.items()}
+        yield _gauge("trtjob_jobs", "Jobs that the queue's server knows, by state.", jobs, ("state",))
+        yield _gauge("trtjob_jobs_degraded", "Jobs that wait for a storage that fails.", {(): float(degraded)})
+        depth = {(self.queue.name,): float(len(self.queue))}
+        yield _gauge("trtjob_queue_depth", "Messages that wait, at most 256 of each job.", depth, ("queue",))
+        ages = {(worker.name,): worker.beat_age_s for worker in self.store.workers()}
+        yield _gauge("trtjob_worker_heartbeat_age_seconds", "Since a worker last reported.", ages, ("worker",))
+
+
+def _gauge(name: str, text: str, values: Mapping[Any, float], labels: tuple[str, ...] = ()) -> Any:
+    from prometheus_client.core import GaugeMetricFamily
+
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
+
+
+def _counter(name: str, text: str, values: Mapping[Any, float], labels: tuple[str, ...] = ()) -> Any:
+    from prometheus_client.core import CounterMetricFamily
+
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(family: Any, values: Mapping[Any, float]) -> Any:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+@contextmanager
+def serve(address: str, node: Node, store: JobStore, queue: WorkQueue) -> Iterator[str]:
+    """Answer at `host:port` for the length of the block; an empty address answers nowhere.
+
+    Yields where it listens. Raises ConfigError for an address that cannot be, or is taken.
+    """
+    if not address:
+        yield ""
+        return
+    answers: dict[str, Callable[[], tuple[int, str, bytes]]] = {
+        "/livez": lambda: _said(*is_live(node)),
+        "/readyz": lambda: _said(*is_ready(node, store)),
+        "/metrics": lambda: (200, "text/plain; version=0.0.4; charset=utf-8", metrics(node, store, queue)),
+    }
+    server = _listen(address, answers)
+    thread = threading.Thread(target=server.serve_forever, name="trtjob-http", daemon=True)
+    thread.start()
+    try:
+        host, port = server.server_address[:2]
+        yield f"http://{host!s}:{port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _said(is_fine: bool, why: str) -> tuple[int, str, bytes]:
+    return 200 if is_fine else 503, "text/plain; charset=utf-8", f"{why}\n".encode()
+
+
+def _listen(address: str, answers: dict[str, Callable[[], tuple[int, str, bytes]]]) -> ThreadingHTTPServer:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"--http '{address}': expected HOST:PORT, such as 127.0.0.1:9100 or 0.0.0.0:9100")
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_TIMEOUT_S
+
+        def do_GET(self) -> None:
+            answer = answers.get(self.path.partition("?")[0])
+            status, kind, body = answer() if answer else (404, "text/plain", b"try /livez, /readyz or /metrics\n")
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Probes come every few seconds: no log of them."""
+
+    try:
+        return ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+    except OSError as err:
+        raise ConfigError(f"--http {address}: cannot listen there: {err.strerror}. Choose another port") from err

@@ -132,6 +132,14 @@ def test_jobs_of_one_priority_take_turns(redis: Redis, queue: WorkQueue) -> None
     assert order(queue) == "bstbsbbb"
 
 
+def test_a_job_that_asks_for_little_at_a_time_has_its_turn_too(redis: Redis, queue: WorkQueue) -> None:
+    queue.put(enter(redis, "big"), shards(*range(4)))
+    queue.put(enter(redis, "small"), shards(0))
+    assert queue.take_shard("m") == ("big", shard_unit(0))
+    queue.put("small", shards(1, 2))
+    assert order(queue) == "sbsbsb"
+
+
 def test_a_class_comes_before_the_next_whenever_it_is_asked_for(redis: Redis, queue: WorkQueue) -> None:
     queue.put(enter(redis, "low", "low"), shards(0, 1))
     queue.put(enter(redis, "normal"), shards(0, 1))
@@ -207,8 +215,8 @@ def test_what_is_no_shard_is_left_to_rq(redis: Redis, queue: WorkQueue, unit: st
     assert len(queue) == 2
 
 
-NO_UNITS = [b"", b"rubbish", b"a--b", b"job--shard-xyz--ab", b"job--shard-00000--no-hex"]  # RQ passes over these
-NO_NAMES = [b"a b", b"\xff\xfe", b"\xff--shard-00000--ab", b"job--shard-00000--no hex"]  # and ends for these
+NO_UNITS = [b"", b"rubbish", b"a--b", b"job--shard-xyz--0123abcd", b"job--shard-0--0123abcd"]  # RQ passes over these
+NO_NAMES = [b"a b", b"\xff\xfe", b"\xff--shard-00000--0123abcd", b"job--shard-00000--no hex"]  # and ends for these
 
 
 @pytest.mark.parametrize("rubbish", NO_UNITS + NO_NAMES)
@@ -245,7 +253,7 @@ def test_rubbish_in_between_holds_nothing_up(redis: Redis, queue: WorkQueue, rub
     queue.reorder("one")
     queue.clear_rubbish()
     assert len({message for message in queue.pending() if message[0] in ("one", "two")}) == 3
-    assert _dequeued(redis, queue) == [{"high": "two", "normal": "one"}[priority], shard_unit(0)]
+    assert _dequeued(redis, queue) == ["two", shard_unit(0)]
 
 
 def test_a_shard_whose_record_is_gone_is_a_hint_all_the_same(redis: Redis, queue: WorkQueue) -> None:

@@ -6,7 +6,6 @@ list is that of `trtjob.jobs.queue_scripts`, so priorities need no second queue,
 """
 
 import logging
-import re
 import secrets
 from collections.abc import Iterable
 from itertools import islice
@@ -34,8 +33,6 @@ _FAILURE_TTL_S = 3600
 WINDOW = 256
 # How often a worker may pass the first message over for one whose model it has loaded.
 MOST_PASSED = 16
-# RQ's own rule for the name of a message; a worker that meets another name ends, and so does the next one.
-_RQ_NAME = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 class WorkQueue:
@@ -46,6 +43,8 @@ class WorkQueue:
         self.name = name
         self._put = redis.register_script(queue_scripts.PUT)
         self._reorder = redis.register_script(queue_scripts.REORDER)
+        self._count = redis.register_script(queue_scripts.COUNT)
+        self._clear_rubbish = redis.register_script(queue_scripts.CLEAR_RUBBISH)
         self._take = redis.register_script(queue_scripts.TAKE)
 
     @property
@@ -66,9 +65,11 @@ class WorkQueue:
 
     def put(self, job_id: str, units: Iterable[str], *, at_front: bool = False) -> int:
         """Ask for units of work; of shards, for as many of the first as WINDOW leaves room for. Returns how many."""
-        # Asked first, so that a full window costs little; the script asks again, with nobody in between.
-        room = WINDOW - sum(job == job_id for job, _ in self.pending())
         listed = list(islice(units, WINDOW + 2))  # no more can be put, the plan and the finish included
+        if not listed:
+            return 0
+        # Asked first, so that a full window costs little; the script asks again, with nobody in between.
+        room = WINDOW - int(self._count(keys=[self._list], args=[job_id]))
         shards = [unit for unit in listed if shard_of(unit) is not None][: max(0, room)]
         wanted = [unit for unit in listed if shard_of(unit) is None] + shards
         return self._send([self._message(RUN_UNIT, [job_id, unit], f"{job_id}--{unit}") for unit in wanted], at_front)
@@ -122,11 +123,9 @@ class WorkQueue:
 
     def clear_rubbish(self) -> None:
         """Remove what RQ would end a worker for: what waits, or was taken, under a name that it cannot have written."""
-        for key in (self._list, f"{self._list}:intermediate"):
-            rubbish = {name for name in self.redis.lrange(key, 0, -1) if not _RQ_NAME.fullmatch(name)}
-            for name in rubbish:
-                self.redis.lrem(key, 0, name)
-                log.warning("removed from the queue what is no message", extra={"name_in_queue": repr(name)[:100]})
+        count = int(self._clear_rubbish(keys=[self._list, f"{self._list}:intermediate"]))
+        if count:
+            log.warning("removed from the queue what is no message", extra={"count": count})
 
     def clear_abandoned(self) -> None:
         """Remove RQ's records of messages whose workers died: their units are asked for again by our own reckoning."""

@@ -1,58 +1,60 @@
 """The order of the one queue: Lua, run by the server without anything in between.
 
-First the class of the job: high, normal, low. In a class, rounds: the i-th message of a job that waits is in round i,
-and a round holds one of each job. So jobs of one class share the workers, and a small job that is handed in behind a
-large one waits for one message of it and not for all.
+First the class of the job: high, normal, low. In a class the jobs take turns: a message goes behind the last one of its
+job, and from there behind one of every other job. So two jobs share the workers evenly, whatever they ask for and when,
+and a small job that is handed in behind a large one waits for one message of it and not for all.
 """
 
-# A message is called "<job>--<unit>--<hex>"; a conversion's job is "convert", and what is called otherwise is nobody's.
+# A message is called "<job>--<unit>--<8 hex digits>"; a conversion's job is "convert". What is called otherwise is
+# nobody's: it stands in nobody's way at the front, where RQ passes over it.
 _MESSAGES = """
 local classes = {high = 0, normal = 1, low = 2}
-local function job_and_unit(message) return string.match(message, '^([%w_-]+)%-%-([%w_-]-)%-%-%x+$') end
-local known = {convert = 0}
+local function job_of(message) return string.match(string.sub(message, 1, -11), '^(.+)%-%-') or '' end
+local known = {[''] = 0, convert = 0}
 local function class_of(job)
-  if not job then return 0 end
   known[job] = known[job] or classes[redis.call('HGET', 'trtjob:job:' .. job, 'priority') or 'normal'] or 1
   return known[job]
 end
+-- -> job, unit; nothing where it asks for something else
 local function shard_of(message)
-  local job, unit = job_and_unit(message)
-  if job and string.find(unit, '^shard%-%d+$') then return job, unit end
+  return string.match(message, '^([%w-]+)%-%-(shard%-%d%d%d%d%d+)%-%-%x%x%x%x%x%x%x%x$')
 end
 """
 
 _INSERT = (
     _MESSAGES
     + """
--- Insert messages of one job, in one walk: their rounds rise, so each has its place behind the one before. Of shards
--- only so many may wait; RQ's records of the others are removed. Returns how many were put.
+-- Insert messages of one job. Of shards only so many may wait; RQ's records of the others are removed.
+-- Returns how many were put.
 local function insert(messages, at_front, window)
-  local waiting = redis.call('LRANGE', KEYS[1], 0, -1)
-  local job = job_and_unit(messages[1])
-  local class, round = class_of(job), 0
-  for _, message in ipairs(waiting) do
-    if job and job_and_unit(message) == job then round = round + 1 end
+  local waiting, jobs = redis.call('LRANGE', KEYS[1], 0, -1), {}
+  local job = job_of(messages[1])
+  local class, count = class_of(job), 0
+  for i, message in ipairs(waiting) do
+    jobs[i] = job_of(message)
+    if jobs[i] == job then count = count + 1 end
   end
-  local at, rounds = 1, {}
-  local function is_before(message)
-    local other = job_and_unit(message)
-    local theirs, their_class = rounds[other or ''] or 0, class_of(other)
-    if their_class > class or (their_class == class and (at_front or theirs > round)) then return false end
-    rounds[other or ''] = theirs + 1
-    return true
+  local at, stop = 1, 1  -- the class may begin here; the next one begins there
+  while waiting[stop] and class_of(jobs[stop]) <= class do
+    if class_of(jobs[stop]) < class or (jobs[stop] == job and not at_front) then at = stop + 1 end
+    stop = stop + 1
   end
   local put = 0
   for _, message in ipairs(messages) do
-    if round >= window and shard_of(message) then
+    if count >= window and shard_of(message) then
       redis.call('DEL', 'rq:job:' .. message)
     else
-      while waiting[at] and is_before(waiting[at]) do at = at + 1 end
+      local had_turn = {}
+      while at < stop and not at_front and not had_turn[jobs[at]] do
+        had_turn[jobs[at]] = true
+        at = at + 1
+      end
       if waiting[at] then
         redis.call('LINSERT', KEYS[1], 'BEFORE', waiting[at], message)
       else
         redis.call('RPUSH', KEYS[1], message)
       end
-      round, put = round + 1, put + 1
+      count, put = count + 1, put + 1
     end
   end
   return put
@@ -75,12 +77,24 @@ REORDER = (
     + """
 local messages = {}
 for _, message in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-  if job_and_unit(message) == ARGV[1] then
+  if job_of(message) == ARGV[1] then
     redis.call('LREM', KEYS[1], 1, message)
     messages[#messages + 1] = message
   end
 end
 if #messages > 0 then insert(messages, false, math.huge) end
+"""
+)
+
+# KEYS list   ARGV job   -> how many of its messages wait
+COUNT = (
+    _MESSAGES
+    + """
+local count = 0
+for _, message in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if job_of(message) == ARGV[1] then count = count + 1 end
+end
+return count
 """
 )
 
@@ -90,32 +104,44 @@ if #messages > 0 then insert(messages, false, math.huge) end
 TAKE = (
     _MESSAGES
     + """
-local waiting = redis.call('LRANGE', KEYS[1], 0, -1)
 local function has_model(job) return redis.call('HGET', 'trtjob:job:' .. job, 'model') == ARGV[1] end
-local function take(message, job, unit)
+local function take(message)
   redis.call('LREM', KEYS[1], 1, message)
   redis.call('DEL', 'rq:job:' .. message)
-  return {job, unit}
+  return {shard_of(message)}
 end
-local function may_pass(message)
-  local record = 'rq:job:' .. message
-  return redis.call('EXISTS', record) == 1
-    and tonumber(redis.call('HGET', record, 'passed') or 0) < tonumber(ARGV[2])
-end
-
-if #waiting == 0 then return nil end
-local job, unit = shard_of(waiting[1])
+local first = redis.call('LINDEX', KEYS[1], 0)
+local job = first and shard_of(first)
 if not job then return nil end
-if not has_model(job) and may_pass(waiting[1]) then
-  for i = 2, #waiting do
-    if class_of((job_and_unit(waiting[i]))) ~= class_of(job) then break end
-    local other, theirs = shard_of(waiting[i])
-    if other and has_model(other) then
-      redis.call('HINCRBY', 'rq:job:' .. waiting[1], 'passed', 1)
-      return take(waiting[i], other, theirs)
+local record = 'rq:job:' .. first
+if has_model(job) or redis.call('EXISTS', record) == 0
+   or tonumber(redis.call('HGET', record, 'passed') or 0) >= tonumber(ARGV[2]) then
+  return take(first)
+end
+local is_other = {[job] = true}  -- jobs of other models
+for _, message in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
+  local theirs = job_of(message)
+  if not is_other[theirs] then
+    if class_of(theirs) ~= class_of(job) then break end
+    if not has_model(theirs) then
+      is_other[theirs] = true
+    elseif shard_of(message) then
+      redis.call('HINCRBY', record, 'passed', 1)
+      return take(message)
     end
   end
 end
-return take(waiting[1], job, unit)
+return take(first)
 """
 )
+
+# KEYS lists   -> how many names were removed that RQ ends a worker for: its own names are letters, digits, "_" and "-"
+CLEAR_RUBBISH = """
+local count = 0
+for _, list in ipairs(KEYS) do
+  for _, name in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    if string.find(name, '[^%w_-]') then count = count + redis.call('LREM', list, 1, name) end
+  end
+end
+return count
+"""

@@ -13,6 +13,9 @@ from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
+# How many units more than there is room for are looked at in one go, since workers hold the first ones.
+_SOME = 64
+
 
 def reconcile(store: JobStore, queue: WorkQueue) -> int:
     """Reconcile all jobs. Returns how many units were asked for again.
@@ -48,10 +51,11 @@ def _reconcile(store: JobStore, queue: WorkQueue, job_id: str, pending: set[tupl
     wanted = (unit for unit in _wanted(store, job_id) if (job_id, unit) not in pending)
     room = max(0, WINDOW - len(waiting))
     missing: list[str] = []
-    # The first that are not waiting are often in the hands of workers, and there may be thousands of those.
-    while len(missing) <= room and (candidates := list(islice(wanted, WINDOW))):
+    # There may be thousands of workers, and so of units that they hold, before the first that is free.
+    while len(missing) <= room and (candidates := list(islice(wanted, room + _SOME))):
         leased = store.is_leased(job_id, candidates)
         missing += [unit for unit, is_leased in zip(candidates, leased, strict=True) if not is_leased]
+    missing = missing[: room + 1]  # one more: a plan or a finish needs no room
     # What is older than all that waits was lost by a worker: somebody counts on its being done by now.
     oldest = min(map(_age, waiting), default=(0, ""))
     lost = [unit for unit in missing if _age(unit) < oldest]

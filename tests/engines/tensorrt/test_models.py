@@ -8,9 +8,13 @@ from converters.darknet import networks
 from converters.darknet.yolov4_tiny import write_yolov4_tiny
 from terminal import DIGITS
 
+from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest
-from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, build_plan
+from trtjob.engines.spec import Task
+from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, _config, build_plan
+from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.engines.tensorrt.messages import logger
 from trtjob.worker.convert import convert_model
 
 pytestmark = pytest.mark.extra
@@ -18,8 +22,38 @@ pytestmark = pytest.mark.extra
 BATCHES = BuildOptions(BatchProfile(1, 2, 4))
 
 
-def converted(request: ConversionRequest, folder: Path) -> Path:
-    return convert_model(request, registry=ModelRegistry(folder / "models")).path
+def built(request: ConversionRequest, folder: Path) -> None:
+    """Convert a model, and see that TensorRT reads it as it is meant, with any batch size, and builds it."""
+    model = convert_model(request, registry=ModelRegistry(folder / "models"))
+    inputs, outputs, profiles = interface(model.path)
+    assert inputs == {"images": (-1, *model.spec.input_hw, model.spec.channels)}
+    classes = len(model.spec.labels)
+    if model.spec.task is Task.CLASSIFY:
+        assert outputs == {"scores": (-1, classes)}
+    else:
+        (_, candidates, _) = outputs["scores"]
+        assert outputs == {"boxes": (-1, candidates, 4), "scores": (-1, candidates, classes)}
+        assert 0 < candidates <= MAX_CANDIDATES
+    assert profiles == 1
+    assert build_plan(model.path, BATCHES).plan
+
+
+def interface(model: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]], int]:
+    """Return a model's inputs and outputs as TensorRT reads them (-1: any batch), and how many profiles it has."""
+    trt = flavour().trt
+    builder = trt.Builder(logger()[0])
+    network = builder.create_network(0)
+    assert trt.OnnxParser(network, logger()[0]).parse_from_file(str(model))
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    assert [value.dtype for value in inputs] == [trt.uint8]
+    assert {value.dtype for value in outputs} == {trt.float32}
+    config = _config(builder, network, BATCHES)
+    return (
+        {value.name: tuple(value.shape) for value in inputs},
+        {value.name: tuple(value.shape) for value in outputs},
+        config.num_optimization_profiles,
+    )
 
 
 @pytest.mark.slow
@@ -28,7 +62,7 @@ def test_the_sample_model_becomes_a_plan_in_every_precision(precision: str, tmp_
     request = ConversionRequest.model_validate(
         {"model": DIGITS / "digits.weights", "precision": precision, "calibrate": DIGITS / "scenes"}
     )
-    assert build_plan(converted(request, tmp_path), BATCHES).plan
+    built(request, tmp_path)
 
 
 @pytest.mark.parametrize("sizes", [BatchProfile(1, 1, 1), BatchProfile(2, 2, 2), BatchProfile(1, 4, 64)], ids=str)
@@ -46,7 +80,7 @@ def test_the_official_yolov3_tiny_becomes_a_plan(precision: str, tmp_path: Path)
     request = ConversionRequest.model_validate(
         {"model": weights, "labels": weights.with_name("coco.names"), "precision": precision}
     )
-    assert build_plan(converted(request, tmp_path), BATCHES).plan
+    built(request, tmp_path)
 
 
 @pytest.mark.slow
@@ -55,7 +89,7 @@ def test_the_official_yolov3_tiny_becomes_a_plan(precision: str, tmp_path: Path)
 def test_yolov4_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
     weights = write_yolov4_tiny(tmp_path)
     request = ConversionRequest.model_validate({"model": weights, "precision": precision})
-    assert build_plan(converted(request, tmp_path), BATCHES).plan
+    built(request, tmp_path)
 
 
 @pytest.mark.slow
@@ -76,4 +110,4 @@ def test_a_keras_classifier_becomes_a_plan(arch: str, precision: str, tmp_path: 
             "precision": precision,
         }
     )
-    assert build_plan(converted(request, tmp_path), BATCHES).plan
+    built(request, tmp_path)

@@ -29,7 +29,7 @@ _CLAIMABLE = {
     FINISH: (JobState.FINISHING,),
 }
 # A job's other keys.
-_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "events", "log")
+_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live")
 _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 

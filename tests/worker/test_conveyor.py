@@ -1,6 +1,7 @@
 """Shard after shard: the next is fed while the last one drains, and each ends by itself."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +20,28 @@ def committed(desk: Desk) -> list[int]:
     return [shard for shard in range(10) if folder.manifest(shard) is not None]
 
 
+def wait_for_the_second(desk: Desk) -> None:
+    """Have the engine wait, while it has images of the first shard, until the second is in hand."""
+    deadline = time.monotonic() + 20
+    while not any(claim.unit == shard_unit(1) for claim in list(desk.context.claims)):
+        assert time.monotonic() < deadline, "the next shard does not come in"
+        time.sleep(0.001)
+
+
+class Once:
+    """Does something at its first call only; the others wait for it to be done."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            action, self._action = self._action, None
+            if action is not None:
+                action()
+
+
 def test_one_message_runs_all_shards_that_wait_for_their_turn(desk: Desk) -> None:
     desk.plan(12)
     run_unit(desk.job_id, shard_unit(0))
@@ -30,7 +53,13 @@ def test_one_message_runs_all_shards_that_wait_for_their_turn(desk: Desk) -> Non
 def test_the_next_shard_comes_in_while_the_last_images_of_the_first_are_worked_on(desk: Desk) -> None:
     desk.plan(8)
     held: list[set[str]] = []
-    desk.use(PlainEngine(on_infer=lambda _images: held.append({claim.unit for claim in desk.context.claims})))
+    second = Once(lambda: wait_for_the_second(desk))
+
+    def look(_images: UInt8Array) -> None:
+        second()
+        held.append({claim.unit for claim in list(desk.context.claims)})
+
+    desk.use(PlainEngine(on_infer=look))
     run_unit(desk.job_id, shard_unit(0))
     assert {shard_unit(0), shard_unit(1)} in held
 
@@ -40,9 +69,11 @@ def test_no_more_than_two_shards_and_a_window_of_images_are_in_hand(desk: Desk) 
     most: list[tuple[int, int]] = []
     inside = 0
     lock = threading.Lock()
+    second = Once(lambda: wait_for_the_second(desk))
 
     def look(images: UInt8Array) -> None:
         nonlocal inside
+        second()
         with lock:
             inside += len(images)
             most.append((len(desk.context.claims), inside))
@@ -58,7 +89,10 @@ def test_no_more_than_two_shards_and_a_window_of_images_are_in_hand(desk: Desk) 
 def test_a_shard_that_is_lost_does_not_disturb_its_neighbour(desk: Desk) -> None:
     desk.plan(8)
 
+    second = Once(lambda: wait_for_the_second(desk))
+
     def lose_the_second(_images: UInt8Array) -> None:
+        second()
         for claim, interrupter in list(desk.context.claims.items()):
             if claim.unit == shard_unit(1):
                 interrupter.interrupt("lost")
@@ -72,9 +106,14 @@ def test_a_shard_that_is_lost_does_not_disturb_its_neighbour(desk: Desk) -> None
 def test_a_stop_gives_all_shards_in_hand_back_and_takes_no_more(desk: Desk) -> None:
     desk.plan(40)
 
+    def wait_and_stop() -> None:
+        wait_for_the_second(desk)
+        desk.context.request_stop()
+
+    second = Once(wait_and_stop)
+
     def stop(_images: UInt8Array) -> None:
-        if len(desk.context.claims) == 2:
-            desk.context.request_stop()
+        second()
 
     desk.use(PlainEngine(on_infer=stop))
     run_unit(desk.job_id, shard_unit(0))

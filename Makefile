@@ -1,6 +1,6 @@
 # Everything that people and CI do here has a target; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint bench lock wheel clean
+.PHONY: help setup demo test chaos check lint bench lock wheel clean
 
 BIN := .venv/bin
 
@@ -24,8 +24,11 @@ demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up
 	@echo
 	@echo "The annotated pictures and results.jsonl are in demo-output/. The same command again does only what is missing."
 
-test: .venv/.extras-up-to-date ## Run every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu"
+test: .venv/.extras-up-to-date ## Run every test that needs no GPU, but for those of make chaos
+	$(BIN)/python -m pytest -m "not gpu and not chaos"
+
+chaos: .venv/.extras-up-to-date ## Kill workers, servers and stores under real jobs (12 minutes on 2 idle cores)
+	$(BIN)/python -m pytest -m chaos
 
 check: lint ## Run what a commit must pass: the static checks and the fast tests
 	$(BIN)/python -m pytest -q -m "not gpu and not slow"

@@ -25,6 +25,8 @@ from trtjob.jobs.store import JobStore
 from trtjob.jobs.views import JobView
 
 SHARD = 25
+# On a machine that is busy a worker may take longer to start than it is left to live.
+MOST_KILLS = 10
 
 
 @dataclass
@@ -149,9 +151,9 @@ def check_files(folder: JobFolder) -> None:
 
 
 def kill_every(interval_s: float, pids: Callable[[], list[int]], until: Callable[[], bool], pick: random.Random) -> int:
-    """Kill a process by SIGKILL every so many seconds. Returns how many."""
+    """Kill a process by SIGKILL every so many seconds, MOST_KILLS times at most. Returns how many were."""
     kills = 0
-    while not until():
+    while kills < MOST_KILLS and not until():
         if found := pids():
             with suppress(ProcessLookupError):
                 os.kill(pick.choice(found), signal.SIGKILL)

@@ -14,7 +14,7 @@ from terminal import wait_for
 from trtjob.jobs.folder import RESULTS
 from trtjob.jobs.states import JobState
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 # Faults are put into a library or the interpreter, not into trtjob: Python runs a sitecustomize module at its start.
 POISON = """

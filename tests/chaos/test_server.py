@@ -12,7 +12,7 @@ from trtjob.jobs.states import JobState
 from trtjob.jobs.storage import open_storage
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 
 def test_a_server_that_is_killed_comes_back_with_its_append_only_file(fleet: Fleet, calm: bytes) -> None:

@@ -14,7 +14,7 @@ from trtjob.jobs.states import TERMINAL
 from trtjob.jobs.storage import LocalStorage, open_storage, s3_bucket
 from trtjob.jobs.storage.upload import upload_images
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

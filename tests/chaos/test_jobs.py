@@ -9,27 +9,13 @@ from typing import Any
 import pytest
 from chaos.conftest import BROKEN
 from chaos.fleet import Fleet
+from poison import crashing_decoder, make_poison, put_into_every_process
 from terminal import wait_for
 
 from trtjob.jobs.folder import RESULTS
 from trtjob.jobs.states import JobState
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
-
-# Faults are put into a library or the interpreter, not into trtjob: Python runs a sitecustomize module at its start.
-POISON = """
-import os, signal
-import cv2
-_imdecode = cv2.imdecode
-
-def imdecode(data, flags):
-    if bytes(data[-6:]) == b"POISON":
-        os.kill(os.getpid(), signal.{signal})
-        signal.pause()
-    return _imdecode(data, flags)
-
-cv2.imdecode = imdecode
-"""
 
 JUMPING_CLOCK = """
 import time
@@ -49,14 +35,7 @@ time.time = jumped
 @pytest.fixture
 def site(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     """Put code into every process that is started with the environment returned."""
-
-    def write(code: str) -> dict[str, str]:
-        folder = tmp_path / "site"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(code)
-        return {"PYTHONPATH": str(folder)}
-
-    return write
+    return lambda code: put_into_every_process(tmp_path / "site", code)
 
 
 @pytest.fixture
@@ -65,11 +44,6 @@ def own_photos(fleet: Fleet, tmp_path: Path) -> Path:
     shutil.copytree(fleet.photos, tmp_path / "photos")
     fleet.photos = tmp_path / "photos"
     return tmp_path / "photos"
-
-
-def _poison(photos: Path, *names: str) -> None:
-    for name in names:
-        (photos / name).write_bytes((photos / name).read_bytes() + b"POISON")
 
 
 def _records(fleet: Fleet, job_id: str) -> dict[str, dict[str, Any]]:
@@ -131,8 +105,9 @@ def test_poison_images_are_set_aside_and_their_neighbours_are_done(
 ) -> None:
     """SIGKILL is what the kernel's out-of-memory killer sends."""
     poison = ["a/0003.jpg", "b/0100.jpg", "b/0103.jpg"]
-    _poison(own_photos, *poison)
-    environment = site(POISON.format(signal=fault))
+    for name in poison:
+        make_poison(own_photos / name)
+    environment = site(crashing_decoder(fault))
     nodes = [fleet.node(**environment), fleet.node(**environment)]
     job_id = fleet.submit()
     view = fleet.wait_end(job_id, 150)

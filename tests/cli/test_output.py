@@ -1,5 +1,7 @@
 """What is printed of a job."""
 
+import dataclasses
+
 import pytest
 
 from trtjob.cli.output import job_document, print_table, printable
@@ -86,3 +88,9 @@ def test_a_name_that_no_terminal_can_show_is_escaped() -> None:
 def test_columns_are_as_wide_as_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("A", "B"), [("long", "1"), ("x", "22")])
     assert capsys.readouterr().out == "A     B\nlong  1\nx     22\n"
+
+
+def test_a_job_in_a_bucket_is_shown_where_no_credentials_are(view: JobView) -> None:
+    spec = view.spec.model_copy(update={"output": "s3://bucket/out"})
+    document = job_document(dataclasses.replace(view, spec=spec), [])
+    assert document["output"] == "s3://bucket/out/photos-1a2b3c4d"

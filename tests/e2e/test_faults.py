@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from poison import crashing_decoder, make_poison, put_into_every_process
 from terminal import Terminal, job_folder, records, wait_for, worker_pids
 
 
@@ -94,34 +95,17 @@ def test_odd_names_keep_their_place_and_nothing_leaves_the_output(
     assert after - before == set()
 
 
-CRASHING_DECODER = """
-import os, signal
-import cv2
-_imdecode = cv2.imdecode
-
-def imdecode(data, flags):
-    if bytes(data[-6:]) == b"POISON":
-        os.kill(os.getpid(), signal.{signal})
-        signal.pause()
-    return _imdecode(data, flags)
-
-cv2.imdecode = imdecode
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(1, id="one"), pytest.param(2, id="two")])
 def test_an_image_that_kills_its_worker_is_set_aside_and_the_shard_finishes(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, count: int
 ) -> None:
-    # The fault is put into the library, not into trtjob: Python runs a sitecustomize module at every start.
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(CRASHING_DECODER.format(signal="SIGSEGV"))
+    terminal.environment |= put_into_every_process(tmp_path / "site", crashing_decoder("SIGSEGV"))
     folder = photos(40)
     poisoned = [f"{'abc'[index % 3]}/{index:04d}.jpg" for index in (7, 23)[:count]]
     for name in poisoned:
-        (folder / name).write_bytes((folder / name).read_bytes() + b"POISON")
-    outcome = terminal.run("run", folder, "--model", digits, "-o", tmp_path / "out", PYTHONPATH=str(tmp_path / "site"))
+        make_poison(folder / name)
+    outcome = terminal.run("run", folder, "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 1, outcome.err
     found = records(job_folder(tmp_path / "out"))
     assert len(found) == 40

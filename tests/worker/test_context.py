@@ -10,12 +10,14 @@ from types import FrameType
 
 import numpy as np
 import pytest
+from engines import tiny
 from redis import Redis
 from samples import MODEL
 from worker.mean_model import write_model
 from worker.plain_engine import PlainEngine
 
 from trtjob.config import Settings
+from trtjob.engines.tensorrt.builder import BuildCancelled, BuildOptions, build_plan
 from trtjob.errors import EngineError, ModelError, TrtjobError
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
@@ -195,6 +197,31 @@ def test_who_waits_can_be_interrupted(context: Context, redis: Redis) -> None:
     other.request_stop()
     with context.single_flight("plan"), pytest.raises(Interrupted, match="stop"), other.single_flight("plan"):
         pass
+
+
+def test_who_waits_leaves_when_its_own_unit_is_lost(context: Context, redis: Redis) -> None:
+    other, interrupter = make_context(redis, context.settings), Interrupter()
+    interrupter.interrupt("lost")
+    with (
+        context.single_flight("plan"),
+        pytest.raises(Interrupted, match="lost"),
+        other.single_flight("plan", interrupter),
+    ):
+        pass
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("reason", ["stop", "cancelled"])
+def test_a_build_ends_when_the_process_must_stop_or_its_job_is_cancelled(
+    context: Context, tmp_path: Path, reason: str
+) -> None:
+    interrupter = Interrupter()
+    model = tiny.write_model(tmp_path / "tiny.onnx")
+    assert build_plan(model, BuildOptions(), on_progress=context.on_build(interrupter)).plan
+    (context.interrupter if reason == "stop" else interrupter).interrupt(reason)
+    with pytest.raises(BuildCancelled):
+        build_plan(model, BuildOptions(), on_progress=context.on_build(interrupter))
+    assert context.steps > 0
 
 
 def test_different_flights_do_not_wait_for_each_other(context: Context) -> None:

@@ -79,6 +79,14 @@ def test_a_message_that_is_done_leaves_nothing_behind(desk: Desk, worker: UnitWo
     assert [key for key in desk.store.redis.keys("rq:job:*")] == []
 
 
+@pytest.mark.parametrize("name", [b"a b", b"\xff\xfe"])
+def test_a_name_that_rq_refuses_ends_no_worker(desk: Desk, worker: UnitWorker, name: bytes) -> None:
+    desk.plan(4)
+    desk.store.redis.lpush(f"rq:queue:{desk.queue.name}", name)
+    work(worker)
+    assert desk.store.state(desk.job_id) is JobState.DONE
+
+
 def test_a_conversion_is_a_message_too(desk: Desk, worker: UnitWorker) -> None:
     desk.queue.put_convert("request-1", {"model": "/nowhere/a.weights"})
     work(worker)

@@ -25,7 +25,7 @@ from trtjob.jobs.store import JOBS, JobStore, job_key
 from trtjob.jobs.submit import submit
 from trtjob.jobs.units import shard_unit
 from trtjob.worker.heart import EXIT_STALLED
-from trtjob.worker.supervisor import MAX_FAILED_STARTS, Supervisor, blame_of, oom_kills
+from trtjob.worker.supervisor import MAX_FAILED_STARTS, Supervisor, backoff_s, blame_of, oom_kills
 
 Scenario = Callable[[], Awaitable[None]]
 
@@ -281,6 +281,13 @@ def test_the_work_in_hand_is_to_blame_for_some_deaths(
     exit_code: int, was_silent: bool, had_oom: bool, blame: str
 ) -> None:
     assert blame_of(exit_code, was_silent=was_silent, had_oom=had_oom) == blame
+
+
+@pytest.mark.parametrize(
+    ("young_deaths", "pause_s"), [(0, 0.0), (3, 0.0), (4, 1.0), (5, 2.0), (8, 16.0), (9, 30.0), (5000, 30.0)]
+)
+def test_the_pauses_of_a_crash_loop_double_up_to_half_a_minute(young_deaths: int, pause_s: float) -> None:
+    assert backoff_s(young_deaths) == pause_s
 
 
 def test_the_kernels_count_of_kills_is_read() -> None:

@@ -24,7 +24,6 @@ def print_json(document: Any) -> None:
 
 def job_document(view: "JobView", workers: "Iterable[WorkerView]") -> dict[str, Any]:
     """Return what `--json` says of a job. rate: images per second now, null where nothing runs; eta_s: seconds."""
-    from trtjob.jobs.folder import JobFolder
     from trtjob.jobs.progress import remaining
 
     mine = [worker for worker in workers if worker.job_id == view.job_id]
@@ -45,7 +44,7 @@ def job_document(view: "JobView", workers: "Iterable[WorkerView]") -> dict[str, 
         "shards_done": view.shards_done,
         "rate": rate,
         "eta_s": round(left / rate, 1) if rate and left is not None else None,
-        "output": JobFolder.of(view.spec).uri,
+        "output": view.spec.uri,
         "model": view.spec.model.name,
         "workers": [worker.name for worker in mine],
     }
@@ -93,7 +92,6 @@ def print_failures(view: "JobView") -> None:
 
 def print_job(view: "JobView", workers: "list[WorkerView]") -> None:
     """Print a job as it stands."""
-    from trtjob.jobs.folder import JobFolder
     from trtjob.jobs.progress import sentence
 
     document = job_document(view, workers)
@@ -108,7 +106,7 @@ def print_job(view: "JobView", workers: "list[WorkerView]") -> None:
         ("left", duration(document["eta_s"]) if document["eta_s"] else ""),
         ("model", view.spec.model.name),
         ("source", view.spec.source.root),
-        ("output", JobFolder.of(view.spec).uri),
+        ("output", view.spec.uri),
         ("", sentence(view, workers)),
     ]
     print_rows([row for row in rows if row[1]])

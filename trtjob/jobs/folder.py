@@ -76,7 +76,7 @@ class JobFolder:
 
     @classmethod
     def of(cls, spec: JobSpec, on_trouble: OnTrouble | None = None) -> "JobFolder":
-        return cls(open_storage(f"{spec.output}/{spec.job_id}", on_trouble=on_trouble))
+        return cls(open_storage(spec.uri, on_trouble=on_trouble))
 
     @property
     def uri(self) -> str:

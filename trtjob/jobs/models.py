@@ -93,6 +93,11 @@ class JobSpec(_Frozen):
     created_at: float  # seconds since the epoch
     versions: dict[str, str]
 
+    @property
+    def uri(self) -> str:
+        """The job's own folder, on a disk or in a bucket."""
+        return f"{self.output}/{self.job_id}"
+
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:
     """Return the id of this work: the same command always gives the same job, so that running it again continues it.
@@ -108,8 +113,12 @@ def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, 
         output,
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    slug = re.sub(r"[^a-z0-9]+", "-", source.root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
-    return f"{slug or 'job'}-{digest[:8]}"
+    return f"{slug_of(source.root) or 'job'}-{digest[:8]}"
+
+
+def slug_of(root: str) -> str:
+    """Return a source's last name in small letters, digits and single hyphens; empty where nothing of it is left."""
+    return re.sub(r"[^a-z0-9]+", "-", root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
 
 
 def class_ids_from(names: str, labels: tuple[str, ...]) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.store import JobStore, job_key
 from trtjob.jobs.views import JobView
 
@@ -72,7 +71,7 @@ def notice_of(view: JobView) -> dict[str, Any]:
         "ok": view.ok,
         "failed": view.failed,
         "skipped": view.skipped,
-        "output": JobFolder.of(view.spec).uri,
+        "output": view.spec.uri,
         "finished_at": view.finished_at,
     }
 

@@ -1,14 +1,13 @@
 """Bring to a bucket what workers elsewhere cannot see: the images of a folder, and the model."""
 
 import hashlib
-import re
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from trtjob.errors import StorageError
 from trtjob.jobs.listing import Entry
-from trtjob.jobs.models import ModelRef, Source
+from trtjob.jobs.models import ModelRef, Source, slug_of
 from trtjob.jobs.storage import LocalStorage, open_storage
 
 # done, total: images; sent_bytes: what really went over the network, as the rest was there. May raise to stop.
@@ -24,9 +23,8 @@ def shipped_source(source: Source, keys: Iterable[str], output: str, on_progress
     from trtjob.jobs.storage.upload import upload_images
 
     local = LocalStorage(Path(source.root))
-    slug = re.sub(r"[^a-z0-9]+", "-", Path(source.root).name.lower()).strip("-")[:40] or "images"
     origin = hashlib.sha256(f"{socket.gethostname()}:{source.root}".encode()).hexdigest()[:8]
-    target = open_storage(f"{output}/uploads/{slug}-{origin}")
+    target = open_storage(f"{output}/uploads/{slug_of(source.root) or 'images'}-{origin}")
     entries: list[Entry] = list(local.images() if source.kind == "folder" else map(local.entry, keys))
     upload_images(local, target, entries, on_progress)
     return source.model_copy(update={"root": target.uri})

@@ -12,6 +12,7 @@ from redis.lock import Lock
 
 from trtjob.config import Settings
 from trtjob.engines.protocol import Engine
+from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
@@ -148,52 +149,58 @@ class Context:
         """Count a call of the engine; by any thread, so the count may be a few short."""
         self.batches += 1
 
-    def on_trouble(self, _trouble: str) -> None:
-        """Go on waiting for a place that fails, unless the process must stop: to wait is no stand-still."""
+    def still_wanted(self, interrupter: Interrupter) -> None:
+        """Count a step, for what takes long is no stand-still. Raises Interrupted where the unit must be left."""
         self.steps += 1
         self.interrupter.check()
+        interrupter.check()
 
     @property
     def loaded_model(self) -> str:
         """The sha256 of the model whose engine is warm, empty where none is."""
         return self._engine_sha256
 
-    def engine_for(self, model: ModelRef) -> tuple[Engine, Pools]:
+    def engine_for(self, model: ModelRef, interrupter: Interrupter | None = None) -> tuple[Engine, Pools]:
         """Return the engine of a model, kept warm from unit to unit; another model's is closed first.
 
-        Raises ModelError where the file is missing or is another model, EngineError where it does not load.
+        interrupter: of the unit that needs it, which also ends a fetch or a build that takes long.
+        Raises ModelError where the file is missing or is another model, EngineError where it does not load,
+        Interrupted.
         """
         if self.engine is not None and self.pools is not None and self.loaded_model == model.sha256:
             return self.engine, self.pools
         self.close_engine()
-        return self.adopt_engine(model, self._open(model))
+        return self.adopt_engine(model, self._open(model, interrupter or Interrupter()))
 
-    def _open(self, model: ModelRef) -> Engine:
-        from trtjob.engines.tensorrt.builder import BuildCancelled
-
-        def on_build(_phase: str, _done: int, _total: int) -> bool:
-            self.steps += 1  # a build takes minutes, and is no stand-still
-            return not self.interrupter.reason
-
+    def _open(self, model: ModelRef, interrupter: Interrupter) -> Engine:
         try:
             return open_engine(
                 self.settings,
-                model_file(model, self.settings, self.on_trouble),
+                model_file(model, self.settings, lambda _trouble: self.still_wanted(interrupter)),
                 model.sha256,
                 self.gpu,
-                on_build=on_build,
-                single_flight=self.single_flight,
+                on_build=self.on_build(interrupter),
+                single_flight=lambda name: self.single_flight(name, interrupter),
             )
         except BuildCancelled:
-            raise Interrupted(self.interrupter.reason) from None
+            raise Interrupted(self.interrupter.reason or interrupter.reason) from None
+
+    def on_build(self, interrupter: Interrupter) -> BuildProgress:
+        """Return what a build is watched by: it ends where its unit must be left."""
+
+        def goes_on(_phase: str, _done: int, _total: int) -> bool:
+            # No exception: it would have to pass through TensorRT, which calls this.
+            self.steps += 1
+            return not (self.interrupter.reason or interrupter.reason)
+
+        return goes_on
 
     @contextmanager
-    def single_flight(self, name: str) -> Iterator[None]:
+    def single_flight(self, name: str, interrupter: Interrupter | None = None) -> Iterator[None]:
         """Let one process of all that share the server into the block; the others wait. Raises Interrupted."""
         lock = self.store.redis.lock(f"trtjob:lock:{name}", timeout=LOCK_LEASE_S, thread_local=False)
         while not lock.acquire(blocking_timeout=1):
-            self.steps += 1
-            self.interrupter.check()
+            self.still_wanted(interrupter or self.interrupter)
         ended = threading.Event()
         keeper = threading.Thread(target=_keep_lock, args=(lock, ended), name="trtjob-lock", daemon=True)
         keeper.start()

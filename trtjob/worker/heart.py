@@ -80,6 +80,7 @@ class Heart(threading.Thread):
                 execution.save(ttl_s, pipeline=pipe)
                 job.started_job_registry.add_execution(execution, ttl=ttl_s, pipeline=pipe, xx=True)
                 job.execution_registry.add(execution, ttl=ttl_s, pipeline=pipe)
+                pipe.expire(f"rq:worker:{self.context.name}", ttl_s)  # a message may last as long as there are shards
                 pipe.execute()
 
     def _check_progress(self) -> None:

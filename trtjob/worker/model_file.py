@@ -15,13 +15,22 @@ def model_file(model: ModelRef, settings: Settings, on_trouble: OnTrouble) -> Pa
 
     Raises ModelError where there is none or it is another model, StorageError where it cannot be fetched.
     """
-    named, copy = Path(model.path), settings.cache_dir / "models" / f"{model.sha256}.onnx"
-    for path in (named, copy) if model.uri else (named,):
-        if _sha256_of(path) == model.sha256:
-            return path
+    named = Path(model.path)
+    try:
+        found = _sha256_of(named)
+    except OSError as err:
+        found, reason = "", str(err.strerror)
+    if found == model.sha256:
+        return named
+    if not model.uri and found:
+        raise ModelError(_is_another(model, model.path, found))
     if not model.uri:
-        raise _no_model(model)
-    _fetch(model, copy, on_trouble)
+        raise ModelError(
+            f"the model '{model.name}' cannot be read: {model.path}: {reason}. Convert it again, then run the job again"
+        )
+    copy = settings.cache_dir / "models" / f"{model.sha256}.onnx"
+    if not copy.is_file() or _sha256_of(copy) != model.sha256:
+        _fetch(model, copy, on_trouble)
     return copy
 
 
@@ -46,26 +55,9 @@ def _fetch(model: ModelRef, copy: Path, on_trouble: OnTrouble) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _sha256_of(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
-def _no_model(model: ModelRef) -> ModelError:
-    found = _sha256_of(Path(model.path))
-    if found is not None:
-        return ModelError(_is_another(model, model.path, found))
-    try:
-        Path(model.path).open("rb").close()
-        reason = "it changes while it is read"
-    except OSError as err:
-        reason = str(err.strerror)
-    return ModelError(
-        f"the model '{model.name}' cannot be read: {model.path}: {reason}. Convert it again, then run the job again"
-    )
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_another(model: ModelRef, place: str, found: str) -> str:

@@ -94,6 +94,16 @@ class UnitWorker(SimpleWorker):
     def dequeue_timeout(self) -> int:
         return DEQUEUE_TIMEOUT_S
 
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """Take a message; a name that RQ refuses is removed instead of ending the worker."""
+        while True:
+            try:
+                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            except ValueError:  # no text, or none of RQ's names
+                self.context.queue.clear_rubbish()
+
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return 2 * int(self.context.settings.lease_s)
 

@@ -83,9 +83,8 @@ class _ShardRun:
         self.failed = 0
         self.saved = time.monotonic()
 
-    def _on_trouble(self, trouble: str) -> None:
-        self.context.on_trouble(trouble)
-        self.interrupter.check()
+    def _on_trouble(self, _trouble: str) -> None:
+        self.context.still_wanted(self.interrupter)
 
     async def run(self, room_for: RoomFor | None, on_fed: Callable[[], None]) -> ShardManifest:
         """Process what is missing and commit. Returns the manifest in force, this attempt's or an earlier one's."""
@@ -105,7 +104,7 @@ class _ShardRun:
     def _prepare(self, room_for: RoomFor | None) -> tuple[Stages, Pipeline]:
         self._load_checkpoint()
         self._set_aside_culprit()
-        engine, pools = self.context.engine_for(self.spec.model)
+        engine, pools = self.context.engine_for(self.spec.model, self.interrupter)
         settings = self.context.settings
         stages = Stages(
             self.spec,

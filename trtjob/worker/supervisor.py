@@ -123,7 +123,7 @@ class Supervisor:
             try:
                 await self._watch(child, stop)
             finally:
-                await self._reap(child)
+                blame = await self._reap(child)
             if stop.is_set():
                 return
             lived_s = loop.time() - child.started_at
@@ -134,10 +134,8 @@ class Supervisor:
                     f"the worker process ended {failed_starts} times before it could work (exit code "
                     f"{child.process.returncode}). Its reason is in the log above; check with: trtjob doctor"
                 )
-            pause_s = (
-                min(MAX_BACKOFF_S, 0.5 * 2 ** (young_deaths - FREE_RESTARTS)) if young_deaths > FREE_RESTARTS else 0
-            )
-            self.restarts[self._dead.get(child.name) or "killed or ended"] += 1
+            pause_s = backoff_s(young_deaths)
+            self.restarts[blame or "killed or ended"] += 1
             log.warning(
                 "worker process restarts",
                 extra={"exit_code": child.process.returncode, "pause_s": pause_s, "young_deaths": young_deaths},
@@ -204,8 +202,8 @@ class Supervisor:
             child.was_silent = True
             log.error("worker process is silent", extra={"worker": child.name, "silence_s": SILENCE_S})
 
-    async def _reap(self, child: _Child) -> None:
-        """Make sure that a process is gone, and note what it died of."""
+    async def _reap(self, child: _Child) -> str:
+        """Make sure that a process is gone, and note what it died of. Returns why its work is to blame, if it is."""
         if child.process.returncode is None and not child.was_silent:
             with suppress(TimeoutError):  # its pipe closes a moment before it ends
                 async with asyncio.timeout(2.0):
@@ -217,8 +215,10 @@ class Supervisor:
         del self._children[child.name]
         if child.pulse is not None:
             self._past = _added(*self._past, child.pulse)
-        self._dead[child.name] = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
+        blame = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
+        self._dead[child.name] = blame
         self._sweep_now.set()
+        return blame
 
     # -- the sweep ----------------------------------------------------------------------------------------------
 
@@ -275,6 +275,14 @@ def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tupl
     stages = {**busy_s, **pulse.busy_s}
     seconds = {stage: busy_s.get(stage, 0.0) + pulse.busy_s.get(stage, 0.0) for stage in stages}
     return counts + pulse.counts, seconds
+
+
+def backoff_s(young_deaths: int) -> float:
+    """Return how long to wait before a process starts again that has died young so many times in a row."""
+    if young_deaths <= FREE_RESTARTS:
+        return 0.0
+    doublings = min(young_deaths - FREE_RESTARTS, 16)  # a float ends at 1,024 of them, a crash loop does not
+    return float(min(MAX_BACKOFF_S, 0.5 * 2**doublings))
 
 
 def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:

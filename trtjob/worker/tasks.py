@@ -44,9 +44,7 @@ def run_unit(job_id: str, unit: str) -> None:
     with context.holding(claim) as interrupter, settled(context, claim):
 
         def check(_trouble: str = "") -> None:
-            context.steps += 1
-            context.interrupter.check()
-            interrupter.check()
+            context.still_wanted(interrupter)
 
         if unit == PLAN:
             _plan(context, claim, check)

@@ -130,6 +130,17 @@ def test_uploads_in_parts_that_nobody_completed_are_ended(storage: S3Storage, bu
     assert s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
 
 
+def test_uploads_that_may_not_be_ended_hold_nothing_up(
+    storage: S3Storage, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3.client().create_multipart_upload(Bucket=bucket, Key="a/prefix/big")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
+    s3_bucket.forget_buckets()
+    S3Storage(storage.uri, on_trouble=never).remove_unfinished()
+    assert "unfinished uploads are left in the bucket" in caplog.messages
+
+
 # -- images ------------------------------------------------------------------------------------------------------------
 
 ODD = [

@@ -87,6 +87,19 @@ def test_a_stream_that_breaks_off_goes_on_where_it_was(
     assert proxy.met == 2
 
 
+def test_an_object_that_is_replaced_while_it_is_read_is_no_mixture(
+    storage: S3Storage, proxy: FaultProxy, s3: S3Server
+) -> None:
+    text = b"".join(b"%07d\n" % n for n in range(400_000))
+    storage.write("long", text)
+    lines = storage.lines("long")
+    proxy.fail("reset", only="/long", times=1)
+    assert next(lines) == b"0000000\n"
+    storage.write("long", text.replace(b"0", b"9"))
+    with pytest.raises(StorageError, match="was replaced while it was read"):
+        list(lines)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_object_that_fails_alone_is_that_objects_failure(
     storage: S3Storage, proxy: FaultProxy, told: list[str], fault: Fault
@@ -100,6 +113,10 @@ def test_an_object_that_fails_alone_is_that_objects_failure(
         asyncio.run(storage.afetch(Entry("a.jpg", len(BODY), "")))
     with pytest.raises(StorageError, match=r"cannot read s3://.*/a\.jpg"):
         storage.read("a.jpg")
+    if fault not in ("reset", "truncate"):  # a HEAD has no body that could break off
+        with pytest.raises(StorageError, match=r"cannot look for s3://.*/a\.jpg"):
+            storage.exists("a.jpg")
+    assert storage.entry("a.jpg").key == "a.jpg"
     assert storage.fetch(Entry("b.jpg", len(BODY), "")) == BODY
     assert told == []
     assert troubles() == ""

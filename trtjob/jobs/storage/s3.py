@@ -3,11 +3,12 @@
 import asyncio
 import errno
 import hashlib
+import logging
 import re
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar
 
 from trtjob.errors import ConfigError, ImageError, StorageError
@@ -19,6 +20,8 @@ from trtjob.jobs.storage.protocol import OnTrouble
 from trtjob.jobs.storage.s3_bucket import READ_TIMEOUT_S, bucket_named
 from trtjob.jobs.storage.s3_errors import Verdict, judge, person_error
 from trtjob.jobs.storage.s3_listing import Page, S3Listing
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 # One request for all but giants, so that the etag of most is the MD5 of their bytes.
@@ -64,7 +67,10 @@ class S3Storage:
     # -- objects of a job -----------------------------------------------------------------------------------------
 
     def exists(self, key: str) -> bool:
-        return self._head(key) is not None
+        try:
+            return self._head(key) is not None
+        except GivenUp as err:  # no answer is not the answer no
+            raise StorageError(f"cannot look for {self.place(key)}: {err}") from err
 
     def read(self, key: str) -> bytes:
         try:
@@ -163,19 +169,15 @@ class S3Storage:
             after = page["NextContinuationToken"]
 
     def remove_unfinished(self) -> None:
-        """End the uploads in parts that nobody has completed."""
-        client, name = self._bucket.client, self._bucket.name
-        uploads = self._call(
-            "", "list", lambda _path: client.list_multipart_uploads(Bucket=name, Prefix=self._prefix).get("Uploads", [])
-        )
-        for upload in uploads:
-            self._call(
-                "",
-                "write",
-                lambda _path, upload=upload: client.abort_multipart_upload(  # type: ignore[misc]
-                    Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"]
-                ),
-            )
+        """End uploads in parts that nobody has completed; where that is not allowed, the bucket's own rules must."""
+        client, where = self._bucket.client, {"Bucket": self._bucket.name}
+        try:
+            found = self._call("", "list", lambda _path: client.list_multipart_uploads(Prefix=self._prefix, **where))
+            for upload in found.get("Uploads", []):
+                part = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+                self._call("", "write", lambda _path, part=part: client.abort_multipart_upload(**part, **where))  # type: ignore[misc]
+        except (_Absent, GivenUp, StorageError) as err:
+            log.warning("unfinished uploads are left in the bucket", extra={"bucket": self.uri, "error": str(err)})
 
     # -- images of a source ---------------------------------------------------------------------------------------
 
@@ -183,8 +185,10 @@ class S3Storage:
         return S3Listing(lambda behind: self._page(self._prefix, behind), self._prefix, after)
 
     def entry(self, key: str) -> Entry:
-        head = self._head(key)
-        return Entry(key, 0, "") if head is None else Entry(key, *head)
+        with suppress(GivenUp):
+            if (head := self._head(key)) is not None:
+                return Entry(key, *head)
+        return Entry(key, 0, "")
 
     def fetch(self, entry: Entry) -> bytes:
         _check_size(entry.size_bytes)
@@ -265,11 +269,11 @@ class S3Storage:
         obstore.put(self._bucket.store, path, data, mode=mode, use_multipart=is_large)
 
     def _head(self, key: str) -> tuple[int, str] | None:
-        """Return an object's size and etag, None where there is none."""
+        """Return an object's size and etag, None where there is none. Raises GivenUp, StorageError."""
         client, name = self._bucket.client, self._bucket.name
         try:
             answer = self._call(key, "read", lambda path: client.head_object(Bucket=name, Key=path))
-        except (_Absent, GivenUp):
+        except _Absent:
             return None
         return int(answer["ContentLength"]), str(answer["ETag"]).strip('"')
 
@@ -306,6 +310,8 @@ class S3Storage:
                     self._failed(trial, key, "read", err)
                 except _Absent:
                     raise FileNotFoundError(errno.ENOENT, "no such object", self.place(key)) from err
+                except _Exists:
+                    raise StorageError(f"{self.place(key)} was replaced while it was read") from err
                 except GivenUp as given_up:
                     raise StorageError(f"cannot read {self.place(key)}: {given_up}") from err
                 continue
@@ -390,7 +396,7 @@ def check_access(uri: str, *, write: bool) -> None:
     from trtjob.jobs.storage import PATIENCE_S, give_up_after
 
     storage = S3Storage(uri, on_trouble=give_up_after(PATIENCE_S / 4))
-    storage.list("")
+    storage._page(storage._prefix, "")
     if write:
         key = f".{secrets.token_hex(8)}.part"
         storage.write(key, b"")

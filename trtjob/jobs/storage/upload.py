@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from trtjob.errors import ImageError, StorageError
@@ -23,22 +23,23 @@ def upload_images(
     there = {entry.key: entry for entry in target.images()}
     done = sent_bytes = 0
     waiting: deque[Future[int]] = deque()
+
+    def await_first() -> None:
+        nonlocal done, sent_bytes
+        sent_bytes += waiting.popleft().result()
+        done += 1
+        on_progress(done, len(entries), sent_bytes)
+
     with ThreadPoolExecutor(AT_ONCE, "trtjob-upload") as pool:
         try:
-            for entry in _and_end(entries):
-                if entry is not None:
-                    waiting.append(pool.submit(_copy, source, target, entry, there.pop(entry.key, None)))
-                while waiting and (entry is None or len(waiting) >= 4 * AT_ONCE):
-                    sent_bytes += waiting.popleft().result()
-                    done += 1
-                    on_progress(done, len(entries), sent_bytes)
+            for entry in entries:
+                if len(waiting) >= 4 * AT_ONCE:
+                    await_first()
+                waiting.append(pool.submit(_copy, source, target, entry, there.pop(entry.key, None)))
+            while waiting:
+                await_first()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _and_end(entries: Iterable[Entry]) -> "Iterable[Entry | None]":
-    yield from entries
-    yield None
 
 
 def _copy(source: Storage, target: Storage, entry: Entry, there: Entry | None) -> int:

@@ -1,5 +1,6 @@
 """A user at a terminal: the real command and its processes, and what it leaves behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -94,12 +95,20 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> 
     raise AssertionError(f"not in {timeout_s} s: {what}")
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, and not seen the end of."""
+    found: list[int] = []
+    # A thread or a process may end between its listing and the reading.
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process started, and those that they started."""
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").glob("*") for child in (task / "children").read_text().split()
-    ]
-    return children + [further for child in children for further in descendants(child)]
+    return [pid for child in children(pid) for pid in (child, *descendants(child))]
 
 
 def worker_pids(pid: int) -> list[int]:

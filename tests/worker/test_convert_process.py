@@ -4,18 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import DIGITS
+from terminal import DIGITS, children
 
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry
 from trtjob.worker.convert_process import convert_apart
 
 REQUEST = {"model": str(DIGITS / "digits.weights")}
-
-
-def children() -> list[int]:
-    """Return the processes that this one has started and not seen the end of."""
-    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
 
 
 def never() -> bool:
@@ -28,7 +23,7 @@ def ignore(_step: dict[str, Any]) -> None:
 
 @pytest.fixture
 def before() -> list[int]:
-    return children()
+    return children(os.getpid())
 
 
 def test_the_outcome_is_the_model_in_the_registry(settings: Settings, before: list[int]) -> None:
@@ -36,7 +31,7 @@ def test_the_outcome_is_the_model_in_the_registry(settings: Settings, before: li
     outcome = convert_apart(REQUEST, settings, steps.append, never)
     assert outcome == {"model": ModelRegistry(settings.models_dir).get("digits").document()}
     assert {"stage": "converting", "done": 0, "total": 0} in steps
-    assert children() == before
+    assert children(os.getpid()) == before
 
 
 @pytest.mark.parametrize(
@@ -55,18 +50,18 @@ def test_what_cannot_be_converted_has_a_message(settings: Settings, request_: di
 
 def test_a_conversion_that_crashes_says_by_which_signal(settings: Settings, before: list[int]) -> None:
     def crash(_step: dict[str, Any]) -> None:
-        (pid,) = set(children()) - set(before)
+        (pid,) = set(children(os.getpid())) - set(before)
         os.kill(pid, signal.SIGSEGV)
 
     outcome = convert_apart(REQUEST, settings, crash, never)
     assert outcome is not None
     assert outcome["message"].startswith("the conversion was ended by SIGSEGV. Is there enough memory")
-    assert children() == before
+    assert children(os.getpid()) == before
 
 
 def test_a_conversion_that_is_stopped_leaves_no_process(settings: Settings, before: list[int]) -> None:
     assert convert_apart(REQUEST, settings, ignore, lambda: True) is None
-    assert children() == before
+    assert children(os.getpid()) == before
 
 
 def test_a_step_that_cannot_be_told_ends_the_conversion(settings: Settings, before: list[int]) -> None:
@@ -75,4 +70,4 @@ def test_a_step_that_cannot_be_told_ends_the_conversion(settings: Settings, befo
 
     with pytest.raises(ConnectionError):
         convert_apart(REQUEST, settings, fail, never)
-    assert children() == before
+    assert children(os.getpid()) == before

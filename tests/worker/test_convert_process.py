@@ -1,6 +1,5 @@
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -126,7 +126,7 @@ def check_manifests(folder: JobFolder, view: JobView) -> None:
     seen: Counter[str] = Counter()
     ok = failed = 0
     for epoch in epochs[:1]:
-        for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
+        for shard in epoch.numbers:
             manifest = folder.manifest(shard)
             assert manifest is not None, f"shard {shard} has no commit"
             records = list(read_records(folder.storage, manifest.results))
@@ -142,7 +142,7 @@ def check_manifests(folder: JobFolder, view: JobView) -> None:
 
 def check_files(folder: JobFolder) -> None:
     """Check that no attempt has left a file."""
-    committed = {m.results for m in folder.manifests(sum(epoch.shards for epoch in folder.epochs()))}
+    committed = {m.results for m in folder.manifests(range(sum(epoch.shards for epoch in folder.epochs())))}
     results = {f"shards/{name}" for name in folder.storage.list("shards") if name.endswith(".jsonl")}
     assert results == committed
     assert JobSpec.model_validate_json(folder.storage.read(JOB))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from samples import touch
 from users import as_nobody
 
+from trtjob.jobs import listing
 from trtjob.jobs.listing import Entry, Listing
 from trtjob.jobs.storage import LocalStorage
 
@@ -28,14 +29,31 @@ def test_images_are_known_by_their_suffix_whatever_its_case(tmp_path: Path) -> N
 
 def test_what_is_no_image_is_counted_by_its_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.txt", "sub/c.TXT", "sub/README", "jpg", ".png")
-    listing = Listing(tmp_path)
-    assert [entry.key for entry in listing] == ["a.jpg"]
-    assert listing.ignored == {".txt": 2, "no suffix": 3}
+    listed = Listing(tmp_path)
+    assert [entry.key for entry in listed] == ["a.jpg"]
+    assert listed.ignored == {".txt": 2, "no suffix": 3}
 
 
 def test_hidden_images_are_images(tmp_path: Path) -> None:
     touch(tmp_path, ".a.jpg", ".hidden/b.jpg", "c.jpg")
     assert keys(tmp_path) == [".a.jpg", ".hidden/b.jpg", "c.jpg"]
+
+
+def test_a_folder_of_more_names_than_are_sorted_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "RUN", 10)
+    names = [f"{number * 37 % 101:03d}.jpg" for number in range(101)] + ["new\nline.jpg", ODD_NAME, "ü.jpg"]
+    touch(tmp_path, *names, "05/a.jpg", "050/b.jpg", "notes.txt")
+    listed = Listing(tmp_path)
+    assert [entry.key for entry in listed] == sorted([*names, "05/a.jpg", "050/b.jpg"])
+    assert listed.ignored == {".txt": 1}
+
+
+@pytest.mark.parametrize("count", [9, 10, 11, 20])
+def test_a_folder_of_about_as_many_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(listing, "RUN", 10)
+    names = [f"{number}.jpg" for number in range(count)]
+    touch(tmp_path, *names)
+    assert keys(tmp_path) == sorted(names)
 
 
 def test_the_order_is_that_of_the_whole_keys(tmp_path: Path) -> None:

@@ -134,9 +134,8 @@ class _Count:
         for epoch in self.folder.epochs():
             if epoch.reason != "retry":  # which lists no source
                 ignored = epoch.ignored
-            for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
-                manifest = self.folder.manifest(shard)
-                busy_s.update({} if manifest is None else manifest.busy_s)
+            for manifest in self.folder.manifests(epoch.numbers):
+                busy_s.update(manifest.busy_s)
         return Summary(
             job_id=self.spec.job_id,
             model=self.spec.model.name,
@@ -156,7 +155,7 @@ class _Count:
 def _remove_leftovers(folder: JobFolder) -> None:
     """Remove unfinished writes, and the files of attempts that no commit names. Nothing that is not ours."""
     shards = sum(epoch.shards for epoch in folder.epochs())
-    committed = {manifest.results for manifest in folder.manifests(shards)}
+    committed = {manifest.results for manifest in folder.manifests(range(shards))}
     for name in folder.storage.list("shards"):
         if _SHARD_FILE.fullmatch(name) and f"shards/{name}" not in committed:
             folder.storage.delete(f"shards/{name}")

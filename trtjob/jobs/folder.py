@@ -2,13 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trtjob.errors import JobError, StorageError
+from trtjob.jobs.ahead import in_order
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.storage import OnTrouble, Storage, open_storage
 
@@ -22,6 +24,8 @@ RECEIPT = "_SUCCESS.json"
 
 ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _MAX_NAME_BYTES = 255
+_PLAN_NAME = re.compile(r"shard-(\d{5,})\.jsonl")
+_MANIFEST_NAME = re.compile(r"(\d{5,})\.json")
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -45,6 +49,11 @@ class PlanEpoch(_Frozen):
     shards: int
     images: int
     ignored: dict[str, int] = {}
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its shards."""
+        return range(self.first_shard, self.first_shard + self.shards)
 
 
 class ShardManifest(_Frozen):
@@ -102,6 +111,17 @@ class JobFolder:
         names = [name for name in self.storage.list("plan") if name.startswith("epoch-")]
         return [self._document(PlanEpoch, f"plan/{name}", remedy="Remove the whole folder") for name in names]
 
+    def planned_shards(self) -> list[int]:
+        """Return the numbers of the shards that are written, in order."""
+        return self._numbers("plan", _PLAN_NAME)
+
+    def committed_shards(self) -> list[int]:
+        """Return the numbers of the shards that are committed, in order."""
+        return self._numbers("shards", _MANIFEST_NAME)
+
+    def _numbers(self, folder: str, name: re.Pattern[str]) -> list[int]:
+        return sorted(int(match[1]) for match in map(name.fullmatch, self.storage.list(folder)) if match)
+
     def commit_epoch(self, epoch: PlanEpoch) -> None:
         self.storage.create(f"plan/epoch-{epoch.epoch:05d}.json", epoch.model_dump_json(indent=1).encode())
 
@@ -121,14 +141,11 @@ class JobFolder:
         except FileNotFoundError:
             return None
 
-    def manifests(self, shards: int) -> Iterator[ShardManifest]:
-        """Yield the commits of all shards in order. Raises StorageError where one is missing."""
-        for shard in range(shards):
-            manifest = self.manifest(shard)
+    def manifests(self, shards: Iterable[int]) -> Iterator[ShardManifest]:
+        """Yield the commits of shards, in their order. Raises StorageError where one is missing."""
+        for shard, manifest in in_order(lambda shard: (shard, self.manifest(shard)), shards):
             if manifest is None:
-                raise StorageError(
-                    f"{self.storage.place(manifest_key(shard))} is missing: the job is not complete. Run it again."
-                )
+                raise StorageError(f"{self.uri}: shard {shard} is not committed: the job is not complete. Run it again")
             yield manifest
 
     def _document(self, model: type[Document], key: str, *, remedy: str) -> Document:

@@ -1,14 +1,20 @@
 """List the images of a source, in the order of their keys, a folder at a time."""
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import dropwhile
+from heapq import merge
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+# Names that are sorted in memory at a time, some 5 MB of them; those of a larger folder go through temporary files.
+RUN = 50_000
+_BLOCK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +51,46 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
-        return dropwhile(lambda entry: entry.key <= self.after, self._folder("", ()))
+        return self._folder("", ())
 
     def _folder(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
         path = self.root / prefix if prefix else self.root
         try:
             status = path.stat()
             with os.scandir(path) as scan:
-                items = sorted(_sort_keys(scan), key=lambda item: item[0])
+                names = _sorted(_names(scan))
         except OSError:
-            yield Entry(prefix or ".", 0, "")
+            if (key := prefix or ".") > self.after:
+                yield Entry(key, 0, "")
             return
         identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link back to a folder above: its images are listed there
             return
-        for name, item in items:
+        for name in names:
             if name.endswith("/"):
                 yield from self._folder(prefix + name, (*above, identity))
-            elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield _entry(prefix + name, item)
-            else:
-                self.ignored[Path(name).suffix.lower() or "no suffix"] += 1
+            elif (suffix := suffix_of(name)) not in IMAGE_SUFFIXES:
+                self.ignored[suffix or "no suffix"] += 1
+            elif (key := prefix + name) > self.after:
+                yield _entry(key, f"{self.root}/{key}")
 
 
-def _sort_keys(scan: Iterable["os.DirEntry[str]"]) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+def suffix_of(key: str) -> str:
+    """Return the suffix of a key's last part, in small letters: `.jpg`; empty where it has none."""
+    name = key[key.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
+
+
+def _names(scan: Iterable["os.DirEntry[str]"]) -> Iterator[str]:
     """Name a folder with its `/`, so that sorting each folder sorts the whole: `a-b` comes before `a/b`."""
     for item in scan:
-        if _is_dir(item):
-            yield item.name + "/", item
-            if Path(item.name).suffix.lower() in IMAGE_SUFFIXES:
-                yield item.name, item
-        else:
-            yield item.name, item
+        if not _is_dir(item):
+            yield item.name
+            continue
+        yield item.name + "/"
+        if suffix_of(item.name) in IMAGE_SUFFIXES:
+            yield item.name
 
 
 def _is_dir(item: "os.DirEntry[str]") -> bool:
@@ -86,9 +100,32 @@ def _is_dir(item: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _entry(key: str, item: "os.DirEntry[str]") -> Entry:
+def _sorted(names: Iterator[str]) -> Iterator[str]:
+    """Sort names by an external merge: memory holds RUN of them, however many there are."""
+    spilled = []
+    while len(run := sorted(islice(names, RUN))) == RUN:
+        spilled.append(_spill(run))
+    return merge(*map(_read, spilled), run)
+
+
+def _spill(run: list[str]) -> IO[bytes]:
+    file = tempfile.TemporaryFile(prefix="trtjob-")  # noqa: SIM115 - it lives as long as it is read
+    file.writelines(os.fsencode(name) + b"\0" for name in run)
+    return file
+
+
+def _read(file: IO[bytes]) -> Iterator[str]:
+    with file:
+        file.seek(0)
+        rest = b""
+        while block := file.read(_BLOCK_BYTES):
+            *whole, rest = (rest + block).split(b"\0")
+            yield from map(os.fsdecode, whole)
+
+
+def _entry(key: str, path: str) -> Entry:
     try:
-        return entry_of(key, item.stat())
+        return entry_of(key, os.stat(path))  # noqa: PTH116 - a million of them, without a Path each
     except OSError:
         return Entry(key, 0, "")
 

@@ -43,10 +43,7 @@ def _latest(folder: JobFolder, epochs: list[PlanEpoch]) -> Iterator[Record]:
 
 def _records(folder: JobFolder, epoch: PlanEpoch) -> Iterator[Record]:
     """Yield an epoch's records: its shards are in the order of the images."""
-    for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
-        manifest = folder.manifest(shard)
-        if manifest is None:
-            raise StorageError(f"{folder.uri}: shard {shard} is not committed: the job is not complete. Run it again")
+    for manifest in folder.manifests(epoch.numbers):
         try:
             yield from read_records(folder.storage, manifest.results)
         except FileNotFoundError as err:

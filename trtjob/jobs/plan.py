@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TypedDict
 
 from trtjob.errors import StorageError
+from trtjob.jobs.ahead import in_order
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
 from trtjob.jobs.listing import Entry, Images
 from trtjob.jobs.models import JobSpec
@@ -86,7 +87,7 @@ def plan_epoch(
     earlier = folder.epochs()
     for done in earlier:
         if done.epoch == epoch:
-            on_shards(list(range(done.first_shard, done.first_shard + done.shards)), done.images)
+            on_shards(list(done.numbers), done.images)
             return done
     first = sum(past.shards for past in earlier)
     shard, planned, last_key = _written(folder, first)
@@ -102,11 +103,11 @@ def plan_epoch(
         case _:
             images = source_images(folder, spec, source)
             entries = dropwhile(lambda entry: entry.key <= last_key, _changed(folder, earlier, images))
-    for chunk in _batched(entries, spec.options.shard_size):
-        write_shard(folder, shard, chunk)
-        planned += len(chunk)
-        on_shards([shard], len(chunk))
-        shard += 1
+    chunks = enumerate(_batched(entries, spec.options.shard_size), shard)
+    for number, count in in_order(lambda numbered: _write_numbered(folder, *numbered), chunks):
+        on_shards([number], count)
+        planned += count
+        shard = number + 1
     plan = PlanEpoch.model_validate(
         {"epoch": epoch, "reason": reason, "first_shard": first, "shards": shard - first, "images": planned}
         | {"ignored": dict(sorted(images.ignored.items()))}
@@ -115,21 +116,30 @@ def plan_epoch(
     return plan
 
 
+def _write_numbered(folder: JobFolder, shard: int, entries: tuple[Entry, ...]) -> tuple[int, int]:
+    write_shard(folder, shard, entries)
+    return shard, len(entries)
+
+
 def _written(folder: JobFolder, first: int) -> tuple[int, int, str]:
-    """Return the next shard's number, the images in the shards from `first` on, and their last key."""
-    shard, images, last_key = first, 0, ""
-    while folder.storage.exists(plan_key(shard)):
-        entries = read_shard(folder, shard)
-        images, last_key = images + len(entries), entries[-1].key
-        shard += 1
-    return shard, images, last_key
+    """Return the next shard's number, the images in the shards from `first` on, and their last key.
+
+    Shards are written several at a time, so an interruption can leave some behind a gap: nobody has been told of those,
+    and they are removed.
+    """
+    found = [shard for shard in folder.planned_shards() if shard >= first]
+    end = next((n for n, shard in enumerate(found, first) if n != shard), first + len(found))
+    for stray in found[end - first :]:
+        folder.storage.delete(plan_key(stray))
+    lines = in_order(lambda shard: folder.storage.read(plan_key(shard)).count(b"\n"), range(first, end))
+    return end, sum(lines), read_shard(folder, end - 1)[-1].key if end > first else ""
 
 
 def planned_entries(folder: JobFolder, epochs: Iterable[PlanEpoch]) -> Iterator[Entry]:
     """Yield every planned image once, sorted by key, as the last epoch that has it lists it."""
 
     def entries(epoch: PlanEpoch) -> Iterator[Entry]:
-        for shard in range(epoch.first_shard, epoch.first_shard + epoch.shards):
+        for shard in epoch.numbers:
             yield from read_shard(folder, shard)
 
     # heapq.merge keeps the order of its inputs among equal keys, so the last of a group is the latest.
@@ -147,13 +157,11 @@ class Committed(TypedDict):
 def committed_counts(folder: JobFolder, first_shard: int) -> Committed:
     """Count what the shards from `first_shard` on have committed."""
     counts = Committed(ok=0, failed=0, committed=[])
-    shard = first_shard
-    while folder.storage.exists(plan_key(shard)):
-        if (manifest := folder.manifest(shard)) is not None:
+    for manifest in in_order(folder.manifest, (shard for shard in folder.committed_shards() if shard >= first_shard)):
+        if manifest is not None:
             counts["ok"] += manifest.ok
             counts["failed"] += manifest.failed
-            counts["committed"].append(shard)
-        shard += 1
+            counts["committed"].append(manifest.shard)
     return counts
 
 

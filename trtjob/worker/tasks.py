@@ -64,8 +64,11 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
     view = store.view(job_id)
     folder = JobFolder.of(view.spec, check)
     is_first = view.epoch == 0
+    committed: set[int] = set()
     if is_first:
-        _still(store.sync(claim, shards=0, images=0, **committed_counts(folder, 0)))
+        counts = committed_counts(folder, 0)
+        committed.update(counts["committed"])
+        _still(store.sync(claim, shards=0, images=0, **counts))
     else:
         folder.storage.delete(RECEIPT)
 
@@ -73,7 +76,7 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
         check()
         if is_first:
             _still(store.add_shards(claim, shards=len(shards), images=images))
-            context.queue.put(job_id, map(shard_unit, (n for n in shards if folder.manifest(n) is None)))
+            context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
     source = open_storage(view.spec.source.root, on_trouble=check)
     plan = plan_epoch(folder, view.spec, source, epoch=view.epoch, reason=view.reason, on_shards=on_shards)

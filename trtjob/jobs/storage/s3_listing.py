@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtjob.errors import StorageError
-from trtjob.jobs.listing import IMAGE_SUFFIXES, Entry
+from trtjob.jobs.listing import IMAGE_SUFFIXES, Entry, suffix_of
 
 Page = dict[str, Any]
 
@@ -49,10 +49,3 @@ class S3Listing:
                 yield from found
                 if not page["IsTruncated"]:
                     return
-
-
-def suffix_of(key: str) -> str:
-    """Return the suffix of a key's last part, in small letters: `.jpg`; empty where it has none."""
-    name = key[key.rfind("/") + 1 :]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""

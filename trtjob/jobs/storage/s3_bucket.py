@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import StorageError
 from trtjob.jobs.storage.breaker import Breaker
+from trtjob.jobs.storage.s3_listing import take_objects
 from trtjob.jobs.storage.trouble import note_trouble
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Bucket:
             )
         except (BotoCoreError, ValueError) as err:
             raise StorageError(f"cannot use s3://{name}: {err}. Check the AWS settings (`aws configure list`)") from err
+        self.client.meta.events.register_first("before-parse.s3.*", take_objects)
         if credentials is None:
             raise StorageError(
                 f"no credentials for s3://{name}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
+from xml.etree import ElementTree
 
 from trtjob.errors import StorageError
 from trtjob.jobs.listing import IMAGE_SUFFIXES, Entry, suffix_of
@@ -49,3 +51,27 @@ class S3Listing:
                 yield from found
                 if not page["IsTruncated"]:
                     return
+
+
+def take_objects(operation_model: Any, response_dict: Page, customized_response_dict: Page, **_: object) -> None:
+    """Take the objects out of a page before botocore parses it: an event handler, for `before-parse`.
+
+    botocore needs 0.1 ms for each, most of it for dates that nobody here asks for; this takes a tenth. A page that is
+    not as expected is left as it is, and botocore says what is wrong with it.
+    """
+    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != HTTPStatus.OK:
+        return
+    try:
+        page = ElementTree.fromstring(response_dict["body"])
+        found = [_object(node) for node in page if node.tag.endswith("Contents")]
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return
+    if found:
+        page[:] = [node for node in page if not node.tag.endswith("Contents")]
+        response_dict["body"] = ElementTree.tostring(page)
+        customized_response_dict["Contents"] = found
+
+
+def _object(node: ElementTree.Element) -> dict[str, Any]:
+    fields = {field.tag.rpartition("}")[2]: field.text or "" for field in node}
+    return {"Key": fields["Key"], "Size": int(fields["Size"]), "ETag": fields["ETag"]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.end_to_end import end_to_end
 from bench.growth import memory, submission
 from bench.host import host_cost
+from bench.listing import listing
 from bench.overhead import overhead
 from bench.precision import precision
 from bench.seam import seam
@@ -27,7 +28,7 @@ YOLO = ROOT.parent / "shared" / "models" / "yolov3-tiny.weights"
 def main() -> int:
     """Run the benchmarks that are asked for. Returns 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("host", "overhead", "start", "submit", "e2e", "memory", "seam", "precision")
+    parts = ("host", "overhead", "start", "submit", "listing", "e2e", "memory", "seam", "precision")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer images: the figures are rougher")
     parser.add_argument(
@@ -52,6 +53,7 @@ def main() -> int:
             "overhead": lambda: overhead(folder, folder / "overhead-home", 2560 // scale),
             "start": lambda: startup(folder, home, model(arguments.weights).name),
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
+            "listing": lambda: listing(folder, 1_000_000 // scale),
             "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 192 // scale),
             "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),
             "seam": lambda: seam(folder, home, model(SAMPLE), 4096 // scale),

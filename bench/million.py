@@ -160,10 +160,15 @@ def main() -> int:
     """Run the sizes that are asked for, each in a process of its own, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="images in a job (default: 10^4 10^5 10^6)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each size instead of the table")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # the folder of the one size that a child runs
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(asdict(run_job(arguments.one, arguments.sizes[0]))))
+        return 0
+    if arguments.json:
+        for size in arguments.sizes:
+            print(json.dumps(asdict(measure(size))), flush=True)
         return 0
     print("| images | plan | shards | finish | images/s | peak MB: plan, shards, finish | Redis MB | results MB |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")

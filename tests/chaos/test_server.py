@@ -49,6 +49,20 @@ def test_a_server_that_hangs_is_a_pause(fleet: Fleet, calm: bytes) -> None:
     fleet.end(*nodes)
 
 
+def test_a_server_that_is_full_is_a_pause(fleet: Fleet, calm: bytes) -> None:
+    """It answers, and refuses every write: far more of them than a unit of work has attempts."""
+    nodes = [fleet.node(), fleet.node()]
+    job_id = fleet.submit()
+    for images in (60, 240):
+        fleet.wait_done(job_id, images)
+        fleet.valkey.client.config_set("maxmemory", "1mb")
+        time.sleep(15)
+        fleet.valkey.client.config_set("maxmemory", "0")
+    fleet.check(job_id, calm)
+    assert all(node.poll() is None for node in nodes)
+    fleet.end(*nodes)
+
+
 def test_a_server_that_forgot_everything_is_told_again_by_the_same_command(fleet: Fleet, calm: bytes) -> None:
     nodes = [fleet.node(), fleet.node()]
     job_id = fleet.submit()

@@ -370,6 +370,18 @@ def test_a_worker_that_was_killed_by_somebody_leaves_no_suspects_and_no_attempt(
     assert (heir.suspects, heir.attempt) == ((), 1)
 
 
+@pytest.mark.parametrize(("was_killed", "suspects"), [(True, ("a.jpg",)), (False, ())])
+def test_work_is_suspected_when_its_workers_are_killed_again_and_again_but_not_when_they_lose_the_server(
+    store: JobStore, was_killed: bool, suspects: tuple[str, ...]
+) -> None:
+    for number in range(3):
+        dead = claim(store, f"worker-{number}")
+        assert (dead.suspects, dead.attempt) == ((), 1)
+        store.check(dead, ["a.jpg"], 0, 0)
+        store.abandon(dead.owner, was_killed=was_killed)
+    assert claim(store, "heir").suspects == suspects
+
+
 def test_a_worker_that_froze_for_longer_than_its_lease_is_still_blamed(store: JobStore) -> None:
     """A frozen process is noticed by its silence, which may take longer than a lease."""
     frozen = claim(store, "frozen")

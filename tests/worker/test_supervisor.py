@@ -170,6 +170,30 @@ def test_a_silent_process_is_found_within_15_s_and_ended(
 
 
 @pytest.mark.slow
+def test_a_server_that_takes_nothing_is_waited_for_and_costs_no_attempt(
+    node: Node, settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fill_it() -> None:
+        node.submit(700)
+        await until(node.is_under_way, "images")
+        (pid,) = node.pids()
+        connection.redis.config_set("maxmemory", "1mb")
+        try:
+            await until(lambda: is_gone(pid), "the end of the process that cannot report")
+            await asyncio.sleep(5)
+            assert node.pids() == [], "a process was started that could not work"
+        finally:
+            connection.redis.config_set("maxmemory", "0")
+        await until(node.is_done, "the job's end")
+
+    supervise(settings, connection, fill_it)
+    assert set(freed(caplog)) <= {""}
+    view = node.store.view(node.job_id)
+    assert (view.ok, view.failed) == (700, 0)
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.slow
 def test_a_process_that_never_starts_is_tried_five_times_with_growing_pauses(
     settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,7 +107,8 @@ return 1
 )
 
 # A worker process is known to be dead: free its unit now instead of waiting for the lease to run out.
-# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault), "1" where the worker held this unit alone
+# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault), "1" where the worker held this unit alone,
+#   "1" where somebody killed the worker
 # -> 1 freed, 0 the unit was another's
 ABANDON = (
     _OWNERSHIP
@@ -119,7 +120,7 @@ redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 if ARGV[3] == '' then
   take_back()
   local is_shard = string.sub(ARGV[2], 1, 6) == 'shard-'
-  if not is_shard or redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) < 3 then
+  if not is_shard or ARGV[5] == '0' or redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) < 3 then
     redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
   else
     -- Killed again and again: perhaps for what one of its images needs. They are tried one at a time, and the one that

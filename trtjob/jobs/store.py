@@ -291,15 +291,17 @@ class JobStore:
         self.redis.srem(WORKERS, name)
         self.redis.delete(worker_key(name))
 
-    def abandon(self, worker: str, blame: str = "") -> list[tuple[str, str]]:
-        """Free what a dead worker held. blame: why its work is to blame, empty where it is not.
+    def abandon(self, worker: str, blame: str = "", *, was_killed: bool = True) -> list[tuple[str, str]]:
+        """Free what a dead worker held.
 
+        blame: why its work is to blame, empty where it is not; was_killed: whether somebody ended it, perhaps for what
+        its work needs.
         Returns the job and the unit of each that was freed.
         """
         held = units_held(self.redis.hkeys(worker_key(worker)))
         freed = []
         for job_id, unit in held:
-            args = [worker, unit, blame, "1" if len(held) == 1 else "0"]
+            args = [worker, unit, blame, "1" if len(held) == 1 else "0", "1" if was_killed else "0"]
             if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again

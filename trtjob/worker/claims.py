@@ -42,7 +42,10 @@ def settled(context: Context, claim: Claim) -> Iterator[None]:
     except (TrtjobError, OSError) as err:
         log.error("job failed", extra=fields | {"event": "job_failed", "error": str(err)})
         _fail(context, claim, str(err))
-    except RedisError:  # nothing can be said to the server: the lease runs out, and the unit is asked for again
+    except RedisError:
+        # The server was away for longer than a client waits, or is full. Where it is there again, this attempt does not
+        # count; where it is not, the process ends, and the supervisor sees to that.
+        context.store.release(claim, take_back=True)
         raise
     except Exception as err:
         # Left to RQ, the unit would be tried until it seems to have crashed its worker too often.

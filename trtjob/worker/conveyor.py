@@ -25,6 +25,13 @@ class _Conveyor:
         self._room: asyncio.Semaphore | None = None
 
     async def run(self, first: Claim) -> None:
+        try:
+            await self._run_all(first)
+        finally:
+            # Where the server is away, that of one says it for all.
+            await asyncio.gather(*self.in_hand, return_exceptions=True)
+
+    async def _run_all(self, first: Claim) -> None:
         claim: Claim | None = first
         while claim is not None:
             if claim.suspects or not await self._has_loaded(claim):

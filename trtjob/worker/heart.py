@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 EXIT_STALLED = 70
+EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
 RATE_SPAN_S = 5.0
 _KEEP = frozenset({"running", "planning", "finishing", "queued"})

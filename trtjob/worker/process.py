@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 import cv2
+from redis import RedisError
 
 from trtjob.config import Settings
 from trtjob.errors import TrtjobError
@@ -23,8 +24,10 @@ from trtjob.jobs.store import JobStore
 from trtjob.logs import configure_logging
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heart import Heart
+from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
 from trtjob.worker.rq_worker import UnitWorker
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -55,8 +58,11 @@ def main() -> int:
             heart.end()
             context.close_engine()
             context.store.remove_worker(context.name)
+    except RedisError as err:
+        log.warning("the queue's server is away: the worker process ends", extra={"error": str(err)})
+        return EXIT_SERVER_AWAY
     except TrtjobError as err:
-        logging.getLogger(__name__).error(str(err))
+        log.error(str(err))
         return 1
     return 0
 

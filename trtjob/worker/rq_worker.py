@@ -6,10 +6,12 @@ batch edge, standing still ends the process, and only our own functions run. Ret
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from redis import Redis
+from redis import Redis, RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.job import Job, JobStatus
@@ -20,7 +22,7 @@ from rq.worker.base import WorkerStatus
 from trtjob.jobs.queue import FUNCTIONS
 from trtjob.jobs.states import JobState
 from trtjob.worker.context import Context
-from trtjob.worker.heart import Heart
+from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,16 @@ WORKER_TTL_S = 60
 
 class ForbiddenJob(Exception):
     """A message names a function that is not one of ours."""
+
+
+@contextmanager
+def _server_needed() -> Iterator[None]:
+    """End the process where the server is away for longer than its client waits, or is full; RQ would just stop."""
+    try:
+        yield
+    except RedisError as err:
+        log.warning("the queue's server is away: the worker process ends", extra={"error": str(err)})
+        raise SystemExit(EXIT_SERVER_AWAY) from None
 
 
 class _NoDeathPenalty(BaseDeathPenalty):
@@ -100,7 +112,8 @@ class UnitWorker(SimpleWorker):
         """Take a message; a name that RQ refuses is removed instead of ending the worker."""
         while True:
             try:
-                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+                with _server_needed():
+                    return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
             except ValueError:  # no text, or none of RQ's names
                 self.context.queue.clear_rubbish()
 
@@ -111,10 +124,11 @@ class UnitWorker(SimpleWorker):
         """Run a message's function in this thread, with the heart keeping RQ's record of it alive."""
         self._is_working = True
         try:
-            execution = self.prepare_execution(job)
-            self.heart.execution = (job, execution)
-            self.perform_job(job, queue, execution)
-            self.set_state(WorkerStatus.IDLE)
+            with _server_needed():
+                execution = self.prepare_execution(job)
+                self.heart.execution = (job, execution)
+                self.perform_job(job, queue, execution)
+                self.set_state(WorkerStatus.IDLE)
         finally:
             self.heart.execution = None
             self._is_working = False
@@ -127,6 +141,12 @@ class UnitWorker(SimpleWorker):
         self.context.request_stop()
         if not self._is_working:
             raise StopRequested
+
+    def teardown(self) -> None:
+        """Take leave, unheard where the server is away: RQ's record of this worker runs out."""
+        with suppress(RedisError):
+            super().teardown()  # type: ignore[no-untyped-call]
+        self.unsubscribe()
 
     def unsubscribe(self) -> None:
         """Leave RQ's command channel without waiting a second for its thread, which ends with the process."""

@@ -22,7 +22,7 @@ from trtjob.jobs.connection import Connection
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.store import JobStore
-from trtjob.worker.heart import EXIT_STALLED
+from trtjob.worker.heart import EXIT_SERVER_AWAY, EXIT_STALLED
 from trtjob.worker.notify import send_due
 from trtjob.worker.pipeline import EXIT_DEVICE_LOST
 from trtjob.worker.telemetry import Pulse, serve
@@ -33,6 +33,7 @@ SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead
 SWEEP_S = 2.0
 SWEEP_LOCK = "trtjob:sweep"
 NOTIFY_LOCK = "trtjob:notifying"
+PROBE = "trtjob:starts"  # how many worker processes were started; written to see that it can be
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 MAX_BACKOFF_S = 30.0
@@ -53,6 +54,14 @@ class _Child:
     pulse: Pulse | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """blame: why its work is to blame, empty where it is not; was_killed: by somebody outside."""
+
+    blame: str
+    was_killed: bool
+
+
 class Supervisor:
     """Runs `processes` worker processes until told to stop; with TensorRT, so many on each GPU."""
 
@@ -64,7 +73,7 @@ class Supervisor:
         self._places = (self.choice.gpus or (None,)) * processes  # a GPU, or None for the CPU, for each process
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
-        self._dead: dict[str, str] = {}  # worker -> blame, until the store has heard of it
+        self._dead: dict[str, _Death] = {}  # by worker, until the store has heard of it
         self._sweep_now = asyncio.Event()
         self._count = 0
         self._children: dict[str, _Child] = {}
@@ -119,6 +128,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         young_deaths = failed_starts = 0
         while not stop.is_set():
+            if not await self._server_answers(stop):
+                return
             child = await self._spawn(gpu)
             try:
                 await self._watch(child, stop)
@@ -128,7 +139,8 @@ class Supervisor:
                 return
             lived_s = loop.time() - child.started_at
             young_deaths = 0 if lived_s > STABLE_S else young_deaths + 1
-            failed_starts = 0 if child.has_beaten else failed_starts + 1
+            is_away = child.process.returncode == EXIT_SERVER_AWAY
+            failed_starts = 0 if child.has_beaten or is_away else failed_starts + 1
             if failed_starts >= MAX_FAILED_STARTS:
                 raise QueueError(
                     f"the worker process ended {failed_starts} times before it could work (exit code "
@@ -143,6 +155,21 @@ class Supervisor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await stop.wait()
+
+    async def _server_answers(self, stop: asyncio.Event) -> bool:
+        """Wait until the queue's server can be written: no process could work before. Returns False after `stop`."""
+        while not stop.is_set():
+            with suppress(RedisError, QueueError):  # of which the sweep tells
+                await asyncio.to_thread(self._probe)
+                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_S):
+                    await stop.wait()
+        return False
+
+    def _probe(self) -> None:
+        self.connection.ensure()
+        self.store.redis.incr(PROBE)
 
     async def _spawn(self, gpu: int | None) -> _Child:
         self._count += 1
@@ -216,7 +243,7 @@ class Supervisor:
         if child.pulse is not None:
             self._past = _added(*self._past, child.pulse)
         blame = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
-        self._dead[child.name] = blame
+        self._dead[child.name] = _Death(blame, was_killed=code != EXIT_SERVER_AWAY)
         self._sweep_now.set()
         return blame
 
@@ -262,12 +289,13 @@ class Supervisor:
             reconcile(self.store, self.queue)
 
     def _bury(self) -> None:
-        for name, blame in list(self._dead.items()):
+        for name, death in list(self._dead.items()):
             with suppress(RedisError):
-                freed = self.store.abandon(name, blame)
+                freed = self.store.abandon(name, death.blame, was_killed=death.was_killed)
                 self._dead.pop(name, None)  # the last sweep, in its thread, may have been here at the same time
                 for job_id, unit in freed:
-                    log.warning("unit of a dead worker freed", extra={"unit": unit, "job_id": job_id, "blame": blame})
+                    fields = {"unit": unit, "job_id": job_id, "blame": death.blame}
+                    log.warning("unit of a dead worker freed", extra=fields)
                     reconcile_job(self.store, self.queue, job_id)
 
 

@@ -1,12 +1,13 @@
 """A proxy before an S3 server that fails as networks and stores do, when a test tells it to."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
+
+from socket_server import socket_server
 
 Fault = Literal["slow_down", "reset", "truncate", "hang", "drip", "refuse"]
 SLOW_DOWN = (
@@ -56,33 +57,12 @@ def fault_proxy(endpoint: str) -> Iterator[FaultProxy]:
     assert target.hostname is not None
     assert target.port is not None
     proxy = FaultProxy()
-    loop = asyncio.new_event_loop()
-    ready, stop = threading.Event(), asyncio.Event()
 
-    async def main() -> None:
-        server = await asyncio.start_server(
-            lambda reader, writer: _serve(proxy, target.hostname or "", target.port or 0, reader, writer),
-            "127.0.0.1",
-            0,
-        )
-        proxy.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        await stop.wait()
-        server.close()
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _serve(proxy, target.hostname or "", target.port or 0, reader, writer)
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
-    thread.start()
-    ready.wait()
-    try:
+    with socket_server(serve) as proxy.port:
         yield proxy
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            loop.run_until_complete(asyncio.sleep(0.05))
-        loop.close()
 
 
 async def _serve(

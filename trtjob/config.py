@@ -111,6 +111,8 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigError that names each wrong one, its value and what was expected."""
+    if os.environ.get("RQ_KEY_PREFIX", "rq") != "rq":
+        raise ConfigError("RQ_KEY_PREFIX is set, but trtjob's scripts know RQ's keys by their usual names: unset it")
     if os.environ.get("TRTJOB_CONFIG") and not config_file().is_file():
         raise ConfigError(f"TRTJOB_CONFIG = '{config_file()}': no such file. Create it, or unset TRTJOB_CONFIG")
     try:

@@ -6,6 +6,7 @@ import logging
 import pickle
 import signal
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,61 @@ def test_a_message_of_rubbish_does_not_keep_the_next_from_running(desk: Desk, wo
     desk.submit()
     work(worker)
     assert desk.store.state(desk.job_id) is not JobState.QUEUED
+
+
+PACKED_BOMB = zlib.compress(b"[" + b" " * 50_000_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param({"data": b"x" * 300_000_000}, "its record has 300,", id="huge data"),
+        pytest.param({"meta": b"x" * 100_000}, "bytes; a message is of at most 65,536", id="another field is huge"),
+        pytest.param({f"field-{n}": "" for n in range(100)}, "more than 64 fields", id="many fields"),
+        pytest.param({"n" * 70_000: ""}, "bytes; a message is of at most", id="a huge name"),
+        pytest.param({"data": PACKED_BOMB}, "unpack to more than 65,536 bytes", id="data that unpack to 50 MB"),
+        pytest.param({"data": zlib.compress(PACKED_BOMB)}, "its data are not JSON", id="packed twice"),
+        pytest.param({"data": pickle.dumps([1])}, "its data are not JSON", id="pickle"),
+        pytest.param({"created_at": b"yesterday"}, "its record is damaged: ValueError", id="not a date"),
+        pytest.param({"timeout": b"\xff"}, "its record is damaged: ", id="no text"),
+        pytest.param({"retries_left": b"many"}, "its record is damaged: ValueError", id="not a number"),
+    ],
+)
+def test_a_record_that_cannot_be_ours_is_parked_unread(
+    desk: Desk,
+    worker: UnitWorker,
+    fields: dict[str, bytes],
+    reason: str,
+) -> None:
+    desk.plan(4)
+    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN, at_front=True)
+    desk.store.redis.hset(job.key, mapping=fields)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_mb()
+    work(worker)
+    assert peak_mb() - before < 100
+    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert job.id in rq_queue(desk).failed_job_registry.get_job_ids()
+    parked = Job.fetch(job.id, connection=desk.store.redis, serializer=JSONSerializer)
+    assert status(parked) == "failed"
+    assert reason in str(parked.description)
+    assert desk.store.redis.llen(f"rq:queue:{desk.queue.name}:intermediate") == 0
+    assert desk.store.redis.hlen(job.key) < 10
+
+
+def peak_mb() -> float:
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
+
+
+@pytest.mark.parametrize("unit", ["shard-00009", "shard-" + "9" * 9, "shard-" + "9" * 5000, "shard-1", "x", "../plan"])
+def test_a_unit_that_the_job_has_not_is_passed_over(desk: Desk, worker: UnitWorker, unit: str) -> None:
+    desk.plan(4)
+    rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, unit, at_front=True)
+    name = f"{desk.job_id}--{unit}--01234567"
+    if unit.startswith("shard-"):  # by name alone, as shards are taken behind the first
+        desk.store.redis.rpush(f"rq:queue:{desk.queue.name}", name)
+    work(worker)
+    assert desk.store.state(desk.job_id) is JobState.DONE
 
 
 EVIDENCE = """

@@ -127,6 +127,19 @@ class WorkQueue:
         if count:
             log.warning("removed from the queue what is no message", extra={"count": count})
 
+    def park(self, message: str, reason: str) -> None:
+        """Put a message that cannot be read among RQ's failed ones. What was in its record is not kept: say why."""
+        key, until = f"rq:job:{message}", int(self.redis.time()[0]) + _FAILURE_TTL_S
+        fields = {"status": "failed", "data": "", "origin": self.name, "description": reason}
+        with self.redis.pipeline() as pipe:
+            pipe.unlink(key)
+            pipe.hset(key, mapping=fields)
+            pipe.expire(key, _FAILURE_TTL_S)
+            pipe.zadd(f"rq:failed:{self.name}", {message: until})
+            pipe.lrem(f"{self._list}:intermediate", 1, message)
+            pipe.execute()
+        log.warning("a message of the queue was refused", extra={"message_id": message, "reason": reason})
+
     def clear_abandoned(self) -> None:
         """Remove RQ's records of messages whose workers died: their units are asked for again by our own reckoning."""
         started = f"rq:wip:{self.name}"

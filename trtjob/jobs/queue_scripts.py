@@ -17,7 +17,7 @@ local function class_of(job)
 end
 -- -> job, unit; nothing where it asks for something else
 local function shard_of(message)
-  return string.match(message, '^([%w-]+)%-%-(shard%-%d%d%d%d%d+)%-%-%x%x%x%x%x%x%x%x$')
+  return string.match(message, '^([%w-]+)%-%-(shard%-%d%d%d%d%d%d?%d?%d?%d?)%-%-%x%x%x%x%x%x%x%x$')
 end
 """
 
@@ -144,4 +144,14 @@ for _, list in ipairs(KEYS) do
   end
 end
 return count
+"""
+
+# KEYS record   ARGV most fields -> the bytes of a record's names and values, -1 where it has more fields than that
+SIZE = """
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then return -1 end
+local bytes = 0
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  bytes = bytes + #field + redis.call('HSTRLEN', KEYS[1], field)
+end
+return bytes
 """

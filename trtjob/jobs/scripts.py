@@ -28,7 +28,9 @@ CLAIM = """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'gone'} end
 if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return {state} end
-if tonumber(ARGV[2]) >= 0 and redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 then return {'committed'} end
+local shard = tonumber(ARGV[2])
+if shard >= tonumber(redis.call('HGET', KEYS[1], 'shards')) then return {'unknown'} end
+if shard >= 0 and redis.call('GETBIT', KEYS[3], shard) == 1 then return {'committed'} end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'busy'} end
 local token = redis.call('INCR', KEYS[5])
 local holder = token .. '|' .. ARGV[3]

@@ -68,7 +68,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a unit may not be worked on: a state of the job, `committed`, `busy` (another holds it) or `gone`."""
+    """Why a unit may not be worked on: a state of the job, `committed`, `busy` (another holds it), `gone` (the job
+    is) or `unknown` (the job has no such unit)."""
 
     reason: str
 
@@ -223,7 +224,9 @@ class JobStore:
     def claim(self, job_id: str, unit: str, owner: str, lease_s: float) -> Claim | Refusal:
         """Take a unit of work, unless it is done, held by another, or not wanted in the job's state."""
         shard = shard_of(unit)
-        allowed = _SHARD_CLAIMABLE if shard is not None else _CLAIMABLE[unit]
+        allowed = _SHARD_CLAIMABLE if shard is not None else _CLAIMABLE.get(unit)
+        if allowed is None:
+            return Refusal("unknown")
         key = job_key(job_id)
         answer = self._claim(
             keys=[key, lease_key(job_id, unit), key + ":done", worker_key(owner), FENCE],

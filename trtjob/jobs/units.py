@@ -1,7 +1,10 @@
 """The units of work of a job: to plan it, to run one of its shards, to finish it."""
 
+import re
+
 PLAN = "plan"
 FINISH = "finish"
+_SHARD = re.compile(r"shard-([0-9]{5,9})")
 
 
 def shard_unit(shard: int) -> str:
@@ -9,5 +12,6 @@ def shard_unit(shard: int) -> str:
 
 
 def shard_of(unit: str) -> int | None:
-    """Return a unit's shard number, None for `plan` and `finish`."""
-    return int(unit.removeprefix("shard-")) if unit.startswith("shard-") else None
+    """Return a unit's shard number, None for `plan`, `finish` and what is no unit."""
+    match = _SHARD.fullmatch(unit)
+    return int(match[1]) if match else None

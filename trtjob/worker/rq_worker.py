@@ -6,6 +6,7 @@ batch edge, standing still ends the process, and only our own functions run. Ret
 """
 
 import logging
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -13,12 +14,13 @@ from typing import Any
 
 from redis import Redis, RedisError
 from rq import Queue, SimpleWorker
-from rq.exceptions import StopRequested
+from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.worker.base import WorkerStatus
 
+from trtjob.jobs import queue_scripts
 from trtjob.jobs.queue import FUNCTIONS
 from trtjob.jobs.states import JobState
 from trtjob.worker.context import Context
@@ -29,10 +31,18 @@ log = logging.getLogger(__name__)
 DEQUEUE_TIMEOUT_S = 5  # how long an idle worker waits before it looks around
 MAINTENANCE_INTERVAL_S = 60
 WORKER_TTL_S = 60
+# A message of ours has some 500 bytes and 20 fields; a conversion's request may name many options.
+MOST_BYTES = 65_536
+MOST_FIELDS = 64
+MOST_REASON = 300
 
 
 class ForbiddenJob(Exception):
     """A message names a function that is not one of ours."""
+
+
+class UnreadableMessage(Exception):
+    """RQ's record of a message is too large, or is not what RQ writes."""
 
 
 @contextmanager
@@ -59,6 +69,24 @@ class SafeJob(Job):
     """A message that runs only functions that we know, and no callbacks or webhooks: whoever can write to the queue may
     ask for work, not for code, nor for a request to a web server that only this machine can reach."""
 
+    def refresh(self) -> None:
+        """Read RQ's record, if it is small enough to be ours. Raises UnreadableMessage."""
+        size = self.connection.eval(queue_scripts.SIZE, 1, self.key, MOST_FIELDS)
+        if not 0 <= size <= MOST_BYTES:
+            shown = f"more than {MOST_FIELDS} fields" if size < 0 else f"{size:,} bytes"
+            raise UnreadableMessage(f"its record has {shown}; a message is of at most {MOST_BYTES:,} bytes")
+        try:
+            super().refresh()  # type: ignore[no-untyped-call]
+        except (RedisError, NoSuchJobError, UnreadableMessage):
+            raise
+        except Exception as err:  # whatever somebody has written there
+            raise UnreadableMessage(f"its record is damaged: {type(err).__name__}: {err}"[:MOST_REASON]) from err
+
+    def restore(self, raw_data: dict[bytes, bytes]) -> None:
+        """Take a record over, without what a worker has no use for and what could unpack to gigabytes."""
+        fields = {name: value for name, value in raw_data.items() if name not in (b"result", b"exc_info")}
+        super().restore(fields | {b"data": _unpacked(fields.get(b"data", b""))})
+
     @property
     def func(self) -> Any:
         if self.func_name not in FUNCTIONS or self.instance is not None:
@@ -79,6 +107,20 @@ class SafeJob(Job):
 
     def send_webhooks(self, status: str | JobStatus, *, exc_string: str | None = None) -> None:
         """Send nothing."""
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return the JSON that RQ has packed. Raises UnreadableMessage where it is something else, or too long."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(data, MOST_BYTES)
+        if unpacker.unconsumed_tail:
+            raise UnreadableMessage(f"its data unpack to more than {MOST_BYTES:,} bytes")
+    except zlib.error:
+        pass  # RQ takes data that are not packed, too
+    if not data.startswith(b"["):  # RQ would unpack once more what looks packed
+        raise UnreadableMessage("its data are not JSON")
+    return data
 
 
 class UnitWorker(SimpleWorker):
@@ -114,6 +156,8 @@ class UnitWorker(SimpleWorker):
             try:
                 with _server_needed():
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            except UnreadableMessage as err:
+                self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds
             except ValueError:  # no text, or none of RQ's names
                 self.context.queue.clear_rubbish()
 

@@ -100,3 +100,18 @@ def test_a_wrong_url_setting_does_not_show_its_value(toml: Path) -> None:
     with pytest.raises(ConfigError, match="TRTJOB_REDIS_URL") as caught:
         load_settings()
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_allowed_places_are_separated_by_commas_or_a_list_in_the_file(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text('roots = ["/data", "s3://bucket"]')
+    assert load_settings().roots == ("/data", "s3://bucket")
+    monkeypatch.setenv("TRTJOB_ROOTS", "/photos, s3://other/prefix,")
+    assert load_settings().roots == ("/photos", "s3://other/prefix")
+
+
+def test_another_prefix_of_rqs_keys_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQ_KEY_PREFIX", "team")
+    with pytest.raises(ConfigError, match=r"RQ_KEY_PREFIX is set.*unset it"):
+        load_settings()

@@ -6,11 +6,17 @@ This module alone reads the environment.
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from trtjob.errors import ConfigError
 
@@ -29,6 +35,11 @@ def config_file() -> Path:
     return Path(config_home) / "trtjob" / "config.toml"
 
 
+def _listed(value: object) -> object:
+    """Read `a,b` as the environment has it."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
 
@@ -41,6 +52,12 @@ class Settings(BaseSettings):
     queue: str = Field(default="trtjob", pattern=r"^[a-z0-9-]{1,40}$", description="name of the queue")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
+
+    roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="folders and s3:// prefixes, separated by commas, that jobs may read and write; none: all that the "
+        "worker's user may",
+    )
 
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
     batch: int = Field(default=0, ge=0, le=1024, description="largest batch; 0: what the engine likes best")

@@ -67,7 +67,11 @@ def test_what_does_not_change_the_outputs_is_the_same_job(changed: dict[str, Any
     assert job_id(**changed) == job_id()
 
 
-@given(st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1))
+@given(
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=255).filter(
+        lambda name: name not in (".", "..")
+    )
+)
 def test_every_folder_name_gives_a_valid_id(name: str) -> None:
     made = job_id(source=Source(kind="folder", root=f"/{name}"))
     assert job_spec(job_id=made).job_id == made
@@ -140,3 +144,43 @@ def test_no_class_at_all_is_an_error_with_an_example() -> None:
 
 def test_a_class_whose_name_is_a_number_is_found_by_its_name() -> None:
     assert class_ids_from("7", ("5", "7", "9")) == (1,)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        "photos",
+        "../photos",
+        "/data/../etc",
+        "/data/./photos",
+        "/data/..",
+        "/data\0/photos",
+        "/" + "x" * 5000,
+        "s3://",
+        "s3:///photos",
+        "s3://bucket/../other",
+        "file:///etc",
+        "http://host/photos",
+    ],
+)
+@pytest.mark.parametrize("field", ["output", "source", "path", "uri"])
+def test_a_job_with_a_way_up_or_nowhere_in_its_places_is_no_job(place: str, field: str) -> None:
+    fields = job_spec().model_dump(mode="json")
+    match field:
+        case "output":
+            fields["output"] = place
+        case "source":
+            fields["source"]["root"] = place
+        case _:
+            fields["model"][field] = place
+    if (field, place) == ("uri", ""):  # there is none
+        JobSpec.model_validate(fields)
+        return
+    with pytest.raises(ValidationError):
+        JobSpec.model_validate(fields)
+
+
+@pytest.mark.parametrize("place", ["/", "/data", "/data/a..b/..c", "//data", "s3://bucket", "s3://bucket/photos"])
+def test_absolute_paths_and_buckets_are_places(place: str) -> None:
+    assert JobSpec.model_validate(job_spec(place, place).model_dump(mode="json")).output == place

@@ -17,6 +17,7 @@ from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY
 from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
+from trtjob.jobs.store import job_key
 from trtjob.jobs.submit import retry
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 from trtjob.worker.tasks import convert, run_unit
@@ -337,3 +338,50 @@ def test_a_conversion_that_is_stopped_goes_back_to_the_queue(desk: Desk) -> None
     request = {"model": str(DIGITS / "digits.weights")}
     assert outcome(desk, request)["state"] == "queued"
     assert [parts[0] for parts in desk.context.queue.pending()] == ["convert"]
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", [PLAN, shard_unit(0), FINISH])
+def test_a_job_outside_of_the_allowed_places_fails_and_nothing_is_read_or_written(
+    desk: Desk, tmp_path: Path, unit: str
+) -> None:
+    desk.use(PlainEngine(on_infer=refuse))
+    desk.plan(4)
+    if unit == FINISH:
+        desk.store.update(desk.job_id, state="finishing")
+    elif unit == PLAN:
+        desk.store.update(desk.job_id, state="queued")
+    before = sorted(path for path in desk.output.rglob("*"))
+    desk.context.settings = desk.context.settings.model_copy(update={"roots": (str(tmp_path / "allowed"),)})
+    run_unit(desk.job_id, unit)
+    assert state(desk) is JobState.FAILED
+    assert f"the source '{desk.photos}' is in none of the places allowed here (TRTJOB_ROOTS)" in message(desk)
+    assert sorted(path for path in desk.output.rglob("*")) == before
+
+
+def test_a_job_with_a_way_up_in_its_output_is_refused(desk: Desk, tmp_path: Path) -> None:
+    desk.use(PlainEngine(on_infer=refuse))
+    spec = desk.submit()
+    forged = spec.model_dump(mode="json") | {"output": f"{tmp_path}/out/../elsewhere"}
+    desk.store.redis.hset(job_key(desk.job_id), "spec", json.dumps(forged))
+    run_unit(desk.job_id, PLAN)
+    assert desk.store.state(desk.job_id) is JobState.FAILED
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("option", ["model", "cfg", "labels", "calibrate", "out"])
+def test_a_conversion_outside_of_the_allowed_places_is_refused(desk: Desk, tmp_path: Path, option: str) -> None:
+    desk.context.settings = desk.context.settings.model_copy(update={"roots": (str(DIGITS),)})
+    convert("request-1", {"model": str(DIGITS / "digits.weights"), option: str(tmp_path / "file")})
+    outcome = desk.store.redis.hgetall(conversion_key("request-1"))
+    assert outcome[b"state"] == b"failed"
+    assert f"the {option} '{tmp_path / 'file'}' is in none of the places".encode() in outcome[b"message"]
+
+
+def test_a_message_cannot_have_the_code_of_a_model_file_run(desk: Desk) -> None:
+    convert("request-1", {"model": str(DIGITS / "digits.weights"), "allow_unsafe": True})
+    outcome = desk.store.redis.hgetall(conversion_key("request-1"))
+    assert outcome[b"state"] == b"failed"
+    assert b"a worker runs no code" in outcome[b"message"]

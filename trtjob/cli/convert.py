@@ -90,7 +90,7 @@ def convert(
         typer.Option(
             "--allow-unsafe",
             rich_help_panel=SOURCE,
-            help="Keras: run the code that the file carries (Lambda layers). Default: such a file is refused.",
+            help="Keras, with --local: run the code that the file carries (Lambda layers). Default: it is refused.",
         ),
     ] = False,
     size: Annotated[
@@ -239,6 +239,8 @@ def convert(
         calibrate_method=calibrate_method,
         strict=strict,
     )
+    if allow_unsafe and not local:
+        raise ConfigError("--allow-unsafe runs code that the file carries, which no worker does: add --local")
     if local:
         from trtjob.converters.registry import ModelRegistry
         from trtjob.worker.convert import convert_model

@@ -117,6 +117,7 @@ def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None)
 
     stop: ends an upload. Returns the job's id and what was done.
     """
+    from trtjob.jobs.roots import check_spec
     from trtjob.jobs.states import Priority
     from trtjob.jobs.submit import submit
 
@@ -129,6 +130,7 @@ def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None)
     if is_shipped:
         place = _ship(place, stop)
     spec = job_from(order, place, desk.settings.models_dir, say_converting, ship_model=is_shipped)
+    check_spec(spec, desk.settings.roots, desk.settings.home)
     priority = Priority(order.priority) if order.priority else None
     spec, outcome = submit(desk.store, desk.queue, spec, place.keys, priority=priority, notify=notify)
     if outcome != "queued":

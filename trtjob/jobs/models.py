@@ -10,9 +10,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trtjob.errors import ConfigError
 
+MOST_PLACE_CHARACTERS = 4096
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _check_place(value: str) -> str:
+    is_bucket = value.startswith("s3://")
+    parts = value.removeprefix("s3:/").split("/")
+    if not value.startswith(("/", "s3://")) or (is_bucket and not parts[1]):
+        raise ValueError("expected an absolute path or s3://bucket/prefix")
+    if {".", ".."} & set(parts) or "\0" in value or len(value) > MOST_PLACE_CHARACTERS:
+        raise ValueError("expected a place without `.`, `..` and zero bytes, of at most 4,096 characters")
+    return value
+
+
+# An absolute path or `s3://bucket/prefix`, with no way up in it.
+Place = Annotated[str, AfterValidator(_check_place)]
 
 
 class Annotate(StrEnum):
@@ -31,7 +47,7 @@ class Source(_Frozen):
     """
 
     kind: Literal["folder", "list"]
-    root: str
+    root: Place
 
 
 class ModelRef(_Frozen):
@@ -42,11 +58,11 @@ class ModelRef(_Frozen):
     """
 
     name: str
-    sha256: str
-    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    path: Place
     task: Literal["detect", "classify"]
     labels: tuple[str, ...]
-    uri: str = ""
+    uri: Place | Literal[""] = ""
 
 
 def _check_max_failures(value: str) -> str:
@@ -89,7 +105,7 @@ class JobSpec(_Frozen):
     source: Source
     model: ModelRef
     options: Options
-    output: str
+    output: Place
     created_at: float  # seconds since the epoch
     versions: dict[str, str]
 

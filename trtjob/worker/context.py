@@ -15,7 +15,9 @@ from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.roots import check_spec
 from trtjob.jobs.store import Claim, JobStore
+from trtjob.jobs.views import JobView
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline import Limits, Pools
@@ -112,6 +114,12 @@ class Context:
         """End after the unit under way has reached a batch edge. Safe in a signal handler."""
         self.stopping = True
         self.interrupter.interrupt("stop")
+
+    def view(self, job_id: str) -> JobView:
+        """Return a job as it stands. Raises ConfigError where it names a place that is not allowed here."""
+        view = self.store.view(job_id)
+        check_spec(view.spec, self.settings.roots, self.settings.home)
+        return view
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[Interrupter]:

@@ -1,5 +1,6 @@
 """Where a worker finds a job's model: on its own disk, or fetched from where the job's images are."""
 
+import errno
 import hashlib
 import secrets
 from pathlib import Path
@@ -56,6 +57,8 @@ def _fetch(model: ModelRef, copy: Path, on_trouble: OnTrouble) -> None:
 
 
 def _sha256_of(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -67,7 +67,7 @@ class _ShardRun:
     """One attempt at a shard. Its methods that are no coroutines wait for storage and server: they run in threads."""
 
     def __init__(self, context: Context, claim: Claim, shard: int, interrupter: Interrupter) -> None:
-        view = context.store.view(claim.job_id)
+        view = context.view(claim.job_id)
         self.context = context
         self.claim = claim
         self.shard = shard

@@ -6,11 +6,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
+
+from trtjob.config import Settings
+from trtjob.converters.request import ConversionRequest
+from trtjob.errors import ConfigError
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import RECEIPT, JobFolder
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.reconcile import reconcile_job
+from trtjob.jobs.roots import check_places
 from trtjob.jobs.states import JobState
 from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim
@@ -58,7 +64,7 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
     """
     store, job_id = context.store, claim.job_id
     store.move(job_id, JobState.PLANNING, started_at=time.time())
-    view = store.view(job_id)
+    view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
     is_first = view.epoch == 0
     committed: set[int] = set()
@@ -107,7 +113,7 @@ def _still(is_mine: bool) -> None:
 
 def _finish(context: Context, claim: Claim, check: Check) -> None:
     store, job_id = context.store, claim.job_id
-    view = store.view(job_id)
+    view = context.view(job_id)
 
     summary = finish(JobFolder.of(view.spec, check), view.spec, check)
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
@@ -133,6 +139,11 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
     def on_step(step: dict[str, Any]) -> None:
         report(context.settings.lease_s, {"state": "running", **step})
 
+    try:
+        _check_request(ConversionRequest.model_validate(request), context.settings)
+    except (ConfigError, ValidationError) as err:
+        report(CONVERSION_TTL_S, {"state": "failed", "message": str(err)})
+        return
     outcome = convert_apart(request, context.settings, on_step, lambda: context.stopping)
     if outcome is None:
         report(CONVERSION_TTL_S, {"state": "queued"})
@@ -141,3 +152,11 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
         report(CONVERSION_TTL_S, {"state": "done", "model": json.dumps(outcome["model"])})
     else:
         report(CONVERSION_TTL_S, {"state": "failed", "message": outcome["message"]})
+
+
+def _check_request(request: ConversionRequest, settings: Settings) -> None:
+    """Refuse what a message may not ask for: code to run, and files outside of the allowed places."""
+    if request.allow_unsafe:
+        raise ConfigError("a worker runs no code that a model's file carries: use --allow-unsafe together with --local")
+    files = {what: getattr(request, what) for what in ("model", "cfg", "labels", "calibrate", "out")}
+    check_places({what: path for what, path in files.items() if path is not None}, settings.roots)

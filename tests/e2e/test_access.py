@@ -1,13 +1,17 @@
 """The queue's server asks who is there, over TLS: a user with few rights does a whole job, and no password is seen."""
 
+import os
 import ssl
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from chaos.valkey import PASSWORD, Valkey
-from terminal import ROOT, Terminal, descendants, job_folder, records, wait_for
+from terminal import DIGITS, ROOT, Terminal, descendants, job_folder, records, wait_for
 from tls_proxy import tls_proxy
 
 SECRET = "hush:hush/hush@hush"
@@ -130,3 +134,25 @@ def test_a_server_without_tls_is_named_as_that(terminal: Terminal, valkey: Valke
     assert "cannot reach the queue's server" in outcome.err
     assert "Traceback" not in outcome.err
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(("umask", "file_mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_home_is_private_and_results_are_as_the_user_wants_them(
+    umask: int, file_mode: int, photos: Callable[[int], Path], tmp_path: Path
+) -> None:
+    home, output = tmp_path / "above" / "home", tmp_path / "out"
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "trtjob",
+        "run",
+        photos(3),
+        "--model",
+        DIGITS / "digits.weights",
+        "-o",
+        output,
+    ]
+    environment = {**os.environ, "TRTJOB_HOME": str(home)}
+    subprocess.run(command, check=True, capture_output=True, env=environment, umask=umask)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in output.rglob("*") if path.is_file()} == {file_mode}

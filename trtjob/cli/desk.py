@@ -1,7 +1,7 @@
 """The way from a command to the queue."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,4 +66,6 @@ def start(
         given["log_level"] = "WARNING"
     settings = settings.model_copy(update=given)
     configure_logging(settings)
+    with suppress(OSError):  # a command that needs it says so
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings

@@ -99,7 +99,7 @@ class Fleet:
         def leftovers() -> list[str]:
             client = self.valkey.client
             keys = [key.decode() for key in client.scan_iter("trtjob:*", count=1000)]
-            allowed = {f"trtjob:job:{job_id}", f"trtjob:job:{job_id}:done"}
+            allowed = {f"trtjob:job:{job_id}{part}" for part in ("", ":done", ":events", ":kinds", ":log")}
             mine = [key for key in keys if job_id in key and key not in allowed]
             started = client.zcard("rq:wip:trtjob")
             return [*mine, *(["rq:wip:trtjob"] if started else [])]

@@ -56,7 +56,7 @@ def test_a_job_is_cancelled_in_the_middle_of_a_batch_and_goes_on_later(fleet: Fl
     fleet.wait_done(job_id, 60)
     assert fleet.terminal.run("cancel", job_id).code == 0
     assert fleet.view(job_id).state is JobState.CANCELLED
-    wait_for(lambda: not any(w.job_id for w in fleet.store.workers()), "the workers to let go")
+    wait_for(lambda: not any(w.units for w in fleet.store.workers()), "the workers to let go")
     done = fleet.view(job_id).done
     assert fleet.view(job_id).done == done < 600
     assert fleet.submit() == job_id

@@ -45,8 +45,9 @@ def view() -> JobView:
     )
 
 
-def _worker(name: str, job_id: str | None, rate: float) -> WorkerView:
-    return WorkerView(name, "host", 1, "onnxruntime", "cpu", "busy", job_id, "shard-1", 0.1, rate)
+def _worker(name: str, *jobs: str, rate: float) -> WorkerView:
+    units = tuple((job_id, f"shard-{number:05}") for number, job_id in enumerate(jobs))
+    return WorkerView(name, "host", 1, "onnxruntime", "cpu", "busy", units, 0.1, rate)
 
 
 def test_the_document_counts_shards_under_way(view: JobView) -> None:
@@ -56,7 +57,8 @@ def test_the_document_counts_shards_under_way(view: JobView) -> None:
 
 
 def test_the_rate_is_that_of_the_jobs_own_workers(view: JobView) -> None:
-    workers = [_worker("a", view.job_id, 10.0), _worker("b", view.job_id, 15.0), _worker("c", "other", 99.0)]
+    mine = view.job_id
+    workers = [_worker("a", mine, rate=10.0), _worker("b", mine, "other", rate=30.0), _worker("c", "other", rate=99.0)]
     document = job_document(view, workers)
     assert (document["rate"], document["eta_s"], document["workers"]) == (25.0, 4.0, ["a", "b"])
 

@@ -282,7 +282,7 @@ def test_every_image_is_planned_once_as_the_last_round_lists_it(folder: JobFolde
 def test_what_a_retry_leaves_untouched_is_counted(folder: JobFolder, spec: JobSpec, photos: Path) -> None:
     plan(folder, spec)
     finish(folder, "2.jpg", "9.jpg")
-    assert kept_counts(folder, plan(folder, spec, 1, "retry")) == (8, 8, 0)
+    assert kept_counts(folder, plan(folder, spec, 1, "retry")) == (8, {})
 
 
 def test_what_an_update_leaves_untouched_is_counted_with_its_failures(
@@ -292,7 +292,7 @@ def test_what_an_update_leaves_untouched_is_counted_with_its_failures(
     finish(folder, "2.jpg", "9.jpg")
     touch(photos, "00.jpg", "zz.jpg")
     (photos / "2.jpg").write_bytes(b"repaired by its owner")
-    assert kept_counts(folder, plan(folder, spec, 1, "update")) == (9, 8, 1)
+    assert kept_counts(folder, plan(folder, spec, 1, "update")) == (8, {"decode": 1})
 
 
 def test_committed_shards_are_counted_from_the_folder(folder: JobFolder, spec: JobSpec) -> None:
@@ -303,14 +303,15 @@ def test_committed_shards_are_counted_from_the_folder(folder: JobFolder, spec: J
             results=results_key(shard, 1),
             ok=4 - failed,
             failed=failed,
+            failures={"decode": 1} if failed else {},
             attempt=1,
             worker="w",
             elapsed_s=0.1,
             busy_s={},
         )
         folder.storage.create(manifest_key(shard), manifest.model_dump_json().encode())
-    assert committed_counts(folder, 0) == {"ok": 7, "failed": 1, "committed": [0, 2]}
-    assert committed_counts(folder, 1) == {"ok": 4, "failed": 0, "committed": [2]}
+    assert committed_counts(folder, 0) == {"ok": 7, "failed": 1, "kinds": {"decode": 1}, "committed": [0, 2]}
+    assert committed_counts(folder, 1) == {"ok": 4, "failed": 0, "kinds": {}, "committed": [2]}
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

@@ -30,8 +30,13 @@ VIEW = JobView(
 )
 
 
-def worker(job_id: str | None = VIEW.job_id, **busy: float) -> WorkerView:
-    return WorkerView("w", "node", 7, "onnxruntime", "CPU", "busy", job_id, "shard-00000", 0.5, 10.0, busy)
+def worker(*jobs: str, **busy: float) -> WorkerView:
+    """Return a worker with a shard of each of these jobs in hand, of VIEW's unless given."""
+    units = tuple((job_id, f"shard-{number:05}") for number, job_id in enumerate(jobs or [VIEW.job_id]))
+    return WorkerView("w", "node", 7, "onnxruntime", "CPU", "busy", units, 0.5, 10.0, busy)
+
+
+IDLE = dataclasses.replace(worker(), units=())
 
 
 def in_state(state: JobState, **changed: object) -> JobView:
@@ -62,7 +67,11 @@ def test_busy_workers_of_other_jobs_are_waited_for() -> None:
 
 
 def test_a_job_between_two_units_says_nothing() -> None:
-    assert sentence(VIEW, [worker(None), worker("another")]) == ""
+    assert sentence(VIEW, [IDLE, worker("another")]) == ""
+
+
+def test_a_worker_that_drains_another_jobs_shard_counts_for_both() -> None:
+    assert sentence(VIEW, [worker("another", VIEW.job_id, infer=0.9)]) == "bound by the engine (90% busy)"
 
 
 @pytest.mark.parametrize(

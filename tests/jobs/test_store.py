@@ -443,7 +443,7 @@ def test_a_worker_shows_what_it_works_on(store: JobStore) -> None:
     held = claim(store, "worker")
     report(store, held)
     (view,) = store.workers()
-    assert (view.name, view.host, view.pid, view.job_id, view.unit) == ("worker", "node", 7, JOB, shard_unit(0))
+    assert (view.name, view.host, view.pid, view.units) == ("worker", "node", 7, ((JOB, shard_unit(0)),))
     assert 0 <= view.beat_age_s < 5
 
 

@@ -150,7 +150,7 @@ def test_a_report_says_what_is_worked_on(desk: Desk, heart: Heart) -> None:
     work_on(desk)
     heart.report()
     (worker,) = desk.store.workers()
-    assert (worker.state, worker.job_id, worker.unit) == ("busy", desk.job_id, shard_unit(0))
+    assert (worker.state, worker.units) == ("busy", ((desk.job_id, shard_unit(0)),))
 
 
 def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: Heart) -> None:

@@ -64,7 +64,7 @@ def samples(text: bytes) -> dict[str, float]:
 
 def test_a_node_tells_what_it_has_done(node: Idle, store: JobStore, queue: WorkQueue) -> None:
     store.create(job_spec())
-    store.update(job_spec().job_id, degraded="s3://b fails")
+    store.degrade(job_spec().job_id, "s3://b fails")
     queue.put(job_spec().job_id, [shard_unit(0), shard_unit(1)])
     found = samples(metrics(node, store, queue))
     assert found["trtjob_images_total{ok}"] == 28

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trtjob import __version__
-from trtjob.cli import bench, convert, doctor, export, jobs, models, run, submit, worker
+from trtjob.cli import bench, convert, doctor, export, jobs, journal, models, run, submit, worker
 from trtjob.errors import TrtjobError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command("run", epilog=run.EXAMPLE, rich_help_panel=RUNNING)(run.run)
 app.command("submit", epilog=submit.EXAMPLE, rich_help_panel=RUNNING)(submit.submit)
 app.command("worker", epilog=worker.EXAMPLE, rich_help_panel=RUNNING)(worker.worker)
 app.command("status", epilog=jobs.STATUS_EXAMPLE, rich_help_panel=WATCHING)(jobs.status)
+app.command("events", epilog=journal.EVENTS_EXAMPLE, rich_help_panel=WATCHING)(journal.events)
 app.command("cancel", epilog=jobs.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(jobs.cancel)
 app.command("retry", epilog=jobs.RETRY_EXAMPLE, rich_help_panel=WATCHING)(jobs.retry)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)

@@ -26,8 +26,8 @@ def job_document(view: "JobView", workers: "Iterable[WorkerView]") -> dict[str, 
     """Return what `--json` says of a job. rate: images per second now, null where nothing runs; eta_s: seconds."""
     from trtjob.jobs.progress import remaining
 
-    mine = [worker for worker in workers if worker.job_id == view.job_id]
-    rate = sum(worker.rate for worker in mine) or None
+    mine = [worker for worker in workers if worker.units_of(view.job_id)]
+    rate = sum(worker.rate_of(view.job_id) for worker in mine) or None
     left = remaining(view)
     return {
         "job_id": view.job_id,
@@ -121,7 +121,16 @@ def print_jobs(views: "list[JobView]", workers: "list[WorkerView]") -> None:
         print_table(heads, [_job_cells(view) for view in views])
     if workers:
         typer.echo("")
-        cells = [(w.name, w.state, w.job_id or "", f"{w.rate:.1f}", f"{w.engine} {w.device}".strip()) for w in workers]
+        cells = [
+            (
+                w.name,
+                w.state,
+                ", ".join(sorted({job for job, _ in w.units})),
+                f"{w.rate:.1f}",
+                f"{w.engine} {w.device}".strip(),
+            )
+            for w in workers
+        ]
         print_table(("WORKER", "STATE", "JOB", "IMAGES/S", "ENGINE"), cells)
 
 

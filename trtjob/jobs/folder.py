@@ -59,7 +59,7 @@ class PlanEpoch(_Frozen):
 class ShardManifest(_Frozen):
     """The commit of one shard. It names the result file; every other file of the shard is a leftover of an attempt.
 
-    busy_s: seconds of work by stage; elapsed_s: seconds from start to commit.
+    failures: the failed by kind; busy_s: seconds of work by stage; elapsed_s: seconds from start to commit.
     """
 
     schema_version: Literal[1] = 1
@@ -67,6 +67,7 @@ class ShardManifest(_Frozen):
     results: str
     ok: int
     failed: int
+    failures: dict[str, int] = {}
     attempt: int
     worker: str
     elapsed_s: float

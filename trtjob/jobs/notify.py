@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trtjob.errors import ConfigError
+from trtjob.jobs.events import Happening, add_event
 from trtjob.jobs.store import JobStore, job_key
 from trtjob.jobs.views import JobView
 
@@ -45,18 +46,26 @@ def due_notices(store: JobStore) -> list[tuple[str, str, int]]:
     return due
 
 
-def end_notice(store: JobStore, job_id: str) -> None:
-    store.redis.srem(WAITING, job_id)
+def end_notice(store: JobStore, job_id: str, event: Happening, detail: str) -> None:
+    """Send a notice no more. detail: for the job's events, so without the address, which may hold a secret."""
+    with store.redis.pipeline() as pipe:
+        pipe.srem(WAITING, job_id)
+        add_event(pipe, job_key(job_id), event, detail)
+        pipe.execute()
 
 
-def put_off(store: JobStore, job_id: str, tries: int) -> bool:
+def put_off(store: JobStore, job_id: str, tries: int, detail: str) -> bool:
     """Try a notice again later, with growing pauses. Returns False where a day of that is over."""
     since = float(store.redis.hget(job_key(job_id), "notify_since") or 0) or time.time()
     if time.time() - since > GIVE_UP_S:
-        end_notice(store, job_id)
+        end_notice(store, job_id, Happening.NOT_NOTIFIED, f"{detail}; given up")
         return False
     pause_s = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries)
-    store.update(job_id, notify_tries=tries + 1, notify_at=time.time() + pause_s, notify_since=since)
+    with store.redis.pipeline() as pipe:
+        later = {"notify_tries": tries + 1, "notify_at": time.time() + pause_s, "notify_since": since}
+        pipe.hset(job_key(job_id), mapping=later)
+        add_event(pipe, job_key(job_id), Happening.NOT_NOTIFIED, f"{detail}; again in {pause_s:.0f} s")
+        pipe.execute()
     return True
 
 

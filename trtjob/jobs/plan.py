@@ -151,31 +151,36 @@ def planned_entries(folder: JobFolder, epochs: Iterable[PlanEpoch]) -> Iterator[
 class Committed(TypedDict):
     ok: int
     failed: int
+    kinds: Counter[str]  # the failed, by kind
     committed: list[int]
 
 
 def committed_counts(folder: JobFolder, first_shard: int) -> Committed:
     """Count what the shards from `first_shard` on have committed."""
-    counts = Committed(ok=0, failed=0, committed=[])
+    counts = Committed(ok=0, failed=0, kinds=Counter(), committed=[])
     for manifest in in_order(folder.manifest, (shard for shard in folder.committed_shards() if shard >= first_shard)):
         if manifest is not None:
             counts["ok"] += manifest.ok
             counts["failed"] += manifest.failed
+            counts["kinds"] += Counter(manifest.failures)
             counts["committed"].append(manifest.shard)
     return counts
 
 
-def kept_counts(folder: JobFolder, epoch: PlanEpoch) -> tuple[int, int, int]:
-    """Return how many images, good ones and failed ones an epoch leaves as the earlier ones made them."""
+def kept_counts(folder: JobFolder, epoch: PlanEpoch) -> tuple[int, Counter[str]]:
+    """Return how many good images, and failed ones by kind, an epoch leaves as the earlier ones made them."""
     redone = planned_entries(folder, [epoch])
     again = next(redone, None)
-    ok = failed = 0
+    ok, kinds = 0, Counter[str]()
     for record in read_records(folder.storage, RESULTS):
         while again is not None and again.key < record.image:
             again = next(redone, None)
         if again is None or again.key != record.image:
-            ok, failed = (ok + 1, failed) if record.error is None else (ok, failed + 1)
-    return ok + failed, ok, failed
+            if record.error is None:
+                ok += 1
+            else:
+                kinds[record.error.kind] += 1
+    return ok, kinds
 
 
 def _changed(folder: JobFolder, earlier: list[PlanEpoch], listing: Iterable[Entry]) -> Iterator[Entry]:

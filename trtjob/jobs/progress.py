@@ -34,10 +34,10 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
         return view.message
     if not workers:
         return "No worker is running. Start one with: trtjob worker"
-    mine = [worker for worker in workers if worker.job_id == view.job_id]
+    mine = [worker for worker in workers if worker.units_of(view.job_id)]
     if not mine:
         # An idle worker is about to take the job up: what workers report is up to a second old.
-        is_waiting = all(worker.job_id for worker in workers)
+        is_waiting = all(worker.units for worker in workers)
         return f"Waiting for a worker: all {len(workers)} are busy with other jobs." if is_waiting else ""
     stage = limiting_stage(mine)
     if stage is None:

@@ -3,14 +3,15 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs import scripts
+from trtjob.jobs.events import Event, Happening, add_event, read_events
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
@@ -23,13 +24,24 @@ JOBS = PREFIX + "jobs"  # zset: job id -> created_at
 WORKERS = PREFIX + "workers"  # set of worker names
 FENCE = PREFIX + "fence"
 WORKER_TTL_S = 30
+_VIEWS_AT_ONCE = 500
+
+Item = TypeVar("Item")
 
 _CLAIMABLE = {
     PLAN: (JobState.QUEUED, JobState.PLANNING),
     FINISH: (JobState.FINISHING,),
 }
 # A job's other keys.
-_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live")
+_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "kinds", "events")
+# What a job's events call a move to a state; by default its message is the detail.
+_HAPPENINGS = {
+    JobState.QUEUED: Happening.CONTINUED,
+    JobState.DONE: Happening.FINISHED,
+    JobState.DONE_WITH_ERRORS: Happening.FINISHED,
+    JobState.FAILED: Happening.FAILED,
+    JobState.CANCELLED: Happening.CANCELLED,
+}
 _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 
@@ -99,6 +111,7 @@ class JobStore:
         self._release = register(scripts.RELEASE)
         self._abandon = register(scripts.ABANDON)
         self._move = register(scripts.MOVE)
+        self._degrade = register(scripts.DEGRADE)
         self._add_shards = register(scripts.ADD_SHARDS)
         self._sync = register(scripts.SYNC)
         self._planned = register(scripts.PLANNED)
@@ -115,22 +128,16 @@ class JobStore:
         with self.redis.pipeline() as pipe:
             pipe.hset(key, mapping={**fields, "state": state.value})
             pipe.zadd(JOBS, {spec.job_id: spec.created_at})
+            pipe.sadd(scripts.STATE + state.value, spec.job_id)
+            add_event(pipe, key, Happening.SUBMITTED, f"{spec.source.root}, model {spec.model.name}")
             pipe.execute()
         return True
 
     def view(self, job_id: str) -> JobView:
         """Return a job as it stands. Raises UnknownJobError, ForeignJobError."""
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(job_key(job_id))
-            pipe.hvals(job_key(job_id) + ":live")
-            pipe.bitcount(job_key(job_id) + ":done")
-            fields, live, shards_done = pipe.execute()
-        if b"spec" not in fields or b"state" not in fields:
-            raise UnknownJobError(job_id)
-        try:
-            return job_view(fields, live, shards_done)
-        except (ValueError, KeyError) as err:
-            raise ForeignJobError(job_id) from err
+            _ask_view(pipe, job_id)
+            return _view(job_id, pipe.execute())
 
     def job_ids(self) -> list[str]:
         """Return the ids of all jobs, the newest first."""
@@ -139,14 +146,30 @@ class JobStore:
     def views(self) -> list[JobView]:
         """Return all jobs that can be read, the newest first."""
         found = []
-        for job_id in self.job_ids():
-            try:
-                found.append(self.view(job_id))
-            except UnknownJobError:  # forgotten between the two reads
-                continue
-            except ForeignJobError as err:
-                log.warning(str(err))
+        for ids in _batches(self.job_ids(), _VIEWS_AT_ONCE):
+            with self.redis.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    _ask_view(pipe, job_id)
+                replies = pipe.execute()
+            for job_id, answer in zip(ids, _batches(replies, len(replies) // len(ids)), strict=True):
+                try:
+                    found.append(_view(job_id, answer))
+                except UnknownJobError:  # forgotten between the two reads
+                    continue
+                except ForeignJobError as err:
+                    log.warning(str(err))
         return found
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs there are in each state, and under `degraded` how many wait for what fails outside.
+
+        It costs the same for any number of jobs.
+        """
+        names = [*JobState, "degraded"]
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.scard(scripts.STATE + name)
+            return dict(zip(map(str, names), pipe.execute(), strict=True))
 
     def active_ids(self) -> list[str]:
         """Return the ids of the jobs that still have something to do."""
@@ -169,21 +192,42 @@ class JobStore:
         value = self.redis.hget(job_key(job_id), "model")
         return None if value is None else str(value.decode())
 
-    def move(self, job_id: str, target: JobState, **fields: str | float) -> bool:
-        """Change a job's state, and fields with it, where its present state allows. Returns whether it did."""
+    def move(self, job_id: str, target: JobState, *, detail: str | None = None, **fields: str | float) -> bool:
+        """Change a job's state, and fields with it, where its present state allows. Returns whether it did.
+
+        detail: what its events say of it; the message unless given.
+        """
         allowed = f",{','.join(origins(target))},"
+        told: list[str | float] = [_HAPPENINGS.get(target, ""), fields.get("message", "") if detail is None else detail]
         flat = [item for pair in fields.items() for item in pair]
-        return bool(self._move(keys=[job_key(job_id)], args=[target.value, allowed, *flat]))
+        return bool(self._move(keys=[job_key(job_id)], args=[target.value, allowed, *told, *flat]))
 
     def update(self, job_id: str, **fields: str | float) -> None:
         self.redis.hset(job_key(job_id), mapping=dict(fields))
 
     def degrade(self, job_id: str, trouble: str) -> None:
         """Say what is failing outside a job, so that it waits; an empty sentence: nothing any more."""
-        if trouble:
-            self.update(job_id, degraded=trouble)
-        else:
-            self.redis.hdel(job_key(job_id), "degraded")
+        self._degrade(keys=[job_key(job_id)], args=[trouble])
+
+    def set_priority(self, job_id: str, priority: Priority) -> None:
+        """Change a job's priority; its waiting messages keep their places until the queue reorders them."""
+        if self.redis.hget(job_key(job_id), "priority") == priority.encode():
+            return
+        with self.redis.pipeline() as pipe:
+            pipe.hset(job_key(job_id), "priority", priority.value)
+            add_event(pipe, job_key(job_id), Happening.PRIORITY, priority.value)
+            pipe.execute()
+
+    def restore_done(self, job_id: str, epoch: int) -> None:
+        """Enter a new job as done, as its folder says that it is."""
+        with self.redis.pipeline() as pipe:
+            pipe.smove(scripts.STATE + JobState.QUEUED, scripts.STATE + JobState.DONE, job_id)
+            pipe.hset(job_key(job_id), mapping={"state": JobState.DONE.value, "epoch": epoch})
+            pipe.execute()
+
+    def events(self, job_id: str, *, after: str = "", last: int | None = None) -> list[Event]:
+        """Return what happened to a job, the oldest first: behind the event `after`, or the last so many."""
+        return read_events(self.redis, job_key(job_id), after=after, last=last)
 
     def fail(self, job_id: str, message: str) -> bool:
         """End a job as failed; it can be submitted again once the cause is gone."""
@@ -192,8 +236,12 @@ class JobStore:
     def forget(self, job_id: str) -> None:
         """Remove every key of a job; its folder stays."""
         key = job_key(job_id)
-        self.redis.delete(key, *(f"{key}:{part}" for part in _PARTS))
-        self.redis.zrem(JOBS, job_id)
+        with self.redis.pipeline() as pipe:
+            pipe.delete(key, *(f"{key}:{part}" for part in _PARTS))
+            pipe.zrem(JOBS, job_id)
+            for name in [*JobState, "degraded"]:
+                pipe.srem(scripts.STATE + name, job_id)
+            pipe.execute()
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -201,10 +249,24 @@ class JobStore:
         """Count shards that the planner has written. Returns False where another plans now."""
         return bool(self._add_shards(keys=claim.keys, args=[claim.holder, claim.unit, shards, images]))
 
-    def sync(self, claim: Claim, *, shards: int, images: int, ok: int, failed: int, committed: Iterable[int]) -> bool:
-        """Set a job's counters and committed shards to what its folder says. Returns False where another plans now."""
+    def sync(
+        self,
+        claim: Claim,
+        *,
+        shards: int,
+        images: int,
+        ok: int,
+        failed: int,
+        committed: Iterable[int],
+        kinds: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Set a job's counters and committed shards to what its folder says; kinds: the failed by kind.
+
+        Returns False where another plans now.
+        """
         keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        return bool(self._sync(keys=keys, args=[claim.holder, claim.unit, shards, images, ok, failed, *committed]))
+        counters: list[str | int] = [claim.holder, claim.unit, shards, images, ok, failed, json.dumps(kinds or {})]
+        return bool(self._sync(keys=keys, args=[*counters, *committed]))
 
     def planned(self, claim: Claim) -> str:
         """Say that the plan is complete.
@@ -212,7 +274,7 @@ class JobStore:
         Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
         """
         keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        return str(self._planned(keys=keys, args=[claim.holder, claim.unit]).decode())
+        return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode())
 
     def open_shards(self, job_id: str, shards: int) -> list[int]:
         """Return the numbers of the shards below `shards` that are not committed."""
@@ -245,33 +307,49 @@ class JobStore:
         suspects = tuple(json.loads(inflight)) if inflight and blame else ()
         return Claim(job_id, unit, owner, token, attempt, lease_s, suspects, blame.decode())
 
-    def check(self, claim: Claim, inflight: Iterable[str], done: int, failed: int) -> str:
-        """Say which images are in flight and how far the shard is.
+    def check(
+        self, claim: Claim, inflight: Iterable[str], done: int, failed: int, kinds: Mapping[str, int] | None = None
+    ) -> str:
+        """Say which images are in flight and how far the shard is; kinds: the failed ones by kind.
 
         Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
         """
         args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
-        args += [json.dumps(list(inflight)), f"{done},{failed}"]
+        live = [str(done), str(failed), *(f"{kind}={count}" for kind, count in (kinds or {}).items())]
+        args += [json.dumps(list(inflight)), ",".join(live)]
         return str(self._check(keys=claim.keys, args=args).decode())
 
     def renew(self, claim: Claim) -> str:
         """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
         return str(self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode())
 
-    def commit(self, claim: Claim, shard: int, *, ok: int, failed: int) -> bool:
-        """Count a shard whose manifest is written, once however often it is called.
+    def commit(self, claim: Claim, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
+        """Count a shard whose manifest is written, once however often it is called; kinds: the failed by kind.
 
         Returns whether it was the job's last.
         """
         keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        return bool(self._commit(keys=keys, args=[claim.holder, claim.unit, shard, ok, failed]) == 2)
+        args: list[str | int] = [claim.holder, claim.unit, shard, ok, failed, claim.attempt, json.dumps(kinds or {})]
+        return bool(self._commit(keys=keys, args=args) == 2)
 
-    def release(self, claim: Claim, *, take_back: bool = False) -> bool:
-        """Give a unit up. take_back: the attempt does not count. Returns False where it was lost before."""
-        return bool(self._release(keys=claim.keys, args=[claim.holder, claim.unit, "1" if take_back else "0"]))
+    def release(self, claim: Claim, *, take_back: bool = False, why: str = "") -> bool:
+        """Give a unit up. take_back: the attempt does not count; why: the unit is not done, for this reason.
+
+        Returns False where it was lost before.
+        """
+        args = [claim.holder, claim.unit, "1" if take_back else "0", claim.attempt, why]
+        return bool(self._release(keys=claim.keys, args=args))
+
+    def set_aside(self, claim: Claim, image: str) -> None:
+        """Note that an image is the culprit of its unit's crashes, whose attempts so count anew."""
+        with self.redis.pipeline() as pipe:
+            pipe.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
+            detail = f"{image}: {claim.blame}"
+            add_event(pipe, job_key(claim.job_id), Happening.SET_ASIDE, detail, unit=claim.unit, worker=claim.owner)
+            pipe.execute()
 
     def clear_attempts(self, claim: Claim) -> None:
-        """Start counting a unit's attempts anew: the culprit of its crashes has been found."""
+        """Start counting a unit's attempts anew."""
         self.redis.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
 
     def is_leased(self, job_id: str, units: list[str]) -> list[bool]:
@@ -313,17 +391,42 @@ class JobStore:
     def workers(self) -> list[WorkerView]:
         """Return the workers that reported lately, by name."""
         names = sorted(name.decode() for name in self.redis.smembers(WORKERS))
-        found = []
-        for name in names:
-            with self.redis.pipeline(transaction=False) as pipe:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name in names:
                 pipe.hgetall(worker_key(name))
                 pipe.pttl(worker_key(name))
-                fields, ttl_ms = pipe.execute()
+            replies = _batches(pipe.execute(), 2)
+        found = []
+        for name, (fields, ttl_ms) in zip(names, replies, strict=True):
             if b"pid" not in fields:
                 self.redis.srem(WORKERS, name)
                 continue
             found.append(worker_view(name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)))
         return found
+
+
+def _ask_view(pipe: Any, job_id: str) -> None:
+    key = job_key(job_id)
+    pipe.hgetall(key)
+    pipe.hvals(key + ":live")
+    pipe.bitcount(key + ":done")
+    pipe.hgetall(key + ":kinds")
+
+
+def _view(job_id: str, answer: Sequence[Any]) -> JobView:
+    """Read the answers to what `_ask_view` asks. Raises UnknownJobError, ForeignJobError."""
+    fields = answer[0]
+    if b"spec" not in fields or b"state" not in fields:
+        raise UnknownJobError(job_id)
+    try:
+        return job_view(*answer)
+    except (ValueError, KeyError) as err:
+        raise ForeignJobError(job_id) from err
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _ms(seconds: float) -> int:

@@ -47,7 +47,7 @@ def submit(
     if is_new:
         return spec, _enter(store, queue, folder, spec)
     if priority is not None:
-        store.update(spec.job_id, priority=priority.value)
+        store.set_priority(spec.job_id, priority)
         queue.reorder(spec.job_id)
     state = store.state(spec.job_id)
     if state in ACTIVE:
@@ -60,7 +60,7 @@ def _enter(store: JobStore, queue: WorkQueue, folder: JobFolder, spec: JobSpec) 
     """Start a job that the store did not know: a new one, or one of an earlier server, found in its folder."""
     epochs = folder.epochs()
     if folder.storage.exists(RECEIPT):
-        store.update(spec.job_id, state=JobState.DONE.value, epoch=epochs[-1].epoch)
+        store.restore_done(spec.job_id, epochs[-1].epoch)
         return _continue(store, queue, spec, JobState.DONE)
     if epochs:
         store.update(spec.job_id, epoch=epochs[-1].epoch, reason=epochs[-1].reason)
@@ -72,7 +72,7 @@ def _continue(store: JobStore, queue: WorkQueue, spec: JobSpec, state: JobState)
     if state in FINISHED:
         _next_epoch(store, queue, spec.job_id, "update")
         return "updating"
-    store.move(spec.job_id, JobState.QUEUED, message="", finished_at="")
+    store.move(spec.job_id, JobState.QUEUED, detail="what is missing", message="", finished_at="")
     queue.put(spec.job_id, [PLAN])
     return "resumed"
 
@@ -80,7 +80,8 @@ def _continue(store: JobStore, queue: WorkQueue, spec: JobSpec, state: JobState)
 def _next_epoch(store: JobStore, queue: WorkQueue, job_id: str, reason: str) -> None:
     epoch = store.view(job_id).epoch + 1
     fields: dict[str, str | float] = {"epoch": epoch, "reason": reason, "planned": 0, "message": "", "finished_at": ""}
-    if store.move(job_id, JobState.QUEUED, **fields):
+    detail = "failed images" if reason == "retry" else "new and changed images"
+    if store.move(job_id, JobState.QUEUED, detail=detail, **fields):
         queue.put(job_id, [PLAN])
 
 

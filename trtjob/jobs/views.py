@@ -1,6 +1,7 @@
 """A job and a worker as they stand: what the hashes in Redis say, typed."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,7 +15,8 @@ class JobView:
     """A job as it stands. Times are seconds since the epoch, None where not reached.
 
     images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
-    live_done, live_failed: in shards under way; degraded: what is failing outside the job, so that it waits.
+    live_done, live_failed: in shards under way; kinds: all that failed, by kind of failure;
+    retries: attempts at a unit after its first one was lost; degraded: what is failing outside, so that the job waits.
     """
 
     spec: JobSpec
@@ -36,6 +38,8 @@ class JobView:
     finished_at: float | None
     priority: Priority = Priority.NORMAL
     degraded: str = ""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    retries: int = 0
 
     @property
     def job_id(self) -> str:
@@ -54,7 +58,7 @@ class JobView:
 class WorkerView:
     """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1.
 
-    units: the job and the unit of all that it has in hand; job_id, unit: those of the first.
+    units: the job and the unit of all that it has in hand.
     """
 
     name: str
@@ -63,18 +67,30 @@ class WorkerView:
     engine: str
     device: str
     state: str
-    job_id: str | None
-    unit: str | None
+    units: tuple[tuple[str, str], ...]
     beat_age_s: float
     rate: float
     busy: Mapping[str, float] = field(default_factory=dict)
-    units: tuple[tuple[str, str], ...] = ()
+
+    def units_of(self, job_id: str) -> list[str]:
+        """Return the units of one job that it has in hand."""
+        return [unit for job, unit in self.units if job == job_id]
+
+    def rate_of(self, job_id: str) -> float:
+        """Return its images per second for one job: where it has two in hand, what it can do is shared."""
+        return self.rate * len(self.units_of(job_id)) / len(self.units) if self.units else 0.0
 
 
-def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) -> JobView:
-    """Read a job's hash and its shards under way, each "done,failed". Raises ValueError, KeyError where it cannot."""
+def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, kinds: dict[bytes, bytes]) -> JobView:
+    """Read a job's hash, its shards under way, each "done,failed,kind=count,...", and the failed of the others by kind.
+
+    Raises ValueError, KeyError where it cannot.
+    """
     text = {key.decode(): value.decode() for key, value in fields.items()}
-    pairs = [tuple(map(int, value.split(b","))) for value in live]
+    parts = [value.decode().split(",") for value in live]
+    failures = Counter({kind.decode(): int(count) for kind, count in kinds.items()})
+    for kind, count in (part.split("=") for _, _, *named in parts for part in named):
+        failures[kind] += int(count)
     return JobView(
         spec=JobSpec.model_validate_json(text["spec"]),
         state=JobState(text["state"]),
@@ -89,12 +105,14 @@ def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int) ->
         ignored=json.loads(text["ignored"]),
         shards=int(text["shards"]),
         shards_done=shards_done,
-        live_done=sum(done for done, _ in pairs),
-        live_failed=sum(failed for _, failed in pairs),
+        live_done=sum(int(done) for done, *_ in parts),
+        live_failed=sum(int(failed) for _, failed, *_ in parts),
         started_at=_time(text.get("started_at")),
         finished_at=_time(text.get("finished_at")),
         priority=Priority(text["priority"]),
         degraded=text.get("degraded", ""),
+        kinds=dict(sorted(failures.items())),
+        retries=int(text.get("retries", 0)),
     )
 
 
@@ -112,8 +130,6 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
     """Read a worker's hash."""
     text = {key.decode(): value.decode() for key, value in fields.items()}
     state: Literal["idle", "busy"] | str = text.get("state", "idle")
-    units = units_held(fields) if state != "idle" else []
-    job_id, unit = units[0] if units else (None, None)
     return WorkerView(
         name=name,
         host=text["host"],
@@ -121,9 +137,7 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
         engine=text.get("engine", ""),
         device=text.get("device", ""),
         state=state,
-        job_id=job_id,
-        unit=unit,
-        units=tuple(units),
+        units=tuple(units_held(fields)) if state != "idle" else (),
         beat_age_s=beat_age_s,
         rate=float(text.get("rate", 0)),
         busy=json.loads(text.get("busy", "{}")),

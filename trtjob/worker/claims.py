@@ -12,6 +12,8 @@ from trtjob.worker.context import Context, Interrupted
 
 log = logging.getLogger(__name__)
 
+_LEFT = {"stop": "the worker stops", "lost": "another has it", "cancelled": "the job is cancelled"}
+
 
 def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
     """Claim a unit of work; None where it is not wanted any more, another does it, or it has crashed too often."""
@@ -56,14 +58,15 @@ def settled(context: Context, claim: Claim) -> Iterator[None]:
 def _give_back(context: Context, claim: Claim, reason: str) -> None:
     """Leave a unit without spending an attempt; another worker, or this one's successor, takes it up."""
     log.info("unit left", extra={"job_id": claim.job_id, "unit": claim.unit, "reason": reason, "event": "unit_left"})
-    if context.store.release(claim, take_back=True) and reason == "stop":
+    why = _LEFT.get(reason, reason)
+    if context.store.release(claim, take_back=True, why=why) and reason == "stop":
         context.queue.put(claim.job_id, [claim.unit], at_front=True)
 
 
 def _fail(context: Context, claim: Claim, message: str) -> None:
     """End a job for a reason that is no crash, so it does not count as one when the job is tried again."""
     context.store.fail(claim.job_id, message)
-    context.store.release(claim, take_back=True)
+    context.store.release(claim, take_back=True, why="the job has failed")
 
 
 def _unexpected(err: Exception) -> str:

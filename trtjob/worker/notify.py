@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from trtjob.config import Settings
 from trtjob.errors import TrtjobError
+from trtjob.jobs.events import Happening
 from trtjob.jobs.notify import body_of, due_notices, end_notice, headers_of, put_off
 from trtjob.jobs.store import JobStore
 
@@ -32,7 +33,7 @@ def send_due(store: JobStore, settings: Settings, resolve: Resolve | None = None
         try:
             status = _send(store, settings, job_id, url, resolve or addresses_of)
         except Refused as err:
-            end_notice(store, job_id)
+            end_notice(store, job_id, Happening.NOT_NOTIFIED, f"{host}: refused: no public address")
             log.error("notice refused", extra={"job_id": job_id, "event": "notice_refused", "error": str(err)})
             continue
         except (TrtjobError, OSError) as err:
@@ -40,10 +41,11 @@ def send_due(store: JobStore, settings: Settings, resolve: Resolve | None = None
         else:
             reason = f"status {status}"
         if 200 <= status < 300 or status == _GONE:
-            end_notice(store, job_id)
+            event = Happening.NOT_NOTIFIED if status == _GONE else Happening.NOTIFIED
+            end_notice(store, job_id, event, f"{host}: {reason}")
             sent += status != _GONE
             log.info("notice sent", extra={"job_id": job_id, "event": "notice_sent", "host": host, "status": status})
-        elif not put_off(store, job_id, tries):
+        elif not put_off(store, job_id, tries, f"{host}: {reason}"):
             log.error("notice given up", extra={"job_id": job_id, "event": "notice_given_up", "host": host})
         else:
             log.warning("notice not taken; it is sent again", extra={"job_id": job_id, "host": host, "reason": reason})

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from redis import RedisError
@@ -80,8 +81,12 @@ class _ShardRun:
         self.failed_elsewhere = view.failed
         self.entries = [] if self.committed else read_shard(self.folder, shard)
         self.records: dict[str, Record] = {}
-        self.failed = 0
+        self.kinds: Counter[str] = Counter()  # the failed, by kind
         self.saved = time.monotonic()
+
+    @property
+    def failed(self) -> int:
+        return self.kinds.total()
 
     def _on_trouble(self, _trouble: str) -> None:
         self.context.still_wanted(self.interrupter)
@@ -120,7 +125,7 @@ class _ShardRun:
         """Tell the server that the shard is committed."""
         store = self.context.store
         self.context.shards += 1
-        if store.commit(self.claim, self.shard, ok=manifest.ok, failed=manifest.failed):
+        if store.commit(self.claim, self.shard, ok=manifest.ok, failed=manifest.failed, kinds=manifest.failures):
             self.context.queue.put(self.claim.job_id, [FINISH])
         self.folder.storage.delete(_checkpoint_key(self.shard))
 
@@ -157,7 +162,7 @@ class _ShardRun:
     def _close(self) -> None:
         """Say that no image is in flight any more, and count the failures for the last time."""
         # The answer does not matter: a shard that is complete may be committed, whoever has it and however the job is.
-        self.context.store.check(self.claim, [], len(self.records), self.failed)
+        self.context.store.check(self.claim, [], len(self.records), self.failed, self.kinds)
         view = self.context.store.view(self.claim.job_id)
         self.allowed, self.failed_elsewhere = _failures_allowed(view), view.failed
         self._check_failures()
@@ -169,7 +174,7 @@ class _ShardRun:
         """Let a group of images in, unless the shard is lost, the job has ended or too many images failed."""
         self._check_failures()
         answer = await asyncio.to_thread(
-            self.context.store.check, self.claim, list(inflight), len(self.records), self.failed
+            self.context.store.check, self.claim, list(inflight), len(self.records), self.failed, Counter(self.kinds)
         )
         if answer != "go":
             raise Interrupted(answer)
@@ -190,7 +195,8 @@ class _ShardRun:
 
     def _on_record(self, record: Record) -> None:
         self.records[record.image] = record
-        self.failed += record.error is not None
+        if record.error is not None:
+            self.kinds[record.error.kind] += 1
         self.context.steps += 1
         self.context.images += 1
         self.context.failed += record.error is not None
@@ -222,7 +228,7 @@ class _ShardRun:
         message = f"processing it ended the worker process ({self.claim.blame})"
         self._on_record(Record(key, error=ImageFailure(FailureKind.CRASHED, message, attempts=2)))
         self._save_checkpoint()
-        self.context.store.clear_attempts(self.claim)
+        self.context.store.set_aside(self.claim, key)
         log.warning("image set aside", extra={"job_id": self.claim.job_id, "image": key, "blame": self.claim.blame})
 
     def _commit(self, busy_s: dict[str, float]) -> ShardManifest:
@@ -234,6 +240,7 @@ class _ShardRun:
             results=results,
             ok=len(lines) - self.failed,
             failed=self.failed,
+            failures=dict(sorted(self.kinds.items())),
             attempt=self.claim.attempt,
             worker=self.claim.owner,
             elapsed_s=round(time.monotonic() - self.started, 3),

@@ -85,13 +85,14 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
     plan = plan_epoch(folder, view.spec, source, epoch=view.epoch, reason=view.reason, on_shards=on_shards)
     if not is_first:
         counts = committed_counts(folder, plan.first_shard)
-        images, ok, failed = kept_counts(folder, plan)
+        ok, kinds = kept_counts(folder, plan)
         is_mine = store.sync(
             claim,
             shards=plan.first_shard + plan.shards,
-            images=images + plan.images,
+            images=ok + kinds.total() + plan.images,
             ok=ok + counts["ok"],
-            failed=failed + counts["failed"],
+            failed=kinds.total() + counts["failed"],
+            kinds=kinds + counts["kinds"],
             committed=[*range(plan.first_shard), *counts["committed"]],
         )
         _still(is_mine)
@@ -117,9 +118,9 @@ def _finish(context: Context, claim: Claim, check: Check) -> None:
 
     summary = finish(JobFolder.of(view.spec, check), view.spec, check)
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
-    store.move(
-        job_id, target, finished_at=time.time(), images=summary.images, ok=summary.ok, failed=summary.failed, message=""
-    )
+    detail = f"{summary.ok} ok, {summary.failed} failed"
+    counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}
+    store.move(job_id, target, detail=detail, finished_at=time.time(), message="", **counts)
     store.release(claim, take_back=True)
     log.info("job finished", extra={"job_id": job_id, "ok": summary.ok, "failed": summary.failed})
 

@@ -13,7 +13,6 @@ from redis import RedisError
 
 from trtjob.errors import ConfigError, QueueError, TrtjobError
 from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -107,12 +106,9 @@ class _Collector:
         yield _gauge("trtjob_engine_info", "The engine of a worker process.", engines, ("worker", "engine", "device"))
 
     def _of_queue(self) -> Iterator[Any]:
-        states = Counter({state: 0 for state in JobState})
-        degraded = 0
-        for view in self.store.views():
-            states[view.state] += 1
-            degraded += bool(view.degraded)
-        jobs = {(state.value,): float(count) for state, count in states.items()}
+        counts = self.store.counts()
+        degraded = counts.pop("degraded")
+        jobs = {(state,): float(count) for state, count in counts.items()}
         yield _gauge("trtjob_jobs", "Jobs that the queue's server knows, by state.", jobs, ("state",))
         yield _gauge("trtjob_jobs_degraded", "Jobs that wait for a storage that fails.", {(): float(degraded)})
         depth = {(self.queue.name,): float(len(self.queue))}

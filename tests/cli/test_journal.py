@@ -1,0 +1,99 @@
+"""`events` and `logs`, of a real job."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from samples import job_spec
+from terminal import Terminal, job_folder, wait_for
+
+from trtjob.cli.journal import event_line
+from trtjob.jobs.events import Event
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import JobStore
+
+JOB = job_spec().job_id
+
+
+def test_an_event_is_one_line_with_what_there_is_of_it() -> None:
+    at = time.mktime((2026, 9, 21, 12, 30, 5, 0, 0, -1))
+    lost = Event("1-0", at, "lost", "shard-00003", 2, "node-17-1", "SIGSEGV")
+    assert event_line(lost) == "2026-09-21 12:30:05  lost          shard-00003  SIGSEGV  node-17-1  attempt 2"
+    ended = Event("1-0", at, "cancelled", "", 0, "", "by\nme")
+    assert event_line(ended) == "2026-09-21 12:30:05  cancelled     by\\nme"
+
+
+@pytest.fixture
+def store(terminal: Terminal, server: EmbeddedServer, redis: Redis) -> JobStore:
+    """A store with a job that is queued; commands at the terminal find it."""
+    terminal.environment["TRTJOB_REDIS_URL"] = server.url
+    store = JobStore(redis)
+    store.create(job_spec())
+    return store
+
+
+@pytest.mark.slow
+def test_events_of_a_job_are_one_document_a_line(store: JobStore, terminal: Terminal) -> None:
+    store.move(JOB, JobState.CANCELLED, message="cancelled")
+    outcome = terminal.run("events", JOB, "--json")
+    assert outcome.code == 0, outcome.err
+    documents = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [document["event"] for document in documents] == ["submitted", "cancelled"]
+    assert documents[0].keys() == {"at", "event", "unit", "attempt", "worker", "detail"}
+    assert documents[0]["unit"] is None
+    assert terminal.run("events", JOB, "--lines", "1").out.split()[2] == "cancelled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["events"])
+def test_an_unknown_job_is_one_line(store: JobStore, terminal: Terminal, command: str) -> None:
+    outcome = terminal.run(command, "nobody-00000000")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "no job 'nobody-00000000'" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "code"), [(JobState.CANCELLED, 1), (JobState.FAILED, 1)])
+def test_following_ends_with_the_job(store: JobStore, terminal: Terminal, end: JobState, code: int) -> None:
+    following = terminal.start("events", JOB, "--follow")
+    assert following.stdout is not None
+    assert "submitted" in following.stdout.readline()
+    store.degrade(JOB, "s3://b fails")
+    assert "s3://b fails" in following.stdout.readline()
+    store.move(JOB, end, message="the end")
+    assert "the end" in following.stdout.readline()
+    assert following.wait(10) == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["events"])
+def test_following_ends_with_ctrl_c(store: JobStore, terminal: Terminal, command: str) -> None:
+    following = terminal.start(command, JOB, "--follow", TRTJOB_LOG_LEVEL="DEBUG")
+    time.sleep(2)
+    following.send_signal(signal.SIGINT)
+    out, err = following.communicate(timeout=10)
+    assert following.returncode == 130, err
+    assert "No longer following." in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.slow
+def test_a_job_tells_its_whole_way(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
+    worker = terminal.start("worker")
+    wait_for(lambda: terminal.run("status").out.count("worker") or "idle" in terminal.run("status").out, "a worker")
+    outcome = terminal.run("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--shard-size", "6", "--wait")
+    assert outcome.code == 0, outcome.err
+    job_id = job_folder(tmp_path / "out").name
+    outcome = terminal.run("events", job_id, "--follow", "--json")
+    assert outcome.code == 0, outcome.err
+    told = [(event["event"], event["unit"]) for event in map(json.loads, outcome.out.splitlines())]
+    assert told[:3] == [("submitted", None), ("taken", "plan"), ("planned", "plan")]
+    assert told[-2:] == [("taken", "finish"), ("finished", None)]
+    shards = {(event, f"shard-{number:05}") for event in ("taken", "committed") for number in (0, 1)}
+    assert sorted(shards) == sorted(told[3:-2])
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0

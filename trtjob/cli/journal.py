@@ -1,0 +1,121 @@
+"""`trtjob events` and `logs`: what happened to a job, and what its workers said of it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+
+import typer
+
+from trtjob.cli import options as o
+from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.output import printable
+from trtjob.cli.stopping import Stop, run_until_stopped
+
+if TYPE_CHECKING:
+    from trtjob.jobs.events import Event
+
+EVENTS_EXAMPLE = "Example: trtjob events photos-1a2b3c4d --follow"
+
+POLL_S = 0.5
+
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=_HasId)
+# Reads what is behind an entry, or the last so many.
+Read = Callable[[str, int | None], Sequence[Entry]]
+
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on until the job ends; exit code 1 unless all is fine. Default: stop here.")
+]
+Lines = Annotated[
+    int, typer.Option("--lines", "-n", min=1, metavar="N", help="Begin with the last N lines. Default: 1000.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line. Default: text.")]
+
+
+def events(job: o.JobArgument, follow: Follow = False, lines: Lines = 1000, json: Json = False) -> None:
+    """Show what happened to a job: shards taken, committed, given back and lost, images set aside, and how it ended."""
+    with open_desk(start()) as desk:
+
+        def read(after: str, last: int | None) -> "Sequence[Event]":
+            return desk.store.events(job, after=after, last=last)
+
+        def show(event: "Event") -> None:
+            print_line(event.document() if json else event_line(event))
+
+        raise typer.Exit(run_until_stopped(_print(desk, job, read, show, lines, is_followed=follow)))
+
+
+async def _print(
+    desk: Desk,
+    job_id: str,
+    read: Read[Entry],
+    show: Callable[[Entry], None],
+    lines: int,
+    *,
+    is_followed: bool,
+    late_s: float = 0.0,
+) -> int:
+    """Print the last lines, and those that come while the job runs. Returns the exit code.
+
+    late_s: how long after the job's end there may still come some.
+    """
+    stop = Stop()
+    with stop.on_signals("No longer following."):
+        following = _follow(desk, job_id, read, show, lines, stop, is_followed=is_followed, late_s=late_s)
+        code = await stop.unless_stopped(following)
+    return stop.exit_code if code is None else code
+
+
+async def _follow(
+    desk: Desk,
+    job_id: str,
+    read: Read[Entry],
+    show: Callable[[Entry], None],
+    lines: int,
+    stop: Stop,
+    *,
+    is_followed: bool,
+    late_s: float,
+) -> int:
+    from trtjob.jobs.states import TERMINAL, JobState
+
+    last: int | None = lines
+    after = ""
+    ended_at = 0.0
+    while True:
+        desk.connection.ensure()  # nobody else starts the embedded server again where no worker runs
+        # Asked first: what is written with the job's end is then among what is read.
+        state = await asyncio.to_thread(desk.store.state, job_id)
+        for entry in await asyncio.to_thread(read, after, last):
+            show(entry)
+            after, last = entry.id, None
+        if not is_followed:
+            return 0
+        last = None
+        ended_at = (ended_at or time.monotonic()) if state in TERMINAL else 0.0
+        if ended_at and time.monotonic() - ended_at >= late_s:
+            return 0 if state is JobState.DONE else 1
+        await stop.sleep(POLL_S)
+
+
+def print_line(line: str | dict[str, Any]) -> None:
+    """Print one line at once: who reads a pipe follows it, too."""
+    typer.echo(line if isinstance(line, str) else json.dumps(line))
+
+
+def event_line(event: "Event") -> str:
+    """Return `2026-09-21 12:30:05  committed   shard-00003  256 ok, 0 failed  node-17-1  attempt 2`."""
+    attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
+    parts = [clock(event.at), f"{event.event:<12}", event.unit, event.detail, event.worker, attempt]
+    return printable("  ".join(filter(None, parts))).rstrip()
+
+
+def clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,94 @@
+"""What happened to a job, step by step: a short stream in Redis beside the job's state.
+
+Most events are written by the script that changes the state (`trtjob.jobs.scripts`), so that there is no change without
+its event; the others go into the pipeline that makes the change. Only about the last MOST_EVENTS are kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from trtjob.errors import ForeignJobError
+
+MOST_EVENTS = 1000  # some 100 more may be kept: the server drops them by the block
+
+
+class Happening(StrEnum):
+    SUBMITTED = "submitted"
+    CONTINUED = "continued"  # by submitting again, or by `retry`; the detail says which
+    PLANNED = "planned"
+    TAKEN = "taken"  # a worker has begun a unit of work
+    COMMITTED = "committed"
+    GIVEN_BACK = "given_back"  # a worker left a unit in order
+    LOST = "lost"  # its worker died, or was not heard of for too long
+    SET_ASIDE = "set_aside"  # an image that ends worker processes
+    DEGRADED = "degraded"  # something outside fails, so that the job waits
+    RECOVERED = "recovered"
+    PRIORITY = "priority"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    FINISHED = "finished"
+    NOTIFIED = "notified"
+    NOT_NOTIFIED = "not_notified"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """at: seconds since the epoch by the server's clock; unit, worker: empty and attempt: 0 where none is meant."""
+
+    id: str
+    at: float
+    event: str
+    unit: str
+    attempt: int
+    worker: str
+    detail: str
+
+    def document(self) -> dict[str, Any]:
+        """Return what `trtjob events --json` prints."""
+        return {
+            "at": self.at,
+            "event": self.event,
+            "unit": self.unit or None,
+            "attempt": self.attempt or None,
+            "worker": self.worker or None,
+            "detail": self.detail,
+        }
+
+
+def add_event(pipe: Any, job_key: str, event: Happening, detail: str = "", *, unit: str = "", worker: str = "") -> None:
+    """Write an event together with the change that a pipeline makes."""
+    fields = {"event": event.value, "unit": unit, "attempt": "", "worker": worker}
+    # A file's name may be no valid UTF-8.
+    fields["detail"] = detail.encode(errors="backslashreplace").decode()
+    pipe.xadd(f"{job_key}:events", fields, maxlen=MOST_EVENTS, approximate=True)
+
+
+def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None = None) -> list[Event]:
+    """Return a job's events, the oldest first: those behind the event `after`, or the last so many.
+
+    Raises ForeignJobError for what no version of ours has written.
+    """
+    key = f"{job_key}:events"
+    if last is not None:
+        entries = list(reversed(redis.xrevrange(key, count=last)))
+    else:
+        entries = redis.xrange(key, min=f"({after}" if after else "-")
+    try:
+        return [_event(entry_id.decode(), fields) for entry_id, fields in entries]
+    except (KeyError, ValueError) as err:
+        raise ForeignJobError(job_key.rpartition(":")[2]) from err
+
+
+def _event(entry_id: str, fields: Mapping[bytes, bytes]) -> Event:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Event(
+        id=entry_id,
+        at=int(entry_id.partition("-")[0]) / 1000,
+        event=text["event"],
+        unit=text["unit"],
+        attempt=int(text["attempt"] or 0),
+        worker=text["worker"],
+        detail=text["detail"],
+    )

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from samples import job_spec
-from terminal import Terminal, job_folder, wait_for
+from terminal import DIGITS, Terminal, job_folder, wait_for
 
-from trtjob.cli.journal import event_line
+from trtjob.cli.journal import event_line, log_line
 from trtjob.jobs.events import Event
+from trtjob.jobs.joblog import LogLine
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
@@ -25,6 +26,15 @@ def test_an_event_is_one_line_with_what_there_is_of_it() -> None:
     assert event_line(lost) == "2026-09-21 12:30:05  lost          shard-00003  SIGSEGV  node-17-1  attempt 2"
     ended = Event("1-0", at, "cancelled", "", 0, "", "by\nme")
     assert event_line(ended) == "2026-09-21 12:30:05  cancelled     by\\nme"
+
+
+def test_a_line_of_the_log_is_one_line_with_what_there_is_of_it() -> None:
+    fields = {"ts": "2026-09-21T12:30:05.123+00:00", "level": "warning", "logger": "l", "msg": "image set aside"}
+    about = {"job_id": JOB, "unit": "shard-00003", "attempt": 2, "worker": "node-17-1"}
+    shown = log_line(LogLine("1-0", {**fields, **about, "image": "a\nb.jpg"}))
+    assert shown[20:] == " warning  image set aside  image=a\\nb.jpg  shard-00003  node-17-1  attempt 2"
+    shown = log_line(LogLine("1-0", {**fields, "exception": "Traceback\n  ValueError"}))
+    assert shown[20:] == " warning  image set aside\nTraceback\n  ValueError"
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def test_events_of_a_job_are_one_document_a_line(store: JobStore, terminal: Term
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["events"])
+@pytest.mark.parametrize("command", ["events", "logs"])
 def test_an_unknown_job_is_one_line(store: JobStore, terminal: Terminal, command: str) -> None:
     outcome = terminal.run(command, "nobody-00000000")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
@@ -70,7 +80,7 @@ def test_following_ends_with_the_job(store: JobStore, terminal: Terminal, end: J
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["events"])
+@pytest.mark.parametrize("command", ["events", "logs"])
 def test_following_ends_with_ctrl_c(store: JobStore, terminal: Terminal, command: str) -> None:
     following = terminal.start(command, JOB, "--follow", TRTJOB_LOG_LEVEL="DEBUG")
     time.sleep(2)
@@ -97,3 +107,31 @@ def test_a_job_tells_its_whole_way(terminal: Terminal, digits: Path, scenes: Pat
     assert sorted(shards) == sorted(told[3:-2])
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_log_of_a_real_job_names_its_shards_and_workers(terminal: Terminal, digits: Path, tmp_path: Path) -> None:
+    daemon = terminal.start("worker", TRTJOB_LOG_LEVEL="ERROR")
+    submit: list[str | Path] = [
+        "submit",
+        DIGITS / "scenes",
+        "--model",
+        digits,
+        "-o",
+        tmp_path / "out",
+        "--shard-size",
+        "4",
+    ]
+    job_id = terminal.run(*submit).out.strip()
+    outcome = terminal.run("logs", job_id, "--follow", "--json")
+    assert outcome.code == 0, outcome.err
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    committed = [line for line in lines if line["msg"] == "shard committed"]
+    assert sorted(line["unit"] for line in committed) == ["shard-00000", "shard-00001", "shard-00002"]
+    assert {(line["job_id"], line["attempt"], line["ok"]) for line in committed} == {(job_id, 1, 4)}
+    assert all(line["worker"] for line in lines)
+    assert terminal.run("logs", job_id, "--level", "warning").out == ""
+    daemon.terminate()
+    _, err = daemon.communicate(timeout=30)
+    assert "shard committed" not in err, "TRTJOB_LOG_LEVEL is for standard error"

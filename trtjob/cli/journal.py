@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import typer
 
@@ -15,10 +15,13 @@ from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
     from trtjob.jobs.events import Event
+    from trtjob.jobs.joblog import LogLine
 
+LOGS_EXAMPLE = "Example: trtjob logs photos-1a2b3c4d --follow --level warning"
 EVENTS_EXAMPLE = "Example: trtjob events photos-1a2b3c4d --follow"
 
 POLL_S = 0.5
+LATE_S = 3.0  # a worker brings its lines every second
 
 
 class _HasId(Protocol):
@@ -31,7 +34,10 @@ Entry = TypeVar("Entry", bound=_HasId)
 Read = Callable[[str, int | None], Sequence[Entry]]
 
 Follow = Annotated[
-    bool, typer.Option("--follow", "-f", help="Go on until the job ends; exit code 1 unless all is fine. Default: stop here.")
+    bool,
+    typer.Option(
+        "--follow", "-f", help="Go on until the job ends; exit code 1 unless all is fine. Default: stop here."
+    ),
 ]
 Lines = Annotated[
     int, typer.Option("--lines", "-n", min=1, metavar="N", help="Begin with the last N lines. Default: 1000.")
@@ -50,6 +56,35 @@ def events(job: o.JobArgument, follow: Follow = False, lines: Lines = 1000, json
             print_line(event.document() if json else event_line(event))
 
         raise typer.Exit(run_until_stopped(_print(desk, job, read, show, lines, is_followed=follow)))
+
+
+def logs(
+    job: o.JobArgument,
+    follow: Follow = False,
+    lines: Lines = 1000,
+    level: Annotated[
+        Literal["info", "warning", "error"],
+        typer.Option("--level", "-l", help="Show lines of this level and above. Default: info."),
+    ] = "info",
+    json: Json = False,
+) -> None:
+    """Show what workers logged of a job, on whichever node they ran; the last 1,000 lines are kept."""
+    import logging
+
+    from trtjob.jobs.joblog import read_log
+
+    lowest = logging.getLevelNamesMapping()[level.upper()]
+    with open_desk(start()) as desk:
+
+        def read(after: str, last: int | None) -> "Sequence[LogLine]":
+            return read_log(desk.store.redis, job, after=after, last=last)
+
+        def show(line: "LogLine") -> None:
+            if line.level >= lowest:
+                print_line(line.fields if json else log_line(line))
+
+        printing = _print(desk, job, read, show, lines, is_followed=follow, late_s=LATE_S)
+        raise typer.Exit(run_until_stopped(printing))
 
 
 async def _print(
@@ -115,6 +150,24 @@ def event_line(event: "Event") -> str:
     attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
     parts = [clock(event.at), f"{event.event:<12}", event.unit, event.detail, event.worker, attempt]
     return printable("  ".join(filter(None, parts))).rstrip()
+
+
+def log_line(line: "LogLine") -> str:
+    """Return `2026-09-21 12:30:05  warning  image set aside  image=a.jpg  shard-00003  node-17-1  attempt 2`."""
+    fields = dict(line.fields)
+    level, msg, unit, worker, attempt = (fields.pop(name, "") for name in ("level", "msg", "unit", "worker", "attempt"))
+    exception = fields.pop("exception", "")
+    for name in ("ts", "logger", "job_id"):
+        fields.pop(name, None)
+    others = "  ".join(f"{name}={value}" for name, value in fields.items())
+    again = f"attempt {attempt}" if isinstance(attempt, int) and attempt > 1 else ""
+    parts = [clock(line.at), f"{level:<7}", msg, others, unit, worker, again]
+    text = printable("  ".join(str(part) for part in parts if part))
+    return f"{text}\n{printable_lines(exception)}" if exception else text
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))
 
 
 def clock(at: float) -> str:

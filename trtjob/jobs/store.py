@@ -33,7 +33,7 @@ _CLAIMABLE = {
     FINISH: (JobState.FINISHING,),
 }
 # A job's other keys.
-_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "kinds", "events")
+_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "kinds", "events", "log")
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
     JobState.QUEUED: Happening.CONTINUED,

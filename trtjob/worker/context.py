@@ -18,6 +18,7 @@ from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.views import JobView
+from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline import Limits, Pools
@@ -126,7 +127,8 @@ class Context:
         """Have a unit in hand for the length of the block: the heart keeps its claim."""
         interrupter = self.claims[claim] = Interrupter()
         try:
-            yield interrupter
+            with bound(job_id=claim.job_id, unit=claim.unit, attempt=claim.attempt):
+                yield interrupter
         finally:
             del self.claims[claim]
 

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from redis import Redis, RedisError
 from rq.executions import Execution
 from rq.job import Job
 
+from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.storage import troubles
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.units import shard_of
@@ -35,8 +37,10 @@ _KEEP = frozenset({"running", "planning", "finishing", "queued"})
 class Heart(threading.Thread):
     """Beats once a second until the process ends."""
 
-    def __init__(self, context: Context, redis: Redis) -> None:
+    def __init__(self, context: Context, redis: Redis, job_log: JobLog | None = None) -> None:
+        """job_log: what is to be brought to the server of it."""
         super().__init__(name="trtjob-heart", daemon=True)
+        self.job_log = job_log
         self.context = context
         self.store = JobStore(redis)
         self.execution: tuple[Job, Execution] | None = None  # of RQ, kept alive with our own lease
@@ -60,12 +64,19 @@ class Heart(threading.Thread):
                 if now - reported >= 2 * BEAT_S:
                     self.report()
                     reported = now
+                self._ship()
             except RedisError as err:
                 log.debug("no heartbeat: %s", err)  # the server is away; the main thread waits for it too
 
     def end(self) -> None:
         self._ended.set()
         self.join()
+        with suppress(RedisError):
+            self._ship()
+
+    def _ship(self) -> None:
+        if self.job_log is not None:
+            self.job_log.ship(self.store.redis)
 
     def _renew(self) -> None:
         for claim, interrupter in list(self.context.claims.items()):

@@ -7,6 +7,7 @@ requests that wait beside each other without a thread. This module only joins th
 """
 
 import asyncio
+import contextvars
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -325,7 +326,9 @@ class Pipeline:
             return failure_record(inferred.item.entry.key, err)
 
     def _thread(self, pool: str, function: Callable[[*Args], Result], *args: *Args) -> "asyncio.Future[Result]":
-        return asyncio.get_running_loop().run_in_executor(self.pools.pools[pool], function, *args)
+        # In this context: what a thread logs says which job it is about.
+        run = contextvars.copy_context().run
+        return asyncio.get_running_loop().run_in_executor(self.pools.pools[pool], run, function, *args)
 
 
 def _parts(items: list[Prepared], outputs: Outputs) -> Iterator[Inferred]:

@@ -19,9 +19,10 @@ from redis import RedisError
 from trtjob.config import Settings
 from trtjob.errors import TrtjobError
 from trtjob.jobs.connection import connect
+from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
-from trtjob.logs import configure_logging
+from trtjob.logs import bind_process, configure_logging
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
@@ -37,6 +38,8 @@ def main() -> int:
     order = json.loads(sys.stdin.readline())
     settings = Settings(**order["settings"])
     configure_logging(settings)
+    bind_process(worker=order["name"])
+    logging.getLogger().addHandler(job_log := JobLog())
     logging.getLogger("rq.worker").setLevel(logging.ERROR)
     cv2.setNumThreads(1)  # the pipeline has threads of its own
     try:
@@ -49,7 +52,7 @@ def main() -> int:
                 gpu=order["gpu"],
             )
             set_current(context)
-            heart = Heart(context, connection.heartbeat())
+            heart = Heart(context, connection.heartbeat(), job_log)
             heart.report()
             heart.start()
             worker = UnitWorker(context, heart, connection.redis, settings.queue)

@@ -127,6 +127,8 @@ class _ShardRun:
         self.context.shards += 1
         if store.commit(self.claim, self.shard, ok=manifest.ok, failed=manifest.failed, kinds=manifest.failures):
             self.context.queue.put(self.claim.job_id, [FINISH])
+        counts = {"ok": manifest.ok, "failed": manifest.failed, "elapsed_s": manifest.elapsed_s}
+        log.info("shard committed", extra={"event": "shard_committed", **counts})
         self.folder.storage.delete(_checkpoint_key(self.shard))
 
     async def _run(self, pipeline: Pipeline, on_fed: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ from trtjob.config import Settings
 from trtjob.engines.choice import choose
 from trtjob.errors import QueueError, TrtjobError
 from trtjob.jobs.connection import Connection
+from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.store import JobStore
@@ -71,6 +72,7 @@ class Supervisor:
         self.connection = connection
         self.choice = choose(settings.engine, settings.gpus)
         self._places = (self.choice.gpus or (None,)) * processes  # a GPU, or None for the CPU, for each process
+        self.job_log = JobLog()
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
         self._dead: dict[str, _Death] = {}  # by worker, until the store has heard of it
@@ -87,6 +89,13 @@ class Supervisor:
 
         Raises TrtjobError where the processes cannot be started.
         """
+        logging.getLogger().addHandler(self.job_log)
+        try:
+            await self._serve(stop)
+        finally:
+            logging.getLogger().removeHandler(self.job_log)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
         log.info("engine chosen", extra={"engine": self.choice.engine, "reason": self.choice.reason})
         with serve(self.settings.http, self, self.store, self.queue) as place:
             if place:
@@ -107,6 +116,7 @@ class Supervisor:
         await asyncio.to_thread(self._bury)
         with suppress(RedisError, QueueError):
             await asyncio.to_thread(send_due, self.store, self.settings)
+            await asyncio.to_thread(self.job_log.ship, self.store.redis)
 
     # -- what is told to others ---------------------------------------------------------------------------------
 
@@ -284,6 +294,7 @@ class Supervisor:
     def _sweep_once(self) -> None:
         self.connection.ensure()
         self._bury()
+        self.job_log.ship(self.store.redis)
         # One daemon at a time: two would ask for everything twice, which is harmless and wasteful.
         if self.store.redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=int(SWEEP_S * 900)):
             reconcile(self.store, self.queue)

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from trtjob.cli.output import job_document, print_table, printable
+from trtjob.cli.output import print_table, printable
 from trtjob.cli.progress import duration, numbers
+from trtjob.cli.screens import job_document
 from trtjob.jobs.models import JobSpec, ModelRef, Options, Source
 from trtjob.jobs.progress import RateMeter
 from trtjob.jobs.states import JobState

@@ -82,7 +82,7 @@ def test_retry_does_the_failed_images_only(
     retried = terminal.run("retry", job.name, "--wait")
     assert retried.code == 0, retried.err
     assert "detections" in records(job)["b/0001.jpg"]
-    assert terminal.json("status", job.name)["state"] == "done"
+    assert terminal.json("status", job.name)["jobs"][0]["state"] == "done"
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_without_a_worker_the_job_waits_and_status_says_how_to_start_one(
     assert status.code == 0
     assert "trtjob worker" in status.out + status.err
     terminal.start("worker")
-    wait_for(lambda: terminal.json("status", job_id)["state"] == "done", "the job's end")
+    wait_for(lambda: terminal.json("status", job_id)["jobs"][0]["state"] == "done", "the job's end")
     assert len(records(job_folder(tmp_path / "out"))) == 3
 
 
@@ -173,7 +173,7 @@ def test_cancel_stops_a_job_and_submitting_it_again_continues(
     wait_for(lambda: _commits(tmp_path / "out"), "a commit")
     job_id = job_folder(tmp_path / "out").name
     assert terminal.run("cancel", job_id).code == 0
-    assert terminal.json("status", job_id)["state"] == "cancelled"
+    assert terminal.json("status", job_id)["jobs"][0]["state"] == "cancelled"
     outcome = terminal.run("submit", *command, "--wait")
     assert outcome.code == 0, outcome.err
     assert len(records(job_folder(tmp_path / "out"))) == 240

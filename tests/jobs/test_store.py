@@ -10,8 +10,9 @@ from samples import job_spec
 from terminal import wait_for
 
 from trtjob.errors import ForeignJobError, UnknownJobError
+from trtjob.jobs.roster import WORKER_TTL_S, worker_key
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.jobs.store import WORKER_TTL_S, Claim, JobStore, Refusal, job_key, lease_key, worker_key
+from trtjob.jobs.store import Claim, JobStore, Refusal, job_key, lease_key
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
 JOB = job_spec().job_id

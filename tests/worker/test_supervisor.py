@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -208,6 +209,28 @@ def test_a_process_that_never_starts_is_tried_five_times_with_growing_pauses(
     assert pauses == [0, 0, 0, 1.0]
     assert len(pauses) == MAX_FAILED_STARTS - 1
     assert worker_pids(os.getpid()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_process_that_dies_again_and_again_is_reported_and_paused(
+    node: Node, settings: Settings, connection: Connection
+) -> None:
+    def kill() -> bool:
+        for pid in node.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSEGV)
+        return any(daemon.trouble for daemon in node.store.daemons())
+
+    async def kill_them() -> None:
+        await until(kill, "a word of the trouble", 60)
+        (daemon,) = node.store.daemons()
+        assert daemon.trouble.endswith("times in a row, last of SIGSEGV; pause of 1 s")
+        assert daemon.restarts["SIGSEGV"] >= 4
+        assert (daemon.pid, daemon.processes) == (os.getpid(), 1)
+
+    supervise(settings, connection, kill_them)
+    assert node.store.daemons() == []
 
 
 @pytest.mark.slow

@@ -1,8 +1,13 @@
 """Follow a job until it ends or the user asks to stop."""
 
 import asyncio
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import typer
 
 from trtjob.cli.desk import Desk
 from trtjob.cli.progress import Display, open_display
@@ -12,6 +17,7 @@ if TYPE_CHECKING:
     from trtjob.jobs.views import JobView, WorkerView
 
 POLL_S = 0.2
+SCREEN_S = 1.0
 
 
 async def follow(desk: Desk, job_id: str, stop: Stop) -> "JobView | None":
@@ -38,3 +44,40 @@ async def _follow(desk: Desk, job_id: str, stop: Stop, display: Display) -> "Job
 def _look(desk: Desk, job_id: str) -> "tuple[JobView, list[WorkerView]]":
     desk.connection.ensure()  # nobody else starts the embedded server again where no worker runs
     return desk.store.view(job_id), desk.store.workers()
+
+
+async def watch_screen(desk: Desk, job_id: str | None, stop: Stop) -> "JobView | None":
+    """Keep a screen of one job, or of all, up to date on standard output; where that is no terminal, print it anew.
+
+    Returns the one job as it ended; None where the user asked to stop.
+    """
+    with _open_screen() as show:
+        return await stop.unless_stopped(_watch_screen(desk, job_id, stop, show))
+
+
+async def _watch_screen(desk: Desk, job_id: str | None, stop: Stop, show: "Callable[[list[str]], None]") -> "JobView":
+    from trtjob.cli.screens import bar, job_lines, jobs_lines, standing
+    from trtjob.jobs.states import TERMINAL
+
+    while True:
+        await asyncio.to_thread(desk.connection.ensure)
+        now = await asyncio.to_thread(standing, desk.store, job_id)
+        if job_id is None:
+            show(jobs_lines(now))
+        elif now.jobs[0].state in TERMINAL:
+            return now.jobs[0]
+        else:
+            show([*job_lines(now), "", bar(now.jobs[0])])
+        await stop.sleep(SCREEN_S)
+
+
+@contextmanager
+def _open_screen() -> "Iterator[Callable[[list[str]], None]]":
+    if not sys.stdout.isatty():
+        yield lambda lines: typer.echo("\n".join([*lines, ""]))
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(refresh_per_second=4, transient=True) as live:
+        yield lambda lines: live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))

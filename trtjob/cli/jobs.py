@@ -1,8 +1,7 @@
 """`trtjob status`, `cancel` and `retry`: look at jobs, and change them."""
 
-import asyncio
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,9 +12,6 @@ from trtjob.cli.stopping import Stop, run_until_stopped
 STATUS_EXAMPLE = "Example: trtjob status photos-1a2b3c4d --watch"
 CANCEL_EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"
 RETRY_EXAMPLE = "Example: trtjob retry photos-1a2b3c4d --wait"
-
-WATCH_S = 1.0
-CLEAR_SCREEN = "\x1b[2J\x1b[H"
 
 
 def status(
@@ -36,45 +32,35 @@ def status(
     with open_desk(start()) as desk:
         if not watch:
             _print(desk, job, as_json=json)
-        elif job is None:
-            raise typer.Exit(run_until_stopped(_watch_all(desk)))
         else:
             raise typer.Exit(run_until_stopped(_watch(desk, job)))
 
 
 def _print(desk: Desk, job: str | None, *, as_json: bool) -> None:
-    from trtjob.cli.output import job_document, print_job, print_jobs, print_json
+    from trtjob.cli.output import print_json
+    from trtjob.cli.screens import job_lines, jobs_lines, standing, status_document
 
-    views = desk.store.views() if job is None else [desk.store.view(job)]
-    workers = desk.store.workers()
+    now = standing(desk.store, job)
     if as_json:
-        documents: list[Any] = [job_document(view, workers) for view in views]
-        print_json(documents if job is None else documents[0])
-    elif job is None:
-        print_jobs(views, workers)
-    else:
-        print_job(views[0], workers)
+        print_json(status_document(now))
+        return
+    for line in jobs_lines(now) if job is None else job_lines(now):
+        typer.echo(line)
 
 
-async def _watch(desk: Desk, job_id: str) -> int:
-    from trtjob.cli.follow import follow
+async def _watch(desk: Desk, job_id: str | None) -> int:
+    """Show a live screen until the job ends, or the user stops; where there is no terminal, a line now and then."""
+    from trtjob.cli.follow import follow, watch_screen
     from trtjob.cli.run import print_end
 
     stop = Stop()
     with stop.on_signals("No longer watching."):
-        view = await follow(desk, job_id, stop)
+        if job_id is None:
+            await watch_screen(desk, None, stop)
+            return stop.exit_code
+        is_live = sys.stdout.isatty()
+        view = await (watch_screen(desk, job_id, stop) if is_live else follow(desk, job_id, stop))
     return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)
-
-
-async def _watch_all(desk: Desk) -> int:
-    stop = Stop()
-    with stop.on_signals("No longer watching."):
-        while not stop.event.is_set():
-            if sys.stdout.isatty():
-                typer.echo(CLEAR_SCREEN, nl=False)
-            await asyncio.to_thread(_print, desk, None, as_json=False)
-            await stop.sleep(WATCH_S)
-    return stop.exit_code
 
 
 def cancel(job: o.JobArgument) -> None:
@@ -101,6 +87,16 @@ def retry(
         images = retry_job(desk.store, desk.queue, job)
         typer.echo(f"{job}: {images} failed images run again" if images else f"{job}: no image failed", err=True)
         if images and wait:
-            raise typer.Exit(run_until_stopped(_watch(desk, job)))
+            raise typer.Exit(run_until_stopped(_wait(desk, job)))
         if images and not desk.store.workers():
             typer.echo("No worker is running. Start one with: trtjob worker", err=True)
+
+
+async def _wait(desk: Desk, job_id: str) -> int:
+    from trtjob.cli.follow import follow
+    from trtjob.cli.run import print_end
+
+    stop = Stop()
+    with stop.on_signals("No longer watching."):
+        view = await follow(desk, job_id, stop)
+    return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)

@@ -1,7 +1,6 @@
 """What commands print of jobs on standard output."""
 
 import json
-import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import typer
 from trtjob.cli.progress import duration
 
 if TYPE_CHECKING:
-    from trtjob.jobs.views import JobView, WorkerView
+    from trtjob.jobs.views import JobView
 
 LABELS_SHOWN = 10
 FAILURES_SHOWN = 5
@@ -20,34 +19,6 @@ FAILURES_SHOWN = 5
 def print_json(document: Any) -> None:
     """Print one JSON document; a name that is no valid UTF-8 is escaped."""
     typer.echo(json.dumps(document, indent=2))
-
-
-def job_document(view: "JobView", workers: "Iterable[WorkerView]") -> dict[str, Any]:
-    """Return what `--json` says of a job. rate: images per second now, null where nothing runs; eta_s: seconds."""
-    from trtjob.jobs.progress import remaining
-
-    mine = [worker for worker in workers if worker.units_of(view.job_id)]
-    rate = sum(worker.rate_of(view.job_id) for worker in mine) or None
-    left = remaining(view)
-    return {
-        "job_id": view.job_id,
-        "state": view.state.value,
-        "message": view.message,
-        "degraded": view.degraded,
-        "priority": view.priority.value,
-        "images": view.images,
-        "done": view.done,
-        "ok": view.ok,
-        "failed": view.failures,
-        "skipped": view.skipped,
-        "shards": view.shards,
-        "shards_done": view.shards_done,
-        "rate": rate,
-        "eta_s": round(left / rate, 1) if rate and left is not None else None,
-        "output": view.spec.uri,
-        "model": view.spec.model.name,
-        "workers": [worker.name for worker in mine],
-    }
 
 
 def print_summary(view: "JobView", *, is_fresh: bool) -> None:
@@ -90,68 +61,28 @@ def print_failures(view: "JobView") -> None:
     typer.echo(f"All failures: {storage.place(ERRORS)}. Try them again with: trtjob retry {view.job_id}", err=True)
 
 
-def print_job(view: "JobView", workers: "list[WorkerView]") -> None:
-    """Print a job as it stands."""
-    from trtjob.jobs.progress import sentence
-
-    document = job_document(view, workers)
-    rows = [
-        ("job", view.job_id),
-        ("state", view.state.value),
-        ("images", f"{view.done} of {view.images}{'' if view.planned else ' listed so far'}"),
-        ("failed", str(view.failures)),
-        ("degraded", view.degraded),
-        ("shards", f"{view.shards_done} of {view.shards}"),
-        ("speed", f"{document['rate']:.1f} images/s" if document["rate"] else ""),
-        ("left", duration(document["eta_s"]) if document["eta_s"] else ""),
-        ("model", view.spec.model.name),
-        ("source", view.spec.source.root),
-        ("output", view.spec.uri),
-        ("", sentence(view, workers)),
-    ]
-    print_rows([row for row in rows if row[1]])
-
-
-def print_jobs(views: "list[JobView]", workers: "list[WorkerView]") -> None:
-    """Print one line for each job, the newest first, and one for each worker."""
-    if not views:
-        typer.echo("No jobs yet. Start one with: trtjob run SOURCE --model MODEL")
-    else:
-        heads = ("JOB", "STATE", "IMAGES", "FAILED", "MODEL", "SUBMITTED")
-        print_table(heads, [_job_cells(view) for view in views])
-    if workers:
-        typer.echo("")
-        cells = [
-            (
-                w.name,
-                w.state,
-                ", ".join(sorted({job for job, _ in w.units})),
-                f"{w.rate:.1f}",
-                f"{w.engine} {w.device}".strip(),
-            )
-            for w in workers
-        ]
-        print_table(("WORKER", "STATE", "JOB", "IMAGES/S", "ENGINE"), cells)
-
-
-def _job_cells(view: "JobView") -> tuple[str, ...]:
-    submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.spec.created_at))
-    images = f"{view.done}/{view.images}"
-    return view.job_id, view.state.value, images, str(view.failures), view.spec.model.name, submitted
-
-
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Print columns, as wide as they need."""
+    for line in table_lines(heads, rows):
+        typer.echo(line)
+
+
+def table_lines(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return columns, as wide as they need, a line for each row."""
     lines = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values."""
-    for name, value in rows:
-        typer.echo(printable(f"{name:<10} {value}" if name else value))
+    for line in row_lines(rows):
+        typer.echo(line)
+
+
+def row_lines(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return names and values, a line for each."""
+    return [printable(f"{name:<10} {value}" if name else value) for name, value in rows]
 
 
 def printable(text: str) -> str:

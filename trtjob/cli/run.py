@@ -182,7 +182,8 @@ def say_converting(model: Path) -> None:
 
 def print_end(view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
     """Print how a job ended. Returns the exit code."""
-    from trtjob.cli.output import job_document, print_failures, print_json, print_summary
+    from trtjob.cli.output import print_failures, print_json, print_summary
+    from trtjob.cli.screens import job_document
     from trtjob.jobs.states import FINISHED, JobState
 
     if as_json:

@@ -102,7 +102,8 @@ def _count(root: str) -> int:
 
 
 def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> None:
-    from trtjob.cli.output import job_document, print_json
+    from trtjob.cli.output import print_json
+    from trtjob.cli.screens import job_document
     from trtjob.jobs.progress import sentence
 
     job_id, _ = hand_in(desk, order, place)

@@ -3,9 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from redis import Redis
 
@@ -13,20 +13,16 @@ from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs import scripts
 from trtjob.jobs.events import Event, Happening, add_event, read_events
 from trtjob.jobs.models import JobSpec
+from trtjob.jobs.roster import PREFIX, WORKER_TTL_S, Roster, batches, worker_key
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
-from trtjob.jobs.views import JobView, WorkerView, job_view, units_held, worker_view
+from trtjob.jobs.views import JobView, job_view, units_held
 
 log = logging.getLogger(__name__)
 
-PREFIX = "trtjob:"
 JOBS = PREFIX + "jobs"  # zset: job id -> created_at
-WORKERS = PREFIX + "workers"  # set of worker names
 FENCE = PREFIX + "fence"
-WORKER_TTL_S = 30
 _VIEWS_AT_ONCE = 500
-
-Item = TypeVar("Item")
 
 _CLAIMABLE = {
     PLAN: (JobState.QUEUED, JobState.PLANNING),
@@ -94,15 +90,11 @@ def lease_key(job_id: str, unit: str) -> str:
     return f"{PREFIX}lease:{job_id}:{unit}"
 
 
-def worker_key(name: str) -> str:
-    return f"{PREFIX}worker:{name}"
-
-
-class JobStore:
+class JobStore(Roster):
     """All reads and writes of job state."""
 
     def __init__(self, redis: Redis) -> None:
-        self.redis: Any = redis  # redis-py types every reply as any of six things; ours are bytes and ints
+        super().__init__(redis)
         register = redis.register_script
         self._claim = register(scripts.CLAIM)
         self._check = register(scripts.CHECK)
@@ -146,12 +138,12 @@ class JobStore:
     def views(self) -> list[JobView]:
         """Return all jobs that can be read, the newest first."""
         found = []
-        for ids in _batches(self.job_ids(), _VIEWS_AT_ONCE):
+        for ids in batches(self.job_ids(), _VIEWS_AT_ONCE):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in ids:
                     _ask_view(pipe, job_id)
                 replies = pipe.execute()
-            for job_id, answer in zip(ids, _batches(replies, len(replies) // len(ids)), strict=True):
+            for job_id, answer in zip(ids, batches(replies, len(replies) // len(ids)), strict=True):
                 try:
                     found.append(_view(job_id, answer))
                 except UnknownJobError:  # forgotten between the two reads
@@ -360,18 +352,6 @@ class JobStore:
 
     # -- workers ------------------------------------------------------------------------------------------------
 
-    def report_worker(self, name: str, fields: Mapping[str, Any], redis: Any = None) -> None:
-        """Write a worker's state; it is forgotten after WORKER_TTL_S without another report."""
-        with (redis or self.redis).pipeline(transaction=False) as pipe:
-            pipe.sadd(WORKERS, name)
-            pipe.hset(worker_key(name), mapping=dict(fields))
-            pipe.pexpire(worker_key(name), WORKER_TTL_S * 1000)
-            pipe.execute()
-
-    def remove_worker(self, name: str) -> None:
-        self.redis.srem(WORKERS, name)
-        self.redis.delete(worker_key(name))
-
     def abandon(self, worker: str, blame: str = "", *, was_killed: bool = True) -> list[tuple[str, str]]:
         """Free what a dead worker held.
 
@@ -387,22 +367,6 @@ class JobStore:
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
         return freed
-
-    def workers(self) -> list[WorkerView]:
-        """Return the workers that reported lately, by name."""
-        names = sorted(name.decode() for name in self.redis.smembers(WORKERS))
-        with self.redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(worker_key(name))
-                pipe.pttl(worker_key(name))
-            replies = _batches(pipe.execute(), 2)
-        found = []
-        for name, (fields, ttl_ms) in zip(names, replies, strict=True):
-            if b"pid" not in fields:
-                self.redis.srem(WORKERS, name)
-                continue
-            found.append(worker_view(name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)))
-        return found
 
 
 def _ask_view(pipe: Any, job_id: str) -> None:
@@ -422,11 +386,6 @@ def _view(job_id: str, answer: Sequence[Any]) -> JobView:
         return job_view(*answer)
     except (ValueError, KeyError) as err:
         raise ForeignJobError(job_id) from err
-
-
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _ms(seconds: float) -> int:

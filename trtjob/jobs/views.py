@@ -81,6 +81,22 @@ class WorkerView:
         return self.rate * len(self.units_of(job_id)) / len(self.units) if self.units else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class DaemonView:
+    """A daemon as it last reported. processes: how many worker processes it keeps; restarts: how often one was started
+    again since the daemon began, by what the last had died of; trouble: why one is not started at once, or empty.
+    """
+
+    name: str
+    host: str
+    pid: int
+    engine: str
+    processes: int
+    restarts: Mapping[str, int]
+    trouble: str
+    beat_age_s: float
+
+
 def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, kinds: dict[bytes, bytes]) -> JobView:
     """Read a job's hash, its shards under way, each "done,failed,kind=count,...", and the failed of the others by kind.
 
@@ -139,6 +155,21 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
         state=state,
         units=tuple(units_held(fields)) if state != "idle" else (),
         beat_age_s=beat_age_s,
-        rate=float(text.get("rate", 0)),
+        rate=float(text.get("rate", 0)) if state != "idle" else 0.0,  # of the last seconds, in which it may have worked
         busy=json.loads(text.get("busy", "{}")),
+    )
+
+
+def daemon_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> DaemonView:
+    """Read a daemon's hash."""
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    return DaemonView(
+        name=name,
+        host=text["host"],
+        pid=int(text["pid"]),
+        engine=text["engine"],
+        processes=int(text["processes"]),
+        restarts=json.loads(text["restarts"]),
+        trouble=text["trouble"],
+        beat_age_s=beat_age_s,
     )

@@ -83,6 +83,10 @@ class Supervisor:
         self.restarts: Counter[str] = Counter()
         self.turned_at = time.monotonic()
         self._trouble = ""
+        self._name = f"{_host()}-{os.getpid()}"
+        self._pauses: dict[
+            int, tuple[str, float]
+        ] = {}  # why a process is not started at once, and until when to say so
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let each process reach a batch edge, for at most `grace_s`.
@@ -107,7 +111,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 sweeping = group.create_task(self._sweep())
                 notifying = group.create_task(self._notify())
-                keeping = [group.create_task(self._keep(gpu, stop)) for gpu in self._places]
+                keeping = [group.create_task(self._keep(slot, gpu, stop)) for slot, gpu in enumerate(self._places)]
                 await asyncio.wait(keeping)
                 sweeping.cancel()
                 notifying.cancel()
@@ -117,6 +121,7 @@ class Supervisor:
         with suppress(RedisError, QueueError):
             await asyncio.to_thread(send_due, self.store, self.settings)
             await asyncio.to_thread(self.job_log.ship, self.store.redis)
+            await asyncio.to_thread(self.store.remove_daemon, self._name)
 
     # -- what is told to others ---------------------------------------------------------------------------------
 
@@ -133,7 +138,7 @@ class Supervisor:
 
     # -- worker processes ---------------------------------------------------------------------------------------
 
-    async def _keep(self, gpu: int | None, stop: asyncio.Event) -> None:
+    async def _keep(self, slot: int, gpu: int | None, stop: asyncio.Event) -> None:
         """Keep one process running, with growing pauses where it dies young."""
         loop = asyncio.get_running_loop()
         young_deaths = failed_starts = 0
@@ -158,6 +163,10 @@ class Supervisor:
                 )
             pause_s = backoff_s(young_deaths)
             self.restarts[blame or "killed or ended"] += 1
+            if pause_s:
+                cause = blame or f"exit code {child.process.returncode}"
+                told = f"a worker process died {young_deaths} times in a row, last of {cause}; pause of {pause_s:g} s"
+                self._pauses[slot] = told, time.monotonic() + pause_s + STABLE_S
             log.warning(
                 "worker process restarts",
                 extra={"exit_code": child.process.returncode, "pause_s": pause_s, "young_deaths": young_deaths},
@@ -183,7 +192,7 @@ class Supervisor:
 
     async def _spawn(self, gpu: int | None) -> _Child:
         self._count += 1
-        name = f"{socket.gethostname().split('.')[0].lower()}-{os.getpid()}-{self._count}"
+        name = f"{self._name}-{self._count}"
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # nothing in the folder that we happen to stand in is imported
@@ -294,10 +303,22 @@ class Supervisor:
     def _sweep_once(self) -> None:
         self.connection.ensure()
         self._bury()
+        self.store.report_daemon(self._name, self._report())
         self.job_log.ship(self.store.redis)
         # One daemon at a time: two would ask for everything twice, which is harmless and wasteful.
         if self.store.redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=int(SWEEP_S * 900)):
             reconcile(self.store, self.queue)
+
+    def _report(self) -> dict[str, str | int]:
+        now = time.monotonic()
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "engine": self.choice.engine,
+            "processes": len(self._places),
+            "restarts": json.dumps(self.restarts),
+            "trouble": "; ".join(told for told, until in list(self._pauses.values()) if now < until),
+        }
 
     def _bury(self) -> None:
         for name, death in list(self._dead.items()):
@@ -308,6 +329,10 @@ class Supervisor:
                     fields = {"unit": unit, "job_id": job_id, "blame": death.blame}
                     log.warning("unit of a dead worker freed", extra=fields)
                     reconcile_job(self.store, self.queue, job_id)
+
+
+def _host() -> str:
+    return socket.gethostname().split(".")[0].lower()
 
 
 def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tuple[Counter[str], dict[str, float]]:

@@ -1,0 +1,201 @@
+"""How jobs stand, as a document and as the lines of a screen. docs/status.md describes the document."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtjob.cli.output import printable, row_lines, table_lines
+from trtjob.cli.progress import duration
+
+if TYPE_CHECKING:
+    from trtjob.jobs.store import JobStore
+    from trtjob.jobs.views import DaemonView, JobView, WorkerView
+
+SCHEMA_VERSION = 1
+BAR_WIDTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Jobs, and who works on them, all as they stood at one moment."""
+
+    jobs: "Sequence[JobView]"
+    workers: "Sequence[WorkerView]"
+    daemons: "Sequence[DaemonView]"
+
+
+def standing(store: "JobStore", job_id: str | None) -> Standing:
+    """Look at one job, or at all. Raises UnknownJobError, ForeignJobError."""
+    jobs = store.views() if job_id is None else [store.view(job_id)]
+    return Standing(jobs, store.workers(), store.daemons())
+
+
+# -- the document ------------------------------------------------------------------------------------------------------
+
+
+def status_document(now: Standing) -> dict[str, Any]:
+    """Return what `trtjob status --json` prints."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "jobs": [job_document(view, now.workers) for view in now.jobs],
+        "workers": [_worker_document(worker) for worker in now.workers],
+        "daemons": [_daemon_document(daemon) for daemon in now.daemons],
+    }
+
+
+def job_document(view: "JobView", workers: "Sequence[WorkerView]") -> dict[str, Any]:
+    """Return what is said of one job."""
+    from trtjob.jobs.progress import remaining, sentence
+
+    mine = [worker for worker in workers if worker.units_of(view.job_id)]
+    rate = sum(worker.rate_of(view.job_id) for worker in mine) or None
+    left = remaining(view)
+    return {
+        "job_id": view.job_id,
+        "state": view.state.value,
+        "message": view.message,
+        "degraded": view.degraded,
+        "priority": view.priority.value,
+        "planned": view.planned,
+        "images": view.images,
+        "done": view.done,
+        "ok": view.ok,
+        "failed": view.failures,
+        "failures": dict(view.kinds),
+        "skipped": view.skipped,
+        "shards": view.shards,
+        "shards_done": view.shards_done,
+        "shards_running": _shards_running(view, mine),
+        "retries": view.retries,
+        "rate": rate,
+        "eta_s": round(left / rate, 1) if rate and left is not None else None,
+        "limit": sentence(view, list(workers)),
+        "source": view.spec.source.root,
+        "output": view.spec.uri,
+        "model": view.spec.model.name,
+        "submitted_at": view.spec.created_at,
+        "started_at": view.started_at,
+        "finished_at": view.finished_at,
+        "workers": [worker.name for worker in mine],
+    }
+
+
+def _shards_running(view: "JobView", workers: "Sequence[WorkerView]") -> int:
+    from trtjob.jobs.units import shard_of
+
+    return sum(shard_of(unit) is not None for worker in workers for unit in worker.units_of(view.job_id))
+
+
+def _worker_document(worker: "WorkerView") -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "state": worker.state,
+        "engine": worker.engine,
+        "device": worker.device,
+        "heartbeat_age_s": round(worker.beat_age_s, 1),
+        "rate": worker.rate,
+        "busy": dict(worker.busy),
+        "units": [{"job_id": job_id, "unit": unit} for job_id, unit in worker.units],
+    }
+
+
+def _daemon_document(daemon: "DaemonView") -> dict[str, Any]:
+    return {
+        "name": daemon.name,
+        "host": daemon.host,
+        "pid": daemon.pid,
+        "engine": daemon.engine,
+        "processes": daemon.processes,
+        "restarts": dict(daemon.restarts),
+        "trouble": daemon.trouble,
+        "heartbeat_age_s": round(daemon.beat_age_s, 1),
+    }
+
+
+# -- the screen --------------------------------------------------------------------------------------------------------
+
+
+def job_lines(now: Standing) -> list[str]:
+    """Return the screen of the one job."""
+    (view,) = now.jobs
+    job = job_document(view, now.workers)
+    share = view.done / view.images if view.images else 0.0
+    rows = [
+        ("job", view.job_id),
+        ("state", f"{job['state']}, priority {job['priority']}" if job["priority"] != "normal" else job["state"]),
+        ("images", f"{job['done']} of {job['images']}{'' if view.planned else ' listed so far'}  {share:.0%}"),
+        ("failed", _failed(job)),
+        ("degraded", job["degraded"]),
+        ("shards", _shards(job)),
+        ("speed", f"{job['rate']:.1f} images/s" if job["rate"] else ""),
+        ("left", duration(job["eta_s"]) if job["eta_s"] else ""),
+        ("model", job["model"]),
+        ("source", job["source"]),
+        ("output", job["output"]),
+    ]
+    lines = row_lines([row for row in rows if row[1]])
+    mine = [worker for worker in now.workers if worker.units_of(view.job_id)]
+    if mine:
+        lines += ["", *_worker_lines(mine)]
+    if job["limit"]:
+        lines += ["", printable(job["limit"])]
+    return lines + _troubles(now.daemons)
+
+
+def bar(view: "JobView") -> str:
+    """Return `[####......]` as long as a job is done."""
+    filled = round(BAR_WIDTH * view.done / view.images) if view.images else 0
+    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
+
+
+def jobs_lines(now: Standing) -> list[str]:
+    """Return the screen of all jobs, the newest first, and of all workers."""
+    if not now.jobs:
+        lines = ["No jobs yet. Start one with: trtjob run SOURCE --model MODEL"]
+    else:
+        heads = ("JOB", "STATE", "IMAGES", "FAILED", "LEFT", "MODEL", "SUBMITTED")
+        lines = table_lines(heads, [_job_cells(job_document(view, now.workers)) for view in now.jobs])
+    if now.workers:
+        lines += ["", *_worker_lines(now.workers)]
+    return lines + _troubles(now.daemons)
+
+
+def _failed(job: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in job["failures"].items())
+    return f"{job['failed']} ({kinds})" if kinds else str(job["failed"])
+
+
+def _shards(job: dict[str, Any]) -> str:
+    waiting = max(0, job["shards"] - job["shards_done"] - job["shards_running"])
+    parts = [f"{job['shards_done']} of {job['shards']} done"]
+    parts += [f"{job['shards_running']} running"] if job["shards_running"] else []
+    parts += [f"{waiting} waiting"] if waiting else []
+    parts += [f"{job['retries']} tried again"] if job["retries"] else []
+    return ", ".join(parts)
+
+
+def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
+    submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["submitted_at"]))
+    state = f"{job['state']}, degraded" if job["degraded"] else job["state"]
+    left = duration(job["eta_s"]) if job["eta_s"] else ""
+    images = f"{job['done']}/{job['images']}"
+    return job["job_id"], state, images, str(job["failed"]), left, job["model"], submitted
+
+
+def _worker_lines(workers: "Sequence[WorkerView]") -> list[str]:
+    heads = ("WORKER", "STATE", "ENGINE", "IMAGES/S", "HEARD", "WORKS ON")
+    return table_lines(heads, [_worker_cells(worker) for worker in workers])
+
+
+def _worker_cells(worker: "WorkerView") -> tuple[str, ...]:
+    jobs = dict.fromkeys(job_id for job_id, _ in worker.units)
+    units = "; ".join(f"{job_id}: {', '.join(worker.units_of(job_id))}" for job_id in jobs)
+    engine = f"{worker.engine} {worker.device}".strip()
+    return worker.name, worker.state, engine, f"{worker.rate:.1f}", f"{worker.beat_age_s:.0f} s ago", units
+
+
+def _troubles(daemons: "Sequence[DaemonView]") -> list[str]:
+    return [printable(f"{daemon.host}: {daemon.trouble}") for daemon in daemons if daemon.trouble]

@@ -1,6 +1,7 @@
 """The bytes of an image file -> its pixels, or the reason why there are none."""
 
 import struct
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from trtjob.jobs.states import FailureKind
 # Broken images have their record; what OpenCV would say of them on standard error is no more than noise.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+_JPEG_SIGNATURE = b"\xff\xd8"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 # JPEG markers that carry no length: TEM, RST0 to RST7, SOI, EOI.
@@ -19,6 +21,9 @@ _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
 # JPEG's start-of-frame markers: C0 to CF without DHT, JPG and DAC.
 _JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
+_JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+# Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
+_MOST_JPEG_SCANS = 100
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
 _MOST_TIFF_ENTRIES = 65_535  # in the kind with small offsets; in the other, a header may claim any number
@@ -45,6 +50,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
     _check_size(*size, max_pixels)
     if data.startswith(_PNG_SIGNATURE) and _PNG_END not in data[-64:] and _PNG_END not in data:
         raise ImageError(FailureKind.DECODE, "the PNG file is cut off")
+    if data.startswith(_JPEG_SIGNATURE) and (scans := _jpeg_scans(data)) > _MOST_JPEG_SCANS:
+        raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError) as err:
@@ -77,6 +84,15 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    for marker, at in _jpeg_segments(data):
+        if marker in _JPEG_FRAME:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            return width, height
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each segment's marker and where its length stands, up to the first scan's."""
     # Segments are skipped whole, so a thumbnail inside the EXIF segment is never taken for the image. What lies between
     # them is passed over as libjpeg does (next_marker in jdmarker.c), else a byte there would hide the size.
     at = 2
@@ -88,12 +104,24 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         at += 1
         if marker in _JPEG_BARE:
             continue
+        yield marker, at
         if marker == _JPEG_SCAN:
-            return None
-        if marker in _JPEG_FRAME:
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            return width, height
+            return
         at += struct.unpack_from(">H", data, at)[0]
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """Return how often a JPEG's picture is gone over: once where its first scan has all of it."""
+    try:
+        frame, components = 0, 0
+        for marker, at in _jpeg_segments(data):
+            if marker in _JPEG_FRAME:
+                frame, components = marker, data[at + 7]
+            elif marker == _JPEG_SCAN and frame not in _JPEG_PROGRESSIVE and data[at + 2] == components:
+                return 1
+    except (IndexError, ValueError, struct.error):
+        return 1  # cut off; the decoder says so
+    return data.count(b"\xff\xda")  # within compressed data, 0xFF is followed by 0 and restart markers alone
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -146,7 +174,7 @@ def _gif_size(data: bytes) -> tuple[int, int]:
 
 
 _READERS = {
-    b"\xff\xd8": _jpeg_size,
+    _JPEG_SIGNATURE: _jpeg_size,
     _PNG_SIGNATURE: _png_size,
     b"BM": _bmp_size,
     b"RIFF": _webp_size,

@@ -138,7 +138,7 @@ class WorkQueue:
             pipe.zadd(f"rq:failed:{self.name}", {message: until})
             pipe.lrem(f"{self._list}:intermediate", 1, message)
             pipe.execute()
-        log.warning("a message of the queue was refused", extra={"message_id": message, "reason": reason})
+        log.warning("a message of the queue was refused", extra={"message_id": message[:80], "reason": reason})
 
     def clear_abandoned(self) -> None:
         """Remove RQ's records of messages whose workers died: their units are asked for again by our own reckoning."""

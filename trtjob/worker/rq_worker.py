@@ -201,7 +201,9 @@ class UnitWorker(SimpleWorker):
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Say in one line what RQ cannot do with a message: units settle their own failures before it hears of them."""
-        log.warning("RQ could not end a message", extra={"rq_job": job.id, "error": repr(exc_info[1])})
+        log.warning(
+            "RQ could not end a message", extra={"message_id": job.id[:80], "error": repr(exc_info[1])[:MOST_REASON]}
+        )
 
     def kill_horse(self, sig: Any = None) -> None:
         """Obey RQ's stop-job command, which comes from its pubsub thread: the job is cancelled."""

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 from chaos.valkey import Valkey
 from converters.damage import damaged
-from rq import Queue
-from rq.serializers import JSONSerializer
 from terminal import DIGITS, Terminal, job_folder, records, wait_for, worker_pids
 
 from trtjob.jobs.queue import RUN_UNIT
@@ -65,9 +63,9 @@ def test_every_damaged_image_has_its_record_and_the_worker_is_the_same_as_before
     _, err = running.communicate()
     assert running.returncode == 1
     assert "Traceback" not in err
-    found = records(job_folder(tmp_path / "out"))
-    assert len(found) == IMAGES
-    failures = Counter(record["error"]["kind"] for record in found.values() if "error" in record)
+    written = records(job_folder(tmp_path / "out"))
+    assert len(written) == IMAGES
+    failures = Counter(record["error"]["kind"] for record in written.values() if "error" in record)
     assert failures[FailureKind.DECODE] > IMAGES / 4
     assert set(failures) <= {FailureKind.DECODE, FailureKind.TOO_LARGE}
     assert pids == [pid], "a damaged image has ended the worker process"
@@ -82,36 +80,30 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
     server.end()
 
 
+FIELDS = ("created_at", "timeout", "meta", "origin", "status", "ttl", "retries_left")
+
+
 def push_damaged_messages(valkey: Valkey, job_id: str) -> None:
     """Put messages into the queue that nobody of ours has written: wrong names, wrong records, none, huge ones."""
-    chance = random.Random(SEED)
-    queue = Queue("trtjob", connection=valkey.client, serializer=JSONSerializer)
+    chance, numbers = random.Random(SEED), np.random.default_rng(SEED)
     whole = json.dumps([RUN_UNIT, None, [job_id, "shard-00000"], {}]).encode()
-    numbers = np.random.default_rng(SEED)
     for number in range(MESSAGES):
-        name: bytes | str = chance.choice(
-            [
-                f"{job_id}--shard-{chance.randrange(10**6):05d}--{number:08x}",
-                f"{job_id}--plan--{number:08x}",
-                f"{chance.randbytes(6).hex()}--finish--{number:08x}",
-                f"convert--{number}--{number:08x}",
-                chance.randbytes(chance.randrange(1, 60)),
-                "x" * chance.randrange(1, 2000),
-            ]
-        )
-        valkey.client.rpush(queue.key, name)
+        names: list[bytes | str] = [
+            f"{job_id}--shard-{chance.randrange(10**6):05d}--{number:08x}",
+            f"{job_id}--plan--{number:08x}",
+            f"{chance.randbytes(6).hex()}--finish--{number:08x}",
+            f"convert--{number}--{number:08x}",
+            "x" * chance.randrange(1, 2000),
+            chance.randbytes(chance.randrange(1, 60)),
+        ]
+        name = chance.choice(names)
+        valkey.client.rpush("rq:queue:trtjob", name)
         if chance.random() < 0.8 and isinstance(name, str):
-            data = damaged(whole, numbers) if chance.random() < 0.7 else chance.randbytes(chance.randrange(1, 300_000))
-            fields: dict[Any, Any] = {
-                "data": data,
-                "created_at": "2026-01-01T00:00:00.000000Z",
-                "origin": "trtjob",
-                "status": "queued",
+            data = damaged(whole, numbers) if chance.random() < 0.7 else chance.randbytes(chance.randrange(300_000))
+            fields: dict[Any, Any] = {"data": data, "created_at": "2026-01-01T00:00:00.000000Z", "status": "queued"}
+            fields |= {
+                chance.choice(FIELDS): chance.randbytes(chance.randrange(40)) for _ in range(chance.randrange(3))
             }
-            for _ in range(chance.randrange(3)):
-                fields[chance.choice(["created_at", "timeout", "meta", "origin", "status", "ttl", "retries_left"])] = (
-                    chance.randbytes(chance.randrange(40))
-                )
             valkey.client.hset(f"rq:job:{name}", mapping=fields)
 
 

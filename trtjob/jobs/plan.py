@@ -34,7 +34,7 @@ def read_shard(folder: JobFolder, shard: int) -> list[Entry]:
     place = folder.storage.place(plan_key(shard))
     try:
         rows = [json.loads(line) for line in folder.storage.read(plan_key(shard)).splitlines()]
-        entries = [Entry(row["key"], row["size"], row["etag"]) for row in rows]
+        entries = [Entry(str(row["key"]), int(row["size"]), str(row["etag"])) for row in rows]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as err:
         raise StorageError(f"the plan {place} is missing or damaged: {err}") from err
     if not entries:

@@ -97,7 +97,7 @@ def from_line(line: bytes | str) -> Record:
         fields = json.loads(line)
         detections, classes, error = fields.get("detections"), fields.get("classes"), fields.get("error")
         return Record(
-            image=fields["image"],
+            image=_name(fields["image"]),
             sha256=fields.get("sha256"),
             width=fields.get("width"),
             height=fields.get("height"),
@@ -109,6 +109,12 @@ def from_line(line: bytes | str) -> Record:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("its image has no name")
+    return value
 
 
 def _detection(item: dict[str, Any]) -> Detection:

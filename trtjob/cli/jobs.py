@@ -33,7 +33,7 @@ def status(
         if not watch:
             _print(desk, job, as_json=json)
         else:
-            raise typer.Exit(run_until_stopped(_watch(desk, job)))
+            raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=sys.stdout.isatty())))
 
 
 def _print(desk: Desk, job: str | None, *, as_json: bool) -> None:
@@ -48,18 +48,17 @@ def _print(desk: Desk, job: str | None, *, as_json: bool) -> None:
         typer.echo(line)
 
 
-async def _watch(desk: Desk, job_id: str | None) -> int:
-    """Show a live screen until the job ends, or the user stops; where there is no terminal, a line now and then."""
+async def _watch(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
+    """Watch until the job ends, or the user stops. is_live: as a screen and not by a line now and then."""
     from trtjob.cli.follow import follow, watch_screen
     from trtjob.cli.run import print_end
 
     stop = Stop()
     with stop.on_signals("No longer watching."):
-        if job_id is None:
-            await watch_screen(desk, None, stop)
-            return stop.exit_code
-        is_live = sys.stdout.isatty()
-        view = await (watch_screen(desk, job_id, stop) if is_live else follow(desk, job_id, stop))
+        if job_id is None or is_live:
+            view = await watch_screen(desk, job_id, stop)
+        else:
+            view = await follow(desk, job_id, stop)
     return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)
 
 
@@ -87,16 +86,6 @@ def retry(
         images = retry_job(desk.store, desk.queue, job)
         typer.echo(f"{job}: {images} failed images run again" if images else f"{job}: no image failed", err=True)
         if images and wait:
-            raise typer.Exit(run_until_stopped(_wait(desk, job)))
+            raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=False)))
         if images and not desk.store.workers():
             typer.echo("No worker is running. Start one with: trtjob worker", err=True)
-
-
-async def _wait(desk: Desk, job_id: str) -> int:
-    from trtjob.cli.follow import follow
-    from trtjob.cli.run import print_end
-
-    stop = Stop()
-    with stop.on_signals("No longer watching."):
-        view = await follow(desk, job_id, stop)
-    return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)

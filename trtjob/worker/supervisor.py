@@ -84,9 +84,8 @@ class Supervisor:
         self.turned_at = time.monotonic()
         self._trouble = ""
         self._name = f"{_host()}-{os.getpid()}"
-        self._pauses: dict[
-            int, tuple[str, float]
-        ] = {}  # why a process is not started at once, and until when to say so
+        # Why a process is not started at once, and until when to say so.
+        self._pauses: dict[int, tuple[str, float]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let each process reach a batch edge, for at most `grace_s`.
@@ -162,7 +161,7 @@ class Supervisor:
                     f"{child.process.returncode}). Its reason is in the log above; check with: trtjob doctor"
                 )
             pause_s = backoff_s(young_deaths)
-            self.restarts[blame or "killed or ended"] += 1
+            self.restarts["the queue's server was away" if is_away else blame or "killed or ended"] += 1
             if pause_s:
                 cause = blame or f"exit code {child.process.returncode}"
                 told = f"a worker process died {young_deaths} times in a row, last of {cause}; pause of {pause_s:g} s"

@@ -108,7 +108,7 @@ def test_while_the_server_is_away_lines_are_held_and_the_oldest_give_way(
 
 
 def test_only_the_last_lines_are_kept(store: JobStore, job_log: JobLog, logger: logging.Logger) -> None:
-    for _ in range(5):
+    for _ in range(MOST_LINES // MOST_HELD + 4):
         for number in range(MOST_HELD):
             logger.info("line %d", number, extra={"job_id": JOB})
         job_log.ship(store.redis)

@@ -68,7 +68,7 @@ def logs(
     ] = "info",
     json: Json = False,
 ) -> None:
-    """Show what workers logged of a job, on whichever node they ran; the last 1,000 lines are kept."""
+    """Show what workers logged of a job, on whichever node they ran; the last 5,000 lines are kept."""
     import logging
 
     from trtjob.jobs.joblog import read_log

@@ -11,7 +11,8 @@ from typing import Any
 
 from trtjob.errors import ForeignJobError
 
-MOST_EVENTS = 1000  # some 100 more may be kept: the server drops them by the block
+# Enough for every shard of a million images; some 100 more may be kept, since the server drops them by the block.
+MOST_EVENTS = 10_000
 
 
 class Happening(StrEnum):

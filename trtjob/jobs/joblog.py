@@ -9,7 +9,8 @@ from typing import Any
 
 from trtjob.logs import JsonFormatter, fields_of
 
-MOST_LINES = 1000  # some 100 more may be kept: the server drops them by the block
+# One for each shard of a million images and more; some 100 more may be kept, since the server drops them by the block.
+MOST_LINES = 5000
 MOST_HELD = 1000
 MOST_CHARACTERS = 4000
 

@@ -17,7 +17,7 @@ from tls_proxy import tls_proxy
 SECRET = "hush:hush/hush@hush"
 ESCAPED = "hush%3Ahush%2Fhush%40hush"
 
-pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -132,6 +132,23 @@ def test_an_answer_that_hangs_is_cut_off(
     assert time.monotonic() - start < 5
 
 
+def test_one_request_that_hangs_with_its_place_is_enough_to_say_so(
+    storage: S3Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(breaker, "ASK_AFTER_S", 0.3)
+    proxy.hang_s = 1.0
+    proxy.fail("hang")
+    read: list[bytes] = []
+    thread = threading.Thread(target=lambda: read.append(asyncio.run(storage.afetch(Entry("a.jpg", len(BODY), "")))))
+    thread.start()
+    assert wait_for(troubles, "the trouble to be told", 5).endswith("no answer in time")
+    proxy.fail(None)
+    thread.join(10)
+    assert read == [BODY]
+    assert troubles() == ""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_place_that_fails_is_waited_for_and_said_to_fail(
     storage: S3Storage, proxy: FaultProxy, told: list[str], fault: Fault

@@ -14,6 +14,7 @@ from trtjob.jobs.storage.trouble import note_trouble
 
 TRIES = 6  # of one request, over about ten seconds, where the place works
 OPEN_AT = 3  # objects that fail one after another
+ASK_AFTER_S = 15.0  # a request that is under way for so long may hang with the place: no need to wait for others
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.2, 5.0
 POLL_S = 0.1  # how soon a waiting request looks whether the place works again
 
@@ -90,6 +91,7 @@ class Trial:
         self.breaker = breaker
         self.key = key
         self.tries = 0
+        self._began = time.monotonic()
         self._outages = breaker.outages
         self._next_try = 0.0
 
@@ -105,7 +107,9 @@ class Trial:
         if self.breaker.outages != self._outages:  # what failed in an outage does not count against the object
             self._outages, self.tries = self.breaker.outages, 0
         self.tries += 1
-        if self.tries >= TRIES and not self.breaker.is_open and self.breaker.is_alone(reason):
+        is_last = self.tries >= TRIES
+        is_slow = time.monotonic() - self._began > ASK_AFTER_S
+        if (is_last or is_slow) and not self.breaker.is_open and self.breaker.is_alone(reason) and is_last:
             raise GivenUp(reason)
         self._next_try = time.monotonic() + pause_s(self.tries)
 

@@ -1,5 +1,6 @@
 """Shard after shard: the next is fed while the last one drains, and each ends by itself."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from trtjob.engines.protocol import UInt8Array
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.states import JobState
 from trtjob.jobs.units import FINISH, shard_unit
+from trtjob.logs import fields_of
 from trtjob.worker.tasks import run_unit
 
 
@@ -186,3 +188,15 @@ def other_job(desk: Desk) -> Callable[[], str]:
         return spec.job_id
 
     return make
+
+
+def test_what_the_engines_thread_logs_says_of_which_unit_it_is(desk: Desk) -> None:
+    seen = []
+
+    def note(_images: UInt8Array) -> None:
+        seen.append(fields_of(logging.makeLogRecord({"msg": "in the engine"})))
+
+    desk.plan(4)
+    desk.use(PlainEngine(on_infer=note))
+    run_unit(desk.job_id, shard_unit(0))
+    assert {(line["job_id"], line["unit"], line["attempt"]) for line in seen} == {(desk.job_id, shard_unit(0), 1)}

@@ -102,7 +102,11 @@ class Heart(threading.Thread):
         if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
         elif now - self._moved_at > self.context.settings.stall_s:
-            log.error("no image in %.0f s: the worker process ends", now - self._moved_at)
+            for claim in list(self.context.claims):
+                about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}
+                log.error("no image in %.0f s: the worker process ends", now - self._moved_at, extra=about)
+            with suppress(RedisError):
+                self._ship()
             os._exit(EXIT_STALLED)
 
     def report(self) -> None:
@@ -123,11 +127,11 @@ class Heart(threading.Thread):
     def _tell_trouble(self) -> None:
         """Mark the jobs in hand as degraded while a place fails that they wait for."""
         trouble, before = troubles(), self._trouble
-        if trouble or before:
-            for job_id in {claim.job_id for claim in list(self.context.claims)}:
-                self.store.degrade(job_id, trouble)
-        if trouble != before:
-            log.warning("storage fails: waiting" if trouble else "storage works again", extra={"trouble": trouble})
+        for job_id in sorted({claim.job_id for claim in list(self.context.claims)}) if trouble or before else ():
+            self.store.degrade(job_id, trouble)
+            if trouble != before:
+                said = "storage fails: waiting" if trouble else "storage works again"
+                log.warning(said, extra={"job_id": job_id, "trouble": trouble})
         self._trouble = trouble
 
     def _measure(self) -> None:

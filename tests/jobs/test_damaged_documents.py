@@ -62,6 +62,20 @@ def test_a_damaged_document_is_refused_in_one_line(folder: JobFolder, key: str) 
     assert refused > COUNT / 4
 
 
+@pytest.mark.parametrize("key", [plan_key(0), results_key(0, 7), RESULTS])
+def test_a_line_that_nests_without_end_is_refused(folder: JobFolder, key: str) -> None:
+    folder.storage.write(key, b"[" * 100_000 + b"\n")
+    with pytest.raises(StorageError):
+        READERS[key](folder)
+
+
+def test_a_number_of_shards_that_nobody_has_is_refused(folder: JobFolder) -> None:
+    text = folder.storage.read(EPOCH).replace(b'"shards": 2', b'"shards": 2' + b"0" * 15)
+    folder.storage.write(EPOCH, text)
+    with pytest.raises(StorageError, match="shards: Input should be less than"):
+        folder.epochs()
+
+
 @pytest.mark.parametrize("key", ["../../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "", "a\0.jpg"])
 def test_a_key_that_leaves_its_root_is_neither_read_nor_written(folder: JobFolder, key: str) -> None:
     for reach in (folder.storage.read, folder.storage.place, lambda key: folder.storage.write(key, b"")):

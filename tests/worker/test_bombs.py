@@ -97,6 +97,18 @@ def _tiff_of_16(*changed: tuple[int, int, int]) -> bytes:
     return tiff(*((tag, kind, value) for tag, (kind, value) in fields.items()), data=bytes(4096))
 
 
+def png_whose_chunk_claims_a_hundred_megabytes() -> bytes:
+    return png(ihdr(16, 16)) + struct.pack(">I", 100_000_000) + b"IDAT" + bytes(100)
+
+
+def tiff_that_names_its_size_twice() -> bytes:
+    """Small for who takes the last, 20,000 x 20,000 for who takes the first."""
+    entries = [(256, 4, 20_000), (256, 4, 16), (257, 4, 20_000), (257, 4, 16), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    entries += [(273, 4, 200), (277, 3, 1), (278, 4, 20_000), (279, 4, 4096)]
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + bytes(4096)
+
+
 def tiff_of_giant_tiles() -> bytes:
     return _tiff_of_16((322, 4, 30_000), (323, 4, 30_000), (324, 4, 200), (325, 4, 900_000_000))
 
@@ -192,6 +204,8 @@ BOMBS: list[Callable[[], bytes]] = [
     png_of_two_headers,
     png_of_a_billion_frames,
     png_whose_frame_is_larger_than_it,
+    png_whose_chunk_claims_a_hundred_megabytes,
+    tiff_that_names_its_size_twice,
     tiff_of_giant_tiles,
     tiff_of_a_giant_strip,
     tiff_of_many_samples,

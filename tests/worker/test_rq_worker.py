@@ -235,6 +235,31 @@ def test_a_record_that_cannot_be_ours_is_parked_unread(
     assert desk.store.redis.hlen(job.key) < 10
 
 
+@pytest.mark.parametrize("command", [["SET", "text"], ["RPUSH", "list"], ["ZADD", "1", "set"]])
+def test_a_record_that_is_none_is_parked(desk: Desk, worker: UnitWorker, command: list[str]) -> None:
+    desk.plan(4)
+    name, redis = "photos--plan--01234567", desk.store.redis
+    redis.execute_command(command[0], f"rq:job:{name}", *command[1:])
+    redis.lpush(f"rq:queue:{desk.queue.name}", name)
+    work(worker)
+    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert name in rq_queue(desk).failed_job_registry.get_job_ids()
+
+
+def test_what_rqs_upkeep_stumbles_over_ends_no_worker(
+    desk: Desk, worker: UnitWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.plan(4)
+    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN)
+    desk.store.redis.hset(job.key, "created_at", b"yesterday")
+    desk.store.redis.lrem(f"rq:queue:{desk.queue.name}", 0, job.id)
+    desk.store.redis.rpush(f"rq:queue:{desk.queue.name}:intermediate", job.id)
+    worker.last_cleaned_at = None  # the upkeep is due
+    work(worker)
+    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert "unhandled exception" not in caplog.text
+
+
 def peak_mb() -> float:
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
 

@@ -5,9 +5,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.ahead import in_order
@@ -34,6 +34,11 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# Far above any job: a number that damage made larger must not become a range to walk over.
+Count = Annotated[int, Field(ge=0, le=10_000_000_000)]
+Shards = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
 class PlanEpoch(_Frozen):
     """One round of planning: the first submission, a retry of what failed, or an update with what is new.
 
@@ -43,12 +48,12 @@ class PlanEpoch(_Frozen):
     """
 
     schema_version: Literal[1] = 1
-    epoch: int
+    epoch: Shards
     reason: Literal["submit", "retry", "update"]
-    first_shard: int
-    shards: int
-    images: int
-    ignored: dict[str, int] = {}
+    first_shard: Shards
+    shards: Shards
+    images: Count
+    ignored: dict[str, Count] = {}
 
     @property
     def numbers(self) -> range:
@@ -63,12 +68,12 @@ class ShardManifest(_Frozen):
     """
 
     schema_version: Literal[1] = 1
-    shard: int
+    shard: Shards
     results: str
-    ok: int
-    failed: int
-    failures: dict[str, int] = {}
-    attempt: int
+    ok: Count
+    failed: Count
+    failures: dict[str, Count] = {}
+    attempt: Count
     worker: str
     elapsed_s: float
     busy_s: dict[str, float]

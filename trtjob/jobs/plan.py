@@ -3,7 +3,6 @@
 Planning can be stopped anywhere: run again, it goes on behind the last shard that is written. Redis sees only numbers.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from trtjob.jobs.ahead import in_order
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
 from trtjob.jobs.listing import Entry, Images
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.records import json_line, read_records
+from trtjob.jobs.records import json_line, parse_line, read_records
 from trtjob.jobs.storage import Storage
 
 _by_key = attrgetter("key")
@@ -33,7 +32,7 @@ def read_shard(folder: JobFolder, shard: int) -> list[Entry]:
     """Return a shard's entries. Raises StorageError where the file is missing or damaged."""
     place = folder.storage.place(plan_key(shard))
     try:
-        rows = [json.loads(line) for line in folder.storage.read(plan_key(shard)).splitlines()]
+        rows = [parse_line(line) for line in folder.storage.read(plan_key(shard)).splitlines()]
         entries = [Entry(str(row["key"]), int(row["size"]), str(row["etag"])) for row in rows]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as err:
         raise StorageError(f"the plan {place} is missing or damaged: {err}") from err
@@ -66,8 +65,15 @@ def source_images(folder: JobFolder, spec: JobSpec, source: Storage, after: str 
     """Return the source's images behind the key `after`, as they are now, sorted by key."""
     if spec.source.kind == "folder":
         return source.images(after)
-    keys = (json.loads(line)["key"] for line in folder.storage.lines(SOURCE_LIST))
-    return Named(source, dropwhile(lambda key: key <= after, keys))
+    return Named(source, dropwhile(lambda key: key <= after, _listed(folder)))
+
+
+def _listed(folder: JobFolder) -> Iterator[str]:
+    try:
+        for line in folder.storage.lines(SOURCE_LIST):
+            yield str(parse_line(line)["key"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as err:
+        raise StorageError(f"the list {folder.storage.place(SOURCE_LIST)} is missing or damaged: {err}") from err
 
 
 def plan_epoch(

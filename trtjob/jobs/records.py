@@ -94,7 +94,7 @@ def json_line(fields: dict[str, Any]) -> bytes:
 def from_line(line: bytes | str) -> Record:
     """Parse what `to_line` wrote. Raises StorageError where it is something else."""
     try:
-        fields = json.loads(line)
+        fields = parse_line(line)
         detections, classes, error = fields.get("detections"), fields.get("classes"), fields.get("error")
         return Record(
             image=_name(fields["image"]),
@@ -109,6 +109,14 @@ def from_line(line: bytes | str) -> Record:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err
+
+
+def parse_line(line: bytes | str) -> Any:
+    """Return what a line of JSON holds. Raises ValueError where it is not JSON."""
+    try:
+        return json.loads(line)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
 
 def _name(value: object) -> str:

@@ -15,7 +15,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _JPEG_SIGNATURE = b"\xff\xd8"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
+# The most bytes of a pixel (four channels of 16 bits), and what filters and the compression's own marks may add.
+_PNG_PIXEL_BYTES, _PNG_SPARE_BYTES = 8, 65_536
 # JPEG markers that carry no length: TEM, RST0 to RST7, SOI, EOI.
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
 # JPEG's start-of-frame markers: C0 to CF without DHT, JPG and DAC.
@@ -48,8 +49,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
         )
         raise ImageError(FailureKind.DECODE, what)
     _check_size(*size, max_pixels)
-    if data.startswith(_PNG_SIGNATURE) and _PNG_END not in data[-64:] and _PNG_END not in data:
-        raise ImageError(FailureKind.DECODE, "the PNG file is cut off")
+    if data.startswith(_PNG_SIGNATURE):
+        _check_png(data, *size)
     if data.startswith(_JPEG_SIGNATURE) and (scans := _jpeg_scans(data)) > _MOST_JPEG_SCANS:
         raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
     try:
@@ -70,6 +71,20 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
             FailureKind.TOO_LARGE,
             f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} (TRTJOB_MAX_PIXELS)",
         )
+
+
+def _check_png(data: bytes, width: int, height: int) -> None:
+    """Refuse chunks that claim more bytes than there are, for which OpenCV takes memory, and pixels beyond the last."""
+    spare = _PNG_PIXEL_BYTES * (width + 2) * height + _PNG_SPARE_BYTES
+    at, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        at += 12 + length
+        if at > len(data):
+            raise ImageError(FailureKind.DECODE, "the PNG file is cut off")
+        spare -= length if kind == b"IDAT" else 0
+    if spare < 0:
+        raise ImageError(FailureKind.DECODE, f"the PNG file holds more data than {width:,} x {height:,} pixels can be")
 
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
@@ -159,12 +174,13 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     )
     (directory,) = struct.unpack_from(order + offset, data, start)
     (entries,) = struct.unpack_from(order + length, data, directory)
-    sizes = {}
+    sizes: dict[int, int] = {}
     for index in range(min(entries, _MOST_TIFF_ENTRIES)):
         at = directory + length_bytes + entry_bytes * index
         tag, kind = struct.unpack_from(order + "HH", data, at)
         if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-            (sizes[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + value_at)
+            (value,) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + value_at)
+            sizes[tag] = max(value, sizes.get(tag, 0))  # named twice: whichever the decoder takes, none is larger
     return (sizes[_TIFF_WIDTH], sizes[_TIFF_HEIGHT]) if len(sizes) == 2 else None
 
 

@@ -71,6 +71,9 @@ class SafeJob(Job):
 
     def refresh(self) -> None:
         """Read RQ's record, if it is small enough to be ours. Raises UnreadableMessage."""
+        kind: Any = self.connection.type(self.key)
+        if kind not in (b"hash", b"none"):
+            raise UnreadableMessage(f"its record is a {kind.decode()}")
         size = self.connection.eval(queue_scripts.SIZE, 1, self.key, MOST_FIELDS)
         if not 0 <= size <= MOST_BYTES:
             shown = f"more than {MOST_FIELDS} fields" if size < 0 else f"{size:,} bytes"
@@ -160,6 +163,15 @@ class UnitWorker(SimpleWorker):
                 self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds
             except ValueError:  # no text, or none of RQ's names
                 self.context.queue.clear_rubbish()
+
+    def run_maintenance_tasks(self) -> None:
+        """Let RQ clean up; a message that it stumbles over ends no worker."""
+        try:
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        except RedisError:
+            raise
+        except Exception as err:  # noqa: BLE001 - whatever somebody has written there
+            log.warning("RQ could not clean up", extra={"error": repr(err)[:MOST_REASON]})
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         return 2 * int(self.context.settings.lease_s)

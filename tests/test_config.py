@@ -111,6 +111,12 @@ def test_the_allowed_places_are_separated_by_commas_or_a_list_in_the_file(
     assert load_settings().roots == ("/photos", "s3://other/prefix")
 
 
+def test_an_allowed_place_that_depends_on_where_one_stands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTJOB_ROOTS", "/data,photos")
+    with pytest.raises(ConfigError, match=r"TRTJOB_ROOTS = .*absolute folders and s3:// prefixes, not 'photos'"):
+        load_settings()
+
+
 def test_another_prefix_of_rqs_keys_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RQ_KEY_PREFIX", "team")
     with pytest.raises(ConfigError, match=r"RQ_KEY_PREFIX is set.*unset it"):

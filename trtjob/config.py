@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -40,6 +40,13 @@ def _listed(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
+def _absolute(roots: tuple[str, ...]) -> tuple[str, ...]:
+    for root in roots:
+        if not root.startswith(("/", "s3://")):
+            raise ValueError(f"expected absolute folders and s3:// prefixes, not '{root}'")
+    return roots
+
+
 class Settings(BaseSettings):
     """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
 
@@ -53,7 +60,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
-    roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+    roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_absolute)] = Field(
         default=(),
         description="folders and s3:// prefixes, separated by commas, that jobs may read and write; none: all that the "
         "worker's user may",

@@ -24,7 +24,7 @@ from trtjob.jobs.states import FailureKind
 
 SEED = 20261101
 IMAGES = 2500
-MESSAGES = 1500
+MESSAGES = 2000
 KINDS = (".jpg", ".png", ".webp", ".bmp", ".tiff")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

@@ -29,6 +29,17 @@ def test_a_model_that_is_there_is_not_fetched(settings: Settings, tmp_path: Path
     assert model_file(model, settings, never) == tmp_path / "mean.onnx"
 
 
+def test_a_file_outside_of_the_allowed_places_is_not_even_opened(settings: Settings, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "mean.onnx")
+    (tmp_path / "allowed").mkdir()
+    (tmp_path / "allowed" / "mean.onnx").write_bytes((tmp_path / "mean.onnx").read_bytes())
+    strict = settings.model_copy(update={"roots": (str(tmp_path / "allowed"),)})
+    with pytest.raises(ModelError, match="in none of the places allowed here"):
+        model_file(model, strict, never)
+    shipped = model.model_copy(update={"uri": str(tmp_path / "allowed" / "mean.onnx")})
+    assert model_file(shipped, strict, never).is_relative_to(settings.home)
+
+
 def test_a_model_from_elsewhere_is_fetched_once(settings: Settings, shipped: ModelRef) -> None:
     copy = model_file(shipped, settings, never)
     assert copy.read_bytes() == Path(shipped.uri).read_bytes()

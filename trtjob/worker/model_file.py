@@ -6,8 +6,9 @@ import secrets
 from pathlib import Path
 
 from trtjob.config import Settings
-from trtjob.errors import ModelError
+from trtjob.errors import ConfigError, ModelError
 from trtjob.jobs.models import ModelRef
+from trtjob.jobs.roots import check_places
 from trtjob.jobs.storage import OnTrouble, open_storage
 
 
@@ -18,7 +19,11 @@ def model_file(model: ModelRef, settings: Settings, on_trouble: OnTrouble) -> Pa
     """
     named = Path(model.path)
     try:
+        # What a job names is not even opened outside of the allowed places; another machine's path may well be there.
+        check_places({"model": named}, [*settings.roots, str(settings.home)] if settings.roots else [])
         found = _sha256_of(named)
+    except ConfigError as err:
+        found, reason = "", str(err)
     except OSError as err:
         found, reason = "", str(err.strerror)
     if found == model.sha256:

@@ -5,9 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from terminal import DIGITS, Outcome
+from redis import Redis
+from samples import job_spec
+from terminal import DIGITS, Outcome, Terminal
 
 from trtjob.cli.app import main
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.states import JobState, Priority
+from trtjob.jobs.store import JobStore
+from trtjob.jobs.views import JobView
 
 Command = Callable[..., Outcome]
 
@@ -35,3 +41,40 @@ def trtjob(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
 def scenes() -> Path:
     """The folder of sample scenes."""
     return DIGITS / "scenes"
+
+
+@pytest.fixture
+def store(terminal: Terminal, server: EmbeddedServer, redis: Redis) -> JobStore:
+    """A store with a job that is queued; commands at the terminal find it."""
+    terminal.environment["TRTJOB_REDIS_URL"] = server.url
+    store = JobStore(redis)
+    store.create(job_spec())
+    return store
+
+
+@pytest.fixture
+def view() -> JobView:
+    """A job in the middle, with something of everything."""
+    return JobView(
+        spec=job_spec("/photos", "/out", job_id="photos-1a2b3c4d"),
+        state=JobState.RUNNING,
+        message="",
+        epoch=0,
+        reason="submit",
+        planned=True,
+        images=200,
+        ok=70,
+        failed=2,
+        skipped=0,
+        ignored={},
+        shards=8,
+        shards_done=3,
+        live_done=28,
+        live_failed=1,
+        started_at=1.0,
+        finished_at=None,
+        priority=Priority.HIGH,
+        degraded="s3://bucket fails: 503",
+        kinds={"decode": 2, "read": 1},
+        retries=2,
+    )

@@ -6,14 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from samples import job_spec
 from terminal import DIGITS, Terminal, job_folder, wait_for
 
 from trtjob.cli.journal import event_line, log_line
 from trtjob.jobs.events import Event
 from trtjob.jobs.joblog import LogLine
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
 
@@ -35,15 +33,6 @@ def test_a_line_of_the_log_is_one_line_with_what_there_is_of_it() -> None:
     assert shown[20:] == " warning  image set aside  image=a\\nb.jpg  shard-00003  node-17-1  attempt 2"
     shown = log_line(LogLine("1-0", {**fields, "exception": "Traceback\n  ValueError"}))
     assert shown[20:] == " warning  image set aside\nTraceback\n  ValueError"
-
-
-@pytest.fixture
-def store(terminal: Terminal, server: EmbeddedServer, redis: Redis) -> JobStore:
-    """A store with a job that is queued; commands at the terminal find it."""
-    terminal.environment["TRTJOB_REDIS_URL"] = server.url
-    store = JobStore(redis)
-    store.create(job_spec())
-    return store
 
 
 @pytest.mark.slow

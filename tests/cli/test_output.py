@@ -7,43 +7,8 @@ import pytest
 from trtjob.cli.output import print_table, printable
 from trtjob.cli.progress import duration, numbers
 from trtjob.cli.screens import job_document
-from trtjob.jobs.models import JobSpec, ModelRef, Options, Source
 from trtjob.jobs.progress import RateMeter
-from trtjob.jobs.states import JobState
 from trtjob.jobs.views import JobView, WorkerView
-
-
-@pytest.fixture
-def view() -> JobView:
-    """A job of 200 images, half done."""
-    spec = JobSpec(
-        job_id="photos-1a2b3c4d",
-        source=Source(kind="folder", root="/photos"),
-        model=ModelRef(name="digits", sha256="0" * 64, path="/model.onnx", task="detect", labels=("0",)),
-        options=Options(conf=0.25, min_score=0.05, iou=0.45, resize="stretch"),
-        output="/out",
-        created_at=0.0,
-        versions={},
-    )
-    return JobView(
-        spec=spec,
-        state=JobState.RUNNING,
-        message="",
-        epoch=0,
-        reason="submit",
-        planned=True,
-        images=200,
-        ok=70,
-        failed=2,
-        skipped=0,
-        ignored={},
-        shards=4,
-        shards_done=1,
-        live_done=28,
-        live_failed=1,
-        started_at=1.0,
-        finished_at=None,
-    )
 
 
 def _worker(name: str, *jobs: str, rate: float) -> WorkerView:

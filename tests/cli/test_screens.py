@@ -5,43 +5,14 @@ import re
 from typing import Any
 
 import pytest
-from samples import job_spec
 from terminal import ROOT
 
 from trtjob.cli.screens import Standing, bar, job_document, job_lines, jobs_lines, status_document
-from trtjob.jobs.states import JobState, Priority
+from trtjob.jobs.states import JobState
 from trtjob.jobs.views import DaemonView, JobView, WorkerView
 
-JOB = job_spec().job_id
+JOB = "photos-1a2b3c4d"
 PAGE = (ROOT / "docs" / "status.md").read_text()
-
-
-@pytest.fixture
-def view() -> JobView:
-    """A job in the middle, with something of everything."""
-    return JobView(
-        spec=job_spec("/photos", "/out"),
-        state=JobState.RUNNING,
-        message="",
-        epoch=0,
-        reason="submit",
-        planned=True,
-        images=200,
-        ok=70,
-        failed=2,
-        skipped=0,
-        ignored={},
-        shards=8,
-        shards_done=3,
-        live_done=28,
-        live_failed=1,
-        started_at=1.0,
-        finished_at=None,
-        priority=Priority.HIGH,
-        degraded="s3://bucket fails: 503",
-        kinds={"decode": 2, "read": 1},
-        retries=2,
-    )
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from redis import Redis
 from samples import job_spec
 from terminal import Terminal, wait_for
 
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
 
@@ -43,14 +41,6 @@ class Screen:
         self.process.kill()
         self.process.wait()
         os.close(self._master)
-
-
-@pytest.fixture
-def store(terminal: Terminal, server: EmbeddedServer, redis: Redis) -> JobStore:
-    terminal.environment["TRTJOB_REDIS_URL"] = server.url
-    store = JobStore(redis)
-    store.create(job_spec())
-    return store
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ _CLAIMABLE = {
 }
 # A job's other keys.
 _PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "kinds", "events", "log")
+# The sets that jobs are counted by.
+_COUNTED = (*map(str, JobState), "degraded")
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
     JobState.QUEUED: Happening.CONTINUED,
@@ -157,11 +159,10 @@ class JobStore(Roster):
 
         It costs the same for any number of jobs.
         """
-        names = [*JobState, "degraded"]
         with self.redis.pipeline(transaction=False) as pipe:
-            for name in names:
+            for name in _COUNTED:
                 pipe.scard(scripts.STATE + name)
-            return dict(zip(map(str, names), pipe.execute(), strict=True))
+            return dict(zip(_COUNTED, pipe.execute(), strict=True))
 
     def active_ids(self) -> list[str]:
         """Return the ids of the jobs that still have something to do."""
@@ -231,7 +232,7 @@ class JobStore(Roster):
         with self.redis.pipeline() as pipe:
             pipe.delete(key, *(f"{key}:{part}" for part in _PARTS))
             pipe.zrem(JOBS, job_id)
-            for name in [*JobState, "degraded"]:
+            for name in _COUNTED:
                 pipe.srem(scripts.STATE + name, job_id)
             pipe.execute()
 

@@ -40,7 +40,10 @@ Follow = Annotated[
     ),
 ]
 Lines = Annotated[
-    int, typer.Option("--lines", "-n", min=1, metavar="N", help="Begin with the last N lines. Default: 1000.")
+    int,
+    typer.Option(
+        "--lines", "-n", min=1, metavar="N", show_default=False, help="Begin with the last N lines. Default: 1000."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line. Default: text.")]
 
@@ -64,7 +67,7 @@ def logs(
     lines: Lines = 1000,
     level: Annotated[
         Literal["info", "warning", "error"],
-        typer.Option("--level", "-l", help="Show lines of this level and above. Default: info."),
+        typer.Option("--level", "-l", show_default=False, help="Show lines of this level and above. Default: info."),
     ] = "info",
     json: Json = False,
 ) -> None:

@@ -39,10 +39,16 @@ class ConfigError(TrtjobError):
 
 
 class MissingDependencyError(TrtjobError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that brings it.
 
-    def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(f"the package '{package}' is not installed. Install it with: pip install 'trtjob[{extra}]'")
+    gpu_extra: the one that brings it for NVIDIA GPUs, where that is another one.
+    """
+
+    def __init__(self, package: str, *, extra: str, gpu_extra: str = "") -> None:
+        for_gpus = f", or for an NVIDIA GPU: pip install 'trtjob[{gpu_extra}]'" if gpu_extra else ""
+        super().__init__(
+            f"the package '{package}' is not installed. Install it with: pip install 'trtjob[{extra}]'{for_gpus}"
+        )
         self.package = package
         self.extra = extra
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, helper
 
+from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.errors import ConversionError
@@ -131,18 +132,17 @@ def observe(
 
 def _session(model: ModelProto, names: Sequence[str]) -> Any:
     """Return a session of ONNX Runtime that can be asked for values inside the graph."""
-    import onnxruntime
-
+    ort = onnxruntime()
     copy = ModelProto()
     copy.CopyFrom(model)
     present = {value.name for value in copy.graph.output}
     copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in present)
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.log_severity_level = 3  # errors alone
     options.intra_op_num_threads = 1  # how sums are split among threads would show in their last bits
     try:
-        return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as err:
         raise ConversionError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run the float32 model, so its values have no ranges: {err}"
+            f"ONNX Runtime {ort.__version__} cannot run the float32 model, so its values have no ranges: {err}"
         ) from err

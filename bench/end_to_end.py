@@ -13,7 +13,7 @@ from bench.node import Node, node
 from bench.plain import PlainLoop
 from bench.table import Row
 from trtjob.converters.registry import RegisteredModel
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Engine
 from trtjob.worker.pictures import SIZES, write_pictures
 

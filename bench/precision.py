@@ -10,7 +10,7 @@ from types import ModuleType
 from bench.table import Row
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
-from trtjob.engines.onnxruntime import OnnxRuntimeEngine, open_engine
+from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.spec import Precision
 from trtjob.worker.convert import convert_model
 from trtjob.worker.images import decode_image
@@ -48,7 +48,7 @@ def _speed(registry: ModelRegistry, weights: Path, photos: Path, count: int) -> 
         low = _lowered(registry, weights, "int8", images)
         samples = list(Samples(chosen_images(images, 12), plain.spec))
     with open_engine(plain.path, threads=1) as engine, open_engine(low.path, threads=1) as int8:
-        times: dict[OnnxRuntimeEngine, list[float]] = {engine: [], int8: []}
+        times: dict[CpuEngine, list[float]] = {engine: [], int8: []}
         for index in range(count):
             for each in times:
                 started = time.thread_time()

@@ -22,7 +22,7 @@ from trtjob.converters.artefact import serialised
 from trtjob.converters.onnx.convert import convert
 from trtjob.converters.onnx.ultralytics import PAD_VALUE
 from trtjob.converters.request import ConversionRequest
-from trtjob.engines.onnxruntime import OnnxRuntimeEngine, open_engine
+from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.jobs.records import Detection
@@ -199,7 +199,7 @@ def _scene(hw: tuple[int, int], seed: int) -> UInt8Array:
     return np.asarray(image, np.uint8)
 
 
-def _compare_detections(theirs: Any, engine: OnnxRuntimeEngine, image: UInt8Array, imgsz: Any, row: Row) -> None:
+def _compare_detections(theirs: Any, engine: CpuEngine, image: UInt8Array, imgsz: Any, row: Row) -> None:
     (result,) = theirs.predict(
         image, imgsz=imgsz, conf=CONF, iou=IOU, rect=False, max_det=MOST, device="cpu", verbose=False
     )
@@ -260,7 +260,7 @@ def _is_close_call(lone: Detection, ours: Sequence[Detection]) -> bool:
     return bool((np.abs(ious - IOU) < CLOSE_IOU).any())
 
 
-def _compare_classes(theirs: Any, engine: OnnxRuntimeEngine, image: UInt8Array, imgsz: Any, row: Row) -> None:
+def _compare_classes(theirs: Any, engine: CpuEngine, image: UInt8Array, imgsz: Any, row: Row) -> None:
     """Compare the scores of all classes, each side with its own resizing."""
     (result,) = theirs.predict(image, imgsz=imgsz, device="cpu", verbose=False)
     expected = result.probs.data.cpu().numpy()

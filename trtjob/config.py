@@ -68,10 +68,17 @@ class Settings(BaseSettings):
 
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
     batch: int = Field(default=0, ge=0, le=1024, description="largest batch; 0: what the engine likes best")
-    engine: Literal["auto", "onnxruntime", "tensorrt"] = Field(
-        default="auto", description="auto: TensorRT where there is a GPU for it, else ONNX Runtime"
+    engine: Literal["auto", "tensorrt", "cuda", "cpu"] = Field(
+        default="auto",
+        description="auto: where there is a GPU, TensorRT, else ONNX Runtime on CUDA; else ONNX Runtime on the CPU",
     )
     gpus: str = Field(default="all", description="which GPUs: all, or numbers such as 0,2")
+    gpu_memory_mib: int = Field(
+        default=0, ge=0, description="memory of the GPU that a model may take on CUDA; 0: all"
+    )
+    tf32: bool = Field(
+        default=True, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"
+    )
     plan_batches: str = Field(default="1:8:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
     plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
     plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")

@@ -24,7 +24,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_tables_and_a_sentence(trtjob: Command, model: Path, photos: Path) -> None:
-    outcome = trtjob("bench", model, "--images", photos, "--seconds", "0.1", "--engine", "onnxruntime", "--threads", 2)
+    outcome = trtjob("bench", model, "--images", photos, "--seconds", "0.1", "--engine", "cpu", "--threads", 2)
     assert outcome.code == 0, outcome.err
     heading, engine, phases, rates, limit = outcome.out.split("\n\n")
     assert heading.splitlines()[:4] == [
@@ -52,9 +52,9 @@ def first_words(table: str) -> list[str]:
 
 
 def test_json_is_one_document_with_everything(trtjob: Command, model: Path, photos: Path) -> None:
-    arguments = ("--images", photos, "--seconds", "0.1", "--engine", "onnxruntime", "--batch", "2,1", "--json")
+    arguments = ("--images", photos, "--seconds", "0.1", "--engine", "cpu", "--batch", "2,1", "--json")
     document = json.loads(trtjob("bench", model, *arguments).out)
-    assert document["engine"]["name"] == "onnxruntime"
+    assert document["engine"]["name"] == "cpu"
     assert [rate["batch"] for rate in document["engine_alone"]] == [1, 2]
     (sample,) = document["samples"]
     assert (sample["name"], sample["listed"], sample["used"], sample["unusable"]) == ("photos", 3, 3, 0)
@@ -65,7 +65,7 @@ def test_json_is_one_document_with_everything(trtjob: Command, model: Path, phot
 
 
 def test_progress_is_on_standard_error(trtjob: Command, model: Path, photos: Path) -> None:
-    outcome = trtjob("bench", model, "--images", photos, "--seconds", "0.1", "--engine", "onnxruntime")
+    outcome = trtjob("bench", model, "--images", photos, "--seconds", "0.1", "--engine", "cpu")
     assert "mean: warming up 0/4\n" in outcome.err
     assert "mean: measuring 0/20\n" in outcome.err
 
@@ -75,7 +75,7 @@ def test_broken_images_are_counted_and_a_large_folder_is_not_used_whole(
 ) -> None:
     write_images(tmp_path / "many", 70)
     (tmp_path / "many" / "0000.png").write_bytes(b"")
-    out = trtjob("bench", model, "--images", tmp_path / "many", "--seconds", "0.1", "--engine", "onnxruntime").out
+    out = trtjob("bench", model, "--images", tmp_path / "many", "--seconds", "0.1", "--engine", "cpu").out
     assert "images     many: 63 of 70 (1 more cannot be read); each read again" in out
 
 
@@ -113,7 +113,7 @@ def test_a_signal_ends_it_and_leaves_nothing_behind(
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    process = terminal.start("bench", digits, "--engine", "onnxruntime", TMPDIR=str(temporary))
+    process = terminal.start("bench", digits, "--engine", "cpu", TMPDIR=str(temporary))
     assert process.stderr is not None
     while "warming up" not in process.stderr.readline():
         assert process.poll() is None

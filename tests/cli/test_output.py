@@ -13,7 +13,7 @@ from trtjob.jobs.views import JobView, WorkerView
 
 def _worker(name: str, *jobs: str, rate: float) -> WorkerView:
     units = tuple((job_id, f"shard-{number:05}") for number, job_id in enumerate(jobs))
-    return WorkerView(name, "host", 1, "onnxruntime", "cpu", "busy", units, 0.1, rate)
+    return WorkerView(name, "host", 1, "cpu", "cpu", "busy", units, 0.1, rate)
 
 
 def test_the_document_counts_shards_under_way(view: JobView) -> None:

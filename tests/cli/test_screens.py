@@ -18,9 +18,9 @@ PAGE = (ROOT / "docs" / "status.md").read_text()
 @pytest.fixture
 def now(view: JobView) -> Standing:
     units = ((JOB, "shard-00003"), (JOB, "shard-00004"), ("other", "shard-00001"))
-    busy = WorkerView("w-1", "node", 17, "onnxruntime", "CPU", "busy", units, 1.2, 30.0, {"infer": 0.9})
+    busy = WorkerView("w-1", "node", 17, "cpu", "CPU", "busy", units, 1.2, 30.0, {"infer": 0.9})
     idle = WorkerView("w-2", "node", 18, "", "", "idle", (), 0.4, 0.0)
-    daemon = DaemonView("d-1", "node", 16, "onnxruntime", 2, {"SIGSEGV": 7}, "a worker process died 7 times", 0.9)
+    daemon = DaemonView("d-1", "node", 16, "cpu", 2, {"SIGSEGV": 7}, "a worker process died 7 times", 0.9)
     return Standing([view], [busy, idle], [daemon])
 
 
@@ -63,7 +63,7 @@ def test_the_screen_of_a_job_says_all_there_is_to_say(now: Standing) -> None:
         "5.0 s",
         f"{JOB}: shard-00003, shard-00004; other: shard-00001",
         "1 s ago",
-        "onnxruntime CPU",
+        "cpu CPU",
         "bound by the engine (90% busy)",
         "node: a worker process died 7 times",
     ):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtjob.converters.registry import ModelRegistry, name_of
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.spec import Task, load_spec
 from trtjob.errors import ConversionError, ModelError, TrtjobError
 

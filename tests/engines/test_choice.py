@@ -1,37 +1,36 @@
 import pytest
 
-from trtjob.engines.choice import Choice, _numbers, choose
-from trtjob.errors import ConfigError, EngineError, MissingDependencyError, TrtjobError
+from trtjob.engines.choice import Choice, EngineWish, _numbers, choose
+from trtjob.engines.cuda.driver import has_driver
+from trtjob.errors import ConfigError, EngineError
+
+without_driver = pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
 
 
-def has_gpu() -> bool:
-    from trtjob.engines.tensorrt import cuda
-
-    try:
-        return bool(cuda.gpus())
-    except TrtjobError:
-        return False
-
-
-without_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU that CUDA can use")
-
-
-@without_gpu
-def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_why() -> None:
+@without_driver
+def test_auto_takes_the_cpu_where_there_is_no_driver_and_says_why() -> None:
     choice = choose("auto", "all")
-    assert (choice.engine, choice.gpus) == ("onnxruntime", ())
-    assert choice.reason.startswith("ONNX Runtime on the CPU: ")
-    assert "pycuda" in choice.reason or "CUDA" in choice.reason
+    reason = "ONNX Runtime on the CPU: no NVIDIA driver is installed (there is no libcuda.so.1)"
+    assert choice == Choice("cpu", (), reason)
 
 
-@without_gpu
-def test_tensorrt_without_a_gpu_is_an_error_that_says_what_is_missing() -> None:
-    with pytest.raises((EngineError, MissingDependencyError), match=r"pycuda|CUDA"):
-        choose("tensorrt", "all")
+@without_driver
+@pytest.mark.parametrize(("wish", "title"), [("tensorrt", "TensorRT"), ("cuda", "ONNX Runtime on CUDA")])
+def test_an_engine_for_gpus_is_an_error_without_a_driver(wish: EngineWish, title: str) -> None:
+    with pytest.raises(EngineError, match=f"{title} cannot be used: no NVIDIA driver"):
+        choose(wish, "all")
 
 
-def test_onnx_runtime_looks_at_no_gpu() -> None:
-    assert choose("onnxruntime", "nonsense") == Choice("onnxruntime", (), "ONNX Runtime on the CPU, as asked for")
+def test_the_cpu_looks_at_no_gpu() -> None:
+    assert choose("cpu", "nonsense") == Choice("cpu", (), "ONNX Runtime on the CPU, as asked for")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wish", ["auto", "cuda"])
+def test_a_gpu_is_taken_by_its_name(wish: EngineWish) -> None:
+    choice = choose(wish, "all")
+    assert choice.gpus[0] == 0
+    assert "GPU 0 (NVIDIA" in choice.reason
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from converters.darknet.networks import onnx_from_darknet
 from engines.tiny import HW, LABELS, Constants, classifier, detector, images, model_of, spec_of, write_model, write_onnx
 from onnx import TensorProto, helper
 
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Engine
 from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, Task
 from trtjob.errors import EngineError, ModelError

@@ -11,7 +11,7 @@ import pytest
 from engines.tiny import CANDIDATES, HW, LABELS, images, spec_of, write_model
 from numpy.typing import NDArray
 
-from trtjob.engines import onnxruntime
+from trtjob.engines.onnxruntime import cpu
 from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import Task, load_spec
 from trtjob.errors import EngineError, EngineInputError
@@ -30,7 +30,7 @@ def open_tensorrt(path: Path) -> Engine:
 
 @pytest.fixture(
     params=[
-        pytest.param(onnxruntime.open_engine, id="onnxruntime"),
+        pytest.param(cpu.open_engine, id="cpu"),
         pytest.param(open_tensorrt, id="tensorrt", marks=pytest.mark.gpu),
     ]
 )

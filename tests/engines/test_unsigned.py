@@ -8,7 +8,7 @@ from converters.precision import nets
 from converters.precision.test_int8 import int8_of
 from engines import tiny
 
-from trtjob.engines.unsigned import with_unsigned_values
+from trtjob.engines.onnxruntime.unsigned import with_unsigned_values
 
 
 @pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Sigmoid", "Mish"])

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from converters.darknet.networks import onnx_from_darknet
 
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.worker.images import decode_image
 from trtjob.worker.postprocess import detections_from
 from trtjob.worker.resize import prepare

@@ -33,7 +33,7 @@ VIEW = JobView(
 def worker(*jobs: str, **busy: float) -> WorkerView:
     """Return a worker with a shard of each of these jobs in hand, of VIEW's unless given."""
     units = tuple((job_id, f"shard-{number:05}") for number, job_id in enumerate(jobs or [VIEW.job_id]))
-    return WorkerView("w", "node", 7, "onnxruntime", "CPU", "busy", units, 0.5, 10.0, busy)
+    return WorkerView("w", "node", 7, "cpu", "CPU", "busy", units, 0.5, 10.0, busy)
 
 
 IDLE = dataclasses.replace(worker(), units=())

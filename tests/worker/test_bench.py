@@ -242,7 +242,7 @@ def test_nothing_is_left_behind(
 
     wishes = Wishes(sample.root, (), 0.05)
     try:
-        bench(model, Settings(engine="onnxruntime"), wishes, on_progress=silent, is_stopping=is_stopping)
+        bench(model, Settings(engine="cpu"), wishes, on_progress=silent, is_stopping=is_stopping)
     except BenchStopped:
         assert is_stopped
     assert written

@@ -16,7 +16,7 @@ from terminal import DIGITS
 
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.spec import Precision, load_spec
 from trtjob.errors import ConversionError, EngineError, ModelError
 from trtjob.worker.convert import Progress, convert_model, resolve_model

@@ -30,7 +30,7 @@ class Idle:
 
     def pulses(self) -> dict[str, Pulse]:
         fields = {"images": 30, "failed": 2, "shards": 3, "batches": 28, "busy_s": {"infer": 1.5}, "rss_bytes": 1 << 20}
-        return {"w-1": Pulse(fields | {"engine": "onnxruntime", "device": "CPU"})} if self.beating else {}
+        return {"w-1": Pulse(fields | {"engine": "cpu", "device": "CPU"})} if self.beating else {}
 
     def totals(self) -> tuple[Counter[str], dict[str, float]]:
         pulse = self.pulses()["w-1"]
@@ -72,7 +72,7 @@ def test_a_node_tells_what_it_has_done(node: Idle, store: JobStore, queue: WorkQ
     assert found["trtjob_shards_total"] == 3
     assert found["trtjob_stage_seconds_total{infer}"] == 1.5
     assert found["trtjob_worker_restarts_total{SIGSEGV}"] == 2
-    assert found["trtjob_engine_info{CPU,onnxruntime,w-1}"] == 1
+    assert found["trtjob_engine_info{CPU,cpu,w-1}"] == 1
     assert found["trtjob_worker_rss_bytes{w-1}"] == 1 << 20
     assert found["trtjob_jobs{queued}"] == 1
     assert found["trtjob_jobs{done}"] == 0

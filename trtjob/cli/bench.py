@@ -13,6 +13,7 @@ from trtjob.cli.complete import model_names
 from trtjob.cli.desk import start
 from trtjob.cli.progress import duration, open_stages
 from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ STOPPING = "Stopping after the images in hand."
 LARGEST_BATCH = 1024
 OTHERS_SHOWN = 0.1  # the share of the cores' time from which on other programs are worth a note
 
-_ENGINES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
 _PHASES = {"prepare": "prepare", "infer": "inference", "result": "result", "draw": "draw", "write": "write"}
 _STAGES = {
     "read": "read",
@@ -216,7 +216,7 @@ def _heading(report: "BenchReport") -> Iterable[tuple[str, str]]:
     spec, limits = report.model.spec, report.limits
     yield "model", f"{report.model.name}, {spec.input_hw[1]}x{spec.input_hw[0]}, {spec.precision}"
     callers = _count(report.callers, "thread")
-    yield "engine", f"{_ENGINES.get(report.engine, report.engine)}, {report.device}, called from {callers}"
+    yield "engine", f"{TITLES[report.engine]}, {report.device}, called from {callers}"
     batches = "an image at a time" if limits.batch == 1 else f"batches of up to {limits.batch} images"
     yield "pipeline", f"{_count(limits.threads, 'thread')} on {_count(report.cores, 'core')}, {batches}"
     yield "images", "; ".join(map(_images, report.samples)) + "; each read again and again, so from the system's cache"

@@ -185,11 +185,12 @@ Batch = Annotated[
     ),
 ]
 Engine = Annotated[
-    Literal["auto", "onnxruntime", "tensorrt"] | None,
+    Literal["auto", "tensorrt", "cuda", "cpu"] | None,
     typer.Option(
-        metavar="auto|onnxruntime|tensorrt",
+        metavar="auto|tensorrt|cuda|cpu",
         rich_help_panel=MACHINE,
-        help="What runs the model. auto: TensorRT where there is a GPU for it, else ONNX Runtime on the CPU. "
+        help="What runs the model. auto: TensorRT where there is a GPU for it, else ONNX Runtime on CUDA, else on the "
+        "CPU. "
         "Default: TRTJOB_ENGINE, or auto.",
     ),
 ]

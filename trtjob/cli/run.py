@@ -79,7 +79,7 @@ async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_
 
     stop = Stop()
     supervisor = Supervisor(desk.settings, desk.connection, processes=processes)
-    if supervisor.choice.engine == "tensorrt":
+    if supervisor.choice.engine != "cpu" or supervisor.choice.is_wanting:
         typer.echo(supervisor.choice.reason, err=True)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
     with stop.on_signals(STOPPING):

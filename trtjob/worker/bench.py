@@ -132,9 +132,10 @@ def _opened(model: RegisteredModel, settings: Settings, *, on_progress: Progress
         return not is_stopping()
 
     on_progress("opening the engine", 0, 0)
-    gpu = next(iter(choose(settings.engine, settings.gpus).gpus), None)
+    choice = choose(settings.engine, settings.gpus)
+    gpu = next(iter(choice.gpus), None)
     try:
-        return open_engine(settings, model.path, model.sha256, gpu, on_build=on_build)
+        return open_engine(settings, model.path, model.sha256, choice.engine, gpu, on_build=on_build)
     except BuildCancelled as err:
         raise BenchStopped from err
 

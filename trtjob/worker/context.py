@@ -11,8 +11,10 @@ from redis import RedisError
 from redis.lock import Lock
 
 from trtjob.config import Settings
+from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
+from trtjob.errors import DeviceLostError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.roots import check_spec
@@ -21,7 +23,7 @@ from trtjob.jobs.views import JobView
 from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
-from trtjob.worker.pipeline import Limits, Pools
+from trtjob.worker.pipeline import Limits, Pools, end_without_gpu
 from trtjob.worker.stages import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -92,10 +94,18 @@ class Context:
     """
 
     def __init__(
-        self, name: str, settings: Settings, store: JobStore, queue: WorkQueue, *, gpu: int | None = None
+        self,
+        name: str,
+        settings: Settings,
+        store: JobStore,
+        queue: WorkQueue,
+        *,
+        engine: EngineKind = "cpu",
+        gpu: int | None = None,
     ) -> None:
-        """gpu: the number of the GPU that is this process's own; None: it works on the CPU."""
+        """engine: what is to run models; gpu: the number of the GPU that is this process's own, None for the CPU."""
         self.name = name
+        self.engine_kind = engine
         self.gpu = gpu
         self.settings = settings
         self.store = store
@@ -188,12 +198,15 @@ class Context:
                 self.settings,
                 model_file(model, self.settings, lambda _trouble: self.still_wanted(interrupter)),
                 model.sha256,
+                self.engine_kind,
                 self.gpu,
                 on_build=self.on_build(interrupter),
                 single_flight=lambda name: self.single_flight(name, interrupter),
             )
         except BuildCancelled:
             raise Interrupted(self.interrupter.reason or interrupter.reason) from None
+        except DeviceLostError as err:
+            end_without_gpu(err)
 
     def on_build(self, interrupter: Interrupter) -> BuildProgress:
         """Return what a build is watched by: it ends where its unit must be left."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
     from trtjob.converters.artefact import Converted, Reference
-    from trtjob.engines.onnxruntime import OnnxRuntimeEngine
+    from trtjob.engines.onnxruntime.cpu import CpuEngine
     from trtjob.worker.parity import Measured
     from trtjob.worker.samples import Samples
 
@@ -184,9 +184,9 @@ def _measured(
 
 
 @contextmanager
-def _opened(model: "ModelProto", spec: ModelSpec) -> "Iterator[OnnxRuntimeEngine]":
+def _opened(model: "ModelProto", spec: ModelSpec) -> "Iterator[CpuEngine]":
     from trtjob.converters.artefact import pieces
-    from trtjob.engines.onnxruntime import open_engine
+    from trtjob.engines.onnxruntime.cpu import open_engine
 
     with tempfile.TemporaryDirectory(prefix="trtjob-") as folder:
         file = Path(folder) / "model.onnx"

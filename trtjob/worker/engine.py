@@ -1,15 +1,17 @@
-"""Open the engine that the settings ask for."""
+"""Open the engine that was chosen, or the next best where it does not take the model."""
 
 import logging
 import os
 from pathlib import Path
 
 from trtjob.config import Settings
+from trtjob.engines.choice import ON_GPU, TITLES, EngineKind
+from trtjob.engines.onnxruntime.cuda import CudaOptions
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildProgress
 from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
 from trtjob.engines.tensorrt.plans import PlanCache, SingleFlight
-from trtjob.errors import EngineError, MissingDependencyError
+from trtjob.errors import DeviceLostError, EngineError, MissingDependencyError
 from trtjob.jobs.storage import open_storage
 
 log = logging.getLogger(__name__)
@@ -19,33 +21,47 @@ def open_engine(
     settings: Settings,
     model: Path,
     sha256: str,
+    kind: EngineKind,
     gpu: int | None,
     *,
     on_build: BuildProgress,
     single_flight: SingleFlight = alone,
 ) -> Engine:
-    """Open a model on a GPU, or on the CPU where there is none; there also where TensorRT cannot run it, if it may.
+    """Open a model with an engine; with the next one where that cannot run it, if the settings leave the choice.
 
-    on_build: told how the build of a plan goes on, and asked whether it should.
+    gpu: its number, None for the CPU; on_build: told how the build of a plan goes on, and asked whether it should.
     Raises EngineError, MissingDependencyError, ModelError; BuildCancelled where `on_build` said no.
     """
-    from trtjob.engines import onnxruntime
-
-    if gpu is not None:
+    for engine in () if kind == "cpu" or gpu is None else ON_GPU[ON_GPU.index(kind) :]:
         try:
-            return _open_on_gpu(model, sha256, tensorrt_options(settings, gpu, on_build, single_flight))
+            if engine == "tensorrt":
+                return _tensorrt(model, sha256, tensorrt_options(settings, gpu, on_build, single_flight))
+            return _cuda(model, cuda_options(settings, gpu))
+        except DeviceLostError:
+            raise
         except (EngineError, MissingDependencyError) as err:
-            if settings.engine == "tensorrt":
+            if settings.engine != "auto":
                 raise
-            log.warning("TensorRT cannot run the model; ONNX Runtime does", extra={"reason": str(err)})
-    return onnxruntime.open_engine(model, threads=threads_of(settings))
+            log.warning(
+                "an engine cannot run the model; the next one does",
+                extra={"engine": TITLES[engine], "reason": str(err)},
+            )
+    from trtjob.engines.onnxruntime import cpu
+
+    return cpu.open_engine(model, threads=threads_of(settings))
 
 
-def _open_on_gpu(model: Path, sha256: str, options: TensorRtOptions) -> Engine:
+def _tensorrt(model: Path, sha256: str, options: TensorRtOptions) -> Engine:
     from trtjob.engines.spec import load_spec
     from trtjob.engines.tensorrt.engine import open_engine as open_tensorrt
 
     return open_tensorrt(model, load_spec(model), sha256, options)
+
+
+def _cuda(model: Path, options: CudaOptions) -> Engine:
+    from trtjob.engines.onnxruntime import cuda
+
+    return cuda.open_engine(model, options)
 
 
 def threads_of(settings: Settings) -> int:
@@ -75,6 +91,12 @@ class PlansInStorage:
         open_storage(self._uri).write(name, data)
 
 
+def cuda_options(settings: Settings, gpu: int) -> CudaOptions:
+    """Return how ONNX Runtime uses a GPU."""
+    batch = settings.batch or CudaOptions.batch
+    return CudaOptions(gpu, batch, settings.gpu_memory_mib, settings.tf32)
+
+
 def tensorrt_options(
     settings: Settings, gpu: int, on_build: BuildProgress, single_flight: SingleFlight = alone
 ) -> TensorRtOptions:
@@ -83,7 +105,10 @@ def tensorrt_options(
         plans=plans_of(settings),
         gpu=gpu,
         build=BuildOptions(
-            BatchProfile.parse(settings.plan_batches), settings.plan_workspace_mib or None, settings.plan_level
+            BatchProfile.parse(settings.plan_batches),
+            settings.plan_workspace_mib or None,
+            settings.plan_level,
+            tf32=settings.tf32,
         ),
         single_flight=single_flight,
         on_progress=on_build,

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
-from typing import Any, NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, NamedTuple, NoReturn, TypeVar, TypeVarTuple
 
 import numpy as np
 
@@ -293,9 +293,7 @@ class Pipeline:
             try:
                 return self.engine.infer(images)
             except DeviceLostError as err:
-                # Nothing in this process can use the GPU again, and each image would fail for no fault of its own.
-                log.critical("the GPU failed: the worker process ends", extra={"error": str(err)})
-                os._exit(EXIT_DEVICE_LOST)
+                end_without_gpu(err)
 
     async def _finish(self, flow: _Flow) -> None:
         while inferred := await _next(flow.inferred):
@@ -329,6 +327,12 @@ class Pipeline:
         # In this context: what a thread logs says which job it is about.
         run = contextvars.copy_context().run
         return asyncio.get_running_loop().run_in_executor(self.pools.pools[pool], run, function, *args)
+
+
+def end_without_gpu(err: DeviceLostError) -> NoReturn:
+    """End the process: nothing in it can use the GPU again, and each image would fail for no fault of its own."""
+    log.critical("the GPU failed: the worker process ends", extra={"error": str(err)})
+    os._exit(EXIT_DEVICE_LOST)
 
 
 def _parts(items: list[Prepared], outputs: Outputs) -> Iterator[Inferred]:

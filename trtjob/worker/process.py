@@ -49,6 +49,7 @@ def main() -> int:
                 settings,
                 JobStore(connection.redis),
                 WorkQueue(connection.redis, settings.queue),
+                engine=order["engine"],
                 gpu=order["gpu"],
             )
             set_current(context)

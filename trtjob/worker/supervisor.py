@@ -214,7 +214,8 @@ class Supervisor:
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
         del settings["notify_secret"]  # which no worker process needs
-        return json.dumps({"name": name, "gpu": gpu, "settings": settings}).encode() + b"\n"
+        order = {"name": name, "engine": self.choice.engine, "gpu": gpu, "settings": settings}
+        return json.dumps(order).encode() + b"\n"
 
     async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
         """Return when a process has ended; end it when it is silent, or at the end of the grace after `stop`."""

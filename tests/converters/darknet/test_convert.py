@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from trtjob import __version__
 from trtjob.converters.darknet.layers import LAYERS
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import METADATA_KEY, ModelSpec, NmsKind, ResizeMode, Sampling, SourceFile, Task, load_spec
 from trtjob.errors import ConversionError, DarknetParseError

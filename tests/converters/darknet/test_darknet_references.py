@@ -23,7 +23,7 @@ from trtjob.converters.artefact import Converted
 from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.darknet.convert import convert
 from trtjob.converters.request import ConversionRequest
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Engine, FloatArray, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ResizeMode, load_spec
 from trtjob.jobs.records import Detection

@@ -10,7 +10,7 @@ from converters.onnx import graphs
 
 from trtjob.converters.artefact import Converted, serialised
 from trtjob.converters.onnx.convert import convert
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import FloatArray
 from trtjob.errors import ConversionError
 

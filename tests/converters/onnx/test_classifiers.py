@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from trtjob.converters.artefact import Converted, serialised
 from trtjob.converters.onnx.convert import convert
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError

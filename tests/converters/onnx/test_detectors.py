@@ -13,7 +13,7 @@ from onnx import TensorProto
 from trtjob import __version__
 from trtjob.converters.artefact import Converted, serialised, source_file
 from trtjob.converters.onnx.convert import convert
-from trtjob.engines.onnxruntime import open_engine
+from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError

@@ -13,7 +13,8 @@ import numpy as np
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress, build_plan
-from trtjob.engines.tensorrt.cuda import Device, GpuInfo, Graph, Stream, gpus
+from trtjob.engines.cuda import Device, GpuInfo, Graph, Stream, capture
+from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lanes import Lanes
 from trtjob.engines.tensorrt.messages import logger
@@ -48,7 +49,7 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
 
     Raises EngineError where there is no GPU or no TensorRT, or the plan cannot be built or loaded.
     """
-    gpu = _gpu(options.gpu)
+    gpu = device_of(options.gpu)
     batches = options.build.profile
     while True:
         plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
@@ -66,12 +67,12 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
 
 def build_ahead(path: Path, model_sha256: str, options: TensorRtOptions) -> None:
     """Build a model's plan for a GPU unless it is there. Raises as `open_engine` does."""
-    _plan(path, model_sha256, _gpu(options.gpu), options)
+    _plan(path, model_sha256, device_of(options.gpu), options)
 
 
 def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str:
     """Return what TensorRT made of each layer, as JSON: kernels, formats, precisions. Raises as `open_engine` does."""
-    plan = _plan(path, model_sha256, _gpu(options.gpu), options)
+    plan = _plan(path, model_sha256, device_of(options.gpu), options)
     resources = _Resources(plan, options.gpu)
     try:
         engine = resources.load()
@@ -80,13 +81,6 @@ def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str
         return report
     finally:
         resources.close()
-
-
-def _gpu(index: int) -> GpuInfo:
-    found = {gpu.index: gpu for gpu in gpus()}
-    if index not in found:
-        raise EngineError(f"there is no GPU {index}: this process sees {len(found)}, numbered from 0")
-    return found[index]
 
 
 def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions) -> bytes:
@@ -233,7 +227,7 @@ class TensorRtLane:
         except DeviceMemoryError:
             self._graph_context = None
             return False
-        self._graph = self._stream.capture(lambda: self._enqueue(self._graph_context, self._max_batch))
+        self._graph = capture(self._stream, lambda: self._enqueue(self._graph_context, self._max_batch))
         return self._graph is not None
 
     def launch(self, batch: int) -> None:
@@ -265,5 +259,6 @@ class TensorRtLane:
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers = {}
+        self._stream.close()
         self.images = np.empty((0, *self._image_shape), np.uint8)
         self.outputs = {}

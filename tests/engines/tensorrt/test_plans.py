@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey, gpu_of
+from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey
 from trtjob.errors import EngineError, StorageError
 
 KEY = PlanKey("ab" * 32, "1:8:32", 3, "tensorrt", "11.4.0", Gpu("NVIDIA L4", (8, 9)))
@@ -20,6 +20,9 @@ OTHERS = [
     pytest.param(replace(KEY, version="11.5.0"), id="version"),
     pytest.param(replace(KEY, gpu=Gpu("NVIDIA L40", (8, 9))), id="GPU"),
     pytest.param(replace(KEY, gpu=Gpu("NVIDIA L4", (9, 0))), id="compute capability"),
+    pytest.param(replace(KEY, tf32=False), id="TF32"),
+    pytest.param(replace(KEY, workspace_mib=64), id="workspace"),
+    pytest.param(replace(KEY, recipe=KEY.recipe - 1), id="an earlier trtjob"),
 ]
 
 
@@ -155,11 +158,6 @@ def test_a_models_plans_are_removed_with_it(plans: PlanCache) -> None:
     keep(plans, other)
     plans.remove_all(KEY.model)
     assert (plans.get(KEY), plans.get(other)) == (None, b"plan")
-
-
-def test_a_gpu_that_is_too_old_is_named() -> None:
-    with pytest.raises(EngineError, match=r"GTX 1070 has compute capability 6\.1: TensorRT 11 needs 7\.5"):
-        gpu_of("NVIDIA GeForce GTX 1070", (6, 1))
 
 
 # -- shared with other machines ----------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.engines.tensorrt.lowering import float_values, lowered
 from trtjob.engines.tensorrt.messages import logger
 from trtjob.errors import ConfigError, EngineError
 
@@ -57,11 +59,15 @@ class BatchProfile:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build. workspace_mib: the memory that a layer may borrow; None: all. optimization_level: 0 to 5."""
+    """How to build. workspace_mib: the memory that a layer may borrow; None: all. optimization_level: 0 to 5.
+
+    tf32: whether float32 may be multiplied with 10 bits of mantissa instead of 23, where the GPU can.
+    """
 
     profile: BatchProfile = field(default_factory=BatchProfile)
     workspace_mib: int | None = None
     optimization_level: int = 3
+    tf32: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,39 +85,45 @@ def build_plan(
 
     Raises EngineError with the parser's or the builder's reasons, BuildCancelled where `on_progress` said False.
     """
-    trt = flavour().trt
+    found = flavour()
+    trt = found.trt
     trt_logger, messages = logger()
     messages.take()
     builder = trt.Builder(trt_logger)
-    network = builder.create_network(0)
-    _parse(model, network)
-    config = _config(builder, network, options)
-    is_learning = flavour().name == "tensorrt"  # TensorRT-RTX compiles its kernels where it runs
-    if is_learning and not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)  # of another GPU: learnt anew
-    watch = _Watch(on_progress)
-    config.progress_monitor = watch.monitor
-    plan = builder.build_serialized_network(network, config)
+    network = builder.create_network(found.network_flags)
+    with lowered(model) if found.reads_old_opsets_only else nullcontext(model) as readable:
+        parser = _parse(readable, network, model.name)
+        config = _config(builder, network, options)
+        if found.is_weak:
+            _allow_precisions(network, config, readable)
+        if found.is_learning and not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)  # of another GPU: learnt anew
+        watch = _Watch(on_progress)
+        plan = watch.build(builder, network, config)
+    del parser  # it holds the weights that the network points to
     if watch.is_cancelled:
         raise BuildCancelled
     if plan is None:
-        raise EngineError(f"{flavour().title} cannot build '{model.name}': {messages.take()}")
-    return Built(bytes(plan), bytes(config.get_timing_cache().serialize()) if is_learning else b"")
+        raise EngineError(f"{found.title} cannot build '{model.name}': {messages.take()}")
+    return Built(bytes(plan), bytes(config.get_timing_cache().serialize()) if found.is_learning else b"")
 
 
-def _parse(model: Path, network: Any) -> None:
+def _parse(model: Path, network: Any, name: str) -> Any:
+    """Read a model into a network. Returns the parser, which must live as long as the network."""
     trt = flavour().trt
     trt_logger, messages = logger()
     parser = trt.OnnxParser(network, trt_logger)
-    if parser.parse_from_file(str(model)):
-        return
-    errors = [_error_text(parser.get_error(index)) for index in range(parser.num_errors)]
-    raise EngineError(f"{flavour().title} cannot read '{model.name}': {'; '.join(errors) or messages.take()}")
+    if not parser.parse_from_file(str(model)):
+        errors = [_error_text(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise EngineError(f"{flavour().title} cannot read '{name}': {'; '.join(errors) or messages.take()}")
+    return parser
 
 
 def _error_text(error: Any) -> str:
-    node = f"node '{error.node_name()}' ({error.node_operator()}): " if error.node_operator() else ""
-    return node + " ".join(error.desc().split())
+    text = " ".join(error.desc().split())
+    if hasattr(error, "node_operator"):
+        return f"node '{error.node_name()}' ({error.node_operator()}): {text}" if error.node_operator() else text
+    return f"node {error.node()}: {text}" if error.node() >= 0 else text  # 8.6 counts the nodes, from 0
 
 
 def _config(builder: Any, network: Any, options: BuildOptions) -> Any:
@@ -121,8 +133,19 @@ def _config(builder: Any, network: Any, options: BuildOptions) -> Any:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.builder_optimization_level = options.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.tf32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    # Two lanes are two contexts with the same profile: 8.6 forbids that unless told, 10 allows it, 11 knows no other.
+    if (sharing := getattr(trt.PreviewFeature, "PROFILE_SHARING_0806", None)) is not None:
+        config.set_preview_feature(sharing, True)
+    _add_profile(builder, network, config, options.profile)
+    return config
+
+
+def _add_profile(builder: Any, network: Any, config: Any, sizes: BatchProfile) -> None:
     profile = builder.create_optimization_profile()
-    sizes = options.profile
     for index in range(network.num_inputs):
         value = network.get_input(index)
         if value.name != INPUT_NAME:
@@ -132,18 +155,49 @@ def _config(builder: Any, network: Any, options: BuildOptions) -> Any:
     # Neither says no: a profile that cannot be is false, and adding it gives -1.
     if not profile or config.add_optimization_profile(profile) < 0:
         raise EngineError(f"{flavour().title} refuses batches of {sizes}: {logger()[1].take()}")
-    return config
+
+
+def _allow_precisions(network: Any, config: Any, model: Path) -> None:
+    """Let a weakly typed network compute in the precisions of its graph: what stands there is no order to it.
+
+    The flag of half permits it everywhere. Layers that make what the graph computes in float32 are asked to keep to
+    that: a box's edge of 1000 pixels has steps of half a pixel in half.
+    """
+    trt = flavour().trt
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    if any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers):
+        config.set_flag(trt.BuilderFlag.INT8)
+    outputs = [(layer, [layer.get_output(index) for index in range(layer.num_outputs)]) for layer in layers]
+    if not any(value.dtype == trt.DataType.HALF for _, values in outputs for value in values):
+        return
+    config.set_flag(trt.BuilderFlag.FP16)
+    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+    floats = float_values(model)
+    for layer, values in outputs:
+        if values and all(value.name in floats for value in values):
+            layer.precision = trt.DataType.FLOAT
+            for index in range(len(values)):
+                layer.set_output_type(index, trt.DataType.FLOAT)
 
 
 class _Watch:
-    """Passes a build's progress on; TensorRT calls it from threads of its own."""
+    """Passes a build's progress on, where TensorRT tells of it, from threads of its own."""
 
     def __init__(self, on_progress: BuildProgress | None) -> None:
-        base: Any = flavour().trt.IProgressMonitor
-        watch = self
         self.is_cancelled = False
         self._on_progress = on_progress
         self._steps: dict[str, int] = {}
+        self._kept: Any = None  # TensorRT calls it, and may not keep it alive
+
+    def build(self, builder: Any, network: Any, config: Any) -> Any:
+        """Return the plan, None where the build failed or was stopped."""
+        if flavour().has_monitor:
+            self._kept = config.progress_monitor = self._monitor()
+        return builder.build_serialized_network(network, config)
+
+    def _monitor(self) -> Any:
+        base: Any = flavour().trt.IProgressMonitor
+        watch = self
 
         class Monitor(base):  # type: ignore[misc]
             def __init__(self) -> None:
@@ -158,7 +212,7 @@ class _Watch:
             def phase_finish(self, phase: str) -> None:
                 watch._steps.pop(phase, None)
 
-        self.monitor = Monitor()
+        return Monitor()
 
     def _tell(self, phase: str, done: int) -> bool:
         if self._on_progress is not None and not self._on_progress(phase, done, self._steps.get(phase, 0)):

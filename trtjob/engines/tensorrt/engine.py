@@ -10,11 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from trtjob.engines.cuda import Device, GpuInfo, Graph, Stream, capture
+from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress, build_plan
-from trtjob.engines.cuda import Device, GpuInfo, Graph, Stream, capture
-from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lanes import Lanes
 from trtjob.engines.tensorrt.messages import logger

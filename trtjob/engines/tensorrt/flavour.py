@@ -1,4 +1,8 @@
-"""Which TensorRT is installed: the full one, or TensorRT-RTX, whose Python interface is nearly the same."""
+"""Which TensorRT is installed, and all that its version decides.
+
+The full TensorRT from 8.6 on, or TensorRT-RTX; their Python interfaces are nearly the same. What differs is asked for
+by name, never by an enumeration's number: those have moved between versions.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -7,8 +11,34 @@ from typing import Any
 
 from trtjob.errors import EngineError, MissingDependencyError
 
-OLDEST = {"tensorrt": (11, 0), "tensorrt_rtx": (1, 7)}
+OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 7)}
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}
+
+Capability = tuple[int, int]
+_NEWEST_CAPABILITY = (99, 0)  # nothing is known that the newest TensorRT does not serve
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """Versions of the full TensorRT that serve the same GPUs. lowest, highest: compute capability."""
+
+    first: tuple[int, int]
+    last: str
+    lowest: Capability
+    highest: Capability
+
+    def serves(self, capability: Capability) -> bool:
+        """Tell whether these versions run on GPUs of a compute capability; within a generation all of them do."""
+        return self.lowest <= capability and capability[0] <= self.highest[0]
+
+
+# From the machine code that the libraries hold and from NVIDIA's release notes; docs/gpu.md says of which which.
+ERAS = (
+    Era((8, 6), "8.6", (6, 0), (9, 0)),
+    Era((10, 0), "10.4", (7, 0), (9, 0)),
+    Era((10, 5), "10.7", (7, 5), (9, 0)),
+    Era((10, 8), "", (7, 5), _NEWEST_CAPABILITY),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +53,70 @@ class Flavour:
     def title(self) -> str:
         """Return what to call it before a person: the two are never to be confused."""
         return f"{'TensorRT' if self.name == 'tensorrt' else 'TensorRT-RTX'} {self.version}"
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Return the major and the minor version."""
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def is_weak(self) -> bool:
+        """Tell whether a network's types are only hints to it: flags say which precisions a layer may have (8.6)."""
+        return not hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @property
+    def network_flags(self) -> int:
+        """Return the flags of a network whose types are those of its graph, as far as it knows types at all."""
+        flags = self.trt.NetworkDefinitionCreationFlag
+        return 1 << int(flags.EXPLICIT_BATCH if self.is_weak else flags.STRONGLY_TYPED)
+
+    @property
+    def has_monitor(self) -> bool:
+        """Tell whether a build says how it goes on, and can be stopped from within."""
+        return hasattr(self.trt, "IProgressMonitor")
+
+    @property
+    def is_learning(self) -> bool:
+        """Tell whether what a build has learnt of kernels is for the next one.
+
+        TensorRT-RTX compiles its kernels where it runs; 8.6 fails now and then with a cache of another model ("Myelin
+        error").
+        """
+        return self.name == "tensorrt" and not self.is_weak
+
+    @property
+    def reads_old_opsets_only(self) -> bool:
+        """Tell whether the parser takes a newer opset for the one it knows, without a word: graphs are lowered."""
+        return self.is_weak
+
+    def expect_gpu(self, gpu_name: str, capability: Capability) -> None:
+        """Raise EngineError where a GPU is older, or newer, than this TensorRT serves; say which version does."""
+        era = _era_of(self)
+        if era.serves(capability):
+            return
+        shown = ".".join(map(str, capability))
+        served = f"{era.lowest[0]}.{era.lowest[1]}"
+        served += " or later" if era.highest == _NEWEST_CAPABILITY else f" to {era.highest[0]}.x"
+        raise EngineError(
+            f"{gpu_name} has compute capability {shown}: {self.title} serves {served}. {_advice(capability)}"
+        )
+
+
+def _era_of(found: Flavour) -> Era:
+    if found.name != "tensorrt":  # it says itself which cards it refuses
+        return Era(found.release, "", (7, 5), _NEWEST_CAPABILITY)
+    return next(era for era in reversed(ERAS) if era.first <= found.release)
+
+
+def _advice(capability: Capability) -> str:
+    fitting = [era for era in ERAS if era.serves(capability)]
+    if not fitting:
+        return "No TensorRT from 8.6 on does: run it with --engine cpu"
+    first = ".".join(map(str, fitting[0].first))
+    last = fitting[-1].last
+    span = first if last == first else f"{first} to {last}" if last else f"{first} or later"
+    return f"Install TensorRT {span}, or run it with --engine cuda; docs/gpu.md has the table of versions and cards"
 
 
 @cache
@@ -46,10 +140,11 @@ def flavour() -> Flavour:
 
 def _checked(found: Flavour) -> Flavour:
     oldest = OLDEST[found.name]
-    if tuple(map(int, found.version.split(".")[:2])) < oldest:
+    if found.release < oldest:
         wanted = ".".join(map(str, oldest))
         raise EngineError(
-            f"{found.title} is too old: trtjob needs {wanted} or later, where a network's precision is in its graph. "
-            f"Install it with: pip install '{PACKAGES[found.name]}>={wanted}'"
+            f"{found.title} is too old: trtjob needs {wanted} or later. "
+            f"Install it with: pip install '{PACKAGES[found.name]}>={wanted}'. "
+            "Which version serves which card is a table in docs/gpu.md"
         )
     return found

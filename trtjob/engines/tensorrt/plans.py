@@ -20,12 +20,16 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trtjob.errors import EngineError, StorageError
+from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.errors import StorageError
 
 log = logging.getLogger(__name__)
 
 # Makes one process of many do what the name stands for, while the others wait.
 SingleFlight = Callable[[str], AbstractContextManager[object]]
+
+# Counted up when the builder or the self-check changes: plans that were made before are built, and checked, again.
+RECIPE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """What a plan belongs to. model: sha256 of the ONNX file, whose precision is in its graph."""
+    """What a plan belongs to. model: sha256 of the ONNX file, whose precision is in its graph.
+
+    tf32: whether float32 may be multiplied as TF32; workspace_mib: what a layer may borrow, None: all.
+    recipe: how trtjob builds, which changes when what it makes of the same model does.
+    """
 
     model: str
     batches: str
@@ -46,6 +54,9 @@ class PlanKey:
     flavour: str
     version: str
     gpu: Gpu
+    tf32: bool = True
+    workspace_mib: int | None = None
+    recipe: int = RECIPE
 
     @property
     def digest(self) -> str:
@@ -71,6 +82,9 @@ class Sidecar(BaseModel):
     version: str
     gpu_name: str
     compute_capability: tuple[int, int]
+    tf32: bool
+    workspace_mib: int | None
+    recipe: int
     plan_sha256: str
     size_bytes: int
     built_at: float
@@ -85,6 +99,9 @@ class Sidecar(BaseModel):
             self.flavour,
             self.version,
             Gpu(self.gpu_name, self.compute_capability),
+            self.tf32,
+            self.workspace_mib,
+            self.recipe,
         )
 
 
@@ -234,6 +251,9 @@ def _sidecar(key: PlanKey, plan: bytes, seconds: float) -> Sidecar:
         version=key.version,
         gpu_name=key.gpu.name,
         compute_capability=key.gpu.compute_capability,
+        tf32=key.tf32,
+        workspace_mib=key.workspace_mib,
+        recipe=key.recipe,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         size_bytes=len(plan),
         built_at=time.time(),
@@ -271,8 +291,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def gpu_of(name: str, compute_capability: tuple[int, int]) -> Gpu:
-    """Return a GPU. Raises EngineError where it is older than any TensorRT of today runs on."""
-    if compute_capability < (7, 5):
-        version = ".".join(map(str, compute_capability))
-        raise EngineError(f"{name} has compute capability {version}: TensorRT 11 needs 7.5 or later (Turing)")
+    """Return a GPU. Raises EngineError where the TensorRT that is installed does not run on it."""
+    flavour().expect_gpu(name, compute_capability)
     return Gpu(name, compute_capability)

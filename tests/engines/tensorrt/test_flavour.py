@@ -1,0 +1,68 @@
+"""What a version serves and how it is named; what the real modules have is in test_api.py."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from trtjob.engines.tensorrt.flavour import ERAS, Capability, Flavour, _checked
+from trtjob.errors import EngineError
+
+
+def installed(version: str, name: str = "tensorrt") -> Flavour:
+    return Flavour(name, version, SimpleNamespace())
+
+
+SERVED = [
+    pytest.param("8.6.1", (6, 1), id="GTX 1070 and 1080 Ti"),
+    pytest.param("8.6.1", (7, 0), id="V100 on 8.6"),
+    pytest.param("10.4.0", (7, 0), id="V100 on 10.4"),
+    pytest.param("8.6.1", (8, 9), id="RTX 4090 on 8.6"),
+    pytest.param("8.6.1", (9, 0), id="H200 on 8.6"),
+    pytest.param("10.5.0", (7, 5), id="RTX 2080 on 10.5"),
+    pytest.param("10.8.0.43", (12, 0), id="RTX 5090 on 10.8"),
+    pytest.param("11.4.0.106", (12, 1), id="a newer one on 11"),
+]
+
+
+@pytest.mark.parametrize(("version", "capability"), SERVED)
+def test_a_card_that_a_version_serves_is_taken(version: str, capability: Capability) -> None:
+    installed(version).expect_gpu("a GPU", capability)
+
+
+REFUSED = [
+    pytest.param(
+        "11.4.0", (6, 1), "TensorRT 11.4.0 serves 7.5 or later. Install TensorRT 8.6, or", id="GTX 1070 on 11"
+    ),
+    pytest.param("10.0.1", (6, 1), "TensorRT 10.0.1 serves 7.0 to 9.x. Install TensorRT 8.6, or", id="GTX 1070 on 10"),
+    pytest.param("10.5.0", (7, 0), "Install TensorRT 8.6 to 10.4, or run it with --engine cuda", id="V100 on 10.5"),
+    pytest.param("8.6.1", (12, 0), "serves 6.0 to 9.x. Install TensorRT 10.8 or later", id="RTX 5090 on 8.6"),
+    pytest.param("10.4.0", (10, 0), "Install TensorRT 10.8 or later", id="B200 on 10.4"),
+    pytest.param("8.6.1", (5, 2), "No TensorRT from 8.6 on does: run it with --engine cpu", id="GTX 980"),
+]
+
+
+@pytest.mark.parametrize(("version", "capability", "said"), REFUSED)
+def test_a_card_that_it_does_not_is_told_which_version_does(version: str, capability: Capability, said: str) -> None:
+    shown = ".".join(map(str, capability))
+    with pytest.raises(EngineError, match=f"^the card has compute capability {re.escape(shown)}: .*{re.escape(said)}"):
+        installed(version).expect_gpu("the card", capability)
+
+
+def test_tensorrt_rtx_says_itself_which_cards_it_refuses() -> None:
+    installed("1.7.1.116", "tensorrt_rtx").expect_gpu("H200", (9, 0))
+
+
+def test_each_version_belongs_to_one_era() -> None:
+    firsts = [era.first for era in ERAS]
+    assert firsts == sorted(firsts)
+    assert [era.last == "" for era in ERAS] == [False] * (len(ERAS) - 1) + [True]
+
+
+@pytest.mark.parametrize(("version", "is_taken"), [("8.5.3.1", False), ("8.6.0", True), ("11.4.0.106", True)])
+def test_a_version_that_is_too_old_is_named(version: str, is_taken: bool) -> None:
+    if is_taken:
+        assert _checked(installed(version)).release == tuple(map(int, version.split(".")[:2]))
+        return
+    with pytest.raises(EngineError, match=r"TensorRT 8\.5\.3\.1 is too old: trtjob needs 8\.6 or later"):
+        _checked(installed(version))

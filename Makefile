@@ -1,13 +1,19 @@
 # Everything that people and CI do here has a target; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check lint bench lock wheel clean
+.PHONY: help setup demo test chaos check lint bench lock wheel installs clean
 
 BIN := .venv/bin
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-setup: .venv/.up-to-date ## Make .venv with everything in it (Python 3.11, 3.12 or 3.13; PYTHON=... chooses)
+setup: .venv/.up-to-date ## Make .venv with everything in it, for the GPU where one is (PYTHON=..., TRTJOB_SETUP=cpu|cuda|cuda12 choose)
+
+# Chosen by hand, ONNX Runtime may have to become another one.
+ifdef TRTJOB_SETUP
+export TRTJOB_SETUP
+.PHONY: .venv/.up-to-date
+endif
 
 .venv/.up-to-date: pyproject.toml requirements.lock scripts/setup.sh
 	@echo "Setting up .venv ..."
@@ -49,6 +55,9 @@ lock: setup ## Write requirements.lock from pyproject.toml (UPGRADE=1: newest ve
 
 wheel: setup ## Build the wheel and test it in an empty environment
 	scripts/check_wheel.sh
+
+installs: setup ## Install it in every way, each in an empty environment, and use it
+	$(BIN)/python scripts/check_installs.py
 
 clean: ## Remove what the other targets made
 	rm -rf .venv demo-output dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -1,30 +1,31 @@
 """Check what only a machine with a GPU can show, and print one table.
 
-Run it from the top of a checkout, in an environment where trtjob is installed:
+Run it from the top of a checkout, in an environment where trtjob is installed with its GPU engines:
 
-    python -m scripts.gpu_check --model yolov3-tiny.weights --markdown docs/gpu-results.md
+    python -m scripts.gpu_check --yolov3-tiny yolov3-tiny.weights --markdown docs/gpu-results.md
 
-What cannot run on this machine is a row that says why. Exit code 1 where a check failed, 0 also where some could not
-run.
+Models are made from seeds; what cannot be made here is named by an option. What cannot run on this machine is a row
+that says why. Exit code 1 where a check failed, 0 also where some could not run.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 
-from scripts.gpu_check.parts import PARTS, run_here, run_part
-from scripts.gpu_check.rows import as_markdown, as_text, below_marker, failures
-from scripts.gpu_check.wishes import SAMPLE, Wishes
+from scripts.gpu_check.parts import DEFAULT, PARTS, run_here, run_part
+from scripts.gpu_check.rows import as_markdown, as_text, failures, merged
+from scripts.gpu_check.wishes import OPTIONS, Wishes
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts that are asked for. Returns the exit code."""
     wanted = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as temporary:
-        models = tuple(path.resolve() for path in wanted.model) or (SAMPLE,)
-        wishes = Wishes(models, wanted.images, wanted.seconds, wanted.home or Path(temporary))
+        wishes = _wishes(wanted, Path(temporary))
         if wanted.child:
             name, found = wanted.child
             run_here(name, wishes, Path(found))
@@ -32,31 +33,56 @@ def main(arguments: list[str] | None = None) -> int:
         parts = {}
         for name in wanted.only:
             started = time.perf_counter()
-            parts[PARTS[name].title] = run_part(name, wishes)
-            print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            rows = parts[PARTS[name].title] = run_part(name, wishes)
+            print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
             if wanted.markdown:  # after each part: what was found is kept, whatever becomes of the next
                 before = wanted.markdown.read_text() if wanted.markdown.exists() else ""
-                wanted.markdown.write_text(below_marker(before, as_markdown(parts)))
+                tables = as_markdown({PARTS[name].title: rows})
+                wanted.markdown.write_text(merged(before, tables, [part.title for part in PARTS.values()]))
     print(as_text(parts))
     failed = failures(parts)
     print(f"\n{failed} failed" if failed else "\nnothing failed")
     return 1 if failed else 0
 
 
+def _wishes(wanted: argparse.Namespace, temporary: Path) -> Wishes:
+    values = {field.name: getattr(wanted, field.name) for field in fields(Wishes)}
+    values["home"] = (values["home"] or temporary).resolve()
+    values["levels"] = tuple(values["levels"])
+    if wanted.is_quick:
+        values["seconds"] /= 2
+    for name in ("official", "models", "images", "darknet"):  # children run elsewhere
+        values[name] = values[name] and values[name].resolve()
+    if values["keras_python"]:  # not resolved: an environment's Python is a link, and knows where it lies by its name
+        values["keras_python"] = Path(os.path.abspath(values["keras_python"]))  # noqa: PTH100
+    return Wishes(**values)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="which parts (default: all)")
     parser.add_argument(
-        "--model", type=Path, action="append", default=[], help="a model's file; may be repeated (default: the sample)"
+        "--only", nargs="+", choices=PARTS, default=list(DEFAULT), help=f"which parts (default: {' '.join(DEFAULT)})"
     )
-    parser.add_argument("--images", type=Path, help="images that the models find something in (default: generated)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each figure (default: 5)")
     parser.add_argument(
-        "--markdown", type=Path, help="also write these parts' tables into this file, instead of those there"
+        "--markdown", type=Path, help="also write these parts' tables into this file, in place of their old ones"
     )
-    parser.add_argument("--home", type=Path, help="where models and plans are kept (default: removed at the end)")
+
+    def add(name: str, what: str, **more: object) -> None:
+        parser.add_argument(OPTIONS[name], dest=name, help=what, **more)  # type: ignore[arg-type]
+
+    add("home", "where models and plans are kept (default: removed at the end)", type=Path)
+    add("seconds", "seconds for each figure (default: 2)", type=float, default=2.0)
+    add("is_quick", "half of the seconds, and the small models only", action="store_true")
+    add("builders", "plans that are built at once, where no build is timed (default: 8)", type=int, default=8)
+    add("levels", "TensorRT's optimization levels to try (default: 0 to 5)", type=int, nargs="+", default=range(6))
+    add("official", "YOLOv3-tiny's official weights; its .cfg and .names lie beside them", type=Path)
+    add("models", "the folder that scripts/gpu_models/ahead.py has written", type=Path)
+    add("images", "a folder of photographs (default: made-up pictures)", type=Path)
+    add("darknet", "a folder of Darknet's own results", type=Path)
+    add("keras_python", "a Python that has Keras, and PyTorch or JAX with CUDA", type=Path)
+    add("keras_path", "the PYTHONPATH of that Python")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return parser
 

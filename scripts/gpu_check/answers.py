@@ -1,64 +1,183 @@
-"""Whether TensorRT answers as ONNX Runtime does, model by model and precision by precision."""
+"""Whether the GPU's engines answer as ONNX Runtime on the CPU does in float32, by model, precision and engine."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from scripts.gpu_check import need
+import numpy as np
+
+from scripts.gpu_check import need, zoo
+from scripts.gpu_check.apart import side_by_side
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import SAMPLE, SCENES, Wishes
+from scripts.gpu_check.wishes import Wishes
+from scripts.gpu_check.zoo import Variant
 from trtjob.converters.artefact import Reference
-from trtjob.converters.registry import ModelRegistry, RegisteredModel
-from trtjob.converters.request import ConversionRequest
-from trtjob.engines.protocol import Engine
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.protocol import Engine, Outputs, UInt8Array
+from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity
 from trtjob.errors import TrtjobError
-from trtjob.worker.convert import convert_model
-from trtjob.worker.parity import check_parity, measure
+from trtjob.worker.parity import LIMITS, Limits, measure
 from trtjob.worker.samples import Samples, chosen_images
 
-IMAGES = 32
-PRECISIONS = ("fp32", "fp16")
+IMAGES = 12
+BATCH = 8  # of the middle size that an image is put into
+AT_ONCE = 4  # models that are compared side by side
+# How far answers may be from the CPU's in float32. TensorFloat-32 has as many bits of mantissa as half precision.
+TOLERANCES: dict[str, Limits] = {
+    "fp32, TF32 off": LIMITS["fp32"],
+    "fp32, TF32 on": LIMITS["fp16"],
+    "fp16": LIMITS["fp16"],
+    "int8": LIMITS["int8"],
+}
+# ... where the CPU itself, in that precision, is farther from its float32: so many times as far, so much less found.
+ADDED, ADDED_SHARE = 1.5, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Answers beside the CPU's. alone: how those to images alone and in batches differ, in words; empty: not."""
+
+    parity: Parity
+    alone: str
 
 
 def check(wishes: Wishes) -> Iterator[Row]:
-    for path in wishes.models:
-        images = SCENES if path == SAMPLE else wishes.images
-        for precision in PRECISIONS:
-            yield row_of(path, precision, images, wishes.home, lambda: need.tensorrt(wishes.home), "tensorrt")
+    for engine in need.ON_GPU:
+        need_note = _lacking(engine)
+        if need_note:
+            yield Row(engine, State.NOT_RUN, note=need_note)
+    engines = tuple(engine for engine in need.ON_GPU if not _lacking(engine))
+    if not engines:
+        return
+    cases = [(name, engines, wishes) for name in zoo.chosen(zoo.ANSWERED, wishes)]
+    for (name, *_), answer in side_by_side(rows_of, cases, AT_ONCE):
+        yield from answer.value or [answer.row(name)]
 
 
-def row_of(
-    path: Path, precision: str, images: Path | None, home: Path, needed: Callable[[], object], engine: str
-) -> Row:
-    """Return how far an engine's answers are from those of ONNX Runtime in float32."""
-    name = f"{path.name}, {precision}"
+def _lacking(engine: EngineKind) -> str:
     try:
-        needed()
-        exact = _converted(path, "fp32", home)
-        with need.opened(exact, home, "onnxruntime") as reference:
-            model = _converted(path, precision, home)
-            with need.opened(model, home, engine) as measured:
-                return _compared(name, model, measured, Reference("ONNX Runtime, fp32", reference.infer), images)
+        need.engine(engine)
+    except NotRun as err:
+        return str(err)
+    return ""
+
+
+def rows_of(name: str, engines: Sequence[EngineKind], wishes: Wishes) -> list[Row]:
+    """Return a row for each variant of a model, with all engines in it. Raises NotRun."""
+    exact = zoo.converted(name, "fp32", wishes)
+    images = _images(name, exact.spec, wishes)
+    with need.opened(exact, wishes, "cpu") as reference:
+        known = _Known(reference, images)
+    return [
+        _row(variant, engine, known, wishes)
+        for variant in (
+            Variant(name, "fp32", tf32=False),
+            Variant(name, "fp32"),
+            Variant(name, "fp16"),
+            Variant(name, "int8"),
+        )
+        for engine in engines
+    ]
+
+
+def _images(name: str, spec: ModelSpec, wishes: Wishes) -> list[UInt8Array]:
+    folder = zoo.images_of(name, wishes)
+    return list(Samples(chosen_images(folder, IMAGES), spec))
+
+
+class _Known:
+    """What the CPU says of images: it is asked once."""
+
+    def __init__(self, reference: Engine, images: list[UInt8Array]) -> None:
+        self.images = images
+        self._answers = {image.tobytes(): reference.infer(image[None]) for image in images}
+
+    def run(self, batch: UInt8Array) -> Outputs:
+        """Return the answer to a batch of one image."""
+        return self._answers[batch[0].tobytes()]
+
+
+def _row(variant: Variant, kind: EngineKind, known: _Known, wishes: Wishes) -> Row:
+    name = f"{variant.name}, {variant.title}, {kind}"
+    try:
+        model = zoo.converted(variant.name, variant.precision, wishes)
+        with need.opened(model, wishes, kind, tf32=variant.tf32) as engine:
+            found = compared(engine, model.spec, known)
     except NotRun as err:
         return Row(name, State.NOT_RUN, note=str(err))
     except TrtjobError as err:
         return Row(name, State.FAILED, note=str(err))
+    problems = out_of(tolerance(variant, model.spec.parity), found.parity)
+    batches = f"batches: {found.alone}" if found.alone else "same bytes in any batch"
+    return Row(name, State.FAILED if problems else State.OK, figure_of(found.parity), "; ".join([*problems, batches]))
 
 
-def _converted(path: Path, precision: str, home: Path) -> RegisteredModel:
-    name = path.stem if precision == "fp32" else f"{path.stem}@{precision}"
-    request = ConversionRequest.model_validate({"model": path, "precision": precision, "name": name})
-    return convert_model(request, registry=ModelRegistry(home / "models"))
+def compared(engine: Engine, spec: ModelSpec, known: _Known) -> Compared:
+    """Compare an engine with what is known."""
+    samples = _Given(known.images)
+    parity = measure(spec, samples, engine.infer, Reference("cpu", known.run), lambda _done: None).parity  # type: ignore[arg-type]
+    return Compared(parity, in_batches(engine, known.images))
 
 
-def _compared(name: str, model: RegisteredModel, engine: Engine, reference: Reference, images: Path | None) -> Row:
-    samples = Samples(() if images is None else chosen_images(images, IMAGES), model.spec)
-    parity = measure(model.spec, samples, engine.infer, reference, lambda _done: None).parity
-    notes = check_parity(model.spec, parity, strict=False)
-    differences = ", ".join(f"{output} {value:g}" for output, value in parity.max_abs.items())
-    found = f"{parity.matched:.1%} found again" if parity.matched is not None else f"top 1 {parity.top1}"
-    return Row(
-        name,
-        State.FAILED if notes else State.OK,
-        f"{found}; largest difference: {differences or 'none'}",
-        " ".join([f"{engine.device}, {samples.description}.", *notes]),
+class _Given:
+    """Images that are prepared already, as `measure` iterates over them."""
+
+    def __init__(self, images: list[UInt8Array]) -> None:
+        self._images = images
+        self.description = f"{len(images)} images"
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        return iter(self._images)
+
+
+def in_batches(engine: Engine, images: list[UInt8Array]) -> str:
+    """Return how the answers to images alone differ from those in batches; '' where they are the same bytes."""
+    alone = [_flat(engine.infer(image[None]))[0] for image in images]
+    worst: list[str] = []
+    for size in sorted({BATCH, engine.max_batch}):
+        order = [index % len(images) for index in range(size)]
+        found = _flat(engine.infer(np.stack([images[index] for index in order])))
+        differences = [np.abs(row - alone[index]).max() for row, index in zip(found, order, strict=True)]
+        if max(differences):
+            worst.append(f"of {size} differ by up to {max(differences):.2g}")
+    return ", ".join(worst)
+
+
+def _flat(outputs: Outputs) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+    """Return each image's numbers in a row; a detector's candidates are in order of their scores."""
+    parts = [outputs.scores] if outputs.boxes is None else [outputs.boxes, outputs.scores]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
+
+
+def tolerance(variant: Variant, on_cpu: Parity | None) -> Limits:
+    """Return how far answers may be from the CPU's. on_cpu: how far the CPU's own are in that precision.
+
+    Networks with random weights suffer more from rounding than trained ones do; an engine may add to that, not more.
+    """
+    limits = TOLERANCES[variant.title]
+    if variant.precision == "fp32" or on_cpu is None:
+        return limits
+    share = on_cpu.top1 if on_cpu.matched is None else on_cpu.matched
+    return Limits(
+        agreeing=min(limits.agreeing, (1.0 if share is None else share) - ADDED_SHARE),
+        scores=max(limits.scores, ADDED * on_cpu.max_abs.get(SCORES_NAME, 0.0)),
+        boxes=max(limits.boxes, ADDED * on_cpu.max_abs.get(BOXES_NAME, 0.0)),
     )
+
+
+def out_of(limits: Limits, parity: Parity) -> list[str]:
+    """Return in which way answers are out of their tolerances."""
+    share = parity.top1 if parity.matched is None else parity.matched
+    problems = [] if share is not None and share >= limits.agreeing else [f"expected {limits.agreeing:.0%} or more"]
+    for name, limit in ((SCORES_NAME, limits.scores), (BOXES_NAME, limits.boxes)):
+        if parity.max_abs.get(name, 0.0) > limit:
+            problems.append(f"{name} may differ by {limit:.2g}")
+    return problems
+
+
+def figure_of(parity: Parity) -> str:
+    """Return what was found again, and the largest differences."""
+    if parity.matched is None and parity.top1 is None:
+        return "nothing is found in the images"
+    share = f"top 1 {parity.top1:.1%}" if parity.matched is None else f"{parity.matched:.1%} found again"
+    apart = ", ".join(f"{output} {value:.2g}" for output, value in parity.max_abs.items())
+    return f"{share}; {apart}"

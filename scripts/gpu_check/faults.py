@@ -1,136 +1,134 @@
-"""What goes wrong on a GPU, through our own port: its memory is full, a plan is foreign, the process is killed."""
+"""What goes wrong on a GPU: its memory is full, the process is killed, engines come and go and share it."""
 
 import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from redis import Redis
 
-from scripts.gpu_check import need
-from scripts.gpu_check.echo import echo_lanes
+from scripts.gpu_check import need, zoo
+from scripts.gpu_check.apart import Answer, apart
+from scripts.gpu_check.memory import free_mib, nearly_full, process_mib
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import SAMPLE, Wishes
-from trtjob.engines.protocol import UInt8Array
-from trtjob.engines.tensorrt.cuda import Device, driver
+from scripts.gpu_check.wishes import Wishes
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey
 from trtjob.errors import DeviceMemoryError
+from trtjob.jobs.models import ModelRef
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.store import JobStore
+from trtjob.worker.context import Context
 
-MIB = 1 << 20
-BLOCK_BYTES = 1 << 30
-CYCLES = 200
+SMALL, OTHER, PRECISION = "digits", "yolov4-tiny", "fp16"
+LEFT_MIB = (200, 1000)
+CYCLES, SWITCHES = 200, 50
 WARM_UP = 5  # cycles in which libraries and the context take what they keep
-MAX_GROWTH_MIB = 8
-KILLED_BUFFER_BYTES = 64 * MIB
-KILLED_COPIES = 400  # of the buffer in a batch: about half a second, so that nearly all the time one is under way
+MAX_GROWTH_MIB = 16
+MAX_HOST_GROWTH_MIB = 64
 KILLED_AFTER_S = 1.0
 FREED_WITHIN_S = 30.0
+BATCH = 8
 
 
-def out_of_memory(_wishes: Wishes) -> Iterator[Row]:
-    """Fill the GPU's memory, and go on."""
-    found = need.gpu()
-    device = Device(0)
-    blocks: list[Any] = []
-    message = ""
-    while len(blocks) <= found.memory_bytes // BLOCK_BYTES:
-        try:
-            blocks.append(device.alloc(BLOCK_BYTES))
-        except DeviceMemoryError as err:
-            message = str(err)
-            break
-    state = State.OK if message else State.FAILED
-    yield Row("a full GPU is a DeviceMemoryError", state, f"after {len(blocks)} GiB", message)
-    for block in blocks:
-        block.free()
-    device.close()
-    lanes = echo_lanes(MIB)
-    image = np.full((1, MIB), 7, np.uint8)
-    is_same = np.array_equal(lanes.run(image)["echo"], image)
-    lanes.close()
-    yield Row("the process goes on", State.OK if is_same else State.FAILED, "1 MiB there and back")
-
-
-def foreign_plan(wishes: Wishes) -> Iterator[Row]:
-    """Put plans of other GPUs, and a damaged one, where this GPU's would be."""
-    found = need.gpu()
-    cache = PlanCache(wishes.home / "foreign-plans")
-    here = Gpu(found.name, found.compute_capability)
-    ours = _key(here)
-    for what, gpu in {
-        "a plan of a GPU of another name": Gpu("NVIDIA GeForce GTX 1070", found.compute_capability),
-        "a plan of another compute capability": Gpu(found.name, (7, 5)),
-    }.items():
-        theirs = _key(gpu)
-        cache.get_or_build(theirs, lambda _learnt: (b"not to be loaded", b""), alone)
-        for suffix in (".plan", ".json"):
-            (cache.folder / f"{theirs.digest}{suffix}").replace(cache.folder / f"{ours.digest}{suffix}")
-        is_refused = cache.get(ours) is None
-        yield Row(
-            f"{what} is refused", State.OK if is_refused else State.FAILED, note=f"on {found.name}, by its sidecar"
-        )
-    cache.get_or_build(ours, lambda _learnt: (b"a plan", b""), alone)
-    (cache.folder / f"{ours.digest}.plan").write_bytes(b"a plaN")
-    is_refused = cache.get(ours) is None
-    yield Row("a damaged plan is refused", State.OK if is_refused else State.FAILED, note="by its sha256")
-
-
-def _key(gpu: Gpu) -> PlanKey:
-    return PlanKey("0" * 64, "1:8:32", 3, "tensorrt", "11.4.0", gpu)
-
-
-def killed(wishes: Wishes) -> Iterator[Row]:
-    """Kill a process whose lanes are full, and start another one."""
+def check(wishes: Wishes) -> Iterator[Row]:
     need.gpu()
-    device = Device(0)
-    try:
-        yield from _killed_and_started(wishes.home)
-    finally:
-        device.close()
+    yield from foreign_plan(wishes)
+    for kind in need.ON_GPU:
+        try:
+            need.engine(kind)
+        except NotRun as err:
+            yield Row(f"{kind}: faults", State.NOT_RUN, note=str(err))
+            continue
+        for left in LEFT_MIB:
+            yield _row(f"{kind}: memory full, {left} MiB left", apart(with_little_memory, kind, left, wishes))
+        yield _row(f"{kind}: killed in mid batch", apart(killed, kind, wishes))
+        cycles = CYCLES // 4 if wishes.is_quick else CYCLES
+        yield _row(f"{kind}: opened and closed {cycles} times", apart(opened_and_closed, kind, cycles, wishes))
+        switches = SWITCHES // 2 if wishes.is_quick else SWITCHES
+        yield _row(f"{kind}: a worker switches {switches} times", apart(switched, kind, switches, wishes))
+    yield _row("two engines in one process", apart(side_by_side_in_one_process, wishes))
 
 
-def _killed_and_started(home: Path) -> Iterator[Row]:
-    """To be called with a context: `free_mib` asks in it."""
-    free_before = free_mib()
-    with _Worker(home) as worker:
-        answer, what = worker.answer()
+def _row(name: str, answer: Answer[tuple[State, str]]) -> Row:
+    if answer.value is None:
+        return answer.row(name)
+    state, figure = answer.value
+    return Row(name, state, figure, f"{answer.seconds:.0f} s")
+
+
+def _batch(engine: Engine, count: int = BATCH) -> UInt8Array:
+    shape = (count, *engine.spec.input_hw, engine.spec.channels)
+    return np.random.default_rng(4).integers(0, 256, shape, np.uint8)
+
+
+def _opened(name: str, kind: EngineKind, wishes: Wishes) -> Engine:
+    return need.opened(zoo.converted(name, PRECISION, wishes), wishes, kind)
+
+
+def _answer(engine: Engine) -> str:
+    """Return a hash of what an engine says of the same batch."""
+    outputs = engine.infer(_batch(engine))
+    digest = hashlib.sha256(outputs.scores.tobytes())
+    digest.update(b"" if outputs.boxes is None else outputs.boxes.tobytes())
+    return digest.hexdigest()
+
+
+def _verdict(is_good: bool) -> State:
+    return State.OK if is_good else State.FAILED
+
+
+def with_little_memory(kind: EngineKind, left_mib: int, wishes: Wishes) -> tuple[State, str]:
+    """Open a model where nearly all memory is taken: smaller batches, or an error of ours; then with all of it."""
+    with _opened(SMALL, kind, wishes) as engine:
+        wanted, most = _answer(engine), engine.max_batch
+    with nearly_full(left_mib):
+        try:
+            with _opened(SMALL, kind, wishes) as engine:
+                same = "the same bytes" if _answer(engine) == wanted else "other bytes"
+                what = f"batches of {engine.max_batch} instead of {most}, {same}"
+        except DeviceMemoryError as err:
+            what = f"an error: {err}"
+    with _opened(SMALL, kind, wishes) as engine:
+        is_good = _answer(engine) == wanted and engine.max_batch == most
+    return _verdict(is_good), f"{what}; afterwards {'as before' if is_good else 'not as before'}"
+
+
+def killed(kind: EngineKind, wishes: Wishes) -> tuple[State, str]:
+    """Kill a process in the middle of its batches: its memory comes back, and another one gives the same bytes."""
+    before = free_mib()
+    with _Worker(kind, wishes) as worker:
+        answer = worker.answer()
         time.sleep(KILLED_AFTER_S)
-        taken = free_before - free_mib()
+        taken = before - free_mib()
         worker.kill()
         started = time.perf_counter()
-        while free_before - free_mib() > MAX_GROWTH_MIB and time.perf_counter() < started + FREED_WITHIN_S:
+        while before - free_mib() > MAX_GROWTH_MIB and time.perf_counter() < started + FREED_WITHIN_S:
             time.sleep(0.01)
-        elapsed_s, left = time.perf_counter() - started, free_before - free_mib()
-    yield Row("taken by the process", figure=f"{taken:.0f} MiB", note=f"{what}; killed by SIGKILL while it ran batches")
-    is_free = left <= MAX_GROWTH_MIB
-    yield Row(
-        "its memory is free again",
-        State.OK if is_free else State.FAILED,
-        f"after {elapsed_s:.2f} s" if is_free else f"{left:.0f} MiB missing",
-        f"{left:.0f} MiB less free than before",
-    )
-    started = time.perf_counter()
-    with _Worker(home) as worker:
-        again, _ = worker.answer()
-        elapsed_s = time.perf_counter() - started
-        worker.kill()
-    state = State.OK if again == answer else State.FAILED
-    yield Row("another process does the same work", state, f"first answer after {elapsed_s:.1f} s", "same bytes")
+        elapsed_s, left = time.perf_counter() - started, before - free_mib()
+    with _Worker(kind, wishes) as worker:
+        again = worker.answer()
+    is_good = again == answer and left <= MAX_GROWTH_MIB
+    figure = f"{taken:.0f} MiB free again after {elapsed_s:.2f} s" if left <= MAX_GROWTH_MIB else f"{left:.0f} MiB lost"
+    return _verdict(is_good), f"{figure}; another process gives {'the same' if again == answer else 'other'} bytes"
 
 
 class _Worker:
-    """A process that runs batches until it is killed; `answer` is a hash of what the first of them gave."""
+    """A process that runs batches until it is killed."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, kind: EngineKind, wishes: Wishes) -> None:
         context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_run_batches, args=(there, home))
+        self._here, there = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run_batches, args=(there, kind, wishes))
         self._process.start()
         there.close()
 
@@ -140,10 +138,9 @@ class _Worker:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def answer(self) -> tuple[str, str]:
-        """Raises EOFError where the process ends before it has an answer."""
-        answer: tuple[str, str] = self._here.recv()
-        return answer
+    def answer(self) -> str:
+        """Return a hash of its first answer. Raises EOFError where the process ends before it has one."""
+        return str(self._here.recv())
 
     def kill(self) -> None:
         if self._process.is_alive() and self._process.pid:
@@ -151,70 +148,125 @@ class _Worker:
         self._process.join()
 
 
-def _run_batches(parent: Connection, home: Path) -> None:
-    run, images, what = _work(home)
-    parent.send((hashlib.sha256(run(images)).hexdigest(), what))
+def _run_batches(parent: Connection, kind: EngineKind, wishes: Wishes) -> None:
+    engine = _opened(SMALL, kind, wishes)
+    parent.send(_answer(engine))
+    images = _batch(engine, engine.max_batch)
     while True:
-        run(images)
+        engine.infer(images)
 
 
-def _work(home: Path) -> tuple[Callable[[UInt8Array], bytes], UInt8Array, str]:
-    """Return TensorRT's work where it runs, else copies through lanes of ours."""
-    try:
-        title = need.tensorrt(home)
-    except NotRun:
-        lanes = echo_lanes(KILLED_BUFFER_BYTES, copies=KILLED_COPIES)
-        images = np.random.default_rng(4).integers(0, 256, (1, KILLED_BUFFER_BYTES), np.uint8)
-        what = f"{KILLED_COPIES} copies of 64 MiB a batch on two lanes, without TensorRT"
-        return lambda batch: lanes.run(batch)["echo"].tobytes(), images, what
-    engine = need.opened(need.model(SAMPLE, home), home, "tensorrt")
-    images = np.random.default_rng(4).integers(0, 256, (8, *engine.spec.input_hw, engine.spec.channels), np.uint8)
-    return lambda batch: engine.infer(batch).scores.tobytes(), images, f"the sample model on {title}"
+def opened_and_closed(kind: EngineKind, cycles: int, wishes: Wishes) -> tuple[State, str]:
+    """Open a model, run it and close it, again and again."""
+    answers = set()
+
+    def cycle() -> None:
+        with _opened(SMALL, kind, wishes) as engine:
+            answers.add(_answer(engine))
+
+    return _grown(cycle, cycles, answers)
 
 
-def cycles(wishes: Wishes) -> Iterator[Row]:
-    """Open and close the lanes, and TensorRT's engine where it runs, again and again."""
-    need.gpu()
-    yield _grown("lanes: stream, page-locked and device memory", lambda: _use_lanes(8 * MIB))
-    try:
-        title = need.tensorrt(wishes.home)
-    except NotRun as err:
-        yield Row("TensorRT's engine with the sample model", State.NOT_RUN, note=str(err))
-        return
-    yield _grown(
-        f"the engine of {title} with the sample model",
-        lambda: need.opened(need.model(SAMPLE, wishes.home), wishes.home, "tensorrt").close(),
-    )
-
-
-def _use_lanes(size_bytes: int) -> None:
-    lanes = echo_lanes(size_bytes)
-    lanes.run(np.zeros((1, size_bytes), np.uint8))
-    lanes.close()
-
-
-def _grown(name: str, cycle: Callable[[], None]) -> Row:
+def _grown(cycle: Callable[[], None], cycles: int, answers: set[str]) -> tuple[State, str]:
+    """Return how much memory cycles have cost; `answers` must have one answer at the end."""
     for _ in range(WARM_UP):
         cycle()
-    before, started = _free_mib_anew(), time.perf_counter()
-    for _ in range(CYCLES):
+    gpu, host, started = free_mib(), process_mib(), time.perf_counter()
+    for _ in range(cycles):
         cycle()
-    each_ms = (time.perf_counter() - started) / CYCLES * 1000
-    growth = before - _free_mib_anew()
-    state = State.OK if growth <= MAX_GROWTH_MIB else State.FAILED
-    return Row(name, state, f"{growth:.1f} MiB more in use after {CYCLES} cycles", f"{each_ms:.0f} ms a cycle")
+    each_ms = (time.perf_counter() - started) / cycles * 1000
+    gpu_mib, host_mib = gpu - free_mib(), process_mib() - host
+    is_good = gpu_mib <= MAX_GROWTH_MIB and host_mib <= MAX_HOST_GROWTH_MIB and len(answers) == 1
+    same = "always the same bytes" if len(answers) == 1 else f"{len(answers)} different answers"
+    return _verdict(is_good), f"GPU {gpu_mib:+.0f} MiB, process {host_mib:+.0f} MiB; {each_ms:.0f} ms each; {same}"
 
 
-def free_mib() -> float:
-    """Return how much of the GPU's memory is free, for all processes together; a context must be current."""
-    free, _total = driver().mem_get_info()
-    return float(free / MIB)
+def switched(kind: EngineKind, switches: int, wishes: Wishes) -> tuple[State, str]:
+    """Have a worker process's context change between two models, as jobs of different models make it."""
+    models = [zoo.converted(name, PRECISION, wishes) for name in (SMALL, OTHER)]
+    refs = [
+        ModelRef(name=m.name, sha256=m.sha256, path=str(m.path), task=m.spec.task.value, labels=m.spec.labels)
+        for m in models
+    ]
+    answers: list[set[str]] = [set(), set()]
+    server = EmbeddedServer(wishes.home / f"server-{kind}")
+    server.open()
+    with server:
+        redis = Redis.from_url(server.url)
+        settings = need.settings(wishes, kind)
+        context = Context("gpu-check", settings, JobStore(redis), WorkQueue(redis, settings.queue), engine=kind, gpu=0)
+
+        def cycle() -> None:
+            for ref, found in zip(refs, answers, strict=True):
+                engine, _ = context.engine_for(ref)
+                found.add(_answer(engine))
+
+        try:
+            state, figure = _grown(cycle, switches // 2, answers[0])
+        finally:
+            context.close_engine()
+            redis.close()
+    return (state if len(answers[1]) == 1 else State.FAILED), figure
 
 
-def _free_mib_anew() -> float:
-    """Return the same, in a context that is there for this only."""
-    device = Device(0)
+def side_by_side_in_one_process(wishes: Wishes) -> tuple[State, str]:
+    """Have engines of two models compute at once, in one process: each says what it says alone."""
+    cases: list[tuple[str, EngineKind]] = [(SMALL, "cuda"), (OTHER, "cuda"), (SMALL, "tensorrt"), (OTHER, "tensorrt")]
+    usable = [case for case in cases if _is_usable(case[1])]
+    if not usable:
+        raise NotRun("no engine can be used on the GPU")
+    engines = [_opened(name, kind, wishes) for name, kind in usable]
+    wanted = [_answer(engine) for engine in engines]
+    found: list[set[str]] = [set() for _ in engines]
+    end = time.perf_counter() + wishes.seconds
+
+    def run(number: int) -> None:
+        while time.perf_counter() < end:
+            found[number].add(_answer(engines[number]))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(engines))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for engine in engines:
+        engine.close()
+    is_good = all(answers == {answer} for answers, answer in zip(found, wanted, strict=True))
+    what = ", ".join(f"{name} on {kind}" for name, kind in usable)
+    return _verdict(is_good), f"{what}: {'the same bytes as alone' if is_good else 'other bytes than alone'}"
+
+
+def _is_usable(kind: EngineKind) -> bool:
     try:
-        return free_mib()
-    finally:
-        device.close()
+        need.engine(kind)
+    except NotRun:
+        return False
+    return True
+
+
+def foreign_plan(wishes: Wishes) -> Iterator[Row]:
+    """Put plans of another GPU and another TensorRT, and a damaged one, where this GPU's would be."""
+    found = need.gpu()
+    cache = PlanCache(wishes.home / "foreign-plans")
+    ours = _key(Gpu(found.name, found.compute_capability))
+    others = {
+        "a GPU of another name": _key(Gpu("NVIDIA GeForce GTX 1070", found.compute_capability)),
+        "another compute capability": _key(Gpu(found.name, (6, 1))),
+        "another TensorRT": _key(ours.gpu, version="8.5.3"),
+    }
+    for what, theirs in others.items():
+        cache.get_or_build(theirs, lambda _learnt: (b"not to be loaded", b""), alone)
+        _move(cache.folder, theirs, ours)
+        yield Row(f"a plan of {what}", _verdict(cache.get(ours) is None), "refused", f"on {found.name}, by its sidecar")
+    cache.get_or_build(ours, lambda _learnt: (b"a plan", b""), alone)
+    (cache.folder / f"{ours.digest}.plan").write_bytes(b"a plaN")
+    yield Row("a damaged plan", _verdict(cache.get(ours) is None), "refused", "by its sha256")
+
+
+def _key(gpu: Gpu, *, version: str = "8.6.1") -> PlanKey:
+    return PlanKey("0" * 64, "1:8:32", 3, "tensorrt", version, gpu)
+
+
+def _move(folder: Path, theirs: PlanKey, ours: PlanKey) -> None:
+    for suffix in (".plan", ".json"):
+        (folder / f"{theirs.digest}{suffix}").replace(folder / f"{ours.digest}{suffix}")

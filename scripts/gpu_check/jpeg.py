@@ -18,9 +18,9 @@ from scripts.gpu_check import need
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from scripts.gpu_check.wishes import Wishes
+from trtjob.engines.cuda import Device
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
-from trtjob.engines.tensorrt.cuda import Device, driver
 from trtjob.worker.cores import Moment, Span
 from trtjob.worker.images import decode_image
 from trtjob.worker.pictures import SIZES, make_picture
@@ -148,7 +148,7 @@ class GpuDecoder:
 
     def decode(self, batch: int) -> int:
         self._decoded(batch)
-        driver().Context.synchronize()
+        self._device.synchronize()
         return batch
 
     def decode_to_host(self, batch: int) -> int:
@@ -156,7 +156,7 @@ class GpuDecoder:
         images = self._decoded(batch)
         if self._host is None:
             self._host = self._device.pinned((batch, *images[0].shape), np.uint8)
-        driver().Context.synchronize()
+        self._device.synchronize()
         for host, image in zip(self._host, images, strict=True):
             self._stream.copy_out(host, image.__cuda_array_interface__["data"][0])
         self._stream.mark()

@@ -11,35 +11,33 @@ from importlib.metadata import PackageNotFoundError, version
 from scripts.gpu_check import need
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
-from trtjob.engines.tensorrt.flavour import flavour
-from trtjob.errors import TrtjobError
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.cuda import driver
 
 PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-bindings",
     "opencv-python-headless",
     "pycuda",
     "cuda-bindings",
-    "torch",
     "nvidia-nvimgcodec-cu13",
-    "nvidia-nvimgcodec-cu12",
-    "nvidia-nvjpeg",
-    "nvidia-ml-py",
 )
-INSTALLED, RUNS = "TensorRT or TensorRT-RTX", "it runs the sample model"
 _ASKED = "name,driver_version,memory.total"
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(_wishes: Wishes) -> Iterator[Row]:
     yield Row("date", figure=f"{datetime.now(UTC):%Y-%m-%d}")
     yield Row("trtjob", figure=version("trtjob"), note=f"Python {platform.python_version()}, {platform.platform()}")
     yield Row("processor", figure=f"{len(os.sched_getaffinity(0))} cores", note=_processor())
     yield _gpu()
     yield _driver()
-    yield _tensorrt()
-    yield _tensorrt_runs(wishes)
-    yield from map(_package, PACKAGES)
+    for kind in need.ON_GPU:
+        yield _engine(kind)
+    yield Row("packages", figure=", ".join(filter(None, map(_package, PACKAGES))))
 
 
 def _processor() -> str:
@@ -54,20 +52,13 @@ def _gpu() -> Row:
     try:
         found = need.gpu()
     except NotRun as err:
-        return Row("GPU through pycuda", State.NOT_RUN, note=str(err))
-    capability = ".".join(map(str, found.compute_capability))
+        return Row("GPU", State.NOT_RUN, note=str(err))
+    capability, cuda = (".".join(map(str, pair)) for pair in (found.compute_capability, driver().version()))
     return Row(
-        "GPU through pycuda",
+        "GPU",
         figure=f"{found.name}, {found.memory_bytes / 2**30:.1f} GiB",
-        note=f"compute capability {capability}; CUDA driver API {_cuda_version()}",
+        note=f"compute capability {capability}; CUDA {cuda}, by {driver().name}",
     )
-
-
-def _cuda_version() -> str:
-    from trtjob.engines.tensorrt.cuda import driver
-
-    number = driver().get_driver_version()  # 13000 for 13.0
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _driver() -> Row:
@@ -81,22 +72,15 @@ def _driver() -> Row:
     return Row("driver", figure="; ".join(answer.stdout.strip().splitlines()), note="nvidia-smi: " + _ASKED)
 
 
-def _tensorrt() -> Row:
+def _engine(kind: EngineKind) -> Row:
     try:
-        return Row(INSTALLED, figure=flavour().title)
-    except TrtjobError as err:
-        return Row(INSTALLED, State.NOT_RUN, note=str(err))
-
-
-def _tensorrt_runs(wishes: Wishes) -> Row:
-    try:
-        return Row(RUNS, figure=need.tensorrt(wishes.home))
+        return Row(kind, figure=need.engine(kind))
     except NotRun as err:
-        return Row(RUNS, State.NOT_RUN, note=str(err))
+        return Row(kind, State.NOT_RUN, note=str(err))
 
 
-def _package(name: str) -> Row:
+def _package(name: str) -> str:
     try:
-        return Row(name, figure=version(name))
+        return f"{name} {version(name)}"
     except PackageNotFoundError:
-        return Row(name, State.NOT_RUN, note="not installed")
+        return ""

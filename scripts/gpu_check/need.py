@@ -1,23 +1,28 @@
 """What a check needs to run at all; NotRun says what is missing."""
 
+import os
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 from scripts.gpu_check.rows import NotRun
-from scripts.gpu_check.wishes import SAMPLE
+from scripts.gpu_check.wishes import Wishes
 from trtjob.config import Settings
-from trtjob.converters.registry import ModelRegistry, RegisteredModel
+from trtjob.converters.registry import RegisteredModel
+from trtjob.engines.choice import EngineKind, choose
+from trtjob.engines.cuda import GpuInfo, gpus
 from trtjob.engines.protocol import Engine
-from trtjob.engines.tensorrt.cuda import GpuInfo, gpus
 from trtjob.errors import TrtjobError
-from trtjob.worker.convert import resolve_model
 from trtjob.worker.engine import open_engine
+
+ON_GPU: tuple[EngineKind, ...] = ("cuda", "tensorrt")
+BATCHES = (1, 8, 32, 64)
+# One plan for every batch that is measured, made fast for the one that is compared.
+PLAN_BATCHES = "1:32:64"
 
 
 def gpu() -> GpuInfo:
-    """Return the first GPU. Raises NotRun where there is no pycuda, no driver or no GPU."""
+    """Return the first GPU. Raises NotRun where there is no driver, no package for it or no GPU."""
     try:
         found = gpus()
     except TrtjobError as err:
@@ -36,26 +41,28 @@ def module(name: str, package: str) -> ModuleType:
 
 
 @cache
-def tensorrt(home: Path) -> str:
-    """Return TensorRT's name and version once it has run the sample model. Raises NotRun with its own words."""
-    from trtjob.engines.tensorrt.flavour import flavour
-
-    gpu()
+def engine(kind: EngineKind) -> str:
+    """Return what an engine is and where it runs, in words. Raises NotRun where it cannot be used here."""
     try:
-        title = flavour().title
-        with opened(model(SAMPLE, home), home, "tensorrt"):
-            return title
+        return choose(kind, "all").reason
     except TrtjobError as err:
         raise NotRun(str(err)) from err
 
 
-def model(path: Path, home: Path) -> RegisteredModel:
-    """Return a model, converted on first use."""
-    return resolve_model(str(path), registry=ModelRegistry(home / "models"))
+def settings(wishes: Wishes, kind: EngineKind, **more: object) -> Settings:
+    """Return the settings of a worker process with an engine."""
+    return Settings.model_validate(
+        {"home": wishes.home, "engine": kind, "plan_batches": PLAN_BATCHES, "plan_cache_gib": 200, **more}
+    )
 
 
-def opened(model: RegisteredModel, home: Path, engine: str) -> Engine:
-    """Open a model as a worker process would."""
-    settings = Settings.model_validate({"home": home, "engine": engine})
-    number = 0 if engine == "tensorrt" else None
-    return open_engine(settings, model.path, model.sha256, number, on_build=lambda *_: True)
+def opened(model: RegisteredModel, wishes: Wishes, kind: EngineKind, **more: object) -> Engine:
+    """Open a model as a worker process would. Raises NotRun, EngineError."""
+    engine(kind)
+    number = None if kind == "cpu" else 0
+    return open_engine(settings(wishes, kind, **more), model.path, model.sha256, kind, number, on_build=lambda *_: True)
+
+
+def workers() -> int:
+    """Return how many processes of one thread may work side by side."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)

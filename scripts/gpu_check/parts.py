@@ -9,7 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.gpu_check import answers, copies, faults, host, jpeg, machine, speed, suite
+from scripts.gpu_check import (
+    answers,
+    darknet,
+    faults,
+    host,
+    jpeg,
+    machine,
+    phases,
+    plan_choices,
+    plans,
+    rival,
+    speed,
+    suite,
+    zoo,
+)
 from scripts.gpu_check.rows import NotRun, Row, State, from_lines, to_line
 from scripts.gpu_check.wishes import Wishes
 from trtjob.errors import TrtjobError
@@ -28,17 +42,22 @@ class Part:
 
 PARTS = {
     "machine": Part("What is there", machine.check, 120),
-    "copies": Part("pycuda: the context and copies", copies.check, 120),
-    "suite": Part("The tests marked gpu", suite.check, 1800),
-    "answers": Part("TensorRT's answers beside ONNX Runtime's", answers.check, 1800),
-    "speed": Part("Throughput", speed.check, 1800),
+    "models": Part("The models", zoo.check, 570),
+    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 1200),
+    "suite": Part("The tests marked gpu", suite.check, 600),
+    "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300),
+    "answers": Part("Answers beside ONNX Runtime's on the CPU in float32", answers.check, 900),
+    "speed": Part("The engine alone: images/s at batch 1 / 8 / 32 / 64", speed.check, 900),
+    "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 400),
+    "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),
+    "levels": Part("TensorRT's optimization levels: build time and speed at batch 32", plan_choices.levels, 1200),
+    "graphs": Part("CUDA graphs of whole batches", plan_choices.graphs, 400),
+    "faults": Part("Faults", faults.check, 600),
     "host": Part("What the host can feed", host.check, 900),
     "jpeg": Part("JPEG decoding", jpeg.check, 900),
-    "memory": Part("Out of memory", faults.out_of_memory, 120),
-    "plans": Part("Plans of another GPU", faults.foreign_plan, 60),
-    "killed": Part("Killed in mid batch", faults.killed, 300),
-    "cycles": Part("Opened and closed 200 times", faults.cycles, 900),
 }
+# Those of the host do not change with the engine: they are run by name.
+DEFAULT = tuple(name for name in PARTS if name not in ("host", "jpeg"))
 
 
 def run_part(name: str, wishes: Wishes) -> list[Row]:

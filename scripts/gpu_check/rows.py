@@ -70,10 +70,22 @@ def _cells(row: Row) -> tuple[str, ...]:
     return tuple(" ".join(str(value).split()) for value in (row.check, row.state, row.figure, row.note))
 
 
-def below_marker(existing: str, tables: str) -> str:
-    """Return a document with new tables; what a person wrote above them stays."""
-    head = existing.partition(MARKER)[0] if MARKER in existing else "# GPU: what was measured\n\n"
-    return f"{head}{MARKER}\n\n{tables}"
+def merged(existing: str, tables: str, order: Sequence[str]) -> str:
+    """Return a document with new tables in place of those of the same titles; the others stay.
+
+    What a person wrote above the marker stays, too. order: of all titles that are known; tables of other titles go.
+    """
+    head, marker, old = existing.partition(MARKER)
+    if not marker:
+        head, old = existing or "# GPU: what was measured\n\n", ""
+    known = {**_sections(old), **_sections(tables)}
+    return f"{head}{MARKER}\n\n" + "\n".join(known[title] for title in order if title in known)
+
+
+def _sections(tables: str) -> dict[str, str]:
+    """Return tables by their titles, each with its title's line."""
+    _, *parts = f"\n{tables}".split("\n## ")
+    return {part.partition("\n")[0]: f"## {part.strip()}\n" for part in parts}
 
 
 def failures(parts: Mapping[str, Iterable[Row]]) -> int:

@@ -1,84 +1,116 @@
-"""Throughput, by `trtjob bench`: the engine alone and files to results, on each engine that runs here."""
+"""The engine alone by batch size, and beside a bare loop over the library's own call in the same run."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import statistics
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from scripts.gpu_check import need
+import numpy as np
+
+from scripts.gpu_check import bare, need, zoo
+from scripts.gpu_check.apart import apart
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
-from scripts.gpu_check.wishes import ROOT, Wishes
+from scripts.gpu_check.wishes import Wishes
+from scripts.gpu_check.zoo import Variant
+from trtjob.converters.registry import RegisteredModel
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.cuda import Device
+from trtjob.engines.protocol import Engine
+from trtjob.engines.tensorrt.plans import Sidecar
+from trtjob.worker.bench_parts import EnginePart, Rig
+
+COMPARED_BATCH = 32
+ROUNDS = 3  # by turns with the bare loop
+LEAST_OF_BARE = 0.95
+WARM_UP_S = 0.3
+MIB = 1 << 20
+PRECISIONS: dict[EngineKind, tuple[str, ...]] = {"cuda": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16", "int8")}
 
 
 def check(wishes: Wishes) -> Iterator[Row]:
-    needs: dict[str, Callable[[], object]] = {
-        "onnxruntime": lambda: None,
-        "tensorrt": lambda: need.tensorrt(wishes.home),
-    }
-    for path in wishes.models:
-        for engine, needed in needs.items():
-            try:
-                needed()
-                with GpuWatch() as watch:
-                    document = _bench(path, engine, wishes)
-                yield from rows_of(document, path.name)
-                yield _busy(path.name, document, watch)
-            except NotRun as err:
-                yield Row(f"{path.name}, {engine}", State.NOT_RUN, note=str(err))
+    for name in zoo.chosen(zoo.TIMED, wishes):
+        for kind, precisions in PRECISIONS.items():
+            for precision in precisions:
+                # A process for each: what one leaves in the GPU's memory is not counted as the next one's.
+                answer = apart(row_of, Variant(name, precision), kind, wishes)
+                yield answer.value or answer.row(f"{name}, {kind}, {precision}")
 
 
-def _bench(path: Path, engine: str, wishes: Wishes) -> dict[str, Any]:
-    command = [sys.executable, "-m", "trtjob", "bench", str(path), "--json", "--engine", engine]
-    ended = subprocess.run(
-        [*command, "--seconds", str(wishes.seconds)],
-        cwd=ROOT,
-        env={**os.environ, "TRTJOB_HOME": str(wishes.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode:
-        raise RuntimeError(f"trtjob bench ended with exit code {ended.returncode}: {ended.stderr.strip()[-300:]}")
-    document: dict[str, Any] = json.loads(ended.stdout)
-    return document
+def row_of(variant: Variant, kind: EngineKind, wishes: Wishes) -> Row:
+    """Measure a variant. Raises NotRun, EngineError."""
+    need.engine(kind)
+    model = zoo.converted(variant.name, variant.precision, wishes)
+    device = Device(0)
+    device.leave()
+    rates, notes = {}, []
+    ratio = None
+    for batch in need.BATCHES:
+        free = device_free_mib(device)
+        # The engine on CUDA runs one size of batches only.
+        with need.opened(model, wishes, kind, **({"batch": batch} if kind == "cuda" else {})) as engine:
+            part = part_of(model, engine, wishes, kind, batch)
+            if batch != COMPARED_BATCH:
+                rates[batch] = rate(part, wishes.seconds)
+                continue
+            with GpuWatch() as watch:
+                rate(part, wishes.seconds / 2)
+                taken = free - device_free_mib(device)  # before the bare loop takes its own
+            busy = watch.gpu(wishes.seconds / 4) or f"not known: {watch.how}"
+            rates[batch], compared, loop = _beside(part, _loops(model, kind, device, batch, wishes), wishes.seconds)
+            ratio = rates[batch] / compared
+            notes = [f"{loop} {compared:.0f}, ours {ratio:.2f} of it", f"GPU busy {busy}", f"{taken:.0f} MiB"]
+    state = State.FAILED if ratio is None or ratio < LEAST_OF_BARE else State.OK
+    figure = " / ".join(f"{rates[batch]:.0f}" for batch in need.BATCHES)
+    return Row(f"{variant.name}, {kind}, {variant.precision}", state, figure, "; ".join(notes))
 
 
-def rows_of(document: dict[str, Any], model: str) -> Iterator[Row]:
-    """Return the rows of what `trtjob bench --json` printed."""
-    where = _where(document)
-    for rate in document["engine_alone"]:
-        note = f"{rate['call_ms']:.2f} ms a call, {document['engine']['callers']} callers; {where}"
-        yield Row(f"{model}: engine alone, batch {rate['batch']}", figure=_per_s(rate), note=note)
-    for sample in document["samples"]:
-        name = f"{model}: {sample['name']}"
-        for key, what in (("annotated", "annotated"), ("json_only", "JSON only")):
-            rate = sample[key]
-            shares = f"{rate['of_engine']:.0%} of the engine alone; cores busy {rate['cores_busy']:.0%}; {where}"
-            yield Row(f"{name}, files to results, {what}", figure=_per_s(rate), note=shares)
-        ratio = sample["annotated"]["images_per_s"] / sample["json_only"]["images_per_s"]
-        yield Row(f"{name}, annotated / JSON only", figure=f"{ratio:.2f}")
-        phases = ", ".join(f"{phase} {ms:.2f}" for phase, ms in sample["phases_ms"].items())
-        yield Row(f"{name}, ms an image by phase", figure=phases, note="in one thread, one phase after another")
-        yield Row(f"{name}, what limits", note=sample["limit"])
+def device_free_mib(device: Device) -> float:
+    with device.current():
+        return device.free_bytes() / MIB
 
 
-def _where(document: dict[str, Any]) -> str:
-    if document["engine"]["name"] == "onnxruntime":
-        return f"on the CPU, {document['cores']} cores: the GPU does nothing"
-    return str(document["engine"]["device"])
+def part_of(model: RegisteredModel, engine: Engine, wishes: Wishes, kind: EngineKind, batch: int) -> EnginePart:
+    settings = need.settings(wishes, kind)
+    return EnginePart(Rig(model, engine, settings, Path(tempfile.gettempdir()), lambda: False), batch)
 
 
-def _per_s(rate: dict[str, Any]) -> str:
-    return f"{rate['images_per_s']:.0f} images/s"
+def rate(part: EnginePart, seconds: float) -> float:
+    """Return images per second of an engine, called from as many threads as it likes, after a warm-up."""
+    part.run(WARM_UP_S)
+    part.forget()
+    part.run(seconds)
+    return part.report().images_per_s
 
 
-def _busy(model: str, document: dict[str, Any], watch: GpuWatch) -> Row:
-    name = f"{model}, {document['engine']['name']}: GPU busy"
-    share = watch.gpu(document["elapsed_s"])
-    if not share:
-        return Row(name, State.NOT_RUN, note=f"nobody says how busy it is: {watch.how}")
-    return Row(name, figure=share, note=f"{watch.how}, over all that was measured; {_where(document)}")
+def _loops(
+    model: RegisteredModel, kind: EngineKind, device: Device, batch: int, wishes: Wishes
+) -> dict[str, bare.Loop]:
+    shape = (batch, *model.spec.input_hw, model.spec.channels)
+    images = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    if kind == "cuda":
+        return bare.onnxruntime_loops(model.path, images, device, tf32=True)
+    plan = last_used_plan(need.settings(wishes, kind).plans_dir, model.sha256)
+    return {"execute_async_v3": bare.tensorrt_loop(plan, images, device)}
+
+
+def last_used_plan(folder: Path, sha256: str) -> bytes:
+    """Return the plan of a model that was opened last. Raises NotRun where there is none."""
+    for path in sorted(folder.glob("*.plan"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if Sidecar.model_validate_json(path.with_suffix(".json").read_bytes()).model == sha256:
+            return path.read_bytes()
+    raise NotRun(f"there is no plan of the model in {folder}")
+
+
+def _beside(part: EnginePart, loops: dict[str, bare.Loop], seconds: float) -> tuple[float, float, str]:
+    """Return our rate, that of the fastest bare loop, and its name: medians of rounds by turns."""
+    part.run(WARM_UP_S)
+    part.forget()
+    found: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(ROUNDS):
+        part.run(seconds / ROUNDS)
+        for name, loop in loops.items():
+            found[name].append(loop(seconds / ROUNDS))
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    best = max(medians, key=lambda name: medians[name])
+    return part.report().images_per_s, medians[best], best

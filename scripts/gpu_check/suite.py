@@ -1,8 +1,10 @@
 """The project's tests that need a GPU, run by pytest as they are."""
 
+import os
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from pathlib import Path
 from scripts.gpu_check import need
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import ROOT, Wishes
+from trtjob.engines.choice import EngineKind
 
-_USAGE_ERROR = 4
+_OUTCOMES = (("passed",), ("failure", "error"), ("skipped",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +31,22 @@ class Case:
 def check(wishes: Wishes) -> Iterator[Row]:
     need.gpu()
     need.module("pytest", "pytest")
-    files = gpu_test_files(ROOT / "tests")
-    if not files:
-        raise NotRun(f"there are no tests marked gpu below {ROOT / 'tests'}")
+    engines = {kind: _lacking(kind) for kind in need.ON_GPU}
+    for kind, why in engines.items():
+        if why:
+            yield Row(f"tests with {kind}", State.NOT_RUN, note=why)
+    started = time.perf_counter()
+    cases = _run(gpu_test_files(ROOT / "tests"), [kind for kind, why in engines.items() if not why], wishes)
+    yield from rows_of(cases)
+    yield Row("all together", figure=f"{time.perf_counter() - started:.0f} s")
+
+
+def _lacking(kind: EngineKind) -> str:
     try:
-        need.tensorrt(wishes.home)
-        lacking = None
+        need.engine(kind)
     except NotRun as err:
-        lacking = str(err)
-    cases = _run(files)
-    yield from rows_of(cases, lacking)
-    yield _graphs(cases)
+        return str(err)
+    return ""
 
 
 def gpu_test_files(tests: Path) -> list[Path]:
@@ -46,11 +54,15 @@ def gpu_test_files(tests: Path) -> list[Path]:
     return [path for path in sorted(tests.rglob("test_*.py")) if "mark.gpu" in path.read_text()]
 
 
-def _run(files: list[Path]) -> list[Case]:
+def _run(files: list[Path], engines: list[EngineKind], wishes: Wishes) -> list[Case]:
+    """Run the tests for these engines; plans are kept from run to run."""
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        ended = subprocess.run([*command, *map(str, files)], cwd=ROOT, stdout=sys.stderr, check=False)
+        told = {"TRTJOB_GPU_ENGINES": ",".join(engines), "TRTJOB_GPU_PLANS": str(wishes.home / "test-plans")}
+        ended = subprocess.run(
+            [*command, *map(str, files)], cwd=ROOT, env={**os.environ, **told}, stdout=sys.stderr, check=False
+        )
         if not report.exists():
             raise RuntimeError(f"pytest ended with exit code {ended.returncode} and no report")
         return cases_of(report.read_text())
@@ -68,29 +80,16 @@ def cases_of(report: str) -> list[Case]:
     return cases
 
 
-def rows_of(cases: list[Case], lacking: str | None) -> Iterator[Row]:
-    """Return a row for each file. lacking: what TensorRT says where it cannot run: a test that says the same did not
-    fail, it could not run."""
-    for file in dict.fromkeys(case.file for case in cases):
-        ours = [case for case in cases if case.file == file]
-        held_up = [case for case in ours if lacking and case.outcome in ("failure", "error") and lacking in case.text]
-        failed = [case for case in ours if case.outcome in ("failure", "error") and case not in held_up]
-        passed = [case for case in ours if case.outcome == "passed"]
-        skipped = [case for case in ours if case.outcome == "skipped"]
+def rows_of(cases: list[Case]) -> Iterator[Row]:
+    """Return a row for each file and engine, which a test's parameter names."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        engine = next((kind for kind in need.ON_GPU if f"[{kind}" in case.name or f"-{kind}" in case.name), "")
+        groups.setdefault(f"{case.file} {engine}".strip(), []).append(case)
+    for name, ours in groups.items():
+        by_outcome = {what: [case for case in ours if case.outcome in what] for what in _OUTCOMES}
+        passed, failed, skipped = by_outcome.values()
         state = State.FAILED if failed else (State.OK if passed else State.NOT_RUN)
-        notes = [f"failed: {', '.join(case.name for case in failed)}"] if failed else []
-        notes += [f"{len(held_up)} cannot run: {lacking}"] if held_up else []
-        notes += [f"{len(skipped)} skipped: {skipped[0].text}"] if skipped else []
-        yield Row(file, state, f"{len(passed)} of {len(ours)} passed", "; ".join(notes))
-
-
-def _graphs(cases: list[Case]) -> Row:
-    name = "CUDA graphs: capture and replay"
-    ours = [case for case in cases if "graph" in case.name or "graph" in case.file]
-    if not ours:
-        return Row(name, State.NOT_RUN, note="no test marked gpu speaks of graphs")
-    bad = [case for case in ours if case.outcome != "passed"]
-    outcomes = "; ".join(f"{case.name}: {case.outcome} {case.text[:200]}" for case in bad)
-    skipped = all(case.outcome == "skipped" for case in bad)
-    state = State.OK if not bad else (State.NOT_RUN if skipped else State.FAILED)
-    return Row(name, state, f"{len(ours) - len(bad)} of {len(ours)} passed", outcomes)
+        notes = [f"failed: {', '.join(case.name for case in failed)}: {failed[0].text}"[:400]] if failed else []
+        notes += [f"{len(skipped)} skipped: {skipped[0].text[:200]}"] if skipped else []
+        yield Row(name, state, f"{len(passed)} of {len(ours)} passed", "; ".join(notes))

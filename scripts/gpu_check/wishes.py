@@ -1,6 +1,6 @@
 """What to check with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -10,16 +10,49 @@ SCENES = SAMPLE.parent / "scenes"
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """models: files to measure with, converted on first use; images: a folder that they find something in, None for
-    generated ones; seconds: for each figure; home: where models and plans are kept."""
+    """home: where models and plans are kept; seconds: for each figure; builders: plans that are built at once.
 
-    models: tuple[Path, ...]
-    images: Path | None
-    seconds: float
+    official: YOLOv3-tiny's weights, its cfg and names beside them; models: the folder of scripts/gpu_models/ahead.py;
+    images: photographs; darknet: Darknet's own results; keras_python: a Python with Keras and PyTorch or JAX;
+    keras_path: its PYTHONPATH; None: not at hand.
+    """
+
     home: Path
+    seconds: float = 2.0
+    builders: int = 8
+    is_quick: bool = False
+    levels: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    official: Path | None = None
+    models: Path | None = None
+    images: Path | None = None
+    darknet: Path | None = None
+    keras_python: Path | None = None
+    keras_path: str | None = None
 
     def arguments(self) -> list[str]:
         """Return them as a child process takes them."""
-        named = [part for model in self.models for part in ("--model", str(model))]
-        images = [] if self.images is None else ["--images", str(self.images)]
-        return [*named, *images, "--seconds", str(self.seconds), "--home", str(self.home)]
+        found: list[str] = []
+        for field in fields(self):
+            value, option = getattr(self, field.name), OPTIONS[field.name]
+            if value is True:
+                found.append(option)
+            elif isinstance(value, tuple):
+                found += [option, *map(str, value)]
+            elif value is not None and value is not False:
+                found += [option, str(value)]
+        return found
+
+
+OPTIONS = {
+    "home": "--home",
+    "seconds": "--seconds",
+    "builders": "--builders",
+    "is_quick": "--quick",
+    "levels": "--levels",
+    "official": "--yolov3-tiny",
+    "models": "--models",
+    "images": "--images",
+    "darknet": "--darknet",
+    "keras_python": "--keras-python",
+    "keras_path": "--keras-path",
+}

@@ -16,7 +16,7 @@ SUFFIX = ".skeleton.onnx"
 _DRAWN = "drawn"  # begins the note of a tensor without its numbers: seed, deviation, axis of the outputs
 _RELU_VARIANCE = 0.5 - 1 / (2 * math.pi)  # of max(x, 0) where x is standard normal
 _PIXEL_DEVIATION = 60.0
-_LOGIT_DEVIATION = 1.5
+_LOGIT_DEVIATION = 2.5
 
 
 def strip_weights(model: onnx.ModelProto) -> None:

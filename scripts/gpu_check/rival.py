@@ -1,0 +1,58 @@
+"""Keras itself on the GPU, by another Python: what began this project was measured against it."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from scripts.gpu_check import zoo
+from scripts.gpu_check.rows import NotRun, Row, State
+from scripts.gpu_check.wishes import ROOT, Wishes
+
+BACKENDS = ("torch", "jax")
+MODELS = {"vgg16": "", "yolov3-416": "yolov3-416.cfg", "yolov3-608": "yolov3-608.cfg"}
+BATCHES = (1, 8, 32)
+LIMIT_S = 170.0  # for each backend: what compiles for longer is left out
+
+
+def check(wishes: Wishes) -> Iterator[Row]:
+    if wishes.keras_python is None:
+        raise NotRun("there is no Python with Keras on the GPU: name it with --keras-python")
+    for backend in BACKENDS:
+        done = 0
+        for line in _lines(backend, wishes):
+            done += 1
+            yield row_of(line, backend)
+        if not done:
+            yield Row(f"Keras, {backend}", State.NOT_RUN, note="it gave no figure; its errors are above")
+
+
+def _lines(backend: str, wishes: Wishes) -> Iterator[dict[str, Any]]:
+    cfgs = [f"{name}={zoo.original(name, wishes).with_suffix('.cfg')}" for name, cfg in MODELS.items() if cfg]
+    command = [str(wishes.keras_python), str(ROOT / "scripts" / "gpu_models" / "keras_rival.py"), "vgg16", *cfgs]
+    path = {} if wishes.keras_path is None else {"PYTHONPATH": wishes.keras_path}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    process = subprocess.Popen(
+        [*command, "--seconds", str(wishes.seconds), "--limit", str(LIMIT_S), "--batch", *map(str, BATCHES)],
+        env={**environment, **path, "KERAS_BACKEND": backend},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("{"):
+                yield json.loads(line)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def row_of(line: dict[str, Any], backend: str) -> Row:
+    """Return the row of a line of keras_rival.py."""
+    name = f"{line['model']}, Keras {line['keras']} on {backend}"
+    if "problem" in line:
+        return Row(name, State.NOT_RUN, note=line["problem"])
+    figure = " / ".join("-" if value is None else f"{value:.0f}" for value in line["images_per_s"].values())
+    return Row(name, figure=figure, note=f"{line['how']}, {line['device']}")

@@ -1,0 +1,138 @@
+"""The models that are measured: made or found, converted once for each precision, kept below the check's home."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.gpu_check import need
+from scripts.gpu_check.apart import side_by_side
+from scripts.gpu_check.rows import NotRun, Row, State
+from scripts.gpu_check.wishes import SAMPLE, SCENES, Wishes
+from scripts.gpu_models import yolo
+from scripts.gpu_models.skeleton import SUFFIX, write_whole
+from trtjob.converters.registry import ModelRegistry, RegisteredModel
+from trtjob.converters.request import ConversionRequest
+from trtjob.worker.convert import convert_model
+from trtjob.worker.pictures import write_pictures
+
+PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATION_IMAGES = 8  # enough for ranges; the large models take seconds for each on a CPU
+MIB = 1 << 20
+
+Make = Callable[[Wishes, Path], Path]
+
+
+def _digits(_wishes: Wishes, _folder: Path) -> Path:
+    return SAMPLE
+
+
+def _official(wishes: Wishes, _folder: Path) -> Path:
+    if wishes.official is None:
+        raise NotRun("its official weights are not here: name them with --yolov3-tiny")
+    return wishes.official
+
+
+def _ahead(wishes: Wishes, name: str) -> Path:
+    path = None if wishes.models is None else wishes.models / name
+    if path is None or not path.is_file():
+        raise NotRun(f"there is no {name}: scripts/gpu_models/ahead.py writes it, --models names its folder")
+    return path
+
+
+def _vgg16(wishes: Wishes, folder: Path) -> Path:
+    return write_whole(_ahead(wishes, f"vgg16{SUFFIX}"), folder / "vgg16.onnx")
+
+
+# In the order of the tables.
+MODELS: dict[str, Make] = {
+    "digits": _digits,
+    "yolov3-tiny": _official,
+    "yolov4-tiny": lambda _, folder: yolo.yolov4_tiny(folder),
+    "yolov4": lambda _, folder: yolo.yolov4(folder),
+    "vgg16": _vgg16,
+    "mobilenetv2": lambda wishes, _: _ahead(wishes, "mobilenetv2.onnx"),
+    "yolov8n": lambda wishes, _: _ahead(wishes, "yolov8n.onnx"),
+    "yolov3-416": lambda _, folder: yolo.yolov3(folder, 416),
+    "yolov3-608": lambda _, folder: yolo.yolov3(folder, 608),
+}
+ANSWERED = ("digits", "yolov3-tiny", "yolov4-tiny", "yolov4", "vgg16", "mobilenetv2", "yolov8n")
+TIMED = ("yolov3-tiny", "vgg16", "yolov3-416", "yolov3-608")
+QUICK = ("digits", "yolov3-tiny", "yolov4-tiny", "mobilenetv2")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model in a precision, and whether float32 products may have ten bits of mantissa."""
+
+    name: str
+    precision: str
+    tf32: bool = True
+
+    @property
+    def title(self) -> str:
+        return self.precision if self.precision != "fp32" else f"fp32, TF32 {'on' if self.tf32 else 'off'}"
+
+
+def chosen(names: tuple[str, ...], wishes: Wishes) -> tuple[str, ...]:
+    """Return the names of a table, or those of the small models."""
+    return tuple(name for name in names if name in QUICK) if wishes.is_quick else names
+
+
+def variants(wishes: Wishes) -> list[Variant]:
+    """Return every variant that some part opens, those that take longest first."""
+    names = [name for name in MODELS if name in chosen(ANSWERED, wishes) + chosen(TIMED, wishes)]
+    found = [Variant(name, precision) for name in names for precision in PRECISIONS]
+    found += [Variant(name, "fp32", tf32=False) for name in names if name in ANSWERED]
+    return sorted(found, key=lambda variant: list(MODELS).index(variant.name), reverse=True)
+
+
+def original(name: str, wishes: Wishes) -> Path:
+    """Return a model's file, made on first use. Raises NotRun."""
+    folder = wishes.home / "originals"
+    note = folder / f"{name}.path"  # written last: what it names is whole
+    if not note.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path = MODELS[name](wishes, folder)
+        note.write_text(str(path))
+    return Path(note.read_text())
+
+
+def converted(name: str, precision: str, wishes: Wishes) -> RegisteredModel:
+    """Return a model, made and converted on first use. Raises NotRun, ConversionError."""
+    registry = ModelRegistry(wishes.home / "models")
+    called = f"{name}@{precision}"
+    if any(model.name == called for model in registry.list()):
+        return registry.get(called)
+    request: dict[str, object] = {"model": original(name, wishes), "precision": precision, "name": called}
+    if precision != "fp32":
+        request |= {"calibrate": images_of(name, wishes), "calibrate_images": CALIBRATION_IMAGES}
+    return convert_model(ConversionRequest.model_validate(request), registry=registry)
+
+
+def images_of(name: str, wishes: Wishes) -> Path:
+    """Return a folder of images in which a model finds something."""
+    if name == "digits":
+        return SCENES
+    if name == "yolov3-tiny" and wishes.images is not None:
+        return wishes.images
+    return wishes.home / "pictures"
+
+
+def check(wishes: Wishes) -> Iterator[Row]:
+    """Make and convert all models, side by side."""
+    write_pictures(wishes.home / "pictures", "640x480", CALIBRATION_IMAGES)
+    names = [name for name in reversed(MODELS) if name in chosen(ANSWERED, wishes) + chosen(TIMED, wishes)]
+    for (name, _), answer in side_by_side(original, [(name, wishes) for name in names], need.workers()):
+        if answer.problem:
+            yield answer.row(name)
+            names.remove(name)
+    cases = [(name, precision, wishes) for name in names for precision in PRECISIONS]
+    done = {case[:2]: answer for case, answer in side_by_side(converted, cases, need.workers())}
+    for name in reversed(names):
+        answers = {precision: done[name, precision] for precision in PRECISIONS}
+        problems = [f"{precision}: {answer.problem}" for precision, answer in answers.items() if answer.problem]
+        model = answers["fp32"].value
+        size = "" if model is None else f"{'x'.join(map(str, model.spec.input_hw))}, {model.size_bytes / MIB:.0f} MiB"
+        took = ", ".join(f"{precision} {answer.seconds:.0f} s" for precision, answer in answers.items())
+        note = "; ".join([f"converted in {took}", *problems])
+        yield Row(name, State.FAILED if problems else State.OK, size, note)

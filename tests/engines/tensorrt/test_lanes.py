@@ -23,7 +23,7 @@ def waited_for(event: threading.Event) -> None:
 @contextmanager
 def opened(*lanes: FakeLane) -> Iterator[Lanes]:
     notes = lanes[0].notes
-    running = Lanes(lambda: lanes, lambda: notes.append("device closed"))
+    running = Lanes(lambda: lanes, lambda: notes.append("device closed"), runs=2)
     try:
         yield running
     finally:
@@ -58,6 +58,21 @@ def test_the_next_batch_is_launched_before_the_first_is_done() -> None:
         assert [answer.result(10)["scores"].tolist() for answer in answers] == [[[1.0]], [[2.0]]]
     assert launched.is_set()
     assert notes[:2] == ["a launch 1", "b launch 1"]
+
+
+def test_no_more_lanes_compute_at_once_than_may() -> None:
+    notes: list[str] = []
+    lanes = [FakeLane(name, notes) for name in "abc"]
+    started = threading.Event()
+    lanes[0].before_launch = lambda: waited_for(started)
+    with opened(*lanes) as running, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(running.run, images(1, value)) for value in (1, 2, 3)]
+        while running._orders.qsize() < 2:  # the first is being launched, the others wait
+            pass
+        started.set()
+        assert [answer.result(10)["scores"].tolist() for answer in answers] == [[[1.0]], [[2.0]], [[3.0]]]
+    first, second, waited, third = (note.split()[1] for note in notes[:4])
+    assert (first, second, waited, third) == ("launch", "launch", "wait", "launch")
 
 
 def test_many_callers_each_get_their_own_answer() -> None:
@@ -118,6 +133,6 @@ def test_lanes_that_cannot_be_opened_raise_and_leave_no_thread() -> None:
 
     notes: list[str] = []
     with pytest.raises(EngineError, match="no GPU"):
-        Lanes(fail, lambda: notes.append("device closed"))
+        Lanes(fail, lambda: notes.append("device closed"), runs=2)
     assert notes == ["device closed"]
     assert "trtjob-gpu" not in {thread.name for thread in threading.enumerate()}

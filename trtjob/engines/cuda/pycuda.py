@@ -64,7 +64,7 @@ class PycudaDriver:
             self._cuda.Context.synchronize()
 
     def version(self) -> tuple[int, int]:
-        return version_of(self._cuda.get_driverversion_of())
+        return version_of(self._cuda.get_driver_version())
 
 
 class _Context:

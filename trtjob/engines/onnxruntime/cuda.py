@@ -19,16 +19,24 @@ from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec
+from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Precision, load_spec
 from trtjob.errors import DeviceMemoryError, EngineError, MissingDependencyError
 
 log = logging.getLogger(__name__)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-LANES = 2  # one computes while the other's batch is copied
+RUNS = 2  # at once on the GPU: while one ends and the next begins, the other computes
+LANES = 4  # two more callers copy meanwhile: at a GPU's speed, that takes a core as long as the GPU computes
 
-# What ONNX Runtime, cuBLAS and cuDNN say where memory is short; all of them raise the same class.
-_SHORT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed", "smaller than requested bytes")
+# What ONNX Runtime, CUDA, cuBLAS and cuDNN say where memory is short; all of them raise the same class.
+_SHORT_OF_MEMORY = (
+    "failed to allocate memory",
+    "out of memory",
+    "alloc_failed",
+    "allocation failed",
+    "smaller than requested bytes",
+)
+_TENSOR_CORES = {"fp16": (7, 0), "bf16": (8, 0), "tf32": (8, 0)}  # the first compute capability that has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +198,8 @@ class _Model:
         self.spec = spec_of(self._session, path)
         self._device = Device(gpu.index)
         self._device.leave()
-        self.lanes = [_Lane(self._device, self._session, self.spec, gpu.index, batch) for _ in range(LANES)]
+        turns = threading.BoundedSemaphore(RUNS)
+        self.lanes = [_Lane(self._device, self._session, self.spec, gpu.index, batch, turns) for _ in range(LANES)]
 
     def warm_up(self) -> None:
         """Run all lanes at once, as callers will: what they need of the GPU's memory is taken now.
@@ -217,9 +226,18 @@ class _Model:
 class _Lane:
     """One stream with its buffers, and one batch of a fixed size at a time."""
 
-    def __init__(self, device: Device, session: Any, spec: ModelSpec, gpu: int, batch: int) -> None:
+    def __init__(
+        self,
+        device: Device,
+        session: Any,
+        spec: ModelSpec,
+        gpu: int,
+        batch: int,
+        turns: threading.BoundedSemaphore,
+    ) -> None:
+        """turns: the runs that the GPU's memory is to hold at once."""
         self.batch = batch
-        self._device, self._session, self._spec, self._gpu = device, session, spec, gpu
+        self._device, self._session, self._spec, self._gpu, self._turns = device, session, spec, gpu, turns
         self._buffers: dict[str, Memory] = {}
         self._outputs: dict[str, FloatArray] = {}
         self._stream: Stream | None = None
@@ -269,7 +287,8 @@ class _Lane:
     def _compute(self) -> None:
         self._sync()  # ONNX Runtime works on a stream of its own
         try:
-            self._session.run_with_iobinding(self._binding)
+            with self._turns:
+                self._session.run_with_iobinding(self._binding)
         except Exception as err:
             reason = " ".join(str(err).split())
             if any(text in reason.lower() for text in _SHORT_OF_MEMORY):
@@ -294,7 +313,8 @@ class _Lane:
 def _session(path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
     """Load a model on a GPU. Raises EngineError where ONNX Runtime fell back to the CPU, of which it only logs."""
     _load_libraries()
-    session = open_session(path, [_provider(options), (CPU_PROVIDER, {})])
+    precision = load_spec(path).precision
+    session = open_session(path, [_provider(options, gpu, precision), (CPU_PROVIDER, {})])
     if (found := session.get_providers()[0]) != CUDA_PROVIDER:
         raise EngineError(
             f"ONNX Runtime {onnxruntime().__version__} cannot use {gpu.name}: it fell back to {found}. Its CUDA "
@@ -303,13 +323,16 @@ def _session(path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
     return session
 
 
-def _provider(options: CudaOptions) -> Provider:
+def _provider(options: CudaOptions, gpu: GpuInfo, precision: Precision) -> Provider:
+    kind = "tf32" if precision == "fp32" and options.tf32 else precision
+    has_tensor_cores = gpu.compute_capability >= _TENSOR_CORES.get(kind, (99, 0))
     chosen = {
         "device_id": str(options.gpu),
         "arena_extend_strategy": "kSameAsRequested",
         # By rule, not by timing, which would choose other kernels, and give other bits, from one start to the next.
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": str(int(options.tf32)),
+        "prefer_nhwc": str(int(has_tensor_cores)),  # as tensor cores take images
     }
     if options.memory_mib:
         chosen["gpu_mem_limit"] = str(options.memory_mib << 20)

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.engines.onnxruntime.package import onnxruntime
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, ModelSpec, Task, load_spec, parse_spec
+from trtjob.engines.spec import (
+    BOXES_NAME,
+    INPUT_NAME,
+    METADATA_KEY,
+    SCORES_NAME,
+    ModelSpec,
+    Task,
+    load_spec,
+    parse_spec,
+)
 from trtjob.errors import EngineError, ModelError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
-_LOG_ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose .. 4 fatal
+_LOG_FATAL_ONLY = 4  # ONNX Runtime's severities: 0 verbose .. 4; what fails is raised as well
 
 # A provider's name and its options.
 Provider = tuple[str, dict[str, str]]
@@ -24,7 +33,7 @@ def open_session(path: Path, providers: Sequence[Provider], *, model: bytes | No
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # operators run on their caller's thread
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.log_severity_level = _LOG_FATAL_ONLY
     try:
         return ort.InferenceSession(os.fspath(path) if model is None else model, options, providers=list(providers))
     except Exception as err:

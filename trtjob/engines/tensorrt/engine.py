@@ -1,6 +1,7 @@
 """The TensorRT engine: a plan on the lanes of one GPU."""
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,8 @@ from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 log = logging.getLogger(__name__)
 
-LANES = 2  # one computes while the other's batch is copied
+RUNS = 2  # at once on the GPU: one computes while the other's batch is copied
+LANES = 4  # two more callers copy meanwhile: at a GPU's speed, that takes a core as long as the GPU computes
 
 
 @contextmanager
@@ -115,7 +117,9 @@ class TensorRtEngine:
         self.device = f"{gpu.name} (GPU {gpu.index}), {flavour().title}"
         self.max_batch = max_batch
         resources = _Resources(plan, gpu.index)
-        self._lanes = Lanes(lambda: resources.lanes(spec, max_batch, cuda_graphs=cuda_graphs), resources.close)
+        self._lanes = Lanes(
+            lambda: resources.lanes(spec, max_batch, cuda_graphs=cuda_graphs), resources.close, runs=RUNS
+        )
         self.concurrency = self._lanes.count
 
     def infer(self, images: UInt8Array) -> Outputs:
@@ -160,17 +164,22 @@ class _Resources:
         return self._engine
 
     def lanes(self, spec: ModelSpec, max_batch: int, *, cuda_graphs: bool) -> "list[TensorRtLane]":
-        """Return two lanes, or one where the GPU's memory is short."""
+        """Return the lanes, or one alone where the GPU's memory is short."""
         engine = self.load()
         assert self._device is not None
         lanes: list[TensorRtLane] = []
+        contexts: deque[Any] = deque()  # those that no lane computes with
         try:
-            for _ in range(LANES):
-                lanes.append(TensorRtLane(self._device, engine, spec, max_batch))  # noqa: PERF401 - the first stays
+            for number in range(LANES):
+                if number < RUNS:
+                    contexts.append(_new_context(engine))
+                lanes.append(TensorRtLane(self._device, engine, spec, max_batch, contexts))
         except DeviceMemoryError:
             if not lanes:
                 raise
-            log.warning("GPU memory for one lane only: copying and computing will not overlap")
+            log.warning(
+                "too little GPU memory for all lanes: copying and computing overlap less", extra={"lanes": len(lanes)}
+            )
         if cuda_graphs and not all([lane.record() for lane in lanes]):
             log.warning("full batches run without CUDA graphs: they could not be recorded. Is cuda-bindings installed?")
         return lanes
@@ -183,12 +192,23 @@ class _Resources:
             self._device = None
 
 
-class TensorRtLane:
-    """One stream with its execution context and buffers."""
+def _new_context(engine: Any) -> Any:
+    """Return an execution context. Raises DeviceMemoryError."""
+    context = engine.create_execution_context()
+    if context is None:
+        raise DeviceMemoryError(f"the GPU's memory is full: {logger()[1].take()}")
+    return context
 
-    def __init__(self, device: Device, engine: Any, spec: ModelSpec, max_batch: int) -> None:
+
+class TensorRtLane:
+    """One stream with its buffers, which borrows an execution context for each batch."""
+
+    def __init__(self, device: Device, engine: Any, spec: ModelSpec, max_batch: int, contexts: deque[Any]) -> None:
+        """contexts: those that are free, shared by all lanes; never fewer than batches that are under way."""
         self._messages = logger()[1]
         self._engine = engine
+        self._contexts = contexts
+        self._context: Any = None
         self._max_batch = max_batch
         self._stream: Stream = device.stream()
         self._graph: Graph | None = None
@@ -202,16 +222,6 @@ class TensorRtLane:
         self._buffers = {INPUT_NAME: device.alloc(self.images.nbytes)}
         for name, values in self.outputs.items():
             self._buffers[name] = device.alloc(values.nbytes)
-        self._context = self._new_context()
-
-    def _new_context(self) -> Any:
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise DeviceMemoryError(f"the GPU's memory is full: {self._messages.take()}")
-        for name, buffer in self._buffers.items():
-            if not context.set_tensor_address(name, int(buffer)):
-                raise EngineError(f"TensorRT does not know '{name}': {self._messages.take()}")
-        return context
 
     def record(self) -> bool:
         """Record a full batch as a CUDA graph. Returns False, and changes nothing, where that cannot be.
@@ -219,8 +229,8 @@ class TensorRtLane:
         In a context of its own: one that a graph came from must not change its shapes any more.
         """
         try:
-            self._graph_context = self._new_context()
-            self._shape(self._graph_context, self._max_batch)
+            self._graph_context = _new_context(self._engine)
+            self._bind(self._graph_context, self._max_batch)
             self._enqueue(self._graph_context, self._max_batch)  # TensorRT prepares itself at the first run
             self._stream.mark()
             self._stream.wait()
@@ -234,11 +244,24 @@ class TensorRtLane:
         if batch == self._max_batch and self._graph is not None:
             self._graph.launch()
         else:
-            self._shape(self._context, batch)
-            self._enqueue(self._context, batch)
+            self._context = self._contexts.popleft()
+            try:
+                self._bind(self._context, batch)
+                self._enqueue(self._context, batch)
+            except EngineError:
+                self._give_back()
+                raise
         self._stream.mark()
 
-    def _shape(self, context: Any, batch: int) -> None:
+    def _give_back(self) -> None:
+        if self._context is not None:
+            self._contexts.append(self._context)
+            self._context = None
+
+    def _bind(self, context: Any, batch: int) -> None:
+        for name, buffer in self._buffers.items():
+            if not context.set_tensor_address(name, int(buffer)):
+                raise EngineError(f"TensorRT does not know '{name}': {self._messages.take()}")
         if not context.set_input_shape(INPUT_NAME, (batch, *self._image_shape)):
             raise EngineError(f"TensorRT refuses a batch of {batch}: {self._messages.take()}")
 
@@ -250,11 +273,15 @@ class TensorRtLane:
             self._stream.copy_out(values[:batch], self._buffers[name])
 
     def wait(self) -> None:
-        self._stream.wait()
+        try:
+            self._stream.wait()
+        finally:
+            self._give_back()
 
     def close(self) -> None:
         if self._graph is not None:
             self._graph.close()
+        self._contexts.clear()
         self._graph = self._graph_context = self._context = self._engine = None
         for buffer in self._buffers.values():
             buffer.free()

@@ -1,7 +1,7 @@
 """Run batches on lanes: while one computes, the next is copied in and the last copied out.
 
-A lane is a stream with buffers and an execution context of its own; what moves bytes is behind this one small port,
-so that the order of things is tested without a GPU.
+A lane is a stream with buffers of its own; what moves bytes is behind this one small port, so that the order of things
+is tested without a GPU.
 """
 
 import logging
@@ -57,8 +57,14 @@ class _Order:
 class Lanes:
     """The lanes of one engine, and the one thread in which its GPU's context is current."""
 
-    def __init__(self, open_lanes: Callable[[], Sequence[Lane]], close_device: Callable[[], None]) -> None:
-        """Open the lanes inside the thread. Raises what `open_lanes` raises, after the thread has ended."""
+    def __init__(
+        self, open_lanes: Callable[[], Sequence[Lane]], close_device: Callable[[], None], *, runs: int
+    ) -> None:
+        """Open the lanes inside the thread. Raises what `open_lanes` raises, after the thread has ended.
+
+        runs: how many lanes may be between `launch` and `wait` at once; the others are filled or emptied meanwhile.
+        """
+        self._runs = runs
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         self._gate = threading.Lock()  # between the last order and the end
@@ -132,8 +138,11 @@ class Lanes:
                 is_open = False
                 while under_way:
                     _finish(under_way.popleft())
-            elif _launch(order):
-                under_way.append(order)
+            else:
+                if len(under_way) == self._runs:
+                    _finish(under_way.popleft())
+                if _launch(order):
+                    under_way.append(order)
 
     def _next(self, under_way: "deque[_Order]") -> "_Order | None":
         """Return the next order, None at the end; `_NOTHING` where none waits but some are under way."""

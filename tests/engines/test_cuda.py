@@ -1,36 +1,94 @@
-"""CUDA through pycuda, on a real GPU; and what is said where there is none."""
+"""CUDA by either of its packages, on a real GPU; and what is said where there is none."""
 
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from trtjob.engines.cuda import Device, capture
+from trtjob.engines.cuda import device as cuda_device
+from trtjob.engines.cuda.driver import Driver, driver, has_driver, version_of
 from trtjob.engines.protocol import UInt8Array
-from trtjob.engines.tensorrt.cuda import Device, gpus
 from trtjob.engines.tensorrt.lanes import Lane, Lanes
-from trtjob.errors import DeviceMemoryError
+from trtjob.errors import DeviceMemoryError, EngineError
 
 gpu = pytest.mark.gpu
 
 
+def by_pycuda() -> Driver:
+    from trtjob.engines.cuda.pycuda import PycudaDriver
+
+    return PycudaDriver()
+
+
+def by_bindings() -> Driver:
+    from trtjob.engines.cuda.bindings import BindingsDriver
+
+    return BindingsDriver()
+
+
+@pytest.fixture(params=[pytest.param(by_pycuda, id="pycuda"), pytest.param(by_bindings, id="cuda-bindings")])
+def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One of the two packages, used by all that opens a device."""
+    monkeypatch.setattr(cuda_device, "driver", request.param)
+    return str(request.node.callspec.id)
+
+
 @pytest.fixture
-def device() -> Iterator[Device]:
+def device(chosen: str) -> Iterator[Device]:
     device = Device(0)
     yield device
     device.close()
 
 
+@pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
+def test_without_nvidias_driver_the_error_says_what_to_install() -> None:
+    assert find_spec("cuda.bindings") is not None
+    with pytest.raises(EngineError, match=r"CUDA cannot be used: .*Install NVIDIA's driver"):
+        driver()
+
+
+def test_the_drivers_number_for_cuda_is_read() -> None:
+    assert [version_of(number) for number in (13000, 12040, 11080)] == [(13, 0), (12, 4), (11, 8)]
+
+
 @gpu
-def test_a_gpu_says_what_it_is() -> None:
-    first = gpus()[0]
+def test_a_gpu_says_what_it_is(chosen: str) -> None:
+    first = cuda_device.gpus()[0]
     assert first.index == 0
     assert "NVIDIA" in first.name
-    assert first.compute_capability >= (7, 5)
+    assert first.compute_capability >= (6, 0)
     assert first.memory_bytes > 1 << 30
+    assert cuda_device.driver().name == chosen
+    assert cuda_device.driver().version() >= (11, 0)
+
+
+@gpu
+def test_both_packages_see_the_same_gpus() -> None:
+    assert by_pycuda().gpus() == by_bindings().gpus()
+
+
+@gpu
+def test_a_context_can_be_used_in_another_thread(device: Device) -> None:
+    def copied() -> bool:
+        with device.current():
+            sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
+            sent[:] = 5
+            stream, buffer = device.stream(), device.alloc(1000)
+            stream.copy_in(buffer, sent)
+            stream.copy_out(received, buffer)
+            stream.mark()
+            stream.wait()
+            buffer.free()
+            return bool((received == 5).all())
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(copied).result(10)
 
 
 @gpu
@@ -68,7 +126,7 @@ def test_a_graph_does_its_work_at_each_launch_with_the_bytes_of_then(device: Dev
         stream.copy_in(buffer, sent)
         stream.copy_out(received, buffer)
 
-    graph = stream.capture(work)
+    graph = capture(stream, work)
     assert graph is not None
     for value in (3, 7, 9):
         sent[:] = value
@@ -83,7 +141,7 @@ def test_a_graph_does_its_work_at_each_launch_with_the_bytes_of_then(device: Dev
 @gpu
 def test_work_that_no_graph_can_hold_leaves_the_stream_as_it_was(device: Device) -> None:
     stream, buffer = device.stream(), device.alloc(1000)
-    assert stream.capture(lambda: device.alloc(1 << 20).free()) is None
+    assert capture(stream, lambda: device.alloc(1 << 20).free()) is None
     sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
     sent[:] = 5
     stream.copy_in(buffer, sent)
@@ -108,17 +166,15 @@ def test_the_primary_context_is_shared_with_other_libraries(device: Device) -> N
 
 
 @gpu
-def test_a_device_can_be_opened_and_closed_many_times_without_growth() -> None:
-    import pycuda.driver as cuda
-
+def test_a_device_can_be_opened_and_closed_many_times_without_growth(chosen: str) -> None:
     def cycle() -> int:
         device = Device(0)
-        free, _total = cuda.mem_get_info()
+        free = device.free_bytes()
         buffer = device.alloc(64 << 20)
         device.pinned((1 << 20,), np.uint8)
         buffer.free()
         device.close()
-        return int(free)
+        return free
 
     first = cycle()
     assert all(first - cycle() < 8 << 20 for _ in range(200))
@@ -146,14 +202,14 @@ class EchoLane:
 
 
 @gpu
-def test_lanes_carry_the_batches_of_many_callers() -> None:
+def test_lanes_carry_the_batches_of_many_callers(chosen: str) -> None:
     opened: list[Device] = []
 
     def open_lanes() -> list[Lane]:
         opened.append(Device(0))
         return [EchoLane(opened[0], 8) for _ in range(2)]
 
-    lanes = Lanes(open_lanes, lambda: opened[0].close())
+    lanes = Lanes(open_lanes, lambda: opened[0].close(), runs=2)
     batches = [
         np.random.default_rng(number).integers(0, 256, (1 + number % 8, 64, 64, 3)).astype(np.uint8)
         for number in range(300)

@@ -128,8 +128,8 @@ def cuda(environment: Environment, *, is_full: bool) -> None:
     expect(reason["state"] == "ok" and "on the CPU: no NVIDIA driver" in reason["found"], f"{reason}")
     environment.does_the_demo()
     digits = ROOT / "examples" / "digits"
-    command = ["run", digits / "scenes", "--model", digits / "digits.weights", "-o", "asked"]
-    refused = environment.run(*command, engine="cuda")
+    model = digits / "digits.weights"
+    refused = environment.run("run", digits / "scenes", "--model", model, "-o", "asked", "--engine", "cuda")
     is_a_sentence = "cannot be used" in refused.stderr and "Traceback" not in refused.stderr
     expect(refused.returncode != 0 and is_a_sentence, f"--engine cuda: {refused.stdout}{refused.stderr}")
     missing = _missing_libraries(environment)

@@ -63,15 +63,17 @@ choose_extra() {
     esac
 }
 
-# Two packages own the folder onnxruntime. Removing either damages the other, so what is not the chosen one goes with
-# whatever else is there.
+# Two packages own the folder onnxruntime, and two that of cuDNN. Removing either damages the other, so all go where one
+# is there that was not chosen.
 remove_other_onnxruntime() {
-    local other=onnxruntime-gpu
+    local other=onnxruntime-gpu before
     if [[ $1 != cpu ]]; then
         other=onnxruntime
     fi
-    if .venv/bin/uv pip show --quiet --python .venv/bin/python "$other" 2>/dev/null; then
-        .venv/bin/uv pip uninstall --quiet --python .venv/bin/python onnxruntime onnxruntime-gpu
+    before=$(cat "$chosen_file" 2>/dev/null || echo "$1")
+    if [[ $before != "$1" ]] || .venv/bin/uv pip show --quiet --python .venv/bin/python "$other" 2>/dev/null; then
+        .venv/bin/uv pip uninstall --quiet --python .venv/bin/python \
+            onnxruntime onnxruntime-gpu nvidia-cudnn-cu12 nvidia-cudnn-cu13
     fi
 }
 

@@ -101,20 +101,36 @@ def _mended(package: "Package", cards: Cards) -> Check:
 
 def _fit(package: "Package", found: str, cards: Cards) -> Check:
     """Compare a package that is whole with the cards. One of both is there."""
-    from trtjob.engines.onnxruntime.package import installing, missing_libraries, replacing
+    from trtjob.engines.onnxruntime.package import changing
 
     extra = cards.fitting_extra()
-    change = replacing(package.installed, f"trtjob[{extra}]")
     if not cards.has_gpu:
-        return Check("runtime", "note", f"{found}, but there is no GPU here: it works on the CPU", change)
-    if not package.cuda:
-        if any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
-            return Check("runtime", "ok", f"{found}; the GPU is TensorRT's")
-        if extra == "cpu":
-            return Check("runtime", "ok", f"{found}; the GPU here is too old for ONNX Runtime's CUDA, or its driver is")
-        return Check("runtime", "note", f"{found} uses no GPU, and there is one", change)
+        return Check("runtime", "note", f"{found}, but there is no GPU here: it works on the CPU", changing(extra))
+    if package.cuda:
+        return _fit_of_cuda(package, found, cards)
+    if any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
+        return Check("runtime", "ok", f"{found}; the GPU is TensorRT's")
+    if extra == "cpu":
+        return Check("runtime", "ok", f"{found}; the GPU here is too old for ONNX Runtime's CUDA, or its driver is")
+    return Check("runtime", "note", f"{found} uses no GPU, and there is one", changing(extra))
+
+
+def _fit_of_cuda(package: "Package", found: str, cards: Cards) -> Check:
+    """Compare ONNX Runtime for GPUs with the cards, and look for what it needs."""
+    from trtjob.engines.onnxruntime.package import (
+        changing,
+        installed_cudnn,
+        installing,
+        mending_cudnn,
+        missing_libraries,
+    )
+
     if not all(card.can_use(extra_for(package.cuda_major)) for card in cards.cards):
-        return Check("runtime", "note", f"{found}, which not every GPU or driver here can use", change)
+        unfit = f"{found}, which not every GPU or driver here can use"
+        return Check("runtime", "note", unfit, changing(cards.fitting_extra()))
+    if len(cudnn := installed_cudnn()) > 1:
+        twice = f"{found}, but {' and '.join(sorted(cudnn))} are both installed into one folder"
+        return Check("runtime", "broken", twice, mending_cudnn(package.cuda_major))
     if missing := missing_libraries(package):
         libraries = installing(f"{package.name}[cuda,cudnn]=={package.version}")
         return Check("runtime", "note", f"{found}, but libraries of CUDA are missing: {', '.join(missing)}", libraries)

@@ -63,7 +63,8 @@ def find_cards() -> Cards:
     command = [tool, "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-        return Cards([_card(line) for line in answer.stdout.strip().splitlines()])
+        cards = [_card(line) for line in answer.stdout.strip().splitlines()]
+        return Cards(cards, "" if cards else "nvidia-smi names no GPU")
     except (OSError, subprocess.SubprocessError) as err:
         return Cards(problem=f"nvidia-smi fails: {err}")
     except ValueError:

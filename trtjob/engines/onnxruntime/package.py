@@ -23,6 +23,8 @@ from trtjob.errors import EngineError, MissingDependencyError
 CPU_NAME = "onnxruntime"
 GPU_NAME = "onnxruntime-gpu"
 _FOLDER = "onnxruntime"
+# cuDNN's packages share a folder too, whichever CUDA they are for.
+_CUDNN = "nvidia-cudnn-cu"
 _PROBE_TIMEOUT_S = 60
 
 
@@ -104,6 +106,31 @@ def missing_libraries(package: Package) -> list[str]:
     except (OSError, subprocess.SubprocessError):  # it does not even import: whoever loads it says why
         return []
     return [str(name) for name in json.loads(told.stdout)]
+
+
+def installed_cudnn() -> dict[str, str]:
+    """Return the packages of cuDNN that are installed, with their versions. More than one is one too many."""
+    return {found.name: found.version for found in distributions() if found.name.startswith(_CUDNN)}
+
+
+def changing(extra: str) -> str:
+    """Return the command that puts an extra's ONNX Runtime in the place of what is here.
+
+    `pip install trtjob[cuda]` alone would install a second one over the first.
+    """
+    package = find()
+    cudnn = installed_cudnn()
+    fitting = {"cuda": f"{_CUDNN}13", "cuda12": f"{_CUDNN}12"}.get(extra)
+    unfit = list(cudnn) if fitting and set(cudnn) - {fitting} else []
+    return replacing([*(package.installed if package else ()), *unfit], f"trtjob[{extra}]")
+
+
+def mending_cudnn(cuda_major: int) -> str:
+    """Return the command that leaves one cuDNN of several, whole: the one for this CUDA, in its version here."""
+    installed = installed_cudnn()
+    keep = f"{_CUDNN}{cuda_major}"
+    version = f"=={installed[keep]}" if keep in installed else ""
+    return replacing(installed, f"{keep}{version}", options=("--no-deps",))
 
 
 def installing(*requirements: str) -> str:

@@ -1,0 +1,209 @@
+"""What the doctor says of ONNX Runtime and GPUs: of real packages, beside an nvidia-smi that names any card."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from terminal import ROOT, Terminal
+
+from trtjob.cli.nvidia import Card, Cards, extra_for
+
+H200 = "NVIDIA H200, 143771 MiB, 580.105.08, 9.0"
+GTX_1070 = "NVIDIA GeForce GTX 1070, 8192 MiB, 580.95.05, 6.1"
+GTX_970 = "NVIDIA GeForce GTX 970, 4096 MiB, 535.183.01, 5.2"
+WITH_AN_OLD_DRIVER = "NVIDIA GeForce RTX 3090, 24576 MiB, 550.54.14, 8.6"
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ONNX Runtime for GPUs in it, but none of the libraries that it needs."""
+    return installed(tmp_path_factory.mktemp("gpu-wheel"), "onnxruntime-gpu")
+
+
+def installed(folder: Path, *names: str) -> Path:
+    """Install packages in the versions of the lock, and nothing that they need."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    uv = str(Path(sys.executable).parent / "uv")
+    for name in names:
+        (requirement,) = [line for line in lines if line.startswith(f"{name}==")]
+        command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, requirement], check=True)
+    return folder
+
+
+def answer(tools: Path, script: str) -> None:
+    """Put an nvidia-smi in place."""
+    (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tools / "nvidia-smi").chmod(0o755)
+
+
+def doctor(
+    terminal: Terminal, tools: Path, *cards: str, packages: Path | None = None, **settings: str
+) -> dict[str, Any]:
+    """Return the doctor's findings by name, for a machine with these cards."""
+    if cards:
+        answer(tools, f"cat <<'END'\n{chr(10).join(cards)}\nEND")
+    terminal.environment |= {"PATH": f"{tools}:{os.environ['PATH']}", **settings}
+    if packages is not None:
+        terminal.environment["PYTHONPATH"] = str(packages)
+    return {check["name"]: check for check in json.loads(terminal.run("doctor", "--json").out)}
+
+
+def test_a_gpu_is_named_with_what_decides_which_packages_it_can_use(terminal: Terminal, tools: Path) -> None:
+    found = doctor(terminal, tools, H200, GTX_1070)["gpu"]["found"]
+    assert "NVIDIA H200, 143771 MiB, driver 580.105.08, compute capability 9.0; NVIDIA GeForce GTX 1070" in found
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        pytest.param("exit 9", "nvidia-smi fails: ", id="fails"),
+        pytest.param("echo No devices were found", "does not understand: No devices were found", id="no card"),
+        pytest.param("echo 'Some, 1 MiB, 470.1, [N/A]'", "does not understand: Some, 1 MiB", id="an old one"),
+    ],
+)
+def test_an_nvidia_smi_that_names_no_card_is_no_gpu(terminal: Terminal, tools: Path, script: str, said: str) -> None:
+    answer(tools, script)
+    checks = doctor(terminal, tools)
+    assert checks["gpu"]["state"] == "note"
+    assert said in checks["gpu"]["found"]
+    assert checks["runtime"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("cards", "extra"),
+    [
+        pytest.param([H200], "cuda", id="a card and a driver of today"),
+        pytest.param([GTX_1070], "cuda12", id="an old card"),
+        pytest.param([WITH_AN_OLD_DRIVER], "cuda12", id="an old driver"),
+        pytest.param([H200, GTX_1070], "cuda12", id="one card of two is old"),
+        pytest.param([GTX_970], "cpu", id="a card that is too old"),
+        pytest.param([], "cpu", id="none"),
+    ],
+)
+def test_the_doctor_and_the_setup_choose_the_same_extra(tools: Path, cards: list[str], extra: str) -> None:
+    parts = [line.rsplit(", ", 2) for line in cards]
+    found = Cards([Card(name, "", driver, _capability(number)) for name, driver, number in parts])
+    assert found.fitting_extra() == extra
+    asked = "\n".join(f"{driver}, {number}" for _, driver, number in parts)
+    answer(tools, f"cat <<'END'\n{asked}\nEND")
+    assert _setup_chooses(tools) == extra
+
+
+def _capability(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _setup_chooses(tools: Path, **environment: str) -> str:
+    """Ask a copy of the script, in a folder without a .venv, which would tell what was chosen before."""
+    (tools / "scripts").mkdir()
+    script = tools / "scripts" / "setup.sh"
+    script.write_text((ROOT / "scripts" / "setup.sh").read_text())
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "TRTJOB_SETUP": "", **environment}
+    told = subprocess.run(["bash", script, "which"], env=environment, capture_output=True, text=True, check=True)
+    return told.stdout.strip()
+
+
+def test_the_setup_takes_what_is_asked_for(tools: Path) -> None:
+    answer(tools, "exit 9")
+    assert _setup_chooses(tools, TRTJOB_SETUP="cuda12") == "cuda12"
+
+
+def test_a_package_for_cuda_12_belongs_to_the_extra_for_it() -> None:
+    assert [extra_for(12), extra_for(13), extra_for(14)] == ["cuda12", "cuda", "cuda"]
+
+
+@pytest.mark.parametrize(
+    ("card", "extra"),
+    [
+        pytest.param(H200, "cuda", id="a card of today"),
+        pytest.param(GTX_1070, "cuda12", id="an old card"),
+    ],
+)
+def test_a_gpu_beside_the_package_for_the_cpu_is_noted(terminal: Terminal, tools: Path, card: str, extra: str) -> None:
+    runtime = doctor(terminal, tools, card, PYTHONPATH=_without_tensorrt(tools))["runtime"]
+    assert runtime["state"] == "note"
+    assert "uses no GPU, and there is one" in runtime["found"]
+    assert " uninstall " in runtime["fix"]
+    assert runtime["fix"].endswith(f" 'trtjob[{extra}]'")
+
+
+def _without_tensorrt(tools: Path) -> str:
+    """Return a folder that hides what of TensorRT the development packages bring."""
+    hidden = "import sys\nsys.modules['tensorrt'] = sys.modules['tensorrt_rtx'] = None\n"
+    (tools / "sitecustomize.py").write_text(hidden)
+    return str(tools)
+
+
+def test_a_user_who_wants_the_cpu_is_not_told_of_the_gpu(terminal: Terminal, tools: Path) -> None:
+    assert doctor(terminal, tools, H200, TRTJOB_ENGINE="cpu")["runtime"]["state"] == "ok"
+
+
+def test_a_gpu_that_is_too_old_needs_nothing(terminal: Terminal, tools: Path) -> None:
+    runtime = doctor(terminal, tools, GTX_970, PYTHONPATH=_without_tensorrt(tools))["runtime"]
+    assert (runtime["state"], runtime["fix"]) == ("ok", "")
+    assert "too old" in runtime["found"]
+
+
+@pytest.mark.slow
+def test_the_package_for_gpus_without_one_is_noted(terminal: Terminal, tools: Path, gpu_wheel: Path) -> None:
+    answer(tools, "exit 9")
+    runtime = doctor(terminal, tools, packages=gpu_wheel)["runtime"]
+    assert runtime["state"] == "note"
+    assert "there is no GPU here" in runtime["found"]
+    assert runtime["fix"].endswith(" 'trtjob[cpu]'")
+
+
+@pytest.mark.slow
+def test_libraries_that_are_missing_are_named(terminal: Terminal, tools: Path, gpu_wheel: Path) -> None:
+    runtime = doctor(terminal, tools, H200, packages=gpu_wheel)["runtime"]
+    assert runtime["state"] == "note"
+    assert "libcudnn.so.9" in runtime["found"]
+    assert " 'onnxruntime-gpu[cuda,cudnn]==" in runtime["fix"]
+
+
+@pytest.mark.slow
+def test_a_package_that_is_too_new_for_the_card_is_noted(terminal: Terminal, tools: Path, gpu_wheel: Path) -> None:
+    runtime = doctor(terminal, tools, GTX_1070, packages=gpu_wheel)["runtime"]
+    assert "not every GPU or driver here can use" in runtime["found"]
+    assert runtime["fix"].endswith(" 'trtjob[cuda12]'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param(["onnxruntime", "onnxruntime-gpu"], id="that for GPUs last"),
+        pytest.param(["onnxruntime-gpu", "onnxruntime"], id="that for the CPU last"),
+    ],
+)
+def test_both_packages_in_one_folder_are_a_fault_and_the_gpu_decides_which_stays(
+    terminal: Terminal, tools: Path, tmp_path: Path, order: list[str]
+) -> None:
+    both = installed(tmp_path / "both", *order)
+    runtime = doctor(terminal, tools, H200, packages=both)["runtime"]
+    assert runtime["state"] == "broken"
+    assert f"the files are those of {order[-1]} " in runtime["found"]
+    assert " --no-deps onnxruntime-gpu==" in runtime["fix"]
+    answer(tools, "exit 9")
+    assert " --no-deps onnxruntime==" in doctor(terminal, tools, packages=both)["runtime"]["fix"]
+
+
+@pytest.mark.slow
+def test_packages_in_two_folders_are_no_mixture(terminal: Terminal, tools: Path, gpu_wheel: Path) -> None:
+    """The first on the path is the one that is imported, and the other one's files are untouched."""
+    runtime = doctor(terminal, tools, H200, packages=gpu_wheel)["runtime"]
+    assert runtime["found"].startswith("onnxruntime-gpu ")
+    assert runtime["state"] != "broken"

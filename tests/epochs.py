@@ -81,6 +81,7 @@ def commit(folder: JobFolder, shard: int, records: Sequence[Record], *, token: i
             failed=failures,
             attempt=1,
             worker="w",
+            device="CPU",
             elapsed_s=1.0,
             busy_s={"decode": 0.25, "infer": 0.5},
         )

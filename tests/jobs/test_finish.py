@@ -61,6 +61,7 @@ def test_the_summary_counts_images_failures_and_the_detections_shown(folder: Job
     assert summary.images_with_detections == 2
     assert summary.busy_s == {"decode": 0.75, "infer": 1.5}  # of three shards
     assert summary.ignored == {".txt": 3}
+    assert summary.devices == {"CPU": 5}
 
 
 def test_the_summary_on_disk_is_the_one_returned(folder: JobFolder, spec: JobSpec) -> None:

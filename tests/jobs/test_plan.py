@@ -306,6 +306,7 @@ def test_committed_shards_are_counted_from_the_folder(folder: JobFolder, spec: J
             failures={"decode": 1} if failed else {},
             attempt=1,
             worker="w",
+            device="CPU",
             elapsed_s=0.1,
             busy_s={},
         )

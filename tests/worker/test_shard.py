@@ -90,7 +90,15 @@ def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> 
     counting = Counting()
     desk.use(PlainEngine(on_infer=counting))
     manifest = ShardManifest(
-        shard=0, results=results_key(0, 1), ok=3, failed=1, attempt=1, worker="w", elapsed_s=1.0, busy_s={}
+        shard=0,
+        results=results_key(0, 1),
+        ok=3,
+        failed=1,
+        attempt=1,
+        worker="w",
+        device="CPU",
+        elapsed_s=1.0,
+        busy_s={},
     )
     desk.folder.commit_shard(manifest)
     desk.run(desk.claim())
@@ -102,7 +110,15 @@ def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> 
 def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     desk.plan(4)
     first = ShardManifest(
-        shard=0, results=results_key(0, 99), ok=4, failed=0, attempt=1, worker="w", elapsed_s=1.0, busy_s={}
+        shard=0,
+        results=results_key(0, 99),
+        ok=4,
+        failed=0,
+        attempt=1,
+        worker="w",
+        device="CPU",
+        elapsed_s=1.0,
+        busy_s={},
     )
     desk.use(PlainEngine(on_infer=Counting(4, lambda: desk.folder.commit_shard(first))))
     claim = desk.claim()

@@ -27,7 +27,7 @@ class Summary(_Frozen):
     images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
     each image); images_with_detections: images with at least one of these;
-    busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
+    devices: images by what the model ran on, those that were tried again counted again; busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
     """
 
     schema_version: int = 1
@@ -42,6 +42,7 @@ class Summary(_Frozen):
     failures: dict[str, int]
     images_with_detections: int
     detections: dict[str, int]
+    devices: dict[str, int]
     busy_s: dict[str, float]
     elapsed_s: float
 
@@ -130,12 +131,14 @@ class _Count:
 
     def summary(self) -> Summary:
         busy_s: Counter[str] = Counter()
+        devices: Counter[str] = Counter()
         ignored: dict[str, int] = {}
         for epoch in self.folder.epochs():
             if epoch.reason != "retry":  # which lists no source
                 ignored = epoch.ignored
             for manifest in self.folder.manifests(epoch.numbers):
                 busy_s.update(manifest.busy_s)
+                devices[manifest.device] += manifest.ok + manifest.failed
         return Summary(
             job_id=self.spec.job_id,
             model=self.spec.model.name,
@@ -147,6 +150,7 @@ class _Count:
             failures=dict(sorted(self.failures.items())),
             images_with_detections=self.with_detections,
             detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
+            devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},
             elapsed_s=round(max(0.0, time.time() - self.spec.created_at), 3),
         )

@@ -64,7 +64,8 @@ class PlanEpoch(_Frozen):
 class ShardManifest(_Frozen):
     """The commit of one shard. It names the result file; every other file of the shard is a leftover of an attempt.
 
-    failures: the failed by kind; busy_s: seconds of work by stage; elapsed_s: seconds from start to commit.
+    failures: the failed by kind; device: what the model ran on, and by which engine; busy_s: seconds of work by stage;
+    elapsed_s: seconds from start to commit.
     """
 
     schema_version: Literal[1] = 1
@@ -75,6 +76,7 @@ class ShardManifest(_Frozen):
     failures: dict[str, Count] = {}
     attempt: Count
     worker: str
+    device: str
     elapsed_s: float
     busy_s: dict[str, float]
 

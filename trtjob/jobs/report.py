@@ -69,7 +69,8 @@ def render_report(spec: JobSpec, summary: dict[str, Any], highlights: Highlights
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(spec.job_id)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{_text(spec.source.root)}</h1>",
-        f'<p class="sub">model {_text(spec.model.name)}, job {_text(spec.job_id)}, submitted {started}</p>',
+        f'<p class="sub">model {_text(spec.model.name)}, job {_text(spec.job_id)}, submitted {started}'
+        f"{_devices(summary)}</p>",
         _numbers(spec, summary),
         _labels(spec, summary),
         _failures(summary, highlights.failures),
@@ -92,6 +93,10 @@ def _numbers(spec: JobSpec, summary: dict[str, Any]) -> str:
     ignored = ", ".join(f"{count:,} {suffix}" for suffix, count in summary["ignored"].items())
     note = f'<p class="sub">Not taken for images: {_text(ignored)}</p>' if ignored else ""
     return f'<div class="numbers">{"".join(cells)}</div>{note}'
+
+
+def _devices(summary: dict[str, Any]) -> str:
+    return f", run on {_text(', '.join(summary['devices']))}" if summary["devices"] else ""
 
 
 def _labels(spec: JobSpec, summary: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ class _ShardRun:
                 self._forget_failures()
                 await asyncio.to_thread(self._save_checkpoint)
                 raise
-            return await asyncio.to_thread(self._commit, stages.watch.busy_s())
+            return await asyncio.to_thread(self._commit, pipeline.engine.device, stages.watch.busy_s())
 
     def _prepare(self, room_for: RoomFor | None) -> tuple[Stages, Pipeline]:
         self._load_checkpoint()
@@ -233,7 +233,7 @@ class _ShardRun:
         self.context.store.set_aside(self.claim, key)
         log.warning("image set aside", extra={"job_id": self.claim.job_id, "image": key, "blame": self.claim.blame})
 
-    def _commit(self, busy_s: dict[str, float]) -> ShardManifest:
+    def _commit(self, device: str, busy_s: dict[str, float]) -> ShardManifest:
         lines = [to_line(self.records[entry.key]) for entry in self.entries]
         results = results_key(self.shard, self.claim.token)
         self.folder.storage.write(results, b"".join(lines))
@@ -245,6 +245,7 @@ class _ShardRun:
             failures=dict(sorted(self.kinds.items())),
             attempt=self.claim.attempt,
             worker=self.claim.owner,
+            device=device,
             elapsed_s=round(time.monotonic() - self.started, 3),
             busy_s={stage: round(seconds, 4) for stage, seconds in sorted(busy_s.items())},
         )

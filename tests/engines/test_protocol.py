@@ -1,6 +1,5 @@
-"""What every engine must do. A new engine is one more parameter of `open_model`."""
+"""What every engine must do. A new engine is one more parameter of `open_model`, in conftest.py."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,32 +10,11 @@ import pytest
 from engines.tiny import CANDIDATES, HW, LABELS, images, spec_of, write_model
 from numpy.typing import NDArray
 
-from trtjob.engines.onnxruntime import cpu
 from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch
-from trtjob.engines.spec import Task, load_spec
+from trtjob.engines.spec import Task
 from trtjob.errors import EngineError, EngineInputError
 
 Opener = Callable[[Path], Engine]
-
-
-def open_tensorrt(path: Path) -> Engine:
-    """Open a model on the first GPU, with a plan that is built for it, beside the model."""
-    from trtjob.engines.tensorrt.engine import TensorRtOptions, open_engine
-    from trtjob.engines.tensorrt.plans import PlanCache
-
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return open_engine(path, load_spec(path), sha256, TensorRtOptions(PlanCache(path.parent / "plans")))
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(cpu.open_engine, id="cpu"),
-        pytest.param(open_tensorrt, id="tensorrt", marks=pytest.mark.gpu),
-    ]
-)
-def open_model(request: pytest.FixtureRequest) -> Opener:
-    opener: Opener = request.param
-    return opener
 
 
 @pytest.fixture

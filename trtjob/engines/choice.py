@@ -44,7 +44,7 @@ def choose(wish: EngineWish, gpus: str) -> Choice:
         if wish == "auto":
             return Choice("cpu", (), f"{TITLES['cpu']}: {_NO_DRIVER}")
         raise EngineError(f"{TITLES[wish]} cannot be used: {_NO_DRIVER}. Install it, or run on the CPU: --engine cpu")
-    problems = []
+    problems: list[str] = []
     for engine in ON_GPU if wish == "auto" else (wish,):
         try:
             return _on_gpus(engine, gpus, problems)

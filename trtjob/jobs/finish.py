@@ -26,8 +26,9 @@ class Summary(_Frozen):
 
     images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
-    each image); images_with_detections: images with at least one of these;
-    devices: images by what the model ran on, those that were tried again counted again; busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
+    each image); images_with_detections: images with at least one of these; devices: images by what the model ran on,
+    those that were tried again counted again;
+    busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
     """
 
     schema_version: int = 1

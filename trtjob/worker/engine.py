@@ -2,11 +2,12 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from trtjob.config import Settings
 from trtjob.engines.choice import ON_GPU, TITLES, EngineKind
-from trtjob.engines.onnxruntime.cuda import CudaOptions
+from trtjob.engines.onnxruntime.cuda_model import CudaOptions
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildProgress
 from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
@@ -32,7 +33,9 @@ def open_engine(
     gpu: its number, None for the CPU; on_build: told how the build of a plan goes on, and asked whether it should.
     Raises EngineError, MissingDependencyError, ModelError; BuildCancelled where `on_build` said no.
     """
-    for engine in () if kind == "cpu" or gpu is None else ON_GPU[ON_GPU.index(kind) :]:
+    if kind == "cpu" or gpu is None:
+        return _cpu(model, settings)
+    for engine in ON_GPU[ON_GPU.index(kind) :]:
         try:
             if engine == "tensorrt":
                 return _tensorrt(model, sha256, tensorrt_options(settings, gpu, on_build, single_flight))
@@ -46,6 +49,10 @@ def open_engine(
                 "an engine cannot run the model; the next one does",
                 extra={"engine": TITLES[engine], "reason": str(err)},
             )
+    return _cpu(model, settings)
+
+
+def _cpu(model: Path, settings: Settings) -> Engine:
     from trtjob.engines.onnxruntime import cpu
 
     return cpu.open_engine(model, threads=threads_of(settings))
@@ -93,8 +100,8 @@ class PlansInStorage:
 
 def cuda_options(settings: Settings, gpu: int) -> CudaOptions:
     """Return how ONNX Runtime uses a GPU."""
-    batch = settings.batch or CudaOptions.batch
-    return CudaOptions(gpu, batch, settings.gpu_memory_mib, settings.tf32)
+    options = CudaOptions(gpu, memory_mib=settings.gpu_memory_mib, tf32=settings.tf32)
+    return replace(options, batch=settings.batch) if settings.batch else options
 
 
 def tensorrt_options(

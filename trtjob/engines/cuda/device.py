@@ -74,7 +74,7 @@ class Device:
         self._driver.synchronize()
 
     def close(self) -> None:
-        """Leave the context, current in this thread, and give back page-locked memory; all else must have been freed."""
+        """Leave the context, current in this thread, and unlock what was page-locked; all else must have been freed."""
         while self._pinned:
             self._driver.unpin(self._pinned.pop())
         self.leave()

@@ -1,0 +1,208 @@
+"""A model in ONNX Runtime on a GPU: its session, and lanes that bring batches of one size there and back."""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.engines.cuda.device import Device
+from trtjob.engines.cuda.driver import GpuInfo, Memory
+from trtjob.engines.onnxruntime.package import onnxruntime
+from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
+from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.spec import INPUT_NAME, ModelSpec, Precision, load_spec
+from trtjob.errors import DeviceMemoryError, EngineError
+
+log = logging.getLogger(__name__)
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+RUNS = 2  # at once on the GPU: while one ends and the next begins, the other computes
+LANES = 4  # two more callers copy meanwhile: at a GPU's speed, that takes a core as long as the GPU computes
+
+# What ONNX Runtime, CUDA, cuBLAS and cuDNN say where memory is short; all of them raise the same class.
+_SHORT_OF_MEMORY = (
+    "failed to allocate memory",
+    "out of memory",
+    "alloc_failed",
+    "allocation failed",
+    "smaller than requested bytes",
+)
+_TENSOR_CORES = {"fp16": (7, 0), "bf16": (8, 0), "tf32": (8, 0)}  # the first compute capability that has them
+
+
+@dataclass(frozen=True, slots=True)
+class CudaOptions:
+    """batch: images in every call; memory_mib: of the GPU, that the model may take, 0: all; tf32: float32 products
+    with ten bits of mantissa, where the GPU can."""
+
+    gpu: int = 0
+    batch: int = 32
+    memory_mib: int = 0
+    tf32: bool = True
+
+
+class CudaModel:
+    """All of a model that lives on the GPU. Its memory is taken at once, and freed by `close`.
+
+    Raises ModelError, EngineError; DeviceMemoryError where the GPU has too little memory for such batches.
+    """
+
+    def __init__(self, path: Path, gpu: GpuInfo, options: CudaOptions, batch: int) -> None:
+        self.batch = batch
+        self.lanes: list[Lane] = []
+        self._session = _session(path, gpu, options)
+        self.spec = spec_of(self._session, path)
+        self._device = Device(gpu.index)
+        self._device.leave()
+        turns = threading.BoundedSemaphore(RUNS)
+        try:
+            for _ in range(LANES):
+                self.lanes.append(Lane(self._device, self._session, self.spec, gpu.index, batch, turns))
+            self._warm_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _warm_up(self) -> None:
+        """Run all lanes at once, as callers will: ONNX Runtime takes now what it needs of the GPU's memory."""
+        image = np.zeros((1, *self.spec.input_hw, self.spec.channels), np.uint8)
+        with ThreadPoolExecutor(len(self.lanes)) as pool:
+            for answer in [pool.submit(lane.run, image) for lane in self.lanes]:
+                answer.result()
+
+    def close(self) -> None:
+        with self._device.current():
+            for lane in self.lanes:
+                lane.close()
+        self.lanes = []
+        self._session = None  # its memory goes with it, in the context that the device still holds
+        self._device.enter()
+        self._device.close()
+
+
+class Lane:
+    """One stream with its buffers, and one batch of a fixed size at a time; for one thread at a time."""
+
+    def __init__(
+        self,
+        device: Device,
+        session: Any,
+        spec: ModelSpec,
+        gpu: int,
+        batch: int,
+        turns: threading.BoundedSemaphore,
+    ) -> None:
+        """turns: the runs that may be on the GPU at once. Raises as `CudaModel` does."""
+        self.batch = batch
+        self._device, self._session, self._gpu, self._turns = device, session, gpu, turns
+        self._buffers: dict[str, Memory] = {}
+        self._outputs: dict[str, FloatArray] = {}
+        with device.current(), ExitStack() as undo:
+            self._stream = device.stream()
+            undo.callback(self.close)
+            self._images: UInt8Array = device.pinned((batch, *spec.input_hw, spec.channels), np.uint8)
+            self._images[:] = 0
+            self._binding = session.io_binding()
+            self._bind(INPUT_NAME, self._images, self._binding.bind_input)
+            self._stream.copy_in(self._buffers[INPUT_NAME], self._images)
+            for name, shape in self._output_shapes(spec).items():
+                self._outputs[name] = device.pinned(shape, np.float32)
+                self._bind(name, self._outputs[name], self._binding.bind_output)
+            undo.pop_all()
+
+    def _output_shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+        """Return the outputs' shapes, by a run whose outputs ONNX Runtime allocates: graphs need not state them."""
+        names = output_names(spec)
+        for name in names:
+            self._binding.bind_output(name, "cuda", self._gpu)
+        self._compute()
+        found = {name: tuple(value.shape()) for name, value in zip(names, self._binding.get_outputs(), strict=True)}
+        self._binding.clear_binding_outputs()
+        return found
+
+    def _bind(self, name: str, host: NDArray[Any], bind: Any) -> None:
+        """Have ONNX Runtime read or write a buffer of ours on the GPU, with room for a page-locked array."""
+        buffer = self._buffers[name] = self._device.alloc(host.nbytes)
+        bind(name, "cuda", self._gpu, host.dtype.type, list(host.shape), int(buffer))
+
+    def run(self, images: UInt8Array) -> dict[str, FloatArray]:
+        """Run at most `batch` images and return their outputs, which the caller owns."""
+        count = len(images)
+        self._images[:count] = images
+        with self._device.current():
+            self._stream.copy_in(self._buffers[INPUT_NAME], self._images[:count])
+            self._compute()
+            for name, values in self._outputs.items():
+                self._stream.copy_out(values[:count], self._buffers[name])
+            self._sync()
+        return {name: np.array(values[:count]) for name, values in self._outputs.items()}
+
+    def _compute(self) -> None:
+        self._sync()  # ONNX Runtime works on a stream of its own
+        try:
+            with self._turns:
+                self._session.run_with_iobinding(self._binding)
+        except Exception as err:
+            reason = " ".join(str(err).split())
+            if any(text in reason.lower() for text in _SHORT_OF_MEMORY):
+                raise DeviceMemoryError(f"the GPU's memory is full: {reason}") from err
+            self._device.synchronize()  # raises DeviceLostError where nothing in this process can use the GPU again
+            raise EngineError(f"ONNX Runtime failed on the GPU: {reason}") from err
+
+    def _sync(self) -> None:
+        self._stream.mark()
+        self._stream.wait()
+
+    def close(self) -> None:
+        """Free everything, in the device's context."""
+        self._binding = self._session = None
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers, self._outputs = {}, {}
+        self._images = np.empty((0, 0, 0, 0), np.uint8)
+        self._stream.close()
+
+
+def _session(path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
+    """Load a model on a GPU. Raises EngineError where ONNX Runtime fell back to the CPU, of which it only logs."""
+    _load_libraries()
+    precision = load_spec(path).precision
+    session = open_session(path, [_provider(options, gpu, precision), (CPU_PROVIDER, {})])
+    if (found := session.get_providers()[0]) != CUDA_PROVIDER:
+        raise EngineError(
+            f"ONNX Runtime {onnxruntime().__version__} cannot use {gpu.name}: it fell back to {found}. Its CUDA "
+            "libraries or the driver do not fit. See what is missing with: trtjob doctor"
+        )
+    return session
+
+
+def _provider(options: CudaOptions, gpu: GpuInfo, precision: Precision) -> Provider:
+    kind = "tf32" if precision == "fp32" and options.tf32 else precision
+    has_tensor_cores = gpu.compute_capability >= _TENSOR_CORES.get(kind, (99, 0))
+    chosen = {
+        "device_id": str(options.gpu),
+        "arena_extend_strategy": "kSameAsRequested",
+        # By rule, not by timing, which would choose other kernels, and give other bits, from one start to the next.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": str(int(options.tf32)),
+        "prefer_nhwc": str(int(has_tensor_cores)),  # as tensor cores take images
+    }
+    if options.memory_mib:
+        chosen["gpu_mem_limit"] = str(options.memory_mib << 20)
+    return CUDA_PROVIDER, chosen
+
+
+def _load_libraries() -> None:
+    """Load CUDA and cuDNN out of NVIDIA's wheels, where they are; it prints what it does not find."""
+    said = StringIO()
+    with redirect_stdout(said):
+        onnxruntime().preload_dlls()
+    if text := " ".join(said.getvalue().split()):
+        log.debug("CUDA libraries", extra={"said": text})

@@ -22,7 +22,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 def test_it_is_an_engine_for_one_image_a_core(tmp_path: Path) -> None:
     engine: Engine = open_engine(write_model(tmp_path / "a.onnx"))
     with engine:
-        assert (engine.name, engine.device, engine.max_batch) == ("onnxruntime", "CPU", 1)
+        assert (engine.name, engine.device, engine.max_batch) == ("cpu", "CPU", 1)
         assert engine.concurrency == len(os.sched_getaffinity(0))
 
 

@@ -42,8 +42,10 @@ def open_session(path: Path, providers: Sequence[Provider], *, model: bytes | No
                 f"'{path}' computes in bf16, which ONNX Runtime cannot do on a CPU. Run it on a GPU with TensorRT, or "
                 "convert the model with another --precision: int8 is the fastest on a CPU"
             ) from err
-        reason = " ".join(str(err).split())
-        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load '{path}': {reason}") from err
+        reason = " ".join(str(err).split()).rstrip(".")
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} cannot load '{path}': {reason}. Convert the model again"
+        ) from err
 
 
 def spec_of(session: Any, path: Path) -> ModelSpec:

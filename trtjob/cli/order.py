@@ -112,7 +112,7 @@ def job_from(
         options=options,
         output=place.output,
         created_at=time.time(),
-        versions=versions("trtjob", "onnxruntime", "numpy", "opencv-python-headless"),
+        versions=versions("trtjob", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless"),
     )
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.driver import GpuInfo
 from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, LANES, CudaModel, CudaOptions, Lane
-from trtjob.engines.onnxruntime.package import onnxruntime
+from trtjob.engines.onnxruntime.package import changing, onnxruntime
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
-from trtjob.errors import DeviceMemoryError, EngineError, MissingDependencyError
+from trtjob.errors import DeviceMemoryError, EngineError
 
 __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
 
@@ -28,7 +28,10 @@ def check_usable() -> str:
     """Return what runs models on CUDA here, by name and version. Raises MissingDependencyError, EngineError."""
     ort = onnxruntime()
     if CUDA_PROVIDER not in ort.get_available_providers():
-        raise MissingDependencyError("onnxruntime-gpu", extra="cuda")
+        raise EngineError(
+            f"the installed ONNX Runtime {ort.__version__} is the one for the CPU. Put the one for GPUs in its place: "
+            f"{changing('cuda')}"
+        )
     return f"ONNX Runtime {ort.__version__} with CUDA"
 
 

@@ -41,17 +41,12 @@ def test_every_version_that_can_be_chosen_has_a_default(stages: Stages) -> None:
     for stage in filter(None, stages):
         for argument in of(stages, stage, "ARG"):
             name, _, default = argument.partition("=")
-            assert name in {"EXTRA", "TENSORRT_INDEX"} or re.search(r"\d+\.\d+", default), argument
-
-
-def test_numpy_is_the_one_that_the_lock_has(stages: Stages) -> None:
-    """Pycuda is compiled against it."""
-    (pinned,) = [a.removeprefix("NUMPY=") for a in of(stages, "pycuda", "ARG") if a.startswith("NUMPY=")]
-    assert f"numpy=={pinned} ; python_full_version >= '3.12'" in (ROOT / "requirements.lock").read_text()
+            is_optional = name in {"EXTRA", "ONNXRUNTIME", "TENSORRT", "TENSORRT_INDEX"}
+            assert is_optional or re.search(r"\d+\.\d+", default), argument
 
 
 def test_the_index_of_nvidia_has_no_default(stages: Stages) -> None:
-    assert "TENSORRT_INDEX" in of(stages, "tensorrt", "ARG")
+    assert "TENSORRT_INDEX" in of(stages, "gpu-dependencies", "ARG")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -144,18 +139,51 @@ def test_the_stages_make_an_environment_in_which_trtjob_runs(
     assert shown.stdout.startswith("trtjob ")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("arguments", "installed"),
+    [
+        pytest.param({}, ["onnxruntime-gpu==1.", "nvidia-cudnn-cu13==", "cuda-bindings==13."], id="for CUDA 13"),
+        pytest.param(
+            {"ONNXRUNTIME": "cuda12"},
+            ["onnxruntime-gpu==1.26.", "nvidia-cudnn-cu12==9.10.", "cuda-bindings==12."],
+            id="for old cards",
+        ),
+        pytest.param({"TENSORRT": "tensorrt-rtx-cu13==1.7.1.116"}, ["tensorrt-rtx-cu13==1.7.1.116"], id="TensorRT-RTX"),
+    ],
+)
+def test_the_image_for_gpus_gets_one_onnx_runtime_and_what_it_needs(
+    stages: Stages, tmp_path: Path, tool: Callable[[str], str], arguments: dict[str, str], installed: list[str]
+) -> None:
+    """Only found out, not downloaded: it would be gigabytes."""
+    (command,) = of(stages, "gpu-dependencies", "RUN")
+    command = (
+        re.sub(r"--mount=\S+ ", "", command).replace("/opt/", f"{tmp_path}/").replace("python3.12", sys.executable)
+    )
+    (*names, _) = of(stages, "gpu-dependencies", "COPY")[0].split()
+    subprocess.run(["cp", *names, tmp_path], cwd=ROOT, check=True)
+    defaults = dict(argument.split("=", 1) for argument in of(stages, "gpu-dependencies", "ARG") if "=" in argument)
+    environment = {**os.environ, **defaults, **arguments, "PATH": f"{Path(tool('uv')).parent}:{os.environ['PATH']}"}
+    found = subprocess.run(["sh", "-ec", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert all(f" + {package}" in found.stderr for package in installed), found.stderr
+    assert " + onnxruntime==" not in found.stderr
+
+
 @pytest.mark.parametrize(
     ("tensorrt", "index", "refused"),
     [
         pytest.param("tensorrt-cu13==11.4.0.106", "", True, id="the full TensorRT needs the index"),
         pytest.param("tensorrt-cu13==11.4.0.106", "https://index.example", False, id="and is content with one"),
         pytest.param("tensorrt-rtx-cu13==1.7.1.116", "", False, id="TensorRT-RTX does not"),
+        pytest.param("", "", False, id="nor does an image without TensorRT"),
     ],
 )
 def test_a_build_without_the_index_of_nvidia_says_what_is_missing(
     stages: Stages, tensorrt: str, index: str, refused: bool
 ) -> None:
-    (command,) = of(stages, "tensorrt", "RUN")
+    (command,) = of(stages, "gpu-dependencies", "RUN")
     guard = command[command.index("case ") : command.index("esac") + 4]
     environment = {**os.environ, "TENSORRT": tensorrt, "TENSORRT_INDEX": index}
     checked = subprocess.run(["sh", "-c", guard], env=environment, capture_output=True, text=True)

@@ -63,7 +63,7 @@ def test_the_screen_of_a_job_says_all_there_is_to_say(now: Standing) -> None:
         "5.0 s",
         f"{JOB}: shard-00003, shard-00004; other: shard-00001",
         "1 s ago",
-        "cpu CPU",
+        "busy   CPU  ",
         "bound by the engine (90% busy)",
         "node: a worker process died 7 times",
     ):

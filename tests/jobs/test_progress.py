@@ -47,6 +47,11 @@ def test_the_busiest_stage_of_all_workers_together_limits() -> None:
     assert limiting_stage([worker(decode=0.9, infer=0.8), worker(decode=0.1, infer=0.7)]) == "infer"
 
 
+def test_what_keeps_images_waiting_is_said_before_what_was_busy() -> None:
+    building = dataclasses.replace(worker(infer=0.9), doing="building a TensorRT plan for this GPU: 34 s")
+    assert sentence(in_state(JobState.RUNNING), [building]) == "building a TensorRT plan for this GPU: 34 s"
+
+
 @pytest.mark.parametrize("workers", [[], [worker()], [worker(decode=0.0)]])
 def test_nothing_busy_limits_nothing(workers: list[WorkerView]) -> None:
     assert limiting_stage(workers) is None

@@ -98,6 +98,7 @@ def _worker_document(worker: "WorkerView") -> dict[str, Any]:
         "heartbeat_age_s": round(worker.beat_age_s, 1),
         "rate": worker.rate,
         "busy": dict(worker.busy),
+        "doing": worker.doing,
         "units": [{"job_id": job_id, "unit": unit} for job_id, unit in worker.units],
     }
 
@@ -186,15 +187,14 @@ def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _worker_lines(workers: "Sequence[WorkerView]") -> list[str]:
-    heads = ("WORKER", "STATE", "ENGINE", "IMAGES/S", "HEARD", "WORKS ON")
+    heads = ("WORKER", "STATE", "DEVICE", "IMAGES/S", "HEARD", "WORKS ON")
     return table_lines(heads, [_worker_cells(worker) for worker in workers])
 
 
 def _worker_cells(worker: "WorkerView") -> tuple[str, ...]:
     jobs = dict.fromkeys(job_id for job_id, _ in worker.units)
     units = "; ".join(f"{job_id}: {', '.join(worker.units_of(job_id))}" for job_id in jobs)
-    engine = f"{worker.engine} {worker.device}".strip()
-    return worker.name, worker.state, engine, f"{worker.rate:.1f}", f"{worker.beat_age_s:.0f} s ago", units
+    return worker.name, worker.state, worker.device, f"{worker.rate:.1f}", f"{worker.beat_age_s:.0f} s ago", units
 
 
 def _troubles(daemons: "Sequence[DaemonView]") -> list[str]:

@@ -39,6 +39,8 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
         # An idle worker is about to take the job up: what workers report is up to a second old.
         is_waiting = all(worker.units for worker in workers)
         return f"Waiting for a worker: all {len(workers)} are busy with other jobs." if is_waiting else ""
+    if doing := next((worker.doing for worker in mine if worker.doing), ""):
+        return doing
     stage = limiting_stage(mine)
     if stage is None:
         return ""

@@ -58,7 +58,7 @@ class JobView:
 class WorkerView:
     """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1.
 
-    units: the job and the unit of all that it has in hand.
+    units: the job and the unit of all that it has in hand; doing: what keeps images waiting, empty where nothing does.
     """
 
     name: str
@@ -71,6 +71,7 @@ class WorkerView:
     beat_age_s: float
     rate: float
     busy: Mapping[str, float] = field(default_factory=dict)
+    doing: str = ""
 
     def units_of(self, job_id: str) -> list[str]:
         """Return the units of one job that it has in hand."""
@@ -157,6 +158,7 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
         beat_age_s=beat_age_s,
         rate=float(text.get("rate", 0)) if state != "idle" else 0.0,  # of the last seconds, in which it may have worked
         busy=json.loads(text.get("busy", "{}")),
+        doing=text.get("doing", "") if state != "idle" else "",
     )
 
 

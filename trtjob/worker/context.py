@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -120,6 +121,7 @@ class Context:
         self.engine: Engine | None = None
         self.pools: Pools | None = None
         self._engine_sha256 = ""
+        self.doing = ""  # what keeps images waiting, for a person
 
     def request_stop(self) -> None:
         """End after the unit under way has reached a batch edge. Safe in a signal handler."""
@@ -194,6 +196,7 @@ class Context:
 
     def _open(self, model: ModelRef, interrupter: Interrupter) -> Engine:
         try:
+            self.doing = f"loading the model {model.name}"
             return open_engine(
                 self.settings,
                 model_file(model, self.settings, lambda _trouble: self.still_wanted(interrupter)),
@@ -207,13 +210,19 @@ class Context:
             raise Interrupted(self.interrupter.reason or interrupter.reason) from None
         except DeviceLostError as err:
             end_without_gpu(err)
+        finally:
+            self.doing = ""
 
     def on_build(self, interrupter: Interrupter) -> BuildProgress:
         """Return what a build is watched by: it ends where its unit must be left."""
 
-        def goes_on(_phase: str, _done: int, _total: int) -> bool:
+        started = time.monotonic()
+
+        def goes_on(phase: str, done: int, total: int) -> bool:
             # No exception: it would have to pass through TensorRT, which calls this.
             self.steps += 1
+            steps = f", {phase} {done}/{total}" if total else ""
+            self.doing = f"building a TensorRT plan for this GPU: {time.monotonic() - started:.0f} s{steps}"
             return not (self.interrupter.reason or interrupter.reason)
 
         return goes_on
@@ -223,6 +232,7 @@ class Context:
         """Let one process of all that share the server into the block; the others wait. Raises Interrupted."""
         lock = self.store.redis.lock(f"trtjob:lock:{name}", timeout=LOCK_LEASE_S, thread_local=False)
         while not lock.acquire(blocking_timeout=1):
+            self.doing = "waiting for a TensorRT plan that another worker builds"
             self.still_wanted(interrupter or self.interrupter)
         ended = threading.Event()
         keeper = threading.Thread(target=_keep_lock, args=(lock, ended), name="trtjob-lock", daemon=True)

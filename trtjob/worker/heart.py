@@ -120,6 +120,7 @@ class Heart(threading.Thread):
             "engine": engine.name if engine else "",
             "device": engine.device if engine else "",
             "state": "busy" if context.claims else "idle",
+            "doing": context.doing,
         }
         self.store.report_worker(context.name, fields | self._rate)
         self._tell_trouble()

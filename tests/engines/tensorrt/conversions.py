@@ -59,15 +59,25 @@ def of_activation(activation: str) -> Converted:
     return of_layers(darknet.conv(8, 1, activation))
 
 
-def of_foreign(layout: str, opset: int, folder: Path) -> Converted:
+def of_foreign(layout: str, opset: int, folder: Path, hw: tuple[int, int] = graphs.HW) -> Converted:
     """Convert a detector as Ultralytics exports it."""
-    made = graphs.detector(layout, metadata=FOREIGN[layout], opset=opset)
+    metadata = {**FOREIGN[layout], "imgsz": str(list(hw))}
+    made = graphs.detector(layout, metadata=metadata, opset=opset, hw=hw)
     return convert_onnx(graphs.save(made, folder / "net.onnx"))
 
 
 def digits() -> Converted:
     """Convert the sample model."""
     return convert_darknet(ConversionRequest(model=DIGITS / "digits.weights"))
+
+
+def of_zoo(name: str, source: Path, folder: Path) -> Converted:
+    """Convert a network of Darknet's, with the weights that its recording was made with."""
+    weights, data = folder / f"{name}.weights", np.load(source / f"{name}.npz")
+    darknet.weights_builder(source).build(source / f"{name}.npz", weights)
+    classes = data["probs"].size if "probs" in data.files else data["boxes"].shape[1] - 5
+    weights.with_suffix(".names").write_text("".join(f"class {number}\n" for number in range(classes)))
+    return convert_darknet(ConversionRequest(model=weights, cfg=source / "cfg" / f"{name}.cfg"))
 
 
 def lower_precision(converted: Converted, precision: str, images: UInt8Array) -> ModelProto:
@@ -86,9 +96,11 @@ def write(model: ModelProto, spec: ModelSpec, path: Path) -> Path:
     return path
 
 
-def run(model: ModelProto, images: UInt8Array) -> Outputs:
-    """Return what ONNX Runtime says of images."""
+def run(model: ModelProto, images: UInt8Array, *, as_written: bool = False) -> Outputs:
+    """Return what ONNX Runtime says of images. as_written: node by node, without its rewriting of the graph."""
     options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

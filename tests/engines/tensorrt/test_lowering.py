@@ -121,10 +121,7 @@ def test_the_sample_model_stays_what_it_is(precision: str) -> None:
     ],
 )
 def test_the_darknet_zoo_stays_what_it_is(name: str, shared: Path, tmp_path: Path) -> None:
-    source = shared / "darknet"
-    cfg, weights = source / "cfg" / f"{name}.cfg", tmp_path / f"{name}.weights"
-    conversions.darknet.weights_builder(source).build(source / f"{name}.npz", weights)
-    found = convert(ConversionRequest(model=weights, cfg=cfg))
+    found = conversions.of_zoo(name, shared / "darknet", tmp_path)
     assert_lowered_right(found.model, conversions.noise(found.spec, 1))
 
 

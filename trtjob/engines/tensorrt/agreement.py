@@ -1,0 +1,203 @@
+"""Do a plan and ONNX Runtime mean the same network? Told by what both say of one image that shows nothing known.
+
+Both compute the same ONNX graph in the same precision, so they differ by rounding alone. A detector that finds nothing
+still ranks its candidates, and a score of 1e-6 beside one of 1e-8 says as much of the network as 0.9 beside 0.1: so
+scores are compared by their logits. Where rounding moves each logit by a little, the i-th best moves by no more than
+that, whoever the i-th is. A plan that ranks by something else, or misplaces boxes, does not come through:
+
+- Where the graph ranks candidates by their best score, so does the plan. There is next to no rounding in this.
+- The best score at each rank is the same.
+- Each candidate has one in the other's answer with the same box and the same scores of all classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.engines.protocol import FloatArray, Outputs
+from trtjob.engines.spec import ModelSpec, Precision
+
+# Probabilities are told apart from here to there: a score of less has never been stored, and float32 near 1 has no more
+# digits.
+_LEAST, _MOST = 1e-12, 1 - 1e-5
+
+# By how much a logit may be above one before it that should be larger, and how many may be. They are computed from the
+# values that were ranked, in float32.
+_RISE = 0.05
+_RISING = 0.01
+
+_LOST = 0.02  # share of values that may overflow in one answer alone
+
+# Boxes of one candidate overlap, whatever is rounded; by more than this share of a side they are not apart.
+_MOST_OFF = 0.5
+
+_GRID = 8  # cells along an image's side, of the coarsest heads
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far logits may lie apart: share of their spread, which grows as they do, and a least value.
+
+    share: rounding errors add up through a network in proportion to its values, whose spread the last layer shows.
+    least: of the last layer's own rounding, where all logits are nearly equal, as a network without training has them.
+    agreeing: share of ranks, classes and boxes that must be so near. The rest is for thresholds in a graph, which a
+    rounding crosses: a tree of classes, NMS, and integers that fall on the other side of a half.
+    """
+
+    share: float
+    least: float
+    agreeing: float
+
+
+# About three times what was seen between two ways to compute a precision's graphs on a CPU (test_agreement.py), at 95 %
+# of the ranks: fp16 beside float32 0.02; bf16 with and without rounding between the layers 0.03; int8 with its values
+# rounded after every layer, after every other one, or kept as integers, 0.1 of networks that were trained and 0.2 of
+# made-up weights, which rounding upsets more.
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(0.06, 0.02, 0.9),  # TF32 has fp16's 10 bits of mantissa
+    "fp16": Tolerance(0.06, 0.02, 0.9),
+    "bf16": Tolerance(0.1, 0.1, 0.9),
+    "int8": Tolerance(0.5, 0.1, 0.7),
+}
+
+
+def disagreement(found: Outputs, expected: Outputs, spec: ModelSpec) -> str | None:
+    """Return in what a plan's answer to one image is not that of the reference, None where it is.
+
+    found, expected: of a batch of 1, as `Outputs` has them.
+    """
+    for name, ours, theirs in (("scores", found.scores, expected.scores), ("boxes", found.boxes, expected.boxes)):
+        if (problem := _difference_of_form(name, ours, theirs)) is not None:
+            return problem
+    tolerance = TOLERANCES[spec.precision]
+    if expected.boxes is None:
+        return _classes(found.scores[0], expected.scores[0], tolerance)
+    return _ranks(found.scores[0], expected.scores[0], tolerance) or _candidates(found, expected, tolerance, spec)
+
+
+def _difference_of_form(name: str, ours: FloatArray | None, theirs: FloatArray | None) -> str | None:
+    if ours is None or theirs is None:
+        return None if ours is theirs else f"{name} are given by one of them alone"
+    if ours.shape != theirs.shape:
+        return f"{name} have the shape {list(ours.shape)} instead of {list(theirs.shape)}"
+    lost = float((np.isfinite(theirs) & ~np.isfinite(ours)).mean())
+    return f"{lost:.0%} of the {name} are no numbers" if lost > _LOST else None
+
+
+def _classes(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
+    ours, theirs = _logits(found), _logits(expected)
+    allowed = _allowed(theirs, tolerance)
+    differences = np.abs(ours - theirs)
+    if _share(differences <= allowed) >= tolerance.agreeing:
+        return None
+    return f"the classes' logits differ by up to {differences.max():.3g}, expected {allowed:.3g} or less"
+
+
+def _ranks(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
+    """Compare the best scores by rank."""
+    ours, theirs = _logits(found).max(1), _logits(expected).max(1)
+    allowed = _allowed(theirs, tolerance)
+    if _rising(theirs) > _RISING:  # this graph orders by something else, or not at all
+        ours, theirs = -np.sort(-ours), -np.sort(-theirs)
+    elif (rising := _rising(ours)) > _RISING:
+        return f"its candidates should come best first, and {rising:.0%} of them are better than one before"
+    differences = np.abs(ours - theirs)
+    if _share(differences <= allowed) >= tolerance.agreeing:
+        return None
+    wrong = int(np.argmax(differences))
+    return (
+        f"its best scores are others: that of rank {wrong} of {len(theirs)} differs by {differences[wrong]:.3g} as a "
+        f"logit, expected {allowed:.3g} or less"
+    )
+
+
+def _rising(best: NDArray[np.float64]) -> float:
+    """Return the share of candidates that are better than one before them."""
+    return float((best > np.minimum.accumulate(best) + _RISE).mean())
+
+
+def _candidates(found: Outputs, expected: Outputs, tolerance: Tolerance, spec: ModelSpec) -> str | None:
+    """Look for each one's candidates among the other's."""
+    ours, theirs = _Candidates.of(found), _Candidates.of(expected)
+    near = _Near(
+        ranks=_allowed(theirs.best, tolerance),
+        logits=_allowed(theirs.logits, tolerance),
+        boxes=min(_allowed(theirs.logits, tolerance), _MOST_OFF),
+        least_side=max(spec.input_hw) / _GRID,
+        agreeing=tolerance.agreeing,
+    )
+    for one, other in ((theirs, ours), (ours, theirs)):
+        sought = one.in_both(near)
+        missing = [index for index in sought if not one.is_in(other, index, near)]
+        if len(missing) > (1 - tolerance.agreeing) * len(sought):
+            box = ", ".join(f"{value:.1f}" for value in one.boxes[missing[0]])
+            return (
+                f"of {len(sought)} boxes, {len(missing)} are not where they should be or have other scores, such as "
+                f"[{box}] with a best score of {one.scores[missing[0]].max():.3g}"
+            )
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """How near two candidates that are one lie: their best logits, all their logits, and their boxes, in sides.
+
+    A box's centre moves by a cell's share of what its logit moves by, and its sides are stretched by the exponential of
+    it: so a box may be off by as much times its larger side, or that of the coarsest cell.
+    """
+
+    ranks: float
+    logits: float
+    boxes: float
+    least_side: float
+    agreeing: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """boxes: [K, 4]; scores, logits: [K, classes]; best: the largest of the logits, [K]."""
+
+    boxes: FloatArray
+    scores: FloatArray
+    logits: NDArray[np.float64]
+    best: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, outputs: Outputs) -> "_Candidates":
+        assert outputs.boxes is not None
+        logits = _logits(outputs.scores[0])
+        return cls(outputs.boxes[0], outputs.scores[0], logits, logits.max(1))
+
+    def in_both(self, near: _Near) -> NDArray[np.intp]:
+        """Return the candidates, best first, that are in both answers however they are rounded: not the last ones."""
+        order = np.argsort(-self.best, kind="stable")
+        kept = order[self.best[order] > self.best.min() + 2 * near.ranks]
+        return kept if kept.size else order
+
+    def is_in(self, other: "_Candidates", index: int, near: _Near) -> bool:
+        """Tell whether another answer has a candidate with this one's box and scores."""
+        box = self.boxes[index]
+        if not np.isfinite(box).all():  # sides of a network without training may be infinite
+            return True
+        side = max(float(box[2] - box[0]), float(box[3] - box[1]), near.least_side)
+        is_near = (np.abs(other.boxes - box) <= near.boxes * side).all(1)
+        differences = np.abs(other.logits[is_near] - self.logits[index])
+        return bool(((differences <= near.logits).mean(1) >= near.agreeing).any())
+
+
+def _logits(scores: FloatArray) -> NDArray[np.float64]:
+    """Return logits of probabilities; what is none is taken as it is."""
+    values = np.nan_to_num(np.asarray(scores, np.float64))
+    if values.min(initial=0) < 0 or values.max(initial=0) > 1:
+        return values
+    clipped = np.clip(values, _LEAST, _MOST)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
+
+
+def _allowed(logits: NDArray[np.float64], tolerance: Tolerance) -> float:
+    return float(tolerance.share * logits.std() + tolerance.least)
+
+
+def _share(agrees: NDArray[np.bool_]) -> float:
+    return float(agrees.mean()) if agrees.size else 1.0

@@ -1,0 +1,106 @@
+"""The check of a plan before it is kept: it must say of an image what ONNX Runtime says on the CPU.
+
+A parser that reads a graph by the rules of another version does not fail; the plan runs, and answers wrongly.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, TensorProto, numpy_helper
+
+from trtjob.engines.onnxruntime.cpu import open_engine
+from trtjob.engines.protocol import Outputs, UInt8Array
+from trtjob.engines.spec import ModelSpec
+from trtjob.engines.tensorrt.agreement import disagreement
+from trtjob.errors import EngineError
+
+_SEED = 11
+_SHAPES = 12
+
+
+def check_plan(run: Callable[[UInt8Array], Outputs], model: Path, spec: ModelSpec, *, batch: int, title: str) -> None:
+    """Run a plan and its model on one image, `batch` times over. Raises EngineError where they disagree.
+
+    run: the plan, as an engine's `infer`; title: of what built it, for messages.
+    """
+    image = lively_image(spec)
+    found = run(np.repeat(image, batch, axis=0))
+    expected = reference(model, spec, image)
+    for at in {0, batch - 1}:
+        one = Outputs(None if found.boxes is None else found.boxes[at : at + 1], found.scores[at : at + 1])
+        if (problem := disagreement(one, expected, spec)) is not None:
+            raise EngineError(
+                f"the plan that {title} built of '{model.name}' does not answer as the model does on a CPU: {problem}. "
+                "It is not used. Please report it, and use --engine cuda or cpu meanwhile"
+            )
+
+
+def reference(model: Path, spec: ModelSpec, image: UInt8Array) -> Outputs:
+    """Return what ONNX Runtime says of a batch on the CPU; of bf16, which it has not, the same in float32."""
+    if spec.precision != "bf16":
+        with open_engine(model, threads=1) as engine:
+            return engine.infer(image)
+    with TemporaryDirectory(prefix="trtjob-bf16-") as folder:
+        path = Path(folder) / model.name
+        proto = onnx.load(model)
+        without_bf16(proto.graph)
+        path.write_bytes(proto.SerializeToString())
+        with open_engine(path, threads=1) as engine:
+            return engine.infer(image)
+
+
+def without_bf16(graph: GraphProto) -> None:
+    """Make float32 of all that is bf16 in a graph, in place; its weights stay rounded."""
+    del graph.value_info[:]  # it speaks of bf16
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
+                attribute.i = TensorProto.FLOAT
+            _widen(attribute.t)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:  # touching one that is not there would make it
+                    without_bf16(inner)
+
+
+def _widen(tensor: TensorProto) -> None:
+    if tensor.data_type == TensorProto.BFLOAT16:
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def lively_image(spec: ModelSpec) -> UInt8Array:
+    """Return a batch of one image, always the same, with something everywhere: shades, grain, edges and plain shapes.
+
+    uint8 [1, H, W, channels]. Of a black one all candidates would be equal, and none could be out of place.
+    """
+    random = np.random.default_rng(_SEED)
+    image = _shades(random, (*spec.input_hw, spec.channels))
+    for number in range(_SHAPES):
+        _draw_shape(image, random, is_round=number % 2 == 0)
+    return np.clip(image, 0, 255).astype(np.uint8)[None]
+
+
+def _shades(random: np.random.Generator, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Return noise of all sizes: blocks of the whole image down to single pixels."""
+    height, width, channels = shape
+    total = np.full(shape, 120.0)
+    for side in (1, 3, 8, 20, 50, max(height, width)):
+        blocks = random.normal(size=(side, side, channels))
+        total += 28 * blocks[np.arange(height) * side // height][:, np.arange(width) * side // width]
+    return total
+
+
+def _draw_shape(image: NDArray[np.float64], random: np.random.Generator, *, is_round: bool) -> None:
+    height, width, channels = image.shape
+    ys, xs = np.mgrid[:height, :width]
+    y, x = random.uniform(0, height), random.uniform(0, width)
+    radii = random.uniform(0.04, 0.25, 2) * (height, width)
+    away = np.abs(ys - y) / radii[0], np.abs(xs - x) / radii[1]
+    inside = away[0] ** 2 + away[1] ** 2 <= 1 if is_round else np.maximum(*away) <= 1
+    image[inside] = random.uniform(0, 255, channels) + random.normal(0, 6, (int(inside.sum()), channels))

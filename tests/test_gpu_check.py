@@ -1,17 +1,19 @@
 """What the check of a GPU machine says, where there is none: its figures come from such a machine alone."""
 
+import argparse
+import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-from terminal import DIGITS
 
-from scripts.gpu_check import answers, host, jpeg, parts, speed, suite
-from scripts.gpu_check.__main__ import main
+from scripts.gpu_check import answers, apart, host, jpeg, need, parts, phases, rival, speed, suite, zoo
+from scripts.gpu_check.__main__ import _parser, _wishes, main
 from scripts.gpu_check.rows import (
     MARKER,
     NotRun,
@@ -19,12 +21,18 @@ from scripts.gpu_check.rows import (
     State,
     as_markdown,
     as_text,
-    below_marker,
     failures,
     from_lines,
+    merged,
     to_line,
 )
-from scripts.gpu_check.wishes import Wishes
+from scripts.gpu_check.wishes import OPTIONS, Wishes
+from scripts.gpu_check.zoo import Variant
+from scripts.gpu_models import yolo
+from scripts.gpu_models.cfg import Cfg, variance_after
+from scripts.gpu_models.skeleton import drawn
+from trtjob.engines.spec import Parity
+from trtjob.errors import ConfigError
 
 ROWS = [
     Row("copies", figure="50 GB/s", note="page-locked"),
@@ -35,7 +43,7 @@ ROWS = [
 
 @pytest.fixture
 def wishes(tmp_path: Path) -> Wishes:
-    return Wishes((DIGITS / "digits.weights",), None, 0.1, tmp_path / "home")
+    return Wishes(tmp_path / "home", seconds=0.1, is_quick=True)
 
 
 def test_rows_come_back_from_their_lines() -> None:
@@ -55,12 +63,27 @@ def test_a_bar_or_a_line_break_does_not_break_the_markdown_table() -> None:
     assert as_markdown({"One": ROWS}).splitlines()[-1] == "| graphs / streams | FAILED |  | two lines |"
 
 
-def test_new_tables_leave_what_a_person_wrote_above_them() -> None:
-    first = below_marker("", "old tables")
-    assert (
-        below_marker(first.replace(MARKER, f"Ours.\n{MARKER}"), "new")
-        == f"# GPU: what was measured\n\nOurs.\n{MARKER}\n\nnew"
+def test_new_tables_leave_what_a_person_wrote_above_them_and_the_tables_of_other_parts() -> None:
+    order = ["One", "Two"]
+    first = merged("", as_markdown({"Two": ROWS[:1]}), order).replace(MARKER, f"Ours.\n{MARKER}")
+    both = merged(first, as_markdown({"One": ROWS[1:2]}), order)
+    assert both.startswith(f"# GPU: what was measured\n\nOurs.\n{MARKER}\n\n## One\n")
+    assert both.index("| plans | not run |") < both.index("## Two") < both.index("| copies | ok |")
+    assert merged(both, as_markdown({"One": ROWS[1:2]}), order) == both
+
+
+def test_a_table_of_a_part_that_is_no_more_goes() -> None:
+    old = merged("", as_markdown({"Old": ROWS[:1]}), ["Old"])
+    assert "Old" not in merged(old, as_markdown({"New": ROWS[:1]}), ["New"])
+
+
+def test_a_child_is_told_all_that_its_parent_was() -> None:
+    wishes = Wishes(
+        Path("/home"), 1.5, 3, True, (1, 4), Path("/a"), Path("/b"), Path("/c"), Path("/d"), Path("/e"), Path("/f")
     )
+    wanted = _parser().parse_args(wishes.arguments())
+    assert set(OPTIONS) == set(Wishes.__dataclass_fields__)
+    assert _wishes(argparse.Namespace(**{**vars(wanted), "seconds": 3.0}), Path("/tmp")) == wishes
 
 
 def test_only_what_failed_counts_as_failed() -> None:
@@ -105,52 +128,230 @@ def test_a_part_that_takes_too_long_is_ended_and_has_failed(wishes: Wishes, monk
 
 @pytest.mark.slow
 def test_without_a_gpu_every_part_that_needs_one_says_why(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    if subprocess.run([sys.executable, "-c", "import pycuda.driver"], capture_output=True, check=False).returncode == 0:
-        pytest.skip("there is pycuda here")
-    wanted = ["copies", "suite", "answers", "memory", "plans", "killed", "cycles"]
+    if _has_gpu():
+        pytest.skip("there is a GPU here")
+    wanted = ["plans", "suite", "answers", "levels", "graphs", "faults", "keras", "darknet"]
     assert main(["--only", *wanted, "--home", str(tmp_path / "home"), "--markdown", str(tmp_path / "found.md")]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if "not run" in line]
-    assert len(lines) == len(wanted) + 1  # two precisions of the sample model
-    assert all("the package 'pycuda' is not installed" in line for line in lines)
+    assert len(lines) == len(wanted) + 1  # of answers, one for each engine
     assert (tmp_path / "found.md").read_text().count("| not run |") == len(lines)
+    assert sum("NVIDIA" in line for line in lines) == len(lines) - 2
+    assert sum("--keras-python" in line or "--darknet" in line for line in lines) == 2
+
+
+def _has_gpu() -> bool:
+    try:
+        need.gpu()
+    except NotRun:
+        return False
+    return True
 
 
 REPORT = """<testsuites><testsuite>
-<testcase classname="tests.test_a" name="test_ok"/>
-<testcase classname="tests.test_a" name="test_tensorrt"><error message="TensorRT is missing">trace</error></testcase>
-<testcase classname="tests.test_b" name="test_bad"><failure message="1 != 2">trace</failure></testcase>
-<testcase classname="tests.test_c" name="test_left"><skipped message="no torch"/></testcase>
+<testcase classname="tests.test_a" name="test_ok[cuda]"/>
+<testcase classname="tests.test_a" name="test_ok[tensorrt]"><failure message="1 != 2">trace</failure></testcase>
+<testcase classname="tests.test_a" name="test_many[3-cuda]"/>
+<testcase classname="tests.test_b" name="test_left"><skipped message="no torch"/></testcase>
 </testsuite></testsuites>"""
 
 
-def test_a_test_that_lacks_tensorrt_did_not_fail_and_others_did() -> None:
-    found = list(suite.rows_of(suite.cases_of(REPORT), "TensorRT is missing"))
-    assert [(row.state, row.figure) for row in found] == [
-        (State.OK, "1 of 2 passed"),
-        (State.FAILED, "0 of 1 passed"),
-        (State.NOT_RUN, "0 of 1 passed"),
+def test_tests_are_counted_by_file_and_engine() -> None:
+    found = list(suite.rows_of(suite.cases_of(REPORT)))
+    assert [(row.check, row.state, row.figure) for row in found] == [
+        ("tests.test_a cuda", State.OK, "2 of 2 passed"),
+        ("tests.test_a tensorrt", State.FAILED, "0 of 1 passed"),
+        ("tests.test_b", State.NOT_RUN, "0 of 1 passed"),
     ]
-    assert found[0].note == "1 cannot run: TensorRT is missing"
+    assert found[1].note.startswith("failed: test_ok[tensorrt]: 1 != 2")
 
 
-def test_where_tensorrt_runs_the_same_is_a_failure() -> None:
-    assert next(suite.rows_of(suite.cases_of(REPORT), None)).state is State.FAILED
+def test_the_tests_that_need_a_gpu_are_found() -> None:
+    names = {path.name for path in suite.gpu_test_files(Path(__file__).parent)}
+    assert {"test_protocol.py", "test_cuda.py"} <= names
+
+
+# -- processes of their own --------------------------------------------------------------------------------------------
+
+
+def _double(value: int) -> int:
+    return 2 * value
+
+
+def _lacking(_value: int) -> int:
+    raise NotRun("there is no GPU")
+
+
+def _wrong(_value: int) -> int:
+    raise ConfigError("7 is too much")
+
+
+def _dying(_value: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def _slow(_value: int) -> int:
+    time.sleep(60)
+    return 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", answers.PRECISIONS)
-def test_answers_are_compared_with_those_of_onnx_runtime(precision: str, wishes: Wishes) -> None:
-    images = DIGITS / "scenes"
-    row = answers.row_of(wishes.models[0], precision, images, wishes.home, lambda: None, "onnxruntime")
-    assert (row.state, row.note) == (State.OK, "CPU, 12 images.")
-    assert row.figure.startswith("100.0% found again")
+def test_work_apart_gives_its_value_or_says_why_not() -> None:
+    given = apart.apart(_double, 3)
+    assert (given.value, given.problem) == (6, "")
+    for work, state, problem in (
+        (_lacking, State.NOT_RUN, "there is no GPU"),
+        (_wrong, State.FAILED, "7 is too much"),
+        (_dying, State.FAILED, "the process ended with exit code -9"),
+    ):
+        answer = apart.apart(work, 3)
+        assert (answer.value, answer.state, answer.problem) == (None, state, problem)
+    assert apart.apart(_slow, 3, limit_s=1.0).problem == "not done after 1 s, and ended"
 
 
 @pytest.mark.slow
-def test_throughput_is_what_bench_says(wishes: Wishes) -> None:
-    names = [row.check for row in speed.check(wishes) if row.state is State.OK]
-    assert "digits.weights: engine alone, batch 1" in names
-    assert "digits.weights: 1920x1080, files to results, annotated" in names
+def test_work_side_by_side_comes_in_order() -> None:
+    found = [(case, answer.value) for case, answer in apart.side_by_side(_double, [(n,) for n in range(4)], 2)]
+    assert found == [((n,), 2 * n) for n in range(4)]
+
+
+# -- models from seeds -------------------------------------------------------------------------------------------------
+
+
+def test_a_models_weights_are_the_same_every_time_and_fit_their_cfg(tmp_path: Path) -> None:
+    one, two = (yolo.yolov4_tiny(tmp_path / name, 96) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    assert onnx_of(one, tmp_path).graph.output[0].name == "boxes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "convolutions"), [pytest.param(yolo.yolov3, 75, id="yolov3"), pytest.param(yolo.yolov4, 110, id="yolov4")]
+)
+def test_the_large_networks_have_all_their_layers(make: "zoo.Make", convolutions: int, tmp_path: Path) -> None:
+    model = onnx_of(make(tmp_path, 96), tmp_path)  # type: ignore[arg-type]
+    assert sum(node.op_type == "Conv" for node in model.graph.node) == convolutions
+
+
+def onnx_of(weights: Path, home: Path) -> onnx.ModelProto:
+    from trtjob.converters.darknet.convert import convert
+    from trtjob.converters.request import ConversionRequest
+
+    return convert(ConversionRequest(model=weights)).model
+
+
+@pytest.mark.slow
+def test_answers_depend_on_the_image(wishes: Wishes) -> None:
+    list(zoo.write_pictures(wishes.home / "pictures", "640x480", 2).iterdir())
+    model = zoo.converted("yolov4-tiny", "fp32", wishes)
+    images = answers._images("yolov4-tiny", model.spec, wishes)
+    with need.opened(model, wishes, "cpu") as engine:
+        first, second = (engine.infer(image[None]) for image in images[:2])
+    above = [int((outputs.scores > 0.25).sum()) for outputs in (first, second)]
+    assert all(0 < count < 2000 for count in above)
+    assert first.scores.tobytes() != second.scores.tobytes()
+
+
+def test_drawn_weights_add_up_to_zero_for_each_output() -> None:
+    kernel, dense = drawn((8, 4, 3, 3), 1, 0.1, 0), drawn((40, 8), 1, 0.1, 1)
+    assert np.abs(kernel.sum((1, 2, 3))).max() < 1e-4
+    assert np.abs(dense.sum(0)).max() < 1e-4
+    assert kernel.std() == pytest.approx(0.1, rel=0.1)
+
+
+def test_an_activations_variance_is_that_of_random_numbers() -> None:
+    values = np.random.default_rng(1).standard_normal(1_000_000)
+    assert variance_after("leaky") == pytest.approx(float(np.maximum(values, 0.1 * values).var()), rel=0.01)
+
+
+def test_a_section_knows_its_number() -> None:
+    cfg = Cfg(32)
+    first = cfg.conv(8, 3, 2)
+    assert cfg.route(first, cfg.conv(8)) == 2
+    assert cfg.channels == [8, 8, 16]
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_answers_are_compared_with_those_of_the_cpu(wishes: Wishes) -> None:
+    rows = answers.rows_of("digits", ("cpu",), wishes)
+    assert [row.check for row in rows] == [
+        "digits, fp32, TF32 off, cpu",
+        "digits, fp32, TF32 on, cpu",
+        "digits, fp16, cpu",
+        "digits, int8, cpu",
+    ]
+    assert all(row.state is State.OK and row.note == "same bytes in any batch" for row in rows)
+    assert rows[0].figure == "100.0% found again; boxes 0, scores 0"
+    assert rows[3].figure.startswith("100.0% found again; boxes 1")
+
+
+PARITY = Parity(reference="", inputs="", images=8, max_abs={"boxes": 1.2, "scores": 0.01}, matched=0.99)
+
+
+def test_answers_out_of_their_tolerances_are_named() -> None:
+    assert answers.out_of(answers.TOLERANCES["fp16"], PARITY) == []
+    assert answers.out_of(answers.TOLERANCES["fp32, TF32 off"], PARITY) == [
+        "scores may differ by 0.005",
+        "boxes may differ by 1",
+    ]
+    few = PARITY.model_copy(update={"matched": 0.5})
+    assert answers.out_of(answers.TOLERANCES["fp16"], few) == ["expected 98% or more"]
+    nothing = PARITY.model_copy(update={"matched": None})
+    assert answers.out_of(answers.TOLERANCES["fp16"], nothing) == ["expected 98% or more"]
+
+
+def test_an_engine_may_be_a_little_worse_than_the_cpu_in_that_precision_where_the_cpu_is_bad() -> None:
+    bad = PARITY.model_copy(update={"matched": 0.6, "max_abs": {"boxes": 100.0, "scores": 0.5}})
+    limits = answers.tolerance(Variant("a", "int8"), bad)
+    assert (limits.agreeing, limits.scores, limits.boxes) == (0.5, 0.75, 150.0)
+    assert answers.tolerance(Variant("a", "fp32"), bad) == answers.TOLERANCES["fp32, TF32 on"]
+    assert answers.tolerance(Variant("a", "fp16"), PARITY) == answers.TOLERANCES["fp16"]
+
+
+class Leaky:
+    """An engine whose answer to an image depends on the image after it."""
+
+    max_batch = 16
+
+    def infer(self, images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> "answers.Outputs":
+        means = images.reshape(len(images), -1).mean(1, dtype=np.float32)
+        return answers.Outputs(None, (means + 0.5 * np.roll(means, 1) * (len(images) > 8))[:, None].astype(np.float32))
+
+
+def test_an_image_that_is_answered_otherwise_in_a_batch_is_noticed() -> None:
+    images = [np.full((2, 2, 3), value, np.uint8) for value in (10, 20)]
+    assert answers.in_batches(Leaky(), images) == "of 16 differ by up to 10"  # type: ignore[arg-type]
+
+
+# -- speed, phases and Keras -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_engine_alone_has_a_rate(wishes: Wishes) -> None:
+    model = zoo.converted("digits", "fp32", wishes)
+    with need.opened(model, wishes, "cpu") as engine:
+        assert speed.rate(speed.part_of(model, engine, wishes, "cpu", 1), 0.1) > 1
+
+
+@pytest.mark.slow
+def test_an_images_phases_are_those_of_bench(wishes: Wishes) -> None:
+    row = phases.row_of("digits", "fp32", "cpu", wishes)
+    values = [float(value) for value in row.figure.split(" / ")]
+    assert len(values) == len(phases.PHASES)
+    assert values[1] == max(values)
+    assert float(row.note.split()[0]) == pytest.approx(sum(values), abs=0.1)
+
+
+def test_keras_figures_become_rows() -> None:
+    line = {"model": "vgg16", "keras": "3.15", "how": "call, float32", "device": "NVIDIA H200"}
+    good = json.loads(json.dumps(line | {"images_per_s": {"1": 99.6, "8": 400.2, "32": None}}))
+    assert rival.row_of(good, "torch") == Row(
+        "vgg16, Keras 3.15 on torch", figure="100 / 400 / -", note="call, float32, NVIDIA H200"
+    )
+    assert rival.row_of(line | {"problem": "batch 8: RuntimeError"}, "jax").state is State.NOT_RUN
 
 
 def test_opencv_is_measured_with_both_steps() -> None:
@@ -164,8 +365,8 @@ def test_opencv_is_measured_with_both_steps() -> None:
     ("cores", "expected"),
     [
         pytest.param(1, [(1, 1)], id="one core"),
-        pytest.param(6, [(1, 1), (1, 2), (1, 4), (1, 6), (2, 3)], id="six cores"),
-        pytest.param(8, [(1, 1), (1, 2), (1, 4), (1, 8), (2, 4), (4, 2)], id="eight cores"),
+        pytest.param(6, [(1, 1), (1, 4), (1, 6), (2, 3)], id="six cores"),
+        pytest.param(8, [(1, 1), (1, 4), (1, 8), (2, 4), (4, 2)], id="eight cores"),
     ],
 )
 def test_the_host_is_measured_by_threads_and_by_processes(cores: int, expected: list[tuple[int, int]]) -> None:

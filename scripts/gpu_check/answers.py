@@ -158,7 +158,7 @@ def tolerance(variant: Variant, on_cpu: Parity | None) -> Limits:
         return limits
     share = on_cpu.top1 if on_cpu.matched is None else on_cpu.matched
     return Limits(
-        agreeing=min(limits.agreeing, (1.0 if share is None else share) - ADDED_SHARE),
+        agreeing=limits.agreeing if share is None or share >= limits.agreeing else share - ADDED_SHARE,
         scores=max(limits.scores, ADDED * on_cpu.max_abs.get(SCORES_NAME, 0.0)),
         boxes=max(limits.boxes, ADDED * on_cpu.max_abs.get(BOXES_NAME, 0.0)),
     )

@@ -72,10 +72,10 @@ def check(wishes: Wishes) -> Iterator[Row]:
 
 
 def shapes(cores: int) -> list[tuple[int, int]]:
-    """Return (processes, threads of each): one process with ever more threads, then ever more processes."""
-    steps = [1 << power for power in range(cores.bit_length())]
-    threads = sorted({*(step for step in steps if step <= cores), cores})
-    return [*((1, count) for count in threads), *((step, cores // step) for step in steps[1:] if cores // step > 1)]
+    """Return (processes, threads of each): one process with few and with all threads, then ever more processes."""
+    steps = [1 << power for power in range(1, cores.bit_length())]
+    threads = sorted({1, min(4, cores), cores})
+    return [*((1, count) for count in threads), *((step, cores // step) for step in steps if cores // step > 1)]
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:

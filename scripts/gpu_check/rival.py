@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from scripts.gpu_check import zoo
@@ -31,7 +33,7 @@ def check(wishes: Wishes) -> Iterator[Row]:
 def _lines(backend: str, wishes: Wishes) -> Iterator[dict[str, Any]]:
     cfgs = [f"{name}={zoo.original(name, wishes).with_suffix('.cfg')}" for name, cfg in MODELS.items() if cfg]
     command = [str(wishes.keras_python), str(ROOT / "scripts" / "gpu_models" / "keras_rival.py"), "vgg16", *cfgs]
-    path = {} if wishes.keras_path is None else {"PYTHONPATH": wishes.keras_path}
+    path = {} if wishes.keras_path is None else {"PYTHONPATH": str(_unpacked(wishes.keras_path, wishes.home))}
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     process = subprocess.Popen(
         [*command, "--seconds", str(wishes.seconds), "--limit", str(LIMIT_S), "--batch", *map(str, BATCHES)],
@@ -47,6 +49,16 @@ def _lines(backend: str, wishes: Wishes) -> Iterator[dict[str, Any]]:
     finally:
         process.kill()
         process.wait()
+
+
+def _unpacked(folder: Path, home: Path) -> Path:
+    """Return a folder of packages: of the wheels in it, unpacked, where it holds any."""
+    wheels = sorted(folder.glob("*.whl"))
+    target = home / "keras-packages"
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(target)
+    return target if wheels else folder
 
 
 def row_of(line: dict[str, Any], backend: str) -> Row:

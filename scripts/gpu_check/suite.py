@@ -50,8 +50,10 @@ def _lacking(kind: EngineKind) -> str:
 
 
 def gpu_test_files(tests: Path) -> list[Path]:
-    """Return the test files that mark a test with gpu: the others need not be importable here."""
-    return [path for path in sorted(tests.rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    """Return the test files that mark a test with gpu, or whose conftest does: the others need not be importable."""
+    marking = [path for path in tests.rglob("*.py") if "mark.gpu" in path.read_text()]
+    folders = {path.parent for path in marking if path.name == "conftest.py"}
+    return sorted(path for path in tests.rglob("test_*.py") if path in marking or path.parent in folders)
 
 
 def _run(files: list[Path], engines: list[EngineKind], wishes: Wishes) -> list[Case]:

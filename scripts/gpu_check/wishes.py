@@ -14,7 +14,7 @@ class Wishes:
 
     official: YOLOv3-tiny's weights, its cfg and names beside them; models: the folder of scripts/gpu_models/ahead.py;
     images: photographs; darknet: Darknet's own results; keras_python: a Python with Keras and PyTorch or JAX;
-    keras_path: its PYTHONPATH; None: not at hand.
+    keras_path: a folder of packages or wheels for it; None: not at hand.
     """
 
     home: Path
@@ -27,7 +27,7 @@ class Wishes:
     images: Path | None = None
     darknet: Path | None = None
     keras_python: Path | None = None
-    keras_path: str | None = None
+    keras_path: Path | None = None
 
     def arguments(self) -> list[str]:
         """Return them as a child process takes them."""

@@ -101,9 +101,12 @@ def _jax_call(model: Any, images: Any) -> Callable[[], Any]:
 def _torch_call(model: Any, images: Any) -> Callable[[], Any]:
     import torch
 
+    torch.backends.cudnn.benchmark = True
+    device = model.trainable_variables[0].value.device
+
     def run() -> Any:
         with torch.inference_mode():
-            outputs = model(torch.from_numpy(images).cuda(), training=False)
+            outputs = model(torch.from_numpy(images).to(device), training=False)
         return [output.cpu() for output in (outputs if isinstance(outputs, list) else [outputs])]
 
     return run

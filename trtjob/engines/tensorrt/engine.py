@@ -15,7 +15,8 @@ from trtjob.engines.cuda import Device, GpuInfo, Graph, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
-from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress, build_plan
+from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lanes import Lanes
 from trtjob.engines.tensorrt.messages import logger
@@ -54,8 +55,8 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
     gpu = device_of(options.gpu)
     batches = options.build.profile
     while True:
-        plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
         try:
+            plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
             return TensorRtEngine(plan, spec, gpu, batches.largest, cuda_graphs=options.cuda_graphs)
         except DeviceMemoryError:
             if batches.largest == 1:
@@ -95,11 +96,14 @@ def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions)
         found.name,
         found.version,
         gpu_of(gpu.name, gpu.compute_capability),
+        build.tf32,
+        build.workspace_mib,
     )
 
     def build_now(learnt: bytes) -> tuple[bytes, bytes]:
         log.info("building a plan", extra={"model": path.name, "gpu": gpu.name, "tensorrt": found.title})
-        built = build_plan(path, build, timing_cache=learnt, on_progress=options.on_progress)
+        on_progress = options.on_progress or (lambda *_: True)
+        built = build_apart(path, build, gpu=gpu.index, timing_cache=learnt, on_progress=on_progress)
         return built.plan, built.timing_cache
 
     return options.plans.get_or_build(key, build_now, options.single_flight)

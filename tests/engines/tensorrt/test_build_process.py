@@ -1,0 +1,220 @@
+"""Builds in a process of their own, with TensorRT-RTX, which needs no GPU for it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import pytest
+from engines import tiny
+from terminal import children
+
+from trtjob.engines.tensorrt import build_process
+from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.builder import BatchProfile, BuildCancelled, BuildOptions
+from trtjob.errors import EngineError
+
+pytestmark = pytest.mark.extra
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny.write_model(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def before() -> list[int]:
+    return children(os.getpid())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Have temporary files lie where a test can look for them."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+
+def never_asked(*_: object) -> bool:
+    return True
+
+
+def started(before: list[int]) -> int:
+    (pid,) = set(children(os.getpid())) - set(before)
+    return pid
+
+
+def ending(kill: Callable[[int], None], before: list[int]) -> Callable[[str, int, int], bool]:
+    def on_progress(*_: object) -> bool:
+        kill(started(before))
+        return True
+
+    return on_progress
+
+
+def test_a_plan_comes_out_and_nothing_is_left(model: Path, before: list[int], tmp_path: Path) -> None:
+    built = build_apart(model, BuildOptions(BatchProfile(1, 2, 4)), gpu=None)
+    assert built.plan.startswith(b"vtrt")
+    assert built.timing_cache == b""
+    assert children(os.getpid()) == before
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_its_steps_are_told(model: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+
+    def note(phase: str, done: int, total: int) -> bool:
+        steps.append((phase, done, total))
+        return True
+
+    build_apart(model, BuildOptions(), gpu=None, on_progress=note)
+    told = [step for step in steps if step[0] != "building"]
+    assert told
+    assert all(phase and 1 <= done <= total for phase, done, total in told)
+
+
+def test_a_build_that_is_stopped_leaves_no_process(model: Path, before: list[int], tmp_path: Path) -> None:
+    with pytest.raises(BuildCancelled):
+        build_apart(model, BuildOptions(), gpu=None, on_progress=lambda *_: False)
+    assert children(os.getpid()) == before
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_callback_that_fails_ends_the_build(model: Path, before: list[int]) -> None:
+    def fail(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_apart(model, BuildOptions(), gpu=None, on_progress=fail)
+    assert children(os.getpid()) == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV], ids=lambda how: how.name)
+def test_a_build_that_is_killed_says_by_which_signal(model: Path, before: list[int], how: signal.Signals) -> None:
+    with pytest.raises(EngineError, match=rf"plan for 'tiny\.onnx' was ended by {how.name}.*Is there enough memory"):
+        build_apart(model, BuildOptions(), gpu=None, on_progress=ending(lambda pid: os.kill(pid, how), before))
+    assert children(os.getpid()) == before
+
+
+def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
+    (tmp_path / "garbled.onnx").write_bytes(b"garbage")
+    with pytest.raises(EngineError, match=r"^TensorRT-RTX [0-9.]+ cannot read 'garbled\.onnx': .*parse"):
+        build_apart(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(model: Path) -> None:
+    with pytest.raises(EngineError):
+        build_apart(model, BuildOptions(), gpu=99)
+
+
+def test_the_last_words_are_told(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that cannot even begin says so on standard error, as a library does that runs out of memory."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "onnx.py").write_text("raise SystemExit('std::bad_alloc: no memory for you')")
+    with pytest.raises(EngineError, match=r"ended with exit code 1; its last words: .*no memory for you\. Is there"):
+        build_apart(model, BuildOptions(), gpu=None)
+
+
+def test_what_it_logs_is_logged_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "garbled.onnx").write_bytes(b"garbage")
+    with pytest.raises(EngineError):
+        build_apart(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
+    assert any(record.name == "trtjob.engines.tensorrt.messages" for record in caplog.records)
+
+
+# -- its parent --------------------------------------------------------------------------------------------------------
+
+PARENT = """
+import sys
+from pathlib import Path
+from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.builder import BuildOptions
+def stay(*_):
+    print("begun", flush=True)
+    import time
+    time.sleep(60)
+build_apart(Path(sys.argv[1]), BuildOptions(), gpu=None, on_progress=stay)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+def test_a_build_ends_with_who_waits_for_it(model: Path, how: signal.Signals) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(model)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        assert parent.stdout.readline() == b"begun\n"
+        (build,) = children(parent.pid)
+        parent.send_signal(how)
+        parent.wait(10)
+    deadline = time.monotonic() + 10
+    while is_running(build):
+        assert time.monotonic() < deadline, "the build goes on without its parent"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = re.search(r"^State:\s+(\w)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return False
+    return state is None or state[1] != "Z"
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def follow(said: Callable[[IO[bytes]], None], on_progress: Callable[[str, int, int], bool]) -> bool:
+    """Have a thread say lines into a pipe, and follow them."""
+    reading, writing = os.pipe()
+
+    def say() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as channel:
+            said(channel)
+
+    speaker = threading.Thread(target=say)
+    speaker.start()
+    with os.fdopen(reading, "rb") as stream:
+        try:
+            return build_process._follow(stream, on_progress)
+        finally:
+            speaker.join()
+
+
+@pytest.mark.slow
+def test_where_nothing_tells_of_steps_the_seconds_are_told() -> None:
+    """As with TensorRT 8.6, which is silent for a minute."""
+    steps: list[tuple[str, int, int]] = []
+
+    def stay_silent(channel: IO[bytes]) -> None:
+        time.sleep(2.5)
+        channel.write(b'{"built": true}\n')
+
+    assert follow(stay_silent, lambda *step: steps.append(step) is None)
+    assert steps == [("building", 1, 0), ("building", 2, 0)]
+
+
+@pytest.mark.slow
+def test_the_last_step_is_told_again_while_nothing_happens() -> None:
+    steps: list[tuple[str, int, int]] = []
+
+    def say_one(channel: IO[bytes]) -> None:
+        channel.write(json.dumps({"phase": "kernels", "done": 3, "total": 9}).encode() + b"\n")
+        time.sleep(1.5)
+        channel.write(b'{"built": true}\n')
+
+    assert follow(say_one, lambda *step: steps.append(step) is None)
+    assert steps == [("kernels", 3, 9)] * 2
+
+
+def test_an_end_without_a_word_is_no_plan() -> None:
+    assert not follow(lambda _channel: None, never_asked)

@@ -1,0 +1,226 @@
+"""A build in a process of its own: `python -m trtjob.engines.tensorrt.build_process`, started by `build_apart`.
+
+TensorRT 8.6 tells nothing while it builds and cannot be stopped from within; a process can. What ends it - a lack of
+memory, a fault of the library, a plan that breaks the GPU's context when it is checked - ends no worker. Standard input
+brings one line of JSON, what to build, and its end says that nobody waits any more. Standard output carries a line of
+JSON for each step and each line of the log, and last `{"built": true}` or `{"error": ...}`. The plan, which can have
+hundreds of megabytes, comes in a file.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+from trtjob.engines.tensorrt.builder import (
+    BatchProfile,
+    BuildCancelled,
+    BuildOptions,
+    BuildProgress,
+    Built,
+    build_plan,
+)
+from trtjob.errors import DeviceMemoryError, EngineError, TrtjobError
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+_LAST_WORDS = 600  # characters
+_GONE = 70  # the exit code of a build that nobody waits for; nobody is left to read it
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+
+
+def build_apart(
+    model: Path,
+    options: BuildOptions,
+    *,
+    gpu: int | None,
+    timing_cache: bytes = b"",
+    on_progress: BuildProgress = lambda *_: True,
+) -> Built:
+    """Build a plan in a process of its own, and check it on the GPU that it is built for.
+
+    gpu: None builds for no GPU in particular, as TensorRT-RTX can, and checks nothing.
+    on_progress: called with each step; at least once a second, if need be with the last one, or, where nothing tells of
+    steps, with "building", the seconds so far and 0. False ends the process at once.
+    Raises EngineError, DeviceMemoryError, BuildCancelled.
+    """
+    with TemporaryDirectory(prefix="trtjob-build-") as folder:
+        place = Path(folder)
+        (place / "timing").write_bytes(timing_cache)
+        order = {"model": str(model), "options": asdict(options), "gpu": gpu, "folder": folder}
+        order |= {"parent": os.getpid(), "log_level": logging.getLogger("trtjob").getEffectiveLevel()}
+        _run(order, model.name, place / "stderr", on_progress)
+        return Built((place / "plan").read_bytes(), (place / "timing").read_bytes())
+
+
+def _run(order: dict[str, Any], name: str, stderr: Path, on_progress: BuildProgress) -> None:
+    with stderr.open("wb") as words:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            env={**os.environ, "TMPDIR": str(stderr.parent)},  # what it leaves when it is killed goes with the rest
+            start_new_session=True,  # Ctrl-C is this process's, which ends the build in its own time
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with suppress(BrokenPipeError):  # it has ended already; how, is told below
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+        if not _follow(process.stdout, on_progress):
+            raise EngineError(f"the build of a plan for '{name}' {_how_it_ended(process.wait(), stderr)}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def _follow(stream: IO[bytes], on_progress: BuildProgress) -> bool:
+    """Pass on what a build says. Returns True where it is done, False where it ended without a word."""
+    started = time.monotonic()
+    step: tuple[str, int, int] | None = None
+    for line in _lines(stream):
+        said = {} if line is None else json.loads(line)
+        if "built" in said:
+            return True
+        if "error" in said:
+            raise (DeviceMemoryError if said["kind"] == DeviceMemoryError.__name__ else EngineError)(said["error"])
+        if "text" in said:
+            logging.getLogger(said["logger"]).log(said["level"], "%s", said["text"])
+            continue
+        if "phase" in said:
+            step = said["phase"], said["done"], said["total"]
+        if not on_progress(*(step or ("building", int(time.monotonic() - started), 0))):
+            raise BuildCancelled
+    return False
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield lines as they come, and None where a second brings none."""
+    buffer = b""
+    while True:
+        ready, _, _ = select.select([stream], [], [], BEAT_S)
+        if not ready:
+            yield None
+            continue
+        data = os.read(stream.fileno(), 1 << 16)
+        if not data:
+            return
+        *lines, buffer = (buffer + data).split(b"\n")
+        yield from lines
+
+
+def _how_it_ended(code: int, stderr: Path) -> str:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    words = " ".join(stderr.read_text("utf-8", "replace").split())[-_LAST_WORDS:]
+    said = f"; its last words: {words}" if words else ""
+    return f"{how}{said}. Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller TRTJOB_PLAN_BATCHES need less"
+
+
+# -- in the process of the build ---------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Build what standard input asks for. Returns the exit code."""
+    # TensorRT and its libraries may print to standard output; who waits for the plan reads only what is ours.
+    with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
+        os.dup2(2, 1)
+        order = json.loads(sys.stdin.buffer.readline())
+        _end_with(order["parent"])
+        lock = threading.Lock()  # TensorRT calls from threads of its own
+
+        def say(document: dict[str, Any]) -> None:
+            with lock:
+                channel.write(json.dumps(document).encode() + b"\n")
+
+        _log_to(say, order["log_level"])
+        try:
+            _build(order, say)
+        except TrtjobError as err:
+            say({"error": str(err), "kind": type(err).__name__})
+        else:
+            say({"built": True})
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process with the one that waits for it, also while TensorRT lets no thread of Python run."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has gone before that
+        os._exit(_GONE)
+    threading.Thread(target=_await_end, daemon=True).start()
+
+
+def _await_end() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(_GONE)
+
+
+def _log_to(say: Callable[[dict[str, Any]], None], level: int) -> None:
+    """Have all that is logged said to who waits, who logs it beside what it is about."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say({"logger": record.name, "level": record.levelno, "text": record.getMessage()})
+
+    logging.basicConfig(handlers=[Handler()], level=max(level, logging.WARNING))
+    logging.getLogger("trtjob").setLevel(level)
+
+
+def _build(order: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
+    model, folder, gpu = Path(order["model"]), Path(order["folder"]), order["gpu"]
+    options = BuildOptions(**{**order["options"], "profile": BatchProfile(**order["options"]["profile"])})
+
+    def tell(phase: str, done: int, total: int) -> bool:
+        say({"phase": phase, "done": done, "total": total})
+        return True
+
+    with nullcontext() if gpu is None else _current(gpu):
+        built = build_plan(model, options, timing_cache=(folder / "timing").read_bytes(), on_progress=tell)
+    if gpu is not None:
+        tell("checking", 0, 1)
+        _check(built.plan, model, options.profile, gpu)
+    (folder / "plan").write_bytes(built.plan)
+    (folder / "timing").write_bytes(built.timing_cache)
+
+
+def _current(gpu: int) -> Any:
+    """Return a block in which a GPU is the one that TensorRT builds for: it takes whose context is current."""
+    from contextlib import closing
+
+    from trtjob.engines.cuda import Device
+
+    return closing(Device(gpu))
+
+
+def _check(plan: bytes, model: Path, batches: BatchProfile, gpu: int) -> None:
+    from trtjob.engines.cuda.device import gpu_of
+    from trtjob.engines.spec import load_spec
+    from trtjob.engines.tensorrt.engine import TensorRtEngine
+    from trtjob.engines.tensorrt.flavour import flavour
+    from trtjob.engines.tensorrt.selfcheck import check_plan
+
+    spec = load_spec(model)
+    with TensorRtEngine(plan, spec, gpu_of(gpu), batches.smallest) as engine:
+        check_plan(engine.infer, model, spec, batch=batches.smallest, title=flavour().title)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from scripts.gpu_models.cfg import LOST
 from trtjob.converters.artefact import pieces
 from trtjob.converters.output import write_atomically
 from trtjob.engines.protocol import FloatArray
@@ -14,7 +15,8 @@ from trtjob.engines.spec import METADATA_KEY, parse_spec
 
 SUFFIX = ".skeleton.onnx"
 _DRAWN = "drawn"  # begins the note of a tensor without its numbers: seed, deviation, axis of the outputs
-_RELU_VARIANCE = 0.5 - 1 / (2 * math.pi)  # of max(x, 0) where x is standard normal
+# Of max(x, 0) where x is standard normal: its variance, and its mean's square as far as filters do not lose it.
+_RELU_VARIANCE = 0.5 - (1 - (1 - LOST) ** 2) / (2 * math.pi)
 _PIXEL_DEVIATION = 60.0
 _LOGIT_DEVIATION = 2.5
 
@@ -51,10 +53,10 @@ def draw_weights(model: onnx.ModelProto) -> None:
 
 
 def drawn(shape: tuple[int, ...], seed: int, deviation: float, axis: int) -> FloatArray:
-    """Return normal numbers that add up to zero for each output, whose axis is named: see scripts/gpu_models/cfg.py."""
+    """Return normal numbers that lose a part of their mean for each output, whose axis is named: see cfg.py."""
     values = np.random.default_rng(seed).standard_normal(shape, np.float32)
     if seed:  # the first layer's inputs are not all above zero
-        values -= values.mean(tuple(other for other in range(len(shape)) if other != axis), keepdims=True)
+        values -= LOST * values.mean(tuple(other for other in range(len(shape)) if other != axis), keepdims=True)
     return np.asarray(values * np.float32(deviation), np.float32)
 
 

@@ -1,14 +1,15 @@
-"""Print, as JSON, which uses of TensorRT in our code the installed module does not know: `python api_uses.py MODULE`.
+"""Print, as JSON, which uses of TensorRT in our code a module of it does not know: `python api_uses.py MODULE`.
 
 A use is a chain of names that begins with `trt`, or an attribute of a variable that holds one of TensorRT's objects; of
 a call, its number of arguments and their keywords are looked up too, in the signature that the docstring begins with.
+Names that our code uses only where a version has them are said apart, with what our one place for versions makes of it.
 """
 
 import ast
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ CLASSES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
     "value": "ITensor",
+    "layer": "ILayer",
     "config": "IBuilderConfig",
     "profile": "IOptimizationProfile",
     "parser": "OnnxParser",
@@ -30,19 +32,98 @@ CLASSES = {
     "_context": "IExecutionContext",
     "context": "IExecutionContext",
     "base": "ILogger",
+    "flags": "NetworkDefinitionCreationFlag",
 }
-MODULES = ("builder.py", "engine.py", "messages.py")
+MODULES = ("builder.py", "engine.py", "flavour.py", "messages.py")
+# What our code uses only where it is there, or where a trait of the version says that it is.
+BEHIND_TRAITS = frozenset(
+    {
+        ("BuilderFlag", "FP16"),
+        ("BuilderFlag", "INT8"),
+        ("BuilderFlag", "PREFER_PRECISION_CONSTRAINTS"),
+        ("IBuilderConfig", "progress_monitor"),
+        ("ILayer", "precision"),
+        ("ILayer", "set_output_type"),
+        ("IProgressMonitor",),
+        ("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        ("ParserError", "node_name"),
+        ("ParserError", "node_operator"),
+        ("PreviewFeature", "PROFILE_SHARING_0806"),
+    }
+)
 
 
 def main(name: str) -> None:
     trt = import_module(name)
     uses = sorted({use for module in MODULES for use in uses_in(PACKAGE / module)})
-    unknown = [f"{module}:{line}: {'.'.join(chain)}" for module, line, chain in uses if not _is_known(trt, chain)]
+    required = [use for use in uses if use[2] not in BEHIND_TRAITS]
+    unknown = [f"{module}:{line}: {'.'.join(chain)}" for module, line, chain in required if not _is_known(trt, chain)]
     calls = [call for module in MODULES for call in calls_in(PACKAGE / module) if _is_known(trt, call.chain)]
     answers = [(call, is_taken(trt, call)) for call in calls]
     unknown += [str(call) for call, is_fine in answers if is_fine is False]
-    checked = sum(is_fine is not None for _, is_fine in answers)
-    json.dump({"version": trt.__version__, "looked_at": len(uses), "calls": checked, "unknown": unknown}, sys.stdout)
+    answer = {
+        "version": trt.__version__,
+        "looked_at": len(uses),
+        "calls": sum(is_fine is not None for _, is_fine in answers),
+        "unknown": unknown,
+        "behind_traits": {".".join(chain): _is_known(trt, chain) for chain in sorted(BEHIND_TRAITS)},
+        "unused": [".".join(chain) for chain in sorted(BEHIND_TRAITS - {chain for *_, chain in uses})],
+        "traits": traits_of(name, trt),
+        "works": {what: _works(check, trt) for what, check in (("logger", _logger), ("monitor", _monitor))},
+    }
+    json.dump(answer, sys.stdout)
+
+
+def traits_of(name: str, trt: Any) -> dict[str, Any]:
+    """Return what our one place for versions says of a module."""
+    from trtjob.engines.tensorrt.flavour import Flavour, _era_of
+
+    found = Flavour("tensorrt_rtx" if name == "tensorrt_rtx" else "tensorrt", trt.__version__, trt)
+    era = _era_of(found)
+    return {
+        "is_weak": found.is_weak,
+        "network_flags": found.network_flags,
+        "has_monitor": found.has_monitor,
+        "is_learning": found.is_learning,
+        "reads_old_opsets_only": found.reads_old_opsets_only,
+        "lowest": list(era.lowest),
+    }
+
+
+def _works(check: Callable[[Any], None], trt: Any) -> str:
+    try:
+        check(trt)
+    except Exception as err:  # noqa: BLE001 - whatever it is, the test shows it
+        return f"{type(err).__name__}: {err}"
+    return ""
+
+
+def _logger(trt: Any) -> None:
+    """Make our logger of the module's own class, and have it take a message."""
+    from trtjob.engines.tensorrt.flavour import Flavour
+    from trtjob.engines.tensorrt.messages import Messages, _logger_class
+
+    messages = Messages()
+    logger = _logger_class(Flavour("tensorrt", trt.__version__, trt), messages)()
+    logger.log(trt.ILogger.ERROR, "out of\nworkspace")
+    assert messages.take() == "out of workspace"
+
+
+def _monitor(trt: Any) -> None:
+    """Make our progress monitor, where the module has them, and have it tell of a step."""
+    if trt.__name__ != "tensorrt_rtx":
+        sys.modules["tensorrt"] = trt
+    from trtjob.engines.tensorrt.builder import _Watch
+    from trtjob.engines.tensorrt.flavour import flavour
+
+    if not flavour().has_monitor:
+        return
+    told: list[tuple[str, int, int]] = []
+    monitor = _Watch(lambda *step: told.append(step) is not None)._monitor()
+    monitor.phase_start("kernels", None, 4)
+    assert monitor.step_complete("kernels", 0) is False
+    assert told == [("kernels", 1, 4)]
 
 
 def uses_in(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
@@ -50,6 +131,17 @@ def uses_in(path: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and (chain := _chain(node)):
             yield path.name, node.lineno, chain
+        if isinstance(node, ast.Call) and (chain := _asked_for(node)):
+            yield path.name, node.lineno, chain
+
+
+def _asked_for(node: ast.Call) -> tuple[str, ...]:
+    """Return what `hasattr` or `getattr` is asked for, by name, else nothing."""
+    if not (isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr")):
+        return ()
+    name = node.args[1]
+    assert isinstance(name, ast.Constant)
+    return _chain(ast.Attribute(node.args[0], str(name.value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +216,8 @@ def _chain(node: ast.Attribute) -> tuple[str, ...]:
     if at.id == "trt":
         return tuple(reversed(names))
     if at.id == "found" and names[-1] == "trt":
+        return tuple(reversed(names[:-1]))
+    if at.id == "self" and names[-1] == "trt":
         return tuple(reversed(names[:-1]))
     if at.id == "self" and len(names) > 1 and names[-1] in CLASSES:
         return (CLASSES[names[-1]], names[-2])

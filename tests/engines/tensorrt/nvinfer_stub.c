@@ -11,3 +11,10 @@ void *getBuilderPluginRegistry(int capability) { return NULL; }
 void *getPluginRegistry(void) { return NULL; }
 int getNvOnnxParserVersion(void) { return 0; }
 _Bool initLibNvInferPlugins(void *logger, const char *name_space) { return 1; }
+
+/* Of 8.6 alone, whose module also reads Caffe's and TensorFlow's files: C++ functions, by the names that a compiler gives
+ * them. */
+void *_ZN11nvuffparser15createUffParserEv(void) { return NULL; }
+void _ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi(void *map, const char *name, const void *data, int type, int length) {}
+void *_ZN14nvcaffeparser117createCaffeParserEv(void) { return NULL; }
+void _ZN14nvcaffeparser123shutdownProtobufLibraryEv(void) {}

@@ -1,9 +1,13 @@
-"""Every name that we use of TensorRT exists in the real Python module of 11.x, and in TensorRT-RTX's."""
+"""Every name that we use of TensorRT exists in the real Python modules of 8.6 to 11, and in TensorRT-RTX's.
+
+`scripts/tensorrt_bindings.sh` brings the modules; the libraries that they are linked to are empty ones, made here.
+"""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -11,31 +15,77 @@ from typing import Any
 import pytest
 from conftest import missing_service
 from engines.tensorrt import api_uses
+from terminal import ROOT
 
 pytestmark = pytest.mark.extra
 
-LIBRARIES = ("libnvinfer.so.11", "libnvinfer_plugin.so.11", "libnvonnxparser.so.11")
+BINDINGS = Path(sys.prefix) / "tensorrt-bindings"
+LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser", "libnvparsers")  # the last of 8.6 alone
 
 
-@pytest.fixture(scope="module")
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a version. named: of the names that are not in all versions, those that it has."""
+
+    version: str
+    is_weak: bool
+    network_flags: int
+    has_monitor: bool
+    lowest: tuple[int, int]
+    named: frozenset[str]
+
+    @property
+    def soname(self) -> str:
+        return self.version.split(".")[0]
+
+
+_OF_WEAK = {"BuilderFlag.FP16", "BuilderFlag.INT8", "BuilderFlag.PREFER_PRECISION_CONSTRAINTS"}
+_SINCE_10 = {
+    *("IBuilderConfig.progress_monitor", "IProgressMonitor", "NetworkDefinitionCreationFlag.STRONGLY_TYPED"),
+    *("ParserError.node_name", "ParserError.node_operator"),
+}
+_OF_LAYERS = {"ILayer.precision", "ILayer.set_output_type"}
+_SHARING = "PreviewFeature.PROFILE_SHARING_0806"
+_EXPLICIT = "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"
+
+OF_8 = frozenset({*_OF_WEAK, *_OF_LAYERS, _SHARING, _EXPLICIT})
+OF_10 = frozenset({*_OF_WEAK, *_OF_LAYERS, _SHARING, _EXPLICIT, *_SINCE_10})
+OF_11 = frozenset(_SINCE_10)
+VERSIONS = [
+    Expected("8.6.1", True, 1, False, (6, 0), OF_8),
+    Expected("10.0.1", False, 2, True, (7, 0), OF_10),
+    Expected("10.3.0", False, 2, True, (7, 0), OF_10),
+    Expected("10.9.0.34", False, 2, True, (7, 5), OF_10),
+    Expected("10.16.1.11", False, 2, True, (7, 5), OF_10),
+    Expected("11.0.0.114", False, 1, True, (7, 5), OF_11),
+    Expected("11.4.0.106", False, 1, True, (7, 5), OF_11),
+]
+# 8.6 has no modules for later ones.
+ON_THIS_PYTHON = [version for version in VERSIONS if version.version != "8.6.1" or sys.version_info < (3, 12)]
+every_version = pytest.mark.parametrize("expected", ON_THIS_PYTHON, ids=lambda expected: expected.version)
+
+
+@pytest.fixture(scope="session")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the libraries that the full TensorRT's module is linked to, empty as they are."""
+    """A folder with the libraries that the full TensorRT's modules are linked to, empty as they are."""
     compiler = which("cc") or which("gcc")
     if compiler is None:
         missing_service("a C compiler is needed to check our use of TensorRT: apt install gcc")
         raise AssertionError
     folder = tmp_path_factory.mktemp("stubs")
-    for name in LIBRARIES:
-        source = Path(__file__).with_name("nvinfer_stub.c")
+    source = Path(__file__).with_name("nvinfer_stub.c")
+    for name in (f"{library}.so.{major}" for library in LIBRARIES for major in (8, 10, 11)):
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True
         )
     return folder
 
 
-def look(module: str, libraries: Path | None) -> dict[str, Any]:
+def look(module: str, libraries: Path | None, bindings: Path | None = None) -> dict[str, Any]:
     """Have another process import a TensorRT and look for what we use of it."""
-    environment = dict(os.environ) if libraries is None else {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*([bindings] if bindings else []), ROOT)))}
+    if libraries is not None:
+        environment["LD_LIBRARY_PATH"] = str(libraries)
     done = subprocess.run(
         [sys.executable, api_uses.__file__, module], env=environment, capture_output=True, text=True, timeout=50
     )
@@ -44,16 +94,76 @@ def look(module: str, libraries: Path | None) -> dict[str, Any]:
     return answer
 
 
-def test_the_full_tensorrt_11_knows_every_name_that_we_use(stubs: Path) -> None:
-    answer = look("tensorrt_bindings", stubs)
-    assert answer["version"].startswith("11.")
-    assert answer["looked_at"] > 40
-    assert answer["calls"] > 20
+@pytest.fixture(scope="session")
+def answers(stubs: Path) -> dict[str, dict[str, Any]]:
+    """What was looked at already: the tests come in random order."""
+    return {}
+
+
+@pytest.fixture
+def answer(expected: Expected, stubs: Path, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a version says of our use of it."""
+    if expected.version not in answers:
+        folder = BINDINGS / expected.version
+        if not folder.is_dir():
+            missing_service(f"TensorRT's module {expected.version} is not there: make test brings it")
+        answers[expected.version] = look("tensorrt_bindings", stubs, folder)
+    return answers[expected.version]
+
+
+@every_version
+def test_a_version_knows_every_name_that_we_use(expected: Expected, answer: dict[str, Any]) -> None:
+    assert answer["version"] == expected.version
+    assert answer["looked_at"] > 60
+    assert answer["calls"] > 25
     assert answer["unknown"] == []
 
 
+@every_version
+def test_names_that_not_all_versions_have_are_where_we_take_them(expected: Expected, answer: dict[str, Any]) -> None:
+    assert {name for name, is_there in answer["behind_traits"].items() if is_there} == expected.named
+
+
+@every_version
+def test_the_traits_of_a_version_are_known(expected: Expected, answer: dict[str, Any]) -> None:
+    assert answer["traits"] == {
+        "is_weak": expected.is_weak,
+        "network_flags": expected.network_flags,
+        "has_monitor": expected.has_monitor,
+        "is_learning": not expected.is_weak,
+        "reads_old_opsets_only": expected.is_weak,
+        "lowest": list(expected.lowest),
+    }
+
+
+@every_version
+def test_a_weak_version_has_the_flags_of_precisions(expected: Expected, answer: dict[str, Any]) -> None:
+    """They are set on no other: those that have them and are typed strongly refuse them."""
+    if answer["traits"]["is_weak"]:
+        assert {*_OF_WEAK, *_OF_LAYERS} <= {name for name, is_there in answer["behind_traits"].items() if is_there}
+
+
+@every_version
+def test_our_logger_and_our_monitor_are_classes_of_a_versions_own(expected: Expected, answer: dict[str, Any]) -> None:
+    assert answer["works"] == {"logger": "", "monitor": ""}
+
+
+@every_version
+def test_every_name_behind_a_trait_is_used(expected: Expected, answer: dict[str, Any]) -> None:
+    assert answer["unused"] == []
+
+
 def test_tensorrt_rtx_knows_every_name_that_we_use() -> None:
-    assert look("tensorrt_rtx", None)["unknown"] == []
+    answer = look("tensorrt_rtx", None)
+    assert answer["unknown"] == []
+    assert answer["works"] == {"logger": "", "monitor": ""}
+    assert answer["traits"]["is_weak"] is answer["traits"]["is_learning"] is False
+
+
+def test_the_script_brings_the_versions_that_are_looked_at() -> None:
+    script = (ROOT / "scripts" / "tensorrt_bindings.sh").read_text()
+    for version in VERSIONS:
+        assert f"=={version.version}" in script
 
 
 def test_a_name_that_is_gone_from_tensorrt_is_found(tmp_path: Path) -> None:

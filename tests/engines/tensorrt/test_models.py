@@ -14,6 +14,7 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.engines.spec import Task
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, _config, build_plan
 from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.engines.tensorrt.lowering import lowered
 from trtjob.engines.tensorrt.messages import logger
 from trtjob.worker.convert import convert_model
 
@@ -42,7 +43,7 @@ def interface(model: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[
     """Return a model's inputs and outputs as TensorRT reads them (-1: any batch), and how many profiles it has."""
     trt = flavour().trt
     builder = trt.Builder(logger()[0])
-    network = builder.create_network(0)
+    network = builder.create_network(flavour().network_flags)
     assert trt.OnnxParser(network, logger()[0]).parse_from_file(str(model))
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
@@ -63,6 +64,14 @@ def test_the_sample_model_becomes_a_plan_in_every_precision(precision: str, tmp_
         {"model": DIGITS / "digits.weights", "precision": precision, "calibrate": DIGITS / "scenes"}
     )
     built(request, tmp_path)
+
+
+def test_what_8_6_is_given_is_read_by_a_later_parser_as_the_model_is(tmp_path: Path) -> None:
+    networks.onnx_from_darknet(networks.write_model(tmp_path), tmp_path / "net.onnx")
+    with lowered(tmp_path / "net.onnx") as readable:
+        assert readable != tmp_path / "net.onnx"
+        assert interface(readable) == interface(tmp_path / "net.onnx")
+        assert build_plan(readable, BATCHES).plan
 
 
 @pytest.mark.parametrize("sizes", [BatchProfile(1, 1, 1), BatchProfile(2, 2, 2), BatchProfile(1, 4, 64)], ids=str)

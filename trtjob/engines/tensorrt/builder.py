@@ -9,7 +9,7 @@ from typing import Any
 
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.engines.tensorrt.flavour import flavour
-from trtjob.engines.tensorrt.lowering import float_values, lowered
+from trtjob.engines.tensorrt.lowering import float_values, lowered, node_at
 from trtjob.engines.tensorrt.messages import logger
 from trtjob.errors import ConfigError, EngineError
 
@@ -114,16 +114,17 @@ def _parse(model: Path, network: Any, name: str) -> Any:
     trt_logger, messages = logger()
     parser = trt.OnnxParser(network, trt_logger)
     if not parser.parse_from_file(str(model)):
-        errors = [_error_text(parser.get_error(index)) for index in range(parser.num_errors)]
+        errors = [_error_text(parser.get_error(index), model) for index in range(parser.num_errors)]
         raise EngineError(f"{flavour().title} cannot read '{name}': {'; '.join(errors) or messages.take()}")
     return parser
 
 
-def _error_text(error: Any) -> str:
+def _error_text(error: Any, model: Path) -> str:
     text = " ".join(error.desc().split())
     if hasattr(error, "node_operator"):
         return f"node '{error.node_name()}' ({error.node_operator()}): {text}" if error.node_operator() else text
-    return f"node {error.node()}: {text}" if error.node() >= 0 else text  # 8.6 counts the nodes, from 0
+    node = node_at(model, error.node())  # 8.6 counts the nodes, and knows no names
+    return f"node {node}: {text}" if node else text
 
 
 def _config(builder: Any, network: Any, options: BuildOptions) -> Any:

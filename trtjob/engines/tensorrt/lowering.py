@@ -106,6 +106,14 @@ def _lower_graph(lowering: Lowering, graph: GraphProto, opset: int, outer: Mappi
     lowering.added = []
 
 
+def node_at(path: Path, index: int) -> str:
+    """Return which node of a model is the one of a number, from 0: its name and operator; empty where there is none."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    if not 0 <= index < len(nodes):
+        return ""
+    return f"'{nodes[index].name or nodes[index].output[0]}' ({nodes[index].op_type})"
+
+
 def float_values(path: Path) -> frozenset[str]:
     """Return the names of what a model computes in float32 from what is no float16 either."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph

@@ -120,7 +120,12 @@ def _monitor(trt: Any) -> None:
     if not flavour().has_monitor:
         return
     told: list[tuple[str, int, int]] = []
-    monitor = _Watch(lambda *step: told.append(step) is not None)._monitor()
+
+    def stop(phase: str, done: int, total: int) -> bool:
+        told.append((phase, done, total))
+        return False
+
+    monitor = _Watch(stop)._monitor()
     monitor.phase_start("kernels", None, 4)
     assert monitor.step_complete("kernels", 0) is False
     assert told == [("kernels", 1, 4)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from converters.darknet import test_random_networks as darknet
+from converters.darknet.reference import ACTIVATIONS as ACTIVATION_NAMES
 from converters.onnx import graphs
 from converters.precision import nets
 from onnx import ModelProto
@@ -26,7 +27,7 @@ FOREIGN = {
 }
 HEADS = darknet.HEAD_EXAMPLES
 LAYERS = darknet.LAYER_EXAMPLES
-ACTIVATIONS = darknet.ACTIVATIONS
+ACTIVATIONS = ACTIVATION_NAMES
 
 
 def of_darknet(cfg: str) -> Converted:

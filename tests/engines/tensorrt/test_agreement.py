@@ -1,10 +1,12 @@
 """A plan that was misread is told from one that only rounds: here both are graphs that ONNX Runtime computes."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from converters.darknet import test_random_networks as random_networks
 from engines.tensorrt import conversions
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,7 +110,7 @@ def yolov3_tiny(shared: Path) -> Converted:
     return convert(ConversionRequest(model=models / "yolov3-tiny.weights", labels=models / "coco.names"))
 
 
-ACTIVATION = conversions.darknet.layer("upsample", stride=1, scale=4) + conversions.darknet.conv(8, 3, "mish", pad=1)
+ACTIVATION = random_networks.layer("upsample", stride=1, scale=4) + random_networks.conv(8, 3, "mish", pad=1)
 
 
 def replaced(op: str, by: str) -> Callable[[ModelProto], None]:
@@ -150,7 +152,7 @@ def flatten_wrongly(model: ModelProto) -> None:
 
 
 def test_a_classifier_that_is_misread_is_refused() -> None:
-    layers = conversions.darknet.conv(6) + conversions.darknet.layer("avgpool") + conversions.darknet.layer("softmax")
+    layers = random_networks.conv(6) + random_networks.layer("avgpool") + random_networks.layer("softmax")
     found = conversions.of_head(layers)
     assert compare(found.model, found.model, found.spec) is None
     assert compare(changed(found.model, flatten_wrongly), found.model, found.spec) is not None
@@ -199,7 +201,7 @@ def assert_int8_passes(found: Converted) -> None:
     expected = conversions.run(model, image)
     assert disagreement(conversions.run(model, image, as_written=True), expected, spec) is None
     for kept in (0.5, 0.0):
-        fused = changed(model, lambda made, kept=kept: without_pairs(made, kept))
+        fused = changed(model, partial(without_pairs, kept=kept))
         assert disagreement(conversions.run(fused, image, as_written=True), expected, spec) is None
 
 

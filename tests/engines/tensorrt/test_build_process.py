@@ -42,6 +42,17 @@ def _nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
 
+class Notes:
+    """Goes on, and notes each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int, int]] = []
+
+    def __call__(self, phase: str, done: int, total: int) -> bool:
+        self.steps.append((phase, done, total))
+        return True
+
+
 def never_asked(*_: object) -> bool:
     return True
 
@@ -68,14 +79,9 @@ def test_a_plan_comes_out_and_nothing_is_left(model: Path, before: list[int], tm
 
 
 def test_its_steps_are_told(model: Path) -> None:
-    steps: list[tuple[str, int, int]] = []
-
-    def note(phase: str, done: int, total: int) -> bool:
-        steps.append((phase, done, total))
-        return True
-
-    build_apart(model, BuildOptions(), gpu=None, on_progress=note)
-    told = [step for step in steps if step[0] != "building"]
+    notes = Notes()
+    build_apart(model, BuildOptions(), gpu=None, on_progress=notes)
+    told = [step for step in notes.steps if step[0] != "building"]
     assert told
     assert all(phase and 1 <= done <= total for phase, done, total in told)
 
@@ -193,27 +199,27 @@ def follow(said: Callable[[IO[bytes]], None], on_progress: Callable[[str, int, i
 @pytest.mark.slow
 def test_where_nothing_tells_of_steps_the_seconds_are_told() -> None:
     """As with TensorRT 8.6, which is silent for a minute."""
-    steps: list[tuple[str, int, int]] = []
+    notes = Notes()
 
     def stay_silent(channel: IO[bytes]) -> None:
         time.sleep(2.5)
         channel.write(b'{"built": true}\n')
 
-    assert follow(stay_silent, lambda *step: steps.append(step) is None)
-    assert steps == [("building", 1, 0), ("building", 2, 0)]
+    assert follow(stay_silent, notes)
+    assert notes.steps == [("building", 1, 0), ("building", 2, 0)]
 
 
 @pytest.mark.slow
 def test_the_last_step_is_told_again_while_nothing_happens() -> None:
-    steps: list[tuple[str, int, int]] = []
+    notes = Notes()
 
     def say_one(channel: IO[bytes]) -> None:
         channel.write(json.dumps({"phase": "kernels", "done": 3, "total": 9}).encode() + b"\n")
         time.sleep(1.5)
         channel.write(b'{"built": true}\n')
 
-    assert follow(say_one, lambda *step: steps.append(step) is None)
-    assert steps == [("kernels", 3, 9)] * 2
+    assert follow(say_one, notes)
+    assert notes.steps == [("kernels", 3, 9)] * 2
 
 
 def test_an_end_without_a_word_is_no_plan() -> None:

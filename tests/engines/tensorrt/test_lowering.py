@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from converters.darknet import test_random_networks as random_networks
 from converters.precision import nets
 from engines import tiny
 from engines.tensorrt import conversions
@@ -17,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
 from trtjob.engines.protocol import Outputs, UInt8Array
-from trtjob.engines.spec import INPUT_NAME, SCORES_NAME
+from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, Task
 from trtjob.engines.tensorrt.lowering import float_values, lower, lowered
 from trtjob.errors import EngineError
 
@@ -79,8 +80,8 @@ def test_every_darknet_activation_stays_what_it_is(activation: str) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=60, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
-@given(example=conversions.darknet.networks())
-def test_any_darknet_network_stays_what_it_is(example: conversions.darknet.Example) -> None:
+@given(example=random_networks.networks())
+def test_any_darknet_network_stays_what_it_is(example: random_networks.Example) -> None:
     found = conversions.of_example(example)
     assert_lowered_right(found.model, conversions.noise(found.spec))
 
@@ -378,7 +379,7 @@ def test_a_model_that_8_6_reads_is_given_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_stored_model_stays_as_it_is(tmp_path: Path) -> None:
-    path = tiny.write_model(tmp_path / "tiny.onnx", tiny.Task.CLASSIFY)
+    path = tiny.write_model(tmp_path / "tiny.onnx", Task.CLASSIFY)
     before = path.read_bytes()
     with lowered(path) as readable:
         assert onnx.load(readable).opset_import[0].version == 17

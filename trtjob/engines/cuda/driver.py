@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
 
-from trtjob.errors import MissingDependencyError
+from trtjob.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def has_driver() -> bool:
 def driver() -> Driver:
     """Return CUDA's driver, initialised: by pycuda where someone has built it, else by cuda-bindings.
 
-    Raises MissingDependencyError where neither is installed, EngineError where there is no driver or no GPU.
+    Raises EngineError where neither is installed, or there is no driver or no GPU.
     """
     if find_spec("pycuda") is not None:
         from trtjob.engines.cuda.pycuda import PycudaDriver
@@ -117,7 +117,11 @@ def driver() -> Driver:
     try:
         from trtjob.engines.cuda.bindings import BindingsDriver
     except ModuleNotFoundError as err:
-        raise MissingDependencyError("cuda-bindings", extra="cuda") from err
+        # Not by an extra's name: one that brings ONNX Runtime too could bring a second one.
+        raise EngineError(
+            "CUDA cannot be used: the package 'cuda-bindings' is not installed. "
+            "Install it with: pip install 'cuda-bindings>=12.8,<14'"
+        ) from err
     return BindingsDriver()
 
 

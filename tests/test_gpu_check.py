@@ -29,7 +29,7 @@ from scripts.gpu_check.rows import (
 from scripts.gpu_check.wishes import OPTIONS, Wishes
 from scripts.gpu_check.zoo import Variant
 from scripts.gpu_models import yolo
-from scripts.gpu_models.cfg import Cfg, variance_after
+from scripts.gpu_models.cfg import LOST, Cfg, variance_after
 from scripts.gpu_models.skeleton import drawn
 from trtjob.engines.spec import Parity
 from trtjob.errors import ConfigError
@@ -242,26 +242,29 @@ def onnx_of(weights: Path, home: Path) -> onnx.ModelProto:
 
 @pytest.mark.slow
 def test_answers_depend_on_the_image(wishes: Wishes) -> None:
-    list(zoo.write_pictures(wishes.home / "pictures", "640x480", 2).iterdir())
     model = zoo.converted("yolov4-tiny", "fp32", wishes)
     images = answers._images("yolov4-tiny", model.spec, wishes)
     with need.opened(model, wishes, "cpu") as engine:
-        first, second = (engine.infer(image[None]) for image in images[:2])
-    above = [int((outputs.scores > 0.25).sum()) for outputs in (first, second)]
-    assert all(0 < count < 2000 for count in above)
-    assert first.scores.tobytes() != second.scores.tobytes()
+        answered = [engine.infer(image[None]).scores for image in images]
+    counts = {int((scores > model.spec.conf).sum()) for scores in answered}
+    assert len(counts) > 2
+    assert 20 < sum(counts) < 2000
 
 
-def test_drawn_weights_add_up_to_zero_for_each_output() -> None:
-    kernel, dense = drawn((8, 4, 3, 3), 1, 0.1, 0), drawn((40, 8), 1, 0.1, 1)
-    assert np.abs(kernel.sum((1, 2, 3))).max() < 1e-4
-    assert np.abs(dense.sum(0)).max() < 1e-4
-    assert kernel.std() == pytest.approx(0.1, rel=0.1)
+def test_drawn_weights_lose_a_part_of_their_mean_for_each_output() -> None:
+    for shape, axis, others in (((8, 4, 3, 3), 0, (1, 2, 3)), ((36, 8), 1, (0,))):
+        plain = np.random.default_rng(1).standard_normal(shape, np.float32)
+        values = drawn(shape, 1, 0.1, axis)
+        np.testing.assert_allclose(values.mean(others), 0.1 * (1 - LOST) * plain.mean(others), atol=1e-6)
 
 
-def test_an_activations_variance_is_that_of_random_numbers() -> None:
-    values = np.random.default_rng(1).standard_normal(1_000_000)
-    assert variance_after("leaky") == pytest.approx(float(np.maximum(values, 0.1 * values).var()), rel=0.01)
+def test_an_activations_variance_is_that_of_random_filters_outputs() -> None:
+    random = np.random.default_rng(1)
+    values = random.standard_normal((256, 2000))
+    filters = random.standard_normal((500, 256))
+    filters -= LOST * filters.mean(1, keepdims=True)
+    outputs = filters @ np.maximum(values, 0.1 * values) / 16
+    assert float((outputs**2).mean()) == pytest.approx(variance_after("leaky"), rel=0.05)
 
 
 def test_a_section_knows_its_number() -> None:

@@ -22,7 +22,7 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey
-from trtjob.errors import DeviceMemoryError
+from trtjob.errors import DeviceMemoryError, EngineError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.server import EmbeddedServer
@@ -96,7 +96,9 @@ def with_little_memory(kind: EngineKind, left_mib: int, wishes: Wishes) -> tuple
             with _opened(SMALL, kind, wishes) as engine:
                 same = "the same bytes" if _answer(engine) == wanted else "other bytes"
                 what = f"batches of {engine.max_batch} instead of {most}, {same}"
-        except DeviceMemoryError as err:
+        except EngineError as err:
+            if not isinstance(err, DeviceMemoryError) and "memory" not in str(err).lower():
+                raise
             what = f"an error: {err}"
     with _opened(SMALL, kind, wishes) as engine:
         is_good = _answer(engine) == wanted and engine.max_batch == most

@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,32 +38,53 @@ def check(wishes: Wishes) -> Iterator[Row]:
                 yield answer.value or answer.row(f"{name}, {kind}, {precision}")
 
 
+@dataclass(slots=True)
+class _Found:
+    """What is measured of a variant. rates: by batch; ratio: ours to the fastest bare loop."""
+
+    rates: dict[int, float] = field(default_factory=dict)
+    ratio: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
 def row_of(variant: Variant, kind: EngineKind, wishes: Wishes) -> Row:
     """Measure a variant. Raises NotRun, EngineError."""
     need.engine(kind)
     model = zoo.converted(variant.name, variant.precision, wishes)
     device = Device(0)
     device.leave()
-    rates, notes = {}, []
-    ratio = None
-    for batch in need.BATCHES:
+    found = _Found()
+    # On CUDA an engine runs one size of batches only.
+    for batches in [(batch,) for batch in need.BATCHES] if kind == "cuda" else [need.BATCHES]:
         free = device_free_mib(device)
-        # The engine on CUDA runs one size of batches only.
-        with need.opened(model, wishes, kind, **({"batch": batch} if kind == "cuda" else {})) as engine:
-            part = part_of(model, engine, wishes, kind, batch)
-            if batch != COMPARED_BATCH:
-                rates[batch] = rate(part, wishes.seconds)
-                continue
-            with GpuWatch() as watch:
-                rate(part, wishes.seconds / 2)
-                taken = free - device_free_mib(device)  # before the bare loop takes its own
-            busy = watch.gpu(wishes.seconds / 4) or f"not known: {watch.how}"
-            rates[batch], compared, loop = _beside(part, _loops(model, kind, device, batch, wishes), wishes.seconds)
-            ratio = rates[batch] / compared
-            notes = [f"{loop} {compared:.0f}, ours {ratio:.2f} of it", f"GPU busy {busy}", f"{taken:.0f} MiB"]
-    state = State.FAILED if ratio is None or ratio < LEAST_OF_BARE else State.OK
-    figure = " / ".join(f"{rates[batch]:.0f}" for batch in need.BATCHES)
-    return Row(f"{variant.name}, {kind}, {variant.precision}", state, figure, "; ".join(notes))
+        with need.opened(model, wishes, kind, **({"batch": batches[0]} if kind == "cuda" else {})) as engine:
+            for batch in batches:
+                part = part_of(model, engine, wishes, kind, batch)
+                if batch == COMPARED_BATCH:
+                    _compare(found, part, kind, device, wishes, free)
+                else:
+                    found.rates[batch] = rate(part, wishes.seconds)
+    state = State.FAILED if found.ratio < LEAST_OF_BARE else State.OK
+    figure = " / ".join(f"{found.rates[batch]:.0f}" for batch in need.BATCHES)
+    return Row(f"{variant.name}, {kind}, {variant.precision}", state, figure, "; ".join(found.notes))
+
+
+def _compare(
+    found: _Found, part: EnginePart, kind: EngineKind, device: Device, wishes: Wishes, free_before_mib: float
+) -> None:
+    """Measure an engine with the batch that is compared: how busy the GPU is, its memory, and a bare loop beside it."""
+    with GpuWatch() as watch:
+        rate(part, wishes.seconds / 2)
+        taken_mib = free_before_mib - device_free_mib(device)  # before the bare loop takes its own
+    busy = watch.gpu(wishes.seconds / 4) or f"not known: {watch.how}"
+    loops = _loops(part.rig.model, kind, device, part.batch, wishes)
+    ours, bare_rate, loop = _beside(part, loops, wishes.seconds)
+    found.rates[part.batch], found.ratio = ours, ours / bare_rate
+    found.notes = [
+        f"{loop} {bare_rate:.0f}, ours {found.ratio:.2f} of it",
+        f"GPU busy {busy}",
+        f"{taken_mib:.0f} MiB",
+    ]
 
 
 def device_free_mib(device: Device) -> float:

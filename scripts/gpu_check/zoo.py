@@ -115,12 +115,15 @@ def images_of(name: str, wishes: Wishes) -> Path:
         return SCENES
     if name == "yolov3-tiny" and wishes.images is not None:
         return wishes.images
-    return wishes.home / "pictures"
+    folder = wishes.home / "pictures"
+    if not folder.is_dir():
+        write_pictures(folder, "640x480", CALIBRATION_IMAGES)
+    return folder
 
 
 def check(wishes: Wishes) -> Iterator[Row]:
     """Make and convert all models, side by side."""
-    write_pictures(wishes.home / "pictures", "640x480", CALIBRATION_IMAGES)
+    images_of("", wishes)  # now: side by side, two would write them
     names = [name for name in reversed(MODELS) if name in chosen(ANSWERED, wishes) + chosen(TIMED, wishes)]
     for (name, _), answer in side_by_side(original, [(name, wishes) for name in names], need.workers()):
         if answer.problem:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.gpu_models.cfg import LOST
 from scripts.gpu_models.skeleton import SUFFIX, strip_weights
 from trtjob.converters.artefact import pieces
 from trtjob.converters.keras import packages
@@ -58,18 +59,18 @@ def pictures(hw: tuple[int, int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
 
 
 def make_lively(model: Any, images: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
-    """Give the batch normalisations the statistics that images leave, and spread what the last layer says."""
+    """Give batch normalisations statistics of images, as cfg.py explains, and spread what the last layer says."""
     keras = packages.keras()
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     added = {layer.name.replace("_add", "_project_BN") for layer in model.layers if layer.name.endswith("_add")}
-    for layer in norms:
-        layer.momentum = 0.0  # the moving statistics become those of the next batch
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        values = keras.Model(model.inputs[0], layer.input)(images, training=False).numpy()
+        mean, variance = values.mean((0, 1, 2)), values.var((0, 1, 2))
+        layer.moving_mean.assign(LOST * mean)
+        layer.moving_variance.assign(variance + ((1 - LOST) * mean) ** 2)
         if layer.name in added:  # a block adds little to what it is added to: else rounding errors grow with each
             layer.gamma.assign(_BRANCH * layer.gamma)
-    with packages.quiet():
-        model(images, training=True)
-    for layer in norms:
-        layer.momentum = 0.99
     last = model.layers[-1]
     before = keras.Model(model.inputs[0], last.input)(images, training=False).numpy()
     logits = before @ last.kernel.numpy()

@@ -134,7 +134,7 @@ class Cfg:
 
 
 def variance_after(activation: str) -> float:
-    """Return what an activation's outputs are to the next layer, as a variance, where its inputs are standard normal."""
+    """Return the variance of standard normal values behind an activation, with what filters keep of the mean in it."""
     values = _ACTIVATIONS[activation](_GRID)
     mean = float((values * _DENSITY).sum())
     return float((values**2 * _DENSITY).sum()) - (1 - (1 - LOST) ** 2) * mean**2

@@ -245,7 +245,7 @@ def test_rounding_of_darknets_passes(name: str, shared: Path, tmp_path: Path) ->
 def test_an_image_without_objects_says_much(shared: Path) -> None:
     """The spread of what is compared is many times the tolerance, so that the comparison is not empty."""
     for found in (conversions.digits(), yolov3_tiny(shared)):
-        logits = _logits(conversions.run(found.model, lively_image(found.spec)).scores[0]).max(1)
+        logits = _logits(conversions.run(found.model, lively_image(found.spec)).scores[0], 1e-12).max(1)
         tolerance = TOLERANCES["fp32"]
         assert logits.std() > 1
         assert np.ptp(logits) > 20 * (tolerance.share * logits.std() + tolerance.least)
@@ -271,7 +271,7 @@ def with_noise(outputs: Outputs, size: float, seed: int) -> Outputs:
     """Return an answer whose logits and boxes are a little others, in its own order."""
     assert outputs.boxes is not None
     random = np.random.default_rng(seed)
-    logits = _logits(outputs.scores[0]) + size * random.uniform(-1, 1, outputs.scores[0].shape)
+    logits = _logits(outputs.scores[0], 1e-12) + size * random.uniform(-1, 1, outputs.scores[0].shape)
     scores = 1 / (1 + np.exp(-logits))
     boxes = outputs.boxes[0] + size * random.uniform(-1, 1, outputs.boxes[0].shape)
     order = np.argsort(-scores.max(1))

@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import FloatArray, Outputs
-from trtjob.engines.spec import ModelSpec, Precision
+from trtjob.engines.spec import ModelSpec, Precision, Task
 
-# Probabilities are told apart from here to there: a score of less has never been stored, and float32 near 1 has no more
-# digits.
-_LEAST, _MOST = 1e-12, 1 - 1e-5
+# Probabilities are told apart from here to there. A detector's are computed in float32, and say something far below all
+# that is ever stored; the softmax of a classifier may end in half, which ends there. Near 1 float32 has no more digits.
+_LEAST = {Task.DETECT: 1e-12, Task.CLASSIFY: 1e-5}
+_MOST = 1 - 1e-5
+# Logits up to here are rounded as the last layer's own values of that size are, larger ones by more.
+_USUAL = 16.0
 
 # By how much a logit may be above one before it that should be larger, and how many may be. They are computed from the
 # values that were ranked, in float32.
@@ -86,29 +89,36 @@ def _difference_of_form(name: str, ours: FloatArray | None, theirs: FloatArray |
 
 
 def _classes(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
-    ours, theirs = _logits(found), _logits(expected)
-    allowed = _allowed(theirs, tolerance)
-    differences = np.abs(ours - theirs)
+    ours, theirs = (_logits(scores, _LEAST[Task.CLASSIFY]) for scores in (found, expected))
+    allowed = _allowed(
+        _logits(expected, _LEAST[Task.DETECT]), tolerance
+    )  # the whole spread, of what is not compared too
+    differences = _telling(ours, theirs)
     if _share(differences <= allowed) >= tolerance.agreeing:
         return None
     return f"the classes' logits differ by up to {differences.max():.3g}, expected {allowed:.3g} or less"
 
 
+def _telling(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far logits lie apart, but of those that both answers take for nothing, whose agreeing says nothing."""
+    least = min(ours.min(), theirs.min())
+    return np.abs(ours - theirs)[(ours > least) | (theirs > least)]
+
+
 def _ranks(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
     """Compare the best scores by rank."""
-    ours, theirs = _logits(found).max(1), _logits(expected).max(1)
+    ours, theirs = (_logits(scores, _LEAST[Task.DETECT]).max(1) for scores in (found, expected))
     allowed = _allowed(theirs, tolerance)
     if _rising(theirs) > _RISING:  # this graph orders by something else, or not at all
         ours, theirs = -np.sort(-ours), -np.sort(-theirs)
     elif (rising := _rising(ours)) > _RISING:
         return f"its candidates should come best first, and {rising:.0%} of them are better than one before"
-    differences = np.abs(ours - theirs)
+    differences = _telling(ours, theirs)
     if _share(differences <= allowed) >= tolerance.agreeing:
         return None
-    wrong = int(np.argmax(differences))
     return (
-        f"its best scores are others: that of rank {wrong} of {len(theirs)} differs by {differences[wrong]:.3g} as a "
-        f"logit, expected {allowed:.3g} or less"
+        f"its best scores are others: at the same rank they differ by up to {differences.max():.3g} as logits, "
+        f"expected {allowed:.3g} or less"
     )
 
 
@@ -166,7 +176,7 @@ class _Candidates:
     @classmethod
     def of(cls, outputs: Outputs) -> "_Candidates":
         assert outputs.boxes is not None
-        logits = _logits(outputs.scores[0])
+        logits = _logits(outputs.scores[0], _LEAST[Task.DETECT])
         return cls(outputs.boxes[0], outputs.scores[0], logits, logits.max(1))
 
     def in_both(self, near: _Near) -> NDArray[np.intp]:
@@ -182,21 +192,23 @@ class _Candidates:
             return True
         side = max(float(box[2] - box[0]), float(box[3] - box[1]), near.least_side)
         is_near = (np.abs(other.boxes - box) <= near.boxes * side).all(1)
+        is_near &= np.abs(other.best - self.best[index]) <= near.logits
         differences = np.abs(other.logits[is_near] - self.logits[index])
         return bool(((differences <= near.logits).mean(1) >= near.agreeing).any())
 
 
-def _logits(scores: FloatArray) -> NDArray[np.float64]:
-    """Return logits of probabilities; what is none is taken as it is."""
+def _logits(scores: FloatArray, least: float) -> NDArray[np.float64]:
+    """Return logits of probabilities, those below `least` as if they were that; what is none is taken as it is."""
     values = np.nan_to_num(np.asarray(scores, np.float64))
     if values.min(initial=0) < 0 or values.max(initial=0) > 1:
         return values
-    clipped = np.clip(values, _LEAST, _MOST)
+    clipped = np.clip(values, least, _MOST)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def _allowed(logits: NDArray[np.float64], tolerance: Tolerance) -> float:
-    return float(tolerance.share * logits.std() + tolerance.least)
+    largest = float(np.abs(logits).max(initial=0))
+    return float(tolerance.share * logits.std() + tolerance.least * max(1.0, largest / _USUAL))
 
 
 def _share(agrees: NDArray[np.bool_]) -> float:

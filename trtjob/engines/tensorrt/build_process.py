@@ -192,11 +192,12 @@ def _build(order: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None
         say({"phase": phase, "done": done, "total": total})
         return True
 
+    # The check is inside, too: what TensorRT holds after a build belongs to the context, which is gone after the block.
     with nullcontext() if gpu is None else _current(gpu):
         built = build_plan(model, options, timing_cache=(folder / "timing").read_bytes(), on_progress=tell)
-    if gpu is not None:
-        tell("checking", 0, 1)
-        _check(built.plan, model, options.profile, gpu)
+        if gpu is not None:
+            tell("checking", 0, 1)
+            _check(built.plan, model, options.profile, gpu)
     (folder / "plan").write_bytes(built.plan)
     (folder / "timing").write_bytes(built.timing_cache)
 

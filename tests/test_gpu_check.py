@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from scripts.gpu_check import answers, apart, host, jpeg, need, parts, phases, rival, speed, suite, zoo
-from scripts.gpu_check.__main__ import _parser, _wishes, main
+from scripts.gpu_check.__main__ import _keep, _parser, _wishes, main
 from scripts.gpu_check.rows import (
     MARKER,
     NotRun,
@@ -31,6 +31,7 @@ from scripts.gpu_check.zoo import Variant
 from scripts.gpu_models import yolo
 from scripts.gpu_models.cfg import LOST, Cfg, variance_after
 from scripts.gpu_models.skeleton import drawn
+from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import Parity
 from trtjob.errors import ConfigError
 
@@ -134,7 +135,7 @@ def test_without_a_gpu_every_part_that_needs_one_says_why(capfd: pytest.CaptureF
     assert main(["--only", *wanted, "--home", str(tmp_path / "home"), "--markdown", str(tmp_path / "found.md")]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if "not run" in line]
     assert len(lines) == len(wanted) + 1  # of answers, one for each engine
-    assert (tmp_path / "found.md").read_text().count("| not run |") == len(lines)
+    assert (tmp_path / "found.md").read_text().count("| not run |") == len(lines) - 1  # plans only prepare others
     assert sum("NVIDIA" in line for line in lines) == len(lines) - 2
     assert sum("--keras-python" in line or "--darknet" in line for line in lines) == 2
 
@@ -279,16 +280,19 @@ def test_a_section_knows_its_number() -> None:
 
 @pytest.mark.slow
 def test_answers_are_compared_with_those_of_the_cpu(wishes: Wishes) -> None:
-    rows = answers.rows_of("digits", ("cpu",), wishes)
-    assert [row.check for row in rows] == [
-        "digits, fp32, TF32 off, cpu",
-        "digits, fp32, TF32 on, cpu",
-        "digits, fp16, cpu",
-        "digits, int8, cpu",
-    ]
-    assert all(row.state is State.OK and row.note == "same bytes in any batch" for row in rows)
-    assert rows[0].figure == "100.0% found again; boxes 0, scores 0"
-    assert rows[3].figure.startswith("100.0% found again; boxes 1")
+    (row,) = answers.rows_of("digits", ("cpu",), wishes)
+    assert (row.check, row.state, row.note) == ("digits, cpu", State.OK, answers.SAME_BYTES)
+    off, on, half, int8 = row.figure.split("; ")
+    assert (off, on) == ("fp32, TF32 off: 100.0%, 0 px, 0", "fp32, TF32 on: 100.0%, 0 px, 0")
+    assert half.startswith("fp16: 100.0%, 0.1 px")
+    assert int8.startswith("int8: 100.0%, 1")
+
+
+def test_a_model_has_failed_where_one_of_its_variants_has() -> None:
+    rows = [Row("fp32", figure="100%", note="same"), Row("fp16", State.FAILED, "50%", "same")]
+    assert answers.joined("a", rows) == Row("a", State.FAILED, "fp32: 100%; fp16: 50%", "same")
+    missing = [Row("fp32", State.NOT_RUN, note="no GPU"), Row("fp16", note="other")]
+    assert answers.joined("a", missing) == Row("a", State.OK, note="fp32: no GPU; fp16: other")
 
 
 PARITY = Parity(reference="", inputs="", images=8, max_abs={"boxes": 1.2, "scores": 0.01}, matched=0.99)
@@ -319,9 +323,9 @@ class Leaky:
 
     max_batch = 16
 
-    def infer(self, images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> "answers.Outputs":
+    def infer(self, images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> "Outputs":
         means = images.reshape(len(images), -1).mean(1, dtype=np.float32)
-        return answers.Outputs(None, (means + 0.5 * np.roll(means, 1) * (len(images) > 8))[:, None].astype(np.float32))
+        return Outputs(None, (means + 0.5 * np.roll(means, 1) * (len(images) > 8))[:, None].astype(np.float32))
 
 
 def test_an_image_that_is_answered_otherwise_in_a_batch_is_noticed() -> None:
@@ -348,13 +352,27 @@ def test_an_images_phases_are_those_of_bench(wishes: Wishes) -> None:
     assert float(row.note.split()[0]) == pytest.approx(sum(values), abs=0.1)
 
 
-def test_keras_figures_become_rows() -> None:
-    line = {"model": "vgg16", "keras": "3.15", "how": "call, float32", "device": "NVIDIA H200"}
-    good = json.loads(json.dumps(line | {"images_per_s": {"1": 99.6, "8": 400.2, "32": None}}))
-    assert rival.row_of(good, "torch") == Row(
-        "vgg16, Keras 3.15 on torch", figure="100 / 400 / -", note="call, float32, NVIDIA H200"
-    )
-    assert rival.row_of(line | {"problem": "batch 8: RuntimeError"}, "jax").state is State.NOT_RUN
+def test_the_fastest_of_kerass_ways_becomes_a_row() -> None:
+    line = {"model": "vgg16", "keras": "3.15", "precision": "float32", "device": "NVIDIA H200"}
+    lines: list[dict[str, object]] = [
+        line | {"backend": "torch", "how": "call", "images_per_s": {"1": 99.6, "8": 400.2, "32": None}},
+        line | {"backend": "jax", "how": "jitted call", "problem": "batch 1: RuntimeError"},
+        line | {"backend": "torch", "how": "predict_on_batch", "images_per_s": {"1": 90.0, "8": 300.0, "32": None}},
+    ]
+    assert list(map(rival.row_of, rival.fastest(json.loads(json.dumps(lines))))) == [
+        Row("vgg16, float32", figure="100 / 400 / -", note="Keras 3.15 on torch, call, NVIDIA H200")
+    ]
+    assert rival.row_of(lines[1]).state is State.NOT_RUN
+
+
+def test_of_a_part_that_prepares_the_others_only_failures_are_kept(tmp_path: Path) -> None:
+    document = tmp_path / "found.md"
+    _keep(document, "models", ROWS)
+    assert [line for line in document.read_text().splitlines() if "ok" in line or "FAILED" in line] == [
+        "| graphs / streams | FAILED |  | two lines |"
+    ]
+    _keep(document, "models", ROWS[:2])
+    assert "models" not in document.read_text()
 
 
 def test_opencv_is_measured_with_both_steps() -> None:

@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from scripts.gpu_check.parts import DEFAULT, PARTS, run_here, run_part
-from scripts.gpu_check.rows import as_markdown, as_text, failures, merged
+from scripts.gpu_check.rows import Row, as_markdown, as_text, failures, merged
 from scripts.gpu_check.wishes import OPTIONS, Wishes
 
 
@@ -36,13 +36,20 @@ def main(arguments: list[str] | None = None) -> int:
             rows = parts[PARTS[name].title] = run_part(name, wishes)
             print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
             if wanted.markdown:  # after each part: what was found is kept, whatever becomes of the next
-                before = wanted.markdown.read_text() if wanted.markdown.exists() else ""
-                tables = as_markdown({PARTS[name].title: rows})
-                wanted.markdown.write_text(merged(before, tables, [part.title for part in PARTS.values()]))
+                _keep(wanted.markdown, name, rows)
     print(as_text(parts))
     failed = failures(parts)
     print(f"\n{failed} failed" if failed else "\nnothing failed")
     return 1 if failed else 0
+
+
+def _keep(document: Path, name: str, rows: list[Row]) -> None:
+    part = PARTS[name]
+    before = document.read_text() if document.exists() else ""
+    kept = part.kept(rows)
+    tables = as_markdown({part.title: kept}) if kept else ""
+    titles = [other.title for other in PARTS.values() if other is not part or kept]
+    document.write_text(merged(before, tables, titles))
 
 
 def _wishes(wanted: argparse.Namespace, temporary: Path) -> Wishes:

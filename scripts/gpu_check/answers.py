@@ -20,6 +20,7 @@ from trtjob.worker.samples import Samples, chosen_images
 
 IMAGES = 12
 BATCH = 8  # of the middle size that an image is put into
+SAME_BYTES = "same bytes in any batch"
 AT_ONCE = 4  # models that are compared side by side
 # How far answers may be from the CPU's in float32. TensorFloat-32 has as many bits of mantissa as half precision.
 TOLERANCES: dict[str, Limits] = {
@@ -62,21 +63,26 @@ def _lacking(engine: EngineKind) -> str:
 
 
 def rows_of(name: str, engines: Sequence[EngineKind], wishes: Wishes) -> list[Row]:
-    """Return a row for each variant of a model, with all engines in it. Raises NotRun."""
+    """Return a row for each engine, with all variants of a model in it. Raises NotRun."""
     exact = zoo.converted(name, "fp32", wishes)
     images = _images(name, exact.spec, wishes)
     with need.opened(exact, wishes, "cpu") as reference:
         known = _Known(reference, images)
-    return [
-        _row(variant, engine, known, wishes)
-        for variant in (
-            Variant(name, "fp32", tf32=False),
-            Variant(name, "fp32"),
-            Variant(name, "fp16"),
-            Variant(name, "int8"),
-        )
-        for engine in engines
-    ]
+    variants = (Variant(name, "fp32", tf32=False), *(Variant(name, precision) for precision in zoo.PRECISIONS))
+    return [joined(f"{name}, {kind}", [_row(variant, kind, known, wishes) for variant in variants]) for kind in engines]
+
+
+def joined(name: str, rows: Sequence[Row]) -> Row:
+    """Return one row of those of the variants: it has failed where one of them has."""
+    states = [row.state for row in rows]
+    state = next((state for state in (State.FAILED, State.OK) if state in states), State.NOT_RUN)
+    figure = "; ".join(f"{row.check}: {row.figure}" for row in rows if row.figure)
+    notes = {row.check: row.note for row in rows if row.note}
+    same = set(notes.values())
+    note = (
+        same.pop() if len(same) == 1 and len(notes) == len(rows) else "; ".join(f"{k}: {v}" for k, v in notes.items())
+    )
+    return Row(name, state, figure, note)
 
 
 def _images(name: str, spec: ModelSpec, wishes: Wishes) -> list[UInt8Array]:
@@ -97,7 +103,7 @@ class _Known:
 
 
 def _row(variant: Variant, kind: EngineKind, known: _Known, wishes: Wishes) -> Row:
-    name = f"{variant.name}, {variant.title}, {kind}"
+    name = variant.title
     try:
         model = zoo.converted(variant.name, variant.precision, wishes)
         with need.opened(model, wishes, kind, tf32=variant.tf32) as engine:
@@ -107,8 +113,8 @@ def _row(variant: Variant, kind: EngineKind, known: _Known, wishes: Wishes) -> R
     except TrtjobError as err:
         return Row(name, State.FAILED, note=str(err))
     problems = out_of(tolerance(variant, model.spec.parity), found.parity)
-    batches = f"batches: {found.alone}" if found.alone else "same bytes in any batch"
-    return Row(name, State.FAILED if problems else State.OK, figure_of(found.parity), "; ".join([*problems, batches]))
+    batches = f"answers in batches {found.alone}" if found.alone else SAME_BYTES
+    return Row(name, State.FAILED if problems else State.OK, figure_of(found.parity), ", ".join([*problems, batches]))
 
 
 def compared(engine: Engine, spec: ModelSpec, known: _Known) -> Compared:
@@ -175,9 +181,12 @@ def out_of(limits: Limits, parity: Parity) -> list[str]:
 
 
 def figure_of(parity: Parity) -> str:
-    """Return what was found again, and the largest differences."""
+    """Return what was found again, and the largest differences: pixels of boxes, and of scores."""
     if parity.matched is None and parity.top1 is None:
         return "nothing is found in the images"
-    share = f"top 1 {parity.top1:.1%}" if parity.matched is None else f"{parity.matched:.1%} found again"
-    apart = ", ".join(f"{output} {value:.2g}" for output, value in parity.max_abs.items())
-    return f"{share}; {apart}"
+    share = f"top 1 {parity.top1:.0%}" if parity.matched is None else f"{parity.matched:.1%}"
+    apart = [f"{parity.max_abs[name]:.2g}{unit}" for name, unit in _UNITS.items() if name in parity.max_abs]
+    return ", ".join([share, *apart])
+
+
+_UNITS = {BOXES_NAME: " px", SCORES_NAME: ""}

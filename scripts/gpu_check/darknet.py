@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from scripts.gpu_check import need, zoo
+from scripts.gpu_check.answers import joined
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
+from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.engines.spec import ResizeMode
 from trtjob.errors import TrtjobError
@@ -21,6 +23,7 @@ from trtjob.worker.resize import prepare
 
 MODEL = "yolov3-tiny"
 DOCUMENT = "yolov3-tiny-coco.json"
+ENGINES: tuple[EngineKind, ...] = ("cpu", *need.ON_GPU)
 MODES = (ResizeMode.STRETCH, ResizeMode.LETTERBOX)
 LEAST_SCORE = 0.15  # Darknet's own list begins at 0.1: what is beside its end may be missing
 # As tests/converters/darknet has them for the CPU; half precision and int8 move more.
@@ -33,31 +36,33 @@ def check(wishes: Wishes) -> Iterator[Row]:
     if wishes.darknet is None or wishes.images is None:
         raise NotRun("Darknet's results and their photographs are not here: name them with --darknet and --images")
     document = json.loads((wishes.darknet / DOCUMENT).read_text())
-    for kind in ("cpu", *need.ON_GPU):
-        for precision in zoo.PRECISIONS:
-            name = f"{MODEL}, {precision}, {kind}"
-            try:
-                model = zoo.converted(MODEL, precision, wishes)
-                with need.opened(model, wishes, kind) as engine:
-                    yield _row(name, precision, engine, document, wishes.images)
-            except NotRun as err:
-                yield Row(name, State.NOT_RUN, note=str(err))
-            except TrtjobError as err:
-                yield Row(name, State.FAILED, note=str(err))
+    for kind in ENGINES:
+        name = f"{MODEL}, {kind}"
+        try:
+            need.engine(kind)
+            rows = [_row(kind, precision, document, wishes.images, wishes) for precision in zoo.PRECISIONS]
+        except NotRun as err:
+            yield Row(name, State.NOT_RUN, note=str(err))
+        except TrtjobError as err:
+            yield Row(name, State.FAILED, note=str(err))
+        else:
+            yield joined(name, rows)
 
 
-def _row(name: str, precision: str, engine: Engine, document: dict[str, Any], images: Path) -> Row:
+def _row(kind: EngineKind, precision: str, document: dict[str, Any], images: Path, wishes: Wishes) -> Row:
+    """Return how many of Darknet's detections an engine finds. Raises NotRun, EngineError."""
     wanted = found = 0
     iou, score = TOLERANCES[precision]
-    for photograph, by_mode in document.items():
-        image = decode_image((images / photograph).read_bytes(), max_pixels=MAX_PIXELS)
-        for mode in MODES:
-            expected = [item for item in by_mode[mode.value] if item["score"] >= LEAST_SCORE]
-            wanted += len(expected)
-            found += _found(expected, detections(engine, image, mode), image.shape[:2], iou=iou, score=score)
+    with need.opened(zoo.converted(MODEL, precision, wishes), wishes, kind) as engine:
+        for photograph, by_mode in document.items():
+            image = decode_image((images / photograph).read_bytes(), max_pixels=MAX_PIXELS)
+            for mode in MODES:
+                expected = [item for item in by_mode[mode.value] if item["score"] >= LEAST_SCORE]
+                wanted += len(expected)
+                found += _found(expected, detections(engine, image, mode), image.shape[:2], iou=iou, score=score)
     is_enough = found >= LEAST_FOUND[precision] * wanted
     note = f"overlap {iou} or more, scores {score} apart at most"
-    return Row(name, State.OK if is_enough else State.FAILED, f"{found} of {wanted} of Darknet's", note)
+    return Row(precision, State.OK if is_enough else State.FAILED, f"{found} of {wanted}", note)
 
 
 def detections(engine: Engine, image: UInt8Array, mode: ResizeMode) -> tuple[Detection, ...]:

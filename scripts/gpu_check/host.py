@@ -32,7 +32,6 @@ BATCH, CALLERS = 32, 2  # as TensorRT's engine has them by default
 WINDOW_PER_BATCH = 3
 START_S, WARM_UP_S = 4.0, 0.7  # until the processes are there; until their pipelines are full
 FILES = 64
-WHAT = {Annotate.ALL: "annotated", Annotate.NONE: "JSON only"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +52,30 @@ def check(wishes: Wishes) -> Iterator[Row]:
         folder = Path(temporary)
         sources = {size: write_pictures(folder / size, size, FILES) for size in SIZES}
         for processes, threads in shapes(cores):
-            with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-                delay_s = START_S
-                for size, source in sources.items():
-                    for annotate, what in WHAT.items():
-                        begin = time.monotonic() + delay_s
-                        cases = [
-                            Case(threads, source, folder / f"out-{number}", annotate, begin, wishes.seconds)
-                            for number in range(processes)
-                        ]
-                        found = list(pool.map(feed, cases))
-                        name = f"{size}, {what}: {_count(processes, 'process', 'es')} of {_count(threads, 'thread')}"
-                        images_per_s, used = (sum(values) for values in zip(*found, strict=True))
-                        yield Row(
-                            name, figure=f"{images_per_s:.0f} images/s", note=f"{used:.1f} of {cores} cores in use"
-                        )
-                        delay_s = WARM_UP_S
+            rates, used = _fed(processes, threads, sources, folder, wishes.seconds)
+            name = f"{_count(processes, 'process', 'es')} of {_count(threads, 'thread')}"
+            busy = " / ".join(f"{cores_used:.1f}" for cores_used in used)
+            yield Row(name, figure=" / ".join(f"{rate:.0f}" for rate in rates), note=f"{busy} of {cores} cores in use")
+
+
+def _fed(
+    processes: int, threads: int, sources: dict[str, Path], folder: Path, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Return the images per second, and the cores in use, of each size, annotated and not."""
+    totals: list[tuple[float, float]] = []
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        delay_s = START_S
+        for source in sources.values():
+            for annotate in (Annotate.ALL, Annotate.NONE):
+                begin = time.monotonic() + delay_s
+                cases = [
+                    Case(threads, source, folder / f"out-{number}", annotate, begin, seconds)
+                    for number in range(processes)
+                ]
+                found = list(pool.map(feed, cases))
+                totals.append((sum(rate for rate, _ in found), sum(used for _, used in found)))
+                delay_s = WARM_UP_S
+    return [rate for rate, _ in totals], [used for _, used in totals]
 
 
 def shapes(cores: int) -> list[tuple[int, int]]:

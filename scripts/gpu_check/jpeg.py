@@ -111,7 +111,6 @@ def _on_gpu(name: str, nvimgcodec: Any, kind: str, files: list[bytes], device: D
         yield Row(name, State.NOT_RUN, note=str(err))
         return
     for title, work, batch in (
-        (f"decode, batch {BATCH // 4}", decoder.decode, BATCH // 4),
         (f"decode, batch {BATCH}", decoder.decode, BATCH),
         (f"decode, batch {BATCH}, all pixels to the host", decoder.decode_to_host, BATCH),
         (f"decode, batch {BATCH}, resize to 416x416 on the GPU", decoder.decode_and_resize, BATCH),

@@ -33,27 +33,36 @@ Check = Callable[[Wishes], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Checks that belong together. limit_s: a part that takes longer is ended, and that is a failure."""
+    """Checks that belong together. limit_s: a part that takes longer is ended, and that is a failure.
+
+    is_kept: whether its table goes into the document; of one that prepares the others only what failed does.
+    """
 
     title: str
     check: Check
     limit_s: float
+    is_kept: bool = True
+
+    def kept(self, rows: list[Row]) -> list[Row]:
+        return rows if self.is_kept else [row for row in rows if row.state is State.FAILED]
 
 
 PARTS = {
     "machine": Part("What is there", machine.check, 120),
-    "models": Part("The models", zoo.check, 570),
-    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 1200),
+    "models": Part("The models", zoo.check, 570, is_kept=False),
+    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 1200, is_kept=False),
     "suite": Part("The tests marked gpu", suite.check, 600),
     "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300),
-    "answers": Part("Answers beside ONNX Runtime's on the CPU in float32", answers.check, 900),
+    "answers": Part("Answers beside those of the CPU in float32: found again, largest differences", answers.check, 900),
     "speed": Part("The engine alone: images/s at batch 1 / 8 / 32 / 64", speed.check, 900),
-    "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 400),
+    "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),
     "levels": Part("TensorRT's optimization levels: build time and speed at batch 32", plan_choices.levels, 1200),
     "graphs": Part("CUDA graphs of whole batches", plan_choices.graphs, 400),
     "faults": Part("Faults", faults.check, 600),
-    "host": Part("What the host can feed", host.check, 900),
+    "host": Part(
+        "What the host can feed: images/s, 640x480 annotated / not, 1920x1080 annotated / not", host.check, 900
+    ),
     "jpeg": Part("JPEG decoding", jpeg.check, 900),
 }
 # Those of the host do not change with the engine: they are run by name.

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from scripts.gpu_check import need, zoo
-from scripts.gpu_check.apart import apart, side_by_side
+from scripts.gpu_check.answers import joined
+from scripts.gpu_check.apart import Answer, apart, side_by_side
 from scripts.gpu_check.plans import build
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.speed import part_of, rate
@@ -26,13 +27,17 @@ def levels(wishes: Wishes) -> Iterator[Row]:
     for level in wishes.levels:
         more = {"plan_level": level, "plan_batches": USUAL_BATCHES}
         cases: list[tuple[object, ...]] = [(Variant(MODEL, precision), wishes, more) for precision in PRECISIONS]
-        for (variant, *_), built in side_by_side(build, cases, len(PRECISIONS)):
-            name = f"{MODEL}, {variant.precision}, level {level}"
-            speed = apart(images_per_s, variant, BATCH, wishes, more) if not built.problem else None
-            if speed is None or speed.value is None:
-                yield (speed or built).row(name)
-                continue
-            yield Row(name, figure=f"{build_seconds(variant, wishes, level):.0f} s, {speed.value:.0f} images/s")
+        built = [(case[0], answer) for case, answer in side_by_side(build, cases, len(PRECISIONS))]
+        yield joined(f"{MODEL}, level {level}", [_level_row(*pair, level, wishes, more) for pair in built])
+
+
+def _level_row(variant: Variant, built: Answer[None], level: int, wishes: Wishes, more: dict[str, object]) -> Row:
+    if built.problem:
+        return built.row(variant.precision)
+    speed = apart(images_per_s, variant, BATCH, wishes, more)
+    if speed.value is None:
+        return speed.row(variant.precision)
+    return Row(variant.precision, figure=f"{build_seconds(variant, wishes, level):.0f} s, {speed.value:.0f} images/s")
 
 
 def build_seconds(variant: Variant, wishes: Wishes, level: int) -> float:

@@ -21,13 +21,27 @@ LIMIT_S = 170.0  # for each backend: what compiles for longer is left out
 def check(wishes: Wishes) -> Iterator[Row]:
     if wishes.keras_python is None:
         raise NotRun("there is no Python with Keras on the GPU: name it with --keras-python")
+    found: list[dict[str, Any]] = []
     for backend in BACKENDS:
-        done = 0
-        for line in _lines(backend, wishes):
-            done += 1
-            yield row_of(line, backend)
-        if not done:
+        lines = [line | {"backend": backend} for line in _lines(backend, wishes)]
+        found += lines
+        if not lines:
             yield Row(f"Keras, {backend}", State.NOT_RUN, note="it gave no figure; its errors are above")
+    yield from map(row_of, fastest(found))
+
+
+def fastest(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the line of the fastest way for each model and precision, or one that says why there is none."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        key = (line["model"], line["precision"])
+        if key not in best or _speed(line) > _speed(best[key]):
+            best[key] = line
+    return list(best.values())
+
+
+def _speed(line: dict[str, Any]) -> float:
+    return max((value or 0.0 for value in line.get("images_per_s", {}).values()), default=0.0)
 
 
 def _lines(backend: str, wishes: Wishes) -> Iterator[dict[str, Any]]:
@@ -61,10 +75,10 @@ def _unpacked(folder: Path, home: Path) -> Path:
     return target if wheels else folder
 
 
-def row_of(line: dict[str, Any], backend: str) -> Row:
+def row_of(line: dict[str, Any]) -> Row:
     """Return the row of a line of keras_rival.py."""
-    name = f"{line['model']}, Keras {line['keras']} on {backend}"
+    name = f"{line['model']}, {line['precision']}"
     if "problem" in line:
-        return Row(name, State.NOT_RUN, note=line["problem"])
+        return Row(name, State.NOT_RUN, note=f"{line['backend']}, {line['how']}: {line['problem']}")
     figure = " / ".join("-" if value is None else f"{value:.0f}" for value in line["images_per_s"].values())
-    return Row(name, figure=figure, note=f"{line['how']}, {line['device']}")
+    return Row(name, figure=figure, note=f"Keras {line['keras']} on {line['backend']}, {line['how']}, {line['device']}")

@@ -7,7 +7,6 @@ yolov3-416=yolov3-416.cfg. A cfg is one of Darknet's; the weights are those that
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +33,7 @@ def main() -> None:
         for name in wanted.models:
             for how, call in _ways(_built(name)).items():
                 line: dict[str, Any] = {"model": name.partition("=")[0], "keras": keras.__version__}
-                line |= {"how": f"{how}, {precision}", "device": _device()}
+                line |= {"precision": precision, "how": how, "device": _device()}
                 print(json.dumps(line | _measured(call, name, wanted.batch, wanted.seconds, end)), flush=True)
 
 
@@ -90,7 +89,7 @@ def _ways(model: Any) -> dict[str, Callable[[Any, int], Callable[[], Any]]]:
 
 
 def _jax_call(model: Any, images: Any) -> Callable[[], Any]:
-    import jax
+    import jax  # type: ignore[import-not-found, unused-ignore]
 
     trained, others = model.trainable_variables, model.non_trainable_variables
     values = [v.value for v in trained], [v.value for v in others]
@@ -99,7 +98,7 @@ def _jax_call(model: Any, images: Any) -> Callable[[], Any]:
 
 
 def _torch_call(model: Any, images: Any) -> Callable[[], Any]:
-    import torch
+    import torch  # type: ignore[import-not-found, unused-ignore]
 
     torch.backends.cudnn.benchmark = True
     device = model.trainable_variables[0].value.device
@@ -114,10 +113,10 @@ def _torch_call(model: Any, images: Any) -> Callable[[], Any]:
 
 def _device() -> str:
     if keras.backend.backend() == "jax":
-        import jax
+        import jax  # type: ignore[import-not-found, unused-ignore]
 
         return str(jax.devices()[0].device_kind)
-    import torch
+    import torch  # type: ignore[import-not-found, unused-ignore]
 
     return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else "CPU"
 
@@ -179,4 +178,4 @@ def _sections(cfg: str) -> list[dict[str, str]]:
 
 if __name__ == "__main__":
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    sys.exit(main())
+    main()

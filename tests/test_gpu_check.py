@@ -353,7 +353,7 @@ def test_an_images_phases_are_those_of_bench(wishes: Wishes) -> None:
 
 
 def test_the_fastest_of_kerass_ways_becomes_a_row() -> None:
-    line = {"model": "vgg16", "keras": "3.15", "precision": "float32", "device": "NVIDIA H200"}
+    line: dict[str, object] = {"model": "vgg16", "keras": "3.15", "precision": "float32", "device": "NVIDIA H200"}
     lines: list[dict[str, object]] = [
         line | {"backend": "torch", "how": "call", "images_per_s": {"1": 99.6, "8": 400.2, "32": None}},
         line | {"backend": "jax", "how": "jitted call", "problem": "batch 1: RuntimeError"},

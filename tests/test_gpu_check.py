@@ -1,6 +1,7 @@
 """What the check of a GPU machine says, where there is none: its figures come from such a machine alone."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from scripts.gpu_check import answers, apart, host, jpeg, need, parts, phases, rival, speed, suite, zoo
+from scripts.gpu_check import answers, apart, bare, host, jpeg, need, parts, phases, rival, speed, suite, zoo
 from scripts.gpu_check.__main__ import _keep, _parser, _wishes, main
 from scripts.gpu_check.rows import (
     MARKER,
@@ -341,6 +342,27 @@ def test_an_engine_alone_has_a_rate(wishes: Wishes) -> None:
     model = zoo.converted("digits", "fp32", wishes)
     with need.opened(model, wishes, "cpu") as engine:
         assert speed.rate(speed.part_of(model, engine, wishes, "cpu", 1), 0.1) > 1
+
+
+class OrdinaryMemory:
+    """A device's port where there is none: memory that is not page-locked."""
+
+    def current(self) -> "contextlib.AbstractContextManager[None]":
+        return contextlib.nullcontext()
+
+    def pinned(
+        self, shape: tuple[int, ...], dtype: "np.dtype[np.float32]"
+    ) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+        return np.empty(shape, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available provider names")
+def test_a_bare_loop_runs_a_session_of_its_own_in_two_threads(wishes: Wishes) -> None:
+    model = zoo.converted("digits", "fp32", wishes)
+    images = np.zeros((2, *model.spec.input_hw, 3), np.uint8)
+    loops = bare.onnxruntime_loops(model.path, images, OrdinaryMemory(), tf32=True)  # type: ignore[arg-type]
+    assert {name: loop(0.1) > 1 for name, loop in loops.items()} == {"run_with_iobinding": True, "run": True}
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from trtjob.engines.cuda import Device
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.engines.tensorrt.messages import logger
 
 THREADS = STREAMS = 2
 WARM_UP_CALLS = 4
@@ -46,15 +47,23 @@ def onnxruntime_loops(path: Path, images: "np.ndarray[Any, Any]", device: Device
 
 
 def _bound(session: Any, images: "np.ndarray[Any, Any]", device: Device) -> Callable[[], object]:
+    binding = session.io_binding()
     with device.current():
         host = device.pinned(images.shape, images.dtype)
         host[:] = images
-        binding = session.io_binding()
-        binding.bind_cpu_input(INPUT_NAME, host)
-        for output, values in zip(session.get_outputs(), session.run(None, {INPUT_NAME: host}), strict=True):
-            there = device.pinned(values.shape, values.dtype)
-            binding.bind_output(output.name, "cpu", 0, values.dtype.type, list(values.shape), there.ctypes.data)
-    return lambda: session.run_with_iobinding(binding)
+        outputs = {
+            output.name: device.pinned(values.shape, values.dtype)
+            for output, values in zip(session.get_outputs(), session.run(None, {INPUT_NAME: host}), strict=True)
+        }
+    binding.bind_cpu_input(INPUT_NAME, host)
+    for name, values in outputs.items():
+        binding.bind_output(name, "cpu", 0, values.dtype.type, list(values.shape), values.ctypes.data)
+
+    def call() -> "dict[str, np.ndarray[Any, Any]]":
+        session.run_with_iobinding(binding)
+        return outputs  # and so they live as long as what is written into them
+
+    return call
 
 
 def _in_threads(calls: list[Callable[[], object]], batch: int, seconds: float) -> float:
@@ -79,10 +88,9 @@ def _in_threads(calls: list[Callable[[], object]], batch: int, seconds: float) -
 
 def tensorrt_loop(plan: bytes, images: "np.ndarray[Any, Any]", device: Device) -> Loop:
     """Return TensorRT's way: two streams, each with a context; while one computes, the other copies."""
-    trt = flavour().trt
-    log = trt.Logger(trt.Logger.ERROR)
     with device.current():
-        engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+        runtime = flavour().trt.Runtime(logger()[0])
+        engine = runtime.deserialize_cuda_engine(plan)
         lanes = [_lane(engine, images, device) for _ in range(STREAMS)]
 
     def loop(seconds: float) -> float:
@@ -95,7 +103,9 @@ def tensorrt_loop(plan: bytes, images: "np.ndarray[Any, Any]", device: Device) -
                 next(turns)()
                 calls += 1
             device.synchronize()
-            return calls * len(images) / (time.perf_counter() - started)
+            elapsed_s = time.perf_counter() - started
+        assert runtime is not None  # it must outlive what it has loaded
+        return calls * len(images) / elapsed_s
 
     return loop
 

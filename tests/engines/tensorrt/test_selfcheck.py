@@ -13,7 +13,7 @@ from engines.tensorrt.test_agreement import over_all_axes
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
-from trtjob.engines.tensorrt.selfcheck import check_plan, lively_image, reference
+from trtjob.engines.tensorrt.selfcheck import as_written, check_plan, lively_image, reference
 from trtjob.errors import EngineError
 
 
@@ -59,6 +59,15 @@ def test_the_last_image_of_a_batch_counts_too(tmp_path: Path, spec: ModelSpec) -
 
         with pytest.raises(EngineError, match="does not answer as the model does"):
             check_plan(run, model, spec, batch=2, title="TensorRT 8.6.1")
+
+
+def test_an_int8_plan_that_rounds_at_other_places_passes(tmp_path: Path) -> None:
+    found = conversions.small_detector(tmp_path)
+    spec = found.spec.model_copy(update={"precision": "int8"})
+    image = lively_image(spec)
+    path = conversions.write(conversions.lower_precision(found, "int8", image), spec, tmp_path / "int8.onnx")
+    check_plan(lambda images: as_written(path, spec, images), path, spec, batch=1, title="TensorRT 8.6.1")
+    assert as_written(path, spec, image).scores.tobytes() != reference(path, spec, image).scores.tobytes()
 
 
 def test_bf16_is_compared_with_the_same_in_float32(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.engines.tensorrt.flavour import flavour
-from trtjob.engines.tensorrt.lowering import float_values, lowered, node_at
 from trtjob.engines.tensorrt.messages import logger
 from trtjob.errors import ConfigError, EngineError
 
@@ -91,7 +90,7 @@ def build_plan(
     messages.take()
     builder = trt.Builder(trt_logger)
     network = builder.create_network(found.network_flags)
-    with lowered(model) if found.reads_old_opsets_only else nullcontext(model) as readable:
+    with _readable(model) as readable:
         parser = _parse(readable, network, model.name)
         config = _config(builder, network, options)
         if found.is_weak:
@@ -106,6 +105,15 @@ def build_plan(
     if plan is None:
         raise EngineError(f"{found.title} cannot build '{model.name}': {messages.take()}")
     return Built(bytes(plan), bytes(config.get_timing_cache().serialize()) if found.is_learning else b"")
+
+
+def _readable(model: Path) -> AbstractContextManager[Path]:
+    """Give, for a block, a file that the parser reads as the model is meant."""
+    if not flavour().reads_old_opsets_only:
+        return nullcontext(model)
+    from trtjob.engines.tensorrt.lowering import lowered  # imports onnx
+
+    return lowered(model)
 
 
 def _parse(model: Path, network: Any, name: str) -> Any:
@@ -123,6 +131,8 @@ def _error_text(error: Any, model: Path) -> str:
     text = " ".join(error.desc().split())
     if hasattr(error, "node_operator"):
         return f"node '{error.node_name()}' ({error.node_operator()}): {text}" if error.node_operator() else text
+    from trtjob.engines.tensorrt.lowering import node_at  # imports onnx
+
     node = node_at(model, error.node())  # 8.6 counts the nodes, and knows no names
     return f"node {node}: {text}" if node else text
 
@@ -173,6 +183,8 @@ def _allow_precisions(network: Any, config: Any, model: Path) -> None:
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+    from trtjob.engines.tensorrt.lowering import float_values  # imports onnx
+
     floats = float_values(model)
     for layer, values in outputs:
         if values and all(value.name in floats for value in values):

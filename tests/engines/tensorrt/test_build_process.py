@@ -123,7 +123,7 @@ def test_a_gpu_that_is_not_there_is_an_error(model: Path) -> None:
 def test_the_last_words_are_told(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A process that cannot even begin says so on standard error, as a library does that runs out of memory."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "onnx.py").write_text("raise SystemExit('std::bad_alloc: no memory for you')")
+    (tmp_path / "tensorrt.py").write_text("raise SystemExit('std::bad_alloc: no memory for you')")
     with pytest.raises(EngineError, match=r"ended with exit code 1; its last words: .*no memory for you\. Is there"):
         build_apart(model, BuildOptions(), gpu=None)
 

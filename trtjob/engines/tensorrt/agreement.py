@@ -121,7 +121,7 @@ def _classes(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> s
 def _telling(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far logits lie apart, but of those that both answers take for nothing, whose agreeing says nothing."""
     least = min(ours.min(), theirs.min())
-    return np.abs(ours - theirs)[(ours > least) | (theirs > least)]
+    return np.asarray(np.abs(ours - theirs)[(ours > least) | (theirs > least)])
 
 
 def _ranks(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:

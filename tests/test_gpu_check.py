@@ -7,13 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from scripts.gpu_check import answers, apart, bare, host, jpeg, need, parts, phases, rival, speed, suite, zoo
+from scripts.gpu_check import answers, apart, bare, darknet, host, jpeg, need, parts, phases, rival, speed, suite, zoo
 from scripts.gpu_check.__main__ import _keep, _parser, _wishes, main
 from scripts.gpu_check.rows import (
     MARKER,
@@ -120,6 +121,11 @@ def test_what_ends_a_part_is_its_last_row(
     monkeypatch.setitem(parts.PARTS, "part", parts.Part("Title", check, 1))
     parts.run_here("part", wishes, tmp_path / "rows")
     assert from_lines((tmp_path / "rows").read_text()) == [ROWS[0], expected]
+
+
+def test_plans_are_built_while_tests_run_and_what_is_timed_is_alone() -> None:
+    wanted = ["machine", "models", "plans", "suite", "speed", "keras"]
+    assert parts.groups(wanted) == [["machine"], ["models"], ["plans", "suite"], ["speed"], ["keras"]]
 
 
 @pytest.mark.slow
@@ -332,6 +338,19 @@ class Leaky:
 def test_an_image_that_is_answered_otherwise_in_a_batch_is_noticed() -> None:
     images = [np.full((2, 2, 3), value, np.uint8) for value in (10, 20)]
     assert answers.in_batches(Leaky(), images) == "of 16 differ by up to 10"  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_darknets_own_detections_are_found(shared: Path, wishes: Wishes) -> None:
+    given = replace(
+        wishes,
+        official=shared / "models" / "yolov3-tiny.weights",
+        images=shared / "images",
+        darknet=shared / "darknet",
+    )
+    row = next(darknet.check(given))
+    assert (row.check, row.state) == ("yolov3-tiny, cpu", State.OK)
+    assert row.figure == "fp32: 14 of 14; fp16: 14 of 14; int8: 14 of 14"
 
 
 # -- speed, phases and Keras -------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
-from scripts.gpu_check.parts import DEFAULT, PARTS, run_here, run_part
+from scripts.gpu_check.parts import DEFAULT, PARTS, groups, run_here, run_part
 from scripts.gpu_check.rows import Row, as_markdown, as_text, failures, merged
 from scripts.gpu_check.wishes import OPTIONS, Wishes
 
@@ -31,16 +32,24 @@ def main(arguments: list[str] | None = None) -> int:
             run_here(name, wishes, Path(found))
             return 0
         parts = {}
-        for name in wanted.only:
-            started = time.perf_counter()
-            rows = parts[PARTS[name].title] = run_part(name, wishes)
-            print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
-            if wanted.markdown:  # after each part: what was found is kept, whatever becomes of the next
-                _keep(wanted.markdown, name, rows)
+        for names in groups(wanted.only):
+            with ThreadPoolExecutor(len(names)) as pool:
+                found = list(pool.map(lambda name: _timed(name, wishes), names))
+            for name, rows in zip(names, found, strict=True):
+                parts[PARTS[name].title] = rows
+                if wanted.markdown:  # after each part: what was found is kept, whatever becomes of the next
+                    _keep(wanted.markdown, name, rows)
     print(as_text(parts))
     failed = failures(parts)
     print(f"\n{failed} failed" if failed else "\nnothing failed")
     return 1 if failed else 0
+
+
+def _timed(name: str, wishes: Wishes) -> list[Row]:
+    started = time.perf_counter()
+    rows = run_part(name, wishes)
+    print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
+    return rows
 
 
 def _keep(document: Path, name: str, rows: list[Row]) -> None:

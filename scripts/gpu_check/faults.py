@@ -153,8 +153,8 @@ class _Worker:
 def _run_batches(parent: Connection, kind: EngineKind, wishes: Wishes) -> None:
     engine = _opened(SMALL, kind, wishes)
     parent.send(_answer(engine))
-    images = _batch(engine, engine.max_batch)
-    while True:
+    images, ours = _batch(engine, engine.max_batch), os.getppid()
+    while os.getppid() == ours:  # else nobody is left to kill it
         engine.infer(images)
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +35,15 @@ Check = Callable[[Wishes], Iterator[Row]]
 class Part:
     """Checks that belong together. limit_s: a part that takes longer is ended, and that is a failure.
 
-    is_kept: whether its table goes into the document; of one that prepares the others only what failed does.
+    is_kept: whether its table goes into the document; of one that prepares the others only what failed does;
+    is_alone: whether it needs the machine for itself, as whatever is timed does.
     """
 
     title: str
     check: Check
     limit_s: float
     is_kept: bool = True
+    is_alone: bool = True
 
     def kept(self, rows: list[Row]) -> list[Row]:
         return rows if self.is_kept else [row for row in rows if row.state is State.FAILED]
@@ -50,8 +52,10 @@ class Part:
 PARTS = {
     "machine": Part("What is there", machine.check, 120),
     "models": Part("The models", zoo.check, 570, is_kept=False),
-    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 1200, is_kept=False),
-    "suite": Part("The tests marked gpu", suite.check, 600),
+    "plans": Part(
+        "TensorRT's plans: seconds to build, several side by side", plans.check, 1200, is_kept=False, is_alone=False
+    ),
+    "suite": Part("The tests marked gpu", suite.check, 600, is_alone=False),
     "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300),
     "answers": Part("Answers beside those of the CPU in float32: found again, largest differences", answers.check, 900),
     "speed": Part("The engine alone: images/s at batch 1 / 8 / 32 / 64", speed.check, 900),
@@ -67,6 +71,17 @@ PARTS = {
 }
 # Those of the host do not change with the engine: they are run by name.
 DEFAULT = tuple(name for name in PARTS if name not in ("host", "jpeg"))
+
+
+def groups(names: Sequence[str]) -> list[list[str]]:
+    """Return parts in order, those together that may run at once."""
+    found: list[list[str]] = []
+    for name in names:
+        if found and not PARTS[name].is_alone and not PARTS[found[-1][0]].is_alone:
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return found
 
 
 def run_part(name: str, wishes: Wishes) -> list[Row]:

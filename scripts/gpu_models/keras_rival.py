@@ -79,13 +79,9 @@ def _ways(model: Any) -> dict[str, Callable[[Any, int], Callable[[], Any]]]:
         batch_of_images = images(rng, batch)
         return lambda: model.predict_on_batch(batch_of_images)
 
-    fast = _jax_call if keras.backend.backend() == "jax" else _torch_call
-    return {
-        "predict_on_batch": predict,
-        "jitted call" if keras.backend.backend() == "jax" else "call": lambda rng, batch: fast(
-            model, images(rng, batch)
-        ),
-    }
+    if keras.backend.backend() == "jax":  # compiled once for each batch, which takes long enough
+        return {"jitted call": lambda rng, batch: _jax_call(model, images(rng, batch))}
+    return {"call": lambda rng, batch: _torch_call(model, images(rng, batch)), "predict_on_batch": predict}
 
 
 def _jax_call(model: Any, images: Any) -> Callable[[], Any]:

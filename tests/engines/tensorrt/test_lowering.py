@@ -103,6 +103,32 @@ def test_lower_precisions_stay_what_they_are(precision: str, tmp_path: Path) -> 
     assert_lowered_right(conversions.lower_precision(found, precision, images), images)
 
 
+def test_int8_weights_are_quantized_in_the_graph(tmp_path: Path) -> None:
+    """TensorRT 8 has no constants of int8, but for the zeros beside steps."""
+    found = conversions.small_detector(tmp_path)
+    images = nets.images(4, (32, 32))
+    low = assert_lowered_right(conversions.lower_precision(found, "int8", images), images)
+    constants = {tensor.name: tensor for tensor in low.graph.initializer}
+    read = [made.input[0] for made in low.graph.node if made.op_type == "DequantizeLinear"]
+    assert read
+    assert not constants.keys() & set(read)
+    integers = [numpy_helper.to_array(tensor) for tensor in constants.values() if tensor.data_type == TensorProto.INT8]
+    assert not any(array.any() for array in integers)
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("has_zero", [True, False])
+def test_weights_of_any_steps_stay_what_they_are(axis: int | None, opset: int, has_zero: bool) -> None:
+    random = np.random.default_rng(2)
+    weights = random.integers(-128, 128, (3, 3)).astype(np.int8)
+    steps = np.float32(0.01) if axis is None else random.uniform(1e-6, 0.1, 3).astype(np.float32)
+    constants = {"w": weights, "steps": steps, "zeros": np.zeros_like(steps, np.int8)}
+    around = {} if axis is None else {"axis": axis}
+    nodes = [node("DequantizeLinear", "w steps zeros" if has_zero else "w steps", "matrix", **around)]
+    assert_lowered_right(reading_pixels([*nodes, node("MatMul", "x matrix")], constants, opset=opset), tiny.images(2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_sample_model_stays_what_it_is(precision: str) -> None:

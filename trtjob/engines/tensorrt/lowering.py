@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
+from trtjob.engines.tensorrt.int8_weights import with_float_weights
 from trtjob.engines.tensorrt.opset17 import NEWEST, OPSET, CannotLowerError, Lowering, lower_node
 from trtjob.errors import EngineError
 
@@ -58,14 +59,15 @@ def lowered(model: Path) -> Iterator[Path]:
 
 
 def lower(model: ModelProto, name: str) -> bool:
-    """Bring a model down to opset 17, in place. Returns whether anything had to be changed.
+    """Bring a model to opset 17 and to float weights, in place. Returns whether anything had to be changed.
 
     name: of the model, for messages. Raises EngineError.
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
     _expect_types(model.graph, name)
+    has_int8_weights = with_float_weights(model.graph, name)
     if opset <= OPSET:
-        return False
+        return has_int8_weights
     if opset > NEWEST:
         raise EngineError(f"'{name}' is of ONNX opset {opset}: TensorRT 8.6 can be given models of up to {NEWEST}")
     if model.functions:

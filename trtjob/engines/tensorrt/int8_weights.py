@@ -57,8 +57,8 @@ def _array(constants: dict[str, TensorProto], wanted: str, node: NodeProto, name
     tensor = constants.get(wanted)
     if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
         raise EngineError(
-            f"'{name}', node '{node.name or node.output[0]}': its int8 weights or their steps are not in the model itself, and "
-            "TensorRT 8.6 needs them in another form. Convert the model again, or use --engine cuda"
+            f"'{name}', node '{node.name or node.output[0]}': its int8 weights or their steps are not in the model "
+            "itself, and TensorRT 8.6 needs them in another form. Convert the model again, or use --engine cuda"
         )
     return numpy_helper.to_array(tensor)
 

@@ -16,7 +16,8 @@ from trtjob.worker.convert import convert_model
 from trtjob.worker.pictures import write_pictures
 
 PRECISIONS = ("fp32", "fp16", "int8")
-CALIBRATION_IMAGES = 8  # enough for ranges; the large models take seconds for each on a CPU
+CALIBRATION_IMAGES = 8  # enough for ranges
+FEW_IMAGES = 2  # for a model of which only the speed is asked: a CPU takes seconds for each
 MIB = 1 << 20
 
 Make = Callable[[Wishes, Path], Path]
@@ -105,7 +106,8 @@ def converted(name: str, precision: str, wishes: Wishes) -> RegisteredModel:
         return registry.get(called)
     request: dict[str, object] = {"model": original(name, wishes), "precision": precision, "name": called}
     if precision != "fp32":
-        request |= {"calibrate": images_of(name, wishes), "calibrate_images": CALIBRATION_IMAGES}
+        count = CALIBRATION_IMAGES if name in ANSWERED else FEW_IMAGES
+        request |= {"calibrate": images_of(name, wishes), "calibrate_images": count}
     return convert_model(ConversionRequest.model_validate(request), registry=registry)
 
 

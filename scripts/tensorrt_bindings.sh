@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Bring the Python modules of several versions of TensorRT, a megabyte each, to .venv/tensorrt-bindings/VERSION: without
 # their libraries they compute nothing, but the tests look up in them every name that we use.
-# What is there already is left as it is. 8.6 has a module for Python up to 3.11.
+# What is there already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# The first versions have none for the newest Pythons.
 modules=(
-    tensorrt-cu12-bindings==10.0.1
-    tensorrt-cu12-bindings==10.3.0
     tensorrt-cu12-bindings==10.9.0.34
     tensorrt-cu12-bindings==10.16.1.11
     tensorrt-cu13-bindings==11.0.0.114
     tensorrt-cu13-bindings==11.4.0.106
 )
-if .venv/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
+minor=$(.venv/bin/python -c 'import sys; print(sys.version_info.minor)')
+if ((minor <= 12)); then
+    modules+=(tensorrt-cu12-bindings==10.0.1 tensorrt-cu12-bindings==10.3.0)
+fi
+if ((minor <= 11)); then
     modules+=(tensorrt-bindings==8.6.1)
 fi
 

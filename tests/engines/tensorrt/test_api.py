@@ -60,8 +60,11 @@ VERSIONS = [
     Expected("11.0.0.114", False, 1, True, (7, 5), OF_11),
     Expected("11.4.0.106", False, 1, True, (7, 5), OF_11),
 ]
-# 8.6 has no modules for later ones.
-ON_THIS_PYTHON = [version for version in VERSIONS if version.version != "8.6.1" or sys.version_info < (3, 12)]
+# The first versions have no modules for the newest Pythons.
+NEWEST_PYTHON = {"8.6.1": (3, 11), "10.0.1": (3, 12), "10.3.0": (3, 12)}
+ON_THIS_PYTHON = [
+    version for version in VERSIONS if sys.version_info[:2] <= NEWEST_PYTHON.get(version.version, (3, 99))
+]
 every_version = pytest.mark.parametrize("expected", ON_THIS_PYTHON, ids=lambda expected: expected.version)
 
 

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     tf32: bool = Field(
         default=True, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"
     )
-    plan_batches: str = Field(default="1:8:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
+    plan_batches: str = Field(default="1:32:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
     plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
     plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")
     plan_store: str = Field(

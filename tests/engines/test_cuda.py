@@ -73,7 +73,9 @@ def test_both_packages_see_the_same_gpus() -> None:
 
 
 @gpu
-def test_a_context_can_be_used_in_another_thread(device: Device) -> None:
+def test_a_context_can_be_used_in_another_thread() -> None:
+    device = Device(0, by_bindings())
+
     def copied() -> bool:
         with device.current():
             sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
@@ -88,6 +90,7 @@ def test_a_context_can_be_used_in_another_thread(device: Device) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(copied).result(10)
+    device.close()
 
 
 @gpu

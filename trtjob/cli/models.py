@@ -77,7 +77,7 @@ def build(
         typer.Option(
             metavar="MIN:BEST:MAX",
             help="Batch sizes: the smallest, the one to be fast for, the largest. Default: TRTJOB_PLAN_BATCHES, "
-            "or 1:8:32. Workers use a plan only where they have the same.",
+            "or 1:32:32. Workers use a plan only where they have the same.",
         ),
     ] = None,
     workspace: Annotated[

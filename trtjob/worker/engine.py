@@ -108,11 +108,13 @@ def tensorrt_options(
     settings: Settings, gpu: int, on_build: BuildProgress, single_flight: SingleFlight = alone
 ) -> TensorRtOptions:
     """Return how to build and keep plans. Raises ConfigError for batch sizes that cannot be."""
+    profile = BatchProfile.parse(settings.plan_batches)
     return TensorRtOptions(
         plans=plans_of(settings),
         gpu=gpu,
+        batch=settings.batch,
         build=BuildOptions(
-            BatchProfile.parse(settings.plan_batches),
+            replace(profile, largest=max(profile.largest, settings.batch)),
             settings.plan_workspace_mib or None,
             settings.plan_level,
             tf32=settings.tf32,

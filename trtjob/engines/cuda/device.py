@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from trtjob.engines.cuda.driver import GpuInfo, Memory, Stream, driver
+from trtjob.engines.cuda.driver import Driver, GpuInfo, Memory, Stream, driver
 from trtjob.errors import EngineError
 
 
@@ -26,8 +26,9 @@ def gpu_of(index: int) -> GpuInfo:
 class Device:
     """A GPU's primary context, current in the thread that makes this until that leaves it."""
 
-    def __init__(self, index: int) -> None:
-        self._driver = driver()
+    def __init__(self, index: int, by: Driver | None = None) -> None:
+        """by: what to use the GPU through; None: what `driver` returns."""
+        self._driver = by or driver()
         self._pinned: list[NDArray[Any]] = []
         self._context = self._driver.retain(index)
         self.enter()

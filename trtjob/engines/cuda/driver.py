@@ -108,12 +108,18 @@ def has_driver() -> bool:
 def driver() -> Driver:
     """Return CUDA's driver, initialised: by pycuda where someone has built it, else by cuda-bindings.
 
+    For one thread that makes every call; see `threaded_driver`.
     Raises EngineError where neither is installed, or there is no driver or no GPU.
     """
     if find_spec("pycuda") is not None:
         from trtjob.engines.cuda.pycuda import PycudaDriver
 
         return PycudaDriver()
+    return threaded_driver()
+
+
+def threaded_driver() -> Driver:
+    """Return CUDA's driver by cuda-bindings, for contexts that several threads use. Raises as `driver` does."""
     try:
         from trtjob.engines.cuda.bindings import BindingsDriver
     except ModuleNotFoundError as err:

@@ -1,4 +1,7 @@
-"""CUDA's driver through pycuda, which is built from source."""
+"""CUDA's driver through pycuda, which is built from source.
+
+It ties all that it gives to the thread in which the context was made: what is freed in another stays allocated.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +113,8 @@ class _Stream:
             self._done.synchronize()
 
     def close(self) -> None:
-        """Do nothing: pycuda destroys stream and event with these objects."""
+        # pycuda destroys both with its objects, which must happen where the context is current.
+        self._stream = self._done = None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.engines.cuda.device import Device
-from trtjob.engines.cuda.driver import GpuInfo, Memory
+from trtjob.engines.cuda.driver import GpuInfo, Memory, threaded_driver
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
 from trtjob.engines.protocol import FloatArray, UInt8Array
@@ -59,7 +59,7 @@ class CudaModel:
         self.lanes: list[Lane] = []
         self._session = _session(path, gpu, options)
         self.spec = spec_of(self._session, path)
-        self._device = Device(gpu.index)
+        self._device = Device(gpu.index, threaded_driver())
         self._device.leave()
         turns = threading.BoundedSemaphore(RUNS)
         try:

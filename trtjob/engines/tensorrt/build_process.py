@@ -73,7 +73,11 @@ def _run(order: dict[str, Any], name: str, stderr: Path, on_progress: BuildProgr
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
-            env={**os.environ, "TMPDIR": str(stderr.parent)},  # what it leaves when it is killed goes with the rest
+            env={
+                **os.environ,
+                "TMPDIR": str(stderr.parent),  # what it leaves when it is killed goes with the rest
+                "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
+            },
             start_new_session=True,  # Ctrl-C is this process's, which ends the build in its own time
         )
     assert process.stdin is not None
@@ -219,8 +223,8 @@ def _check(plan: bytes, model: Path, batches: BatchProfile, gpu: int) -> None:
     from trtjob.engines.tensorrt.selfcheck import check_plan
 
     spec = load_spec(model)
-    with TensorRtEngine(plan, spec, gpu_of(gpu), batches.smallest) as engine:
-        check_plan(engine.infer, model, spec, batch=batches.smallest, title=flavour().title)
+    with TensorRtEngine(plan, spec, gpu_of(gpu), batches.largest) as engine:
+        check_plan(engine.infer, model, spec, batch=batches.largest, title=flavour().title)
 
 
 if __name__ == "__main__":

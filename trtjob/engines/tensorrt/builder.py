@@ -27,7 +27,7 @@ class BatchProfile:
     """Batch sizes that a plan accepts, and the one that it is made fast for."""
 
     smallest: int = 1
-    best: int = 8
+    best: int = 32
     largest: int = 32
 
     def __post_init__(self) -> None:

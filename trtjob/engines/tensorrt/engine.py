@@ -37,10 +37,14 @@ def alone(_name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class TensorRtOptions:
-    """Where plans are kept, how they are built, and whether full batches are replayed as CUDA graphs."""
+    """Where plans are kept, how they are built, and whether batches are replayed as CUDA graphs.
+
+    batch: images in every call; 0: the largest that the plan takes.
+    """
 
     plans: PlanCache
     gpu: int = 0
+    batch: int = 0
     build: BuildOptions = field(default_factory=BuildOptions)
     single_flight: SingleFlight = alone
     on_progress: BuildProgress | None = None
@@ -57,7 +61,8 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
     while True:
         try:
             plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
-            return TensorRtEngine(plan, spec, gpu, batches.largest, cuda_graphs=options.cuda_graphs)
+            batch = min(options.batch or batches.largest, batches.largest)
+            return TensorRtEngine(plan, spec, gpu, batch, cuda_graphs=options.cuda_graphs)
         except DeviceMemoryError:
             if batches.largest == 1:
                 raise
@@ -110,7 +115,10 @@ def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions)
 
 
 class TensorRtEngine:
-    """One plan on one GPU; as many callers at once as there are lanes keep it busy."""
+    """One plan on one GPU; as many callers at once as there are lanes keep it busy.
+
+    Every call has the same shape, the rows that a smaller batch leaves over being computed for nothing.
+    """
 
     name = "tensorrt"
 
@@ -234,7 +242,7 @@ class TensorRtLane:
         """
         try:
             self._graph_context = _new_context(self._engine)
-            self._bind(self._graph_context, self._max_batch)
+            self._bind(self._graph_context)
             self._enqueue(self._graph_context, self._max_batch)  # TensorRT prepares itself at the first run
             self._stream.mark()
             self._stream.wait()
@@ -245,12 +253,12 @@ class TensorRtLane:
         return self._graph is not None
 
     def launch(self, batch: int) -> None:
-        if batch == self._max_batch and self._graph is not None:
+        if self._graph is not None:
             self._graph.launch()
         else:
             self._context = self._contexts.popleft()
             try:
-                self._bind(self._context, batch)
+                self._bind(self._context)
                 self._enqueue(self._context, batch)
             except EngineError:
                 self._give_back()
@@ -262,14 +270,16 @@ class TensorRtLane:
             self._contexts.append(self._context)
             self._context = None
 
-    def _bind(self, context: Any, batch: int) -> None:
+    def _bind(self, context: Any) -> None:
         for name, buffer in self._buffers.items():
             if not context.set_tensor_address(name, int(buffer)):
                 raise EngineError(f"TensorRT does not know '{name}': {self._messages.take()}")
-        if not context.set_input_shape(INPUT_NAME, (batch, *self._image_shape)):
-            raise EngineError(f"TensorRT refuses a batch of {batch}: {self._messages.take()}")
+        # Always the same shape: kernels may go by it, and an image's result by how many came with it.
+        if not context.set_input_shape(INPUT_NAME, (self._max_batch, *self._image_shape)):
+            raise EngineError(f"TensorRT refuses a batch of {self._max_batch}: {self._messages.take()}")
 
     def _enqueue(self, context: Any, batch: int) -> None:
+        """Begin to compute a whole batch, of which the first `batch` images are copied in and out."""
         self._stream.copy_in(self._buffers[INPUT_NAME], self.images[:batch])
         if not context.execute_async_v3(self._stream.handle):
             raise DeviceLostError(f"TensorRT failed: {self._messages.take()}")

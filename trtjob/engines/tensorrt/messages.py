@@ -47,7 +47,7 @@ def _logger_class(found: Flavour, messages: Messages) -> Any:
     levels = {
         base.INTERNAL_ERROR: logging.ERROR,
         base.ERROR: logging.ERROR,
-        base.WARNING: logging.WARNING,
+        base.WARNING: logging.INFO,  # such as INT64 read as INT32, of every model; what it builds is checked
         base.INFO: logging.DEBUG,  # of no interest to who runs a job
         base.VERBOSE: logging.DEBUG,
     }

@@ -1,7 +1,7 @@
 """Do a plan and ONNX Runtime mean the same network? Told by what both say of one image that shows nothing known.
 
 Both compute the same ONNX graph in the same precision, so they differ by rounding alone. A detector that finds nothing
-still ranks its candidates, and a score of 1e-6 beside one of 1e-8 says as much of the network as 0.9 beside 0.1: so
+still ranks its candidates, and a score of 1e-4 beside one of 1e-6 says as much of the network as 0.9 beside 0.1: so
 scores are compared by their logits. Where rounding moves each logit by a little, the i-th best moves by no more than
 that, whoever the i-th is. A plan that ranks by something else, or misplaces boxes, does not come through:
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ModelSpec, Precision, Task
 
-# Probabilities are told apart from here to there. A detector's are computed in float32, and say something far below all
-# that is ever stored; the softmax of a classifier may end in half, which ends there. Near 1 float32 has no more digits.
-_LEAST = {Task.DETECT: 1e-12, Task.CLASSIFY: 1e-5}
+# Probabilities are told apart from here to there. A detector's are far below all that is ever stored, and above what a
+# sigmoid by way of a hyperbolic tangent makes noise of; the softmax of a classifier may be half, which ends there. Near
+# 1 float32 has no more digits.
+_LEAST = {Task.DETECT: 1e-6, Task.CLASSIFY: 1e-5}
 _MOST = 1 - 1e-5
+_LEAST_OF_SPREAD = 1e-30
 # Logits up to here are rounded as the last layer's own values of that size are, larger ones by more.
 _USUAL = 16.0
 

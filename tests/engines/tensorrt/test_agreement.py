@@ -310,7 +310,8 @@ def test_a_sigmoid_that_ends_early_passes() -> None:
     logits = -12 + 3 * random.standard_normal((300, 2))
     logits = logits[np.argsort(-logits.max(1))].astype(np.float32)
     boxes = answer(5, 300).boxes
-    right, early = 1 / (1 + np.exp(-logits)), np.float32(0.5) + np.float32(0.5) * np.tanh(logits / np.float32(2))
+    right = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    early = (np.float32(0.5) + np.float32(0.5) * np.tanh(logits / np.float32(2))).astype(np.float32)
     assert (early == 0).any()
     assert disagreement(Outputs(boxes, early[None]), Outputs(boxes, right[None]), DETECTOR) is None
 

@@ -68,7 +68,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 
 # How many times what two references differ by a plan may differ from one of them: it has roundings of its own.
-_THRICE = 3.0
+_OF_REFERENCES = 3.0
 
 
 def disagreement(
@@ -97,7 +97,7 @@ def _widened(tolerance: Tolerance, one: Outputs, other: Outputs, spec: ModelSpec
         logits = [np.sort(values.max(1)) for values in logits]
     differences = _telling(*logits)
     seen = float(np.quantile(differences, tolerance.agreeing)) if differences.size else 0.0
-    return replace(tolerance, least=max(tolerance.least, _THRICE * seen))
+    return replace(tolerance, least=max(tolerance.least, _OF_REFERENCES * seen))
 
 
 def _difference_of_form(name: str, ours: FloatArray | None, theirs: FloatArray | None) -> str | None:

@@ -152,9 +152,12 @@ build_apart(Path(sys.argv[1]), BuildOptions(), gpu=None, on_progress=stay)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
-def test_a_build_ends_with_who_waits_for_it(model: Path, how: signal.Signals) -> None:
+def test_a_build_ends_with_who_waits_for_it(model: Path, how: signal.Signals, tmp_path: Path) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(model)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PARENT, str(model)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert parent.stdout is not None
     with parent.stdout:

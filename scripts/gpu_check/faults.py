@@ -16,8 +16,10 @@ from redis import Redis
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import Answer, apart
 from scripts.gpu_check.memory import free_mib, nearly_full, process_mib
+from scripts.gpu_check.plans import ONE_IMAGE, SMALL
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
+from scripts.gpu_check.zoo import Variant
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.engines.tensorrt.engine import alone
@@ -29,8 +31,9 @@ from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.store import JobStore
 from trtjob.worker.context import Context
 
-SMALL, OTHER, PRECISION = "digits", "yolov4-tiny", "fp16"
-LEFT_MIB = (200, 1000)
+OTHER, PRECISION = "yolov4-tiny", "fp16"
+# What is left of the GPU's memory. With TensorRT the plan for one image, since every half of a batch is a plan more.
+LEFT_MIB: dict[EngineKind, tuple[int, ...]] = {"cuda": (200, 1000), "tensorrt": (4,)}
 CYCLES, SWITCHES = 200, 50
 WARM_UP = 5  # cycles in which libraries and the context take what they keep
 MAX_GROWTH_MIB = 16
@@ -49,7 +52,7 @@ def check(wishes: Wishes) -> Iterator[Row]:
         except NotRun as err:
             yield Row(f"{kind}: faults", State.NOT_RUN, note=str(err))
             continue
-        for left in LEFT_MIB:
+        for left in LEFT_MIB[kind]:
             yield _row(f"{kind}: memory full, {left} MiB left", apart(with_little_memory, kind, left, wishes))
         yield _row(f"{kind}: killed in mid batch", apart(killed, kind, wishes))
         cycles = CYCLES // 4 if wishes.is_quick else CYCLES
@@ -71,8 +74,9 @@ def _batch(engine: Engine, count: int = BATCH) -> UInt8Array:
     return np.random.default_rng(4).integers(0, 256, shape, np.uint8)
 
 
-def _opened(name: str, kind: EngineKind, wishes: Wishes) -> Engine:
-    return need.opened(zoo.converted(name, PRECISION, wishes), wishes, kind)
+def _opened(name: str, kind: EngineKind, wishes: Wishes, more: dict[str, object] | None = None) -> Engine:
+    settings = {**Variant(name, PRECISION).settings, **(more or {})}
+    return need.opened(zoo.converted(name, PRECISION, wishes), wishes, kind, **settings)
 
 
 def _answer(engine: Engine) -> str:
@@ -89,18 +93,19 @@ def _verdict(is_good: bool) -> State:
 
 def with_little_memory(kind: EngineKind, left_mib: int, wishes: Wishes) -> tuple[State, str]:
     """Open a model where nearly all memory is taken: smaller batches, or an error of ours; then with all of it."""
-    with _opened(SMALL, kind, wishes) as engine:
+    more = ONE_IMAGE if kind == "tensorrt" else {}
+    with _opened(SMALL, kind, wishes, more) as engine:
         wanted, most = _answer(engine), engine.max_batch
     with nearly_full(left_mib):
         try:
-            with _opened(SMALL, kind, wishes) as engine:
+            with _opened(SMALL, kind, wishes, more) as engine:
                 same = "the same bytes" if _answer(engine) == wanted else "other bytes"
                 what = f"batches of {engine.max_batch} instead of {most}, {same}"
         except EngineError as err:
             if not isinstance(err, DeviceMemoryError) and "memory" not in str(err).lower():
                 raise
             what = f"an error: {err}"
-    with _opened(SMALL, kind, wishes) as engine:
+    with _opened(SMALL, kind, wishes, more) as engine:
         is_good = _answer(engine) == wanted and engine.max_batch == most
     return _verdict(is_good), f"{what}; afterwards {'as before' if is_good else 'not as before'}"
 
@@ -195,7 +200,7 @@ def switched(kind: EngineKind, switches: int, wishes: Wishes) -> tuple[State, st
     server.open()
     with server:
         redis = Redis.from_url(server.url)
-        settings = need.settings(wishes, kind)
+        settings = need.settings(wishes, kind, **Variant(SMALL, PRECISION).settings)
         context = Context("gpu-check", settings, JobStore(redis), WorkQueue(redis, settings.queue), engine=kind, gpu=0)
 
         def cycle() -> None:

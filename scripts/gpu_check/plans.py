@@ -10,23 +10,36 @@ from scripts.gpu_check.zoo import Variant
 from trtjob.engines.tensorrt.engine import build_ahead
 from trtjob.worker.engine import tensorrt_options
 
+LEVELLED = Variant("yolov3-tiny", "fp16")  # whose plan is built at every level
+LEVEL_BATCHES = "1:32:32"
+SMALL = "digits"  # the model of which a plan for one image is built, too
+ONE_IMAGE: dict[str, object] = {"plan_batches": "1:1:1"}
+
+
+def at_level(level: int) -> dict[str, object]:
+    """Return the settings of a plan that is built at a level, and is no other part's."""
+    return {"plan_level": level, "plan_batches": LEVEL_BATCHES}
+
 
 def build(variant: Variant, wishes: Wishes, more: dict[str, object]) -> None:
     """Build a variant's plan unless it is there. more: settings. Raises NotRun, EngineError."""
     need.engine("tensorrt")
     model = zoo.converted(variant.name, variant.precision, wishes)
-    settings = need.settings(wishes, "tensorrt", tf32=variant.tf32, **more)
+    settings = need.settings(wishes, "tensorrt", **{**variant.settings, **more})
     build_ahead(model.path, model.sha256, tensorrt_options(settings, 0, lambda *_: True))
 
 
 def check(wishes: Wishes) -> Iterator[Row]:
     need.engine("tensorrt")
     cases: list[tuple[object, ...]] = [(variant, wishes, {}) for variant in zoo.variants(wishes)]
+    cases += [(LEVELLED, wishes, at_level(level)) for level in sorted(wishes.levels, reverse=True)]
+    cases += [(Variant(SMALL, "fp16"), wishes, ONE_IMAGE)]
     found: dict[str, list[str]] = {}
     problems: dict[str, list[str]] = {}
-    for (variant, *_), answer in side_by_side(build, cases, wishes.builders):
+    for (variant, _, more), answer in side_by_side(build, cases, wishes.builders):
         if answer.state is not State.NOT_RUN:  # the model is not here: another part says so
-            found.setdefault(variant.name, []).append(f"{variant.title} {answer.seconds:.0f} s")
+            level = more.get("plan_level", variant.settings.get("plan_level", ""))
+            found.setdefault(variant.name, []).append(f"{variant.title} {level} {answer.seconds:.0f} s")
         if answer.state is State.FAILED:
             problems.setdefault(variant.name, []).append(f"{variant.title}: {answer.problem}")
     for name, took in reversed(found.items()):

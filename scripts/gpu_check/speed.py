@@ -54,16 +54,14 @@ def row_of(variant: Variant, kind: EngineKind, wishes: Wishes) -> Row:
     device = Device(0)
     device.leave()
     found = _Found()
-    # On CUDA an engine runs one size of batches only.
-    for batches in [(batch,) for batch in need.BATCHES] if kind == "cuda" else [need.BATCHES]:
+    for batch in need.BATCHES:
         free = device_free_mib(device)
-        with need.opened(model, wishes, kind, **({"batch": batches[0]} if kind == "cuda" else {})) as engine:
-            for batch in batches:
-                part = part_of(model, engine, wishes, kind, batch)
-                if batch == COMPARED_BATCH:
-                    _compare(found, part, kind, device, wishes, free)
-                else:
-                    found.rates[batch] = rate(part, wishes.seconds)
+        with need.opened(model, wishes, kind, batch=batch) as engine:  # an engine runs one size of batches only
+            part = part_of(model, engine, wishes, kind, batch)
+            if batch == COMPARED_BATCH:
+                _compare(found, part, kind, device, wishes, free)
+            else:
+                found.rates[batch] = rate(part, wishes.seconds)
     state = State.FAILED if found.ratio < LEAST_OF_BARE else State.OK
     figure = " / ".join(f"{found.rates[batch]:.0f}" for batch in need.BATCHES)
     return Row(f"{variant.name}, {kind}, {variant.precision}", state, figure, "; ".join(found.notes))

@@ -16,6 +16,7 @@ from trtjob.worker.convert import convert_model
 from trtjob.worker.pictures import write_pictures
 
 PRECISIONS = ("fp32", "fp16", "int8")
+QUICK_LEVEL = 0
 CALIBRATION_IMAGES = 8  # enough for ranges
 FEW_IMAGES = 2  # for a model of which only the speed is asked: a CPU takes seconds for each
 MIB = 1 << 20
@@ -68,6 +69,12 @@ class Variant:
     name: str
     precision: str
     tf32: bool = True
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Return how it is opened: a plan of which nobody asks how fast it is, is built quickly."""
+        is_timed = self.name in TIMED and self.tf32
+        return {"tf32": self.tf32} | ({} if is_timed else {"plan_level": QUICK_LEVEL})
 
     @property
     def title(self) -> str:

@@ -59,4 +59,6 @@ def _open_tensorrt(path: Path, plans: PlanCache) -> Engine:
     from trtjob.engines.tensorrt.engine import TensorRtOptions, open_engine
 
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return open_engine(path, load_spec(path), sha256, TensorRtOptions(plans, build=BuildOptions(BATCHES)))
+    return open_engine(
+        path, load_spec(path), sha256, TensorRtOptions(plans, build=BuildOptions(BATCHES, optimization_level=0))
+    )

@@ -20,9 +20,10 @@ endif
 	@scripts/setup.sh
 	@touch $@
 
-.venv/.extras-up-to-date: .venv/.up-to-date
+.venv/.extras-up-to-date: .venv/.up-to-date scripts/tensorrt_bindings.sh
 	@echo "Adding what the tests need beside it: TensorFlow, TensorRT-RTX and more ..."
 	@scripts/setup.sh all
+	@scripts/tensorrt_bindings.sh
 	@touch $@
 
 demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up

@@ -15,7 +15,7 @@ from redis import Redis
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import Answer, apart
-from scripts.gpu_check.memory import free_mib, nearly_full, process_mib
+from scripts.gpu_check.memory import free_mib, nearly_full, own_mib, process_mib
 from scripts.gpu_check.plans import ONE_IMAGE, SMALL
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
@@ -55,6 +55,17 @@ def check(wishes: Wishes) -> Iterator[Row]:
         for left in LEFT_MIB[kind]:
             yield _row(f"{kind}: memory full, {left} MiB left", apart(with_little_memory, kind, left, wishes))
         yield _row(f"{kind}: killed in mid batch", apart(killed, kind, wishes))
+
+
+def growth(wishes: Wishes) -> Iterator[Row]:
+    """Open and close engines, switch between them, and have several at once: nothing grows, no answer changes."""
+    need.gpu()
+    for kind in need.ON_GPU:
+        try:
+            need.engine(kind)
+        except NotRun as err:
+            yield Row(f"{kind}: growth", State.NOT_RUN, note=str(err))
+            continue
         cycles = CYCLES // 4 if wishes.is_quick else CYCLES
         yield _row(f"{kind}: opened and closed {cycles} times", apart(opened_and_closed, kind, cycles, wishes))
         switches = SWITCHES // 2 if wishes.is_quick else SWITCHES
@@ -178,11 +189,11 @@ def _grown(cycle: Callable[[], None], cycles: int, answers: set[str]) -> tuple[S
     """Return how much memory cycles have cost; `answers` must have one answer at the end."""
     for _ in range(WARM_UP):
         cycle()
-    gpu, host, started = free_mib(), process_mib(), time.perf_counter()
+    gpu, host, started = own_mib(), process_mib(), time.perf_counter()
     for _ in range(cycles):
         cycle()
     each_ms = (time.perf_counter() - started) / cycles * 1000
-    gpu_mib, host_mib = gpu - free_mib(), process_mib() - host
+    gpu_mib, host_mib = own_mib() - gpu, process_mib() - host
     is_good = gpu_mib <= MAX_GROWTH_MIB and host_mib <= MAX_HOST_GROWTH_MIB and len(answers) == 1
     same = "always the same bytes" if len(answers) == 1 else f"{len(answers)} different answers"
     return _verdict(is_good), f"GPU {gpu_mib:+.0f} MiB, process {host_mib:+.0f} MiB; {each_ms:.0f} ms each; {same}"

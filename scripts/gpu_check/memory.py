@@ -1,9 +1,12 @@
 """How much of a process's memory, and of the GPU's, is in use."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
-from trtjob.engines.cuda import Device
+from trtjob.engines.cuda import Device, gpus
 
 MIB = 1 << 20
 
@@ -15,6 +18,20 @@ def free_mib() -> float:
         return device.free_bytes() / MIB
     finally:
         device.close()
+
+
+def own_mib() -> float:
+    """Return how much of the GPU's memory this process has, as NVIDIA's management library counts it.
+
+    Where that does not tell, how much all processes have together.
+    """
+    try:
+        nvml: Any = import_module("pynvml")
+        nvml.nvmlInit()
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(0))
+        return float(next(found.usedGpuMemory for found in processes if found.pid == os.getpid())) / MIB
+    except Exception:  # noqa: BLE001 - an optional package, whose errors are its own; or None, or no such process
+        return gpus()[0].memory_bytes / MIB - free_mib()
 
 
 def process_mib() -> float:

@@ -56,8 +56,14 @@ PARTS = {
         "TensorRT's plans: seconds to build, several side by side", plans.check, 1200, is_kept=False, is_alone=False
     ),
     "suite": Part("The tests marked gpu", suite.check, 600, is_alone=False),
-    "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300),
-    "answers": Part("Answers beside those of the CPU in float32: found again, largest differences", answers.check, 900),
+    "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300, is_alone=False),
+    "answers": Part(
+        "Answers beside those of the CPU in float32: found again, largest differences",
+        answers.check,
+        900,
+        is_alone=False,
+    ),
+    "growth": Part("Engines that come and go", faults.growth, 600, is_alone=False),
     "speed": Part("The engine alone: images/s at batch 1 / 8 / 32 / 64", speed.check, 900),
     "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),

@@ -21,7 +21,7 @@ from trtjob.worker.samples import Samples, chosen_images
 IMAGES = 8
 BATCH = 8  # of the middle size that an image is put into
 SAME_BYTES = "same bytes in any batch"
-AT_ONCE = 4  # models that are compared side by side
+AT_ONCE = 7  # models that are compared side by side
 # How far answers may be from the CPU's to the same graph. TF32 has as many bits of mantissa as half precision.
 TOLERANCES: dict[str, Limits] = {
     "fp32, TF32 off": LIMITS["fp32"],

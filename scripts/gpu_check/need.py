@@ -12,6 +12,7 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind, choose
 from trtjob.engines.cuda import GpuInfo, gpus
 from trtjob.engines.protocol import Engine
+from trtjob.engines.tensorrt.builder import BuildCancelled
 from trtjob.errors import TrtjobError
 from trtjob.worker.engine import open_engine
 
@@ -60,7 +61,11 @@ def opened(model: RegisteredModel, wishes: Wishes, kind: EngineKind, **more: obj
     """Open a model as a worker process would. Raises NotRun, EngineError."""
     engine(kind)
     number = None if kind == "cpu" else 0
-    return open_engine(settings(wishes, kind, **more), model.path, model.sha256, kind, number, on_build=lambda *_: True)
+    told = settings(wishes, kind, **more)
+    try:
+        return open_engine(told, model.path, model.sha256, kind, number, on_build=lambda *_: not wishes.is_built)
+    except BuildCancelled as err:
+        raise NotRun("its plan is not built") from err
 
 
 def workers() -> int:

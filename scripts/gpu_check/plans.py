@@ -11,7 +11,7 @@ from trtjob.engines.tensorrt.engine import build_ahead
 from trtjob.worker.engine import tensorrt_options
 
 LEVELLED = Variant("yolov3-tiny", "fp16")  # whose plan is built at every level
-LEVEL_BATCHES = "1:32:32"
+LEVEL_BATCHES = need.PLAN_BATCHES
 SMALL = "digits"  # the model of which a plan for one image is built, too
 ONE_IMAGE: dict[str, object] = {"plan_batches": "1:1:1"}
 

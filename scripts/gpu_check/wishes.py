@@ -21,6 +21,7 @@ class Wishes:
     seconds: float = 2.0
     builders: int = 8
     is_quick: bool = False
+    is_built: bool = False
     levels: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     official: Path | None = None
     models: Path | None = None
@@ -48,6 +49,7 @@ OPTIONS = {
     "seconds": "--seconds",
     "builders": "--builders",
     "is_quick": "--quick",
+    "is_built": "--only-built",
     "levels": "--levels",
     "official": "--yolov3-tiny",
     "models": "--models",

@@ -16,7 +16,7 @@ from trtjob.worker.convert import convert_model
 from trtjob.worker.pictures import write_pictures
 
 PRECISIONS = ("fp32", "fp16", "int8")
-QUICK_LEVEL = 0
+QUICK_LEVEL = 1
 CALIBRATION_IMAGES = 8  # enough for ranges
 FEW_IMAGES = 2  # for a model of which only the speed is asked: a CPU takes seconds for each
 MIB = 1 << 20

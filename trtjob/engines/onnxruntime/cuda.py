@@ -23,6 +23,8 @@ __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
 
 log = logging.getLogger(__name__)
 
+_CLOSED = "the engine is closed"
+
 
 def check_usable() -> str:
     """Return what runs models on CUDA here, by name and version. Raises MissingDependencyError, EngineError."""
@@ -88,10 +90,12 @@ class CudaEngine:
 
     @contextmanager
     def _lane(self) -> "Iterator[Lane]":
-        lane = None if self._is_closed else self._free.get()
+        if self._is_closed:
+            raise EngineError(_CLOSED)
+        lane = self._free.get()
         if lane is None:
             self._free.put(None)  # for whoever else waits
-            raise EngineError("the engine is closed")
+            raise EngineError(_CLOSED)
         try:
             yield lane
         finally:

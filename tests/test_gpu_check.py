@@ -82,7 +82,7 @@ def test_a_table_of_a_part_that_is_no_more_goes() -> None:
 
 def test_a_child_is_told_all_that_its_parent_was() -> None:
     wishes = Wishes(
-        Path("/home"), 1.5, 3, True, (1, 4), Path("/a"), Path("/b"), Path("/c"), Path("/d"), Path("/e"), Path("/f")
+        Path("/home"), 1.5, 3, True, True, (1, 4), Path("/a"), Path("/b"), Path("/c"), Path("/d"), Path("/e"), Path("/f")
     )
     wanted = _parser().parse_args(wishes.arguments())
     assert set(OPTIONS) == set(Wishes.__dataclass_fields__)

@@ -38,7 +38,7 @@ def check(wishes: Wishes) -> Iterator[Row]:
     problems: dict[str, list[str]] = {}
     for (variant, _, more), answer in side_by_side(build, cases, wishes.builders):
         if answer.state is not State.NOT_RUN:  # the model is not here: another part says so
-            level = more.get("plan_level", variant.settings.get("plan_level", ""))
+            level = {**variant.settings, **more}.get("plan_level", "")
             found.setdefault(variant.name, []).append(f"{variant.title} {level} {answer.seconds:.0f} s")
         if answer.state is State.FAILED:
             problems.setdefault(variant.name, []).append(f"{variant.title}: {answer.problem}")

@@ -16,7 +16,8 @@ from trtjob.worker.convert import convert_model
 from trtjob.worker.pictures import write_pictures
 
 PRECISIONS = ("fp32", "fp16", "int8")
-QUICK_LEVEL = 1
+QUICK_BATCHES = "1:1:8"
+QUICK_LEVELS = {"int8": 1}  # at level 0 TensorRT 8.6 finds no kernel for some of its activations
 CALIBRATION_IMAGES = 8  # enough for ranges
 FEW_IMAGES = 2  # for a model of which only the speed is asked: a CPU takes seconds for each
 MIB = 1 << 20
@@ -73,8 +74,9 @@ class Variant:
     @property
     def settings(self) -> dict[str, object]:
         """Return how it is opened: a plan of which nobody asks how fast it is, is built quickly."""
-        is_timed = self.name in TIMED and self.tf32
-        return {"tf32": self.tf32} | ({} if is_timed else {"plan_level": QUICK_LEVEL})
+        if self.name in TIMED and self.tf32:
+            return {}
+        return {"tf32": self.tf32, "plan_batches": QUICK_BATCHES, "plan_level": QUICK_LEVELS.get(self.precision, 0)}
 
     @property
     def title(self) -> str:

@@ -12,9 +12,8 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind, choose
 from trtjob.engines.cuda import GpuInfo, gpus
 from trtjob.engines.protocol import Engine
-from trtjob.engines.tensorrt.builder import BuildCancelled
 from trtjob.errors import TrtjobError
-from trtjob.worker.engine import open_engine
+from trtjob.worker.engine import open_engine, plans_of
 
 ON_GPU: tuple[EngineKind, ...] = ("cuda", "tensorrt")
 BATCHES = (1, 8, 32, 64)
@@ -62,10 +61,14 @@ def opened(model: RegisteredModel, wishes: Wishes, kind: EngineKind, **more: obj
     engine(kind)
     number = None if kind == "cpu" else 0
     told = settings(wishes, kind, **more)
-    try:
-        return open_engine(told, model.path, model.sha256, kind, number, on_build=lambda *_: not wishes.is_built)
-    except BuildCancelled as err:
-        raise NotRun("its plan is not built") from err
+    if kind == "tensorrt" and wishes.is_built and not _has_plan(model, told):
+        raise NotRun("its plan is not built")
+    return open_engine(told, model.path, model.sha256, kind, number, on_build=lambda *_: True)
+
+
+def _has_plan(model: RegisteredModel, told: Settings) -> bool:
+    wanted = (model.sha256, told.plan_batches, told.plan_level, told.tf32)
+    return any((p.model, p.batches, p.optimization_level, p.tf32) == wanted for p in plans_of(told).list())
 
 
 def workers() -> int:

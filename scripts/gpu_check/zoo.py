@@ -113,6 +113,8 @@ def converted(name: str, precision: str, wishes: Wishes) -> RegisteredModel:
     called = f"{name}@{precision}"
     if any(model.name == called for model in registry.list()):
         return registry.get(called)
+    if wishes.is_built:
+        raise NotRun("it is not converted")
     request: dict[str, object] = {"model": original(name, wishes), "precision": precision, "name": called}
     if precision != "fp32":
         count = CALIBRATION_IMAGES if name in ANSWERED else FEW_IMAGES

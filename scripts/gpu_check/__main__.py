@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("home", "where models and plans are kept (default: removed at the end)", type=Path)
     add("seconds", "seconds for each figure (default: 2)", type=float, default=2.0)
     add("is_quick", "half of the seconds, and the small models only", action="store_true")
-    add("is_built", "convert nothing and build no plan: take what the parts `models` and `plans` left", action="store_true")
+    add("is_built", "take what the parts `models` and `plans` have left, and no more", action="store_true")
     add("builders", "plans that are built at once, where no build is timed (default: 8)", type=int, default=8)
     add("levels", "TensorRT's optimization levels to try (default: 0 to 5)", type=int, nargs="+", default=range(6))
     add("official", "YOLOv3-tiny's official weights; its .cfg and .names lie beside them", type=Path)

@@ -73,9 +73,7 @@ class Settings(BaseSettings):
         description="auto: where there is a GPU, TensorRT, else ONNX Runtime on CUDA; else ONNX Runtime on the CPU",
     )
     gpus: str = Field(default="all", description="which GPUs: all, or numbers such as 0,2")
-    gpu_memory_mib: int = Field(
-        default=0, ge=0, description="memory of the GPU that a model may take on CUDA; 0: all"
-    )
+    gpu_memory_mib: int = Field(default=0, ge=0, description="memory of the GPU that a model may take on CUDA; 0: all")
     tf32: bool = Field(
         default=True, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"
     )

@@ -39,6 +39,8 @@ class FakeLane:
 
     def close(self) -> None:
         self._note("close")
+        self.images = np.empty((0, 2, 2, 3), np.uint8)  # nobody may use it any more
+        self.outputs = {}
 
     def _note(self, what: str) -> None:
         self.threads.add(threading.get_ident())

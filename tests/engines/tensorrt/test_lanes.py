@@ -120,6 +120,34 @@ def test_closing_finishes_what_is_under_way_then_frees_in_order() -> None:
     assert notes[-3:] == ["a close", "b close", "device closed"]
 
 
+def test_callers_that_copy_are_waited_for_before_lanes_are_freed() -> None:
+    for _ in range(100):
+        lanes = Lanes(lambda: [FakeLane(name, []) for name in "abcd"], lambda: None, runs=2)
+        problems: list[str] = []
+        started = threading.Event()
+
+        def run(lanes: Lanes = lanes, problems: list[str] = problems, started: threading.Event = started) -> None:
+            while True:
+                try:
+                    lanes.run(images(4, 1))
+                    started.set()
+                except EngineError as err:
+                    problems.append(str(err))
+                    return
+                except Exception as err:  # noqa: BLE001 - whatever a freed lane leads to
+                    problems.append(repr(err))
+                    return
+
+        callers = [threading.Thread(target=run) for _ in range(6)]
+        for caller in callers:
+            caller.start()
+        assert started.wait(10)
+        lanes.close()
+        for caller in callers:
+            caller.join(10)
+        assert problems == ["the engine is closed"] * 6
+
+
 def test_a_closed_engine_says_so_and_closes_twice() -> None:
     with opened(FakeLane("a", [])) as lanes:
         lanes.close()

@@ -1,10 +1,7 @@
 """ONNX Runtime on an NVIDIA GPU: no plan to build, and every model that the CPU runs."""
 
 import logging
-import queue
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +12,7 @@ from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.driver import GpuInfo
 from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, LANES, CudaModel, CudaOptions, Lane
 from trtjob.engines.onnxruntime.package import changing, onnxruntime
+from trtjob.engines.pool import LanePool
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
 from trtjob.errors import DeviceMemoryError, EngineError
@@ -22,8 +20,6 @@ from trtjob.errors import DeviceMemoryError, EngineError
 __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
 
 log = logging.getLogger(__name__)
-
-_CLOSED = "the engine is closed"
 
 
 def check_usable() -> str:
@@ -59,23 +55,22 @@ class CudaEngine:
         title = check_usable()
         gpu = gpu_of(options.gpu)
         self._path, self._options = path, options
-        self._free: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
+        self._pool: LanePool[Lane] = LanePool()
         self._gate = threading.Lock()  # between who closes the lanes and who opens others
-        self._is_closed = False
         self._model = _open(path, gpu, options, options.batch)
         self._gpu = gpu
         self.spec = self._model.spec
         self.device = f"{gpu.name} (GPU {gpu.index}), {title}"
         self.max_batch = self._model.batch
         self.concurrency = LANES
-        self._offer()
+        self._pool.offer(self._model.lanes)
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
         parts: list[dict[str, FloatArray]] = []
         done = 0
         while done < len(images):
-            with self._lane() as lane:
+            with self._pool.taken() as lane:
                 try:
                     parts.append(lane.run(images[done : done + lane.batch]))
                     done += lane.batch
@@ -88,55 +83,32 @@ class CudaEngine:
         )
         return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])
 
-    @contextmanager
-    def _lane(self) -> "Iterator[Lane]":
-        if self._is_closed:
-            raise EngineError(_CLOSED)
-        lane = self._free.get()
-        if lane is None:
-            self._free.put(None)  # for whoever else waits
-            raise EngineError(_CLOSED)
-        try:
-            yield lane
-        finally:
-            self._free.put(lane)
-
-    def _offer(self) -> None:
-        for lane in self._model.lanes:
-            self._free.put(lane)
-
-    def _withdraw(self) -> None:
-        """Wait for all lanes: nobody computes any more."""
-        for _ in self._model.lanes:
-            self._free.get()
-
     def _shrink(self, batch: int, failure: DeviceMemoryError) -> None:
         """Open the model again with half of a batch that was too large, unless another caller has done so."""
         with self._gate:
-            if self._is_closed or self.max_batch < batch:
+            if self._pool.is_closed or self.max_batch < batch:
                 return
             if batch == 1:
                 raise failure
-            self._withdraw()
+            self._pool.withdraw(len(self._model.lanes))
             self._model.close()
             log.warning("too little GPU memory: smaller batches", extra={"batch": batch, "instead": batch // 2})
             try:
                 self._model = _open(self._path, self._gpu, self._options, batch // 2)
             except BaseException:
-                self._is_closed = True
-                self._free.put(None)
+                self._pool.end()
                 raise
             self.max_batch = self._model.batch
-            self._offer()
+            self._pool.offer(self._model.lanes)
 
     def close(self) -> None:
         """Finish what is under way, then free everything. May be called twice."""
         with self._gate:
-            if self._is_closed:
+            if self._pool.is_closed:
                 return
-            self._is_closed = True
-            self._withdraw()
-            self._free.put(None)
+            self._pool.refuse()
+            self._pool.withdraw(len(self._model.lanes))
+            self._pool.end()
             self._model.close()
 
     def __enter__(self) -> Self:

@@ -34,6 +34,7 @@ _SHORT_OF_MEMORY = (
     "allocation failed",
     "smaller than requested bytes",
 )
+_LEAST_MIB = 512  # with less, cuDNN and cuBLAS do not start, and call it an internal error
 _TENSOR_CORES = {"fp16": (7, 0), "bf16": (8, 0), "tf32": (8, 0)}  # the first compute capability that has them
 
 
@@ -57,18 +58,29 @@ class CudaModel:
     def __init__(self, path: Path, gpu: GpuInfo, options: CudaOptions, batch: int) -> None:
         self.batch = batch
         self.lanes: list[Lane] = []
-        self._session = _session(path, gpu, options)
-        self.spec = spec_of(self._session, path)
+        self._session: Any = None
         self._device = Device(gpu.index, threaded_driver())
         self._device.leave()
         turns = threading.BoundedSemaphore(RUNS)
         try:
+            self._session = self._opened(path, gpu, options)
+            self.spec = spec_of(self._session, path)
             for _ in range(LANES):
                 self.lanes.append(Lane(self._device, self._session, self.spec, gpu.index, batch, turns))
             self._warm_up()
         except BaseException:
             self.close()
             raise
+
+    def _opened(self, path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
+        try:
+            return _session(path, gpu, options)
+        except EngineError as err:
+            with self._device.current():
+                free_mib = self._device.free_bytes() >> 20
+            if free_mib >= _LEAST_MIB:
+                raise
+            raise DeviceMemoryError(f"the GPU's memory is full, {free_mib} MiB are left: {err}") from err
 
     def _warm_up(self) -> None:
         """Run all lanes at once, as callers will: ONNX Runtime takes now what it needs of the GPU's memory."""

@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from trtjob.engines.pool import LanePool
 from trtjob.engines.protocol import FloatArray, UInt8Array
-from trtjob.errors import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,8 @@ class Lanes:
         """
         self._runs = runs
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        self._pool: LanePool[Lane] = LanePool()
         self._gate = threading.Lock()  # between the last order and the end
-        self._is_closed = False
         opened: Future[int] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(open_lanes, close_device, opened), name="trtjob-gpu", daemon=True
@@ -82,26 +81,22 @@ class Lanes:
 
     def run(self, images: UInt8Array) -> dict[str, FloatArray]:
         """Run a batch and return its outputs; as many callers at once as there are lanes keep the GPU busy."""
-        lane = self._free.get()
-        try:
+        with self._pool.taken() as lane:
             batch = len(images)
             lane.images[:batch] = images  # by the caller, while the GPU works for others
             order = _Order(lane, batch)
             with self._gate:
-                if self._is_closed:
-                    raise EngineError("the engine is closed")
+                self._pool.check()
                 self._orders.put(order)
             order.answer.result()
             # The lane's arrays are written again by the next launch, so copy.
             return {name: np.array(values[:batch], np.float32) for name, values in lane.outputs.items()}
-        finally:
-            self._free.put(lane)
 
     def close(self) -> None:
         """Finish what is under way, then free everything. May be called twice."""
         with self._gate:
-            if not self._is_closed:
-                self._is_closed = True
+            if not self._pool.is_closed:
+                self._pool.refuse()
                 self._orders.put(None)
         self._thread.join()
 
@@ -117,12 +112,13 @@ class Lanes:
             close_device()
             opened.set_exception(err)
             return
-        for lane in lanes:
-            self._free.put(lane)
+        self._pool.offer(lanes)
         opened.set_result(len(lanes))
         try:
             self._serve()
         finally:
+            self._pool.withdraw(len(lanes))  # callers may still copy into or out of them
+            self._pool.end()
             for lane in lanes:
                 lane.close()
             close_device()

@@ -82,7 +82,18 @@ def test_a_table_of_a_part_that_is_no_more_goes() -> None:
 
 def test_a_child_is_told_all_that_its_parent_was() -> None:
     wishes = Wishes(
-        Path("/home"), 1.5, 3, True, True, (1, 4), Path("/a"), Path("/b"), Path("/c"), Path("/d"), Path("/e"), Path("/f")
+        Path("/home"),
+        1.5,
+        3,
+        True,
+        True,
+        (1, 4),
+        Path("/a"),
+        Path("/b"),
+        Path("/c"),
+        Path("/d"),
+        Path("/e"),
+        Path("/f"),
     )
     wanted = _parser().parse_args(wishes.arguments())
     assert set(OPTIONS) == set(Wishes.__dataclass_fields__)
@@ -123,9 +134,24 @@ def test_what_ends_a_part_is_its_last_row(
     assert from_lines((tmp_path / "rows").read_text()) == [ROWS[0], expected]
 
 
-def test_plans_are_built_while_tests_run_and_what_is_timed_is_alone() -> None:
-    wanted = ["machine", "models", "plans", "suite", "speed", "keras"]
-    assert parts.groups(wanted) == [["machine"], ["models"], ["plans", "suite"], ["speed"], ["keras"]]
+def test_what_is_timed_is_alone_and_what_is_not_need_not_be() -> None:
+    wanted = ["plans", "suite", "darknet", "answers", "growth", "speed", "keras"]
+    together = ["darknet", "answers", "growth"]
+    assert parts.groups(wanted) == [["plans"], ["suite"], together, ["speed"], ["keras"]]
+
+
+@pytest.mark.slow
+def test_what_a_part_has_found_is_told_while_it_runs(wishes: Wishes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "LOOK_S", 0.01)
+    told: list[list[Row]] = []
+    rows = parts.run_part("machine", wishes, on_rows=told.append)
+    assert told
+    assert all(rows[: len(so_far)] == so_far for so_far in told)
+
+
+def test_a_part_for_which_no_time_is_left_is_not_run(wishes: Wishes) -> None:
+    (row,) = parts.run_part("machine", wishes, left_s=0)
+    assert (row.state, row.note) == (State.NOT_RUN, "no time was left")
 
 
 @pytest.mark.slow

@@ -10,16 +10,21 @@ that says why. Exit code 1 where a check failed, 0 also where some could not run
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from typing import NoReturn
 
-from scripts.gpu_check.parts import DEFAULT, PARTS, groups, run_here, run_part
+from scripts.gpu_check.parts import DEFAULT, PARTS, end_children, groups, run_here, run_part
 from scripts.gpu_check.rows import Row, as_markdown, as_text, failures, merged
 from scripts.gpu_check.wishes import OPTIONS, Wishes
+
+_one_document = threading.Lock()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,23 +36,35 @@ def main(arguments: list[str] | None = None) -> int:
             name, found = wanted.child
             run_here(name, wishes, Path(found))
             return 0
-        parts = {}
+        signal.signal(signal.SIGTERM, _leave)
+        parts, end = {}, time.perf_counter() + 60 * wanted.minutes
         for names in groups(wanted.only):
             with ThreadPoolExecutor(len(names)) as pool:
-                found = list(pool.map(lambda name: _timed(name, wishes), names))
+                found = list(pool.map(lambda name: _timed(name, wishes, end, wanted.markdown), names))
             for name, rows in zip(names, found, strict=True):
                 parts[PARTS[name].title] = rows
-                if wanted.markdown:  # after each part: what was found is kept, whatever becomes of the next
-                    _keep(wanted.markdown, name, rows)
     print(as_text(parts))
     failed = failures(parts)
     print(f"\n{failed} failed" if failed else "\nnothing failed")
     return 1 if failed else 0
 
 
-def _timed(name: str, wishes: Wishes) -> list[Row]:
+def _leave(number: int, _frame: object) -> NoReturn:
+    end_children()
+    os._exit(128 + number)  # the threads that wait for them need not be waited for
+
+
+def _timed(name: str, wishes: Wishes, end: float, markdown: Path | None) -> list[Row]:
+    """Run a part; what it finds is kept at once, whatever becomes of the rest."""
+
+    def keep(rows: list[Row]) -> None:
+        if markdown is not None:
+            with _one_document:
+                _keep(markdown, name, rows)
+
     started = time.perf_counter()
-    rows = run_part(name, wishes)
+    rows = run_part(name, wishes, left_s=end - started, on_rows=keep)
+    keep(rows)
     print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
     return rows
 
@@ -88,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, what: str, **more: object) -> None:
         parser.add_argument(OPTIONS[name], dest=name, help=what, **more)  # type: ignore[arg-type]
 
+    parser.add_argument(
+        "--minutes", type=float, default=1000.0, help="what is not done by then is ended, and kept as far as it is"
+    )
     add("home", "where models and plans are kept (default: removed at the end)", type=Path)
     add("seconds", "seconds for each figure (default: 2)", type=float, default=2.0)
     add("is_quick", "half of the seconds, and the small models only", action="store_true")

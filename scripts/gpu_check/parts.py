@@ -1,11 +1,14 @@
 """The parts of the check, and each of them in a process of its own: what breaks a GPU's context breaks one part."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,9 @@ from trtjob.errors import TrtjobError
 
 Check = Callable[[Wishes], Iterator[Row]]
 
+LOOK_S = 2.0
+_children: set[int] = set()
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -52,10 +58,8 @@ class Part:
 PARTS = {
     "machine": Part("What is there", machine.check, 120),
     "models": Part("The models", zoo.check, 570, is_kept=False),
-    "plans": Part(
-        "TensorRT's plans: seconds to build, several side by side", plans.check, 480, is_kept=False, is_alone=False
-    ),
-    "suite": Part("The tests marked gpu", suite.check, 300, is_alone=False),
+    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 900, is_kept=False),
+    "suite": Part("The tests marked gpu", suite.check, 300),
     "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300, is_alone=False),
     "answers": Part(
         "Answers beside those of the CPU in float32: found again, largest differences",
@@ -90,24 +94,50 @@ def groups(names: Sequence[str]) -> list[list[str]]:
     return found
 
 
-def run_part(name: str, wishes: Wishes) -> list[Row]:
-    """Return what a part found, run in a child process; its own output goes to standard error."""
+def run_part(
+    name: str, wishes: Wishes, *, left_s: float = math.inf, on_rows: Callable[[list[Row]], None] = lambda _: None
+) -> list[Row]:
+    """Return what a part found, run in a child process; its own output goes to standard error.
+
+    left_s: it is ended after so long at the latest; on_rows: called with the rows so far when there are new ones.
+    """
     part = PARTS[name]
+    if left_s <= 0:
+        return [Row(part.title, State.NOT_RUN, note="no time was left")]
+    limit_s = min(part.limit_s, left_s)
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as folder:
         found = Path(folder) / "rows"
         found.touch()
         command = [sys.executable, "-m", "scripts.gpu_check", *wishes.arguments(), "--child", name, str(found)]
         child = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
+        _children.add(child.pid)
         try:
-            problem = _problem(child.wait(part.limit_s))
-        except subprocess.TimeoutExpired:
-            problem = f"not done after {part.limit_s:.0f} s, and ended"
+            problem = _watch(child, limit_s, lambda: on_rows(from_lines(found.read_text())))
         finally:
-            if child.poll() is None:
+            with suppress(ProcessLookupError):  # also what it has started, and left
                 os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            child.wait()
+            _children.remove(child.pid)
         rows = from_lines(found.read_text())
     return [*rows, Row(part.title, State.FAILED, note=problem)] if problem else rows
+
+
+def _watch(child: "subprocess.Popen[bytes]", limit_s: float, on_look: Callable[[], None]) -> str:
+    """Look at a child until it ends. Returns what was wrong with that."""
+    end = time.monotonic() + limit_s
+    while (left_s := end - time.monotonic()) > 0:
+        try:
+            return _problem(child.wait(min(left_s, LOOK_S)))
+        except subprocess.TimeoutExpired:
+            on_look()
+    return f"not done after {limit_s:.0f} s, and ended"
+
+
+def end_children() -> None:
+    """End every part that runs, with all that it has started."""
+    for pid in list(_children):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _problem(code: int) -> str:

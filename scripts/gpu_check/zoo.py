@@ -89,11 +89,11 @@ def chosen(names: tuple[str, ...], wishes: Wishes) -> tuple[str, ...]:
 
 
 def variants(wishes: Wishes) -> list[Variant]:
-    """Return every variant that some part opens, those that take longest first."""
-    names = [name for name in MODELS if name in chosen(ANSWERED, wishes) + chosen(TIMED, wishes)]
+    """Return every variant that some part opens, those that are timed first: their plans take longest."""
+    timed, answered = chosen(TIMED, wishes), chosen(ANSWERED, wishes)
+    names = [*timed, *(name for name in answered if name not in timed)]
     found = [Variant(name, precision) for name in names for precision in PRECISIONS]
-    found += [Variant(name, "fp32", tf32=False) for name in names if name in ANSWERED]
-    return sorted(found, key=lambda variant: list(MODELS).index(variant.name), reverse=True)
+    return [*found, *(Variant(name, "fp32", tf32=False) for name in answered)]
 
 
 def original(name: str, wishes: Wishes) -> Path:

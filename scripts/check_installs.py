@@ -40,14 +40,18 @@ class Environment:
         """Install one package without what it needs, as someone does who does not know what it overwrites."""
         uv("pip", "install", "--quiet", "--python", str(self.python), "--no-deps", requirement)
 
-    def run(self, *arguments: str | Path, engine: str = "auto") -> subprocess.CompletedProcess[str]:
-        """Run trtjob, away from the checkout and its settings."""
+    def run(
+        self, *arguments: str | Path, engine: str = "auto", libraries: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run trtjob, away from the checkout and its settings. libraries: a folder that is looked into first."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRTJOB_", "PYTHON"))}
         environment |= {
             "TRTJOB_HOME": str(self.folder / "home"),
             "TRTJOB_ENGINE": engine,
             "PATH": f"{UV.parent}:{environment['PATH']}",
         }
+        if libraries is not None:
+            environment["LD_LIBRARY_PATH"] = str(libraries)
         command = [str(self.folder / "bin" / "trtjob"), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=environment)
 
@@ -132,10 +136,30 @@ def cuda(environment: Environment, *, is_full: bool) -> None:
     refused = environment.run("run", digits / "scenes", "--model", model, "-o", "asked", "--engine", "cuda")
     is_a_sentence = "cannot be used" in refused.stderr and "Traceback" not in refused.stderr
     expect(refused.returncode != 0 and is_a_sentence, f"--engine cuda: {refused.stdout}{refused.stderr}")
+    _falls_back_aloud(environment)
     missing = _missing_libraries(environment)
     # The linker may find a toolkit of the machine's: what counts is that nothing is missing where all was installed.
     expect(not is_full or not missing, f"[cuda] lacks {missing}")
     print(f"    libraries of CUDA that are not found: {', '.join(missing) or 'none'}", flush=True)
+
+
+def _falls_back_aloud(environment: Environment) -> None:
+    """Where ONNX Runtime cannot use a GPU it runs on the CPU and says nothing: `cuda` fails, `auto` says why."""
+    libraries = environment.folder / "driver"
+    libraries.mkdir()
+    options = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(libraries / "libcuda.so.1")]
+    subprocess.run(["cc", *options, str(ROOT / "tests" / "engines" / "cuda_stand_in.c"), "-lpthread"], check=True)
+    digits = ROOT / "examples" / "digits"
+    command: tuple[str | Path, ...] = ("run", digits / "scenes", "--model", digits / "digits.weights", "--json", "-o")
+    fell_back = "it fell back to CPUExecutionProvider"
+    failed = environment.run(*command, "fallen", "--engine", "cuda", libraries=libraries)
+    says = fell_back in failed.stdout + failed.stderr
+    expect(failed.returncode == 1 and says, f"--engine cuda, a GPU it cannot use: {failed.stdout}{failed.stderr}")
+    done = environment.run(*command, "auto", libraries=libraries)
+    expect(done.returncode == 0 and fell_back in done.stderr, f"auto, the same: {done.stdout}{done.stderr}")
+    (summary,) = (environment.folder / "auto").glob("*/summary.json")
+    devices = json.loads(summary.read_text())["devices"]
+    expect(devices == {"CPU": SCENES}, f"what it ran on: {devices}")
 
 
 def _missing_libraries(environment: Environment) -> list[str]:

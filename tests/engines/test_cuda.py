@@ -46,6 +46,7 @@ def device(chosen: Driver) -> Iterator[Device]:
     device.close()
 
 
+@pytest.mark.extra
 @pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
 def test_without_nvidias_driver_the_error_says_what_to_install() -> None:
     assert find_spec("cuda.bindings") is not None

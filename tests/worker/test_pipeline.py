@@ -131,6 +131,45 @@ def test_each_image_gets_its_own_result_whatever_batch_it_is_in(stages: Watched,
         assert record.detections[0].score == round(max(bright, 1 - bright), 4)
 
 
+def test_batches_are_full_where_the_engine_is_what_limits(stages: Watched, photos: Path) -> None:
+    """A GPU takes as long for one image as for eight: who takes what is there would leave it nearly empty."""
+    sizes: list[int] = []
+    lock = threading.Lock()
+
+    def slowly(images: UInt8Array) -> None:
+        with lock:  # one call at a time computes, however many wait
+            sizes.append(len(images))
+            threading.Event().wait(0.02)
+
+    keys = write_images(photos, 256)
+    engine = PlainEngine(max_batch=8, concurrency=4, on_infer=slowly)
+    run(stages, engine, keys, threads=2, window=32)
+    assert len(stages.records) == 256
+    assert sum(sizes) / len(sizes) >= 0.9 * 8
+
+
+def test_an_engine_that_has_nothing_to_do_is_not_kept_waiting_for_a_full_batch(stages: Watched, photos: Path) -> None:
+    keys = write_images(photos, 2)
+    slow = threading.Event()
+    begun = threading.Event()
+    original = stages.prepare
+
+    def prepare(entry: Entry, data: bytes | None = None) -> Prepared:
+        if entry.key == keys[1]:
+            assert slow.wait(DEADLINE_S)
+        return original(entry, data)
+
+    stages.prepare = prepare  # type: ignore[method-assign]
+
+    def on_infer(_images: UInt8Array) -> None:
+        begun.set()
+        slow.set()  # the second image comes only once the first is with the engine
+
+    run(stages, PlainEngine(max_batch=8, concurrency=4, on_infer=on_infer), keys)
+    assert begun.is_set()
+    assert len(stages.records) == 2
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_bad_images_have_their_records_and_the_others_their_results(stages: Watched, photos: Path, batch: int) -> None:
     keys = write_images(photos, 12)

@@ -30,6 +30,8 @@ from trtjob.worker.stages import POOLS, Prepared, Stages, failure_record
 log = logging.getLogger(__name__)
 
 EXIT_DEVICE_LOST = 71
+# Batches under way from which on an engine has enough to do: one computes, the next is copied.
+BUSY_CALLS = 2
 # Room for every thread to have one image in hand and one waiting.
 _WINDOW_BASE, _WINDOW_PER_THREAD = 8, 4
 
@@ -107,6 +109,18 @@ class Inferred(NamedTuple):
     scores: FloatArray
 
 
+class _Arrivals(asyncio.Queue["Prepared | None"]):
+    """A queue of images for the engine. news: set when one comes, and by whoever else has something to say."""
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self.news = asyncio.Event()
+
+    def _put(self, item: Prepared | None) -> None:
+        super()._put(item)  # for subclasses, as asyncio says
+        self.news.set()
+
+
 @dataclass(slots=True)
 class _Flow:
     """One shard's way through the pipeline: each stage's loops take from one queue and put into the next.
@@ -117,12 +131,14 @@ class _Flow:
     room: asyncio.Semaphore
     listed: "asyncio.Queue[Fetched | None]"
     fetched: "asyncio.Queue[Fetched | None]"
-    prepared: "asyncio.Queue[Prepared | None]"
+    prepared: "_Arrivals"
     inferred: "asyncio.Queue[Inferred | None]"
     finished: "asyncio.Queue[Finished | None]"
     on_record: Callable[[Record], None]
     inflight: set[str] = field(default_factory=set)
     inside: int = 0
+    gathering: asyncio.Lock = field(default_factory=asyncio.Lock)  # one batch fills at a time
+    calls: int = 0
 
     async def enter(self) -> None:
         await self.room.acquire()
@@ -133,6 +149,11 @@ class _Flow:
         self.inside -= 1
         self.room.release()
         self.on_record(record)
+
+    def count_call(self, change: int) -> None:
+        """Note that a call of the engine begins (1) or has ended (-1)."""
+        self.calls += change
+        self.prepared.news.set()
 
     def abandon(self) -> None:
         """Give back the room of images that are not done: another shard may be waiting for it."""
@@ -184,7 +205,7 @@ class Pipeline:
             listed=listed,
             fetched=asyncio.Queue(limits.requests) if is_fetched else listed,
             finished=asyncio.Queue(limits.requests),
-            prepared=asyncio.Queue(2 * limits.batch * concurrency),
+            prepared=_Arrivals(2 * limits.batch * concurrency),
             inferred=asyncio.Queue(2 * limits.batch * concurrency),
             on_record=on_record,
         )
@@ -256,20 +277,34 @@ class Pipeline:
                 await flow.prepared.put(item)
 
     async def _infer(self, flow: _Flow) -> None:
-        while batch := await self._next_batch(flow.prepared):
-            async for items, outputs in self._outputs(batch, flow):
-                for inferred in _parts(items, outputs):
-                    await flow.inferred.put(inferred)
+        while batch := await self._next_batch(flow):
+            try:
+                async for items, outputs in self._outputs(batch, flow):
+                    for inferred in _parts(items, outputs):
+                        await flow.inferred.put(inferred)
+            finally:
+                flow.count_call(-1)
 
-    async def _next_batch(self, prepared: "asyncio.Queue[Prepared | None]") -> list[Prepared]:
-        """Wait for an image, then take what else is ready. Empty at the end."""
-        batch: list[Prepared] = []
-        while len(batch) < self.limits.batch and (not batch or not prepared.empty()):
-            item = await _next(prepared)
-            if item is None:
-                break
-            batch.append(item)
-        return batch
+    async def _next_batch(self, flow: _Flow) -> list[Prepared]:
+        """Wait for an image, take what else is ready, and more while the engine has enough to do. Empty at the end.
+
+        A GPU takes as long for a batch that is not full. Whoever takes a batch must say when its call has ended.
+        """
+        async with flow.gathering:
+            batch: list[Prepared] = []
+            while len(batch) < self.limits.batch:
+                while batch and flow.prepared.empty() and flow.calls >= BUSY_CALLS:
+                    flow.prepared.news.clear()
+                    await flow.prepared.news.wait()
+                if batch and flow.prepared.empty():
+                    break
+                item = await _next(flow.prepared)
+                if item is None:
+                    break
+                batch.append(item)
+            if batch:
+                flow.count_call(1)
+            return batch
 
     async def _outputs(self, batch: list[Prepared], flow: _Flow) -> AsyncIterator[tuple[list[Prepared], Outputs]]:
         """Run a batch; where it fails, its halves, until the culprit stands alone and the others have their results."""

@@ -64,8 +64,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="N,N",
-            help="Batch sizes, in images, to measure the engine alone with, beside the pipeline's own. "
-            "Default: those of 1,8,32 that the engine takes.",
+            help="More batch sizes, in images, to measure the engine alone with. On a GPU it takes as long for a smaller "
+            "one as for its own, which TRTJOB_BATCH sets. Default: the pipeline's own alone.",
         ),
     ] = None,
     images: Annotated[

@@ -44,7 +44,6 @@ from trtjob.worker.pipeline import Limits, Pools
 log = logging.getLogger(__name__)
 
 ROUNDS = 5
-BATCHES = (1, 8, 32)
 
 _WARM_UP_S = 0.3  # of each part
 _MADE_UP = 12  # pictures of each size
@@ -58,8 +57,8 @@ IsStopping = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What to measure. images: a folder, None for made-up ones; batches: of the engine alone, empty for the usual
-    ones that it takes; seconds: for each part, though a few images are the least."""
+    """What to measure. images: a folder, None for made-up ones; batches: of the engine alone, beside the pipeline's;
+    seconds: for each part, though a few images are the least."""
 
     images: Path | None
     batches: tuple[int, ...]
@@ -204,8 +203,7 @@ def _usable(rig: Rig, sample: Sample, on_progress: Progress) -> Sample:
 
 def _batches(rig: Rig, wanted: Sequence[int]) -> list[int]:
     """Return the batch sizes for the engine alone; the pipeline's is always one of them, to be compared with."""
-    sizes = wanted or [size for size in BATCHES if size <= rig.engine.max_batch]
-    return sorted({*sizes, rig.limits.batch})
+    return sorted({*wanted, rig.limits.batch})
 
 
 def _run_rounds(parts: Sequence[Part], seconds: float, on_progress: Progress) -> None:

@@ -29,7 +29,7 @@ def test_tables_and_a_sentence(trtjob: Command, model: Path, photos: Path) -> No
     heading, engine, phases, rates, limit = outcome.out.split("\n\n")
     assert heading.splitlines()[:4] == [
         "model      mean, 8x8, fp32",
-        "engine     ONNX Runtime, CPU, called from 2 threads",
+        "engine     ONNX Runtime on the CPU, called from 2 threads",
         heading.splitlines()[2],
         "images     photos: 3; each read again and again, so from the system's cache",
     ]

@@ -64,7 +64,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="N,N",
-            help="More batch sizes, in images, to measure the engine alone with. On a GPU it takes as long for a smaller "
+            help="More batch sizes, in images, to measure the engine alone with. A GPU takes as long for a smaller "
             "one as for its own, which TRTJOB_BATCH sets. Default: the pipeline's own alone.",
         ),
     ] = None,
@@ -216,7 +216,8 @@ def _heading(report: "BenchReport") -> Iterable[tuple[str, str]]:
     spec, limits = report.model.spec, report.limits
     yield "model", f"{report.model.name}, {spec.input_hw[1]}x{spec.input_hw[0]}, {spec.precision}"
     callers = _count(report.callers, "thread")
-    yield "engine", f"{TITLES[report.engine]}, {report.device}, called from {callers}"
+    engine = TITLES["cpu"] if report.engine == "cpu" else report.device
+    yield "engine", f"{engine}, called from {callers}"
     batches = "an image at a time" if limits.batch == 1 else f"batches of up to {limits.batch} images"
     yield "pipeline", f"{_count(limits.threads, 'thread')} on {_count(report.cores, 'core')}, {batches}"
     yield "images", "; ".join(map(_images, report.samples)) + "; each read again and again, so from the system's cache"

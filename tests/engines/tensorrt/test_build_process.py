@@ -138,7 +138,8 @@ def test_what_it_logs_is_logged_here(tmp_path: Path, caplog: pytest.LogCaptureFi
 # -- its parent --------------------------------------------------------------------------------------------------------
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may have it ignored
 from pathlib import Path
 from trtjob.engines.tensorrt.build_process import build_apart
 from trtjob.engines.tensorrt.builder import BuildOptions

@@ -27,7 +27,12 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start_one(order: bytes | None = None, **changes: Any) -> subprocess.Popen[bytes]:
-        document = {"name": "worker-1", "engine": "cpu", "gpu": None, "settings": settings.model_dump(mode="json") | changes}
+        document = {
+            "name": "worker-1",
+            "engine": "cpu",
+            "gpu": None,
+            "settings": settings.model_dump(mode="json") | changes,
+        }
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "trtjob.worker.process"],
             stdin=subprocess.PIPE,

@@ -121,6 +121,7 @@ int cuStreamDestroy_v2(void *stream) { return unmake(STREAM, stream); }
 int cuEventCreate(void **event, unsigned flags) { return make(EVENT, event); }
 int cuEventDestroy_v2(void *event) { return unmake(EVENT, event); }
 int cuEventRecord(void *event, void *stream) { int code = expect(STREAM, stream); return code ? code : expect(EVENT, event); }
+int cuEventQuery(void *event) { return expect(EVENT, event); }
 int cuEventSynchronize(void *event) { return expect(EVENT, event); }
 
 static int copy(void *to, const void *from, uintptr_t on_gpu, size_t bytes, void *stream) {
@@ -148,7 +149,7 @@ static const struct { const char *name; void *function; } functions[] = {
     ONE(cuDeviceGetAttribute), ONE(cuDevicePrimaryCtxRetain), TWO(cuDevicePrimaryCtxRelease), TWO(cuCtxPushCurrent),
     TWO(cuCtxPopCurrent), ONE(cuCtxSynchronize), TWO(cuMemAlloc), TWO(cuMemFree), TWO(cuMemGetInfo), TWO(cuMemHostRegister),
     ONE(cuMemHostUnregister), ONE(cuStreamCreate), TWO(cuStreamDestroy), ONE(cuEventCreate), TWO(cuEventDestroy),
-    ONE(cuEventRecord), ONE(cuEventSynchronize), TWO(cuMemcpyHtoDAsync), TWO(cuMemcpyDtoHAsync), TWO(cuStreamBeginCapture),
+    ONE(cuEventRecord), ONE(cuEventQuery), ONE(cuEventSynchronize), TWO(cuMemcpyHtoDAsync), TWO(cuMemcpyDtoHAsync), TWO(cuStreamBeginCapture),
     ONE(cuGetErrorString),
 };
 

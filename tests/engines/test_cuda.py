@@ -107,6 +107,7 @@ def test_bytes_come_back_from_the_gpu_on_two_streams_at_once(device: Device) -> 
         stream.mark()
     for stream, there, back in zip(streams, sent, received, strict=True):
         stream.wait()
+        assert stream.is_done()
         assert np.array_equal(there, back)
     for buffer in buffers:
         buffer.free()
@@ -196,6 +197,9 @@ class EchoLane:
         self._stream.copy_in(self._buffer, self.images[:batch])
         self._stream.copy_out(self.outputs["echo"][:batch], self._buffer)
         self._stream.mark()
+
+    def is_done(self) -> bool:
+        return self._stream.is_done()
 
     def wait(self) -> None:
         self._stream.wait()

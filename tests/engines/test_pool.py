@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from trtjob.engines.pool import LanePool
-from trtjob.errors import EngineError
+from trtjob.errors import DeviceLostError, EngineError
 
 
 def test_a_lane_is_one_callers_at_a_time() -> None:
@@ -68,6 +68,14 @@ def test_with_all_lanes_withdrawn_nobody_uses_one_however_many_come_and_are_refu
         for caller in callers:
             caller.join(10)
         assert told == ["the engine is closed"] * 5
+
+
+def test_where_an_engine_has_failed_all_are_told_how() -> None:
+    pool: LanePool[str] = LanePool()
+    pool.end(DeviceLostError("the GPU's memory is full"))
+    for _ in range(2):
+        with pytest.raises(DeviceLostError, match="the GPU's memory is full"), pool.taken():
+            pass
 
 
 def test_who_waits_for_a_lane_is_sent_away_at_the_end() -> None:

@@ -219,7 +219,7 @@ from trtjob.config import Settings
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.worker.context import Context
-from trtjob.worker.heart import Heart
+from trtjob.worker.heart import LOADING_S, Heart
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
 heart = Heart(context, client)
@@ -227,7 +227,9 @@ context.claims[Claim("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)] = co
 heart._check_progress()  # notes where the unit stands
 if sys.argv[3] == "moving":
     context.steps += 1
-heart._moved_at -= context.settings.stall_s + 1
+if sys.argv[3].startswith("loading"):
+    context.doing = "loading the model"
+heart._moved_at -= LOADING_S + 1 if sys.argv[3] == "loading for ever" else context.settings.stall_s + 1
 heart._check_progress()
 """
 
@@ -238,6 +240,8 @@ heart._check_progress()
         pytest.param(shard_unit(0), "still", EXIT_STALLED, id="a-shard-that-stands"),
         pytest.param(shard_unit(0), "moving", 0, id="a-shard-that-moves"),
         pytest.param(PLAN, "still", 0, id="planning-takes-its-time"),
+        pytest.param(shard_unit(0), "loading", 0, id="a-model-that-loads"),
+        pytest.param(shard_unit(0), "loading for ever", EXIT_STALLED, id="a-model-that-does-not"),
     ],
 )
 @pytest.mark.slow

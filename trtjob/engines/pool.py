@@ -18,6 +18,7 @@ class LanePool(Generic[Lane]):
     def __init__(self) -> None:
         self._free: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()  # None: there will be no more
         self._is_closed = False
+        self._why: EngineError | None = None
 
     @contextmanager
     def taken(self) -> Iterator[Lane]:
@@ -26,7 +27,7 @@ class LanePool(Generic[Lane]):
         lane = self._free.get()
         if lane is None:
             self._free.put(None)  # for whoever else waits
-            raise EngineError(_CLOSED)
+            raise self._error()
         try:
             yield lane
         finally:
@@ -45,8 +46,12 @@ class LanePool(Generic[Lane]):
         """Refuse whoever comes from now on; those who wait for a lane may still get one."""
         self._is_closed = True
 
-    def end(self) -> None:
-        """Send away those who wait for a lane: all are withdrawn, for good."""
+    def end(self, why: EngineError | None = None) -> None:
+        """Send away those who wait for a lane, and all who come: all lanes are withdrawn, for good.
+
+        why: what they are told where the engine was not closed but has failed.
+        """
+        self._why = why
         self._is_closed = True
         self._free.put(None)
 
@@ -57,4 +62,7 @@ class LanePool(Generic[Lane]):
     def check(self) -> None:
         """Raise EngineError where newcomers are refused."""
         if self._is_closed:
-            raise EngineError(_CLOSED)
+            raise self._error()
+
+    def _error(self) -> EngineError:
+        return EngineError(_CLOSED) if self._why is None else type(self._why)(str(self._why))

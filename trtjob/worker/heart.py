@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 EXIT_STALLED = 70
+LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches one after another
 EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
 RATE_SPAN_S = 5.0
@@ -101,7 +102,7 @@ class Heart(threading.Thread):
         has_shard = any(shard_of(claim.unit) is not None for claim in list(self.context.claims))
         if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
-        elif now - self._moved_at > self.context.settings.stall_s:
+        elif now - self._moved_at > max(self.context.settings.stall_s, LOADING_S if self.context.doing else 0.0):
             for claim in list(self.context.claims):
                 about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}
                 log.error("no image in %.0f s: the worker process ends", now - self._moved_at, extra=about)

@@ -22,6 +22,7 @@ class FakeLane:
         self.outputs: dict[str, NDArray[np.float32]] = {"scores": np.zeros((max_batch, 1), np.float32)}
         self.before_launch: Callable[[], None] = _nothing
         self.before_wait: Callable[[], None] = _nothing
+        self.computing = threading.Event()  # set: its work is not done yet
         self.threads: set[int] = set()
         self._batch = 0
 
@@ -29,6 +30,9 @@ class FakeLane:
         self._note(f"launch {batch}")
         self.before_launch()
         self._batch = batch
+
+    def is_done(self) -> bool:
+        return not self.computing.is_set()
 
     def wait(self) -> None:
         self._note("wait")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trtjob.engines.tensorrt.flavour import ERAS, Capability, Flavour, _checked
+from trtjob.engines.tensorrt.flavour import ERAS, Capability, Flavour, _checked, expect_default
 from trtjob.errors import EngineError
 
 
@@ -49,8 +49,41 @@ def test_a_card_that_it_does_not_is_told_which_version_does(version: str, capabi
         installed(version).expect_gpu("the card", capability)
 
 
-def test_tensorrt_rtx_says_itself_which_cards_it_refuses() -> None:
-    installed("1.7.1.116", "tensorrt_rtx").expect_gpu("H200", (9, 0))
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (12, 0)])
+def test_tensorrt_rtx_takes_the_cards_that_it_is_made_for(capability: Capability) -> None:
+    installed("1.7.1.116", "tensorrt_rtx").expect_gpu("an RTX card", capability)
+
+
+@pytest.mark.parametrize(
+    ("capability", "instead"),
+    [
+        pytest.param((6, 1), "Install TensorRT 8.6, or", id="GTX 1070"),
+        pytest.param((7, 5), "Install TensorRT 8.6 or later, or", id="RTX 2080"),
+        pytest.param((9, 0), "Install TensorRT 8.6 or later, or", id="H200"),
+        pytest.param((10, 0), "Install TensorRT 10.8 or later, or", id="B200"),
+    ],
+)
+def test_tensorrt_rtx_is_not_taken_for_cards_that_it_refuses(capability: Capability, instead: str) -> None:
+    told = re.escape(f"TensorRT-RTX 1.7.1.116 serves 8.0 to 8.x and 12.0 to 12.x. {instead} run it with --engine cuda")
+    with pytest.raises(EngineError, match=told):
+        installed("1.7.1.116", "tensorrt_rtx").expect_gpu("the card", capability)
+
+
+@pytest.mark.parametrize(
+    ("capability", "said"),
+    [
+        pytest.param((6, 1), "the card has compute capability 6.1. Install TensorRT 8.6, or", id="GTX 1070"),
+        pytest.param((7, 0), "Install TensorRT 8.6 to 10.4, or run it with --engine cuda", id="V100"),
+        pytest.param((5, 2), "No TensorRT from 8.6 on does: run it with --engine cpu", id="GTX 980"),
+    ],
+)
+def test_who_has_no_tensorrt_is_told_which_one_an_old_card_needs(capability: Capability, said: str) -> None:
+    with pytest.raises(EngineError, match=re.escape(said)):
+        expect_default("the card", capability)
+
+
+def test_who_has_no_tensorrt_may_take_the_newest_for_a_card_of_today() -> None:
+    expect_default("the card", (9, 0))
 
 
 def test_each_version_belongs_to_one_era() -> None:

@@ -75,6 +75,24 @@ def test_no_more_lanes_compute_at_once_than_may() -> None:
     assert (first, second, waited, third) == ("launch", "launch", "wait", "launch")
 
 
+def test_a_batch_that_comes_while_another_computes_is_launched_at_once() -> None:
+    notes: list[str] = []
+    first, second = FakeLane("a", notes), FakeLane("b", notes)
+    launched = threading.Event()
+    first.computing.set()
+    second.before_launch = launched.set
+    with opened(first, second) as lanes, ThreadPoolExecutor(2) as pool:
+        one = pool.submit(lanes.run, images(1, 1))
+        while "a launch 1" not in notes:
+            pass
+        threading.Event().wait(0.02)  # the GPU's thread has nothing to do but wait for the first
+        two = pool.submit(lanes.run, images(1, 2))
+        assert launched.wait(10)
+        first.computing.clear()
+        assert [answer.result(10)["scores"].tolist() for answer in (one, two)] == [[[1.0]], [[2.0]]]
+    assert notes.index("b launch 1") < notes.index("a wait")
+
+
 def test_many_callers_each_get_their_own_answer() -> None:
     with opened(FakeLane("a", []), FakeLane("b", [])) as lanes, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda value: lanes.run(images(1 + value % 4, value))["scores"], range(200)))
@@ -153,6 +171,17 @@ def test_a_closed_engine_says_so_and_closes_twice() -> None:
         lanes.close()
         with pytest.raises(EngineError, match="the engine is closed"):
             lanes.run(images(1, 1))
+
+
+def test_where_nothing_can_be_given_back_either_the_first_reason_is_told() -> None:
+    def fail() -> list[Lane]:
+        raise DeviceLostError("an illegal memory access was encountered")
+
+    def fail_again() -> None:
+        raise DeviceLostError("the context is destroyed")
+
+    with pytest.raises(DeviceLostError, match="illegal memory access"):
+        Lanes(fail, fail_again, runs=2)
 
 
 def test_lanes_that_cannot_be_opened_raise_and_leave_no_thread() -> None:

@@ -115,6 +115,13 @@ class _Stream:
     def mark(self) -> None:
         _done(cuda.cuEventRecord(self._event, self._stream))
 
+    def is_done(self) -> bool:
+        (code,) = cuda.cuEventQuery(self._event)
+        if code == cuda.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        _done((code,))
+        return True
+
     def wait(self) -> None:
         _done(cuda.cuEventSynchronize(self._event))
 

@@ -46,6 +46,10 @@ class Stream(Protocol):
         """Remember this point for `wait`."""
         ...
 
+    def is_done(self) -> bool:
+        """Tell whether the work before the last mark is done."""
+        ...
+
     def wait(self) -> None:
         """Sleep until the work before the last mark is done."""
         ...

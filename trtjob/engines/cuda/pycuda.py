@@ -108,6 +108,10 @@ class _Stream:
         with _errors(self._cuda):
             self._done.record(self._stream)
 
+    def is_done(self) -> bool:
+        with _errors(self._cuda):
+            return bool(self._done.query())
+
     def wait(self) -> None:
         with _errors(self._cuda):
             self._done.synchronize()

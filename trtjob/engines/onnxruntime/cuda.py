@@ -15,7 +15,7 @@ from trtjob.engines.onnxruntime.package import changing, onnxruntime
 from trtjob.engines.pool import LanePool
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
-from trtjob.errors import DeviceMemoryError, EngineError
+from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
 
@@ -84,20 +84,25 @@ class CudaEngine:
         return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])
 
     def _shrink(self, batch: int, failure: DeviceMemoryError) -> None:
-        """Open the model again with half of a batch that was too large, unless another caller has done so."""
+        """Open the model again with half of a batch that was too large, unless another caller has done so.
+
+        Raises DeviceLostError where no batch is small enough: others have taken the memory. This engine is of no use
+        any more, and no image is to blame.
+        """
         with self._gate:
             if self._pool.is_closed or self.max_batch < batch:
                 return
-            if batch == 1:
-                raise failure
             self._pool.withdraw(len(self._model.lanes))
             self._model.close()
-            log.warning("too little GPU memory: smaller batches", extra={"batch": batch, "instead": batch // 2})
             try:
+                if batch == 1:
+                    raise failure
+                log.warning("too little GPU memory: smaller batches", extra={"batch": batch, "instead": batch // 2})
                 self._model = _open(self._path, self._gpu, self._options, batch // 2)
-            except BaseException:
-                self._pool.end()
-                raise
+            except EngineError as err:
+                lost = DeviceLostError(f"the model cannot go on on this GPU: {err}")
+                self._pool.end(lost)
+                raise lost from err
             self.max_batch = self._model.batch
             self._pool.offer(self._model.lanes)
 

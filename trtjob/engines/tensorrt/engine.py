@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from trtjob.engines.cuda import Device, GpuInfo, Graph, Stream, capture
+from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
@@ -192,6 +192,10 @@ class _Resources:
             log.warning(
                 "too little GPU memory for all lanes: copying and computing overlap less", extra={"lanes": len(lanes)}
             )
+        except BaseException:
+            for lane in lanes:
+                lane.close()
+            raise
         if cuda_graphs and not all([lane.record() for lane in lanes]):
             log.warning("full batches run without CUDA graphs: they could not be recorded. Is cuda-bindings installed?")
         return lanes
@@ -226,12 +230,20 @@ class TensorRtLane:
         self._graph: Graph | None = None
         self._graph_context: Any = None
         self._image_shape = (*spec.input_hw, spec.channels)
+        self._buffers: dict[str, Memory] = {}
+        with ExitStack() as undo:
+            undo.callback(self._release)
+            self._allocate(device, spec)
+            undo.pop_all()
+
+    def _allocate(self, device: Device, spec: ModelSpec) -> None:
+        engine, max_batch = self._engine, self._max_batch
         self.images: UInt8Array = device.pinned((max_batch, *self._image_shape), np.uint8)
         names = [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
         self.outputs = {
             name: device.pinned((max_batch, *tuple(engine.get_tensor_shape(name))[1:]), np.float32) for name in names
         }
-        self._buffers = {INPUT_NAME: device.alloc(self.images.nbytes)}
+        self._buffers[INPUT_NAME] = device.alloc(self.images.nbytes)
         for name, values in self.outputs.items():
             self._buffers[name] = device.alloc(values.nbytes)
 
@@ -286,6 +298,9 @@ class TensorRtLane:
         for name, values in self.outputs.items():
             self._stream.copy_out(values[:batch], self._buffers[name])
 
+    def is_done(self) -> bool:
+        return self._stream.is_done()
+
     def wait(self) -> None:
         try:
             self._stream.wait()
@@ -293,9 +308,12 @@ class TensorRtLane:
             self._give_back()
 
     def close(self) -> None:
+        self._contexts.clear()
+        self._release()
+
+    def _release(self) -> None:
         if self._graph is not None:
             self._graph.close()
-        self._contexts.clear()
         self._graph = self._graph_context = self._context = self._engine = None
         for buffer in self._buffers.values():
             buffer.free()

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 
 from trtjob.engines.pool import LanePool
 from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.errors import EngineError
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.0005  # how often a GPU with room for another batch is asked whether the one under way is done
 
 
 class Lane(Protocol):
@@ -36,6 +40,10 @@ class Lane(Protocol):
 
     def launch(self, batch: int) -> None:
         """Begin to copy the first `batch` images in, compute, and copy the outputs out; return at once."""
+        ...
+
+    def is_done(self) -> bool:
+        """Tell whether the outputs of the last launch are there."""
         ...
 
     def wait(self) -> None:
@@ -109,7 +117,8 @@ class Lanes:
         try:
             lanes = list(open_lanes())
         except BaseException as err:  # noqa: BLE001 - it is for whoever opens the engine
-            close_device()
+            with suppress(EngineError):  # of a GPU that has failed nothing can be given back
+                close_device()
             opened.set_exception(err)
             return
         self._pool.offer(lanes)
@@ -119,9 +128,10 @@ class Lanes:
         finally:
             self._pool.withdraw(len(lanes))  # callers may still copy into or out of them
             self._pool.end()
-            for lane in lanes:
-                lane.close()
-            close_device()
+            with suppress(EngineError):  # likewise
+                for lane in lanes:
+                    lane.close()
+                close_device()
 
     def _serve(self) -> None:
         under_way: deque[_Order] = deque()
@@ -141,14 +151,25 @@ class Lanes:
                     under_way.append(order)
 
     def _next(self, under_way: "deque[_Order]") -> "_Order | None":
-        """Return the next order, None at the end; `_NOTHING` where none waits but some are under way."""
-        try:
-            return self._orders.get(block=not under_way)
-        except queue.Empty:
-            return cast("_Order", _NOTHING)
+        """Return the next order, None at the end; `_NOTHING` where one that is under way should be finished first."""
+        while under_way:
+            try:
+                # With room for another one on the GPU, that comes before waiting for the first.
+                return self._orders.get(block=len(under_way) < self._runs, timeout=LOOK_S)
+            except queue.Empty:
+                if len(under_way) == self._runs or _is_done(under_way[0]):
+                    return cast("_Order", _NOTHING)
+        return self._orders.get()
 
 
 _NOTHING = object()
+
+
+def _is_done(order: _Order) -> bool:
+    try:
+        return order.lane.is_done()
+    except EngineError:  # which finishing it tells its caller
+        return True
 
 
 def _launch(order: _Order) -> bool:

@@ -20,7 +20,7 @@ _NEWEST_CAPABILITY = (99, 0)  # nothing is known that the newest TensorRT does n
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """Versions of the full TensorRT that serve the same GPUs. lowest, highest: compute capability."""
+    """Versions of TensorRT that serve the same GPUs. lowest, highest: compute capability."""
 
     first: tuple[int, int]
     last: str
@@ -31,6 +31,10 @@ class Era:
         """Tell whether these versions run on GPUs of a compute capability; within a generation all of them do."""
         return self.lowest <= capability and capability[0] <= self.highest[0]
 
+    def __str__(self) -> str:
+        lowest = f"{self.lowest[0]}.{self.lowest[1]}"
+        return f"{lowest} or later" if self.highest == _NEWEST_CAPABILITY else f"{lowest} to {self.highest[0]}.x"
+
 
 # From the machine code that the libraries hold and from NVIDIA's release notes; docs/gpu.md says of which which.
 ERAS = (
@@ -39,6 +43,8 @@ ERAS = (
     Era((10, 5), "10.7", (7, 5), (9, 0)),
     Era((10, 8), "", (7, 5), _NEWEST_CAPABILITY),
 )
+# TensorRT-RTX leaves out the GPUs of data centres, which lie between.
+_RTX_ERAS = (Era((1, 7), "", (8, 0), (8, 9)), Era((1, 7), "", (12, 0), (12, 9)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +98,30 @@ class Flavour:
 
     def expect_gpu(self, gpu_name: str, capability: Capability) -> None:
         """Raise EngineError where a GPU is older, or newer, than this TensorRT serves; say which version does."""
-        era = _era_of(self)
-        if era.serves(capability):
+        eras = _eras_of(self)
+        if any(era.serves(capability) for era in eras):
             return
-        shown = ".".join(map(str, capability))
-        served = f"{era.lowest[0]}.{era.lowest[1]}"
-        served += " or later" if era.highest == _NEWEST_CAPABILITY else f" to {era.highest[0]}.x"
-        raise EngineError(
-            f"{gpu_name} has compute capability {shown}: {self.title} serves {served}. {_advice(capability)}"
-        )
+        served = " and ".join(map(str, eras))
+        raise EngineError(f"{_shown(gpu_name, capability)}: {self.title} serves {served}. {_advice(capability)}")
 
 
-def _era_of(found: Flavour) -> Era:
-    if found.name != "tensorrt":  # it says itself which cards it refuses
-        return Era(found.release, "", (7, 5), _NEWEST_CAPABILITY)
-    return next(era for era in reversed(ERAS) if era.first <= found.release)
+def expect_default(gpu_name: str, capability: Capability) -> None:
+    """Raise EngineError where a GPU is none for the newest TensorRT, which pip installs; say which version is for it.
+
+    For a machine without TensorRT.
+    """
+    if not ERAS[-1].serves(capability):
+        raise EngineError(f"it is not installed. {_shown(gpu_name, capability)}. {_advice(capability)}")
+
+
+def _shown(gpu_name: str, capability: Capability) -> str:
+    return f"{gpu_name} has compute capability {'.'.join(map(str, capability))}"
+
+
+def _eras_of(found: Flavour) -> tuple[Era, ...]:
+    if found.name != "tensorrt":
+        return _RTX_ERAS
+    return (next(era for era in reversed(ERAS) if era.first <= found.release),)
 
 
 def _advice(capability: Capability) -> str:

@@ -27,6 +27,8 @@ def capture(stream: Stream, work: Callable[[], None]) -> "Graph | None":
         is_recorded = False
     ended, graph = bindings.cuStreamEndCapture(handle)
     if not is_recorded or _failed((ended,)):
+        if not _failed((ended,)):
+            bindings.cuGraphDestroy(graph)
         return None
     made, executable = bindings.cuGraphInstantiate(graph, 0)
     bindings.cuGraphDestroy(graph)

@@ -43,9 +43,9 @@ def open_session(path: Path, providers: Sequence[Provider], *, model: bytes | No
                 "convert the model with another --precision: int8 is the fastest on a CPU"
             ) from err
         reason = " ".join(str(err).split()).rstrip(".")
-        raise EngineError(
-            f"ONNX Runtime {ort.__version__} cannot load '{path}': {reason}. Convert the model again"
-        ) from err
+        is_on_cpu = providers[0][0] == CPU_PROVIDER
+        remedy = "Convert the model again" if is_on_cpu else "See what is missing with: trtjob doctor"
+        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load '{path}': {reason}. {remedy}") from err
 
 
 def spec_of(session: Any, path: Path) -> ModelSpec:

@@ -262,6 +262,8 @@ class TensorRtLane:
             self._graph_context = None
             return False
         self._graph = capture(self._stream, lambda: self._enqueue(self._graph_context, self._max_batch))
+        if self._graph is None:
+            self._graph_context = None
         return self._graph is not None
 
     def launch(self, batch: int) -> None:

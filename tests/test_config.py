@@ -58,12 +58,38 @@ def test_the_data_home_decides_where_models_and_server_live(tmp_path: Path, monk
         pytest.param("TRTJOB_THREADS", "many", id="no number"),
         pytest.param("TRTJOB_QUEUE", "Night Queue", id="no queue name"),
         pytest.param("TRTJOB_LOG_LEVEL", "LOUD", id="no choice"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "8:4:2", id="batches in the wrong order"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "8:4", id="two batches"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "1:2:3:4", id="four batches"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "x", id="no batches"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "", id="empty batches"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "0", id="batches of none"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "0:1:1", id="smallest batch of none"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "1:32:1025", id="batches too large"),
+        pytest.param("TRTJOB_PLAN_STORE", "ftp://x", id="a place of an unknown kind"),
+        pytest.param("TRTJOB_PLAN_STORE", "plans", id="a place that depends on where one stands"),
+        pytest.param("TRTJOB_PLAN_STORE", "s3://", id="no bucket"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"{name} = '{value}'"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("TRTJOB_PLAN_BATCHES", "1:8:1024", id="three batches"),
+        pytest.param("TRTJOB_PLAN_BATCHES", "8", id="the largest batch"),
+        pytest.param("TRTJOB_PLAN_STORE", "/shared/plans", id="a folder"),
+        pytest.param("TRTJOB_PLAN_STORE", "s3://bucket/prefix", id="a bucket"),
+        pytest.param("TRTJOB_PLAN_STORE", "", id="nowhere"),
+    ],
+)
+def test_a_setting_of_plans_is_taken_as_it_is(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert load_settings().model_dump()[name.removeprefix("TRTJOB_").lower()] == value
 
 
 def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ This module alone reads the environment.
 """
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,8 @@ from pydantic_settings import (
 )
 
 from trtjob.errors import ConfigError
+
+MOST_AT_ONCE = 1024  # images in a batch
 
 
 def default_home() -> Path:
@@ -47,6 +50,23 @@ def _absolute(roots: tuple[str, ...]) -> tuple[str, ...]:
     return roots
 
 
+def check_plan_batches(text: str) -> str:
+    """Return the batch sizes of a plan as they are. Raises ValueError for sizes that no plan can have."""
+    sizes = [int(size) for size in text.split(":")] if re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9}){0,2}", text) else []
+    if len(sizes) not in (1, 3) or not 1 <= sizes[0] <= sizes[len(sizes) // 2] <= sizes[-1] <= MOST_AT_ONCE:
+        raise ValueError(
+            f"expected 1 <= smallest <= best <= largest <= {MOST_AT_ONCE}, such as 1:8:32, or the largest alone"
+        )
+    return text
+
+
+def _shared_place(place: str) -> str:
+    """Let only those places through that are the same wherever a process stands."""
+    if place and not place.startswith("/") and not re.match("s3://[^/]", place, re.IGNORECASE):
+        raise ValueError("expected an absolute folder or s3://bucket/prefix")
+    return place
+
+
 class Settings(BaseSettings):
     """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
 
@@ -67,7 +87,7 @@ class Settings(BaseSettings):
     )
 
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
-    batch: int = Field(default=0, ge=0, le=1024, description="largest batch; 0: what the engine likes best")
+    batch: int = Field(default=0, ge=0, le=MOST_AT_ONCE, description="largest batch; 0: what the engine likes best")
     engine: Literal["auto", "tensorrt", "cuda", "cpu"] = Field(
         default="auto",
         description="auto: where there is a GPU, TensorRT, else ONNX Runtime on CUDA; else ONNX Runtime on the CPU",
@@ -77,10 +97,12 @@ class Settings(BaseSettings):
     tf32: bool = Field(
         default=True, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"
     )
-    plan_batches: str = Field(default="1:32:32", description="batch sizes of a TensorRT plan: smallest:best:largest")
+    plan_batches: Annotated[str, AfterValidator(check_plan_batches)] = Field(
+        default="1:32:32", description="batch sizes of a TensorRT plan: smallest:best:largest"
+    )
     plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
     plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")
-    plan_store: str = Field(
+    plan_store: Annotated[str, AfterValidator(_shared_place)] = Field(
         default="",
         description="a folder or s3:// prefix where machines share TensorRT plans; a plan is code, so who can write "
         "there can run code on them",

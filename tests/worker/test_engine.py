@@ -4,7 +4,7 @@ import pytest
 from engines import tiny
 
 from trtjob.config import Settings
-from trtjob.errors import ConfigError, TrtjobError
+from trtjob.errors import TrtjobError
 from trtjob.worker.engine import cuda_options, open_engine, tensorrt_options
 
 NO_SUCH_GPU = 99
@@ -48,8 +48,3 @@ def test_the_settings_say_how_plans_are_built() -> None:
 def test_the_settings_say_how_cuda_is_used() -> None:
     options = cuda_options(Settings(batch=4, gpu_memory_mib=512, tf32=False), 1)
     assert (options.gpu, options.batch, options.memory_mib, options.tf32) == (1, 4, 512, False)
-
-
-def test_batch_sizes_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ConfigError, match="batch sizes '8:4'"):
-        tensorrt_options(Settings(plan_batches="8:4"), 0, never_asked)

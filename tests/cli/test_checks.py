@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from terminal import ROOT, Terminal
+from wheels import install
 
 from trtjob.cli.nvidia import Card, Cards, extra_for
 
@@ -28,18 +29,7 @@ def tools(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def gpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ONNX Runtime for GPUs in it, but none of the libraries that it needs."""
-    return installed(tmp_path_factory.mktemp("gpu-wheel"), "onnxruntime-gpu")
-
-
-def installed(folder: Path, *names: str) -> Path:
-    """Install packages in the versions of the lock, and nothing that they need."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    uv = str(Path(sys.executable).parent / "uv")
-    for name in names:
-        (requirement,) = [line for line in lines if line.startswith(f"{name}==")]
-        command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--no-deps", "--target", str(folder)]
-        subprocess.run([*command, requirement], check=True)
-    return folder
+    return install(tmp_path_factory.mktemp("gpu-wheel"), "onnxruntime-gpu")
 
 
 def answer(tools: Path, script: str) -> None:
@@ -192,7 +182,7 @@ def test_a_package_that_is_too_new_for_the_card_is_noted(terminal: Terminal, too
 def test_both_packages_in_one_folder_are_a_fault_and_the_gpu_decides_which_stays(
     terminal: Terminal, tools: Path, tmp_path: Path, order: list[str]
 ) -> None:
-    both = installed(tmp_path / "both", *order)
+    both = install(tmp_path / "both", *order)
     runtime = doctor(terminal, tools, H200, packages=both)["runtime"]
     assert runtime["state"] == "broken"
     assert f"the files are those of {order[-1]} " in runtime["found"]

@@ -22,7 +22,19 @@ def test_an_engine_for_gpus_is_an_error_without_a_driver(wish: EngineWish, title
 
 
 def test_the_cpu_looks_at_no_gpu() -> None:
-    assert choose("cpu", "nonsense") == Choice("cpu", (), "ONNX Runtime on the CPU, as asked for")
+    assert choose("cpu", "7") == Choice("cpu", (), "ONNX Runtime on the CPU, as asked for")
+
+
+@pytest.mark.parametrize("wish", ["auto", "tensorrt", "cuda", "cpu"])
+def test_what_names_no_gpu_is_wrong_usage_whatever_the_machine(wish: EngineWish) -> None:
+    with pytest.raises(ConfigError, match="--gpus 'banana': expected all, or numbers such as 0,2"):
+        choose(wish, "banana")
+
+
+@without_driver
+def test_a_gpu_that_is_named_is_missed_also_by_auto() -> None:
+    with pytest.raises(ConfigError, match=r"there is no GPU 7: no NVIDIA driver is installed .* --gpus all"):
+        choose("auto", "7")
 
 
 @pytest.mark.gpu

@@ -10,11 +10,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import pytest
-from conftest import missing_service
+from stand_in import compile_driver
+from wheels import install
 
 pytestmark = pytest.mark.extra
 
@@ -24,14 +24,13 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a library that calls itself libcuda.so.1."""
-    compiler = which("cc") or which("gcc")
-    if compiler is None:
-        missing_service("a C compiler is needed for a stand-in of CUDA's driver: apt install gcc")
-        raise AssertionError
-    folder = tmp_path_factory.mktemp("driver")
-    options = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
-    subprocess.run([compiler, *options, str(HERE / "cuda_stand_in.c"), "-lpthread"], check=True)
-    return folder
+    return compile_driver(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="module")
+def gpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ONNX Runtime for GPUs and CUDA 13 in it."""
+    return install(tmp_path_factory.mktemp("gpu-wheel"), "onnxruntime-gpu")
 
 
 def run(driver: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,7 +72,7 @@ def test_the_tests_of_cuda_pass_with_cuda_bindings(driver: Path) -> None:
 
 
 def test_auto_takes_tensorrt_where_it_is_installed(driver: Path) -> None:
-    choice = chosen(driver, "auto", hidden="tensorrt")
+    choice = chosen(driver, "auto", hidden="tensorrt", CUDA_STAND_IN_CAPABILITY="89")
     assert (choice["engine"], choice["gpus"], choice["is_wanting"]) == ("tensorrt", [0], False)
     assert re.fullmatch(r"TensorRT-RTX [\d.]+ on GPU 0 \(NVIDIA Stand-in\)", choice["reason"])
 
@@ -106,8 +105,47 @@ def test_a_driver_without_a_gpu_is_told_apart_from_none(driver: Path) -> None:
 
 
 def test_gpus_are_chosen_by_their_numbers(driver: Path) -> None:
-    assert chosen(driver, "auto", "1,0", "tensorrt", CUDA_STAND_IN_GPUS="2")["gpus"] == [1, 0]
+    two = {"CUDA_STAND_IN_GPUS": "2", "CUDA_STAND_IN_CAPABILITY": "89"}
+    assert chosen(driver, "auto", "1,0", "tensorrt", **two)["gpus"] == [1, 0]
+    assert "there is no GPU 2; this machine has 2" in chosen(driver, "auto", "2", "tensorrt", **two)["error"]
+
+
+def test_auto_does_not_go_on_to_the_cpu_where_a_gpu_is_named_that_is_not_there(driver: Path) -> None:
+    told = chosen(driver, "auto", "7", "tensorrt tensorrt_rtx")["error"]
+    assert "there is no GPU 7; this machine has 1" in told
+
+
+@pytest.mark.parametrize(
+    ("capability", "extra"), [pytest.param("61", "cuda12", id="GTX 1070"), pytest.param("90", "cuda", id="H200")]
+)
+def test_the_advice_names_the_extra_that_fits_the_card(driver: Path, capability: str, extra: str) -> None:
+    told = chosen(driver, "cuda", CUDA_STAND_IN_CAPABILITY=capability)["error"]
+    assert told.endswith(f" 'trtjob[{extra}]'")
+
+
+def test_a_card_that_is_too_old_for_all_is_told_so(driver: Path) -> None:
+    told = chosen(driver, "cuda", CUDA_STAND_IN_CAPABILITY="52")["error"]
+    assert told.endswith("needs driver 525 and compute capability 6.0. Use --engine cpu")
+
+
+def test_without_tensorrt_an_old_card_is_told_which_version_is_for_it(driver: Path) -> None:
+    reason = chosen(driver, "auto", hidden="tensorrt tensorrt_rtx", CUDA_STAND_IN_CAPABILITY="61")["reason"]
     assert (
-        "there is no GPU 2; this machine has 2"
-        in chosen(driver, "auto", "2", "tensorrt", CUDA_STAND_IN_GPUS="2")["error"]
+        "TensorRT: it is not installed. NVIDIA Stand-in has compute capability 6.1. Install TensorRT 8.6, or" in reason
     )
+    assert "trtjob[tensorrt]" not in reason
+
+
+@pytest.mark.slow
+def test_auto_goes_on_to_cuda_where_tensorrt_rtx_refuses_the_card(driver: Path, gpu_wheel: Path) -> None:
+    choice = chosen(driver, "auto", hidden="tensorrt", PYTHONPATH=str(gpu_wheel))
+    assert (choice["engine"], choice["gpus"]) == ("cuda", [0])
+    assert "serves 8.0 to 8.x and 12.0 to 12.x" in choice["reason"]
+
+
+@pytest.mark.slow
+def test_a_card_that_the_installed_cuda_does_not_serve_is_not_taken(driver: Path, gpu_wheel: Path) -> None:
+    choice = chosen(driver, "auto", PYTHONPATH=str(gpu_wheel), CUDA_STAND_IN_CAPABILITY="61")
+    assert (choice["engine"], choice["is_wanting"]) == ("cpu", True)
+    assert "is for CUDA 13, which needs compute capability 7.5: NVIDIA Stand-in has 6.1" in choice["reason"]
+    assert choice["reason"].endswith(" 'trtjob[cuda12]'")

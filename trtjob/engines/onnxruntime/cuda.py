@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,8 @@ import numpy as np
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.driver import GpuInfo
 from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, LANES, CudaModel, CudaOptions, Lane
-from trtjob.engines.onnxruntime.package import changing, onnxruntime
+from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
+from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.pool import LanePool
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
@@ -22,14 +24,16 @@ __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
 log = logging.getLogger(__name__)
 
 
-def check_usable() -> str:
-    """Return what runs models on CUDA here, by name and version. Raises MissingDependencyError, EngineError."""
+def check_usable(gpus: Sequence[GpuInfo] = ()) -> str:
+    """Return what runs models on CUDA here, by name and version. gpus: those that it is for; none: not compared.
+
+    Raises MissingDependencyError, EngineError.
+    """
     ort = onnxruntime()
     if CUDA_PROVIDER not in ort.get_available_providers():
-        raise EngineError(
-            f"the installed ONNX Runtime {ort.__version__} is the one for the CPU. Put the one for GPUs in its place: "
-            f"{changing('cuda')}"
-        )
+        raise EngineError(f"the installed ONNX Runtime {ort.__version__} is the one for the CPU. {advice_for(gpus)}")
+    if gpus:
+        expect_gpus(ort.__version__, gpus)
     return f"ONNX Runtime {ort.__version__} with CUDA"
 
 

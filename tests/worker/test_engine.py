@@ -1,13 +1,18 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from engines import tiny
 
 from trtjob.config import Settings
-from trtjob.errors import TrtjobError
+from trtjob.engines.tensorrt.engine import alone
+from trtjob.engines.tensorrt.plan_lock import locked
+from trtjob.engines.tensorrt.plans import Gpu, PlanKey
+from trtjob.errors import StorageError, TrtjobError
 from trtjob.worker.engine import cuda_options, open_engine, tensorrt_options
 
 NO_SUCH_GPU = 99
+KEY = PlanKey("ab" * 32, "1:8:32", 3, "tensorrt", "11.4.0", Gpu("NVIDIA L4", (8, 9)))
 
 
 @pytest.fixture
@@ -43,6 +48,24 @@ def test_the_settings_say_how_plans_are_built() -> None:
     build = tensorrt_options(settings, 0, never_asked).build
     found = str(build.profile), build.workspace_mib, build.optimization_level, build.tf32
     assert found == ("2:4:6", 512, 5, False)
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+def test_only_a_plan_that_is_built_ahead_must_be_kept(tmp_path: Path, is_ahead: bool) -> None:
+    (tmp_path / "plans").write_text("in the way")
+    plans = tensorrt_options(Settings(home=tmp_path), 0, never_asked, is_ahead=is_ahead).plans
+    with pytest.raises(StorageError, match="cannot be kept") if is_ahead else nullcontext():
+        assert plans.get_or_build(KEY, lambda _learnt: (b"plan", b""), alone) == b"plan"
+
+
+def test_who_waits_for_another_build_is_asked_whether_to_go_on(tmp_path: Path) -> None:
+    plans = tensorrt_options(Settings(home=tmp_path), 0, never_asked).plans
+    (tmp_path / "plans").mkdir()
+    with (
+        locked(tmp_path / "plans" / f"{KEY.digest}.lock", never_asked),
+        pytest.raises(AssertionError, match="is built"),
+    ):
+        plans.get_or_build(KEY, lambda _learnt: (b"plan", b""), alone)
 
 
 def test_the_settings_say_how_cuda_is_used() -> None:

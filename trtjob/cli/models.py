@@ -104,22 +104,33 @@ def build(
 ) -> None:
     """Build a model's TensorRT plan for each GPU of this machine, which a worker would do at its first job.
 
-    A plan that is there already is not built again.
+    A plan that is there already is not built again; one that could not be built is tried again.
     """
     from trtjob.cli.desk import start
     from trtjob.engines.choice import choose
-    from trtjob.engines.tensorrt.builder import BatchProfile
 
+    _check_batches(batch)
     settings = start(gpus=gpus)
     given = {"plan_batches": batch, "plan_workspace_mib": workspace, "plan_level": level}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    BatchProfile.parse(settings.plan_batches)
     model = _registry().get(name)
     choice = choose("tensorrt", settings.gpus)
     code = run_until_stopped(_build(settings, model, choice.gpus, report))
     if code == 0:
         typer.echo(choice.reason)
     raise typer.Exit(code)
+
+
+def _check_batches(text: str | None) -> None:
+    from trtjob.config import check_plan_batches
+    from trtjob.errors import ConfigError
+
+    if text is None:
+        return
+    try:
+        check_plan_batches(text)
+    except ValueError as err:
+        raise ConfigError(f"--batch '{text}': {err}") from err
 
 
 async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int, ...], report: Path | None) -> int:
@@ -135,7 +146,7 @@ async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int
             return not stop.event.is_set()
 
         for gpu in gpus:
-            options = tensorrt_options(settings, gpu, on_progress)
+            options = tensorrt_options(settings, gpu, on_progress, is_ahead=True)
             try:
                 await asyncio.to_thread(build_ahead, model.path, model.sha256, options)
             except BuildCancelled:

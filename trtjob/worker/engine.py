@@ -76,10 +76,11 @@ def threads_of(settings: Settings) -> int:
     return settings.threads or len(os.sched_getaffinity(0))
 
 
-def plans_of(settings: Settings) -> PlanCache:
+def plans_of(settings: Settings, *, on_wait: BuildProgress = lambda *_: True, is_ahead: bool = False) -> PlanCache:
     """Return the plans of this machine, with those that it shares with others where the settings name a place."""
     shared = PlansInStorage(settings.plan_store) if settings.plan_store else None
-    return PlanCache(settings.plans_dir, max_bytes=settings.plan_cache_gib << 30, shared=shared)
+    most = settings.plan_cache_gib << 30
+    return PlanCache(settings.plans_dir, max_bytes=most, shared=shared, is_ahead=is_ahead, on_wait=on_wait)
 
 
 class PlansInStorage:
@@ -105,12 +106,17 @@ def cuda_options(settings: Settings, gpu: int) -> CudaOptions:
 
 
 def tensorrt_options(
-    settings: Settings, gpu: int, on_build: BuildProgress, single_flight: SingleFlight = alone
+    settings: Settings,
+    gpu: int,
+    on_build: BuildProgress,
+    single_flight: SingleFlight = alone,
+    *,
+    is_ahead: bool = False,
 ) -> TensorRtOptions:
-    """Return how to build and keep plans. Raises ConfigError for batch sizes that cannot be."""
+    """Return how to build and keep plans. is_ahead: for later, so that one that cannot be kept is an error."""
     profile = BatchProfile.parse(settings.plan_batches)
     return TensorRtOptions(
-        plans=plans_of(settings),
+        plans=plans_of(settings, on_wait=on_build, is_ahead=is_ahead),
         gpu=gpu,
         batch=settings.batch,
         build=BuildOptions(

@@ -3,6 +3,8 @@
 plans/
   <key>.plan       what TensorRT made; code in all but name, so that none is loaded but what was built here
   <key>.json       the sidecar: what the plan belongs to and its sha256, checked before TensorRT sees a byte
+  <key>.failed     why the plan cannot be built, for an hour
+  <key>.lock       held by the one process that builds it
   timing/<key>     what builds have learnt of a GPU's kernels
 """
 
@@ -20,8 +22,12 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from trtjob.engines.tensorrt import plan_failures
+from trtjob.engines.tensorrt.builder import BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
-from trtjob.errors import StorageError
+from trtjob.engines.tensorrt.plan_failures import PassingBuildError
+from trtjob.engines.tensorrt.plan_lock import locked
+from trtjob.errors import DeviceMemoryError, EngineError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -120,51 +126,92 @@ class SharedPlans(Protocol):
 class PlanCache:
     """The plans below one folder, at most `max_bytes` of them: the longest unused go first."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 20 << 30, shared: SharedPlans | None = None) -> None:
-        """shared: asked before a plan is built, and given what was built."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = 20 << 30,
+        shared: SharedPlans | None = None,
+        is_ahead: bool = False,
+        on_wait: BuildProgress = lambda *_: True,
+    ) -> None:
+        """shared: asked before a plan is built, and given what was built.
+
+        is_ahead: plans are built for later: one that failed before is tried again, one that cannot be kept is an error.
+        on_wait: called while another process of this machine builds the plan; False stops the wait.
+        """
         self.folder = folder
         self._max_bytes = max_bytes
         self._shared = shared
+        self._is_ahead = is_ahead
+        self._on_wait = on_wait
 
     def get(self, key: PlanKey) -> bytes | None:
         """Return a plan, None where there is none that is whole and belongs to the key: it has to be built again."""
+        plan, trouble = self._look_up(key)
+        if trouble:
+            log.warning(
+                "a plan is not used and is built again", extra={"plan": str(self._path(key)), "reason": trouble}
+            )
+        return plan
+
+    def _look_up(self, key: PlanKey) -> tuple[bytes | None, str]:
+        """Return a plan, or None and what is wrong with the one that is there."""
         path = self._path(key)
         try:
             sidecar = Sidecar.model_validate_json(path.with_suffix(".json").read_bytes())
             plan = path.read_bytes()
         except FileNotFoundError:
-            return None
+            return None, ""
         except (OSError, ValidationError) as err:
-            log.warning("a plan cannot be read and is built again", extra={"plan": str(path), "error": str(err)})
-            return None
+            return None, _reason(err)
         if not sidecar.fits(key) or hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
-            log.warning("a plan is damaged or foreign and is built again", extra={"plan": str(path)})
-            return None
-        os.utime(path)  # used now: the last to be evicted
-        return plan
+            return None, "it is damaged or foreign"
+        with suppress(OSError):
+            os.utime(path)  # used now: the last to be evicted
+        return plan, ""
 
     def get_or_build(
         self, key: PlanKey, build: Callable[[bytes], tuple[bytes, bytes]], single_flight: SingleFlight
     ) -> bytes:
         """Return a plan, fetched or built where there is none: by one process, while the others wait for it.
 
-        build: given what was learnt before, returns the plan and what is learnt now.
+        build: given what was learnt before, returns the plan and what is learnt now. Where it raises EngineError, the
+        reason is remembered and raised at once the next time, unless it is one that passes.
+        Raises EngineError; StorageError where a plan that is built for later cannot be kept; BuildCancelled.
         """
-        if (plan := self.get(key)) is not None:
+        plan, _ = self._look_up(key)  # what is wrong with it is said below, once
+        if plan is not None:
             return plan
-        with single_flight(f"plan:{key.digest}"):
+        with single_flight(f"plan:{key.digest}"), locked(self._path(key).with_suffix(".lock"), self._on_wait):
             if (plan := self.get(key)) is not None:  # another process has built it meanwhile
                 return plan
             if (shared := self._fetch(key)) is not None:
                 sidecar, plan = shared
                 self._keep(key, plan, sidecar)
                 return plan
-            started = time.perf_counter()
+            return self._build(key, build)
+
+    def _build(self, key: PlanKey, build: Callable[[bytes], tuple[bytes, bytes]]) -> bytes:
+        failed = self._path(key).with_suffix(plan_failures.SUFFIX)
+        if not self._is_ahead:
+            plan_failures.check(failed)
+        started = time.perf_counter()
+        try:
             plan, learnt = build(self._learnt(key))
-            sidecar = _sidecar(key, plan, time.perf_counter() - started)
-            self._keep(key, plan, sidecar, learnt)
+        except (PassingBuildError, DeviceMemoryError):
+            raise
+        except EngineError as err:
+            plan_failures.remember(failed, key.model, err)
+            raise
+        plan_failures.forget(failed)
+        sidecar = _sidecar(key, plan, time.perf_counter() - started)
+        self._learn(key, learnt)
+        try:
+            self._keep(key, plan, sidecar)
+        finally:
             self._share(key, plan, sidecar)
-            return plan
+        return plan
 
     def _fetch(self, key: PlanKey) -> tuple[Sidecar, bytes] | None:
         """Return the shared plan of a key, None where there is none; the sidecar is checked before the plan is read."""
@@ -177,7 +224,7 @@ class PlanCache:
             sidecar = Sidecar.model_validate_json(document)
             plan = self._shared.read(f"{key.digest}.plan") if sidecar.fits(key) else None
         except (StorageError, ValidationError) as err:
-            log.warning("the shared plan cannot be read and is built here", extra={"error": str(err)})
+            log.warning("the shared plan cannot be read and is built here", extra={"error": _reason(err)})
             return None
         if plan is None or hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
             log.warning("the shared plan is damaged or foreign and is built here", extra={"plan": key.digest})
@@ -202,11 +249,12 @@ class PlanCache:
         return found
 
     def remove_all(self, model: str) -> None:
-        """Remove the plans of a model, by its sha256."""
+        """Remove the plans of a model, by its sha256, and what is known of failures."""
         for path in self.folder.glob("*.json"):
             with suppress(OSError, ValidationError):
                 if Sidecar.model_validate_json(path.read_bytes()).model == model:
                     _remove(path.with_suffix(".plan"))
+        plan_failures.forget_all(self.folder, model)
 
     def _path(self, key: PlanKey) -> Path:
         return self.folder / f"{key.digest}.plan"
@@ -217,27 +265,38 @@ class PlanCache:
         except OSError:
             return b""
 
-    def _keep(self, key: PlanKey, plan: bytes, sidecar: Sidecar, learnt: bytes | None = None) -> None:
-        """Write a plan; where that fails it is still good for this process, and only built again next time."""
-        try:
+    def _learn(self, key: PlanKey, learnt: bytes) -> None:
+        """Keep what was learnt; without it the next build only takes longer."""
+        with suppress(OSError):
             (self.folder / "timing").mkdir(parents=True, exist_ok=True)
-            if learnt is not None:
-                _write(self.folder / "timing" / key.timing, learnt)
+            _write(self.folder / "timing" / key.timing, learnt)
+
+    def _keep(self, key: PlanKey, plan: bytes, sidecar: Sidecar) -> None:
+        """Write a plan; where that fails it is still good for this process, and only built again next time.
+
+        Raises StorageError where it is built for later.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             _write(self._path(key), plan)
             _write(self._path(key).with_suffix(".json"), _document(sidecar))
-            self._evict(keep=self._path(key))
         except OSError as err:
+            if self._is_ahead:
+                raise StorageError(f"the plan is built, but cannot be kept in {self.folder}: {err}") from err
             log.warning("a plan cannot be kept", extra={"folder": str(self.folder), "error": str(err)})
+            return
+        self._evict(keep=self._path(key))
 
     def _evict(self, keep: Path) -> None:
         plans = sorted(self.folder.glob("*.plan"), key=_used_at, reverse=True)
-        total = keep.stat().st_size
+        total = _size(keep)
         for path in plans:
             if path == keep:
                 continue
-            size = path.stat().st_size
+            size = _size(path)
             if total + size > self._max_bytes:
-                _remove(path)
+                with suppress(OSError):
+                    _remove(path)
             else:
                 total += size
 
@@ -270,6 +329,20 @@ def _used_at(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # another process has just removed it
         return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # another process has just removed it
+        return 0
+
+
+def _reason(err: Exception) -> str:
+    """Return an error in one line; pydantic's own text has several."""
+    if not isinstance(err, ValidationError):
+        return str(err)
+    return "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in err.errors()[:3])
 
 
 def _remove(plan: Path) -> None:

@@ -1,0 +1,72 @@
+"""Plans that cannot be built: remembered for an hour, so that not every worker process takes a minute to find out."""
+
+import logging
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trtjob.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+HOLDS_S = 3600.0
+SUFFIX = ".failed"
+
+
+class PassingBuildError(EngineError):
+    """A build failed for what may be over at the next try: a lack of memory or of room, an end from outside."""
+
+
+class Failure(BaseModel):
+    """What stands beside where the plan would. model: its sha256; failed_at: seconds since the epoch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    reason: str
+    failed_at: float
+
+
+def remember(path: Path, model: str, error: EngineError) -> None:
+    """Write down why a plan cannot be built; where that fails, the next process finds out by itself."""
+    failure = Failure(model=model, reason=str(error), failed_at=time.time())
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        temporary.write_text(failure.model_dump_json(indent=1), "utf-8")
+        temporary.replace(path)
+    except OSError as err:
+        log.debug("the failure of a build cannot be kept", extra={"path": str(path), "error": str(err)})
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check(path: Path) -> None:
+    """Raise EngineError where the plan could not be built within the last hour, with the reason of then."""
+    try:
+        failure = Failure.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return
+    age_s = time.time() - failure.failed_at
+    if 0 <= age_s < HOLDS_S:
+        raise EngineError(
+            f"{failure.reason} (found {age_s / 60:.0f} min ago, and tried again after an hour, "
+            "or at once by: trtjob models build NAME)"
+        )
+
+
+def forget(path: Path) -> None:
+    """Let the next process try again."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def forget_all(folder: Path, model: str) -> None:
+    """Forget what is known of a model, by its sha256."""
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(OSError, ValidationError):
+            if Failure.model_validate_json(path.read_bytes()).model == model:
+                path.unlink()

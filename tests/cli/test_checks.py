@@ -3,15 +3,18 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.nvidia import Card, Cards, extra_for
+from trtjob.cli.checks import _mended
+from trtjob.cli.nvidia import Card, Cards
+from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
+from trtjob.engines.onnxruntime.package import Package
 
 H200 = "NVIDIA H200, 143771 MiB, 580.105.08, 9.0"
 GTX_1070 = "NVIDIA GeForce GTX 1070, 8192 MiB, 580.95.05, 6.1"
@@ -30,6 +33,12 @@ def tools(tmp_path: Path) -> Path:
 def gpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ONNX Runtime for GPUs in it, but none of the libraries that it needs."""
     return install(tmp_path_factory.mktemp("gpu-wheel"), "onnxruntime-gpu")
+
+
+@pytest.fixture(scope="session")
+def cuda_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a library that answers as CUDA's driver does, for one GPU."""
+    return compile_driver(tmp_path_factory.mktemp("driver"))
 
 
 def answer(tools: Path, script: str) -> None:
@@ -58,7 +67,9 @@ def test_a_gpu_is_named_with_what_decides_which_packages_it_can_use(terminal: Te
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        pytest.param("exit 9", "nvidia-smi fails: ", id="fails"),
+        pytest.param("echo No luck; exit 9", "nvidia-smi fails: No luck (exit code 9)", id="fails"),
+        pytest.param("echo Lost >&2; exit 1", "nvidia-smi fails: Lost (exit code 1)", id="fails with an error"),
+        pytest.param(r"printf 'GeForce \377, 1 MiB\n'", "does not understand: GeForce \ufffd, 1 MiB", id="no UTF-8"),
         pytest.param("echo No devices were found", "does not understand: No devices were found", id="no card"),
         pytest.param("echo 'Some, 1 MiB, 470.1, [N/A]'", "does not understand: Some, 1 MiB", id="an old one"),
     ],
@@ -84,7 +95,9 @@ def test_an_nvidia_smi_that_names_no_card_is_no_gpu(terminal: Terminal, tools: P
 )
 def test_the_doctor_and_the_setup_choose_the_same_extra(tools: Path, cards: list[str], extra: str) -> None:
     parts = [line.rsplit(", ", 2) for line in cards]
-    found = Cards([Card(name, "", driver, _capability(number)) for name, driver, number in parts])
+    found = Cards(
+        [Card(name, "", driver, _capability(number), cuda_major_of_driver(driver)) for name, driver, number in parts]
+    )
     assert found.fitting_extra() == extra
     asked = "\n".join(f"{driver}, {number}" for _, driver, number in parts)
     answer(tools, f"cat <<'END'\n{asked}\nEND")
@@ -197,3 +210,89 @@ def test_packages_in_two_folders_are_no_mixture(terminal: Terminal, tools: Path,
     runtime = doctor(terminal, tools, H200, packages=gpu_wheel)["runtime"]
     assert runtime["found"].startswith("onnxruntime-gpu ")
     assert runtime["state"] != "broken"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("echo broken; exit 9", id="fails"),
+        pytest.param("""echo 'Field "compute_cap" is not a valid field to query.'; exit 2""", id="an old one"),
+        pytest.param("echo 'Some, 1 MiB, 470.1, [N/A]'", id="does not know it"),
+    ],
+)
+def test_cuda_s_driver_names_the_cards_where_nvidia_smi_does_not(
+    terminal: Terminal, tools: Path, cuda_driver: Path, script: str
+) -> None:
+    answer(tools, script)
+    checks = doctor(terminal, tools, LD_LIBRARY_PATH=str(cuda_driver), CUDA_STAND_IN_CAPABILITY="61")
+    found = checks["gpu"]["found"]
+    assert found.startswith("NVIDIA Stand-in, 2048 MiB, driver for CUDA up to 13.0, compute capability 6.1: ")
+    assert "so says CUDA's driver, but nvidia-smi " in found
+    assert checks["runtime"]["fix"].endswith(" 'trtjob[cuda12]'")
+
+
+@pytest.mark.slow
+def test_the_package_for_gpus_stays_where_only_nvidia_smi_fails(
+    terminal: Terminal, tools: Path, cuda_driver: Path, gpu_wheel: Path
+) -> None:
+    answer(tools, "exit 9")
+    runtime = doctor(terminal, tools, packages=gpu_wheel, LD_LIBRARY_PATH=str(cuda_driver))["runtime"]
+    assert "libraries of CUDA are missing" in runtime["found"]
+    assert "uninstall" not in runtime["fix"]
+
+
+def test_a_card_that_tensorrt_refuses_is_not_tensorrt_s(terminal: Terminal, tools: Path, cuda_driver: Path) -> None:
+    """Whichever TensorRT the development packages bring: none of them serves it."""
+    checks = doctor(terminal, tools, GTX_1070, LD_LIBRARY_PATH=str(cuda_driver), CUDA_STAND_IN_CAPABILITY="61")
+    assert checks["runtime"]["state"] == "note"
+    assert checks["runtime"]["fix"].endswith(" 'trtjob[cuda12]'")
+    assert checks["engine"]["state"] == "note"
+    assert "trtjob[cuda12]" in checks["engine"]["found"]
+    assert "trtjob[cuda]" not in checks["engine"]["found"]
+    assert "Install TensorRT 8.6" in checks["engine"]["found"]
+
+
+@pytest.mark.slow
+def test_the_engine_is_not_ok_where_the_installed_cuda_does_not_serve_the_card(
+    terminal: Terminal, tools: Path, cuda_driver: Path, gpu_wheel: Path
+) -> None:
+    environment = {"LD_LIBRARY_PATH": str(cuda_driver), "CUDA_STAND_IN_CAPABILITY": "61"}
+    engine = doctor(terminal, tools, GTX_1070, packages=gpu_wheel, **environment)["engine"]
+    assert engine["state"] == "note"
+    assert "needs compute capability 7.5" in engine["found"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "end"),
+    [
+        pytest.param("580.1", (9, 0), " --no-deps onnxruntime-gpu==1.31.1", id="a card of today keeps it"),
+        pytest.param("580.1", (6, 1), " 'trtjob[cuda12]'", id="too new for the card"),
+        pytest.param("550.1", (8, 6), " 'trtjob[cuda12]'", id="too new for the driver"),
+        pytest.param("535.1", (5, 2), " --no-deps onnxruntime==1.32.0", id="no card for CUDA"),
+    ],
+)
+def test_the_mixture_is_mended_to_what_the_next_look_accepts(
+    driver: str, capability: tuple[int, int], end: str
+) -> None:
+    both = Package({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}, "onnxruntime", "1.32.0", "")
+    cards = Cards([Card("a card", "", driver, capability, cuda_major_of_driver(driver))])
+    assert _mended(both, cards).fix.endswith(end)
+
+
+def test_what_is_left_without_any_package_is_mended_by_an_install() -> None:
+    assert _mended(Package({}, "", "", ""), Cards()).fix.endswith(" 'trtjob[cpu]'")
+
+
+@pytest.mark.parametrize("gpus", ["7", "banana"])
+def test_a_wrong_setting_of_gpus_is_mended_by_its_fix(terminal: Terminal, tools: Path, gpus: str) -> None:
+    engine = doctor(terminal, tools, TRTJOB_GPUS=gpus)["engine"]
+    assert engine["state"] == "missing"
+    name, _, value = engine["fix"].removeprefix("set ").partition("=")
+    assert doctor(terminal, tools, **{name: value})["engine"]["state"] == "ok"
+
+
+@pytest.mark.parametrize("gpus", ["7", "banana"])
+def test_gpus_that_cannot_be_are_wrong_usage_also_without_a_driver(terminal: Terminal, gpus: str) -> None:
+    outcome = terminal.run("worker", "--gpus", gpus)
+    assert outcome.code == 2
+    assert f"--gpus '{gpus}'" in outcome.err

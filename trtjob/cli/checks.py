@@ -6,11 +6,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from trtjob.cli.nvidia import Cards, extra_for, find_cards
-from trtjob.errors import TrtjobError
+from trtjob.cli.nvidia import Cards, find_cards
+from trtjob.engines.onnxruntime.extras import cuda_major_of_package, extra_for
+from trtjob.errors import ConfigError, TrtjobError
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
@@ -59,12 +59,18 @@ def _cpu(settings: "Settings") -> Check:
 
 def _gpu(cards: Cards) -> Check:
     if cards.cards:
-        return Check("gpu", "ok", "; ".join(map(str, cards.cards)))
+        named = "; ".join(map(str, cards.cards))
+        if cards.problem:
+            return Check("gpu", "note", f"{named}: so says CUDA's driver, but {cards.problem}")
+        return Check("gpu", "ok", named)
     if cards.problem:
-        return Check("gpu", "note", cards.problem, "install the NVIDIA driver, or go on without a GPU")
-    if cards.is_unasked:
-        return Check("gpu", "note", "NVIDIA's driver is installed, but no nvidia-smi, which would name the GPU")
-    return Check("gpu", "note", "none found (no nvidia-smi on PATH); trtjob works on the CPU")
+        mend = (
+            "restart after an update of NVIDIA's driver, or install it"
+            if cards.is_silent
+            else "install NVIDIA's driver"
+        )
+        return Check("gpu", "note", cards.problem, f"{mend}, or go on without a GPU")
+    return Check("gpu", "note", "none found; trtjob works on the CPU")
 
 
 def _runtime(settings: "Settings", cards: Cards) -> Check:
@@ -86,17 +92,27 @@ def _runtime(settings: "Settings", cards: Cards) -> Check:
 
 def _mended(package: "Package", cards: Cards) -> Check:
     """Say what two packages in one folder have left of it, and how to get one that is whole."""
-    from trtjob.engines.onnxruntime.package import CPU_NAME, GPU_NAME
+    from trtjob.engines.onnxruntime.package import CPU_NAME, GPU_NAME, changing
 
     all_installed = " and ".join(f"{name} {version}" for name, version in sorted(package.installed.items()))
-    wanted = CPU_NAME if cards.fitting_extra() == "cpu" else GPU_NAME
-    keep = wanted if wanted in package.installed else next(iter(package.installed), wanted)
+    extra = cards.fitting_extra()
+    wanted = CPU_NAME if extra == "cpu" else GPU_NAME
+    keep = wanted if wanted in package.installed else next(iter(package.installed), "")
+    # What is kept must be what the next look at this machine does not reject.
+    is_fit = keep == CPU_NAME or (
+        keep == GPU_NAME and cards.has_gpu and _all_can_use(cards, cuda_major_of_package(package.installed[GPU_NAME]))
+    )
     if package.is_mixed:
         whose = f"the files are those of {package.name} {package.version}" if package.name else "files are missing"
         found = f"{all_installed} are both installed into one folder, which only one can have; {whose}"
     else:
         found = f"{all_installed or 'ONNX Runtime'} lacks files: another package with the same folder was removed"
-    return Check("runtime", "broken", found, package.mending_command(keep))
+    return Check("runtime", "broken", found, package.mending_command(keep) if is_fit else changing(extra))
+
+
+def _all_can_use(cards: Cards, cuda_major: int) -> bool:
+    """Tell whether every card here can use ONNX Runtime for a version of CUDA."""
+    return all(card.can_use(extra_for(cuda_major)) for card in cards.cards)
 
 
 def _fit(package: "Package", found: str, cards: Cards) -> Check:
@@ -108,11 +124,24 @@ def _fit(package: "Package", found: str, cards: Cards) -> Check:
         return Check("runtime", "note", f"{found}, but there is no GPU here: it works on the CPU", changing(extra))
     if package.cuda:
         return _fit_of_cuda(package, found, cards)
-    if any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
+    if _are_tensorrts(cards):
         return Check("runtime", "ok", f"{found}; the GPU is TensorRT's")
     if extra == "cpu":
         return Check("runtime", "ok", f"{found}; the GPU here is too old for ONNX Runtime's CUDA, or its driver is")
     return Check("runtime", "note", f"{found} uses no GPU, and there is one", changing(extra))
+
+
+def _are_tensorrts(cards: Cards) -> bool:
+    """Tell whether a TensorRT is installed that serves every card here."""
+    from trtjob.engines.tensorrt.flavour import flavour
+
+    try:
+        found = flavour()
+        for card in cards.cards:
+            found.expect_gpu(card.name, card.compute_capability)
+    except TrtjobError:
+        return False
+    return True
 
 
 def _fit_of_cuda(package: "Package", found: str, cards: Cards) -> Check:
@@ -125,7 +154,7 @@ def _fit_of_cuda(package: "Package", found: str, cards: Cards) -> Check:
         missing_libraries,
     )
 
-    if not all(card.can_use(extra_for(package.cuda_major)) for card in cards.cards):
+    if not _all_can_use(cards, package.cuda_major):
         unfit = f"{found}, which not every GPU or driver here can use"
         return Check("runtime", "note", unfit, changing(cards.fitting_extra()))
     if len(cudnn := installed_cudnn()) > 1:
@@ -143,6 +172,8 @@ def _engine(settings: "Settings") -> Check:
 
     try:
         choice = choose(settings.engine, settings.gpus)
+    except ConfigError as err:
+        return Check("engine", "missing", str(err), "set TRTJOB_GPUS=all")
     except TrtjobError as err:
         return Check("engine", "missing", str(err), "set TRTJOB_ENGINE=auto, or see docs/gpu.md")
     if choice.is_wanting:

@@ -1,31 +1,31 @@
-"""NVIDIA's cards as its driver names them, and which ONNX Runtime they can use."""
+"""NVIDIA's cards, as nvidia-smi or else CUDA's driver names them, and which ONNX Runtime they can use."""
 
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Extra = Literal["cpu", "cuda", "cuda12"]
+from trtjob.engines.cuda.driver import GpuInfo
+from trtjob.engines.onnxruntime.extras import Extra, can_use, cuda_major_of_driver, fitting_extra
 
 _TIMEOUT_S = 10
-# What the extras' packages need: their CUDA, the driver's lowest major version, the lowest compute capability.
-# scripts/setup.sh has the same numbers.
-_NEEDS: dict[Extra, tuple[int, int, tuple[int, int]]] = {"cuda": (13, 580, (7, 5)), "cuda12": (12, 525, (6, 0))}
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One GPU. driver: its version, such as 580.105.08; compute_capability: such as (9, 0)."""
+    """One GPU. driver: its version, such as 580.105.08, or the CUDA that it runs; compute_capability: such as (9, 0).
+
+    cuda_major: of the newest CUDA that the driver runs; 0: of none that is of use here.
+    """
 
     name: str
     memory: str
     driver: str
     compute_capability: tuple[int, int]
+    cuda_major: int
 
     def can_use(self, extra: Extra) -> bool:
-        _, driver, capability = _NEEDS[extra]
-        return int(self.driver.split(".")[0]) >= driver and self.compute_capability >= capability
+        return can_use(extra, self.cuda_major, self.compute_capability)
 
     def __str__(self) -> str:
         major, minor = self.compute_capability
@@ -34,50 +34,73 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """What nvidia-smi says. problem: why it says nothing; is_unasked: there is a driver and, as in some containers, no
-    nvidia-smi.
+    """What nvidia-smi says, or where it does not answer CUDA's driver.
+
+    problem: why nvidia-smi names none; is_silent: there is a driver, and neither names a card.
     """
 
     cards: Sequence[Card] = ()
     problem: str = ""
-    is_unasked: bool = False
+    is_silent: bool = False
 
     @property
     def has_gpu(self) -> bool:
-        return bool(self.cards) or self.is_unasked
+        return bool(self.cards) or self.is_silent
 
     def fitting_extra(self) -> Extra:
         """Return the extra of trtjob whose ONNX Runtime every card here can use."""
         if not self.has_gpu:
             return "cpu"
-        return next((extra for extra in _NEEDS if all(card.can_use(extra) for card in self.cards)), "cpu")
+        cuda_major = min((card.cuda_major for card in self.cards), default=0)
+        return fitting_extra(cuda_major, [card.compute_capability for card in self.cards])
 
 
 def find_cards() -> Cards:
-    """Ask nvidia-smi."""
-    from trtjob.engines.cuda.driver import has_driver
+    """Ask nvidia-smi, and CUDA's driver where that names no card."""
+    asked = _ask_tool()
+    return asked if asked.cards else _ask_driver(asked.problem)
 
+
+def _ask_tool() -> Cards:
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return Cards(is_unasked=has_driver())
+        return Cards()
     command = [tool, "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-        cards = [_card(line) for line in answer.stdout.strip().splitlines()]
-        return Cards(cards, "" if cards else "nvidia-smi names no GPU")
+        # A card's name may have a sign that is no UTF-8.
+        answer = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.SubprocessError) as err:
         return Cards(problem=f"nvidia-smi fails: {err}")
+    said = " ".join(f"{answer.stdout} {answer.stderr}".split())
+    if answer.returncode:
+        return Cards(problem=f"nvidia-smi fails: {said or 'it says nothing'} (exit code {answer.returncode})")
+    try:
+        cards = [_card(line) for line in answer.stdout.strip().splitlines()]
     except ValueError:
-        return Cards(problem=f"nvidia-smi gives an answer that trtjob does not understand: {answer.stdout.strip()}")
+        return Cards(problem=f"nvidia-smi gives an answer that trtjob does not understand: {said}")
+    return Cards(cards, "" if cards else "nvidia-smi names no GPU")
 
 
-def extra_for(cuda_major: int) -> Extra:
-    """Return the extra that brings an ONNX Runtime for this version of CUDA."""
-    return "cuda" if cuda_major >= _NEEDS["cuda"][0] else "cuda12"
+def _ask_driver(problem: str) -> Cards:
+    """Return the cards by CUDA's driver, as in containers without nvidia-smi. problem: that of nvidia-smi."""
+    from trtjob.engines.cuda.survey import survey
+
+    here = survey()
+    major, minor = here.cuda
+    cards = [_card_of(gpu, major, minor) for gpu in here.gpus]
+    if here.problem:
+        problem = ". ".join(filter(None, [problem, f"CUDA's driver is installed and names no GPU: {here.problem}"]))
+    return Cards(cards, problem, is_silent=bool(here.problem))
+
+
+def _card_of(gpu: GpuInfo, major: int, minor: int) -> Card:
+    memory = f"{gpu.memory_bytes >> 20} MiB"
+    return Card(gpu.name, memory, f"for CUDA up to {major}.{minor}", gpu.compute_capability, major)
 
 
 def _card(line: str) -> Card:
     name, memory, driver, capability = (part.strip() for part in line.rsplit(",", 3))
     major, minor = capability.split(".")
-    int(driver.split(".")[0])
-    return Card(name, memory, driver, (int(major), int(minor)))
+    return Card(name, memory, driver, (int(major), int(minor)), cuda_major_of_driver(driver))

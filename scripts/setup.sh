@@ -35,11 +35,20 @@ extra_for_cards() {
     '
 }
 
+by_hand() {
+    echo "By hand: make setup TRTJOB_SETUP=cuda, or TRTJOB_SETUP=cuda12 for Pascal and Volta (GTX 10xx, V100) or a driver older than 580." >&2
+}
+
 extra_for_this_machine() {
-    local cards extra=cpu
+    local said cards extra=cpu
     if command -v nvidia-smi >/dev/null; then
-        if ! cards=$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader); then
-            echo "nvidia-smi fails, so this is set up without the GPU. By hand: make setup TRTJOB_SETUP=cuda" >&2
+        # It waits for ever for some drivers that are broken.
+        if ! said=$(timeout 20 nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>&1); then
+            echo "nvidia-smi fails, so this is set up without the GPU. It says: ${said:-nothing}" >&2
+            by_hand
+        elif ! cards=$(grep -Ex '[0-9]+(\.[0-9]+)*, *[0-9]+\.[0-9]+' <<<"$said"); then # warnings may stand beside it
+            echo "nvidia-smi names no GPU with its compute capability, so this is set up without one. It says: ${said:-nothing}" >&2
+            by_hand
         else
             extra=$(extra_for_cards <<<"$cards")
             if [[ $extra == cpu ]]; then
@@ -47,6 +56,8 @@ extra_for_this_machine() {
             fi
         fi
     elif ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; then # as in some containers
+        echo "NVIDIA's driver is here, but no nvidia-smi, which would name the card: set up for CUDA 13." >&2
+        by_hand
         extra=cuda
     fi
     echo "$extra"

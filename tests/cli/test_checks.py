@@ -110,18 +110,38 @@ def _capability(text: str) -> tuple[int, int]:
 
 
 def _setup_chooses(tools: Path, **environment: str) -> str:
+    return _setup(tools, **environment).stdout.strip()
+
+
+def _setup(tools: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Ask a copy of the script, in a folder without a .venv, which would tell what was chosen before."""
     (tools / "scripts").mkdir()
     script = tools / "scripts" / "setup.sh"
     script.write_text((ROOT / "scripts" / "setup.sh").read_text())
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "TRTJOB_SETUP": "", **environment}
-    told = subprocess.run(["bash", script, "which"], env=environment, capture_output=True, text=True, check=True)
-    return told.stdout.strip()
+    return subprocess.run(["bash", script, "which"], env=environment, capture_output=True, text=True, check=True)
 
 
 def test_the_setup_takes_what_is_asked_for(tools: Path) -> None:
     answer(tools, "exit 9")
     assert _setup_chooses(tools, TRTJOB_SETUP="cuda12") == "cuda12"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        pytest.param("echo No luck; exit 9", "It says: No luck", id="fails"),
+        pytest.param("echo Lost >&2; exit 1", "It says: Lost", id="fails with an error"),
+        pytest.param("echo '470.1, [N/A]'", "It says: 470.1, [N/A]", id="an old one"),
+        pytest.param("echo No devices were found", "It says: No devices were found", id="no card"),
+    ],
+)
+def test_where_nvidia_smi_does_not_help_the_setup_says_how_to_choose(tools: Path, script: str, said: str) -> None:
+    answer(tools, script)
+    told = _setup(tools)
+    assert told.stdout.strip() == "cpu"
+    assert said in told.stderr
+    assert "TRTJOB_SETUP=cuda, or TRTJOB_SETUP=cuda12 for Pascal and Volta" in told.stderr
 
 
 def test_a_package_for_cuda_12_belongs_to_the_extra_for_it() -> None:

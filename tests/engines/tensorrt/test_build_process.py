@@ -9,8 +9,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from shutil import which
 from typing import IO
 
 import pytest
@@ -18,8 +20,10 @@ from engines import tiny
 from terminal import children
 
 from trtjob.engines.tensorrt import build_process
+from trtjob.engines.tensorrt.build_folder import SETTLED_S, build_folder
 from trtjob.engines.tensorrt.build_process import build_apart
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildCancelled, BuildOptions
+from trtjob.engines.tensorrt.plan_failures import PassingBuildError
 from trtjob.errors import EngineError
 
 pytestmark = pytest.mark.extra
@@ -133,6 +137,119 @@ def test_what_it_logs_is_logged_here(tmp_path: Path, caplog: pytest.LogCaptureFi
     with pytest.raises(EngineError):
         build_apart(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
     assert any(record.name == "trtjob.engines.tensorrt.messages" for record in caplog.records)
+
+
+def test_messages_call_the_model_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "ab12.onnx").write_bytes(b"garbage")
+    with pytest.raises(EngineError, match=r"cannot read 'yolov3': ") as caught:
+        build_apart(tmp_path / "ab12.onnx", BuildOptions(), gpu=None, name="yolov3")
+    assert "ab12" not in str(caught.value)
+
+
+# -- whether it may go better the next time ----------------------------------------------------------------------------
+
+
+def failure(model: Path, on_progress: Callable[[str, int, int], bool] = never_asked) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        build_apart(model, BuildOptions(), gpu=None, on_progress=on_progress)
+    return caught.value
+
+
+def test_a_graph_that_cannot_be_built_fails_for_good(tmp_path: Path) -> None:
+    (tmp_path / "garbled.onnx").write_bytes(b"garbage")
+    assert not isinstance(failure(tmp_path / "garbled.onnx"), PassingBuildError)
+
+
+@pytest.mark.parametrize(
+    ("how", "passes"),
+    [
+        pytest.param(signal.SIGKILL, True, id="as the kernel does that is out of memory"),
+        pytest.param(signal.SIGTERM, True, id="as who ends all of a service's processes"),
+        pytest.param(signal.SIGSEGV, False, id="as a fault in a library does"),
+    ],
+)
+def test_an_end_from_outside_may_not_come_again(
+    model: Path, before: list[int], how: signal.Signals, passes: bool
+) -> None:
+    error = failure(model, ending(lambda pid: os.kill(pid, how), before))
+    assert isinstance(error, PassingBuildError) is passes
+
+
+def test_what_speaks_of_memory_may_not_come_again(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "tensorrt.py").write_text(
+        "import os\nos.write(2, b\"terminate called after throwing 'std::bad_alloc'\")\nos.abort()"
+    )
+    assert isinstance(failure(model), PassingBuildError)
+
+
+# -- its folder --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A disk of 64 KiB for temporary files."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_is_full_when_the_plan_comes_is_named(model: Path, small_disk: Path) -> None:
+    with suppress(OSError), (small_disk / "other").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):  # empty files and folders find room after that, a plan does not
+            pass
+    error = failure(model)
+    full = f"the temporary folder '{small_disk}' is full: make room there, or set TMPDIR"
+    assert isinstance(error, PassingBuildError)
+    assert f"the build of a plan for 'tiny.onnx' failed, and {full}" in str(error)
+    assert "enough memory" not in str(error)
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
+def test_a_disk_that_is_full_before_the_build_is_named(model: Path, small_disk: Path) -> None:
+    with pytest.raises(
+        PassingBuildError, match=r"no temporary folder for the build of a plan for 'tiny\.onnx': .*space"
+    ):
+        build_apart(model, BuildOptions(), gpu=None, timing_cache=bytes(100_000))
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_build(model: Path, tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(model)],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        assert parent.stdout.readline() == b"begun\n"
+        (left,) = (tmp_path / "tmp").iterdir()
+        age(left)
+        with build_folder() as mine:
+            assert left.exists(), "its process lives"
+            parent.kill()
+            parent.wait(10)
+            age(left)
+            age(mine)
+            build_apart(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None)
+            assert list((tmp_path / "tmp").iterdir()) == [mine]
+
+
+def age(folder: Path) -> None:
+    then = time.time() - SETTLED_S - 1
+    os.utime(folder, (then, then))
+
+
+def test_a_folder_that_was_just_made_is_let_be(tmp_path: Path) -> None:
+    young = tmp_path / "tmp" / "trtjob-build-young"
+    young.mkdir()
+    with build_folder():
+        assert young.exists()
 
 
 # -- its parent --------------------------------------------------------------------------------------------------------

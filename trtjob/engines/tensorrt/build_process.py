@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import select
 import signal
 import subprocess
@@ -18,12 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from trtjob.engines.tensorrt.build_folder import NO_ROOM, build_folder, why_no_room
 from trtjob.engines.tensorrt.builder import (
     BatchProfile,
     BuildCancelled,
@@ -32,13 +33,23 @@ from trtjob.engines.tensorrt.builder import (
     Built,
     build_plan,
 )
-from trtjob.errors import DeviceMemoryError, EngineError, TrtjobError
+from trtjob.engines.tensorrt.plan_failures import PassingBuildError
+from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError, TrtjobError
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 _LAST_WORDS = 600  # characters
 _GONE = 70  # the exit code of a build that nobody waits for; nobody is left to read it
+# What a build says of itself that is as true the next time; a package that is missing may have come by then.
+_LASTING = (EngineError.__name__, DeviceLostError.__name__)
+_FAULTS = (
+    signal.SIGSEGV,
+    signal.SIGABRT,
+    signal.SIGFPE,
+    signal.SIGILL,
+)  # a library's own; the others come from outside
+_OF_MEMORY = re.compile(r"memory|alloc|" + NO_ROOM, re.IGNORECASE)
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -49,37 +60,53 @@ def build_apart(
     gpu: int | None,
     timing_cache: bytes = b"",
     on_progress: BuildProgress = lambda *_: True,
+    name: str = "",
 ) -> Built:
     """Build a plan in a process of its own, and check it on the GPU that it is built for.
 
     gpu: None builds for no GPU in particular, as TensorRT-RTX can, and checks nothing.
     on_progress: called with each step; at least once a second, if need be with the last one, or, where nothing tells of
     steps, with "building", the seconds so far and 0. False ends the process at once.
-    Raises EngineError, DeviceMemoryError, BuildCancelled.
+    name: what messages call the model; the file's, unless given.
+    Raises EngineError, of which PassingBuildError and DeviceMemoryError may not come again; BuildCancelled.
     """
-    with TemporaryDirectory(prefix="trtjob-build-") as folder:
-        place = Path(folder)
-        (place / "timing").write_bytes(timing_cache)
-        order = {"model": str(model), "options": asdict(options), "gpu": gpu, "folder": folder}
+    name = name or model.name
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(build_folder())
+            (folder / "timing").write_bytes(timing_cache)
+            words = stack.enter_context((folder / "stderr").open("wb"))
+        except OSError as err:
+            raise PassingBuildError(
+                f"there is no temporary folder for the build of a plan for '{name}': {err}"
+            ) from err
+        order = {"model": str(model), "name": name, "options": asdict(options), "gpu": gpu, "folder": str(folder)}
         order |= {"parent": os.getpid(), "log_level": logging.getLogger("trtjob").getEffectiveLevel()}
-        _run(order, model.name, place / "stderr", on_progress)
-        return Built((place / "plan").read_bytes(), (place / "timing").read_bytes())
+        try:
+            _run(order, words, on_progress)
+        except DeviceMemoryError:
+            raise
+        except EngineError as err:
+            if full := why_no_room(folder, str(err)):
+                raise PassingBuildError(f"the build of a plan for '{name}' failed, and {full} ({err})") from err
+            raise
+        return Built((folder / "plan").read_bytes(), (folder / "timing").read_bytes())
 
 
-def _run(order: dict[str, Any], name: str, stderr: Path, on_progress: BuildProgress) -> None:
-    with stderr.open("wb") as words:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=words,
-            env={
-                **os.environ,
-                "TMPDIR": str(stderr.parent),  # what it leaves when it is killed goes with the rest
-                "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
-            },
-            start_new_session=True,  # Ctrl-C is this process's, which ends the build in its own time
-        )
+def _run(order: dict[str, Any], words: IO[bytes], on_progress: BuildProgress) -> None:
+    """Run the process of a build to its end. words: takes what it writes to standard error."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=words,
+        env={
+            **os.environ,
+            "TMPDIR": order["folder"],  # what it leaves when it is killed goes with the rest
+            "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
+        },
+        start_new_session=True,  # Ctrl-C is this process's, which ends the build in its own time
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -87,7 +114,7 @@ def _run(order: dict[str, Any], name: str, stderr: Path, on_progress: BuildProgr
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
         if not _follow(process.stdout, on_progress):
-            raise EngineError(f"the build of a plan for '{name}' {_how_it_ended(process.wait(), stderr)}")
+            raise _end_error(order["name"], process.wait(), Path(order["folder"]) / "stderr")
     finally:
         process.kill()
         process.wait()
@@ -104,7 +131,7 @@ def _follow(stream: IO[bytes], on_progress: BuildProgress) -> bool:
         if "built" in said:
             return True
         if "error" in said:
-            raise (DeviceMemoryError if said["kind"] == DeviceMemoryError.__name__ else EngineError)(said["error"])
+            raise _error(said["kind"], said["error"])
         if "text" in said:
             logging.getLogger(said["logger"]).log(said["level"], "%s", said["text"])
             continue
@@ -130,11 +157,23 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
         yield from lines
 
 
-def _how_it_ended(code: int, stderr: Path) -> str:
+def _error(kind: str, text: str) -> EngineError:
+    """Return what a build has said of its failure."""
+    if kind == DeviceMemoryError.__name__:
+        return DeviceMemoryError(text)
+    return EngineError(text) if kind in _LASTING and not _OF_MEMORY.search(text) else PassingBuildError(text)
+
+
+def _end_error(name: str, code: int, stderr: Path) -> EngineError:
+    """Return the failure of a build that ended without a word on standard output."""
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     words = " ".join(stderr.read_text("utf-8", "replace").split())[-_LAST_WORDS:]
     said = f"; its last words: {words}" if words else ""
-    return f"{how}{said}. Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller TRTJOB_PLAN_BATCHES need less"
+    lasts = -code in _FAULTS and not _OF_MEMORY.search(words)
+    return (EngineError if lasts else PassingBuildError)(
+        f"the build of a plan for '{name}' {how}{said}. "
+        "Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller TRTJOB_PLAN_BATCHES need less"
+    )
 
 
 # -- in the process of the build ---------------------------------------------------------------------------------------
@@ -157,7 +196,9 @@ def main() -> int:
         try:
             _build(order, say)
         except TrtjobError as err:
-            say({"error": str(err), "kind": type(err).__name__})
+            say({"error": str(err).replace(Path(order["model"]).name, order["name"]), "kind": type(err).__name__})
+        except OSError as err:
+            say({"error": f"the build of a plan for '{order['name']}' failed: {err}", "kind": OSError.__name__})
         else:
             say({"built": True})
     return 0

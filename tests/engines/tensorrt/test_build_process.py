@@ -20,7 +20,7 @@ from engines import tiny
 from terminal import children
 
 from trtjob.engines.tensorrt import build_process
-from trtjob.engines.tensorrt.build_folder import SETTLED_S, build_folder
+from trtjob.engines.tensorrt.build_folder import NO_ROOM, SETTLED_S, build_folder
 from trtjob.engines.tensorrt.build_process import build_apart
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildCancelled, BuildOptions
 from trtjob.engines.tensorrt.plan_failures import PassingBuildError
@@ -186,6 +186,9 @@ def test_what_speaks_of_memory_may_not_come_again(model: Path, monkeypatch: pyte
 # -- its folder --------------------------------------------------------------------------------------------------------
 
 
+REMEDY = "make room there, or set TMPDIR to another folder"
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A disk of 64 KiB for temporary files."""
@@ -204,11 +207,20 @@ def test_a_disk_that_is_full_when_the_plan_comes_is_named(model: Path, small_dis
         while file.write(bytes(4096)):  # empty files and folders find room after that, a plan does not
             pass
     error = failure(model)
-    full = f"the temporary folder '{small_disk}' is full: make room there, or set TMPDIR"
+    full = f"the temporary folder '{small_disk}' is full: {REMEDY}"
     assert isinstance(error, PassingBuildError)
-    assert f"the build of a plan for 'tiny.onnx' failed, and {full}" in str(error)
+    assert str(error).startswith(f"the build of a plan for 'tiny.onnx' failed: [Errno 28] {NO_ROOM}; {full}")
     assert "enough memory" not in str(error)
     assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
+def test_a_build_that_a_full_disk_ends_without_a_word_names_the_disk(
+    model: Path, small_disk: Path, before: list[int]
+) -> None:
+    (small_disk / "other").write_bytes(bytes(64 << 10))
+    error = failure(model, ending(lambda pid: os.kill(pid, signal.SIGSEGV), before))
+    assert isinstance(error, PassingBuildError)
+    assert str(error).endswith(f"SIGSEGV; the temporary folder '{small_disk}' is full: {REMEDY}")
 
 
 def test_a_disk_that_is_full_before_the_build_is_named(model: Path, small_disk: Path) -> None:

@@ -50,6 +50,7 @@ _FAULTS = (
     signal.SIGILL,
 )  # a library's own; the others come from outside
 _OF_MEMORY = re.compile(r"memory|alloc|" + NO_ROOM, re.IGNORECASE)
+_MORE_MEMORY = ". Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller TRTJOB_PLAN_BATCHES need less"
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -87,9 +88,10 @@ def build_apart(
         except DeviceMemoryError:
             raise
         except EngineError as err:
-            if full := why_no_room(folder, str(err)):
-                raise PassingBuildError(f"the build of a plan for '{name}' failed, and {full} ({err})") from err
-            raise
+            full = why_no_room(folder, str(err))
+            if not full or full in str(err):
+                raise
+            raise PassingBuildError(f"{err}; {full}") from err
         return Built((folder / "plan").read_bytes(), (folder / "timing").read_bytes())
 
 
@@ -169,10 +171,10 @@ def _end_error(name: str, code: int, stderr: Path) -> EngineError:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     words = " ".join(stderr.read_text("utf-8", "replace").split())[-_LAST_WORDS:]
     said = f"; its last words: {words}" if words else ""
-    lasts = -code in _FAULTS and not _OF_MEMORY.search(words)
+    full = why_no_room(stderr.parent, words)
+    lasts = -code in _FAULTS and not full and not _OF_MEMORY.search(words)
     return (EngineError if lasts else PassingBuildError)(
-        f"the build of a plan for '{name}' {how}{said}. "
-        "Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller TRTJOB_PLAN_BATCHES need less"
+        f"the build of a plan for '{name}' {how}{said}{f'; {full}' if full else _MORE_MEMORY}"
     )
 
 

@@ -77,10 +77,10 @@ def main(name: str) -> None:
 
 def traits_of(name: str, trt: Any) -> dict[str, Any]:
     """Return what our one place for versions says of a module."""
-    from trtjob.engines.tensorrt.flavour import Flavour, _era_of
+    from trtjob.engines.tensorrt.flavour import Flavour, _eras_of
 
     found = Flavour("tensorrt_rtx" if name == "tensorrt_rtx" else "tensorrt", trt.__version__, trt)
-    era = _era_of(found)
+    era = _eras_of(found)[0]
     return {
         "is_weak": found.is_weak,
         "network_flags": found.network_flags,

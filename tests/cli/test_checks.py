@@ -238,6 +238,7 @@ def test_packages_in_two_folders_are_no_mixture(terminal: Terminal, tools: Path,
         pytest.param("echo broken; exit 9", id="fails"),
         pytest.param("""echo 'Field "compute_cap" is not a valid field to query.'; exit 2""", id="an old one"),
         pytest.param("echo 'Some, 1 MiB, 470.1, [N/A]'", id="does not know it"),
+        pytest.param("exec sleep 60", id="hangs", marks=pytest.mark.slow),
     ],
 )
 def test_cuda_s_driver_names_the_cards_where_nvidia_smi_does_not(

@@ -71,7 +71,9 @@ def _ask_tool() -> Cards:
         answer = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False
         )
-    except (OSError, subprocess.SubprocessError) as err:
+    except subprocess.TimeoutExpired:
+        return Cards(problem=f"nvidia-smi fails: it gives no answer within {_TIMEOUT_S} s")
+    except OSError as err:
         return Cards(problem=f"nvidia-smi fails: {err}")
     said = " ".join(f"{answer.stdout} {answer.stderr}".split())
     if answer.returncode:

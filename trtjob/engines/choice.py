@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from trtjob.engines.cuda.driver import GpuInfo, has_driver
-from trtjob.engines.cuda.survey import survey
 from trtjob.errors import ConfigError, EngineError, MissingDependencyError, TrtjobError
+
+if TYPE_CHECKING:
+    from trtjob.engines.cuda.driver import GpuInfo
 
 EngineKind = Literal["tensorrt", "cuda", "cpu"]
 EngineWish = Literal["auto", "tensorrt", "cuda", "cpu"]
@@ -40,6 +41,9 @@ def choose(wish: EngineWish, gpus: str) -> Choice:
     Raises ConfigError for GPUs that are not there, and always for what names none; where an engine is asked for that
     cannot be used, EngineError or MissingDependencyError.
     """
+    from trtjob.engines.cuda.driver import has_driver
+    from trtjob.engines.cuda.survey import survey
+
     named = _named(gpus)
     if wish == "cpu":
         return Choice("cpu", (), f"{TITLES['cpu']}, as asked for")
@@ -89,6 +93,7 @@ def _usable(engine: EngineKind) -> str:
 
 
 def _tensorrt() -> str:
+    from trtjob.engines.cuda.survey import survey
     from trtjob.engines.tensorrt.flavour import expect_default, flavour
 
     try:
@@ -99,7 +104,7 @@ def _tensorrt() -> str:
         raise
 
 
-def _expect_served(engine: EngineKind, gpus: Sequence[GpuInfo]) -> None:
+def _expect_served(engine: EngineKind, gpus: "Sequence[GpuInfo]") -> None:
     """Raise EngineError where one of the GPUs is none for what is installed."""
     if engine == "tensorrt":
         from trtjob.engines.tensorrt.plans import gpu_of

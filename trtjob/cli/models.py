@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,7 +147,7 @@ async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int
             return not stop.event.is_set()
 
         for gpu in gpus:
-            options = tensorrt_options(settings, gpu, on_progress, is_ahead=True)
+            options = replace(tensorrt_options(settings, gpu, on_progress, is_ahead=True), model_name=model.name)
             try:
                 await asyncio.to_thread(build_ahead, model.path, model.sha256, options)
             except BuildCancelled:

@@ -205,6 +205,7 @@ class Context:
                 self.gpu,
                 on_build=self.on_build(interrupter),
                 single_flight=lambda name: self.single_flight(name, interrupter),
+                model_name=model.name,
             )
         except BuildCancelled:
             raise Interrupted(self.interrupter.reason or interrupter.reason) from None

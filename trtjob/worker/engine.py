@@ -27,10 +27,12 @@ def open_engine(
     *,
     on_build: BuildProgress,
     single_flight: SingleFlight = alone,
+    model_name: str = "",
 ) -> Engine:
     """Open a model with an engine; with the next one where that cannot run it, if the settings leave the choice.
 
-    gpu: its number, None for the CPU; on_build: told how the build of a plan goes on, and asked whether it should.
+    gpu: its number, None for the CPU; model_name: for messages; on_build: told how the build of a plan goes on, and
+    asked whether it should.
     Raises EngineError, MissingDependencyError, ModelError; BuildCancelled where `on_build` said no.
     """
     if kind == "cpu" or gpu is None:
@@ -38,7 +40,8 @@ def open_engine(
     for engine in ON_GPU[ON_GPU.index(kind) :]:
         try:
             if engine == "tensorrt":
-                return _tensorrt(model, sha256, tensorrt_options(settings, gpu, on_build, single_flight))
+                options = tensorrt_options(settings, gpu, on_build, single_flight)
+                return _tensorrt(model, sha256, replace(options, model_name=model_name))
             return _cuda(model, cuda_options(settings, gpu))
         except DeviceLostError:
             raise

@@ -39,7 +39,7 @@ def alone(_name: str) -> Iterator[None]:
 class TensorRtOptions:
     """Where plans are kept, how they are built, and whether batches are replayed as CUDA graphs.
 
-    batch: images in every call; 0: the largest that the plan takes.
+    batch: images in every call; 0: the largest that the plan takes. model_name: what to call the model before a person.
     """
 
     plans: PlanCache
@@ -49,6 +49,7 @@ class TensorRtOptions:
     single_flight: SingleFlight = alone
     on_progress: BuildProgress | None = None
     cuda_graphs: bool = False
+    model_name: str = ""
 
 
 def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorRtOptions) -> "TensorRtEngine":
@@ -106,9 +107,10 @@ def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions)
     )
 
     def build_now(learnt: bytes) -> tuple[bytes, bytes]:
-        log.info("building a plan", extra={"model": path.name, "gpu": gpu.name, "tensorrt": found.title})
+        name = options.model_name or path.name
+        log.info("building a plan", extra={"model": name, "gpu": gpu.name, "tensorrt": found.title})
         on_progress = options.on_progress or (lambda *_: True)
-        built = build_apart(path, build, gpu=gpu.index, timing_cache=learnt, on_progress=on_progress)
+        built = build_apart(path, build, gpu=gpu.index, timing_cache=learnt, on_progress=on_progress, name=name)
         return built.plan, built.timing_cache
 
     return options.plans.get_or_build(key, build_now, options.single_flight)

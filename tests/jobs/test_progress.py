@@ -48,8 +48,8 @@ def test_the_busiest_stage_of_all_workers_together_limits() -> None:
 
 
 def test_what_keeps_images_waiting_is_said_before_what_was_busy() -> None:
-    building = dataclasses.replace(worker(infer=0.9), doing="building a TensorRT plan for this GPU: 34 s")
-    assert sentence(in_state(JobState.RUNNING), [building]) == "building a TensorRT plan for this GPU: 34 s"
+    building = dataclasses.replace(worker(infer=0.9), doing="TensorRT plan for this GPU, 34 s: building")
+    assert sentence(in_state(JobState.RUNNING), [building]) == "TensorRT plan for this GPU, 34 s: building"
 
 
 @pytest.mark.parametrize("workers", [[], [worker()], [worker(decode=0.0)]])

@@ -215,7 +215,7 @@ def test_a_build_ends_when_the_process_must_stop_or_its_job_is_cancelled(
     interrupter = Interrupter()
     model = tiny.write_model(tmp_path / "tiny.onnx")
     assert build_plan(model, BuildOptions(), on_progress=context.on_build(interrupter)).plan
-    assert context.doing.startswith("building a TensorRT plan for this GPU: 0 s, ")
+    assert context.doing.startswith("TensorRT plan for this GPU, 0 s: ")
     (context.interrupter if reason == "stop" else interrupter).interrupt(reason)
     with pytest.raises(BuildCancelled):
         build_plan(model, BuildOptions(), on_progress=context.on_build(interrupter))

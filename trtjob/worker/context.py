@@ -222,8 +222,8 @@ class Context:
         def goes_on(phase: str, done: int, total: int) -> bool:
             # No exception: it would have to pass through TensorRT, which calls this.
             self.steps += 1
-            steps = f", {phase} {done}/{total}" if total else ""
-            self.doing = f"building a TensorRT plan for this GPU: {time.monotonic() - started:.0f} s{steps}"
+            steps = f" {done}/{total}" if total else ""
+            self.doing = f"TensorRT plan for this GPU, {time.monotonic() - started:.0f} s: {phase}{steps}"
             return not (self.interrupter.reason or interrupter.reason)
 
         return goes_on

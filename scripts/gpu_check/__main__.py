@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,9 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         parts, end = {}, time.perf_counter() + 60 * wanted.minutes
         for names in groups(wanted.only):
             with ThreadPoolExecutor(len(names)) as pool:
-                found = list(pool.map(lambda name: _timed(name, wishes, end, wanted.markdown), names))
+                running = [pool.submit(_timed, name, wishes, end, wanted.markdown) for name in names]
+                found = [part.result() for part in running]
             for name, rows in zip(names, found, strict=True):
                 parts[PARTS[name].title] = rows
+            if "plans" in names:  # what was not built in its time is not built in another part's
+                wishes = replace(wishes, is_built=True)
     print(as_text(parts))
     failed = failures(parts)
     print(f"\n{failed} failed" if failed else "\nnothing failed")
@@ -112,7 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     add("seconds", "seconds for each figure (default: 2)", type=float, default=2.0)
     add("is_quick", "half of the seconds, and the small models only", action="store_true")
     add("is_built", "take what the parts `models` and `plans` have left, and no more", action="store_true")
-    add("builders", "plans that are built at once, where no build is timed (default: 8)", type=int, default=8)
+    add(
+        "builders",
+        "plans that are built at once: each takes a core, and all share the GPU (default: 4)",
+        type=int,
+        default=4,
+    )
     add("levels", "TensorRT's optimization levels to try (default: 0 to 5)", type=int, nargs="+", default=range(6))
     add("official", "YOLOv3-tiny's official weights; its .cfg and .names lie beside them", type=Path)
     add("models", "the folder that scripts/gpu_models/ahead.py has written", type=Path)

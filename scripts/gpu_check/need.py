@@ -61,12 +61,13 @@ def opened(model: RegisteredModel, wishes: Wishes, kind: EngineKind, **more: obj
     engine(kind)
     number = None if kind == "cpu" else 0
     told = settings(wishes, kind, **more)
-    if kind == "tensorrt" and wishes.is_built and not _has_plan(model, told):
+    if kind == "tensorrt" and wishes.is_built and not has_plan(model, told):
         raise NotRun("its plan is not built")
     return open_engine(told, model.path, model.sha256, kind, number, on_build=lambda *_: True)
 
 
-def _has_plan(model: RegisteredModel, told: Settings) -> bool:
+def has_plan(model: RegisteredModel, told: Settings) -> bool:
+    """Tell whether a model's plan for these settings is built."""
     wanted = (model.sha256, told.plan_batches, told.plan_level, told.tf32)
     return any((p.model, p.batches, p.optimization_level, p.tf32) == wanted for p in plans_of(told).list())
 

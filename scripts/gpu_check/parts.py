@@ -58,8 +58,8 @@ class Part:
 PARTS = {
     "machine": Part("What is there", machine.check, 120),
     "models": Part("The models", zoo.check, 570, is_kept=False),
-    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 900, is_kept=False),
     "suite": Part("The tests marked gpu", suite.check, 300),
+    "plans": Part("TensorRT's plans: seconds to build, several side by side", plans.check, 600, is_kept=False),
     "darknet": Part("YOLOv3-tiny beside Darknet's own detections", darknet.check, 300, is_alone=False),
     "answers": Part(
         "Answers beside those of the CPU in float32: found again, largest differences",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import side_by_side
-from scripts.gpu_check.rows import Row, State
+from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.engines.tensorrt.engine import build_ahead
@@ -26,6 +26,8 @@ def build(variant: Variant, wishes: Wishes, more: dict[str, object]) -> None:
     need.engine("tensorrt")
     model = zoo.converted(variant.name, variant.precision, wishes)
     settings = need.settings(wishes, "tensorrt", **{**variant.settings, **more})
+    if wishes.is_built and not need.has_plan(model, settings):
+        raise NotRun("its plan is not built")
     build_ahead(model.path, model.sha256, tensorrt_options(settings, 0, lambda *_: True))
 
 

@@ -19,7 +19,7 @@ class Wishes:
 
     home: Path
     seconds: float = 2.0
-    builders: int = 8
+    builders: int = 4
     is_quick: bool = False
     is_built: bool = False
     levels: tuple[int, ...] = (0, 1, 2, 3, 4, 5)

@@ -12,18 +12,17 @@ import json
 import logging
 import os
 import re
-import select
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from trtjob.apart import GONE, end_when_nobody_waits, how_it_ended, lines, ordered, started
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, build_folder, why_no_room
 from trtjob.engines.tensorrt.builder import (
     BatchProfile,
@@ -38,9 +37,7 @@ from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError, Trtjo
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
 _LAST_WORDS = 600  # characters
-_GONE = 70  # the exit code of a build that nobody waits for; nobody is left to read it
 # What a build says of itself that is as true the next time; a package that is missing may have come by then.
 _LASTING = (EngineError.__name__, DeviceLostError.__name__)
 _FAULTS = (
@@ -97,38 +94,21 @@ def build_apart(
 
 def _run(order: dict[str, Any], words: IO[bytes], on_progress: BuildProgress) -> None:
     """Run the process of a build to its end. words: takes what it writes to standard error."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=words,
-        env={
-            **os.environ,
-            "TMPDIR": order["folder"],  # what it leaves when it is killed goes with the rest
-            "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
-        },
-        start_new_session=True,  # Ctrl-C is this process's, which ends the build in its own time
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        with suppress(BrokenPipeError):  # it has ended already; how, is told below
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
-        if not _follow(process.stdout, on_progress):
+    env = {
+        **os.environ,
+        "TMPDIR": order["folder"],  # what it leaves when it is killed goes with the rest
+        "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
+    }
+    with started(__name__, order, stderr=words, env=env) as (process, stream):
+        if not _follow(stream, on_progress):
             raise _end_error(order["name"], process.wait(), Path(order["folder"]) / "stderr")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
 
 
 def _follow(stream: IO[bytes], on_progress: BuildProgress) -> bool:
     """Pass on what a build says. Returns True where it is done, False where it ended without a word."""
     started = time.monotonic()
     step: tuple[str, int, int] | None = None
-    for line in _lines(stream):
+    for line in lines(stream):
         said = {} if line is None else json.loads(line)
         if "built" in said:
             return True
@@ -144,21 +124,6 @@ def _follow(stream: IO[bytes], on_progress: BuildProgress) -> bool:
     return False
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
-    """Yield lines as they come, and None where a second brings none."""
-    buffer = b""
-    while True:
-        ready, _, _ = select.select([stream], [], [], BEAT_S)
-        if not ready:
-            yield None
-            continue
-        data = os.read(stream.fileno(), 1 << 16)
-        if not data:
-            return
-        *lines, buffer = (buffer + data).split(b"\n")
-        yield from lines
-
-
 def _error(kind: str, text: str) -> EngineError:
     """Return what a build has said of its failure."""
     if kind == DeviceMemoryError.__name__:
@@ -168,13 +133,12 @@ def _error(kind: str, text: str) -> EngineError:
 
 def _end_error(name: str, code: int, stderr: Path) -> EngineError:
     """Return the failure of a build that ended without a word on standard output."""
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     words = " ".join(stderr.read_text("utf-8", "replace").split())[-_LAST_WORDS:]
     said = f"; its last words: {words}" if words else ""
     full = why_no_room(stderr.parent, words)
     lasts = -code in _FAULTS and not full and not _OF_MEMORY.search(words)
     return (EngineError if lasts else PassingBuildError)(
-        f"the build of a plan for '{name}' {how}{said}{f'; {full}' if full else _MORE_MEMORY}"
+        f"the build of a plan for '{name}' {how_it_ended(code)}{said}{f'; {full}' if full else _MORE_MEMORY}"
     )
 
 
@@ -183,10 +147,7 @@ def _end_error(name: str, code: int, stderr: Path) -> EngineError:
 
 def main() -> int:
     """Build what standard input asks for. Returns the exit code."""
-    # TensorRT and its libraries may print to standard output; who waits for the plan reads only what is ours.
-    with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
-        os.dup2(2, 1)
-        order = json.loads(sys.stdin.buffer.readline())
+    with ordered() as (order, channel):
         _end_with(order["parent"])
         lock = threading.Lock()  # TensorRT calls from threads of its own
 
@@ -210,14 +171,8 @@ def _end_with(parent: int) -> None:
     """End this process with the one that waits for it, also while TensorRT lets no thread of Python run."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has gone before that
-        os._exit(_GONE)
-    threading.Thread(target=_await_end, daemon=True).start()
-
-
-def _await_end() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(_GONE)
+        os._exit(GONE)
+    end_when_nobody_waits()
 
 
 def _log_to(say: Callable[[dict[str, Any]], None], level: int) -> None:

@@ -1,0 +1,87 @@
+"""Work in a process of its own: one line of JSON goes in, what to do, and lines of JSON come out, what became of it.
+
+The end of its standard input tells the process that nobody waits for it any more.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+BEAT_S = 1.0
+GONE = 70  # the exit code of a process that nobody waits for; nobody is left to read it
+
+
+@contextmanager
+def started(
+    module: str, order: dict[str, Any], *, stderr: IO[bytes] | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run a module with an order, and kill it when the block ends. Yields the process and its standard output."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=env,
+        start_new_session=True,  # Ctrl-C is for who waits, which ends this process in its own time
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with suppress(BrokenPipeError):  # it has ended already; its exit code says how
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+        yield process, process.stdout
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def lines(stream: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield lines as they come, and None where a second brings none."""
+    buffer = b""
+    while True:
+        ready, _, _ = select.select([stream], [], [], BEAT_S)
+        if not ready:
+            yield None
+            continue
+        data = os.read(stream.fileno(), 1 << 16)
+        if not data:
+            return
+        *whole, buffer = (buffer + data).split(b"\n")
+        yield from whole
+
+
+def how_it_ended(code: int) -> str:
+    """Return how a process ended that said nothing of it: by which signal, or with which exit code."""
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+# -- in the process itself ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def ordered() -> Iterator[tuple[dict[str, Any], IO[bytes]]]:
+    """Yield the order and the channel for what is said; what libraries print goes to standard error instead."""
+    with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
+        os.dup2(2, 1)
+        yield json.loads(sys.stdin.buffer.readline()), channel
+
+
+def end_when_nobody_waits() -> None:
+    """Have this process end with its standard input. To be called once the order is read."""
+    threading.Thread(target=_await_end, daemon=True).start()
+
+
+def _await_end() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(GONE)

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 
-from trtjob.engines.protocol import Outputs, UInt8Array
+from trtjob.engines.protocol import Engine, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import EngineError
 
@@ -21,7 +19,7 @@ def _nothing(images: UInt8Array) -> None:
     """Do nothing."""
 
 
-class PlainEngine:
+class PlainEngine(Engine):
     """on_infer sees every batch first, in the thread that calls; a batch with a poisoned image in it fails."""
 
     name = "plain"
@@ -53,14 +51,6 @@ class PlainEngine:
 
     def close(self) -> None:
         self.is_closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_image(path: Path, grey: int = 200, hw: tuple[int, int] = (16, 16)) -> Path:

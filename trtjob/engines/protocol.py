@@ -27,9 +27,9 @@ class Outputs:
 
 
 class Engine(Protocol):
-    """One model on one device. A context manager: the device's memory is freed in `close()`.
+    """One model on one device. A context manager, for those who inherit it: `close()` frees the device's memory.
 
-    name: `onnxruntime`, `tensorrt`, ...; device: a name to show a person.
+    name: `cpu`, `cuda` or `tensorrt`; device: a name to show a person.
     max_batch: the largest N that pays (1 on a CPU, tens on a GPU).
     concurrency: how many threads may call `infer` at once.
     """
@@ -48,11 +48,13 @@ class Engine(Protocol):
         """Free everything. May be called twice; `infer` raises EngineError afterwards."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 def check_batch(images: NDArray[Any], spec: ModelSpec) -> None:

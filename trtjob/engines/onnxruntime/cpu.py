@@ -3,13 +3,11 @@
 import os
 import platform
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
-from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
+from trtjob.engines.protocol import Engine, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.errors import EngineError
 
@@ -25,7 +23,7 @@ def open_engine(path: Path, *, threads: int = 0) -> "CpuEngine":
     return CpuEngine(path, threads=threads or len(os.sched_getaffinity(0)))
 
 
-class CpuEngine:
+class CpuEngine(Engine):
     """One session whose operators run on their caller's thread, called from as many threads as there are cores.
 
     Cores that work on an image each never wait for one another, which cores that share one image do at every layer.
@@ -61,11 +59,3 @@ class CpuEngine:
     def close(self) -> None:
         # Callers still inside `infer` hold the session themselves; its memory goes with the last of them.
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

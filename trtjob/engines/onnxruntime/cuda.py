@@ -4,8 +4,6 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, LANES, CudaMode
 from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.pool import LanePool
-from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
@@ -46,7 +44,7 @@ def open_engine(path: Path, options: CudaOptions) -> "CudaEngine":
     return CudaEngine(path, options)
 
 
-class CudaEngine:
+class CudaEngine(Engine):
     """One session on one GPU; as many callers at once as there are lanes keep it busy.
 
     Every call has the same shape, the rows that a smaller batch leaves over being computed for nothing: kernels are
@@ -119,14 +117,6 @@ class CudaEngine:
             self._pool.withdraw(len(self._model.lanes))
             self._pool.end()
             self._model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open(path: Path, gpu: GpuInfo, options: CudaOptions, batch: int) -> "CudaModel":

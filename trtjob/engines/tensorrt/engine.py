@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
-from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
+from trtjob.engines.protocol import Engine, Outputs, UInt8Array, check_batch
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
 from trtjob.engines.tensorrt.build_process import build_apart
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress
@@ -116,7 +115,7 @@ def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions)
     return options.plans.get_or_build(key, build_now, options.single_flight)
 
 
-class TensorRtEngine:
+class TensorRtEngine(Engine):
     """One plan on one GPU; as many callers at once as there are lanes keep it busy.
 
     Every call has the same shape, the rows that a smaller batch leaves over being computed for nothing.
@@ -146,14 +145,6 @@ class TensorRtEngine:
 
     def close(self) -> None:
         self._lanes.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Resources:

@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 
 from trtjob.errors import EngineError
 
+RUNS = 2  # at once on a GPU: one computes while the other's batch is copied
+LANES = 4  # two more callers copy meanwhile: at a GPU's speed, that takes a core as long as the GPU computes
+
 Lane = TypeVar("Lane")
 
 _CLOSED = "the engine is closed"

@@ -1,5 +1,6 @@
 """What every engine can do."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -7,7 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.engines.spec import ModelSpec
+from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec
 from trtjob.errors import EngineInputError
 
 UInt8Array = NDArray[np.uint8]
@@ -65,3 +66,11 @@ def check_batch(images: NDArray[Any], spec: ModelSpec) -> None:
             f"input 'images': got {images.dtype} {list(images.shape)}, but this model takes uint8 "
             f"[N, {', '.join(map(str, expected))}] with N >= 1"
         )
+
+
+def joined(parts: Sequence[Mapping[str, FloatArray]]) -> Outputs:
+    """Return one batch's outputs from those of its parts, by name, in order."""
+    outputs = (
+        parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+    return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])

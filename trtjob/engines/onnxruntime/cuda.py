@@ -5,16 +5,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.driver import GpuInfo
-from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, LANES, CudaModel, CudaOptions, Lane
+from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, CudaModel, CudaOptions, Lane
 from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.package import onnxruntime
-from trtjob.engines.pool import LanePool
-from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch
-from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
+from trtjob.engines.pool import LANES, LanePool
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, joined
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
@@ -80,10 +77,7 @@ class CudaEngine(Engine):
                 except DeviceMemoryError as err:
                     batch, failure = lane.batch, err
             self._shrink(batch, failure)
-        outputs = (
-            parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        )
-        return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])
+        return joined(parts)
 
     def _shrink(self, batch: int, failure: DeviceMemoryError) -> None:
         """Open the model again with half of a batch that was too large, unless another caller has done so.

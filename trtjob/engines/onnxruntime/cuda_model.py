@@ -16,6 +16,7 @@ from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.driver import GpuInfo, Memory, threaded_driver
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
+from trtjob.engines.pool import LANES, RUNS
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import INPUT_NAME, ModelSpec, Precision, load_spec
 from trtjob.errors import DeviceMemoryError, EngineError
@@ -23,8 +24,6 @@ from trtjob.errors import DeviceMemoryError, EngineError
 log = logging.getLogger(__name__)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-RUNS = 2  # at once on the GPU: while one ends and the next begins, the other computes
-LANES = 4  # two more callers copy meanwhile: at a GPU's speed, that takes a core as long as the GPU computes
 
 # What ONNX Runtime, CUDA, cuBLAS and cuDNN say where memory is short; all of them raise the same class.
 _SHORT_OF_MEMORY = (

@@ -12,7 +12,8 @@ import numpy as np
 
 from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
-from trtjob.engines.protocol import Engine, Outputs, UInt8Array, check_batch
+from trtjob.engines.pool import LANES, RUNS
+from trtjob.engines.protocol import Engine, Outputs, UInt8Array, check_batch, joined
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
 from trtjob.engines.tensorrt.build_process import build_apart
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress
@@ -23,9 +24,6 @@ from trtjob.engines.tensorrt.plans import PlanCache, PlanKey, SingleFlight, gpu_
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 log = logging.getLogger(__name__)
-
-RUNS = 2  # at once on the GPU: one computes while the other's batch is copied
-LANES = 4  # two more callers copy meanwhile: at a GPU's speed, that takes a core as long as the GPU computes
 
 
 @contextmanager
@@ -138,10 +136,7 @@ class TensorRtEngine(Engine):
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
         parts = [self._lanes.run(images[at : at + self.max_batch]) for at in range(0, len(images), self.max_batch)]
-        outputs = (
-            parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        )
-        return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])
+        return joined(parts)
 
     def close(self) -> None:
         self._lanes.close()

@@ -84,23 +84,27 @@ def test_only_the_last_commit_asks_for_the_jobs_end(desk: Desk) -> None:
     assert desk.store.state(desk.job_id) is JobState.FINISHING
 
 
-def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> None:
-    """The worker died between its commit and the count, or the server has lost the count."""
-    desk.plan(4)
-    counting = Counting()
-    desk.use(PlainEngine(on_infer=counting))
-    manifest = ShardManifest(
+def manifest_of(token: int, *, ok: int, failed: int) -> ShardManifest:
+    """Return what another worker would have committed of the first shard."""
+    return ShardManifest(
         shard=0,
-        results=results_key(0, 1),
-        ok=3,
-        failed=1,
+        results=results_key(0, token),
+        ok=ok,
+        failed=failed,
         attempt=1,
         worker="w",
         device="CPU",
         elapsed_s=1.0,
         busy_s={},
     )
-    desk.folder.commit_shard(manifest)
+
+
+def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> None:
+    """The worker died between its commit and the count, or the server has lost the count."""
+    desk.plan(4)
+    counting = Counting()
+    desk.use(PlainEngine(on_infer=counting))
+    desk.folder.commit_shard(manifest_of(1, ok=3, failed=1))
     desk.run(desk.claim())
     assert counting.images == 0
     view = desk.store.view(desk.job_id)
@@ -109,17 +113,7 @@ def test_a_shard_that_is_committed_in_the_folder_is_only_counted(desk: Desk) -> 
 
 def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     desk.plan(4)
-    first = ShardManifest(
-        shard=0,
-        results=results_key(0, 99),
-        ok=4,
-        failed=0,
-        attempt=1,
-        worker="w",
-        device="CPU",
-        elapsed_s=1.0,
-        busy_s={},
-    )
+    first = manifest_of(99, ok=4, failed=0)
     desk.use(PlainEngine(on_infer=Counting(4, lambda: desk.folder.commit_shard(first))))
     claim = desk.claim()
     desk.run(claim)

@@ -16,7 +16,8 @@ from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import Record
 from trtjob.jobs.storage import LocalStorage
 from trtjob.worker.pictures import SIZES, write_pictures
-from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.pools import Limits, Pools
 from trtjob.worker.stages import Stages
 
 ROUNDS = 5  # the best counts: what disturbs a machine only ever adds

@@ -19,7 +19,8 @@ from trtjob.jobs.submit import submit
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
 from trtjob.worker.pictures import make_picture
-from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.pools import Limits, Pools
 from trtjob.worker.rq_worker import UnitWorker
 from trtjob.worker.stages import Stages
 

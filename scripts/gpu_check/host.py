@@ -25,7 +25,8 @@ from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
 from trtjob.jobs.storage import LocalStorage
 from trtjob.worker.pictures import SIZES, write_pictures
-from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.pools import Limits, Pools
 from trtjob.worker.stages import Stages
 
 BATCH, CALLERS = 32, 2  # as TensorRT's engine has them by default

@@ -17,7 +17,7 @@ from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.models import Annotate
 from trtjob.worker.bench import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
 from trtjob.worker.bench_parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
-from trtjob.worker.pipeline import Pools
+from trtjob.worker.pools import Pools
 
 BRIEF = Wishes(images=None, batches=(), seconds=0.05)
 

@@ -18,7 +18,8 @@ from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage
-from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.pools import Limits, Pools
 from trtjob.worker.stages import Prepared, Stages
 
 DEADLINE_S = 20.0

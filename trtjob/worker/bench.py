@@ -39,7 +39,7 @@ from trtjob.worker.bench_parts import (
 from trtjob.worker.bound import Load, sentence
 from trtjob.worker.engine import open_engine
 from trtjob.worker.pictures import SIZES, write_pictures
-from trtjob.worker.pipeline import Limits, Pools
+from trtjob.worker.pools import Limits, Pools
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.storage import LocalStorage
 from trtjob.worker.cores import Moment, Span
-from trtjob.worker.pipeline import Limits, Pipeline, Pools
+from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.pools import Limits, Pools
 from trtjob.worker.stages import Stages
 
 # The phases as a person thinks of them, each with the stages of the pipeline that it is made of.

@@ -24,7 +24,8 @@ from trtjob.jobs.views import JobView
 from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
-from trtjob.worker.pipeline import Limits, Pools, end_without_gpu
+from trtjob.worker.pipeline import end_without_gpu
+from trtjob.worker.pools import Limits, Pools
 from trtjob.worker.stages import Stopwatch
 
 log = logging.getLogger(__name__)

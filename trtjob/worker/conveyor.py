@@ -9,7 +9,7 @@ import asyncio
 from trtjob.jobs.store import Claim
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context
-from trtjob.worker.pipeline import Limits
+from trtjob.worker.pools import Limits
 from trtjob.worker.shard import run_shard
 
 

@@ -10,156 +10,27 @@ import asyncio
 import contextvars
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from threading import BoundedSemaphore
-from typing import Any, NamedTuple, NoReturn, TypeVar, TypeVarTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import NoReturn, TypeVar, TypeVarTuple
 
 import numpy as np
 
-from trtjob.config import Settings
-from trtjob.engines.protocol import Engine, FloatArray, Outputs
+from trtjob.engines.protocol import Engine, Outputs
 from trtjob.errors import DeviceLostError, EngineError, ImageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import FailureKind
-from trtjob.worker.engine import threads_of
-from trtjob.worker.stages import POOLS, Prepared, Stages, failure_record
+from trtjob.worker.flow import Arrivals, Fetched, Finished, Flow, Inferred, next_item, together
+from trtjob.worker.pools import Pools
+from trtjob.worker.stages import Prepared, Stages, failure_record
 
 log = logging.getLogger(__name__)
 
 EXIT_DEVICE_LOST = 71
-# Batches under way from which on an engine has enough to do: one computes, the next is copied.
-BUSY_CALLS = 2
-# Room for every thread to have one image in hand and one waiting.
-_WINDOW_BASE, _WINDOW_PER_THREAD = 8, 4
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
 Gate = Callable[[list[str]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """threads: of the stages before and after the engine, each; batch: images in one call of the engine;
-    window: images in the pipeline at once; requests: to a bucket at once."""
-
-    threads: int
-    batch: int
-    window: int
-    requests: int = 32
-
-    @classmethod
-    def of(cls, settings: Settings, engine: Engine) -> "Limits":
-        """Return a worker process's limits: what the settings say, or what suits the engine and the cores."""
-        threads, batch = threads_of(settings), settings.batch or engine.max_batch
-        window = settings.window or max(_WINDOW_BASE + _WINDOW_PER_THREAD * threads, 3 * batch)
-        return cls(threads, batch, window, settings.requests)
-
-
-class Pools:
-    """The threads of a worker process, kept from shard to shard."""
-
-    def __init__(self, limits: Limits, concurrency: int) -> None:
-        self.limits = limits
-        self.concurrency = concurrency
-        sizes = {"decode": limits.threads, "infer": concurrency, "finish": limits.threads}
-        # One more than can work at once: while it reads or writes, the others have the cores.
-        sizes["whole"] = max(limits.threads, concurrency) + 1
-        self.engine_slots = BoundedSemaphore(concurrency)  # also for what a shard that was left still runs
-        self.pools = {name: ThreadPoolExecutor(size, f"trtjob-{name}") for name, size in sizes.items()}
-
-    def close(self) -> None:
-        for pool in self.pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def size(self, name: str) -> int:
-        return self.pools[name]._max_workers if name in self.pools else self.limits.requests
-
-    def shares(self, busy_s: dict[str, float], elapsed_s: float) -> dict[str, float]:
-        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests only where there were any."""
-        seconds = {name: sum(busy_s.get(stage, 0.0) for stage in stages) for name, stages in POOLS.items()}
-        return {
-            name: round(worked / elapsed_s / self.size(name), 3)
-            for name, worked in seconds.items()
-            if worked or name in self.pools
-        }
-
-
-class Fetched(NamedTuple):
-    """An entry, and its bytes where they were fetched from a bucket."""
-
-    entry: Entry
-    data: bytes | None = None
-
-
-class Finished(NamedTuple):
-    """A record that is complete once the annotated copy, a key and its bytes, is stored."""
-
-    record: Record
-    annotated: tuple[str, bytes]
-
-
-class Inferred(NamedTuple):
-    """An image with its part of a batch's outputs: boxes [K, 4] and scores [K, classes], or None and [classes]."""
-
-    item: Prepared
-    boxes: FloatArray | None
-    scores: FloatArray
-
-
-class _Arrivals(asyncio.Queue["Prepared | None"]):
-    """A queue of images for the engine. news: set when one comes, and by whoever else has something to say."""
-
-    def __init__(self, maxsize: int) -> None:
-        super().__init__(maxsize)
-        self.news = asyncio.Event()
-
-    def _put(self, item: Prepared | None) -> None:
-        super()._put(item)  # for subclasses, as asyncio says
-        self.news.set()
-
-
-@dataclass(slots=True)
-class _Flow:
-    """One shard's way through the pipeline: each stage's loops take from one queue and put into the next.
-
-    None ends a queue. A loop that takes it puts it back for the others of its stage.
-    """
-
-    room: asyncio.Semaphore
-    listed: "asyncio.Queue[Fetched | None]"
-    fetched: "asyncio.Queue[Fetched | None]"
-    prepared: "_Arrivals"
-    inferred: "asyncio.Queue[Inferred | None]"
-    finished: "asyncio.Queue[Finished | None]"
-    on_record: Callable[[Record], None]
-    inflight: set[str] = field(default_factory=set)
-    inside: int = 0
-    gathering: asyncio.Lock = field(default_factory=asyncio.Lock)  # one batch fills at a time
-    calls: int = 0
-
-    async def enter(self) -> None:
-        await self.room.acquire()
-        self.inside += 1
-
-    def done(self, record: Record) -> None:
-        self.inflight.discard(record.image)
-        self.inside -= 1
-        self.room.release()
-        self.on_record(record)
-
-    def count_call(self, change: int) -> None:
-        """Note that a call of the engine begins (1) or has ended (-1)."""
-        self.calls += change
-        self.prepared.news.set()
-
-    def abandon(self) -> None:
-        """Give back the room of images that are not done: another shard may be waiting for it."""
-        for _ in range(self.inside):
-            self.room.release()
-        self.inside = 0
 
 
 class Pipeline:
@@ -200,12 +71,12 @@ class Pipeline:
         """
         limits, concurrency = self.limits, self.engine.concurrency
         is_fetched, listed = self.stages.source.is_remote, asyncio.Queue[Fetched | None](limits.window)
-        flow = _Flow(
+        flow = Flow(
             room=self._room or asyncio.Semaphore(limits.window),
             listed=listed,
             fetched=asyncio.Queue(limits.requests) if is_fetched else listed,
             finished=asyncio.Queue(limits.requests),
-            prepared=_Arrivals(2 * limits.batch * concurrency),
+            prepared=Arrivals(2 * limits.batch * concurrency),
             inferred=asyncio.Queue(2 * limits.batch * concurrency),
             on_record=on_record,
         )
@@ -213,22 +84,22 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed(entries, gate, flow, on_fed))
                 if is_fetched:
-                    group.create_task(_together(limits.requests, lambda: self._fetch(flow), flow.fetched))
+                    group.create_task(together(limits.requests, lambda: self._fetch(flow), flow.fetched))
                 if limits.batch == 1:
                     count = self.pools.size("whole")
-                    group.create_task(_together(count, lambda: self._process(flow), flow.finished))
+                    group.create_task(together(count, lambda: self._process(flow), flow.finished))
                 else:
-                    group.create_task(_together(limits.threads, lambda: self._prepare(flow), flow.prepared))
-                    group.create_task(_together(concurrency, lambda: self._infer(flow), flow.inferred))
-                    group.create_task(_together(limits.threads, lambda: self._finish(flow), flow.finished))
+                    group.create_task(together(limits.threads, lambda: self._prepare(flow), flow.prepared))
+                    group.create_task(together(concurrency, lambda: self._infer(flow), flow.inferred))
+                    group.create_task(together(limits.threads, lambda: self._finish(flow), flow.finished))
                 stores = limits.requests if self.stages.output.is_remote else 1
-                group.create_task(_together(stores, lambda: self._store(flow)))
+                group.create_task(together(stores, lambda: self._store(flow)))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         finally:
             flow.abandon()
 
-    async def _feed(self, entries: Iterable[Entry], gate: Gate, flow: _Flow, on_fed: Callable[[], None]) -> None:
+    async def _feed(self, entries: Iterable[Entry], gate: Gate, flow: Flow, on_fed: Callable[[], None]) -> None:
         """Let entries in, group by group."""
         for group in _chunks(entries, max(1, self.limits.window // 2)):
             flow.inflight.update(entry.key for entry in group)
@@ -239,8 +110,8 @@ class Pipeline:
         await flow.listed.put(None)
         on_fed()
 
-    async def _fetch(self, flow: _Flow) -> None:
-        while listed := await _next(flow.listed):
+    async def _fetch(self, flow: Flow) -> None:
+        while listed := await next_item(flow.listed):
             try:
                 data = await self.stages.fetch(listed.entry)
             except ImageError as err:
@@ -248,8 +119,8 @@ class Pipeline:
             else:
                 await flow.fetched.put(Fetched(listed.entry, data))
 
-    async def _process(self, flow: _Flow) -> None:
-        while fetched := await _next(flow.fetched):
+    async def _process(self, flow: Flow) -> None:
+        while fetched := await next_item(flow.fetched):
             record, annotated = await self._thread("whole", self._whole, *fetched)
             await self._done_or_stored(flow, record, annotated)
 
@@ -267,8 +138,8 @@ class Pipeline:
         (inferred,) = _parts([item], outputs)
         return self._finished(inferred), item.annotated
 
-    async def _prepare(self, flow: _Flow) -> None:
-        while fetched := await _next(flow.fetched):
+    async def _prepare(self, flow: Flow) -> None:
+        while fetched := await next_item(flow.fetched):
             try:
                 item = await self._thread("decode", self.stages.prepare, *fetched)
             except ImageError as err:
@@ -276,8 +147,8 @@ class Pipeline:
             else:
                 await flow.prepared.put(item)
 
-    async def _infer(self, flow: _Flow) -> None:
-        while batch := await self._next_batch(flow):
+    async def _infer(self, flow: Flow) -> None:
+        while batch := await flow.next_batch(self.limits.batch):
             try:
                 async for items, outputs in self._outputs(batch, flow):
                     for inferred in _parts(items, outputs):
@@ -285,28 +156,7 @@ class Pipeline:
             finally:
                 flow.count_call(-1)
 
-    async def _next_batch(self, flow: _Flow) -> list[Prepared]:
-        """Wait for an image, take what else is ready, and more while the engine has enough to do. Empty at the end.
-
-        A GPU takes as long for a batch that is not full. Whoever takes a batch must say when its call has ended.
-        """
-        async with flow.gathering:
-            batch: list[Prepared] = []
-            while len(batch) < self.limits.batch:
-                while batch and flow.prepared.empty() and flow.calls >= BUSY_CALLS:
-                    flow.prepared.news.clear()
-                    await flow.prepared.news.wait()
-                if batch and flow.prepared.empty():
-                    break
-                item = await _next(flow.prepared)
-                if item is None:
-                    break
-                batch.append(item)
-            if batch:
-                flow.count_call(1)
-            return batch
-
-    async def _outputs(self, batch: list[Prepared], flow: _Flow) -> AsyncIterator[tuple[list[Prepared], Outputs]]:
+    async def _outputs(self, batch: list[Prepared], flow: Flow) -> AsyncIterator[tuple[list[Prepared], Outputs]]:
         """Run a batch; where it fails, its halves, until the culprit stands alone and the others have their results."""
         try:
             outputs = await self._thread("infer", self._call_engine, batch)
@@ -330,19 +180,19 @@ class Pipeline:
             except DeviceLostError as err:
                 end_without_gpu(err)
 
-    async def _finish(self, flow: _Flow) -> None:
-        while inferred := await _next(flow.inferred):
+    async def _finish(self, flow: Flow) -> None:
+        while inferred := await next_item(flow.inferred):
             record = await self._thread("finish", self._finished, inferred)
             await self._done_or_stored(flow, record, inferred.item.annotated)
 
-    async def _done_or_stored(self, flow: _Flow, record: Record, annotated: tuple[str, bytes] | None) -> None:
+    async def _done_or_stored(self, flow: Flow, record: Record, annotated: tuple[str, bytes] | None) -> None:
         if annotated is None:
             flow.done(record)
         else:
             await flow.finished.put(Finished(record, annotated))
 
-    async def _store(self, flow: _Flow) -> None:
-        while finished := await _next(flow.finished):
+    async def _store(self, flow: Flow) -> None:
+        while finished := await next_item(flow.finished):
             try:
                 await self.stages.store(*finished.annotated)
             except ImageError as err:
@@ -378,25 +228,6 @@ def _parts(items: list[Prepared], outputs: Outputs) -> Iterator[Inferred]:
 
 def _infer_failure(item: Prepared, err: EngineError) -> Record:
     return failure_record(item.entry.key, ImageError(FailureKind.INFER, str(err), item.sha256))
-
-
-async def _together(
-    count: int, loop: Callable[[], Coroutine[Any, Any, None]], following: "asyncio.Queue[Any] | None" = None
-) -> None:
-    """Run so many loops of one stage; when all have ended, end the queue that follows."""
-    async with asyncio.TaskGroup() as group:
-        for _ in range(count):
-            group.create_task(loop())
-    if following is not None:
-        await following.put(None)
-
-
-async def _next(queue: "asyncio.Queue[Result | None]") -> Result | None:
-    """Take the next item; None at the end of the queue."""
-    item = await queue.get()
-    if item is None:
-        queue.put_nowait(None)  # there is room: it was just taken out, and nobody puts behind the end
-    return item
 
 
 def _first(errors: BaseExceptionGroup) -> BaseException:

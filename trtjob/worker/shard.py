@@ -19,7 +19,8 @@ from trtjob.jobs.store import Claim
 from trtjob.jobs.units import FINISH, shard_of
 from trtjob.jobs.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
-from trtjob.worker.pipeline import Limits, Pipeline
+from trtjob.worker.pipeline import Pipeline
+from trtjob.worker.pools import Limits
 from trtjob.worker.stages import Stages
 
 log = logging.getLogger(__name__)

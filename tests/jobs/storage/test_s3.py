@@ -232,8 +232,8 @@ def test_an_etag_that_is_no_md5_is_believed_after_a_second_look(storage: S3Stora
     """As with objects that the store encrypts: their etags look the same and are something else."""
     assert storage._bucket.etag_is_md5
     with pytest.raises(Exception, match="MD5"):
-        storage._checked(b"data", 4, '"' + "0" * 32 + '"')
-    assert storage._checked(b"data", 4, '"' + "0" * 32 + '"') == b"data"
+        storage._bucket.checked(b"data", 4, '"' + "0" * 32 + '"')
+    assert storage._bucket.checked(b"data", 4, '"' + "0" * 32 + '"') == b"data"
     assert not storage._bucket.etag_is_md5
 
 

@@ -2,14 +2,12 @@
 
 import asyncio
 import errno
-import hashlib
 import logging
 import re
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from trtjob.errors import ConfigError, ImageError, StorageError
 from trtjob.jobs.listing import Entry
@@ -18,8 +16,9 @@ from trtjob.jobs.storage.breaker import GivenUp, Trial
 from trtjob.jobs.storage.local import MAX_FILE_BYTES
 from trtjob.jobs.storage.protocol import OnTrouble
 from trtjob.jobs.storage.s3_bucket import READ_TIMEOUT_S, bucket_named
-from trtjob.jobs.storage.s3_errors import Verdict, judge, person_error
+from trtjob.jobs.storage.s3_errors import Absent, Damaged, Exists
 from trtjob.jobs.storage.s3_listing import Page, S3Listing
+from trtjob.jobs.storage.s3_requests import S3Requests
 
 log = logging.getLogger(__name__)
 
@@ -27,23 +26,8 @@ CHUNK_BYTES = 1 << 20
 # One request for all but giants, so that the etag of most is the MD5 of their bytes.
 SINGLE_PUT_BYTES = 64 << 20
 SLOWEST_BYTES_PER_S = 50_000
-_MD5 = re.compile(r"[0-9a-f]{32}")
 # Keys that obstore refuses: boto3 reads and writes those.
 _UNSPEAKABLE = re.compile(r"(^|/)(/|\.{1,2}(/|$))|[\x00-\x1f\x7f]|/$")
-
-T = TypeVar("T")
-
-
-class _Absent(Exception):
-    """There is no such object."""
-
-
-class _Exists(Exception):
-    """The object is there."""
-
-
-class _Damaged(Exception):
-    """An answer is not what it says it is."""
 
 
 class S3Storage:
@@ -59,10 +43,10 @@ class S3Storage:
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._prefix = f"{prefix}/" if prefix else ""
         self._bucket = bucket_named(bucket)
-        self._on_trouble = on_trouble
+        self._requests = S3Requests(self.uri, self._prefix, self._bucket.breaker, on_trouble)
 
     def place(self, key: str) -> str:
-        return f"{self.uri}/{key}"
+        return self._requests.place(key)
 
     # -- objects of a job -----------------------------------------------------------------------------------------
 
@@ -74,8 +58,8 @@ class S3Storage:
 
     def read(self, key: str) -> bytes:
         try:
-            return self._call(key, "read", lambda path: self._get(path))
-        except _Absent as err:
+            return self._requests.call(key, "read", lambda path: self._get(path))
+        except Absent as err:
             raise FileNotFoundError(errno.ENOENT, "no such object", self.place(key)) from err
         except GivenUp as err:
             raise StorageError(f"cannot read {self.place(key)}: {err}") from err
@@ -92,14 +76,14 @@ class S3Storage:
 
     def write(self, key: str, data: bytes) -> None:
         try:
-            self._call(key, "write", lambda path: self._put(path, data))
+            self._requests.call(key, "write", lambda path: self._put(path, data))
         except GivenUp as err:
             raise StorageError(f"cannot write {self.place(key)}: {err}") from err
 
     def create(self, key: str, data: bytes) -> bool:
         try:
-            self._call(key, "write", lambda path: self._put(path, data, only_new=True))
-        except _Exists:
+            self._requests.call(key, "write", lambda path: self._put(path, data, only_new=True))
+        except Exists:
             # An answer may be lost on its way back: then the object that is there is our own.
             return self.read(key) == data
         except GivenUp as err:
@@ -120,24 +104,24 @@ class S3Storage:
                 obstore.put(self._bucket.store, path, file)
 
             try:
-                self._call(key, "write", send)
+                self._requests.call(key, "write", send)
             except GivenUp as err:
                 raise StorageError(f"cannot write {self.place(key)}: {err}") from err
 
     def put(self, key: str, data: bytes) -> None:
         try:
-            self._call(key, "write", lambda path: self._put(path, data))
+            self._requests.call(key, "write", lambda path: self._put(path, data))
         except GivenUp as err:
             raise OSError(errno.EIO, str(err), self.place(key)) from err
 
     async def aput(self, key: str, data: bytes) -> None:
         import obstore
 
-        if _UNSPEAKABLE.search(self._path(key)):
+        if _UNSPEAKABLE.search(self._requests.path(key)):
             await asyncio.to_thread(self.put, key, data)
             return
         try:
-            await self._acall(
+            await self._requests.acall(
                 key,
                 "write",
                 lambda path: obstore.put_async(
@@ -151,14 +135,14 @@ class S3Storage:
         import obstore
 
         try:
-            self._call(key, "write", lambda path: obstore.delete(self._bucket.store, path))
-        except _Absent:
+            self._requests.call(key, "write", lambda path: obstore.delete(self._bucket.store, path))
+        except Absent:
             return
         except GivenUp as err:
             raise StorageError(f"cannot remove {self.place(key)}: {err}") from err
 
     def list(self, folder: str) -> list[str]:
-        prefix = self._path(folder) + "/"
+        prefix = self._requests.path(folder) + "/"
         names: list[str] = []
         after = ""
         while True:
@@ -170,13 +154,13 @@ class S3Storage:
 
     def remove_unfinished(self) -> None:
         """End uploads in parts that nobody has completed; where that is not allowed, the bucket's own rules must."""
-        client, where = self._bucket.client, {"Bucket": self._bucket.name}
+        client, where, call = self._bucket.client, {"Bucket": self._bucket.name}, self._requests.call
         try:
-            found = self._call("", "list", lambda _path: client.list_multipart_uploads(Prefix=self._prefix, **where))
+            found = call("", "list", lambda _path: client.list_multipart_uploads(Prefix=self._prefix, **where))
             for upload in found.get("Uploads", []):
                 part = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-                self._call("", "write", lambda _path, part=part: client.abort_multipart_upload(**part, **where))  # type: ignore[misc]
-        except (_Absent, GivenUp, StorageError) as err:
+                call("", "write", lambda _path, part=part: client.abort_multipart_upload(**part, **where))  # type: ignore[misc]
+        except (Absent, GivenUp, StorageError) as err:
             log.warning("unfinished uploads are left in the bucket", extra={"bucket": self.uri, "error": str(err)})
 
     # -- images of a source ---------------------------------------------------------------------------------------
@@ -193,39 +177,34 @@ class S3Storage:
     def fetch(self, entry: Entry) -> bytes:
         _check_size(entry.size_bytes)
         try:
-            return self._call(entry.key, "read", lambda path: self._get(path))
-        except _Absent as err:
+            return self._requests.call(entry.key, "read", lambda path: self._get(path))
+        except Absent as err:
             raise ImageError(FailureKind.MISSING, "the object is not there any more") from err
         except GivenUp as err:
             raise ImageError(FailureKind.READ, f"the object cannot be read: {err}") from err
 
     async def afetch(self, entry: Entry) -> bytes:
         _check_size(entry.size_bytes)
-        if _UNSPEAKABLE.search(self._path(entry.key)):
+        if _UNSPEAKABLE.search(self._requests.path(entry.key)):
             return await asyncio.to_thread(self.fetch, entry)
         try:
-            return await self._acall(entry.key, "read", self._aget)
-        except _Absent as err:
+            return await self._requests.acall(entry.key, "read", self._aget)
+        except Absent as err:
             raise ImageError(FailureKind.MISSING, "the object is not there any more") from err
         except GivenUp as err:
             raise ImageError(FailureKind.READ, f"the object cannot be read: {err}") from err
 
-    # -- requests -------------------------------------------------------------------------------------------------
-
-    def _path(self, key: str) -> str:
-        if ".." in key.split("/") or "\0" in key or key.startswith("/"):
-            raise StorageError(f"the key {key!r} leaves {self.uri}")
-        return self._prefix + key
+    # -- what is asked for ----------------------------------------------------------------------------------------
 
     def _get(self, path: str) -> bytes:
         import obstore
 
         if _UNSPEAKABLE.search(path):
             answer = self._bucket.client.get_object(Bucket=self._bucket.name, Key=path)
-            return self._checked(answer["Body"].read(), answer["ContentLength"], answer["ETag"])
+            return self._bucket.checked(answer["Body"].read(), answer["ContentLength"], answer["ETag"])
         result = obstore.get(self._bucket.store, path)
         _check_size(result.meta["size"])
-        return self._checked(result.bytes().to_bytes(), result.meta["size"], result.meta["e_tag"])
+        return self._bucket.checked(result.bytes().to_bytes(), result.meta["size"], result.meta["e_tag"])
 
     async def _aget(self, path: str) -> bytes:
         import obstore
@@ -236,25 +215,7 @@ class S3Storage:
         _check_size(size)
         async with asyncio.timeout(READ_TIMEOUT_S + size / SLOWEST_BYTES_PER_S):
             data = (await result.bytes_async()).to_bytes()
-        return self._checked(data, size, result.meta["e_tag"])
-
-    def _checked(self, data: bytes, size: int, etag: str | None) -> bytes:
-        """Return an answer's bytes if they are whole. Raises _Damaged."""
-        if len(data) != size:
-            raise _Damaged(f"{len(data):,} of {size:,} bytes came")
-        etag = (etag or "").strip('"')
-        if self._bucket.etag_is_md5 and _MD5.fullmatch(etag):
-            digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if digest != etag and not self._is_known(digest):
-                raise _Damaged("the bytes are not those of the object's MD5")
-        return data
-
-    def _is_known(self, digest: str) -> bool:
-        """Say whether the same bytes came before: then it is the etag that is no MD5, as of encrypted objects."""
-        bucket = self._bucket
-        bucket.etag_is_md5 = digest not in bucket.odd_digests
-        bucket.odd_digests.add(digest)
-        return not bucket.etag_is_md5
+        return self._bucket.checked(data, size, result.meta["e_tag"])
 
     def _put(self, path: str, data: bytes, *, only_new: bool = False) -> None:
         import obstore
@@ -272,8 +233,8 @@ class S3Storage:
         """Return an object's size and etag, None where there is none. Raises GivenUp, StorageError."""
         client, name = self._bucket.client, self._bucket.name
         try:
-            answer = self._call(key, "read", lambda path: client.head_object(Bucket=name, Key=path))
-        except _Absent:
+            answer = self._requests.call(key, "read", lambda path: client.head_object(Bucket=name, Key=path))
+        except Absent:
             return None
         return int(answer["ContentLength"]), str(answer["ETag"]).strip('"')
 
@@ -286,18 +247,18 @@ class S3Storage:
             where["ContinuationToken" if delimiter else "StartAfter"] = behind
         client, name = self._bucket.client, self._bucket.name
         try:
-            page: Page = self._call("", "list", lambda _path: client.list_objects_v2(Bucket=name, **where))
-        except (_Absent, GivenUp) as err:
+            page: Page = self._requests.call("", "list", lambda _path: client.list_objects_v2(Bucket=name, **where))
+        except (Absent, GivenUp) as err:
             raise StorageError(f"cannot list {self.uri}: {err}") from err
         return page
 
     def _chunks(self, key: str) -> Iterator[bytes]:
         import obstore
 
-        path, at, etag = self._path(key), 0, None
+        path, at, etag = self._requests.path(key), 0, None
         trial = Trial(self._bucket.breaker, path)
         while True:
-            self._wait(trial)
+            self._requests.wait(trial)
             options: Any = {"range": {"offset": at}, "if_match": etag} if at else {}
             try:
                 result = obstore.get(self._bucket.store, path, options=options)
@@ -307,10 +268,10 @@ class S3Storage:
                     yield bytes(chunk)
             except Exception as err:  # noqa: BLE001 - obstore's errors have no common base that says more
                 try:
-                    self._failed(trial, key, "read", err)
-                except _Absent:
+                    self._requests.failed(trial, key, "read", err)
+                except Absent:
                     raise FileNotFoundError(errno.ENOENT, "no such object", self.place(key)) from err
-                except _Exists:
+                except Exists:
                     raise StorageError(f"{self.place(key)} was replaced while it was read") from err
                 except GivenUp as given_up:
                     raise StorageError(f"cannot read {self.place(key)}: {given_up}") from err
@@ -318,70 +279,7 @@ class S3Storage:
             if at >= size:
                 self._bucket.breaker.succeeded()
                 return
-            self._failed(trial, key, "read", _Damaged(f"{at:,} of {size:,} bytes came"))
-
-    def _call(self, key: str, what: str, request: Callable[[str], T]) -> T:
-        """Make a request until it succeeds. Raises _Absent, _Exists, GivenUp, StorageError."""
-        path = self._path(key)
-        trial = Trial(self._bucket.breaker, path)
-        while True:
-            self._wait(trial)
-            try:
-                answer = request(path)
-            except (ImageError, StorageError):
-                raise
-            except Exception as err:  # noqa: BLE001 - obstore, botocore and urllib3 share no base
-                self._failed(trial, key, what, err)
-            else:
-                self._bucket.breaker.succeeded()
-                return answer
-
-    async def _acall(self, key: str, what: str, request: Callable[[str], Awaitable[T]]) -> T:
-        path = self._path(key)
-        trial = Trial(self._bucket.breaker, path)
-        while True:
-            while pause := trial.pause_s():
-                self._tell()
-                await asyncio.sleep(pause)
-            try:
-                answer = await request(path)
-            except (ImageError, StorageError):
-                raise
-            except Exception as err:  # noqa: BLE001 - as in _call
-                if judge(err)[0] is Verdict.AGAIN:
-                    await asyncio.to_thread(self._failed, trial, key, what, err)  # which may ask the store
-                else:
-                    self._failed(trial, key, what, err)
-            else:
-                self._bucket.breaker.succeeded()
-                return answer
-
-    def _wait(self, trial: Trial) -> None:
-        while pause := trial.pause_s():
-            self._tell()
-            time.sleep(pause)
-
-    def _tell(self) -> None:
-        if trouble := self._bucket.breaker.trouble:
-            self._on_trouble(trouble)
-
-    def _failed(self, trial: Trial, key: str, what: str, err: Exception) -> None:
-        """Note a failure that may pass. Raises what the others call for."""
-        if isinstance(err, _Damaged):
-            verdict, reason = Verdict.AGAIN, str(err)
-        elif isinstance(err, TimeoutError):
-            verdict, reason = Verdict.AGAIN, "no answer in time"
-        else:
-            verdict, reason = judge(err)
-        if verdict is Verdict.AGAIN:
-            trial.failed(reason)
-            return
-        self._bucket.breaker.succeeded()  # the store is there, and said so
-        if verdict is Verdict.ABSENT:
-            raise _Absent(reason) from err
-        if verdict is Verdict.EXISTS:
-            raise _Exists from err
-        raise person_error(self.place(key) if key else self.uri, what, reason) from None
+            self._requests.failed(trial, key, "read", Damaged(f"{at:,} of {size:,} bytes came"))
 
 
 def _check_size(size_bytes: int) -> None:

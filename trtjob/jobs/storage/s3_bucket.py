@@ -4,6 +4,8 @@ boto3 costs about ten times the CPU of obstore for each object. obstore alone wo
 command line does: profiles, roles, `services` sections, instance credentials.
 """
 
+import hashlib
+import re
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import StorageError
 from trtjob.jobs.storage.breaker import Breaker
+from trtjob.jobs.storage.s3_errors import Damaged
 from trtjob.jobs.storage.s3_listing import take_objects
 from trtjob.jobs.storage.trouble import note_trouble
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3, 20
 WHOLE_TIMEOUT_S = 60  # of a request with its body: obstore has no time-out between two reads
 CONNECTIONS = 64
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Bucket:
@@ -58,7 +62,24 @@ class Bucket:
         self.store = _obstore(name, session, self.client)
         self.breaker = Breaker(f"s3://{name}", self._works)
         self.etag_is_md5 = True  # until one is seen that is not: encrypted objects have others of the same form
-        self.odd_digests: set[str] = set()
+        self._odd_digests: set[str] = set()
+
+    def checked(self, data: bytes, size: int, etag: str | None) -> bytes:
+        """Return an answer's bytes if they are whole. Raises Damaged."""
+        if len(data) != size:
+            raise Damaged(f"{len(data):,} of {size:,} bytes came")
+        etag = (etag or "").strip('"')
+        if self.etag_is_md5 and _MD5.fullmatch(etag):
+            digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            if digest != etag and not self._is_known(digest):
+                raise Damaged("the bytes are not those of the object's MD5")
+        return data
+
+    def _is_known(self, digest: str) -> bool:
+        """Say whether the same bytes came before: then it is the etag that is no MD5, as of encrypted objects."""
+        self.etag_is_md5 = digest not in self._odd_digests
+        self._odd_digests.add(digest)
+        return not self.etag_is_md5
 
     def _works(self) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -6,6 +6,18 @@ from enum import Enum
 from trtjob.errors import StorageError
 
 
+class Absent(Exception):
+    """There is no such object."""
+
+
+class Exists(Exception):
+    """The object is there."""
+
+
+class Damaged(Exception):
+    """An answer is not what it says it is."""
+
+
 class Verdict(Enum):
     """What a failed request calls for."""
 
@@ -42,7 +54,11 @@ _NETWORK = {
 
 
 def judge(err: Exception) -> tuple[Verdict, str]:
-    """Return what an error of obstore or boto3 calls for, and its reason in a few words, without URL or signature."""
+    """Return what an error of a request calls for, and its reason in a few words, without URL or signature."""
+    if isinstance(err, Damaged):
+        return Verdict.AGAIN, str(err)
+    if isinstance(err, TimeoutError):
+        return Verdict.AGAIN, "no answer in time"
     code, status, text = _parts(err)
     if code == "NoSuchBucket":
         return Verdict.PERSON, code

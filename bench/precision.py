@@ -12,11 +12,11 @@ from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.spec import Precision
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.postprocess import detections_from
+from trtjob.imaging.resize import prepare
 from trtjob.worker.convert import convert_model
-from trtjob.worker.images import decode_image
 from trtjob.worker.pictures import write_pictures
-from trtjob.worker.postprocess import detections_from
-from trtjob.worker.resize import prepare
 from trtjob.worker.samples import Samples, chosen_images
 
 GOAL_SPEED = 1.3

@@ -25,10 +25,10 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
-from trtjob.jobs.records import Detection
-from trtjob.worker.boxes import iou_matrix
-from trtjob.worker.postprocess import detections_from
-from trtjob.worker.resize import prepare
+from trtjob.imaging.boxes import iou_matrix
+from trtjob.imaging.detections import Detection
+from trtjob.imaging.postprocess import detections_from
+from trtjob.imaging.resize import prepare
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.5, 1e-3
 CONF, IOU = 0.25, 0.7

@@ -22,6 +22,7 @@
 A message says what happened, with the value and the place; what was expected; and what the user can do.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
@@ -137,13 +138,26 @@ class ForeignJobError(JobError):
         )
 
 
+class FailureKind(StrEnum):
+    """Why an image has an error record instead of a result."""
+
+    MISSING = "missing"  # listed, but gone when it was read
+    READ = "read"  # there, but its bytes cannot be had
+    DECODE = "decode"  # the bytes are no image that we understand
+    TOO_LARGE = "too_large"  # more pixels than TRTJOB_MAX_PIXELS
+    INFER = "infer"
+    DRAW = "draw"
+    WRITE = "write"
+    CRASHED = "crashed"  # it ended the worker process, or hung in it
+
+
 class ImageError(TrtjobError):
     """One image cannot be processed; it gets an error record and the others go on.
 
-    kind: a value of `trtjob.jobs.states.FailureKind`; sha256: of the file's bytes, where they were read.
+    kind: why; sha256: of the file's bytes, where they were read.
     """
 
-    def __init__(self, kind: str, message: str, sha256: str | None = None) -> None:
+    def __init__(self, kind: FailureKind, message: str, sha256: str | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.sha256 = sha256

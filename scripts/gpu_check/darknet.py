@@ -15,11 +15,11 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.engines.spec import ResizeMode
 from trtjob.errors import TrtjobError
-from trtjob.jobs.records import Detection
-from trtjob.worker.boxes import clip, iou_matrix
-from trtjob.worker.images import decode_image
-from trtjob.worker.postprocess import detections_from
-from trtjob.worker.resize import prepare
+from trtjob.imaging.boxes import clip, iou_matrix
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.detections import Detection
+from trtjob.imaging.postprocess import detections_from
+from trtjob.imaging.resize import prepare
 
 MODEL = "yolov3-tiny"
 DOCUMENT = "yolov3-tiny-coco.json"

@@ -21,10 +21,10 @@ from scripts.gpu_check.wishes import Wishes
 from trtjob.engines.cuda import Device
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.resize import prepare
 from trtjob.worker.cores import Moment, Span
-from trtjob.worker.images import decode_image
 from trtjob.worker.pictures import SIZES, make_picture
-from trtjob.worker.resize import prepare
 
 INPUT_HW = (416, 416)
 BATCH = 32

@@ -19,8 +19,8 @@ from chaos.valkey import Valkey
 from converters.damage import damaged
 from terminal import DIGITS, Terminal, job_folder, records, wait_for, worker_pids
 
+from trtjob.errors import FailureKind
 from trtjob.jobs.queue import RUN_UNIT
-from trtjob.jobs.states import FailureKind
 
 SEED = 20261101
 IMAGES = 2500

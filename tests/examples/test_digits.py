@@ -10,9 +10,9 @@ import pytest
 from converters.darknet.networks import onnx_from_darknet
 
 from trtjob.engines.onnxruntime.cpu import open_engine
-from trtjob.worker.images import decode_image
-from trtjob.worker.postprocess import detections_from
-from trtjob.worker.resize import prepare
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.postprocess import detections_from
+from trtjob.imaging.resize import prepare
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 SCENES = DIGITS / "scenes"

@@ -9,9 +9,10 @@ import pytest
 from epochs import failed, found, job_spec, write_records
 
 from trtjob.errors import ConfigError, StorageError
+from trtjob.imaging.detections import Classification
 from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, export
 from trtjob.jobs.folder import RESULTS, JobFolder
-from trtjob.jobs.records import Classification, Record
+from trtjob.jobs.records import Record
 
 RECORDS = [
     found("a.jpg", (1, 0.9, (10.0, 20.0, 110.0, 70.5)), (0, 0.2, (0.0, 0.0, 200.0, 100.0))),

@@ -7,12 +7,12 @@ from typing import Literal
 import pytest
 from epochs import add_epoch, commit, failed, found, job_spec
 
-from trtjob.errors import StorageError
+from trtjob.errors import FailureKind, StorageError
+from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import Receipt, Summary, finish
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.records import Classification, Record, read_records
-from trtjob.jobs.states import FailureKind
+from trtjob.jobs.records import Record, read_records
 
 BOX = (10.0, 20.0, 110.0, 70.0)
 DOCUMENTS = (RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from epochs import job_spec
 
+from trtjob.errors import FailureKind
 from trtjob.jobs.exports import ExportFormat, export
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import from_line, to_line
-from trtjob.jobs.states import FailureKind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from samples import job_spec, touch
 
-from trtjob.errors import StorageError
+from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, JobFolder, PlanEpoch, ShardManifest, manifest_key, plan_key, results_key
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import (
@@ -23,7 +23,6 @@ from trtjob.jobs.plan import (
 )
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.records import ImageFailure, Record, to_line
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import PLAN, shard_unit

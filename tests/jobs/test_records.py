@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtjob.errors import StorageError
+from trtjob.errors import FailureKind, StorageError
+from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.records import (
-    Classification,
-    Detection,
     ImageFailure,
     Record,
     from_line,
@@ -16,7 +15,6 @@ from trtjob.jobs.records import (
     read_records,
     to_line,
 )
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage
 
 SCORES = st.integers(0, 10_000).map(lambda n: n / 10_000)

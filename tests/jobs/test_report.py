@@ -6,10 +6,11 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from epochs import add_epoch, failed, found, job_spec
 
+from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import REPORT, JobFolder, annotated_key
 from trtjob.jobs.models import Annotate
-from trtjob.jobs.records import Classification, Record
+from trtjob.jobs.records import Record
 
 BOX = (10.0, 20.0, 110.0, 70.0)
 

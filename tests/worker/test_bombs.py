@@ -24,7 +24,7 @@ MEASURE = """
 import sys, time
 from pathlib import Path
 from trtjob.errors import ImageError
-from trtjob.worker.images import decode_image
+from trtjob.imaging.decode import decode_image
 
 def peak_mb():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3

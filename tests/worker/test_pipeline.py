@@ -12,11 +12,10 @@ from samples import job_spec
 from worker.plain_engine import POISON, PlainEngine, write_image, write_images
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
-from trtjob.errors import ImageError, StorageError
+from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage
 from trtjob.worker.pipeline import Pipeline
 from trtjob.worker.pools import Limits, Pools

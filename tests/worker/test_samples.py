@@ -8,8 +8,8 @@ from engines import tiny
 
 from trtjob.engines.spec import ResizeMode, Task
 from trtjob.errors import ConversionError
-from trtjob.worker.images import decode_image
-from trtjob.worker.resize import prepare
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.resize import prepare
 from trtjob.worker.samples import GENERATED, Samples, chosen_images, content_hash, generated_image
 
 SPEC = tiny.spec_of(Task.DETECT)

@@ -16,11 +16,10 @@ from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import ModelSpec
-from trtjob.errors import ImageError, StorageError
+from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage
 from trtjob.jobs.storage.local import MAX_FILE_BYTES
 from trtjob.worker.stages import Stages, Stopwatch, failure_record

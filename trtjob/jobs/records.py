@@ -5,32 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trtjob.errors import StorageError
-from trtjob.jobs.states import FailureKind
+from trtjob.errors import FailureKind, StorageError
+from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.storage import Storage
-
-SCORE_DECIMALS = 4
-BOX_DECIMALS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """A box: xyxy, float pixels of the original image after EXIF rotation, clipped to it.
-
-    Who makes one rounds: `score` to SCORE_DECIMALS, `box` to BOX_DECIMALS.
-    """
-
-    label: str
-    class_id: int
-    score: float
-    box: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Classification:
-    label: str
-    class_id: int
-    score: float
 
 
 @dataclass(frozen=True, slots=True)

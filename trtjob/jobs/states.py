@@ -1,4 +1,4 @@
-"""The states of jobs and shards, their priorities, and the kinds of failure of an image."""
+"""The states of jobs and shards, and their priorities."""
 
 from enum import StrEnum
 
@@ -42,16 +42,3 @@ class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
-
-
-class FailureKind(StrEnum):
-    """Why an image has an error record instead of a result."""
-
-    MISSING = "missing"  # listed, but gone when it was read
-    READ = "read"  # there, but its bytes cannot be had
-    DECODE = "decode"  # the bytes are no image that we understand
-    TOO_LARGE = "too_large"  # more pixels than TRTJOB_MAX_PIXELS
-    INFER = "infer"
-    DRAW = "draw"
-    WRITE = "write"
-    CRASHED = "crashed"  # it ended the worker process, or hung in it

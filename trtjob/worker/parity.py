@@ -11,10 +11,10 @@ from trtjob.converters.artefact import Reference
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity, Precision, Task
 from trtjob.errors import ConversionError
-from trtjob.jobs.records import Detection
-from trtjob.worker.boxes import iou_matrix
-from trtjob.worker.postprocess import detections_from
-from trtjob.worker.resize import Placement
+from trtjob.imaging.boxes import iou_matrix
+from trtjob.imaging.detections import Detection
+from trtjob.imaging.postprocess import detections_from
+from trtjob.imaging.resize import Placement
 from trtjob.worker.samples import Samples
 
 MATCH_IOU = 0.5

@@ -16,10 +16,9 @@ from typing import NoReturn, TypeVar, TypeVarTuple
 import numpy as np
 
 from trtjob.engines.protocol import Engine, Outputs
-from trtjob.errors import DeviceLostError, EngineError, ImageError
+from trtjob.errors import DeviceLostError, EngineError, FailureKind, ImageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.records import Record
-from trtjob.jobs.states import FailureKind
 from trtjob.worker.flow import Arrivals, Fetched, Finished, Flow, Inferred, next_item, together
 from trtjob.worker.pools import Pools
 from trtjob.worker.stages import Prepared, Stages, failure_record

@@ -11,9 +11,9 @@ from trtjob.config import Settings
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import ConversionError, ImageError
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.resize import prepare
 from trtjob.jobs.listing import Listing
-from trtjob.worker.images import decode_image
-from trtjob.worker.resize import prepare
 
 GENERATED = 8
 _GENERATED_HW = (480, 640)

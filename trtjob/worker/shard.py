@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable
 
 from redis import RedisError
 
-from trtjob.errors import StorageError, TrtjobError
+from trtjob.errors import FailureKind, StorageError, TrtjobError
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import ImageFailure, Record, from_line, to_line
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim
 from trtjob.jobs.units import FINISH, shard_of

@@ -13,18 +13,18 @@ import cv2
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
-from trtjob.errors import ImageError, TrtjobError
+from trtjob.errors import FailureKind, ImageError, TrtjobError
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.draw import annotate, annotate_classes
+from trtjob.imaging.encode import encode_image
+from trtjob.imaging.postprocess import classes_from, detections_from
+from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec
-from trtjob.jobs.records import Classification, Detection, ImageFailure, Record
-from trtjob.jobs.states import FailureKind
+from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.storage import Storage, open_storage
-from trtjob.worker.draw import annotate, annotate_classes
-from trtjob.worker.encode import encode_image
-from trtjob.worker.images import decode_image
-from trtjob.worker.postprocess import classes_from, detections_from
-from trtjob.worker.resize import Placement, prepare
 
 
 class Stopwatch:

@@ -26,11 +26,11 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Engine, FloatArray, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ResizeMode, load_spec
-from trtjob.jobs.records import Detection
-from trtjob.worker.boxes import clip, iou_matrix
-from trtjob.worker.images import decode_image
-from trtjob.worker.postprocess import detections_from
-from trtjob.worker.resize import Placement, prepare
+from trtjob.imaging.boxes import clip, iou_matrix
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.detections import Detection
+from trtjob.imaging.postprocess import detections_from
+from trtjob.imaging.resize import Placement, prepare
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from s3_server import READER_KEY, READER_SECRET, S3Server
 
-from trtjob.errors import ConfigError, ImageError, StorageError
+from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry, suffix_of
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import LocalStorage, s3_bucket
 from trtjob.jobs.storage.protocol import Storage
 from trtjob.jobs.storage.s3 import S3Storage, check_access

@@ -9,9 +9,8 @@ from fault_proxy import Fault, FaultProxy
 from s3_server import S3Server
 from terminal import wait_for
 
-from trtjob.errors import ImageError, StorageError
+from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage import breaker, give_up_after, s3, troubles
 from trtjob.jobs.storage.s3 import S3Storage
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from trtjob.errors import StorageError
+from trtjob.imaging.detections import Detection
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.records import Detection, Record, read_records
+from trtjob.jobs.records import Record, read_records
 
 
 @dataclass(frozen=True, slots=True)

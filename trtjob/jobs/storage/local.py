@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trtjob.errors import ImageError, StorageError
+from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry, Listing, entry_of
-from trtjob.jobs.states import FailureKind
 
 MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what a file is called while it is written

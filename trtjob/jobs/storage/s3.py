@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
-from trtjob.errors import ConfigError, ImageError, StorageError
+from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry
-from trtjob.jobs.states import FailureKind
 from trtjob.jobs.storage.breaker import GivenUp, Trial
 from trtjob.jobs.storage.local import MAX_FILE_BYTES
 from trtjob.jobs.storage.protocol import OnTrouble

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
-from trtjob.jobs.records import Classification, Detection
+from trtjob.imaging.detections import Classification, Detection
 
 Color = tuple[int, int, int]  # BGR
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.errors import ImageError
+from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.encode import encode_image
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES
-from trtjob.jobs.states import FailureKind
-from trtjob.worker.encode import encode_image
-from trtjob.worker.images import decode_image
 
 SIGNATURES = {
     ".jpg": b"\xff\xd8\xff",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
-from trtjob.worker.resize import Placement, prepare, resize
+from trtjob.imaging.resize import Placement, prepare, resize
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.jobs.records import Classification, Detection
-from trtjob.worker.draw import Color, annotate, annotate_classes, color_of, text_color_on
+from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.draw import Color, annotate, annotate_classes, color_of, text_color_on
 
 Box = tuple[float, float, float, float]
 

@@ -8,8 +8,8 @@ from numpy.random import Generator
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import NmsKind
-from trtjob.worker.boxes import diou_matrix, iou_matrix
-from trtjob.worker.nms import IntArray, nms
+from trtjob.imaging.boxes import diou_matrix, iou_matrix
+from trtjob.imaging.nms import IntArray, nms
 
 KINDS = [pytest.param(kind, id=kind.value) for kind in NmsKind if kind is not NmsKind.NONE]
 BETA = 0.6

@@ -1,20 +1,12 @@
-"""The bytes of an image file -> its pixels, or the reason why there are none."""
+"""What an image file says of itself, read before any pixel is decoded: twenty bytes may claim gigabytes of pixels."""
 
 import struct
 from collections.abc import Iterator
 
-import cv2
-import numpy as np
+from trtjob.errors import FailureKind, ImageError
 
-from trtjob.engines.protocol import UInt8Array
-from trtjob.errors import ImageError
-from trtjob.jobs.states import FailureKind
-
-# Broken images have their record; what OpenCV would say of them on standard error is no more than noise.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-_JPEG_SIGNATURE = b"\xff\xd8"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The most bytes of a pixel (four channels of 16 bits), and what filters and the compression's own marks may add.
 _PNG_PIXEL_BYTES, _PNG_SPARE_BYTES = 8, 65_536
 # JPEG markers that carry no length: TEM, RST0 to RST7, SOI, EOI.
@@ -23,60 +15,17 @@ _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
 _JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
 _JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-# Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
-_MOST_JPEG_SCANS = 100
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
 _MOST_TIFF_ENTRIES = 65_535  # in the kind with small offsets; in the other, a header may claim any number
 _BIG_TIFF = 43  # the version of the kind with offsets of eight bytes
+KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
-    """Return the pixels of an image: uint8 [H, W, 3], BGR, turned as its EXIF orientation says.
-
-    Grey becomes colour, 16 bits become 8 (the upper ones), CMYK is converted, an alpha channel is dropped: the colours
-    under it stay as they are stored. The size in the header is checked before any pixel is decoded, so a kind whose
-    header is not read here is refused, whatever OpenCV could make of it: twenty bytes may claim gigabytes of pixels.
-    Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
-    """
-    if not data:
-        raise ImageError(FailureKind.DECODE, "the file is empty")
-    size = probe_size(data)
-    if size is None:
-        is_cut = any(data.startswith(signature) for signature in _READERS)
-        what = (
-            "the image's header is damaged or cut off" if is_cut else f"it is not an image of a kind we read: {_KINDS}"
-        )
-        raise ImageError(FailureKind.DECODE, what)
-    _check_size(*size, max_pixels)
-    if data.startswith(_PNG_SIGNATURE):
-        _check_png(data, *size)
-    if data.startswith(_JPEG_SIGNATURE) and (scans := _jpeg_scans(data)) > _MOST_JPEG_SCANS:
-        raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, MemoryError) as err:
-        reason = str(err).strip().splitlines()[-1] if str(err) else "out of memory"
-        raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
-    if image is None:
-        raise ImageError(FailureKind.DECODE, "the image is damaged, cut off or of a kind that is not supported")
-    return np.asarray(image, np.uint8)
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise ImageError(FailureKind.DECODE, f"the image has no pixels: its header says {width} x {height}")
-    if width * height > max_pixels:
-        raise ImageError(
-            FailureKind.TOO_LARGE,
-            f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} (TRTJOB_MAX_PIXELS)",
-        )
-
-
-def _check_png(data: bytes, width: int, height: int) -> None:
+def check_png(data: bytes, width: int, height: int) -> None:
     """Refuse chunks that claim more bytes than there are, for which OpenCV takes memory, and pixels beyond the last."""
     spare = _PNG_PIXEL_BYTES * (width + 2) * height + _PNG_SPARE_BYTES
-    at, kind = len(_PNG_SIGNATURE), b""
+    at, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         at += 12 + length
@@ -85,6 +34,11 @@ def _check_png(data: bytes, width: int, height: int) -> None:
         spare -= length if kind == b"IDAT" else 0
     if spare < 0:
         raise ImageError(FailureKind.DECODE, f"the PNG file holds more data than {width:,} x {height:,} pixels can be")
+
+
+def is_known(data: bytes) -> bool:
+    """Whether a file begins as one of the kinds that are read here."""
+    return any(data.startswith(signature) for signature in _READERS)
 
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
@@ -125,7 +79,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
         at += struct.unpack_from(">H", data, at)[0]
 
 
-def _jpeg_scans(data: bytes) -> int:
+def jpeg_scans(data: bytes) -> int:
     """Return how often a JPEG's picture is gone over: once where its first scan has all of it."""
     try:
         frame, components = 0, 0
@@ -190,8 +144,8 @@ def _gif_size(data: bytes) -> tuple[int, int]:
 
 
 _READERS = {
-    _JPEG_SIGNATURE: _jpeg_size,
-    _PNG_SIGNATURE: _png_size,
+    JPEG_SIGNATURE: _jpeg_size,
+    PNG_SIGNATURE: _png_size,
     b"BM": _bmp_size,
     b"RIFF": _webp_size,
     b"II*\0": _tiff_size,
@@ -200,4 +154,3 @@ _READERS = {
     b"MM\0+": _tiff_size,
     b"GIF8": _gif_size,
 }
-_KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"

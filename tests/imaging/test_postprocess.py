@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
-from trtjob.errors import ImageError
-from trtjob.jobs.records import Classification, Detection
-from trtjob.jobs.states import FailureKind
-from trtjob.worker.postprocess import classes_from, detections_from
-from trtjob.worker.resize import Placement, prepare
+from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.postprocess import classes_from, detections_from
+from trtjob.imaging.resize import Placement, prepare
 
 LABELS = ("cat", "dog", "bird")
 AS_IT_IS = Placement((0.0, 0.0), (1.0, 1.0))

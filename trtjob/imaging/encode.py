@@ -3,8 +3,7 @@
 import cv2
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.errors import ImageError
-from trtjob.jobs.states import FailureKind
+from trtjob.errors import FailureKind, ImageError
 
 _JPEG = frozenset({".jpg", ".jpeg", ".jpe"})
 # PNG: compression level 1 takes a quarter of the default's time for files a tenth larger.

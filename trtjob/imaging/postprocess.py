@@ -4,12 +4,11 @@ import numpy as np
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import ModelSpec
-from trtjob.errors import ImageError
-from trtjob.jobs.records import BOX_DECIMALS, SCORE_DECIMALS, Classification, Detection
-from trtjob.jobs.states import FailureKind
-from trtjob.worker.boxes import clip
-from trtjob.worker.nms import IntArray, nms
-from trtjob.worker.resize import Placement
+from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.boxes import clip
+from trtjob.imaging.detections import BOX_DECIMALS, SCORE_DECIMALS, Classification, Detection
+from trtjob.imaging.nms import IntArray, nms
+from trtjob.imaging.resize import Placement
 
 
 def detections_from(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtjob.engines.protocol import FloatArray
-from trtjob.worker.boxes import areas, clip, diou_matrix, iou_matrix
+from trtjob.imaging.boxes import areas, clip, diou_matrix, iou_matrix
 
 Box = tuple[float, float, float, float]
 

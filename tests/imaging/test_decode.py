@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.errors import ImageError
-from trtjob.jobs.states import FailureKind
-from trtjob.worker.images import decode_image, probe_size
+from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.decode import decode_image
+from trtjob.imaging.headers import probe_size
 
 MAX_PIXELS = 1_000_000
 

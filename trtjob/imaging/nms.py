@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import NmsKind
-from trtjob.worker.boxes import diou_matrix, iou_matrix
+from trtjob.imaging.boxes import diou_matrix, iou_matrix
 
 IntArray = NDArray[np.intp]
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis as redis_py
 from fault_proxy import FaultProxy, fault_proxy
@@ -16,6 +17,10 @@ from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.storage import s3_bucket
+
+# A first example that imports or compiles something is slow on a busy machine, which says nothing of the code.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

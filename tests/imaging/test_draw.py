@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -124,13 +124,11 @@ def boxes_in(draw: st.DrawFn, height: int = 300, width: int = 400) -> Box:
 REFERENCE = drawn(detection((150, 100, 250, 200)))
 
 
-@settings(deadline=None)
 @given(boxes_in())
 def test_a_label_is_whole_wherever_its_box_lies(box: Box) -> None:
     assert text_pixels(drawn(detection(box))) == text_pixels(REFERENCE) > 20
 
 
-@settings(deadline=None)
 @given(boxes_in())
 def test_only_the_box_and_its_label_are_drawn(box: Box) -> None:
     x1, y1, x2, y2 = map(round, box)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -58,7 +58,6 @@ def darknet_resize(image: UInt8Array, height: int, width: int) -> Floats:
     return np.stack(list(along(rows.transpose(1, 0, 2), height)))
 
 
-@settings(deadline=None)
 @given(sides, sides, st.integers(2, 40), st.integers(2, 40))
 def test_align_corners_is_darknets_resize(height: int, width: int, new_height: int, new_width: int) -> None:
     image = noise(height, width)

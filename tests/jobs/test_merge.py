@@ -81,7 +81,7 @@ def test_records_that_are_not_those_of_the_plan_are_refused(
 
 
 @given(ROUNDS)
-@settings(max_examples=40, deadline=None)  # each example syncs files to a disk
+@settings(max_examples=40)  # each example syncs files to a disk
 def test_merging_equals_a_dict_that_later_epochs_update(rounds: list[tuple[set[str], int]]) -> None:
     expected: dict[str, Record] = {}
     with tempfile.TemporaryDirectory() as root:

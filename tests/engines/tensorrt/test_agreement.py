@@ -293,13 +293,13 @@ def with_noise(outputs: Outputs, size: float, seed: int) -> Outputs:
 
 
 @given(seed=st.integers(0, 999), size=st.floats(0, 0.05))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_little_noise_passes(seed: int, size: float) -> None:
     assert disagreement(with_noise(answer(seed), size, seed), answer(seed), DETECTOR) is None
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_much_noise_does_not(seed: int) -> None:
     assert disagreement(with_noise(answer(seed), 1.5, seed), answer(seed), DETECTOR) is not None
 

@@ -79,7 +79,7 @@ def test_every_darknet_activation_stays_what_it_is(activation: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+@settings(max_examples=60, derandomize=True, database=None, phases=[Phase.generate])
 @given(example=random_networks.networks())
 def test_any_darknet_network_stays_what_it_is(example: random_networks.Example) -> None:
     found = conversions.of_example(example)

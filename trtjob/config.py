@@ -87,6 +87,12 @@ class Settings(BaseSettings):
     )
 
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
+    image_processes: int = Field(
+        default=0, ge=0, le=256, description="processes of a worker that decode and draw; 0: one for each core"
+    )
+    image_memory_mib: int = Field(
+        default=128, ge=16, description="memory for files and pixels in each of them; a larger image goes alone"
+    )
     batch: int = Field(default=0, ge=0, le=MOST_AT_ONCE, description="largest batch; 0: what the engine likes best")
     engine: Literal["auto", "tensorrt", "cuda", "cpu"] = Field(
         default="auto",
@@ -112,7 +118,10 @@ class Settings(BaseSettings):
     )
     plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
     window: int = Field(
-        default=0, ge=0, le=4096, description="images in a worker's pipeline at once; 0: 8 + 4 for each thread"
+        default=0,
+        ge=0,
+        le=4096,
+        description="images in a worker's pipeline at once; 0: what keeps the engine and the image processes busy",
     )
     requests: int = Field(default=32, ge=1, le=1024, description="requests to S3 at once, for reading and for writing")
     max_pixels: int = Field(default=200_000_000, ge=1, description="an image of more pixels is refused as too_large")

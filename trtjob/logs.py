@@ -13,8 +13,6 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from trtjob.config import Settings
-
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -69,14 +67,14 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send this process's log to standard error, in the form and from the level that the settings ask for.
+def configure_logging(level: str, form: str) -> None:
+    """Send this process's log to standard error, from a level on, and as `text` or `json`.
 
     The level is the handler's: what is kept of a job's log (`trtjob logs`) does not depend on it.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    handler.setLevel(settings.log_level)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.setLevel(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(min(logging.INFO, handler.level))

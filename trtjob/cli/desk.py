@@ -65,7 +65,7 @@ def start(
     if quiet and "log_level" not in settings.model_fields_set:
         given["log_level"] = "WARNING"
     settings = settings.model_copy(update=given)
-    configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format)
     with suppress(OSError):  # a command that needs it says so
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings

@@ -45,6 +45,28 @@ class Engine(Protocol):
         """Run a batch: uint8 [N, H, W, channels], 1 <= N. Raises EngineInputError, EngineError."""
         ...
 
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        return (len(self.spec.labels),) if self.spec.task == "classify" else (1024, 6)
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        outputs = self.infer(np.stack(images))
+        for index, place in enumerate(into):
+            if outputs.boxes is None:
+                place[:] = outputs.scores[index]
+                continue
+            boxes, scores = outputs.boxes[index], outputs.scores[index]
+            place[:] = 0
+            if self.spec.multi_label:
+                order = np.argsort(-scores.ravel(), kind="stable")[:1024]
+                rows, classes = np.divmod(order, scores.shape[1])
+            else:
+                best = scores.argmax(1)
+                rows = np.argsort(-scores[np.arange(len(best)), best], kind="stable")[:1024]
+                classes = best[rows]
+            n = len(rows)
+            place[:n, :4], place[:n, 4], place[:n, 5] = boxes[rows], scores[rows, classes], classes
+
     def close(self) -> None:
         """Free everything. May be called twice; `infer` raises EngineError afterwards."""
         ...

@@ -26,39 +26,52 @@ class Placement:
         return np.asarray(moved * np.array(self.scale * 2, np.float32), np.float32)
 
 
-def prepare(image: UInt8Array, spec: ModelSpec, mode: ResizeMode) -> tuple[UInt8Array, Placement]:
+def prepare(
+    image: UInt8Array, spec: ModelSpec, mode: ResizeMode, tensor: UInt8Array | None = None
+) -> tuple[UInt8Array, Placement]:
     """Return the network's input, uint8 [H, W, channels] in the spec's colour order, and where the image lies in it.
 
-    image: uint8 [h, w, 3], BGR.
+    image: uint8 [h, w, 3], BGR; tensor: where the input is written, None for an array of its own.
     """
     height, width = image.shape[:2]
     input_h, input_w = spec.input_hw
+    if tensor is None:
+        tensor = np.empty((input_h, input_w, spec.channels), np.uint8)
     if mode is ResizeMode.LETTERBOX:
-        small, placement = _letterboxed(image, spec)
-    elif mode is ResizeMode.CROP:
-        small, placement = _cropped(image, spec)
-    else:
-        small = resize(image, spec.input_hw, spec.sampling)
-        placement = Placement((0.0, 0.0), (width / input_w, height / input_h))
+        return tensor, _letterbox(image, spec, tensor)
+    if mode is ResizeMode.CROP:
+        return tensor, _crop(image, spec, tensor)
+    _fill(tensor, image, spec)
+    return tensor, Placement((0.0, 0.0), (width / input_w, height / input_h))
+
+
+def _fill(into: UInt8Array, image: UInt8Array, spec: ModelSpec) -> None:
+    """Resize an image into a part of the network's input, [h, w, channels], in the spec's colour order."""
+    _convert(into, resize(image, into.shape[:2], spec.sampling, None if _COLOR_CODES[spec.color] else into), spec)
+
+
+def _convert(into: UInt8Array, image: UInt8Array, spec: ModelSpec) -> None:
+    """Write an image of the size of `into` there, in the spec's colour order."""
     code = _COLOR_CODES[spec.color]
-    converted = small if code is None else cv2.cvtColor(small, code)
-    tensor = np.ascontiguousarray(converted, np.uint8).reshape(input_h, input_w, spec.channels)
-    return tensor, placement
+    if code is not None:
+        cv2.cvtColor(image, code, dst=into[..., 0] if spec.channels == 1 else into)
+    elif image is not into:
+        into[:] = image
 
 
-def _letterboxed(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
+def _letterbox(image: UInt8Array, spec: ModelSpec, tensor: UInt8Array) -> Placement:
     """Shrink or enlarge an image into the middle of a grey input."""
     height, width = image.shape[:2]
     input_h, input_w = spec.input_hw
     new_h, new_w = _INNER_SIZES[spec.sampling]((height, width), spec.input_hw)
     left, top = (input_w - new_w) // 2, (input_h - new_h) // 2
-    canvas = np.full((input_h, input_w, 3), spec.pad_value, np.uint8)
-    canvas[top : top + new_h, left : left + new_w] = resize(image, (new_h, new_w), spec.sampling)
+    tensor[:] = spec.pad_value
+    _fill(tensor[top : top + new_h, left : left + new_w], image, spec)
     # Darknet corrects boxes by half of the border, be it odd or not (correct_yolo_boxes in yolo_layer.c).
     offset = ((input_w - new_w) / 2, (input_h - new_h) / 2)
     if spec.sampling is not Sampling.ALIGN_CORNERS:
         offset = (float(left), float(top))
-    return canvas, Placement(offset, (width / new_w, height / new_h))
+    return Placement(offset, (width / new_w, height / new_h))
 
 
 def _darknets_inner_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -82,7 +95,7 @@ _INNER_SIZES = {
 }
 
 
-def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]:
+def _crop(image: UInt8Array, spec: ModelSpec, tensor: UInt8Array) -> Placement:
     """Bring an image's shorter side to the input's and cut the middle out."""
     input_h, input_w = spec.input_hw
     ratio = max(input_h / image.shape[0], input_w / image.shape[1])
@@ -99,7 +112,8 @@ def _cropped(image: UInt8Array, spec: ModelSpec) -> tuple[UInt8Array, Placement]
     resized = resize(image, (new_h, new_w), spec.sampling)
     scale_x, scale_y = width / new_w, height / new_h
     offset = (-left - columns.start / scale_x, -top - rows.start / scale_y)
-    return resized[top : top + input_h, left : left + input_w], Placement(offset, (scale_x, scale_y))
+    _convert(tensor, resized[top : top + input_h, left : left + input_w], spec)
+    return Placement(offset, (scale_x, scale_y))
 
 
 def _covering_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -117,17 +131,18 @@ def _middle(side: int, needed: float) -> slice:
     return slice((side - kept) // 2, (side + kept) // 2)
 
 
-def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling) -> UInt8Array:
+def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling, into: UInt8Array | None = None) -> UInt8Array:
     """Resize bilinearly, each pixel from its four nearest, as detectors were trained: no averaging when shrinking.
 
     `antialias` does average, and is Pillow's. `align_corners` is resize_image in Darknet's image.c: the corner pixels'
-    centres stay where they are.
+    centres stay where they are. into: an array [*hw, 3] that may be written and returned; the result is in it only
+    where it is what is returned.
     """
     height, width = hw
     if image.shape[:2] == hw:
         return image
     if sampling is Sampling.HALF_PIXEL:
-        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        return _uint8(cv2.resize(image, (width, height), dst=into, interpolation=cv2.INTER_LINEAR))
     if sampling is Sampling.ANTIALIAS:
         from PIL import Image
 
@@ -137,5 +152,9 @@ def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling) -> UInt8A
         [[(image.shape[1] - 1) / max(1, width - 1), 0, 0], [0, (image.shape[0] - 1) / max(1, height - 1), 0]]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(image, new_to_old, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(warped, np.uint8)
+    warped = cv2.warpAffine(image, new_to_old, (width, height), dst=into, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return _uint8(warped)
+
+
+def _uint8(image: object) -> UInt8Array:
+    return np.asarray(image, np.uint8)

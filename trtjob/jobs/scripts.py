@@ -82,7 +82,7 @@ return {'go', token, attempt, inflight, blame}
 """
 )
 
-# KEYS job, lease   ARGV holder, unit, lease ms, in-flight document, live "done,failed,kind=count,..."
+# KEYS job, lease   ARGV holder, unit, lease ms, live "done,failed,kind=count,..."
 # -> "go", "lost" or the state that forbids it
 CHECK = (
     _OWNERSHIP
@@ -91,8 +91,7 @@ if not owns() then return 'lost' end
 local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
 if state ~= 'running' and state ~= 'planning' then return state end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
-redis.call('HSET', KEYS[1] .. ':inflight', ARGV[2], ARGV[4])
-redis.call('HSET', KEYS[1] .. ':live', ARGV[2], ARGV[5])
+redis.call('HSET', KEYS[1] .. ':live', ARGV[2], ARGV[4])
 return 'go'
 """
 )

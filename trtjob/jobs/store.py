@@ -300,17 +300,14 @@ class JobStore(Roster):
         suspects = tuple(json.loads(inflight)) if inflight and blame else ()
         return Claim(job_id, unit, owner, token, attempt, lease_s, suspects, blame.decode())
 
-    def check(
-        self, claim: Claim, inflight: Iterable[str], done: int, failed: int, kinds: Mapping[str, int] | None = None
-    ) -> str:
-        """Say which images are in flight and how far the shard is; kinds: the failed ones by kind.
+    def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
+        """Say how far a shard is; kinds: the failed images by kind.
 
         Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
         """
         args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
         live = [str(done), str(failed), *(f"{kind}={count}" for kind, count in (kinds or {}).items())]
-        args += [json.dumps(list(inflight)), ",".join(live)]
-        return str(self._check(keys=claim.keys, args=args).decode())
+        return str(self._check(keys=claim.keys, args=[*args, ",".join(live)]).decode())
 
     def renew(self, claim: Claim) -> str:
         """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import cv2
+import numpy as np
 
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
@@ -39,7 +40,8 @@ from trtjob.worker.bench_parts import (
 from trtjob.worker.bound import Load, sentence
 from trtjob.worker.engine import open_engine
 from trtjob.worker.pictures import SIZES, write_pictures
-from trtjob.worker.pools import Limits, Pools
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +166,9 @@ def measure(rig: Rig, samples: Sequence[Sample], wishes: Wishes, on_progress: Pr
     started = time.perf_counter()
     samples = [_usable(rig, sample, on_progress) for sample in samples]
     engine = rig.engine
-    with _single_threaded_opencv(), _pools(rig) as pools:
+    with _single_threaded_opencv(), _pipeline(rig) as pipeline:
         alone = {batch: EnginePart(rig, batch) for batch in _batches(rig, wishes.batches)}
-        parts = [_SampleParts.of(rig, sample, pools) for sample in samples]
+        parts = [_SampleParts.of(rig, sample, pipeline) for sample in samples]
         _run_rounds([*alone.values(), *(part for group in parts for part in group.all())], wishes.seconds, on_progress)
     compared = alone[rig.limits.batch]
     return BenchReport(
@@ -186,12 +188,13 @@ def measure(rig: Rig, samples: Sequence[Sample], wishes: Wishes, on_progress: Pr
 def _usable(rig: Rig, sample: Sample, on_progress: Progress) -> Sample:
     """Return the sample without the images that cannot be read or decoded, which would pass for quick ones."""
     stages = rig.stages(sample)
+    tensor = np.empty((*rig.model.spec.input_hw, rig.model.spec.channels), np.uint8)
     usable, reason = [], ""
     for done, entry in enumerate(sample.entries):
         rig.check()
         on_progress("looking at the images", done, len(sample.entries))
         try:
-            stages.prepare(entry)
+            stages.prepare(entry, stages.read(entry), tensor)
         except ImageError as err:
             reason = reason or f"{entry.key}: {err}"
         else:
@@ -227,11 +230,11 @@ class _SampleParts:
     json_only: PipelinePart
 
     @classmethod
-    def of(cls, rig: Rig, sample: Sample, pools: Pools) -> "_SampleParts":
+    def of(cls, rig: Rig, sample: Sample, pipeline: Pipeline) -> "_SampleParts":
         return cls(
             StagesPart(rig, sample),
-            PipelinePart(rig, sample, Annotate.ALL, pools),
-            PipelinePart(rig, sample, Annotate.NONE, pools),
+            PipelinePart(rig, sample, Annotate.ALL, pipeline),
+            PipelinePart(rig, sample, Annotate.NONE, pipeline),
         )
 
     def all(self) -> tuple[Part, ...]:
@@ -252,12 +255,12 @@ class _SampleParts:
 
 
 @contextmanager
-def _pools(rig: Rig) -> Iterator[Pools]:
-    pools = Pools(rig.limits, rig.engine.concurrency)
+def _pipeline(rig: Rig) -> Iterator[Pipeline]:
+    pipeline = Pipeline(rig.engine, rig.limits)
     try:
-        yield pools
+        yield pipeline
     finally:
-        pools.close()
+        pipeline.close()
 
 
 @contextmanager

@@ -19,12 +19,13 @@ from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
-from trtjob.jobs.records import Record, to_line
+from trtjob.jobs.records import from_line, to_line
 from trtjob.jobs.storage import LocalStorage
 from trtjob.worker.cores import Moment, Span
-from trtjob.worker.pipeline import Pipeline
-from trtjob.worker.pools import Limits, Pools
-from trtjob.worker.stages import Stages
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.flow import Outcome
+from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.stages import Stages, Stopwatch
 
 # The phases as a person thinks of them, each with the stages of the pipeline that it is made of.
 PHASES = {
@@ -118,10 +119,10 @@ class Rig:
         if self._is_stopping():
             raise BenchStopped
 
-    def stages(self, sample: Sample, annotate: Annotate = Annotate.ALL) -> Stages:
-        """Return the stages of a job over a sample, with what the model says of its thresholds."""
-        spec, settings = self.model.spec, self.settings
-        job = JobSpec(
+    def job(self, sample: Sample, annotate: Annotate = Annotate.ALL) -> JobSpec:
+        """Return a job over a sample, with what the model says of its thresholds."""
+        spec = self.model.spec
+        return JobSpec(
             job_id="bench",
             source=Source(kind="folder", root=str(sample.root)),
             model=ModelRef(
@@ -138,7 +139,18 @@ class Rig:
             created_at=time.time(),
             versions={},
         )
-        return Stages(job, spec, self.output, max_pixels=settings.max_pixels, jpeg_quality=settings.jpeg_quality)
+
+    def stages(self, sample: Sample, watch: Stopwatch | None = None) -> Stages:
+        """Return the stages of such a job."""
+        job, limits = self.job(sample), self.limits
+        return Stages(
+            job,
+            self.model.spec,
+            self.output,
+            max_pixels=limits.max_pixels,
+            jpeg_quality=limits.jpeg_quality,
+            watch=watch,
+        )
 
 
 class Part(Protocol):
@@ -221,6 +233,9 @@ class StagesPart:
         self.rounds: list[dict[str, float]] = []
         self.cpu_ms: list[float] = []
         self.ran_s = 0.0
+        batch, spec, engine = rig.limits.batch, rig.model.spec, rig.engine
+        self._tensors = [np.empty((*spec.input_hw, spec.channels), np.uint8) for _ in range(batch)]
+        self._answers = [np.empty(engine.answer_shape, np.float32) for _ in range(batch)]
 
     def forget(self) -> None:
         self.rounds.clear()
@@ -228,27 +243,30 @@ class StagesPart:
         self.ran_s = 0.0
 
     def run(self, seconds: float) -> None:
-        stages = self.rig.stages(self.sample)
+        watch = Stopwatch()
+        stages = self.rig.stages(self.sample, watch)
         started, images, cpu_s = time.perf_counter(), 0, 0.0
         while images == 0 or time.perf_counter() < started + seconds:
             cpu_s += self._batch(stages, list(islice(self.entries, self.rig.limits.batch)))
             images += self.rig.limits.batch
         self.ran_s += time.perf_counter() - started
-        self.rounds.append({stage: busy_s / images * 1000 for stage, busy_s in stages.watch.busy_s().items()})
+        self.rounds.append({stage: busy_s / images * 1000 for stage, busy_s in watch.busy_s().items()})
         self.cpu_ms.append(cpu_s / images * 1000)
 
     def _batch(self, stages: Stages, entries: list[Entry]) -> float:
         """Take a batch through the stages. Returns the CPU seconds of all but the engine."""
         self.rig.check()
         start = time.thread_time()
-        items = [stages.prepare(entry) for entry in entries]
+        items = [
+            stages.prepare(entry, stages.read(entry), tensor)
+            for entry, tensor in zip(entries, self._tensors, strict=False)
+        ]
         prepared = time.thread_time()
         with stages.watch.stage("infer"):
-            outputs = self.rig.engine.infer(np.stack([item.tensor for item in items]))
+            self.rig.engine.answer(self._tensors[: len(items)], self._answers[: len(items)])
         inferred = time.thread_time()
-        for index, item in enumerate(items):
-            boxes = None if outputs.boxes is None else outputs.boxes[index]
-            record = stages.finish(item, boxes, outputs.scores[index])
+        for item, answer in zip(items, self._answers, strict=False):
+            record = stages.finish(item, answer)
             with stages.watch.stage("record"):
                 to_line(record)
         return time.thread_time() - inferred + prepared - start
@@ -268,16 +286,16 @@ class _PipelineRound:
 class PipelinePart:
     """The worker's pipeline as it is, from files to records and annotated copies."""
 
-    def __init__(self, rig: Rig, sample: Sample, annotate: Annotate, pools: Pools) -> None:
+    def __init__(self, rig: Rig, sample: Sample, annotate: Annotate, pipeline: Pipeline) -> None:
         self.rig = rig
-        self.pipeline = Pipeline(rig.stages(sample, annotate), rig.engine, pools)
+        self.pipeline = pipeline
+        self.job = rig.job(sample, annotate)
         self.entries = cycle(sample.entries)
         self.rounds: list[_PipelineRound] = []
         self.ran_s = 0.0
         self._expected_rate = 0.0
-        limits, concurrency = rig.limits, rig.engine.concurrency
         # While the pipeline fills and empties, not all of it works: so many images at either end do not count.
-        self._margin = pools.size("whole") if limits.batch == 1 else limits.batch * concurrency + limits.threads
+        self._margin = rig.limits.slots
 
     def forget(self) -> None:
         self._expected_rate = self.rounds[-1].rate  # says how many images a round is
@@ -290,21 +308,18 @@ class PipelinePart:
         moments: list[Moment] = []
         done = 0
 
-        async def gate(_keys: list[str]) -> None:
-            self.rig.check()
-
-        def on_record(record: Record) -> None:
+        def on_done(outcome: Outcome) -> None:
             nonlocal done
             self.rig.check()
-            if record.error is not None:
-                raise TrtjobError(f"{record.image}: {record.error.message}")
-            to_line(record)
+            if outcome.failure is not None:
+                error = from_line(outcome.line).error
+                raise TrtjobError(f"{outcome.key}: {error.message if error else outcome.failure}")
             done += 1
             if done in ends:
-                moments.append(Moment.now())
+                moments.append(Moment.now(self.pipeline.cpu_s()))
 
         started = time.perf_counter()
-        asyncio.run(self.pipeline.run(islice(self.entries, counted + 2 * self._margin), gate, on_record))
+        asyncio.run(self.pipeline.run(self.job, islice(self.entries, counted + 2 * self._margin), on_done))
         self.ran_s += time.perf_counter() - started
         span = Span.between(*moments)
         self.rounds.append(_PipelineRound(counted / span.elapsed_s, span))

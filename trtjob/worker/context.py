@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,9 +25,9 @@ from trtjob.jobs.views import JobView
 from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
-from trtjob.worker.pipeline import end_without_gpu
-from trtjob.worker.pools import Limits, Pools
-from trtjob.worker.stages import Stopwatch
+from trtjob.worker.pipeline.batches import end_without_gpu
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +116,11 @@ class Context:
         self.interrupter = Interrupter()
         self.stopping = False
         self.claims: dict[Claim, Interrupter] = {}
-        self.steps = 0  # grows with every image that leaves the pipeline: no growth for long means a stand-still
+        self.steps = 0  # grows with everything that moves in the pipeline: no growth for long means a stand-still
         self.images = self.failed = self.shards = self.batches = 0
-        self.watches: list[Stopwatch] = []  # of the shards in hand
-        self._busy_before: dict[str, float] = {}
-        self.engine: Engine | None = None
-        self.pools: Pools | None = None
+        self._busy_before: Counter[str] = Counter()  # of pipelines that were closed
+        self._busy_taken: Counter[str] = Counter()
+        self.pipeline: Pipeline | None = None
         self._engine_sha256 = ""
         self.doing = ""  # what keeps images waiting, for a person
 
@@ -151,26 +151,24 @@ class Context:
             if claim.job_id == job_id:
                 interrupter.interrupt(reason)
 
-    @contextmanager
-    def watching(self, watch: Stopwatch) -> Iterator[None]:
-        """Count a shard's seconds of work among the process's."""
-        self.watches.append(watch)
-        try:
-            yield
-        finally:
-            self.watches.remove(watch)
-            self._busy_before = _sum(self._busy_before, watch.busy_s())
-
     def busy_s(self) -> dict[str, float]:
         """Return the seconds of work by stage since the process began."""
-        total = self._busy_before
-        for watch in list(self.watches):
-            total = _sum(total, watch.busy_s())
-        return total
+        pipeline = self.pipeline
+        return dict(self._busy_before + Counter(pipeline.busy_s() if pipeline else {}))
+
+    def take_busy_s(self) -> dict[str, float]:
+        """Return the seconds of work by stage that nobody has taken yet."""
+        total = Counter(self.busy_s())
+        taken, self._busy_taken = total - self._busy_taken, total
+        return dict(taken)
 
     def on_batch(self) -> None:
         """Count a call of the engine; by any thread, so the count may be a few short."""
         self.batches += 1
+
+    def on_step(self) -> None:
+        """Count that something moves."""
+        self.steps += 1
 
     def still_wanted(self, interrupter: Interrupter) -> None:
         """Count a step, for what takes long is no stand-still. Raises Interrupted where the unit must be left."""
@@ -183,15 +181,20 @@ class Context:
         """The sha256 of the model whose engine is warm, empty where none is."""
         return self._engine_sha256
 
-    def engine_for(self, model: ModelRef, interrupter: Interrupter | None = None) -> tuple[Engine, Pools]:
-        """Return the engine of a model, kept warm from unit to unit; another model's is closed first.
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that is warm."""
+        return None if self.pipeline is None else self.pipeline.engine
+
+    def pipeline_for(self, model: ModelRef, interrupter: Interrupter | None = None) -> Pipeline:
+        """Return the pipeline around a model's engine, kept warm from unit to unit; another model's is closed first.
 
         interrupter: of the unit that needs it, which also ends a fetch or a build that takes long.
         Raises ModelError where the file is missing or is another model, EngineError where it does not load,
         Interrupted.
         """
-        if self.engine is not None and self.pools is not None and self.loaded_model == model.sha256:
-            return self.engine, self.pools
+        if self.pipeline is not None and self.loaded_model == model.sha256:
+            return self.pipeline
         self.close_engine()
         return self.adopt_engine(model, self._open(model, interrupter or Interrupter()))
 
@@ -247,26 +250,28 @@ class Context:
             with suppress(RedisError):  # it ran out while the server was away; what is built is good all the same
                 lock.release()
 
-    def adopt_engine(self, model: ModelRef, engine: Engine) -> tuple[Engine, Pools]:
-        """Take an engine over, with threads to match, for all units of its model."""
-        self.engine = engine
-        self.pools = Pools(Limits.of(self.settings, engine), engine.concurrency)
+    def adopt_engine(self, model: ModelRef, engine: Engine) -> Pipeline:
+        """Take an engine over, with image processes to match, for all units of its model."""
+        settings = self.settings
+        self.pipeline = Pipeline(
+            engine,
+            Limits.of(settings, engine),
+            on_batch=self.on_batch,
+            on_step=self.on_step,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+        )
         self._engine_sha256 = model.sha256
         log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": engine.device})
-        return self.engine, self.pools
+        return self.pipeline
 
     def close_engine(self) -> None:
-        """Wait for the threads, then free the engine."""
-        if self.pools is not None:
-            self.pools.close()
-        if self.engine is not None:
-            self.engine.close()
-        self.pools = self.engine = None
-        self._engine_sha256 = ""
-
-
-def _sum(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    return {stage: a.get(stage, 0.0) + b.get(stage, 0.0) for stage in {**a, **b}}
+        """End the image processes, then free the engine."""
+        pipeline, self.pipeline, self._engine_sha256 = self.pipeline, None, ""
+        if pipeline is not None:
+            self._busy_before.update(pipeline.busy_s())
+            pipeline.close()
+            pipeline.engine.close()
 
 
 def _keep_lock(lock: Lock, ended: threading.Event) -> None:

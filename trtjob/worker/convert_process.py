@@ -52,7 +52,7 @@ def convert_apart(
 def main() -> int:
     """Convert what standard input asks for. Returns the exit code."""
     with ordered() as (order, channel):
-        configure_logging(Settings(log_level=order["log_level"]))
+        configure_logging(order["log_level"], "text")
         end_when_nobody_waits()
 
         def say(document: dict[str, Any]) -> None:

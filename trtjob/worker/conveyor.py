@@ -9,7 +9,6 @@ import asyncio
 from trtjob.jobs.store import Claim
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context
-from trtjob.worker.pools import Limits
 from trtjob.worker.shard import run_shard
 
 
@@ -22,7 +21,6 @@ class _Conveyor:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.in_hand: set[asyncio.Task[None]] = set()
-        self._room: asyncio.Semaphore | None = None
 
     async def run(self, first: Claim) -> None:
         try:
@@ -34,14 +32,10 @@ class _Conveyor:
     async def _run_all(self, first: Claim) -> None:
         claim: Claim | None = first
         while claim is not None:
-            if claim.suspects or not await self._has_loaded(claim):
-                # Alone: so that it is clear whose image kills the process; and before the engine is closed.
-                await self._drain(0)
-                self._room = None
+            if not await self._has_loaded(claim):
+                await self._drain(0)  # before the engine is closed
             await self._drain(1)
             await self._feed(claim)
-            if claim.suspects:
-                await self._drain(0)
             claim = await self._next()
         await self._drain(0)
 
@@ -56,13 +50,7 @@ class _Conveyor:
 
     async def _run(self, claim: Claim, fed: asyncio.Event) -> None:
         with self.context.holding(claim) as interrupter, settled(self.context, claim):
-            await run_shard(self.context, claim, interrupter, self._room_for, fed.set)
-
-    def _room_for(self, limits: Limits) -> asyncio.Semaphore:
-        """Return the room for images that the shards in hand share."""
-        if self._room is None:
-            self._room = asyncio.Semaphore(limits.window)
-        return self._room
+            await run_shard(self.context, claim, interrupter, fed.set)
 
     async def _drain(self, most: int) -> None:
         """Wait until at most so many shards are in hand. Raises what one of them raised."""

@@ -11,15 +11,17 @@ _IDLE, _IOWAIT = 3, 4  # columns of a cpu line, proc_stat(5): user, nice, system
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time: on the clock, in CPU seconds of this process, and in idle seconds of its cores together."""
+    """A point in time: on the clock, in CPU seconds of this process and its helpers, and in idle seconds of its cores
+    together."""
 
     wall_s: float
     process_s: float
     idle_s: float | None
 
     @classmethod
-    def now(cls) -> "Moment":
-        return cls(time.perf_counter(), time.process_time(), idle_seconds(os.sched_getaffinity(0)))
+    def now(cls, others_s: float = 0.0) -> "Moment":
+        """Return this moment. others_s: CPU seconds of the process's helpers."""
+        return cls(time.perf_counter(), time.process_time() + others_s, idle_seconds(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 EXIT_STALLED = 70
+_PATIENCE = 2.0  # times stall_s: an image process that hangs is ended after one, and the rest goes on
 LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches one after another
 EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
@@ -102,7 +103,9 @@ class Heart(threading.Thread):
         has_shard = any(shard_of(claim.unit) is not None for claim in list(self.context.claims))
         if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
-        elif now - self._moved_at > max(self.context.settings.stall_s, LOADING_S if self.context.doing else 0.0):
+        elif now - self._moved_at > max(
+            _PATIENCE * self.context.settings.stall_s, LOADING_S if self.context.doing else 0.0
+        ):
             for claim in list(self.context.claims):
                 about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}
                 log.error("no image in %.0f s: the worker process ends", now - self._moved_at, extra=about)
@@ -140,11 +143,11 @@ class Heart(threading.Thread):
         now, images, busy_s = time.monotonic(), self.context.images, self.context.busy_s()
         then, images_then, busy_then = self._sample
         elapsed = now - then
-        pools = self.context.pools
+        pipeline = self.context.pipeline
         if elapsed < RATE_SPAN_S and images_then:
             return
         gained = {stage: max(0.0, s - busy_then.get(stage, 0.0)) for stage, s in busy_s.items()}
-        shares = pools.shares(gained, elapsed) if pools and elapsed > 0 else {}
+        shares = pipeline.shares(gained, elapsed) if pipeline and elapsed > 0 else {}
         rate = (images - images_then) / elapsed if elapsed > 0 and self.context.claims else 0.0
         self._rate = {"rate": round(rate, 2), "busy": json.dumps(shares)}
         self._sample = (now, images, busy_s)
@@ -152,14 +155,14 @@ class Heart(threading.Thread):
     def _tell_supervisor(self) -> None:
         """Write a line to the pipe that the supervisor reads: the proof of life, with what was done since the start."""
         context = self.context
-        engine = context.engine
+        engine, pipeline = context.engine, context.pipeline
         pulse = {
             "images": context.images,
             "failed": context.failed,
             "shards": context.shards,
             "batches": context.batches,
             "busy_s": {stage: round(seconds, 3) for stage, seconds in context.busy_s().items()},
-            "rss_bytes": _rss_bytes(),
+            "rss_bytes": _rss_bytes() + (pipeline.rss_bytes() if pipeline else 0),
             "engine": engine.name if engine else "",
             "device": engine.device if engine else "",
         }

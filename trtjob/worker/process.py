@@ -37,7 +37,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     order = json.loads(sys.stdin.readline())
     settings = Settings(**order["settings"])
-    configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format)
     bind_process(worker=order["name"])
     logging.getLogger().addHandler(job_log := JobLog())
     logging.getLogger("rq.worker").setLevel(logging.ERROR)

@@ -4,29 +4,26 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 
 from redis import RedisError
 
 from trtjob.errors import FailureKind, StorageError, TrtjobError
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.plan import read_shard
-from trtjob.jobs.records import ImageFailure, Record, from_line, to_line
-from trtjob.jobs.storage import open_storage
+from trtjob.jobs.records import from_line
 from trtjob.jobs.store import Claim
 from trtjob.jobs.units import FINISH, shard_of
 from trtjob.jobs.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
-from trtjob.worker.pipeline import Pipeline
-from trtjob.worker.pools import Limits
-from trtjob.worker.stages import Stages
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.flow import Outcome
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 15.0
-
-RoomFor = Callable[[Limits], asyncio.Semaphore]
+REPORT_S = 1.0
 
 
 class TooManyFailures(TrtjobError):
@@ -37,19 +34,18 @@ async def run_shard(
     context: Context,
     claim: Claim,
     interrupter: Interrupter,
-    room_for: RoomFor | None = None,
     on_fed: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a claimed shard to its commit.
 
-    interrupter: leaves this shard alone; room_for: gives the room for images that it shares with the shard before;
-    on_fed: called when the last image has come in, so that another shard's may follow.
+    interrupter: leaves this shard alone; on_fed: called when the last image has come in, so that another shard's may
+    follow.
     Raises Interrupted where it must be left (what is done is kept in a checkpoint), TrtjobError where the job fails.
     """
     shard = shard_of(claim.unit)
     assert shard is not None
     run = await asyncio.to_thread(_ShardRun, context, claim, shard, interrupter)
-    manifest = run.committed or await run.run(room_for, on_fed)
+    manifest = run.committed or await run.run(on_fed)
     await asyncio.to_thread(run.report, manifest)
 
 
@@ -80,46 +76,34 @@ class _ShardRun:
         self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
         self.entries = [] if self.committed else read_shard(self.folder, shard)
-        self.records: dict[str, Record] = {}
-        self.kinds: Counter[str] = Counter()  # the failed, by kind
+        self.lines: dict[str, bytes] = {}  # the records of the images that are done
+        self.failures: dict[str, FailureKind] = {}
         self.saved = time.monotonic()
 
     @property
     def failed(self) -> int:
-        return self.kinds.total()
+        return len(self.failures)
 
     def _on_trouble(self, _trouble: str) -> None:
         self.context.still_wanted(self.interrupter)
 
-    async def run(self, room_for: RoomFor | None, on_fed: Callable[[], None]) -> ShardManifest:
+    async def run(self, on_fed: Callable[[], None]) -> ShardManifest:
         """Process what is missing and commit. Returns the manifest in force, this attempt's or an earlier one's."""
-        stages, pipeline = await asyncio.to_thread(self._prepare, room_for)
-        with self.context.watching(stages.watch):
-            try:
-                await self._run(pipeline, on_fed)
-            except (Interrupted, RedisError, asyncio.CancelledError):
-                await asyncio.to_thread(self._save_checkpoint)
-                raise
-            except TooManyFailures:
-                self._forget_failures()
-                await asyncio.to_thread(self._save_checkpoint)
-                raise
-            return await asyncio.to_thread(self._commit, pipeline.engine.device, stages.watch.busy_s())
+        pipeline = await asyncio.to_thread(self._prepare)
+        try:
+            await self._run(pipeline, on_fed)
+        except (Interrupted, RedisError, asyncio.CancelledError):
+            await asyncio.to_thread(self._save_checkpoint)
+            raise
+        except TooManyFailures:
+            self._forget_failures()
+            await asyncio.to_thread(self._save_checkpoint)
+            raise
+        return await asyncio.to_thread(self._commit, pipeline.engine.device)
 
-    def _prepare(self, room_for: RoomFor | None) -> tuple[Stages, Pipeline]:
+    def _prepare(self) -> Pipeline:
         self._load_checkpoint()
-        self._set_aside_culprit()
-        engine, pools = self.context.engine_for(self.spec.model, self.interrupter)
-        settings = self.context.settings
-        stages = Stages(
-            self.spec,
-            engine.spec,
-            self.folder.storage,
-            max_pixels=settings.max_pixels,
-            jpeg_quality=settings.jpeg_quality,
-            source=open_storage(self.spec.source.root, on_trouble=self._on_trouble),
-        )
-        return stages, Pipeline(stages, engine, pools, room_for and room_for(pools.limits), self.context.on_batch)
+        return self.context.pipeline_for(self.spec.model, self.interrupter)
 
     def report(self, manifest: ShardManifest) -> None:
         """Tell the server that the shard is committed."""
@@ -136,7 +120,11 @@ class _ShardRun:
         event = asyncio.Event()
 
         async def watch() -> None:
-            await event.wait()
+            while not event.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REPORT_S):
+                        await event.wait()
+                await asyncio.to_thread(self._report_progress)
             self.interrupter.check()
             self.context.interrupter.check()
 
@@ -154,34 +142,30 @@ class _ShardRun:
                 watching.cancel()
 
     async def _work(self, pipeline: Pipeline, on_fed: Callable[[], None]) -> None:
-        suspects = set(self.claim.suspects)
-        # One at a time: if the worker dies again, the one in flight is the culprit.
-        for entry in self._missing(suspects):
-            await pipeline.run([entry], self._gate, self._on_record)
-        await pipeline.run(self._missing(), self._gate, self._on_record, on_fed)
+        self._check_failures()
+        missing = [entry for entry in self.entries if entry.key not in self.lines]
+        await pipeline.run(self.spec, missing, self._on_done, on_fed)
         await asyncio.to_thread(self._close)
 
-    def _close(self) -> None:
-        """Say that no image is in flight any more, and count the failures for the last time."""
-        # The answer does not matter: a shard that is complete may be committed, whoever has it and however the job is.
-        self.context.store.check(self.claim, [], len(self.records), self.failed, self.kinds)
-        view = self.context.store.view(self.claim.job_id)
-        self.allowed, self.failed_elsewhere = _failures_allowed(view), view.failed
-        self._check_failures()
-
-    def _missing(self, among: set[str] | None = None) -> list[Entry]:
-        return [e for e in self.entries if e.key not in self.records and (among is None or e.key in among)]
-
-    async def _gate(self, inflight: Iterable[str]) -> None:
-        """Let a group of images in, unless the shard is lost, the job has ended or too many images failed."""
-        self._check_failures()
-        answer = await asyncio.to_thread(
-            self.context.store.check, self.claim, list(inflight), len(self.records), self.failed, Counter(self.kinds)
-        )
+    def _report_progress(self) -> None:
+        """Tell how far the shard is, and keep what is done. Raises Interrupted where it must be left."""
+        answer = self._check()
         if answer != "go":
             raise Interrupted(answer)
         if time.monotonic() - self.saved > CHECKPOINT_S:
-            await asyncio.to_thread(self._save_checkpoint)
+            self._save_checkpoint()
+
+    def _check(self) -> str:
+        kinds = Counter(map(str, list(self.failures.values())))
+        return self.context.store.check(self.claim, len(self.lines), kinds.total(), kinds)
+
+    def _close(self) -> None:
+        """Count the failures for the last time."""
+        # The answer does not matter: a shard that is complete may be committed, whoever has it and however the job is.
+        self._check()
+        view = self.context.store.view(self.claim.job_id)
+        self.allowed, self.failed_elsewhere = _failures_allowed(view), view.failed
+        self._check_failures()
 
     def _check_failures(self) -> None:
         if self.allowed is not None and self.failed_elsewhere + self.failed > self.allowed:
@@ -191,50 +175,45 @@ class _ShardRun:
             )
 
     def _forget_failures(self) -> None:
-        """Let the failed images be tried again when the job is continued, but not those that kill their worker."""
-        good = [r for r in self.records.values() if r.error is None or r.error.kind is FailureKind.CRASHED]
-        self.records = {record.image: record for record in good}
+        """Let the failed images be tried again when the job is continued, but not those that kill their process."""
+        for key, kind in list(self.failures.items()):
+            if kind is not FailureKind.CRASHED:
+                del self.failures[key], self.lines[key]
 
-    def _on_record(self, record: Record) -> None:
-        self.records[record.image] = record
-        if record.error is not None:
-            self.kinds[record.error.kind] += 1
-        self.context.steps += 1
+    def _on_done(self, outcome: Outcome) -> None:
+        self._keep(outcome)
         self.context.images += 1
-        self.context.failed += record.error is not None
+        self.context.failed += outcome.failure is not None
+        self._check_failures()
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.lines[outcome.key] = outcome.line
+        if outcome.failure is not None:
+            self.failures[outcome.key] = outcome.failure
 
     def _load_checkpoint(self) -> None:
         """Take over what an interrupted attempt had done: records depend on nothing but the image and the job."""
         try:
-            lines = self.folder.storage.read(_checkpoint_key(self.shard)).splitlines()
+            lines = self.folder.storage.read(_checkpoint_key(self.shard)).splitlines(keepends=True)
         except FileNotFoundError:
             return
         keys = {entry.key for entry in self.entries}
-        for record in map(from_line, lines):
+        for line in lines:
+            record = from_line(line)
             if record.image in keys:
-                self._on_record(record)
+                self._keep(Outcome(record.image, line, record.error.kind if record.error else None))
 
     def _save_checkpoint(self) -> None:
         self.saved = time.monotonic()
-        lines = [to_line(record) for record in list(self.records.values())]
+        lines = list(self.lines.values())
         try:
             self.folder.storage.write(_checkpoint_key(self.shard), b"".join(lines))
         except StorageError as err:  # the shard is only done again
             log.warning("no checkpoint", extra={"job_id": self.claim.job_id, "shard": self.shard, "error": str(err)})
 
-    def _set_aside_culprit(self) -> None:
-        """Record the image that was alone in flight when the last attempt's worker died."""
-        if len(self.claim.suspects) != 1 or not self.claim.is_certain:
-            return
-        key = self.claim.suspects[0]
-        message = f"processing it ended the worker process ({self.claim.blame})"
-        self._on_record(Record(key, error=ImageFailure(FailureKind.CRASHED, message, attempts=2)))
-        self._save_checkpoint()
-        self.context.store.set_aside(self.claim, key)
-        log.warning("image set aside", extra={"job_id": self.claim.job_id, "image": key, "blame": self.claim.blame})
-
-    def _commit(self, device: str, busy_s: dict[str, float]) -> ShardManifest:
-        lines = [to_line(self.records[entry.key]) for entry in self.entries]
+    def _commit(self, device: str) -> ShardManifest:
+        lines = [self.lines[entry.key] for entry in self.entries]
+        kinds = Counter(self.failures.values())
         results = results_key(self.shard, self.claim.token)
         self.folder.storage.write(results, b"".join(lines))
         manifest = ShardManifest(
@@ -242,12 +221,12 @@ class _ShardRun:
             results=results,
             ok=len(lines) - self.failed,
             failed=self.failed,
-            failures=dict(sorted(self.kinds.items())),
+            failures=dict(sorted(kinds.items())),
             attempt=self.claim.attempt,
             worker=self.claim.owner,
             device=device,
             elapsed_s=round(time.monotonic() - self.started, 3),
-            busy_s={stage: round(seconds, 4) for stage, seconds in sorted(busy_s.items())},
+            busy_s={stage: round(seconds, 4) for stage, seconds in sorted(self.context.take_busy_s().items())},
         )
         if self.folder.commit_shard(manifest):
             return manifest

@@ -25,7 +25,7 @@ from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.store import JobStore
 from trtjob.worker.heart import EXIT_SERVER_AWAY, EXIT_STALLED
 from trtjob.worker.notify import send_due
-from trtjob.worker.pipeline import EXIT_DEVICE_LOST
+from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.telemetry import Pulse, serve
 
 log = logging.getLogger(__name__)

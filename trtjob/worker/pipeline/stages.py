@@ -1,15 +1,17 @@
-"""What happens to one image before and after the engine: blocking code for threads; cv2 lets go of the GIL."""
+"""What happens to one image before and after the engine, in an image process."""
 
 import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 import cv2
+import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
@@ -25,6 +27,14 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.storage import Storage, open_storage
+
+
+class Watch(Protocol):
+    """Who wants to know how long each stage takes."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Count a block's seconds among a stage's."""
+        ...
 
 
 class Stopwatch:
@@ -49,35 +59,24 @@ class Stopwatch:
             return dict(self._busy_s)
 
 
-# The stages as a person sees them: each one pool of threads, but for the two that wait for a bucket.
-POOLS = {
-    "fetch": ("fetch",),
-    "decode": ("read", "decode", "resize"),
-    "infer": ("infer",),
-    "finish": ("nms", "draw", "encode", "write"),
-    "store": ("store",),
-}
-
-
 @dataclass(slots=True)
 class Prepared:
-    """An image on its way to the engine.
+    """An image on its way through the engine.
 
-    image: BGR, None where no annotated copy is wanted; tensor: uint8 [H, W, C];
-    annotated: the copy's key and bytes, where they are still to be stored in a bucket.
+    image: BGR, None where no annotated copy is wanted; annotated: the copy's key and bytes, where they are still to be
+    stored in a bucket.
     """
 
     entry: Entry
     sha256: str
     hw: tuple[int, int]
     image: UInt8Array | None
-    tensor: UInt8Array
     placement: Placement
     annotated: tuple[str, bytes] | None = None
 
 
 class Stages:
-    """The stages of one job, on this worker."""
+    """The stages of one job."""
 
     def __init__(
         self,
@@ -88,11 +87,12 @@ class Stages:
         max_pixels: int,
         jpeg_quality: int,
         source: Storage | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """source: None opens the specification's."""
         self.model = model
         self.options = spec.options
-        self.watch = Stopwatch()
+        self.watch = watch or Stopwatch()
         self.source = source or open_storage(spec.source.root)
         self.output = output
         self._max_pixels = max_pixels
@@ -100,16 +100,19 @@ class Stages:
         self._resize = ResizeMode(spec.options.resize)
         self._class_ids = None if spec.options.class_ids is None else frozenset(spec.options.class_ids)
 
-    async def fetch(self, entry: Entry) -> bytes:
-        """Fetch an image from a bucket. Raises ImageError."""
-        with self.watch.stage("fetch"):
-            return await self.source.afetch(entry)
+    @property
+    def keeps_images(self) -> bool:
+        """Whether an image is kept until it is drawn on."""
+        return self.options.annotate is not Annotate.NONE
 
-    def prepare(self, entry: Entry, data: bytes | None = None) -> Prepared:
-        """Decode and resize an image, read before or here. Raises ImageError."""
+    def read(self, entry: Entry) -> bytes:
+        """Read an image from a folder. Raises ImageError, StorageError."""
         with self.watch.stage("read"):
-            if data is None:
-                data = self.source.fetch(entry)
+            return self.source.fetch(entry)
+
+    def prepare(self, entry: Entry, data: bytes, tensor: UInt8Array) -> Prepared:
+        """Decode an image and resize it into `tensor`, uint8 [H, W, channels]. Raises ImageError."""
+        with self.watch.stage("read"):
             digest = hashlib.sha256(data).hexdigest()
         try:
             with self.watch.stage("decode"):
@@ -119,25 +122,25 @@ class Stages:
             raise
         with self.watch.stage("resize"):
             try:
-                tensor, placement = prepare(image, self.model, self._resize)
+                _, placement = prepare(image, self.model, self._resize, tensor)
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
         hw = (image.shape[0], image.shape[1])
-        keep = None if self.options.annotate is Annotate.NONE else image
-        return Prepared(entry, digest, hw, keep, tensor, placement)
+        return Prepared(entry, digest, hw, image if self.keeps_images else None, placement)
 
-    def finish(self, item: Prepared, boxes: FloatArray | None, scores: FloatArray) -> Record:
-        """Turn raw outputs into a record, and write the annotated copy. Raises ImageError, StorageError."""
+    def finish(self, item: Prepared, answer: FloatArray) -> Record:
+        """Turn the engine's answer into a record, and write the annotated copy. Raises ImageError, StorageError."""
         height, width = item.hw
         with self.watch.stage("nms"):
             detections: tuple[Detection, ...] | None = None
             classes: tuple[Classification, ...] | None = None
             if self.model.task is Task.CLASSIFY:
-                classes = classes_from(scores, self.model)
+                classes = classes_from(answer, self.model)
             else:
-                assert boxes is not None
+                scores = np.zeros((len(answer), len(self.model.labels)), np.float32)
+                scores[np.arange(len(answer)), answer[:, 5].astype(int)] = answer[:, 4]
                 detections = detections_from(
-                    boxes,
+                    answer[:, :4],
                     scores,
                     item.placement,
                     self.model,
@@ -168,18 +171,11 @@ class Stages:
             try:
                 self.output.put(key, data)
             except OSError as err:
-                raise _write_failure(err) from err
-
-    async def store(self, key: str, data: bytes) -> None:
-        """Store an annotated copy in a bucket. Raises ImageError, StorageError."""
-        with self.watch.stage("store"):
-            try:
-                await self.output.aput(key, data)
-            except OSError as err:
-                raise _write_failure(err) from err
+                raise write_failure(err) from err
 
 
-def _write_failure(err: OSError) -> ImageError:
+def write_failure(err: OSError) -> ImageError:
+    """Return the failure of an image whose annotated copy cannot be written, for a reason of its own."""
     return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
 
 

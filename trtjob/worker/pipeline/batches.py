@@ -1,0 +1,154 @@
+"""Batches for the engine: they fill while that costs nothing, and an engine that has nothing to do never waits long."""
+
+import asyncio
+import contextvars
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+from trtjob.engines.protocol import Engine
+from trtjob.errors import DeviceLostError, EngineError
+from trtjob.worker.pipeline.ring import Ring
+from trtjob.worker.pipeline.stages import Stopwatch
+
+log = logging.getLogger(__name__)
+
+EXIT_DEVICE_LOST = 71
+
+# Calls under way from which on an engine has enough to do: one computes, the next is copied.
+BUSY_CALLS = 2
+# How long a batch that is not full waits for images that are on their way, as a share of a call's time: an engine with
+# nothing else to do loses that, one with a call under way does not.
+_PATIENCE = {0: 0.25, 1: 1.0}
+_NEWEST = 0.2  # weight of the newest call in what a call is thought to take
+
+
+class Batches:
+    """Takes slots that are ready, runs them, and says what has become of them.
+
+    on_answered: called with slots whose answers lie in the ring; on_failed: with a slot that the engine cannot run, and
+    why; on_batch: by any thread, before each call.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: int,
+        ring: Ring,
+        *,
+        on_answered: Callable[[list[int]], None],
+        on_failed: Callable[[int, str], None],
+        on_batch: Callable[[], None],
+    ) -> None:
+        self.engine = engine
+        self.batch = batch
+        self.ring = ring
+        self.watch = Stopwatch()
+        self.on_the_way = 0  # images that will be ready without anybody's doing
+        self._on_answered = on_answered
+        self._on_failed = on_failed
+        self._on_batch = on_batch
+        self._pool = ThreadPoolExecutor(engine.concurrency, "trtjob-infer")
+        self._ready: deque[int] = deque()
+        self._calls = 0
+        self._call_s = 0.0
+        self.attach()
+
+    def attach(self) -> None:
+        """Begin anew, for another event loop."""
+        self._news = asyncio.Event()
+        self._gathering = asyncio.Lock()  # one batch fills at a time
+        self._calls = 0
+
+    def add(self, slot: int) -> None:
+        self._ready.append(slot)
+        self._news.set()
+
+    def drop(self, slots: set[int]) -> None:
+        """Forget slots that wait for a batch."""
+        self._ready = deque(slot for slot in self._ready if slot not in slots)
+
+    def look_again(self) -> None:
+        """Have a batch that is waiting reconsider: fewer images may be on their way."""
+        self._news.set()
+
+    async def run(self, on_taken: Callable[[list[int]], None]) -> None:
+        """Run batch after batch, until cancelled. on_taken: told which slots the engine has from now on."""
+        while True:
+            slots = await self._next()
+            on_taken(slots)
+            self._calls += 1
+            try:
+                await self._infer(slots)
+            finally:
+                self._calls -= 1
+                self._news.set()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _next(self) -> list[int]:
+        async with self._gathering:
+            while not self._ready:
+                await self._wait(None)
+            since = time.monotonic()
+            while len(self._ready) < self.batch and self.on_the_way:
+                share = _PATIENCE.get(self._calls)  # none: the engine has enough to do
+                left_s = None if share is None else share * self._call_s - (time.monotonic() - since)
+                if left_s is not None and left_s <= 0:
+                    break
+                await self._wait(left_s)
+                if not self._ready:  # dropped meanwhile
+                    return await self._after_all_were_dropped()
+            return [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
+
+    async def _after_all_were_dropped(self) -> list[int]:
+        while not self._ready:
+            await self._wait(None)
+        return [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
+
+    async def _wait(self, seconds: float | None) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _infer(self, slots: list[int]) -> None:
+        """Run a batch; where it fails, its halves, until the culprit stands alone and the others have their answers."""
+        run = contextvars.copy_context().run  # what the thread logs says which job it is about
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, run, self._call, slots)
+        except EngineError as err:
+            if len(slots) == 1:
+                self._on_failed(slots[0], str(err))
+                return
+            middle = len(slots) // 2
+            await self._infer(slots[:middle])
+            await self._infer(slots[middle:])
+        else:
+            self._on_answered(slots)
+
+    def _call(self, slots: list[int]) -> None:
+        start = time.monotonic()
+        with self.watch.stage("infer"):
+            self._on_batch()
+            try:
+                self.engine.answer(
+                    [self.ring.tensors[slot] for slot in slots], [self.ring.answers[slot] for slot in slots]
+                )
+            except DeviceLostError as err:
+                end_without_gpu(err)
+        took_s = time.monotonic() - start
+        self._call_s += (took_s - self._call_s) * (_NEWEST if self._call_s else 1.0)
+
+
+def end_without_gpu(err: DeviceLostError) -> NoReturn:
+    """End the process: nothing in it can use the GPU again, and each image would fail for no fault of its own."""
+    log.critical("the GPU failed: the worker process ends", extra={"error": str(err)})
+    os._exit(EXIT_DEVICE_LOST)

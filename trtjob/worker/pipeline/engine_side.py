@@ -1,0 +1,458 @@
+"""The engine process's side: which image goes into which slot and to which image process, and what becomes of it.
+
+Python's work here is by the batch: frames come and go many at a time, and the pixels never pass through.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import Any
+
+from trtjob.engines.protocol import Engine
+from trtjob.errors import EngineError, FailureKind, StorageError
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.records import ImageFailure, Record, to_line
+from trtjob.jobs.storage import note_trouble
+from trtjob.worker.pipeline.batches import Batches
+from trtjob.worker.pipeline.crew import Member
+from trtjob.worker.pipeline.flow import Flow, InHand, Outcome, State
+from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.order import FAILURES, Order
+from trtjob.worker.pipeline.ring import Layout, Ring
+from trtjob.worker.pipeline.wire import Frame, Kind, frame, packed_image
+
+log = logging.getLogger(__name__)
+
+LEAVE_S = 10.0  # an image process that has not let go of a shard after so long is ended
+WATCH_S = 1.0
+MOST_FAILED_STARTS = 3
+DEATHS = 2  # of an image process with one image, the second time with nothing else in hand: it is the image's fault
+_AHEAD = 2  # images that an image process has beside the one that it prepares
+
+# The stages as a person sees them, and which of the limits says how many can be in one at once.
+POOLS = {
+    "fetch": ("requests", ("fetch",)),
+    "decode": ("processes", ("read", "decode", "resize")),
+    "infer": ("concurrency", ("infer",)),
+    "finish": ("processes", ("nms", "draw", "encode", "write")),
+    "store": ("requests", ("store",)),
+}
+
+
+class Pipeline:
+    """The ring, the image processes and the batches around one engine; kept from shard to shard."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        *,
+        on_batch: Callable[[], None] = lambda: None,
+        on_step: Callable[[], None] = lambda: None,
+        log_level: str = "WARNING",
+        log_format: str = "text",
+    ) -> None:
+        """on_batch: called, by any thread, before each call of the engine; on_step: whenever something moves.
+
+        Raises EngineError where there is no memory for the ring.
+        """
+        spec = engine.spec
+        self.engine = engine
+        self.limits = limits
+        layout = Layout(limits.processes, limits.slots, (*spec.input_hw, spec.channels), engine.answer_shape)
+        try:
+            self.ring = Ring.create(layout)
+        except OSError as err:
+            raise EngineError(
+                f"no memory for {limits.slots} images of {layout.slot_bytes:,} bytes: {err.strerror}. "
+                "Choose fewer with TRTJOB_WINDOW or TRTJOB_BATCH"
+            ) from err
+        self._log_form = (log_level, log_format)
+        self._on_step = on_step
+        self.batches = Batches(
+            engine,
+            limits.batch,
+            self.ring,
+            on_answered=self._answered,
+            on_failed=self._failed,
+            on_batch=on_batch,
+        )
+        self._numbers = count(1)
+        self._free = list(range(limits.slots))
+        self._hands: dict[int, InHand] = {}
+        self._owners: dict[int, Member] = {}
+        self._flows: list[Flow] = []
+        self._runs = 0
+        self._failed_starts = 0
+        self._past_s: Counter[str] = Counter()
+        self._large: deque[int] = deque()  # slots of images above the budget; the first has leave to be decoded
+        self.members = [self._started(number) for number in range(limits.processes)]
+
+    # -- for others -----------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        spec: JobSpec,
+        entries: Iterable[Entry],
+        on_done: Callable[[Outcome], None],
+        on_fed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Process every entry of a job. on_done: called with each image's outcome, in any order; on_fed: when the last
+        image has come in. Both are called in the event loop's thread.
+
+        Where this is cancelled, or on_done raises, what is in hand is dropped.
+        Raises StorageError where nothing would fare better, EngineError where image processes cannot live here, and
+        what on_done raises; an image's own fault is its record.
+        """
+        if self._failed_starts >= MOST_FAILED_STARTS:
+            self._failed_starts = 0
+            for member in self.members:
+                member.end()
+            self.members = [self._started(number) for number in range(self.limits.processes)]
+        async with self._at_work():
+            flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
+            self._flows.append(flow)
+            try:
+                self._distribute()
+                flow.end_if_over()
+                await flow.done
+            finally:
+                self._flows.remove(flow)
+                await self._leave(flow)
+
+    def busy_s(self) -> dict[str, float]:
+        """Return the seconds of work by stage since the start."""
+        total = Counter(self._past_s) + Counter(self.batches.watch.busy_s())
+        for member in self.members:
+            total.update(member.board.busy_s())
+        return dict(total)
+
+    def shares(self, busy_s: dict[str, float], elapsed_s: float) -> dict[str, float]:
+        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests only where there were any."""
+        sizes = {"concurrency": self.engine.concurrency, "processes": self.limits.processes}
+        shares = {}
+        for name, (size, stages) in POOLS.items():
+            worked = sum(busy_s.get(stage, 0.0) for stage in stages)
+            if worked or size != "requests":
+                shares[name] = round(worked / elapsed_s / sizes.get(size, self.limits.requests), 3)
+        return shares
+
+    def rss_bytes(self) -> int:
+        """Return the memory of the image processes."""
+        return sum(member.rss_bytes() for member in self.members)
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of the image processes that live."""
+        return sum(member.cpu_s() for member in self.members)
+
+    def close(self) -> None:
+        """End the image processes and give the ring back; the engine is the caller's."""
+        for member in self.members:
+            member.dismiss()
+        for member in self.members:
+            member.end()
+        self.batches.close()
+        self.ring.close()
+
+    # -- image processes ------------------------------------------------------------------------------------------
+
+    def _started(self, number: int) -> Member:
+        limits = self.limits
+        order = Order(
+            number=number,
+            layout=self.ring.layout,
+            fd=self.ring.fd,
+            model=self.engine.spec,
+            max_pixels=limits.max_pixels,
+            jpeg_quality=limits.jpeg_quality,
+            memory_bytes=limits.memory_bytes,
+            requests=limits.requests_each,
+            log_level=self._log_form[0],
+            log_format=self._log_form[1],
+        )
+        return Member(order, self.ring)
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        """Listen and compute in the running loop; the first shard in it begins that, the last ends it."""
+        self._runs += 1
+        if self._runs == 1:
+            loop = asyncio.get_running_loop()
+            self.batches.attach()
+            for member in self.members:
+                member.attach(loop, self._hear)
+            work = [self.batches.run(self._taken) for _ in range(self.engine.concurrency)]
+            self._tasks = [loop.create_task(self._guarded(doing)) for doing in (*work, self._watch())]
+        try:
+            yield
+        finally:
+            self._runs -= 1
+            if not self._runs:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks)
+                for member in self.members:
+                    member.detach()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as err:  # noqa: BLE001 - it is for those who wait for their shards
+            self._fail_all(err)
+
+    async def _watch(self) -> None:
+        """Once a second: end an image process that hangs."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for member in list(self.members):
+                others = (other for other in self.members if other is not member)
+                others_move = any(other.idle_s < self.limits.stall_s and other.in_hand for other in others)
+                if member.hangs(self.limits.stall_s, others_move=others_move):
+                    self._lost(member, f"no progress in {self.limits.stall_s:.0f} s")
+
+    def _lost(self, member: Member, why: str = "") -> None:
+        """Replace an image process that is gone or hangs; what it had in hand goes to the others."""
+        culprit = member.board.slot
+        how = member.end()
+        how = why or how
+        self._past_s.update(member.board.busy_s())
+        self._failed_starts = 0 if member.has_worked else self._failed_starts + 1
+        held = sorted(member.in_hand)
+        fields = {"image_process": member.number, "how": how, "images_in_hand": len(held)}
+        if culprit in member.in_hand:
+            fields["image"] = self._hands[culprit].entry.key
+        log.warning("an image process died", extra=fields)
+        if self._failed_starts < MOST_FAILED_STARTS:
+            self.members[member.number] = self._started(member.number)
+            self.members[member.number].attach(asyncio.get_running_loop(), self._hear)
+        else:
+            error = EngineError(f"image processes end before they can work: {how}. Their reason is in the log above")
+            self._fail_all(error)
+        was_alone = member.alone and held == [culprit]
+        for slot in held:
+            hand = self._hands[slot]
+            if not hand.flow.is_left:
+                if slot == culprit:
+                    self._accuse(hand, how, was_alone=was_alone)
+                else:
+                    hand.flow.again.append(hand.entry)
+            self._let_go(member, slot)
+        note_trouble(f"image process {member.number}", "")
+        self._go_on()
+
+    def _accuse(self, hand: InHand, how: str, *, was_alone: bool) -> None:
+        """Do an image again alone; the second time it is to blame."""
+        flow, key = hand.flow, hand.entry.key
+        flow.deaths[key] = flow.deaths.get(key, 0) + 1
+        if not was_alone or flow.deaths[key] < DEATHS:
+            flow.suspects.append(hand.entry)
+            return
+        message = f"processing it ended the image process ({how}), also when nothing else was in hand"
+        failure = ImageFailure(FailureKind.CRASHED, message, attempts=flow.deaths[key])
+        log.warning("image set aside", extra={"image": key, "blame": how})
+        flow.finish(Outcome(key, to_line(Record(key, error=failure)), FailureKind.CRASHED))
+
+    # -- images go out --------------------------------------------------------------------------------------------
+
+    def _distribute(self) -> None:
+        """Give images to those that have too few, the first shard's first."""
+        self._reserve()
+        packets: dict[int, list[bytes]] = {}
+        # A shard's last images are spread over all.
+        for level in range(1 + max(_AHEAD, self.limits.requests_each if self._is_remote() else 0)):
+            for member in self.members:
+                if member.unprepared <= level and not member.alone and self._free:
+                    taken = self._next()
+                    if taken is None:
+                        break
+                    packets.setdefault(member.number, []).append(self._give(member, *taken))
+        for number, packet in packets.items():
+            self.members[number].send(b"".join(packet))
+
+    def _is_remote(self) -> bool:
+        return any(flow.spec.source.root.startswith("s3://") for flow in self._flows)
+
+    def _next(self) -> tuple[Flow, Entry] | None:
+        for flow in self._flows:
+            if not flow.is_left and (entry := flow.next_entry()) is not None:
+                return flow, entry
+        return None
+
+    def _reserve(self) -> None:
+        """See to images that are suspected: each goes to an image process that has nothing else."""
+        if any(member.alone for member in self.members):
+            return
+        for flow in self._flows:
+            if flow.suspects and not flow.is_left:
+                member = min(self.members, key=lambda member: len(member.in_hand))
+                member.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
+                if not member.in_hand and self._free:
+                    member.send(self._give(member, flow, flow.suspects.popleft()))
+                return
+
+    def _give(self, member: Member, flow: Flow, entry: Entry) -> bytes:
+        """Put an image into a slot. Returns what is to be said to its image process."""
+        slot = self._free.pop()
+        self._hands[slot] = InHand(flow, entry)
+        self._owners[slot] = member
+        member.in_hand.add(slot)
+        member.unprepared += 1
+        flow.in_hand += 1
+        self.batches.on_the_way += 1
+        said = b""
+        if flow.number not in member.jobs:
+            member.jobs.add(flow.number)
+            said = frame(Kind.JOB, flow.number, flow.spec.model_dump_json().encode())
+        return said + frame(Kind.IMAGE, slot, packed_image(flow.number, entry))
+
+    # -- and come back --------------------------------------------------------------------------------------------
+
+    def _hear(self, member: Member) -> None:
+        self._on_step()
+        try:
+            frames = member.hear()
+            if frames is None:
+                self._lost(member)
+                return
+            for told in frames:
+                _HANDLERS[Kind(told.kind)](self, member, told)
+            self._go_on()
+        except Exception as err:  # noqa: BLE001 - an event loop would only log it
+            self._fail_all(err)
+
+    def _go_on(self) -> None:
+        self._distribute()
+        for flow in self._flows:
+            flow.end_if_over()
+
+    def _fail_all(self, err: BaseException) -> None:
+        for flow in self._flows:
+            flow.fail(err)
+
+    def _on_prepared(self, member: Member, told: Frame) -> None:
+        hand = self._hands[told.number]
+        hand.state = State.PREPARED
+        member.unprepared -= 1
+        self.batches.on_the_way -= 1
+        if not hand.flow.is_left:
+            self.batches.add(told.number)
+
+    def _on_record(self, member: Member, told: Frame) -> None:
+        hand = self._hands[told.number]
+        self._let_go(member, told.number)
+        if not hand.flow.is_left:
+            failure = FAILURES[told.flag - 1] if told.flag else None
+            hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
+
+    def _on_large(self, member: Member, told: Frame) -> None:
+        self._large.append(told.number)
+        if self._large[0] == told.number:
+            member.send(frame(Kind.GRANT, told.number))
+
+    def _on_left(self, member: Member, told: Frame) -> None:
+        for slot in [slot for slot in member.in_hand if self._hands[slot].flow.number == told.number]:
+            self._let_go(member, slot)
+
+    def _on_ended(self, _member: Member, told: Frame) -> None:
+        for flow in self._flows:
+            if flow.number == told.number:
+                flow.fail(StorageError(told.payload.decode()))
+
+    def _on_trouble(self, member: Member, told: Frame) -> None:
+        note_trouble(f"image process {member.number}", told.payload.decode())
+
+    def _taken(self, slots: list[int]) -> None:
+        for slot in slots:
+            self._hands[slot].state = State.COMPUTING
+
+    def _answered(self, slots: list[int]) -> None:
+        packets: dict[int, list[bytes]] = {}
+        for slot in slots:
+            if (member := self._back_from_engine(slot)) is not None:
+                packets.setdefault(member.number, []).append(frame(Kind.ANSWER, slot))
+        for number, packet in packets.items():
+            self.members[number].send(b"".join(packet))
+
+    def _failed(self, slot: int, why: str) -> None:
+        if (member := self._back_from_engine(slot)) is not None:
+            member.send(frame(Kind.FAILED, slot, why.encode()))
+
+    def _back_from_engine(self, slot: int) -> Member | None:
+        """Return whose image it is that the engine has done with; None where nobody waits for it any more."""
+        self._on_step()
+        hand = self._hands[slot]
+        if hand.is_orphan:
+            self._release(slot)
+            self._go_on()
+            return None
+        hand.state = State.ANSWERED
+        return self._owners[slot]
+
+    # -- slots ----------------------------------------------------------------------------------------------------
+
+    def _let_go(self, member: Member, slot: int) -> None:
+        """Take a slot back from an image process; what the engine has of it is free when it has done."""
+        hand = self._hands[slot]
+        member.in_hand.discard(slot)
+        if member.alone and not member.in_hand:
+            member.alone = False
+        if hand.state is State.SENT:
+            member.unprepared -= 1
+            self.batches.on_the_way -= 1
+            self.batches.look_again()
+        if slot in self._large:
+            self._end_large(slot)
+        if hand.state is State.COMPUTING:
+            hand.is_orphan = True
+            return
+        if hand.state is State.PREPARED:
+            self.batches.drop({slot})
+        self._release(slot)
+
+    def _end_large(self, slot: int) -> None:
+        was_first = self._large[0] == slot
+        self._large.remove(slot)
+        if was_first and self._large:
+            self._owners[self._large[0]].send(frame(Kind.GRANT, self._large[0]))
+
+    def _release(self, slot: int) -> None:
+        hand = self._hands.pop(slot)
+        del self._owners[slot]
+        self._free.append(slot)
+        hand.flow.in_hand -= 1
+        if not hand.flow.in_hand:
+            hand.flow.emptied.set()
+
+    async def _leave(self, flow: Flow) -> None:
+        """Have everybody forget a shard, and drop what is in hand of it."""
+        flow.is_left = True
+        for member in self.members:
+            if flow.number in member.jobs:
+                member.jobs.discard(flow.number)
+                member.send(frame(Kind.LEAVE, flow.number))
+        if not flow.in_hand:
+            return
+        flow.emptied.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await flow.emptied.wait()
+        for member in {self._owners[slot] for slot, hand in self._hands.items() if hand.flow is flow}:
+            if any(self._hands[slot].flow is flow for slot in member.in_hand):
+                self._lost(member, "it did not let go of a shard")
+        if flow.in_hand:  # the engine is at it
+            flow.emptied.clear()
+            await flow.emptied.wait()
+
+
+_HANDLERS: dict[Kind, Callable[[Pipeline, Member, Frame], None]] = {
+    Kind.PREPARED: Pipeline._on_prepared,
+    Kind.RECORD: Pipeline._on_record,
+    Kind.LARGE: Pipeline._on_large,
+    Kind.LEFT: Pipeline._on_left,
+    Kind.ENDED: Pipeline._on_ended,
+    Kind.TROUBLE: Pipeline._on_trouble,
+}

@@ -1,0 +1,101 @@
+"""One shard's way through the pipeline: what is still to come of it, what is in hand, and what it waits for."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
+
+from trtjob.errors import FailureKind
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import JobSpec
+
+
+class Outcome(NamedTuple):
+    """An image that is done: its record's line, and why it failed, None where it did not."""
+
+    key: str
+    line: bytes
+    failure: FailureKind | None
+
+
+class State(Enum):
+    """Where an image in hand is."""
+
+    SENT = auto()  # with an image process, to be prepared
+    PREPARED = auto()  # its input lies in its slot
+    COMPUTING = auto()  # in a batch
+    ANSWERED = auto()  # with its image process, to be finished
+
+
+@dataclass(slots=True)
+class InHand:
+    """An image in a slot. is_orphan: its image process died, or its shard was left, while the engine had it."""
+
+    flow: "Flow"
+    entry: Entry
+    state: State = State.SENT
+    is_orphan: bool = False
+
+
+@dataclass(slots=True)
+class Flow:
+    """A shard in the pipeline.
+
+    number: the job's, as image processes know it; again: entries whose image process died with them; suspects: those
+    that it died of, as far as is known, which go alone; deaths: how many an image has caused.
+    """
+
+    number: int
+    spec: JobSpec
+    entries: Iterator[Entry]
+    on_done: Callable[[Outcome], None]
+    on_fed: Callable[[], None]
+    done: "asyncio.Future[None]"
+    again: deque[Entry] = field(default_factory=deque)
+    suspects: deque[Entry] = field(default_factory=deque)
+    deaths: dict[str, int] = field(default_factory=dict)
+    in_hand: int = 0
+    is_fed: bool = False
+    is_left: bool = False
+    emptied: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        spec: JobSpec,
+        entries: Iterable[Entry],
+        on_done: Callable[[Outcome], None],
+        on_fed: Callable[[], None],
+    ) -> "Flow":
+        """Begin a shard in the running loop."""
+        return cls(number, spec, iter(entries), on_done, on_fed, asyncio.get_running_loop().create_future())
+
+    def next_entry(self) -> Entry | None:
+        """Return what is to be prepared next, None where there is nothing now."""
+        if self.again:
+            return self.again.popleft()
+        entry = None if self.is_fed else next(self.entries, None)
+        if entry is None and not self.is_fed:
+            self.is_fed = True
+            self.on_fed()
+        return entry
+
+    def finish(self, outcome: Outcome) -> None:
+        """Hand over an image that is done."""
+        try:
+            self.on_done(outcome)
+        except Exception as err:  # noqa: BLE001 - it is for who waits for the shard
+            self.fail(err)
+
+    def fail(self, err: BaseException) -> None:
+        """End the shard with an error; the first counts."""
+        if not self.done.done():
+            self.done.set_exception(err)
+
+    def end_if_over(self) -> None:
+        """End the shard where nothing is left to do."""
+        if self.is_fed and not (self.in_hand or self.again or self.suspects or self.done.done()):
+            self.done.set_result(None)

@@ -1,0 +1,50 @@
+"""How much a worker process does at once, and how much memory that may take."""
+
+import os
+from dataclasses import dataclass
+
+from trtjob.config import Settings
+from trtjob.engines.protocol import Engine
+
+# Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
+_SLOTS_PER_PROCESS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
+    requests: to a bucket at once, by all image processes; memory_bytes: for the files and pixels of each of them;
+    max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs."""
+
+    processes: int
+    batch: int
+    slots: int
+    requests: int = 32
+    memory_bytes: int = 128 << 20
+    max_pixels: int = 200_000_000
+    jpeg_quality: int = 90
+    stall_s: float = 120.0
+
+    @classmethod
+    def of(cls, settings: Settings, engine: Engine) -> "Limits":
+        """Return a worker process's limits: what the settings say, or what suits the engine and the cores."""
+        processes, batch = processes_of(settings), settings.batch or engine.max_batch
+        return cls(
+            processes,
+            batch,
+            settings.window or engine.concurrency * batch + _SLOTS_PER_PROCESS * processes,
+            settings.requests,
+            settings.image_memory_mib << 20,
+            settings.max_pixels,
+            settings.jpeg_quality,
+            settings.stall_s,
+        )
+
+    @property
+    def requests_each(self) -> int:
+        return max(1, self.requests // self.processes)
+
+
+def processes_of(settings: Settings) -> int:
+    """Return how many image processes a worker process has: one for each core unless told."""
+    return settings.image_processes or len(os.sched_getaffinity(0))

@@ -1,0 +1,44 @@
+"""What an image process is told before its first image."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from trtjob.engines.spec import ModelSpec
+from trtjob.errors import FailureKind
+from trtjob.worker.pipeline.ring import Layout
+
+FAILURES = tuple(FailureKind)  # a RECORD's flag counts them from 1 on
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an image process must know before its first image.
+
+    number: its board; memory_bytes: its budget for files and pixels; requests: to a bucket at once.
+    """
+
+    number: int
+    layout: Layout
+    fd: int
+    model: ModelSpec
+    max_pixels: int
+    jpeg_quality: int
+    memory_bytes: int
+    requests: int
+    log_level: str
+    log_format: str
+
+    def document(self) -> bytes:
+        """Return the order as JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields |= {"layout": asdict(self.layout), "model": self.model.model_dump(mode="json")}
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def parse(cls, document: bytes) -> "Order":
+        """Return the order that `document` wrote."""
+        fields = json.loads(document)
+        shapes = {name: tuple(fields["layout"][name]) for name in ("tensor", "answer")}
+        fields["layout"] = Layout(**fields["layout"] | shapes)
+        fields["model"] = ModelSpec.model_validate(fields["model"])
+        return cls(**fields)

@@ -1,0 +1,168 @@
+"""Memory that an engine process shares with its image processes: slots, and a board for each of them.
+
+A slot holds one image's input of the network and the engine's answer. A board is written by its image process alone: in
+which slot it works, at which stage, how many steps it has made, and its seconds of work by stage.
+"""
+
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from trtjob.engines.protocol import FloatArray, UInt8Array
+
+# The stages of an image process, in the order in which an image goes through them.
+STAGES = ("fetch", "read", "decode", "resize", "nms", "draw", "encode", "write", "store")
+# Those that wait for a place: who stands still there says nothing of the image.
+WAITING = frozenset({"fetch", "read", "write", "store"})
+
+IDLE = -1
+_PAGE = 4096
+_BOARD_BYTES = 256
+_STEPS, _SLOT, _STAGE, _FIRST_SECONDS = 0, 1, 2, 4  # places of eight bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a ring is divided. tensor: (H, W, channels), bytes; answer: the shape of float32."""
+
+    processes: int
+    slots: int
+    tensor: tuple[int, int, int]
+    answer: tuple[int, ...]
+
+    @property
+    def boards_bytes(self) -> int:
+        return _up(self.processes * _BOARD_BYTES)
+
+    @property
+    def answer_at(self) -> int:
+        """Where the answer begins in a slot."""
+        return -(-prod(self.tensor) // 64) * 64
+
+    @property
+    def slot_bytes(self) -> int:
+        return _up(self.answer_at + 4 * prod(self.answer))
+
+    @property
+    def size(self) -> int:
+        return self.boards_bytes + self.slots * self.slot_bytes
+
+
+def _up(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+class Ring:
+    """The shared memory, as one process sees it. fd: what a child must inherit."""
+
+    def __init__(self, layout: Layout, fd: int) -> None:
+        self.layout = layout
+        self.fd = fd
+        self.memory = mmap.mmap(fd, layout.size)
+        self.tensors: list[UInt8Array] = []
+        self.answers: list[FloatArray] = []
+        for slot in range(layout.slots):
+            at = layout.boards_bytes + slot * layout.slot_bytes
+            tensor = np.frombuffer(self.memory, np.uint8, prod(layout.tensor), at)
+            answer = np.frombuffer(self.memory, np.float32, prod(layout.answer), at + layout.answer_at)
+            self.tensors.append(tensor.reshape(layout.tensor))
+            self.answers.append(answer.reshape(layout.answer))
+        self.boards = [Board(self.memory, number) for number in range(layout.processes)]
+
+    @classmethod
+    def create(cls, layout: Layout) -> "Ring":
+        """Make a ring; its memory is taken at once, so that it cannot be missing later. Raises OSError."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("trtjob-ring")
+        else:
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        try:
+            os.ftruncate(fd, layout.size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, layout.size)
+            return cls(layout, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        """Give the memory back as soon as nobody uses its arrays. May be called twice."""
+        self.tensors, self.answers, self.boards = [], [], []
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Board:
+    """What one image process says of itself while it works, readable by the engine process whatever becomes of it."""
+
+    def __init__(self, memory: mmap.mmap, number: int) -> None:
+        at = number * _BOARD_BYTES
+        self._numbers = np.frombuffer(memory, np.int64, _FIRST_SECONDS, at)
+        self._seconds = np.frombuffer(memory, np.float64, len(STAGES), at + 8 * _FIRST_SECONDS)
+
+    def clear(self) -> None:
+        """Make a new process's board; the seconds of its predecessor go with it."""
+        self._numbers[:] = 0
+        self._numbers[_SLOT] = IDLE
+        self._seconds[:] = 0
+
+    @contextmanager
+    def working(self, slot: int) -> Iterator[None]:
+        """Say that an image is worked on, for the length of the block."""
+        self._numbers[_SLOT] = slot
+        self._numbers[_STEPS] += 1
+        try:
+            yield
+        finally:
+            self._numbers[_SLOT] = IDLE
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count a stage's seconds, and say that it is under way."""
+        index = STAGES.index(name)
+        before = self._numbers[_STAGE]
+        self._numbers[_STAGE] = index
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[index] += time.perf_counter() - start
+            self._numbers[_STAGE] = before
+
+    @contextmanager
+    def beside(self, name: str) -> Iterator[None]:
+        """Count the seconds of what waits beside other work."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[STAGES.index(name)] += time.perf_counter() - start
+
+    def step(self) -> None:
+        """Say that something moves: who waits for a place, and asks again and again, does not stand still."""
+        self._numbers[_STEPS] += 1
+
+    @property
+    def steps(self) -> int:
+        return int(self._numbers[_STEPS])
+
+    @property
+    def slot(self) -> int:
+        """The slot of the image that is worked on, IDLE for none."""
+        return int(self._numbers[_SLOT])
+
+    @property
+    def stage_now(self) -> str:
+        return STAGES[int(self._numbers[_STAGE])]
+
+    def busy_s(self) -> dict[str, float]:
+        return {name: float(self._seconds[index]) for index, name in enumerate(STAGES) if self._seconds[index]}

@@ -1,0 +1,114 @@
+"""What an engine process and its image processes say to each other: frames on pipes that have one writer each.
+
+A frame is a head of fixed size and a payload. Whoever dies leaves at most one frame that is not whole, which nobody
+reads, and holds no lock: there is none.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import IntEnum
+from typing import NamedTuple
+
+from trtjob.jobs.listing import Entry
+
+_HEAD = struct.Struct("<BBxxiI")  # kind, flag, number, bytes of the payload
+_IMAGE = struct.Struct("<iqH")  # job, size in bytes, bytes of the etag; then the etag and the key
+_PIPE_BYTES = 1 << 20  # what Linux allows everyone
+READ_BYTES = 1 << 18
+
+
+class Kind(IntEnum):
+    """What a frame means; `number` is a slot's unless said otherwise.
+
+    To an image process:
+    START: the first; payload: an Order, JSON.
+    JOB: number of a job; payload: what it is, JSON.
+    IMAGE: prepare this image; payload: `packed_image`.
+    ANSWER: the engine's answer lies in the slot: finish the image.
+    FAILED: the engine could not run the image; payload: why.
+    GRANT: the image, which is larger than the budget, may be decoded.
+    LEAVE: number of a job; drop what is in hand of it, and forget it.
+
+    From an image process:
+    PREPARED: the slot holds the network's input.
+    RECORD: the image is done; flag: which of FailureKind, from 1 on, 0 for none; payload: the record's line.
+    LARGE: the image needs more memory than the budget: waiting for GRANT.
+    LEFT: number of a job; nothing of it is in hand any more.
+    ENDED: number of a job, which cannot go on for any image; payload: why.
+    TROUBLE: payload: which place is failing, empty: none any more.
+    """
+
+    START = 0
+    JOB = 1
+    IMAGE = 2
+    ANSWER = 3
+    FAILED = 4
+    GRANT = 5
+    LEAVE = 6
+    PREPARED = 16
+    RECORD = 17
+    LARGE = 18
+    LEFT = 19
+    ENDED = 20
+    TROUBLE = 21
+
+
+class Frame(NamedTuple):
+    kind: int
+    flag: int
+    number: int
+    payload: bytes
+
+
+def frame(kind: Kind, number: int, payload: bytes = b"", flag: int = 0) -> bytes:
+    """Return a frame's bytes."""
+    return _HEAD.pack(kind, flag, number, len(payload)) + payload
+
+
+def packed_image(job: int, entry: Entry) -> bytes:
+    """Return the payload of an IMAGE. A name that is no UTF-8 keeps its bytes."""
+    etag, key = (text.encode("utf-8", "surrogateescape") for text in (entry.etag, entry.key))
+    return _IMAGE.pack(job, entry.size_bytes, len(etag)) + etag + key
+
+
+def unpacked_image(payload: bytes) -> tuple[int, Entry]:
+    """Return the job and the entry of an IMAGE."""
+    job, size, etag_bytes = _IMAGE.unpack_from(payload)
+    at = _IMAGE.size
+    etag, key = payload[at : at + etag_bytes], payload[at + etag_bytes :]
+    return job, Entry(key.decode("utf-8", "surrogateescape"), size, etag.decode("utf-8", "surrogateescape"))
+
+
+class FrameReader:
+    """Frames out of whatever pieces a pipe gives."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def frames(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that are whole with this piece."""
+        data, at = self._rest + data, 0
+        while at + _HEAD.size <= len(data):
+            kind, flag, number, length = _HEAD.unpack_from(data, at)
+            end = at + _HEAD.size + length
+            if end > len(data):
+                break
+            yield Frame(kind, flag, number, data[at + _HEAD.size : end])
+            at = end
+        self._rest = data[at:]
+
+
+def widen(pipe: int) -> None:
+    """Let a pipe hold as much as may be: then neither side waits for the other's next turn."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def write_all(pipe: int, data: bytes) -> None:
+    """Write everything, waiting where the pipe is full."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(pipe, view) :]

@@ -7,11 +7,10 @@ from pathlib import Path
 import cv2
 
 from bench.constant import ConstantEngine
-from bench.host import job_spec, run_pipeline
+from bench.host import cpu_s, job_spec, run_pipeline
 from bench.node import node
 from bench.table import Row
 from trtjob.config import Settings
-from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.listing import Listing
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.states import FINISHED
@@ -19,10 +18,9 @@ from trtjob.jobs.submit import submit
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
 from trtjob.worker.pictures import make_picture
-from trtjob.worker.pipeline import Pipeline
-from trtjob.worker.pools import Limits, Pools
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.rq_worker import UnitWorker
-from trtjob.worker.stages import Stages
 
 GOAL_MS = 1.0
 
@@ -47,23 +45,16 @@ def overhead(folder: Path, home: Path, count: int) -> list[Row]:
     return rows
 
 
-def _clock() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
 def _bare(spec: JobSpec, source: Path) -> tuple[float, float]:
     with ConstantEngine() as engine:
-        pools = Pools(Limits(2, 1, 16), engine.concurrency)
-        storage = JobFolder.of(spec).storage
-        stages = Stages(spec, engine.spec, storage, max_pixels=10**8, jpeg_quality=90)
         entries = list(Listing(source))
-        pipeline = Pipeline(stages, engine, pools)
-        run_pipeline(pipeline, entries[:64])
-        wall, cpu = _clock()
-        run_pipeline(pipeline, entries)
-        end_wall, end_cpu = _clock()
-        pools.close()
-    return end_wall - wall, end_cpu - cpu
+        pipeline = Pipeline(engine, Limits.of(Settings(), engine))
+        run_pipeline(pipeline, spec, entries[:64])
+        wall, cpu = time.perf_counter(), cpu_s(pipeline)
+        run_pipeline(pipeline, spec, entries)
+        taken = time.perf_counter() - wall, cpu_s(pipeline) - cpu
+        pipeline.close()
+    return taken
 
 
 def _with_queue(spec: JobSpec, home: Path) -> tuple[float, float]:
@@ -73,16 +64,16 @@ def _with_queue(spec: JobSpec, home: Path) -> tuple[float, float]:
         set_current(context)
         heart = Heart(context, server.connection.heartbeat())
         engine = ConstantEngine()
-        context.adopt_engine(spec.model, engine)
+        pipeline = context.adopt_engine(spec.model, engine)
         heart.start()
         worker = UnitWorker(context, heart, server.connection.redis, server.queue.name)
-        wall, cpu = _clock()
+        wall, cpu = time.perf_counter(), cpu_s(pipeline)
         submit(server.store, server.queue, spec)
         worker.work(burst=True, logging_level="ERROR")
-        end_wall, end_cpu = _clock()
+        taken = time.perf_counter() - wall, cpu_s(pipeline) - cpu
         heart.end()
         context.close_engine()
         state = server.store.state(spec.job_id)
         if state not in FINISHED:
             raise RuntimeError(f"the job ended as {state} (pid {os.getpid()})")
-    return end_wall - wall, end_cpu - cpu
+    return taken

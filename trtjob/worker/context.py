@@ -26,6 +26,7 @@ from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
+from trtjob.worker.pipeline.crew import Recruits
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 
@@ -105,8 +106,10 @@ class Context:
         *,
         engine: EngineKind = "cpu",
         gpu: int | None = None,
+        recruits: Recruits | None = None,
     ) -> None:
-        """engine: what is to run models; gpu: the number of the GPU that is this process's own, None for the CPU."""
+        """engine: what is to run models; gpu: the number of the GPU that is this process's own, None for the CPU;
+        recruits: image processes for the first model."""
         self.name = name
         self.engine_kind = engine
         self.gpu = gpu
@@ -121,6 +124,7 @@ class Context:
         self._busy_before: Counter[str] = Counter()  # of pipelines that were closed
         self._busy_taken: Counter[str] = Counter()
         self.pipeline: Pipeline | None = None
+        self._recruits = recruits
         self._engine_sha256 = ""
         self.doing = ""  # what keeps images waiting, for a person
 
@@ -256,11 +260,13 @@ class Context:
         self.pipeline = Pipeline(
             engine,
             Limits.of(settings, engine),
+            recruits=self._recruits,
             on_batch=self.on_batch,
             on_step=self.on_step,
             log_level=settings.log_level,
             log_format=settings.log_format,
         )
+        self._recruits = None
         self._engine_sha256 = model.sha256
         log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": engine.device})
         return self.pipeline

@@ -26,6 +26,8 @@ from trtjob.logs import bind_process, configure_logging
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.pipeline.crew import Recruits
+from trtjob.worker.pipeline.limits import processes_of
 from trtjob.worker.rq_worker import UnitWorker
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     order = json.loads(sys.stdin.readline())
     settings = Settings(**order["settings"])
+    recruits = Recruits(processes_of(settings))
     configure_logging(settings.log_level, settings.log_format)
     bind_process(worker=order["name"])
     logging.getLogger().addHandler(job_log := JobLog())
@@ -51,6 +54,7 @@ def main() -> int:
                 WorkQueue(connection.redis, settings.queue),
                 engine=order["engine"],
                 gpu=order["gpu"],
+                recruits=recruits,
             )
             set_current(context)
             heart = Heart(context, connection.heartbeat(), job_log)

@@ -65,16 +65,24 @@ class Batches:
         self._calls = 0
 
     def add(self, slot: int) -> None:
+        """Take a slot that is ready."""
         self._ready.append(slot)
-        self._news.set()
+        # Who gathers a batch is not woken for each image.
+        if len(self._ready) == 1 or self._is_enough():
+            self._news.set()
+
+    def _is_enough(self) -> bool:
+        return len(self._ready) >= self.batch or not self.on_the_way
 
     def drop(self, slots: set[int]) -> None:
         """Forget slots that wait for a batch."""
         self._ready = deque(slot for slot in self._ready if slot not in slots)
 
-    def look_again(self) -> None:
-        """Have a batch that is waiting reconsider: fewer images may be on their way."""
-        self._news.set()
+    def expect(self, change: int) -> None:
+        """Count images that come on their way (1), or are not any more (-1)."""
+        self.on_the_way += change
+        if not self.on_the_way:
+            self._news.set()
 
     async def run(self, on_taken: Callable[[list[int]], None]) -> None:
         """Run batch after batch, until cancelled. on_taken: told which slots the engine has from now on."""
@@ -96,7 +104,7 @@ class Batches:
             while not self._ready:
                 await self._wait(None)
             since = time.monotonic()
-            while len(self._ready) < self.batch and self.on_the_way:
+            while not self._is_enough():
                 share = _PATIENCE.get(self._calls)  # none: the engine has enough to do
                 left_s = None if share is None else share * self._call_s - (time.monotonic() - since)
                 if left_s is not None and left_s <= 0:

@@ -5,6 +5,8 @@ Python's work here is by the batch: frames come and go many at a time, and the p
 
 import asyncio
 import logging
+import selectors
+import subprocess
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +20,7 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.storage import note_trouble
 from trtjob.worker.pipeline.batches import Batches
-from trtjob.worker.pipeline.crew import Member
+from trtjob.worker.pipeline.crew import Member, Recruits
 from trtjob.worker.pipeline.flow import Flow, InHand, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.pipeline.order import FAILURES, Order
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LEAVE_S = 10.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
+LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
 MOST_FAILED_STARTS = 3
 DEATHS = 2  # of an image process with one image, the second time with nothing else in hand: it is the image's fault
 _AHEAD = 2  # images that an image process has beside the one that it prepares
@@ -51,12 +54,14 @@ class Pipeline:
         engine: Engine,
         limits: Limits,
         *,
+        recruits: Recruits | None = None,
         on_batch: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
         log_level: str = "WARNING",
         log_format: str = "text",
     ) -> None:
-        """on_batch: called, by any thread, before each call of the engine; on_step: whenever something moves.
+        """recruits: image processes that were started ahead; on_batch: called, by any thread, before each call of the
+        engine; on_step: whenever something moves.
 
         Raises EngineError where there is no memory for the ring.
         """
@@ -65,7 +70,7 @@ class Pipeline:
         self.limits = limits
         layout = Layout(limits.processes, limits.slots, (*spec.input_hw, spec.channels), engine.answer_shape)
         try:
-            self.ring = Ring.create(layout)
+            self.ring = Ring.create(layout, recruits.fd if recruits else -1)
         except OSError as err:
             raise EngineError(
                 f"no memory for {limits.slots} images of {layout.slot_bytes:,} bytes: {err.strerror}. "
@@ -90,7 +95,8 @@ class Pipeline:
         self._failed_starts = 0
         self._past_s: Counter[str] = Counter()
         self._large: deque[int] = deque()  # slots of images above the budget; the first has leave to be decoded
-        self.members = [self._started(number) for number in range(limits.processes)]
+        ahead = recruits.processes if recruits else []
+        self.members = [self._started(number, *ahead[number : number + 1]) for number in range(limits.processes)]
 
     # -- for others -----------------------------------------------------------------------------------------------
 
@@ -160,7 +166,7 @@ class Pipeline:
 
     # -- image processes ------------------------------------------------------------------------------------------
 
-    def _started(self, number: int) -> Member:
+    def _started(self, number: int, process: subprocess.Popen[bytes] | None = None) -> Member:
         limits = self.limits
         order = Order(
             number=number,
@@ -174,19 +180,20 @@ class Pipeline:
             log_level=self._log_form[0],
             log_format=self._log_form[1],
         )
-        return Member(order, self.ring)
+        return Member(order, self.ring, process)
 
     @asynccontextmanager
     async def _at_work(self) -> AsyncIterator[None]:
         """Listen and compute in the running loop; the first shard in it begins that, the last ends it."""
         self._runs += 1
         if self._runs == 1:
-            loop = asyncio.get_running_loop()
+            self._loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
             for member in self.members:
-                member.attach(loop, self._hear)
+                member.attach(self._loop, self._ears)
             work = [self.batches.run(self._taken) for _ in range(self.engine.concurrency)]
-            self._tasks = [loop.create_task(self._guarded(doing)) for doing in (*work, self._watch())]
+            work += [self._listen(), self._watch()]
+            self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
         try:
             yield
         finally:
@@ -197,6 +204,7 @@ class Pipeline:
                 await asyncio.wait(self._tasks)
                 for member in self.members:
                     member.detach()
+                self._ears.close()
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -228,7 +236,7 @@ class Pipeline:
         log.warning("an image process died", extra=fields)
         if self._failed_starts < MOST_FAILED_STARTS:
             self.members[member.number] = self._started(member.number)
-            self.members[member.number].attach(asyncio.get_running_loop(), self._hear)
+            self.members[member.number].attach(self._loop, self._ears)
         else:
             error = EngineError(f"image processes end before they can work: {how}. Their reason is in the log above")
             self._fail_all(error)
@@ -302,7 +310,7 @@ class Pipeline:
         member.in_hand.add(slot)
         member.unprepared += 1
         flow.in_hand += 1
-        self.batches.on_the_way += 1
+        self.batches.expect(1)
         said = b""
         if flow.number not in member.jobs:
             member.jobs.add(flow.number)
@@ -311,18 +319,32 @@ class Pipeline:
 
     # -- and come back --------------------------------------------------------------------------------------------
 
+    async def _listen(self) -> None:
+        """Hear all image processes, again and again: a little later much more is to be heard at once."""
+        while True:
+            await self._said()
+            for key, _ in self._ears.select(0):
+                self._hear(key.data)
+            self._go_on()
+            await asyncio.sleep(LISTEN_S)
+
+    async def _said(self) -> None:
+        """Wait until there is something to be heard."""
+        said = self._loop.create_future()
+        self._loop.add_reader(self._ears.fileno(), said.set_result, None)
+        try:
+            await said
+        finally:
+            self._loop.remove_reader(self._ears.fileno())
+
     def _hear(self, member: Member) -> None:
         self._on_step()
-        try:
-            frames = member.hear()
-            if frames is None:
-                self._lost(member)
-                return
-            for told in frames:
-                _HANDLERS[Kind(told.kind)](self, member, told)
-            self._go_on()
-        except Exception as err:  # noqa: BLE001 - an event loop would only log it
-            self._fail_all(err)
+        frames = member.hear()
+        if frames is None:
+            self._lost(member)
+            return
+        for told in frames:
+            _HANDLERS[told.kind](self, member, told)
 
     def _go_on(self) -> None:
         self._distribute()
@@ -337,7 +359,7 @@ class Pipeline:
         hand = self._hands[told.number]
         hand.state = State.PREPARED
         member.unprepared -= 1
-        self.batches.on_the_way -= 1
+        self.batches.expect(-1)
         if not hand.flow.is_left:
             self.batches.add(told.number)
 
@@ -402,8 +424,7 @@ class Pipeline:
             member.alone = False
         if hand.state is State.SENT:
             member.unprepared -= 1
-            self.batches.on_the_way -= 1
-            self.batches.look_again()
+            self.batches.expect(-1)
         if slot in self._large:
             self._end_large(slot)
         if hand.state is State.COMPUTING:
@@ -448,7 +469,7 @@ class Pipeline:
             await flow.emptied.wait()
 
 
-_HANDLERS: dict[Kind, Callable[[Pipeline, Member, Frame], None]] = {
+_HANDLERS: dict[int, Callable[[Pipeline, Member, Frame], None]] = {
     Kind.PREPARED: Pipeline._on_prepared,
     Kind.RECORD: Pipeline._on_record,
     Kind.LARGE: Pipeline._on_large,

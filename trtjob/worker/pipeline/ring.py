@@ -77,13 +77,12 @@ class Ring:
         self.boards = [Board(self.memory, number) for number in range(layout.processes)]
 
     @classmethod
-    def create(cls, layout: Layout) -> "Ring":
-        """Make a ring; its memory is taken at once, so that it cannot be missing later. Raises OSError."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("trtjob-ring")
-        else:
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
+    def create(cls, layout: Layout, fd: int = -1) -> "Ring":
+        """Make a ring, of shared memory that there is already (`shared_memory`), or of its own.
+
+        Its memory is taken at once, so that it cannot be missing later. Raises OSError.
+        """
+        fd = shared_memory() if fd < 0 else fd
         try:
             os.ftruncate(fd, layout.size)
             if hasattr(os, "posix_fallocate"):
@@ -99,6 +98,14 @@ class Ring:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def shared_memory() -> int:
+    """Return a file of no size yet, in memory where there is such a thing; a child can inherit it."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("trtjob-ring")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 class Board:

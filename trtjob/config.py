@@ -86,9 +86,12 @@ class Settings(BaseSettings):
         "worker's user may",
     )
 
-    threads: int = Field(default=0, ge=0, le=256, description="CPU threads of a worker process; 0: one for each core")
+    threads: int = Field(default=0, ge=0, le=256, description="CPU cores that a worker process uses; 0: all")
     image_processes: int = Field(
-        default=0, ge=0, le=256, description="processes of a worker that decode and draw; 0: one for each core"
+        default=0,
+        ge=0,
+        le=256,
+        description="processes of a worker that decode, draw and encode; 0: one for each of its cores",
     )
     image_memory_mib: int = Field(
         default=128, ge=16, description="memory for files and pixels in each of them; a larger image goes alone"
@@ -139,7 +142,7 @@ class Settings(BaseSettings):
     notify_allow_local: bool = Field(
         default=False, description="let --notify reach addresses of this machine and its network"
     )
-    max_crashes: int = Field(default=5, ge=1, description="crashes of a shard without a culprit before its job fails")
+    max_crashes: int = Field(default=5, ge=1, description="crashes of a shard before its job fails")
 
     @cached_property
     def models_dir(self) -> Path:

@@ -77,6 +77,7 @@ def bench(
         ),
     ] = None,
     threads: o.Threads = None,
+    image_processes: o.ImageProcesses = None,
     seconds: Annotated[
         float,
         typer.Option(
@@ -98,7 +99,7 @@ def bench(
     from trtjob.cli.output import print_json
     from trtjob.worker.bench import Wishes
 
-    settings = start(threads=threads, engine=engine, gpus=gpus)
+    settings = start(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus)
     wishes = Wishes(None if images is None else images.expanduser(), _batches(batch), seconds)
     report = run_until_stopped(_bench(settings, model, wishes))
     if isinstance(report, int):
@@ -219,7 +220,7 @@ def _heading(report: "BenchReport") -> Iterable[tuple[str, str]]:
     engine = TITLES["cpu"] if report.engine == "cpu" else report.device
     yield "engine", f"{engine}, called from {callers}"
     batches = "an image at a time" if limits.batch == 1 else f"batches of up to {limits.batch} images"
-    yield "pipeline", f"{_count(limits.threads, 'thread')} on {_count(report.cores, 'core')}, {batches}"
+    yield "pipeline", f"{_count(limits.processes, 'image process', 'es')} on {_count(report.cores, 'core')}, {batches}"
     yield "images", "; ".join(map(_images, report.samples)) + "; each read again and again, so from the system's cache"
     yield "measured", f"in {duration(report.elapsed_s)}: medians of {report.rounds} rounds, after a warm-up"
     if report.others_busy >= OTHERS_SHOWN:
@@ -227,8 +228,8 @@ def _heading(report: "BenchReport") -> Iterable[tuple[str, str]]:
         yield "note", f"{others}: without them the figures are higher"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def _images(measured: "SampleReport") -> str:

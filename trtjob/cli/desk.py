@@ -46,6 +46,7 @@ def open_desk(settings: "Settings") -> Iterator[Desk]:
 def start(
     *,
     threads: int | None = None,
+    image_processes: int | None = None,
     batch: int | None = None,
     engine: str | None = None,
     gpus: str | None = None,
@@ -60,7 +61,14 @@ def start(
     from trtjob.logs import configure_logging
 
     settings = load_settings()
-    options = {"threads": threads, "batch": batch, "engine": engine, "gpus": gpus, "http": http}
+    options = {
+        "threads": threads,
+        "image_processes": image_processes,
+        "batch": batch,
+        "engine": engine,
+        "gpus": gpus,
+        "http": http,
+    }
     given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
     if quiet and "log_level" not in settings.model_fields_set:
         given["log_level"] = "WARNING"

@@ -171,7 +171,18 @@ Threads = Annotated[
         max=256,
         metavar="N",
         rich_help_panel=MACHINE,
-        help="CPU threads of a worker process. Default: TRTJOB_THREADS, or one for each core.",
+        help="CPU cores that a worker process uses: threads of an engine on the CPU, and image processes. Default: "
+        "TRTJOB_THREADS, or all.",
+    ),
+]
+ImageProcesses = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=256,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        help="Processes of a worker that decode, draw and encode. Default: TRTJOB_IMAGE_PROCESSES, or as --threads.",
     ),
 ]
 Batch = Annotated[

@@ -39,6 +39,7 @@ def run(
     priority: o.Priority = None,
     notify: o.Notify = "",
     threads: o.Threads = None,
+    image_processes: o.ImageProcesses = None,
     batch: o.Batch = None,
     engine: o.Engine = None,
     gpus: o.Gpus = None,
@@ -66,7 +67,7 @@ def run(
         priority=priority,
         notify=notify,
     )
-    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus)
+    settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
     with open_desk(settings) as desk:
         code = run_until_stopped(_run(desk, order, place, processes, as_json=json))

@@ -16,6 +16,7 @@ STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once.
 def worker(
     processes: o.Processes = 1,
     threads: o.Threads = None,
+    image_processes: o.ImageProcesses = None,
     batch: o.Batch = None,
     engine: o.Engine = None,
     gpus: o.Gpus = None,
@@ -28,7 +29,9 @@ def worker(
     ] = None,
 ) -> None:
     """Work on the jobs that are handed in, until stopped with Ctrl-C or SIGTERM (exit code 0)."""
-    settings = start(threads=threads, batch=batch, engine=engine, gpus=gpus, http=http, quiet=False)
+    settings = start(
+        threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus, http=http, quiet=False
+    )
     with open_desk(settings) as desk:
         typer.echo(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
         code = run_until_stopped(_work(desk, processes))

@@ -50,7 +50,7 @@ end
 )
 
 # KEYS job, lease, done, worker, fence   ARGV unit, shard (-1: none), owner, lease ms, ",allowed,states,", worker ttl s
-# -> {reason} or {"go", token, attempt, in-flight document, blame}
+# -> {reason} or {"go", token, attempt, blame}
 CLAIM = (
     _JOB
     + """
@@ -75,10 +75,9 @@ redis.call('EXPIRE', KEYS[4], ARGV[6])
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
 if attempt > 1 then redis.call('HINCRBY', KEYS[1], 'retries', 1) end
 tell('taken', ARGV[1], attempt, ARGV[3], '')
-local inflight = redis.call('HGET', KEYS[1] .. ':inflight', ARGV[1]) or ''
 local blame = redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''
 redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])  -- told once: the next death may have no blame, or another
-return {'go', token, attempt, inflight, blame}
+return {'go', token, attempt, blame}
 """
 )
 
@@ -114,7 +113,7 @@ COMMIT = (
     + """
 give_up()
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-for _, part in ipairs({'inflight', 'blame', 'live', 'attempts', 'kills', 'alone'}) do
+for _, part in ipairs({'blame', 'live', 'attempts', 'kills'}) do
   redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
 end
 recover()  -- the manifest is written, so storage works
@@ -141,7 +140,6 @@ RELEASE = (
 if not owns() then return 0 end
 give_up()
 if ARGV[3] == '1' then take_back() end
-redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 if ARGV[5] ~= '' then tell('given_back', ARGV[2], ARGV[4], owner(), ARGV[5]) end
 return 1
@@ -149,8 +147,7 @@ return 1
 )
 
 # A worker process is known to be dead: free its unit now instead of waiting for the lease to run out.
-# KEYS job, lease   ARGV owner, unit, blame ("": not the unit's fault), "1" where the worker held this unit alone,
-#   "1" where somebody killed the worker
+# KEYS job, lease   ARGV owner, unit, blame ("": somebody ended it), "1" where that was a kill, free kills
 # -> 1 freed, 0 the unit was another's
 ABANDON = (
     _OWNERSHIP
@@ -161,21 +158,12 @@ local attempt = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[2]) or ''
 give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 tell('lost', ARGV[2], attempt, ARGV[1], ARGV[3] == '' and 'killed or ended' or ARGV[3])
-if ARGV[3] == '' then
+if ARGV[3] ~= '' then
+  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3])
+elseif ARGV[4] == '0' or redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) <= tonumber(ARGV[5]) then
   take_back()
-  local is_shard = string.sub(ARGV[2], 1, 6) == 'shard-'
-  if not is_shard or ARGV[5] == '0' or redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) < 3 then
-    redis.call('HDEL', KEYS[1] .. ':inflight', ARGV[2])
-  else
-    -- Killed again and again: perhaps for what one of its images needs. They are tried one at a time, and the one that
-    -- is alone in flight at two such deaths is the culprit.
-    local alone = redis.call('HGET', KEYS[1] .. ':inflight', ARGV[2]) or ''
-    local is_certain = ARGV[4] == '1' and alone ~= '' and redis.call('HGET', KEYS[1] .. ':alone', ARGV[2]) == alone
-    redis.call('HSET', KEYS[1] .. ':alone', ARGV[2], alone)
-    redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], is_certain and 'SIGKILL, twice' or 'SIGKILL?')
-  end
-else
-  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3] .. (ARGV[4] == '1' and '' or '?'))
+else  -- again and again: perhaps for what this unit needs
+  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], 'SIGKILL')
 end
 return 1
 """

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 JOBS = PREFIX + "jobs"  # zset: job id -> created_at
 FENCE = PREFIX + "fence"
+FREE_KILLS = 10
 _VIEWS_AT_ONCE = 500
 
 _CLAIMABLE = {
@@ -29,7 +30,7 @@ _CLAIMABLE = {
     FINISH: (JobState.FINISHING,),
 }
 # A job's other keys.
-_PARTS = ("done", "holders", "attempts", "inflight", "blame", "kills", "alone", "live", "kinds", "events", "log")
+_PARTS = ("done", "holders", "attempts", "blame", "kills", "live", "kinds", "events", "log")
 # The sets that jobs are counted by.
 _COUNTED = (*map(str, JobState), "degraded")
 # What a job's events call a move to a state; by default its message is the detail.
@@ -47,8 +48,8 @@ _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 class Claim:
     """The right to work on one unit, until another claims it: `lease_s` without a word from its owner allow that.
 
-    token: larger than that of every earlier claim; attempt: counts from 1;
-    suspects: the images in flight when the last attempt's worker died by `blame`; empty where nothing is known.
+    token: larger than that of every earlier claim; attempt: counts from 1; blame: what the last attempt's worker died
+    of, empty where it did not, or where somebody ended it.
     """
 
     job_id: str
@@ -57,18 +58,11 @@ class Claim:
     token: int
     attempt: int
     lease_s: float
-    suspects: tuple[str, ...] = ()
     blame: str = ""
 
     @property
     def holder(self) -> str:
         return f"{self.token}|{self.owner}"
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether the last death was this unit's fault: not that of another in the worker's hands, nor a kill from
-        outside."""
-        return not self.blame.endswith("?")
 
     @property
     def keys(self) -> list[str]:
@@ -296,9 +290,8 @@ class JobStore(Roster):
         )
         if answer[0] != b"go":
             return Refusal(answer[0].decode())
-        _, token, attempt, inflight, blame = answer
-        suspects = tuple(json.loads(inflight)) if inflight and blame else ()
-        return Claim(job_id, unit, owner, token, attempt, lease_s, suspects, blame.decode())
+        _, token, attempt, blame = answer
+        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode())
 
     def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
         """Say how far a shard is; kinds: the failed images by kind.
@@ -331,12 +324,9 @@ class JobStore(Roster):
         return bool(self._release(keys=claim.keys, args=args))
 
     def set_aside(self, claim: Claim, image: str) -> None:
-        """Note that an image is the culprit of its unit's crashes, whose attempts so count anew."""
-        with self.redis.pipeline() as pipe:
-            pipe.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
-            detail = f"{image}: {claim.blame}"
-            add_event(pipe, job_key(claim.job_id), Happening.SET_ASIDE, detail, unit=claim.unit, worker=claim.owner)
-            pipe.execute()
+        """Note that an image ends image processes."""
+        key = job_key(claim.job_id)
+        add_event(self.redis, key, Happening.SET_ASIDE, image, unit=claim.unit, worker=claim.owner)
 
     def clear_attempts(self, claim: Claim) -> None:
         """Start counting a unit's attempts anew."""
@@ -353,14 +343,14 @@ class JobStore(Roster):
     def abandon(self, worker: str, blame: str = "", *, was_killed: bool = True) -> list[tuple[str, str]]:
         """Free what a dead worker held.
 
-        blame: why its work is to blame, empty where it is not; was_killed: whether somebody ended it, perhaps for what
-        its work needs.
+        blame: why its work is to blame, empty where it is not; was_killed: whether somebody ended it, which costs no
+        attempt unless it happens FREE_KILLS times: perhaps for what its work needs.
         Returns the job and the unit of each that was freed.
         """
         held = units_held(self.redis.hkeys(worker_key(worker)))
         freed = []
         for job_id, unit in held:
-            args = [worker, unit, blame, "1" if len(held) == 1 else "0", "1" if was_killed else "0"]
+            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS]
             if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again

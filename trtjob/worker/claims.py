@@ -24,8 +24,8 @@ def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
         return None
     if claim.attempt <= settings.max_crashes:
         return claim
-    blame = f" Last: {claim.blame.rstrip('?')}." if claim.blame else ""
-    message = f"{unit} ended its worker {claim.attempt - 1} times, with no single image to blame.{blame}"
+    blame = f" Last: {claim.blame}." if claim.blame else ""
+    message = f"{unit} ended its worker {claim.attempt - 1} times.{blame}"
     context.store.fail(job_id, message)
     # Whoever submits it again, after a change of the machine, say, starts a new count.
     context.store.clear_attempts(claim)

@@ -78,6 +78,7 @@ class _ShardRun:
         self.entries = [] if self.committed else read_shard(self.folder, shard)
         self.lines: dict[str, bytes] = {}  # the records of the images that are done
         self.failures: dict[str, FailureKind] = {}
+        self.crashed: list[str] = []  # of which the job's events do not tell yet
         self.saved = time.monotonic()
 
     @property
@@ -156,6 +157,8 @@ class _ShardRun:
             self._save_checkpoint()
 
     def _check(self) -> str:
+        while self.crashed:
+            self.context.store.set_aside(self.claim, self.crashed.pop())
         kinds = Counter(map(str, list(self.failures.values())))
         return self.context.store.check(self.claim, len(self.lines), kinds.total(), kinds)
 
@@ -184,6 +187,8 @@ class _ShardRun:
         self._keep(outcome)
         self.context.images += 1
         self.context.failed += outcome.failure is not None
+        if outcome.failure is FailureKind.CRASHED:
+            self.crashed.append(outcome.key)
         self._check_failures()
 
     def _keep(self, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from trtjob.worker.pipeline.order import Order
 from trtjob.worker.pipeline.ring import IDLE, WAITING, Ring, shared_memory
 from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, widen
 
+_END_S = 2.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
@@ -157,23 +158,26 @@ class Member:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
-    def end(self, *, wait_s: float = 2.0) -> str:
+    def end(self) -> str:
         """End the process and give everything back. Returns how it ended."""
         self.detach()
-        self._close_pipes()
-        self.process.kill()
-        try:
-            code = self.process.wait(wait_s)
-        except subprocess.TimeoutExpired:  # it waits for a file in the kernel; its death will find it there
-            return "it did not end"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return end_process(self.process)
 
     def dismiss(self) -> None:
         """Let the process end by itself, once it has done what it is doing."""
         self.detach()
-        self._close_pipes()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
-    def _close_pipes(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            stream.close()
+
+def end_process(process: subprocess.Popen[bytes]) -> str:
+    """End an image process. Returns how it ended."""
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        stream.close()
+    try:
+        code = process.wait(_END_S)
+    except subprocess.TimeoutExpired:  # it waits for a file in the kernel; its death will find it there
+        return "it did not end"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

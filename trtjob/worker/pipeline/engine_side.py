@@ -20,7 +20,7 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.storage import note_trouble
 from trtjob.worker.pipeline.batches import Batches
-from trtjob.worker.pipeline.crew import Member, Recruits
+from trtjob.worker.pipeline.crew import Member, Recruits, end_process
 from trtjob.worker.pipeline.flow import Flow, InHand, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.pipeline.order import FAILURES, Order
@@ -95,8 +95,8 @@ class Pipeline:
         self._failed_starts = 0
         self._past_s: Counter[str] = Counter()
         self._large: deque[int] = deque()  # slots of images above the budget; the first has leave to be decoded
-        ahead = recruits.processes if recruits else []
-        self.members = [self._started(number, *ahead[number : number + 1]) for number in range(limits.processes)]
+        self._recruits = recruits.processes if recruits else []
+        self.members: list[Member] = []  # until the first image comes
 
     # -- for others -----------------------------------------------------------------------------------------------
 
@@ -115,10 +115,7 @@ class Pipeline:
         what on_done raises; an image's own fault is its record.
         """
         if self._failed_starts >= MOST_FAILED_STARTS:
-            self._failed_starts = 0
-            for member in self.members:
-                member.end()
-            self.members = [self._started(number) for number in range(self.limits.processes)]
+            self._dismiss()
         async with self._at_work():
             flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
             self._flows.append(flow)
@@ -157,14 +154,25 @@ class Pipeline:
 
     def close(self) -> None:
         """End the image processes and give the ring back; the engine is the caller's."""
-        for member in self.members:
-            member.dismiss()
-        for member in self.members:
-            member.end()
+        self._dismiss()
+        for process in self._recruits:
+            end_process(process)
         self.batches.close()
         self.ring.close()
 
     # -- image processes ------------------------------------------------------------------------------------------
+
+    def _all_started(self) -> list[Member]:
+        self._failed_starts = 0
+        ahead, self._recruits = self._recruits, []
+        return [self._started(number, *ahead[number : number + 1]) for number in range(self.limits.processes)]
+
+    def _dismiss(self) -> None:
+        for member in self.members:
+            member.dismiss()
+        for member in self.members:
+            member.end()
+        self.members = []
 
     def _started(self, number: int, process: subprocess.Popen[bytes] | None = None) -> Member:
         limits = self.limits
@@ -189,6 +197,7 @@ class Pipeline:
         if self._runs == 1:
             self._loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
+            self.members = self.members or self._all_started()
             for member in self.members:
                 member.attach(self._loop, self._ears)
             work = [self.batches.run(self._taken) for _ in range(self.engine.concurrency)]

@@ -47,4 +47,4 @@ class Limits:
 
 def processes_of(settings: Settings) -> int:
     """Return how many image processes a worker process has: one for each core unless told."""
-    return settings.image_processes or len(os.sched_getaffinity(0))
+    return settings.image_processes or settings.threads or len(os.sched_getaffinity(0))

@@ -8,10 +8,10 @@ import logging
 import selectors
 import subprocess
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import count
-from typing import Any
 
 from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, FailureKind, StorageError
@@ -200,8 +200,7 @@ class Pipeline:
             self.members = self.members or self._all_started()
             for member in self.members:
                 member.attach(self._loop, self._ears)
-            work = [self.batches.run(self._taken) for _ in range(self.engine.concurrency)]
-            work += [self._listen(), self._watch()]
+            work = [*[partial(self.batches.run, self._taken)] * self.engine.concurrency, self._listen, self._watch]
             self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
         try:
             yield
@@ -215,9 +214,9 @@ class Pipeline:
                     member.detach()
                 self._ears.close()
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception as err:  # noqa: BLE001 - it is for those who wait for their shards
             self._fail_all(err)
 

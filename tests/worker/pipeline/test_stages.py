@@ -14,7 +14,7 @@ from samples import job_spec
 from users import as_nobody
 from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
 
-from trtjob.engines.protocol import FloatArray
+from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry
@@ -22,7 +22,7 @@ from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
 from trtjob.jobs.storage import LocalStorage
 from trtjob.jobs.storage.local import MAX_FILE_BYTES
-from trtjob.worker.stages import Stages, Stopwatch, failure_record
+from trtjob.worker.pipeline.stages import Prepared, Stages, Stopwatch, failure_record
 
 
 @pytest.fixture
@@ -155,23 +155,30 @@ def entry(key: str = "a.png") -> Entry:
     return Entry(key, 1, "etag")
 
 
+def prepared(under_test: Stages, key: str = "a.png") -> tuple[Prepared, UInt8Array]:
+    """Read and prepare an image. Returns what is kept of it, and the network's input."""
+    tensor = np.empty((8, 8, 3), np.uint8)
+    return under_test.prepare(entry(key), under_test.read(entry(key)), tensor), tensor
+
+
 def test_an_image_is_prepared_for_the_network(photos: Path, output: Path) -> None:
     data = write_image(photos / "a.png", hw=(20, 40)).read_bytes()
-    item = stages(photos, output).prepare(entry())
-    assert (item.sha256, item.hw, item.tensor.shape) == (hashlib.sha256(data).hexdigest(), (20, 40), (8, 8, 3))
+    item, tensor = prepared(stages(photos, output))
+    assert (item.sha256, item.hw) == (hashlib.sha256(data).hexdigest(), (20, 40))
+    assert (tensor == 200).all()
     assert item.placement.scale == (5.0, 2.5)
     assert item.image is not None
 
 
 def test_without_annotated_copies_the_pixels_are_not_kept(photos: Path, output: Path) -> None:
     write_image(photos / "a.png")
-    assert stages(photos, output, Annotate.NONE).prepare(entry()).image is None
+    assert prepared(stages(photos, output, Annotate.NONE))[0].image is None
 
 
 def test_the_jobs_resize_mode_counts_not_the_models(photos: Path, output: Path) -> None:
     write_image(photos / "a.png", hw=(20, 40))
-    item = stages(photos, output, resize="letterbox").prepare(entry())
-    assert (item.tensor[0] == DETECTOR.pad_value).all()
+    _, tensor = prepared(stages(photos, output, resize="letterbox"))
+    assert (tensor[0] == DETECTOR.pad_value).all()
 
 
 @pytest.mark.parametrize(
@@ -186,14 +193,14 @@ def test_the_failure_of_a_file_that_was_read_names_its_sha256(
     else:
         (photos / "a.png").write_bytes(b"rubbish")
     with pytest.raises(ImageError) as caught:
-        stages(photos, output).prepare(entry())
+        prepared(stages(photos, output))
     assert caught.value.kind is kind
     assert caught.value.sha256 == hashlib.sha256((photos / "a.png").read_bytes()).hexdigest()
 
 
 def test_the_failure_of_a_file_that_was_not_read_names_none(photos: Path, output: Path) -> None:
     with pytest.raises(ImageError) as caught:
-        stages(photos, output).prepare(entry())
+        prepared(stages(photos, output))
     assert caught.value.sha256 is None
 
 
@@ -206,20 +213,26 @@ def test_an_image_for_which_there_is_no_memory_is_its_own_failure(
     data = write_image(photos / "a.png").read_bytes()
     monkeypatch.setattr(cv2, "resize", out_of_memory)  # the fault is in the library, not in what is tested
     with pytest.raises(ImageError, match="cannot be resized: Failed to allocate") as caught:
-        stages(photos, output).prepare(entry())
+        prepared(stages(photos, output))
     assert (caught.value.kind, caught.value.sha256) == (FailureKind.DECODE, hashlib.sha256(data).hexdigest())
 
 
 # -- after it ----------------------------------------------------------------------------------------------------------
 
-BOX: FloatArray = np.array([[1, 1, 7, 7]], np.float32)
+
+def answer(scores: tuple[float, float]) -> FloatArray:
+    """Return what an engine says of an image with one object."""
+    return np.array([[1, 1, 7, 7, max(scores), np.argmax(scores)]], np.float32)
+
+
+SURE = answer((0.1, 0.9))
 
 
 def finish(
     under_test: Stages, key: str = "a.png", scores: tuple[float, float] = (0.1, 0.9), hw: tuple[int, int] = (40, 40)
 ) -> Record:
     write_image(Path(under_test.source.uri) / key, hw=hw)
-    return under_test.finish(under_test.prepare(entry(key)), BOX, np.array([scores], np.float32))
+    return under_test.finish(prepared(under_test, key)[0], answer(scores))
 
 
 def copies(output: Path) -> list[str]:
@@ -236,7 +249,7 @@ def test_a_detectors_record_holds_its_detections(photos: Path, output: Path) -> 
 def test_a_classifiers_record_holds_its_classes(photos: Path, output: Path) -> None:
     under_test = stages(photos, output, model=CLASSIFIER)
     write_image(photos / "a.png")
-    record = under_test.finish(under_test.prepare(entry()), None, np.array([0.2, 0.8], np.float32))
+    record = under_test.finish(prepared(under_test)[0], np.array([0.2, 0.8], np.float32))
     assert record.detections is None
     assert record.classes is not None
     assert [c.label for c in record.classes] == ["bright", "dark"]
@@ -267,7 +280,7 @@ def test_the_images_asked_for_get_a_copy(
 def test_hits_of_a_classifier_are_all_images(photos: Path, output: Path) -> None:
     under_test = stages(photos, output, Annotate.HITS, CLASSIFIER)
     write_image(photos / "a.png")
-    under_test.finish(under_test.prepare(entry()), None, np.array([0.2, 0.8], np.float32))
+    under_test.finish(prepared(under_test)[0], np.array([0.2, 0.8], np.float32))
     assert copies(output) == ["annotated/a.png"]
 
 
@@ -284,8 +297,8 @@ def test_a_copy_has_its_images_place_name_and_kind(photos: Path, output: Path, k
 def test_an_images_pixels_are_let_go_once_they_are_written(photos: Path, output: Path) -> None:
     under_test = stages(photos, output)
     write_image(photos / "a.png")
-    item = under_test.prepare(entry())
-    under_test.finish(item, BOX, np.array([[0.1, 0.9]], np.float32))
+    item, _ = prepared(under_test)
+    under_test.finish(item, SURE)
     assert item.image is None
 
 
@@ -297,9 +310,9 @@ def test_a_copy_that_its_kind_cannot_hold_is_the_images_own_failure(photos: Path
     )
     # Its bytes are a PNG's, so it could be read.
     (photos / "a.webp").write_bytes(write_image(photos / "wide.png", hw=(2, 17_000)).read_bytes())
-    item = under_test.prepare(entry("a.webp"))
+    item, _ = prepared(under_test, "a.webp")
     with pytest.raises(ImageError) as caught:
-        under_test.finish(item, BOX, np.array([[0.1, 0.9]], np.float32))
+        under_test.finish(item, SURE)
     assert caught.value.kind is FailureKind.WRITE
 
 
@@ -320,11 +333,11 @@ def test_a_place_that_cannot_be_written_is_everybodys_failure(photos: Path, outp
 def test_an_image_that_cannot_be_drawn_on_is_its_own_failure(photos: Path, output: Path) -> None:
     under_test = stages(photos, output)
     write_image(photos / "a.png")
-    item = under_test.prepare(entry())
+    item, _ = prepared(under_test)
     assert item.image is not None
     item.image.flags.writeable = False  # OpenCV refuses it
     with pytest.raises(ImageError, match="cannot draw on the image") as caught:
-        under_test.finish(item, BOX, np.array([[0.1, 0.9]], np.float32))
+        under_test.finish(item, SURE)
     assert caught.value.kind is FailureKind.DRAW
 
 
@@ -356,5 +369,6 @@ def test_a_stopwatch_counts_what_failed_too() -> None:
 
 def test_every_stage_is_on_the_watch(photos: Path, output: Path) -> None:
     under_test = stages(photos, output)
+    under_test.watch = watch = Stopwatch()
     finish(under_test)
-    assert set(under_test.watch.busy_s()) == {"read", "decode", "resize", "nms", "draw", "encode", "write"}
+    assert set(watch.busy_s()) == {"read", "decode", "resize", "nms", "draw", "encode", "write"}

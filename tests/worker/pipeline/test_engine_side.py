@@ -1,0 +1,456 @@
+"""The pipeline around an engine: every image ends in one record, whoever dies, and nothing runs away from the rest."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from poison import crashing_decoder, make_poison, put_into_every_process
+from worker.pipeline.lines import Results, entries, job, pipeline_of, run, wait
+from worker.plain_engine import POISON, PlainEngine, write_image, write_images
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.errors import EngineError, FailureKind, StorageError
+from trtjob.jobs.models import Annotate
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.flow import Outcome
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+# -- every image -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch", "slots", "concurrency"),
+    [
+        pytest.param(1, 1, 1, 1, id="one-of-everything"),
+        pytest.param(2, 1, 8, 2, id="cpu"),
+        pytest.param(2, 16, 64, 4, id="gpu"),
+        pytest.param(1, 16, 3, 2, id="fewer-slots-than-a-batch"),
+        pytest.param(3, 3, 5, 4, id="odd"),
+    ],
+)
+def test_every_image_ends_in_exactly_one_record(
+    photos: Path, output: Path, processes: int, batch: int, slots: int, concurrency: int
+) -> None:
+    keys = write_images(photos, 37)
+    engine = PlainEngine(max_batch=batch, concurrency=concurrency)
+    with pipeline_of(engine, processes=processes, slots=slots) as pipeline:
+        for count in (0, 1, 37):
+            results = run(pipeline, job(photos, output), keys[:count])
+            assert results.keys == keys[:count]
+            assert all(record.detections for record in results.records)
+
+
+def test_each_image_gets_its_own_result_whatever_batch_it_is_in(photos: Path, output: Path) -> None:
+    greys = {f"{grey:03}.png": grey for grey in range(20, 250, 10)}
+    for key, grey in greys.items():
+        write_image(photos / key, grey)
+    with pipeline_of(PlainEngine(max_batch=5, concurrency=2), processes=2) as pipeline:
+        results = run(pipeline, job(photos, output), list(greys))
+    for record in results.records:
+        assert record.detections is not None
+        bright = greys[record.image] / 255
+        assert record.detections[0].score == round(max(bright, 1 - bright), 4)
+
+
+def test_bad_images_have_their_records_and_the_others_their_results(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 12)
+    (photos / keys[3]).write_bytes(b"rubbish")
+    (photos / keys[7]).unlink()
+    with pipeline_of(PlainEngine(max_batch=4)) as pipeline:
+        results = run(pipeline, job(photos, output), keys)
+    assert results.keys == keys
+    assert results.failures == {keys[3]: FailureKind.DECODE, keys[7]: FailureKind.MISSING}
+
+
+def test_names_that_are_no_utf8_come_back_as_they_were(photos: Path, output: Path) -> None:
+    keys = ["caf\udce9.png", "new\nline.png", "日本.png"]
+    for key in keys:
+        write_image(photos / key)
+    with pipeline_of(PlainEngine()) as pipeline:
+        results = run(pipeline, job(photos, output, Annotate.ALL), keys)
+    assert results.keys == sorted(keys)
+    assert not results.failures
+    assert all((output / "photos-1234abcd" / "annotated" / key).exists() for key in keys)
+
+
+def test_two_jobs_at_once_keep_their_options_apart(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 20)
+    plain, annotated = Results(), Results()
+
+    async def both(pipeline: Pipeline) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pipeline.run(job(photos, output / "a"), entries(keys), plain))
+            group.create_task(pipeline.run(job(photos, output / "b", Annotate.ALL), entries(keys), annotated))
+
+    with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2) as pipeline:
+        asyncio.run(both(pipeline))
+    assert plain.keys == annotated.keys == keys
+    assert not (output / "a" / "photos-1234abcd" / "annotated").exists()
+    assert len(list((output / "b" / "photos-1234abcd" / "annotated").iterdir())) == 20
+
+
+def test_the_last_image_that_comes_in_is_told_before_the_end(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 9)
+    results = Results()
+    done_when_fed: list[int] = []
+    with pipeline_of(PlainEngine(), slots=4) as pipeline:
+        work = pipeline.run(
+            job(photos, output), entries(keys), results, lambda: done_when_fed.append(len(results.outcomes))
+        )
+        asyncio.run(work)
+    assert len(done_when_fed) == 1
+    assert done_when_fed[0] < 9
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_full_where_the_engine_is_what_limits(photos: Path, output: Path) -> None:
+    """A GPU takes as long for one image as for eight: who takes what is there would leave it nearly empty."""
+    sizes: list[int] = []
+    lock = threading.Lock()
+
+    def slowly(images: UInt8Array) -> None:
+        with lock:  # one call at a time computes, however many wait
+            sizes.append(len(images))
+            threading.Event().wait(0.02)
+
+    keys = write_images(photos, 256)
+    engine = PlainEngine(max_batch=8, concurrency=4, on_infer=slowly)
+    with pipeline_of(engine, processes=2, slots=44) as pipeline:
+        assert run(pipeline, job(photos, output), keys).keys == keys
+    assert sum(sizes) / len(sizes) >= 0.9 * 8
+
+
+def test_an_engine_that_has_nothing_to_do_is_not_kept_waiting_for_a_full_batch(photos: Path, output: Path) -> None:
+    """The second image's file is a pipe that nobody fills before the first image is with the engine."""
+    keys = write_images(photos, 3)
+    sizes: list[int] = []
+    with pipeline_of(PlainEngine(max_batch=8, on_infer=lambda images: sizes.append(len(images)))) as pipeline:
+        run(pipeline, job(photos, output), keys)
+    assert sum(sizes) == 3
+    assert len(sizes) <= 3
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_no_batch_is_larger_than_the_limit(photos: Path, output: Path, batch: int) -> None:
+    sizes: list[int] = []
+    engine = PlainEngine(max_batch=batch, on_infer=lambda images: sizes.append(len(images)))
+    with pipeline_of(engine, slots=20) as pipeline:
+        run(pipeline, job(photos, output), write_images(photos, 30))
+    assert sum(sizes) == 30
+    assert 1 <= min(sizes) <= max(sizes) <= batch
+
+
+class Overlap:
+    """Counts the threads that are in the engine at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = self.most = 0
+
+    def __call__(self, _images: UInt8Array) -> None:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        threading.Event().wait(0.02)
+        with self.lock:
+            self.inside -= 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_engine_is_called_from_as_many_threads_as_it_allows(
+    photos: Path, output: Path, concurrency: int, batch: int
+) -> None:
+    overlap = Overlap()
+    engine = PlainEngine(max_batch=batch, concurrency=concurrency, on_infer=overlap)
+    with pipeline_of(engine, slots=24) as pipeline:
+        run(pipeline, job(photos, output), write_images(photos, 48))
+    assert overlap.most == concurrency
+
+
+@pytest.mark.parametrize(
+    "poisoned",
+    [pytest.param([5], id="one"), pytest.param([0, 15], id="first-and-last"), pytest.param([4, 5, 6], id="three")],
+)
+def test_a_failing_batch_is_halved_until_the_culprit_stands_alone(
+    photos: Path, output: Path, poisoned: list[int]
+) -> None:
+    keys = write_images(photos, 16)
+    for index in poisoned:
+        write_image(photos / keys[index], POISON)
+    sizes: list[int] = []
+    engine = PlainEngine(max_batch=16, on_infer=lambda images: sizes.append(len(images)))
+    with pipeline_of(engine, slots=32) as pipeline:
+        results = run(pipeline, job(photos, output), keys)
+    assert results.failures == dict.fromkeys((keys[index] for index in poisoned), FailureKind.INFER)
+    assert Counter(results.keys) == Counter(keys)
+    assert len(sizes) <= 16 + 2 * 4 * len(poisoned)
+    failed = [record for record in results.records if record.error]
+    assert all(record.sha256 and record.error and record.error.message == "poisoned" for record in failed)
+
+
+# -- what ends a shard -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_failing_place_ends_the_run_with_its_error(photos: Path, output: Path, batch: int) -> None:
+    folder = output / "photos-1234abcd"
+    folder.mkdir(parents=True)
+    (folder / "annotated").write_bytes(b"a file where the folder should be")
+    keys = write_images(photos, 20)
+    with pipeline_of(PlainEngine(max_batch=batch), processes=2) as pipeline:
+        with pytest.raises(StorageError, match="cannot write"):
+            run(pipeline, job(photos, output, Annotate.ALL), keys)
+        assert run(pipeline, job(photos, output / "else", Annotate.ALL), keys).keys == keys
+
+
+def test_an_engine_that_breaks_altogether_ends_the_run_with_its_error(photos: Path, output: Path) -> None:
+    def explode(_images: UInt8Array) -> None:
+        raise ZeroDivisionError("a mistake in the engine")
+
+    with pipeline_of(PlainEngine(on_infer=explode)) as pipeline, pytest.raises(ZeroDivisionError, match="a mistake"):
+        run(pipeline, job(photos, output), write_images(photos, 20))
+
+
+class Enough(Exception):
+    """Who takes the outcomes wants no more."""
+
+
+def test_who_takes_the_outcomes_can_end_the_run(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 100)
+    seen: list[str] = []
+
+    def take(outcome: Outcome) -> None:
+        seen.append(outcome.key)
+        if len(seen) == 3:
+            raise Enough
+
+    with pipeline_of(PlainEngine(), slots=4) as pipeline:
+        with pytest.raises(Enough):
+            asyncio.run(pipeline.run(job(photos, output), entries(keys), take))
+        assert len(seen) < 10
+        assert run(pipeline, job(photos, output), keys).keys == keys
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(photos: Path, output: Path, batch: int) -> None:
+    """What was in the engine when a shard was left is still there when the next one begins."""
+    keys = write_images(photos, 12)
+    overlap = Overlap()
+
+    async def leave(pipeline: Pipeline) -> None:
+        task = asyncio.create_task(pipeline.run(job(photos, output), entries(keys), Results()))
+        await asyncio.to_thread(wait, lambda: overlap.inside > 0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with pipeline_of(PlainEngine(max_batch=batch, on_infer=overlap)) as pipeline:
+        for _ in range(3):
+            asyncio.run(leave(pipeline))
+        assert run(pipeline, job(photos, output), keys).keys == keys
+    assert overlap.most == 1
+
+
+def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 60)
+
+    async def leave_and_run(pipeline: Pipeline, after: int) -> Results:
+        left, results = Results(), Results()
+        task = asyncio.create_task(pipeline.run(job(photos, output / "a", Annotate.ALL), entries(keys), left))
+        await asyncio.to_thread(wait, lambda: len(left.outcomes) >= after)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not any(member.in_hand for member in pipeline.members)
+        await pipeline.run(job(photos, output / "b"), entries(keys), results)
+        return results
+
+    with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=12) as pipeline:
+        for after in (0, 1, 20):
+            assert asyncio.run(leave_and_run(pipeline, after)).keys == keys
+            assert sorted(pipeline._free) == list(range(12))
+
+
+# -- image processes that die ------------------------------------------------------------------------------------------
+
+
+def test_an_image_process_that_is_killed_costs_no_image(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 300)
+    results = Results()
+
+    async def kill_some(pipeline: Pipeline) -> None:
+        work = asyncio.create_task(pipeline.run(job(photos, output, Annotate.ALL), entries(keys), results))
+        for done in (20, 90, 200):
+            await asyncio.to_thread(wait, lambda done=done: len(results.outcomes) >= done)  # type: ignore[misc]
+            os.kill(pipeline.members[done % 2].process.pid, signal.SIGKILL)
+        await work
+
+    with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=16) as pipeline:
+        asyncio.run(kill_some(pipeline))
+    assert Counter(results.keys) == Counter(keys)
+    assert not results.failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGKILL"])
+def test_an_image_that_ends_its_process_is_set_aside_and_the_others_are_done(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    environment = put_into_every_process(tmp_path / "site", crashing_decoder(fault))
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    keys = write_images(photos, 60)
+    poison = [keys[7], keys[8], keys[40]]
+    for key in poison:
+        make_poison(photos / key)
+    with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=16) as pipeline:
+        results = run(pipeline, job(photos, output, Annotate.ALL), keys)
+    assert Counter(results.keys) == Counter(keys)
+    assert results.failures == dict.fromkeys(poison, FailureKind.CRASHED)
+    crashed = [record.error for record in results.records if record.error]
+    assert all(error.attempts == 2 and fault in error.message for error in crashed)
+
+
+@pytest.mark.slow
+def test_an_image_that_hangs_holds_nobody_up_and_is_set_aside(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = crashing_decoder("SIGCONT")  # which changes nothing; then it waits for ever
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", hanging)["PYTHONPATH"])
+    keys = write_images(photos, 40)
+    make_poison(photos / keys[3])
+    with pipeline_of(PlainEngine(), processes=2, stall_s=1.5) as pipeline:
+        results = run(pipeline, job(photos, output), keys)
+    assert Counter(results.keys) == Counter(keys)
+    assert results.failures == {keys[3]: FailureKind.CRASHED}
+    assert results.outcomes[-1].key == keys[3]
+
+
+@pytest.mark.slow
+def test_image_processes_that_cannot_start_are_an_error_and_no_endless_loop(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = put_into_every_process(tmp_path / "site", "import os, sys\nif 'image_process' in sys.argv: os._exit(3)\n")
+    keys = write_images(photos, 10)
+    code = "import os, sys\nif any('image_process' in a for a in sys.orig_argv): os._exit(3)\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    with monkeypatch.context() as patch, pipeline_of(PlainEngine(), processes=2) as pipeline:
+        patch.setenv("PYTHONPATH", site["PYTHONPATH"])
+        with pytest.raises(EngineError, match="image processes end before they can work: exit code 3"):
+            run(pipeline, job(photos, output), keys)
+        patch.undo()
+        assert run(pipeline, job(photos, output), keys).keys == keys
+
+
+def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, output: Path) -> None:
+    with pipeline_of(PlainEngine(), processes=2) as pipeline:
+        run(pipeline, job(photos, output), write_images(photos, 4))
+        processes = [member.process for member in pipeline.members]
+        for member in pipeline.members:
+            member.dismiss()
+        wait(lambda: all(process.poll() == 0 for process in processes))
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_images_above_the_budget_go_one_at_a_time(photos: Path, output: Path) -> None:
+    """Of four image processes with 16 KiB each, none can have one of these; together they wait for one another."""
+    keys = [f"{number}.png" for number in range(12)]
+    for key in keys:
+        write_image(photos / key, hw=(90, 100))
+    engine = PlainEngine(max_batch=4, concurrency=2)
+    with pipeline_of(engine, processes=4, slots=12, memory_bytes=16 << 10) as pipeline:
+        results = run(pipeline, job(photos, output, Annotate.ALL), keys)
+        assert not pipeline._large
+    assert results.keys == sorted(keys)
+    assert not results.failures
+
+
+def test_images_that_fit_only_in_turn_all_come_through(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 30)
+    with pipeline_of(PlainEngine(max_batch=8, concurrency=2), slots=20, memory_bytes=4000) as pipeline:
+        results = run(pipeline, job(photos, output, Annotate.ALL), keys)
+    assert results.keys == keys
+    assert not results.failures
+
+
+def test_without_memory_for_the_ring_the_error_says_what_to_do() -> None:
+    engine = PlainEngine()
+    engine.spec = engine.spec.model_copy(update={"input_hw": (1 << 20, 1 << 20)})
+    with pytest.raises(EngineError, match="TRTJOB_WINDOW"), pipeline_of(engine):
+        pass
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+
+def test_seconds_of_work_are_told_by_stage_also_of_processes_that_are_gone(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 20)
+    with pipeline_of(PlainEngine(), processes=1) as pipeline:
+        run(pipeline, job(photos, output, Annotate.ALL), keys)
+        first = pipeline.busy_s()
+        os.kill(pipeline.members[0].process.pid, signal.SIGKILL)
+        run(pipeline, job(photos, output, Annotate.ALL), keys)
+        second = pipeline.busy_s()
+        assert set(first) == {"read", "decode", "resize", "infer", "nms", "draw", "encode", "write"}
+        assert all(second[stage] > first[stage] for stage in first)
+        assert pipeline.rss_bytes() > 1 << 20
+        assert pipeline.cpu_s() > 0
+
+
+def test_shares_say_how_busy_each_pool_was() -> None:
+    with pipeline_of(PlainEngine(concurrency=2), processes=4) as pipeline:
+        shares = pipeline.shares({"read": 2.0, "decode": 8.0, "resize": 2.0, "infer": 10.0, "write": 1.0}, 10.0)
+    assert shares == {"decode": 0.3, "infer": 0.5, "finish": 0.025}
+
+
+def test_steps_and_batches_are_counted(photos: Path, output: Path) -> None:
+    from trtjob.worker.pipeline.limits import Limits
+
+    counts: Counter[str] = Counter()
+    pipeline = Pipeline(
+        PlainEngine(),
+        Limits(1, 1, 4),
+        on_batch=lambda: counts.update(["batch"]),
+        on_step=lambda: counts.update(["step"]),
+    )
+    run(pipeline, job(photos, output), write_images(photos, 7))
+    pipeline.close()
+    assert counts["batch"] == 7
+    assert counts["step"] > 7
+
+
+def test_the_tensors_that_the_engine_sees_lie_in_the_ring(photos: Path, output: Path) -> None:
+    """No copy of the pixels is made between an image process and the engine."""
+    engine = PlainEngine()
+    places: list[int] = []
+    answer = engine.answer
+
+    def note(images: list[UInt8Array], into: list[np.ndarray]) -> None:
+        places.extend(image.ctypes.data for image in images)
+        answer(images, into)
+
+    engine.answer = note  # type: ignore[method-assign,assignment]
+    with pipeline_of(engine) as pipeline:
+        run(pipeline, job(photos, output), write_images(photos, 5))
+        ring = {tensor.ctypes.data for tensor in pipeline.ring.tensors}
+    assert len(places) == 5
+    assert set(places) <= ring

@@ -1,11 +1,13 @@
 """An engine that costs nothing: what is left is the host's work."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from trtjob.engines.protocol import Outputs, UInt8Array, check_batch
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import ModelSpec, Task
 
 LABELS = tuple(f"class {n}" for n in range(80))
@@ -27,10 +29,19 @@ class ConstantEngine:
         max_batch: int = 1,
         concurrency: int = 2,
     ) -> None:
-        self.spec = ModelSpec(task=Task.DETECT, labels=LABELS, input_hw=(size, size), multi_label=True)
+        self.spec = ModelSpec(
+            task=Task.DETECT, labels=LABELS, input_hw=(size, size), multi_label=True, candidates=candidates
+        )
         self.max_batch = max_batch
         self.concurrency = concurrency
         self._boxes, self._scores = _outputs(size, objects, candidates)
+        (self._answer,) = candidates_from(Outputs(self._boxes[None], self._scores[None]), self.spec)
+        self.answer_shape = self._answer.shape
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        check_images(images, into, self.spec)
+        for array in into:
+            array[...] = self._answer
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)

@@ -11,7 +11,8 @@ from threading import Lock
 
 import cv2
 
-from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.errors import FailureKind, ImageError, TrtjobError
 from trtjob.imaging.decode import decode_image
@@ -132,13 +133,13 @@ class Stages:
         with self.watch.stage("nms"):
             detections: tuple[Detection, ...] | None = None
             classes: tuple[Classification, ...] | None = None
+            is_truncated = False
             if self.model.task is Task.CLASSIFY:
                 classes = classes_from(scores, self.model)
             else:
                 assert boxes is not None
-                detections = detections_from(
-                    boxes,
-                    scores,
+                detections, is_truncated = detections_from(
+                    candidates_from(Outputs(boxes[None], scores[None]), self.model)[0],
                     item.placement,
                     self.model,
                     hw=item.hw,
@@ -147,7 +148,7 @@ class Stages:
                     class_ids=self._class_ids,
                 )
         self._annotate(item, detections, classes)
-        return Record(item.entry.key, item.sha256, width, height, detections, classes)
+        return Record(item.entry.key, item.sha256, width, height, detections, classes, is_truncated=is_truncated)
 
     def _annotate(
         self, item: Prepared, detections: tuple[Detection, ...] | None, classes: tuple[Classification, ...] | None

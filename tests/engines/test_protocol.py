@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,11 +11,14 @@ from engines.tiny import ANSWERED, CANDIDATES, HW, LABELS, images, spec_of, writ
 from numpy.typing import NDArray
 
 from trtjob.engines.candidates import candidates_from
+from trtjob.engines.cuda import Device, Memory, Stream
 from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import Task
 from trtjob.errors import EngineError, EngineInputError
 
 Opener = Callable[[Path], Engine]
+
+gpu = pytest.mark.gpu
 
 
 @pytest.fixture
@@ -93,6 +96,37 @@ def test_images_and_answers_may_lie_anywhere(engine: Engine) -> None:
     engine.answer(list(turned), list(rows[::2]))
     assert rows[::2].tobytes() == candidates_from(engine.infer(turned), engine.spec).tobytes()
     assert not rows[1::2].any()
+
+
+class CountingStream:
+    """A stream that notes the bytes that leave the GPU."""
+
+    copied: ClassVar[list[int]] = []
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def copy_out(self, host: NDArray[Any], device: Memory) -> None:
+        self.copied.append(host.nbytes)
+        self._stream.copy_out(host, device)
+
+
+@pytest.mark.parametrize("open_model", [pytest.param(kind, marks=gpu) for kind in ("cuda", "tensorrt")], indirect=True)
+def test_only_what_is_wanted_leaves_the_gpu(
+    open_model: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Device.stream
+    monkeypatch.setattr(Device, "stream", lambda device: CountingStream(stream(device)))
+    with open_model(write_model(tmp_path / "tiny.onnx")) as engine:
+        CountingStream.copied.clear()
+        answers_of(engine, images(3))
+        assert CountingStream.copied == [3 * ANSWERED * 6 * 4]
+        CountingStream.copied.clear()
+        engine.infer(images(3))
+        assert CountingStream.copied == [3 * CANDIDATES * 4 * 4, 3 * CANDIDATES * len(LABELS) * 4]
 
 
 def test_the_same_input_gives_the_same_output(engine: Engine) -> None:

@@ -55,7 +55,7 @@ class Engine(Protocol):
         ...
 
     def infer(self, images: UInt8Array) -> Outputs:
-        """Return all that the model says, for checks: a hundred times as much. images: uint8 [N, H, W, channels].
+        """Return all that the model says, for checks, which is many times as much. images: uint8 [N, H, W, channels].
 
         Raises as `answer` does.
         """

@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import ModelSpec, Task
 
 LABELS = tuple(f"class {n}" for n in range(80))
@@ -28,25 +29,25 @@ class ConstantEngine:
         max_batch: int = 1,
         concurrency: int = 2,
     ) -> None:
-        self.spec = ModelSpec(task=Task.DETECT, labels=LABELS, input_hw=(size, size), multi_label=True)
+        self.spec = ModelSpec(
+            task=Task.DETECT, labels=LABELS, input_hw=(size, size), multi_label=True, candidates=candidates
+        )
         self.max_batch = max_batch
         self.concurrency = concurrency
         self._boxes, self._scores = _outputs(size, objects, candidates)
-        self._candidates = _best_pairs(self._boxes, self._scores)
+        (self._answer,) = candidates_from(Outputs(self._boxes[None], self._scores[None]), self.spec)
+        self.answer_shape = self._answer.shape
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        check_images(images, into, self.spec)
+        for array in into:
+            array[...] = self._answer
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
         count = len(images)
         boxes, scores = self._boxes, self._scores
         return Outputs(np.broadcast_to(boxes, (count, *boxes.shape)), np.broadcast_to(scores, (count, *scores.shape)))
-
-    @property
-    def answer_shape(self) -> tuple[int, ...]:
-        return self._candidates.shape
-
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
-        for place in into:
-            place[:] = self._candidates
 
     def close(self) -> None:
         """Nothing to free."""
@@ -80,9 +81,3 @@ def _outputs(size: int, count: int, candidates: int) -> tuple[np.ndarray, np.nda
 
 def _nearest(rivals: np.ndarray, objects: np.ndarray) -> list[int]:
     return [int(np.abs(objects - rival).sum(1).argmin()) for rival in rivals]
-
-
-def _best_pairs(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the best (box, class) pairs, as a converted model gives them."""
-    rows, classes = np.divmod(np.argsort(-scores.ravel(), kind="stable")[: len(boxes)], scores.shape[1])
-    return np.concatenate([boxes[rows], scores[rows, classes][:, None], classes[:, None]], 1).astype(np.float32)

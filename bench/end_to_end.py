@@ -14,7 +14,7 @@ from bench.plain import PlainLoop
 from bench.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.onnxruntime.cpu import open_engine
-from trtjob.engines.protocol import Engine
+from trtjob.engines.protocol import Engine, answer_of
 from trtjob.worker.pictures import SIZES, write_pictures
 
 Args = TypeVarTuple("Args")
@@ -54,9 +54,9 @@ def _run_job(running: Node, source: Path, model: RegisteredModel, output: Path) 
 
 def _infer(engine: Engine, count: int) -> None:
     """Run the engine from as many threads as it likes, and do nothing else: no pipeline on this machine is faster."""
-    images = np.random.default_rng(5).integers(0, 256, (1, *engine.spec.input_hw, engine.spec.channels), np.uint8)
+    image = np.random.default_rng(5).integers(0, 256, (*engine.spec.input_hw, engine.spec.channels), np.uint8)
     with ThreadPoolExecutor(engine.concurrency) as pool:
-        list(pool.map(lambda _: engine.infer(images), range(count)))
+        list(pool.map(lambda _: answer_of(engine, image), range(count)))
 
 
 def _row(size: str, ours: list[float], others: list[float], unit: str, name: str, goal: float | None) -> Row:

@@ -11,6 +11,7 @@ from bench.table import Row
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
+from trtjob.engines.protocol import answer_of
 from trtjob.engines.spec import Precision
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.postprocess import detections_from
@@ -52,7 +53,7 @@ def _speed(registry: ModelRegistry, weights: Path, photos: Path, count: int) -> 
         for index in range(count):
             for each in times:
                 started = time.thread_time()
-                each.infer(samples[index % len(samples)][None])
+                answer_of(each, samples[index % len(samples)])
                 times[each].append(time.thread_time() - started)
     # The best of many: whatever else the machine does can only add to it.
     before, after = (min(values) * 1000 for values in times.values())
@@ -86,11 +87,9 @@ def _points(evaluate: ModuleType, model: RegisteredModel, scenes: Path) -> float
         for name in sorted(names):
             image = decode_image((scenes / name).read_bytes(), max_pixels=10_000_000)
             tensor, placement = prepare(image, spec, spec.resize)
-            outputs = engine.infer(tensor[None])
-            assert outputs.boxes is not None  # a detector's
             hw = (image.shape[0], image.shape[1])
-            detections = detections_from(
-                outputs.boxes[0], outputs.scores[0], placement, spec, hw=hw, min_score=spec.min_score, iou=spec.iou
+            detections, _ = detections_from(
+                answer_of(engine, tensor), placement, spec, hw=hw, min_score=spec.min_score, iou=spec.iou
             )
             found += [evaluate.Found(name, item.label, item.score, item.box) for item in detections]
     return 100 * float(evaluate.mean_average_precision(found, wanted))

@@ -23,7 +23,7 @@ from trtjob.converters.onnx.convert import convert
 from trtjob.converters.onnx.ultralytics import PAD_VALUE
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import UInt8Array, answer_of
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.imaging.boxes import iou_matrix
 from trtjob.imaging.detections import Detection
@@ -205,11 +205,8 @@ def _compare_detections(theirs: Any, engine: CpuEngine, image: UInt8Array, imgsz
     )
     boxes, scores, class_ids = (getattr(result.boxes, name).cpu().numpy() for name in ("xyxy", "conf", "cls"))
     tensor, placement = prepare(image, engine.spec, engine.spec.resize)
-    outputs = engine.infer(tensor[None])
-    assert outputs.boxes is not None
-    ours = detections_from(
-        outputs.boxes[0],
-        outputs.scores[0],
+    ours, _ = detections_from(
+        answer_of(engine, tensor),
         placement,
         engine.spec,
         hw=(image.shape[0], image.shape[1]),

@@ -12,7 +12,7 @@ from scripts.gpu_check.answers import joined
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
 from trtjob.engines.choice import EngineKind
-from trtjob.engines.protocol import Engine, UInt8Array
+from trtjob.engines.protocol import Engine, UInt8Array, answer_of
 from trtjob.engines.spec import ResizeMode
 from trtjob.errors import TrtjobError
 from trtjob.imaging.boxes import clip, iou_matrix
@@ -68,12 +68,10 @@ def detections(engine: Engine, image: UInt8Array, mode: ResizeMode) -> tuple[Det
     """Return an image's detections as a worker makes them."""
     spec = engine.spec
     tensor, placement = prepare(image, spec, mode)
-    outputs = engine.infer(tensor[None])
-    assert outputs.boxes is not None  # a detector's
     hw = (image.shape[0], image.shape[1])
     return detections_from(
-        outputs.boxes[0], outputs.scores[0], placement, spec, hw=hw, min_score=spec.min_score, iou=spec.iou
-    )
+        answer_of(engine, tensor), placement, spec, hw=hw, min_score=spec.min_score, iou=spec.iou
+    ).detections
 
 
 def _found(

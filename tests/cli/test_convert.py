@@ -36,6 +36,11 @@ def test_the_table_says_what_the_model_is(trtjob: Command) -> None:
     assert row(out, "precision") == "fp32"
 
 
+def test_a_detector_gives_as_many_candidates_as_it_is_asked_for(trtjob: Command) -> None:
+    out = trtjob("convert", WEIGHTS, "--local", "--candidates", 50).out
+    assert row(out, "outputs") == "boxes [N, 50, 4], scores [N, 50, 10], candidates [N, 50, 6]"
+
+
 def test_show_says_the_same_as_the_conversion(trtjob: Command) -> None:
     assert trtjob("convert", WEIGHTS, "--local").out == trtjob("models", "show", "digits").out
 
@@ -114,6 +119,11 @@ def test_a_size_is_height_and_width(text: str | None, hw: tuple[int, int] | None
     ("arguments", "said"),
     [
         pytest.param(["nowhere.weights"], "no model file '", id="no file"),
+        pytest.param(
+            [WEIGHTS, "--candidates", "3841"],
+            "--candidates 3841: TensorRT can choose the best 3840, and no more",
+            id="candidates",
+        ),
         pytest.param([WEIGHTS, "--size", "big"], "--size 'big': expected WIDTHxHEIGHT such as 608x352", id="size"),
         pytest.param([WEIGHTS, "--mean", "1,two"], "--mean '1,two': expected a number", id="mean"),
         pytest.param([WEIGHTS, "--std", ""], "--std '': expected a number", id="std"),

@@ -1,12 +1,16 @@
 """What is printed of a job."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+from epochs import add_epoch, found
 
-from trtjob.cli.output import print_table, printable
+from trtjob.cli.output import print_summary, print_table, printable
 from trtjob.cli.progress import duration, numbers
 from trtjob.cli.screens import job_document
+from trtjob.jobs.finish import finish
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.progress import RateMeter
 from trtjob.jobs.views import JobView, WorkerView
 
@@ -56,6 +60,23 @@ def test_a_name_that_no_terminal_can_show_is_escaped() -> None:
 def test_columns_are_as_wide_as_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("A", "B"), [("long", "1"), ("x", "22")])
     assert capsys.readouterr().out == "A     B\nlong  1\nx     22\n"
+
+
+@pytest.mark.parametrize(("images", "which"), [(0, None), (1, "1 image has"), (7, "7 images have")])
+def test_images_that_may_lack_detections_are_counted_with_what_to_do(
+    images: int, which: str | None, tmp_path: Path, view: JobView, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = view.spec.model_copy(update={"output": str(tmp_path)})
+    folder = JobFolder.of(spec)
+    records = [found(f"{number}.jpg") for number in range(8)]
+    add_epoch(folder, [dataclasses.replace(r, is_truncated=number < images) for number, r in enumerate(records)])
+    finish(folder, spec)
+    print_summary(dataclasses.replace(view, spec=spec), is_fresh=True)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("truncated")]
+    assert bool(said) == bool(which)
+    if which:
+        assert said[0].startswith(f"truncated  {which} as many candidates as the model gives")
+        assert said[0].endswith("trtjob convert --candidates N")
 
 
 def test_a_job_in_a_bucket_is_shown_where_no_credentials_are(view: JobView) -> None:

@@ -3,18 +3,22 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from engines.tiny import CANDIDATES, HW, LABELS, images, spec_of, write_model
+from engines.tiny import ANSWERED, CANDIDATES, HW, LABELS, images, spec_of, write_model
 from numpy.typing import NDArray
 
-from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.cuda import Device, Memory, Stream
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import Task
 from trtjob.errors import EngineError, EngineInputError
 
 Opener = Callable[[Path], Engine]
+
+gpu = pytest.mark.gpu
 
 
 @pytest.fixture
@@ -39,12 +43,20 @@ def boxes_of(outputs: Outputs) -> FloatArray:
     return outputs.boxes
 
 
+def answers_of(engine: Engine, batch: UInt8Array) -> list[FloatArray]:
+    """Ask for the answers of images that lie apart, into arrays that lie apart."""
+    into: list[FloatArray] = [np.full(engine.answer_shape, np.nan, np.float32) for _ in batch]
+    engine.answer([image.copy() for image in batch], into)
+    return into
+
+
 def test_an_engine_says_what_it_is(engine: Engine) -> None:
     assert engine.spec == spec_of(Task.DETECT)
     assert engine.name
     assert engine.device
     assert engine.max_batch >= 1
     assert engine.concurrency >= 1
+    assert engine.answer_shape == (ANSWERED, 6)
 
 
 @pytest.mark.parametrize("count", range(1, 6))
@@ -61,6 +73,60 @@ def test_a_classifier_gives_scores_of_each_image_and_no_boxes(classifier: Engine
     outputs = classifier.infer(batch)
     assert outputs.boxes is None
     np.testing.assert_allclose(outputs.scores, batch.mean((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_a_detectors_answers_follow_from_its_boxes_and_scores(engine: Engine, count: int) -> None:
+    expected = candidates_from(engine.infer(images(count)), engine.spec)
+    assert expected.shape == (count, ANSWERED, 6)
+    for found, wanted in zip(answers_of(engine, images(count)), expected, strict=True):
+        assert found.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_a_classifiers_answers_are_its_scores(classifier: Engine, count: int) -> None:
+    assert classifier.answer_shape == (len(LABELS),)
+    found = answers_of(classifier, images(count))
+    assert [row.tobytes() for row in found] == [row.tobytes() for row in classifier.infer(images(count)).scores]
+
+
+def test_images_and_answers_may_lie_anywhere(engine: Engine) -> None:
+    turned, rows = images(3)[::-1, :, ::-1], np.zeros((6, *engine.answer_shape), np.float32)
+    assert not turned[0].flags.c_contiguous
+    engine.answer(list(turned), list(rows[::2]))
+    assert rows[::2].tobytes() == candidates_from(engine.infer(turned), engine.spec).tobytes()
+    assert not rows[1::2].any()
+
+
+class CountingStream:
+    """A stream that notes the bytes that leave the GPU."""
+
+    copied: ClassVar[list[int]] = []
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def copy_out(self, host: NDArray[Any], device: Memory) -> None:
+        self.copied.append(host.nbytes)
+        self._stream.copy_out(host, device)
+
+
+@pytest.mark.parametrize("open_model", [pytest.param(kind, marks=gpu) for kind in ("cuda", "tensorrt")], indirect=True)
+def test_only_what_is_wanted_leaves_the_gpu(
+    open_model: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Device.stream
+    monkeypatch.setattr(Device, "stream", lambda device: CountingStream(stream(device)))
+    with open_model(write_model(tmp_path / "tiny.onnx")) as engine:
+        CountingStream.copied.clear()
+        answers_of(engine, images(3))
+        assert CountingStream.copied == [3 * ANSWERED * 6 * 4]
+        CountingStream.copied.clear()
+        engine.infer(images(3))
+        assert CountingStream.copied == [3 * CANDIDATES * 4 * 4, 3 * CANDIDATES * len(LABELS) * 4]
 
 
 def test_the_same_input_gives_the_same_output(engine: Engine) -> None:
@@ -125,6 +191,17 @@ def test_a_batch_that_does_not_fit_is_refused(engine: Engine, batch: NDArray[Any
     assert str(caught.value) == expected
 
 
+def test_answers_of_images_that_do_not_fit_are_refused_and_leave_the_arrays_as_they_are(engine: Engine) -> None:
+    good, bad = np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)
+    into: list[FloatArray] = [np.zeros(engine.answer_shape, np.float32) for _ in range(2)]
+    with pytest.raises(EngineInputError) as caught:
+        engine.answer([good, bad], into)
+    assert str(caught.value) == "image 1 of 2: got uint8 [5, 4, 3], but this model takes uint8 [4, 5, 3]"
+    with pytest.raises(EngineInputError, match="got 1 images and 2 arrays: expected as many of both, 1 or more"):
+        engine.answer([good], into)
+    assert not np.any(into)
+
+
 def test_an_engine_works_on_after_a_batch_that_does_not_fit(engine: Engine) -> None:
     before = bytes_of(engine.infer(images(1)))
     with pytest.raises(EngineInputError):
@@ -136,6 +213,8 @@ def test_a_closed_engine_says_so(engine: Engine) -> None:
     engine.close()
     with pytest.raises(EngineError, match="the engine is closed"):
         engine.infer(images(1))
+    with pytest.raises(EngineError, match="the engine is closed"):
+        answers_of(engine, images(1))
 
 
 def test_an_engine_may_be_closed_twice(engine: Engine) -> None:
@@ -213,6 +292,19 @@ def test_closing_while_others_run_either_lets_them_finish_or_tells_them(engine: 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_batch_that_fits_passes_the_check(count: int) -> None:
     check_batch(np.zeros((count, *HW, 3), np.uint8), spec_of(Task.DETECT))
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 5, 3), np.float32), np.zeros((1, 4, 5, 3), np.uint8)], ids=["floats", "a batch"]
+)
+def test_an_image_that_does_not_fit_is_refused(image: NDArray[Any]) -> None:
+    with pytest.raises(EngineInputError, match=r"image 0 of 1: got .*, but this model takes uint8 \[4, 5, 3\]"):
+        check_images([image], [np.zeros(3, np.float32)], spec_of(Task.CLASSIFY))
+
+
+def test_no_images_have_no_answers() -> None:
+    with pytest.raises(EngineInputError, match="got 0 images and 0 arrays"):
+        check_images([], [], spec_of(Task.CLASSIFY))
 
 
 def test_the_check_wants_the_channels_of_the_model() -> None:

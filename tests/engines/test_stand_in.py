@@ -71,6 +71,16 @@ def test_the_tests_of_cuda_pass_with_cuda_bindings(driver: Path) -> None:
     assert int(passed[1]) >= 6
 
 
+@pytest.mark.slow
+def test_the_engines_for_gpus_do_what_every_engine_must_do(driver: Path) -> None:
+    options = ("-q", "-m", "gpu", "-p", "engines.on_host", "-p", "no:cacheprovider", "-p", "no:randomly")
+    ended = run(driver, "-m", "pytest", *options, str(HERE / "test_protocol.py"), PYTHONPATH=str(HERE.parent))
+    assert ended.returncode == 0, ended.stdout
+    passed = re.search(r"(\d+) passed", ended.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= 140
+
+
 def test_auto_takes_tensorrt_where_it_is_installed(driver: Path) -> None:
     choice = chosen(driver, "auto", hidden="tensorrt", CUDA_STAND_IN_CAPABILITY="89")
     assert (choice["engine"], choice["gpus"], choice["is_wanting"]) == ("tensorrt", [0], False)

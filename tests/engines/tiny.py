@@ -7,12 +7,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from trtjob.converters.candidates import add_candidates
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, ModelSpec, Task
 
 HW = (4, 5)
 LABELS = ("cat", "dog", "cow")
 CANDIDATES = 6
+ANSWERED = 4  # of these
 
 Constants = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 
@@ -40,7 +42,9 @@ def detector() -> onnx.ModelProto:
         helper.make_node("Reshape", ["score_rows", "score_shape"], [SCORES_NAME]),
     ]
     boxes = _floats(BOXES_NAME, "N", CANDIDATES, 4)
-    return model_of(nodes, [boxes, _floats(SCORES_NAME, "N", CANDIDATES, len(LABELS))], constants)
+    model = model_of(nodes, [boxes, _floats(SCORES_NAME, "N", CANDIDATES, len(LABELS))], constants)
+    add_candidates(model, spec_of(Task.DETECT))
+    return model
 
 
 def classifier() -> onnx.ModelProto:
@@ -61,7 +65,7 @@ def model_of(nodes: list[NodeProto], outputs: list[ValueInfoProto], constants: C
 
 
 def spec_of(task: Task) -> ModelSpec:
-    return ModelSpec(task=task, labels=LABELS, input_hw=HW)
+    return ModelSpec(task=task, labels=LABELS, input_hw=HW, candidates=ANSWERED if task is Task.DETECT else 0)
 
 
 def write_model(path: Path, task: Task = Task.DETECT) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from converters.darknet.networks import onnx_from_darknet
 
 from trtjob.engines.onnxruntime.cpu import open_engine
+from trtjob.engines.protocol import answer_of
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import prepare
@@ -147,11 +148,8 @@ def test_the_converted_model_finds_the_digits_of_the_sample_scenes(evaluate: Mod
         for path in sorted(SCENES.rglob("*.jpg")):
             image = decode_image(path.read_bytes(), max_pixels=10_000_000)
             tensor, placement = prepare(image, engine.spec, engine.spec.resize)
-            outputs = engine.infer(tensor[None])
-            assert outputs.boxes is not None
-            detections = detections_from(
-                outputs.boxes[0],
-                outputs.scores[0],
+            detections, _ = detections_from(
+                answer_of(engine, tensor),
                 placement,
                 engine.spec,
                 hw=(image.shape[0], image.shape[1]),

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtjob.engines.protocol import FloatArray
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.detections import Classification, Detection
@@ -17,7 +18,7 @@ AS_IT_IS = Placement((0.0, 0.0), (1.0, 1.0))
 
 
 def model(*, multi_label: bool = False, input_hw: tuple[int, int] = (100, 100)) -> ModelSpec:
-    return ModelSpec(task=Task.DETECT, labels=LABELS, input_hw=input_hw, multi_label=multi_label)
+    return ModelSpec(task=Task.DETECT, labels=LABELS, input_hw=input_hw, multi_label=multi_label, candidates=99)
 
 
 def detect(
@@ -30,16 +31,14 @@ def detect(
     min_score: float = 0.1,
     class_ids: frozenset[int] | None = None,
 ) -> tuple[Detection, ...]:
-    return detections_from(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(scores, np.float32).reshape(-1, len(LABELS)),
-        placement,
-        spec or model(),
-        hw=hw,
-        min_score=min_score,
-        iou=0.45,
-        class_ids=class_ids,
+    spec = spec or model()
+    outputs = Outputs(
+        np.array(boxes, np.float32).reshape(1, -1, 4), np.array(scores, np.float32).reshape(1, -1, len(LABELS))
     )
+    candidates = candidates_from(outputs, spec)[0]
+    found = detections_from(candidates, placement, spec, hw=hw, min_score=min_score, iou=0.45, class_ids=class_ids)
+    assert not found.is_truncated
+    return found.detections
 
 
 def found(detections: tuple[Detection, ...]) -> list[tuple[str, float]]:
@@ -119,6 +118,35 @@ def test_detections_are_sorted_by_score_then_class_then_box() -> None:
 
 def test_scores_that_are_equal_once_rounded_are_sorted_by_class() -> None:
     assert found(detect([HERE, THERE], [[0, 0.50001, 0], [0.5, 0, 0]])) == [("cat", 0.5), ("dog", 0.5)]
+
+
+def truncated(*rows: list[float], most: int, min_score: float = 0.1, class_ids: frozenset[int] | None = None) -> bool:
+    """Tell whether candidates of a model that gives so many at the most are said to be cut off."""
+    spec = model().model_copy(update={"candidates": most})
+    candidates = np.array(rows, np.float32).reshape(-1, 6)
+    found = detections_from(
+        candidates, AS_IT_IS, spec, hw=(100, 100), min_score=min_score, iou=0.45, class_ids=class_ids
+    )
+    return found.is_truncated
+
+
+ROWS = [[*HERE, 0.5, 0.0], [*THERE, 0.2, 1.0]]
+
+
+def test_an_answer_whose_last_candidate_counts_may_lack_others() -> None:
+    assert truncated(*ROWS, most=2)
+    assert truncated(*ROWS, most=2, min_score=float(np.float32(0.2)))
+    assert not truncated(*ROWS, most=2, min_score=0.3)
+
+
+def test_an_answer_that_is_not_full_lacks_nothing() -> None:
+    assert not truncated(*ROWS, most=3)
+    assert not truncated(most=3)
+    assert not truncated([*THERE, np.nan, 1.0], most=1)
+
+
+def test_what_is_lacking_may_be_of_the_classes_asked_for() -> None:
+    assert truncated(*ROWS, most=2, class_ids=frozenset({2}))
 
 
 @given(st.permutations(range(4)))

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import tracemalloc
@@ -62,6 +63,13 @@ def test_the_summary_counts_images_failures_and_the_detections_shown(folder: Job
     assert summary.busy_s == {"decode": 0.75, "infer": 1.5}  # of three shards
     assert summary.ignored == {".txt": 3}
     assert summary.devices == {"CPU": 5}
+
+
+def test_the_summary_counts_images_that_may_lack_detections(folder: JobFolder, spec: JobSpec) -> None:
+    full = dataclasses.replace(found("a.jpg", (0, 0.9, BOX)), is_truncated=True)
+    add_epoch(folder, [full, found("b.jpg", (1, 0.8, BOX))])
+    assert finish(folder, spec).truncated == 1
+    assert [record.is_truncated for record in read_records(folder.storage, RESULTS)] == [True, False]
 
 
 def test_the_summary_on_disk_is_the_one_returned(folder: JobFolder, spec: JobSpec) -> None:

@@ -25,7 +25,14 @@ DETECTIONS = st.builds(Detection, st.text(), st.integers(0), SCORES, st.tuples(P
 CLASSES = st.builds(Classification, st.text(), st.integers(0), SCORES)
 FAILURES = st.builds(ImageFailure, st.sampled_from(FailureKind), NAMES, st.integers(1))
 RECORDS = (
-    st.builds(Record, NAMES, detections=st.lists(DETECTIONS).map(tuple), width=st.integers(1), height=st.integers(1))
+    st.builds(
+        Record,
+        NAMES,
+        detections=st.lists(DETECTIONS).map(tuple),
+        width=st.integers(1),
+        height=st.integers(1),
+        is_truncated=st.booleans(),
+    )
     | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
     | st.builds(Record, NAMES, error=FAILURES)
 )
@@ -51,6 +58,14 @@ def test_a_detectors_record_has_exactly_these_bytes() -> None:
         '{"image": "ä/b.jpg", "sha256": "cd", "width": 200, "height": 100, "detections": '
         '[{"label": "dog", "class_id": 16, "score": 0.1235, "box": [10.0, 20.1, 110.0, 70.0]}]}\n'
     )
+
+
+def test_only_a_record_that_may_lack_detections_says_so() -> None:
+    line = to_line(Record("a.jpg", "cd", 200, 100, detections=(), is_truncated=True))
+    assert line == (
+        b'{"image": "a.jpg", "sha256": "cd", "width": 200, "height": 100, "detections": [], "truncated": true}\n'
+    )
+    assert not from_line(line.replace(b', "truncated": true', b"")).is_truncated
 
 
 def test_a_classifiers_record_has_exactly_these_bytes() -> None:

@@ -1,16 +1,17 @@
 """An engine without a model: it finds one object in every image, in the class of the image's brightness."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from trtjob.engines.protocol import Engine, Outputs, UInt8Array
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import EngineError
 
-DETECTOR = ModelSpec(task=Task.DETECT, labels=("dark", "bright"), input_hw=(8, 8))
+DETECTOR = ModelSpec(task=Task.DETECT, labels=("dark", "bright"), input_hw=(8, 8), candidates=8)
 CLASSIFIER = ModelSpec(task=Task.CLASSIFY, labels=("dark", "bright"), input_hw=(8, 8))
 POISON = 13  # the grey of an image that this engine cannot run
 
@@ -36,8 +37,15 @@ class PlainEngine(Engine):
         self.spec = spec
         self.max_batch = max_batch
         self.concurrency = concurrency
+        self.answer_shape = (2,) if spec.task is Task.CLASSIFY else (1, 6)
         self.is_closed = False
         self._on_infer = on_infer
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        outputs = self.infer(np.stack(images))
+        answers = outputs.scores if self.spec.task is Task.CLASSIFY else candidates_from(outputs, self.spec)
+        for array, found in zip(into, answers, strict=True):
+            array[...] = found
 
     def infer(self, images: UInt8Array) -> Outputs:
         self._on_infer(images)

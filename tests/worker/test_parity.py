@@ -12,7 +12,7 @@ from trtjob.worker.parity import LIMITS, Measured, check_parity, measure
 from trtjob.worker.samples import GENERATED, Samples
 
 HW = (100, 200)
-DETECTOR = ModelSpec(task=Task.DETECT, labels=("cat", "dog"), input_hw=HW, min_score=0.05, conf=0.25)
+DETECTOR = ModelSpec(task=Task.DETECT, labels=("cat", "dog"), input_hw=HW, min_score=0.05, conf=0.25, candidates=99)
 CLASSIFIER = ModelSpec(task=Task.CLASSIFY, labels=tuple("abcdefgh"), input_hw=HW)
 
 Found = tuple[float, float, float, float, int, float]  # x1, y1, x2, y2, class, score

@@ -103,6 +103,16 @@ def convert(
             help="The input's size in pixels, such as 608x352, or its shape as Keras writes it. Default: the model's.",
         ),
     ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=RESULT,
+            help="Detectors: how many boxes with a class an image may have before overlapping ones are suppressed, the "
+            "best by score; up to 3840. Default: 1024.",
+        ),
+    ] = None,
     resize: Annotated[
         Literal["stretch", "letterbox", "crop"] | None,
         typer.Option(
@@ -229,6 +239,7 @@ def convert(
         output=graph_output,
         allow_unsafe=allow_unsafe,
         size=_size(size),
+        candidates=candidates,
         resize=resize,
         preprocess=preprocess,
         mean=_numbers("--mean", mean),

@@ -38,6 +38,8 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     if summary.ignored:
         rows.append(("ignored", ", ".join(f"{n} {suffix}" for suffix, n in summary.ignored.items()) + " (no images)"))
     rows.append(("found", _found(summary.detections, summary.conf)))
+    if summary.truncated:
+        rows.append(("truncated", _truncated(summary.truncated)))
     rows += [("output", folder.uri), ("results", folder.storage.place(RESULTS))]
     if view.spec.options.annotate is not Annotate.NONE:
         rows.append(("annotated", folder.storage.place("annotated")))
@@ -100,6 +102,14 @@ def _found(detections: dict[str, int], conf: float) -> str:
     shown = ", ".join(f"{label}: {count}" for label, count in islice(detections.items(), LABELS_SHOWN))
     more = len(detections) - LABELS_SHOWN
     return f"{sum(detections.values())} ({shown}{f', and {more} other labels' if more > 0 else ''})"
+
+
+def _truncated(images: int) -> str:
+    which = "1 image has" if images == 1 else f"{images} images have"
+    return (
+        f"{which} as many candidates as the model gives, and perhaps more objects: raise --min-score, or convert the "
+        "model with more: trtjob convert --candidates N"
+    )
 
 
 def _time(elapsed_s: float, images: int) -> str:

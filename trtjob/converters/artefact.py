@@ -10,13 +10,13 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from trtjob.converters.candidates import add_candidates
 from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, ModelSpec, SourceFile
 
 OPSET = 18  # the first with Mish
 IR_VERSION = 10
-MAX_CANDIDATES = 1024  # of an image, that a detector gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A model in float32 and what is known of it. The model does not carry its spec yet.
+    """A model in float32 and what is known of it. The model has no `candidates` and does not carry its spec yet.
 
     layers: of the original, to show a person; reference: None where nothing here can run the original; notes: what the
     user should know of what was found or assumed, a sentence each.
@@ -45,16 +45,16 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-def model_from_graph(graph: Graph, spec: ModelSpec, *, candidates: int | None = None) -> onnx.ModelProto:
-    """Return the model of a finished graph: from `images` to `scores`, and `boxes` where there are candidates.
+def model_from_graph(graph: Graph, spec: ModelSpec, *, boxes: int | None = None) -> onnx.ModelProto:
+    """Return the model of a finished graph: from `images` to `scores`, and `boxes` of a detector.
 
-    candidates: how many boxes a detector gives, K of [N, K, 4]; None for a classifier. The graph's constants are moved,
+    boxes: how many a detector gives, K of [N, K, 4]; None for a classifier. The graph's constants are moved,
     not copied, and are gone from it then: they are hundreds of megabytes.
     """
     image = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", *spec.input_hw, spec.channels])
-    rows = ["N"] if candidates is None else ["N", candidates]
+    rows = ["N"] if boxes is None else ["N", boxes]
     outputs = [helper.make_tensor_value_info(SCORES_NAME, TensorProto.FLOAT, [*rows, len(spec.labels)])]
-    if candidates is not None:
+    if boxes is not None:
         outputs.insert(0, helper.make_tensor_value_info(BOXES_NAME, TensorProto.FLOAT, [*rows, 4]))
     model = helper.make_model(
         helper.make_graph(graph.nodes, "trtjob", [image], outputs),
@@ -76,10 +76,12 @@ def serialised(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
 
 
 def pieces(model: onnx.ModelProto, spec: ModelSpec) -> Iterator[bytes]:
-    """Yield the file's bytes in order, one constant after the other.
+    """Yield the file's bytes in order, one constant after the other; a detector gets its `candidates` here.
 
-    They are those of SerializeToString, which takes three times the model's size in memory while it works.
+    Later than any change of precision, which must not touch them. The bytes are those of SerializeToString, which takes
+    three times the model's size in memory while it works.
     """
+    add_candidates(model, spec)
     del model.metadata_props[:]
     helper.set_model_props(model, {METADATA_KEY: spec.model_dump_json()})
     graph_tag, constant_tag = (

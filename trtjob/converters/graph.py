@@ -25,12 +25,11 @@ class Graph:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
-    def top_k(self, scores: str, k: int) -> str:
-        """Append a TopK over axis 1 and return the name of the indices, int64 [N, k], best first."""
-        values, indices = self._name("best"), self._name("indices")
-        node = helper.make_node("TopK", [scores, self.integers(k)], [values, indices], name=indices, axis=1, sorted=1)
-        self.nodes.append(node)
-        return indices
+    def top_k(self, scores: str, k: int, axis: int = 1) -> tuple[str, str]:
+        """Append a TopK and return the names of the values and of the indices, int64, best first."""
+        best = self._name("best"), self._name("indices")
+        self.nodes.append(helper.make_node("TopK", [scores, self.integers(k)], best, name=best[1], axis=axis, sorted=1))
+        return best
 
     def constant(self, array: NDArray[Any], name: str = "constant") -> str:
         """Add a constant and return its name."""

@@ -1,11 +1,19 @@
 """What a user asks of a conversion; it travels to a worker as JSON."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from trtjob.engines.spec import Precision, ResizeMode
+from trtjob.engines.spec import MOST_CANDIDATES, Precision, ResizeMode
+
+USUAL_CANDIDATES = 1024
+
+
+def _check_candidates(count: int) -> int:
+    if count > MOST_CANDIDATES:
+        raise ValueError(f"TensorRT can choose the best {MOST_CANDIDATES}, and no more")
+    return count
 
 
 class ConversionRequest(BaseModel):
@@ -21,6 +29,7 @@ class ConversionRequest(BaseModel):
     name: str | None = None
     labels: Path | None = None
     size: tuple[int, int] | None = None
+    candidates: Annotated[int, AfterValidator(_check_candidates)] | None = Field(default=None, ge=1)  # of a detector
 
     cfg: Path | None = None  # Darknet
 

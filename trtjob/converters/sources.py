@@ -31,6 +31,7 @@ SAVED_MODEL = "saved_model.pb"
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "cfg": ("darknet",),
     "arch": ("keras",),
+    "candidates": ("darknet", "onnx"),
     "classes": ("keras",),
     "allow_unsafe": ("keras",),
     "input": ("keras", "onnx"),

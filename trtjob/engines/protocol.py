@@ -8,11 +8,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec
+from trtjob.engines.spec import BOXES_NAME, CANDIDATES_NAME, SCORES_NAME, ModelSpec, Task
 from trtjob.errors import EngineInputError
 
 UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
+
+# Outputs that are wanted of a batch, by name: where each image's are to be written.
+Wanted = Mapping[str, Sequence[FloatArray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Engine(Protocol):
 
     name: `cpu`, `cuda` or `tensorrt`; device: a name to show a person.
     max_batch: the largest N that pays (1 on a CPU, tens on a GPU).
-    concurrency: how many threads may call `infer` at once.
+    concurrency: how many threads may call it at once.
+    answer_shape: of one image's compact answer: (M, 6) of a detector, (classes,) of a classifier.
     """
 
     name: str
@@ -40,35 +44,25 @@ class Engine(Protocol):
     spec: ModelSpec
     max_batch: int
     concurrency: int
-
-    def infer(self, images: UInt8Array) -> Outputs:
-        """Run a batch: uint8 [N, H, W, channels], 1 <= N. Raises EngineInputError, EngineError."""
-        ...
-
-    @property
-    def answer_shape(self) -> tuple[int, ...]:
-        return (len(self.spec.labels),) if self.spec.task == "classify" else (1024, 6)
+    answer_shape: tuple[int, ...]
 
     def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
-        outputs = self.infer(np.stack(images))
-        for index, place in enumerate(into):
-            if outputs.boxes is None:
-                place[:] = outputs.scores[index]
-                continue
-            boxes, scores = outputs.boxes[index], outputs.scores[index]
-            place[:] = 0
-            if self.spec.multi_label:
-                order = np.argsort(-scores.ravel(), kind="stable")[:1024]
-                rows, classes = np.divmod(order, scores.shape[1])
-            else:
-                best = scores.argmax(1)
-                rows = np.argsort(-scores[np.arange(len(best)), best], kind="stable")[:1024]
-                classes = best[rows]
-            n = len(rows)
-            place[:n, :4], place[:n, 4], place[:n, 5] = boxes[rows], scores[rows, classes], classes
+        """Run a batch, and write each image's compact answer, float32 [*answer_shape], into its array.
+
+        images: at least one, uint8 [H, W, channels], which may lie anywhere. The answer is a detector's `candidates`, a
+        classifier's `scores`. Raises EngineInputError, EngineError.
+        """
+        ...
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        """Return all that the model says, for checks, which is many times as much. images: uint8 [N, H, W, channels].
+
+        Raises as `answer` does.
+        """
+        ...
 
     def close(self) -> None:
-        """Free everything. May be called twice; `infer` raises EngineError afterwards."""
+        """Free everything. May be called twice; `answer` and `infer` raise EngineError afterwards."""
         ...
 
     def __enter__(self) -> Self:
@@ -78,6 +72,13 @@ class Engine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def answer_of(engine: Engine, image: UInt8Array) -> FloatArray:
+    """Return an engine's compact answer to one image."""
+    found: FloatArray = np.empty(engine.answer_shape, np.float32)
+    engine.answer([image], [found])
+    return found
 
 
 def check_batch(images: NDArray[Any], spec: ModelSpec) -> None:
@@ -90,9 +91,44 @@ def check_batch(images: NDArray[Any], spec: ModelSpec) -> None:
         )
 
 
-def joined(parts: Sequence[Mapping[str, FloatArray]]) -> Outputs:
-    """Return one batch's outputs from those of its parts, by name, in order."""
-    outputs = (
-        parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    )
-    return Outputs(outputs.get(BOXES_NAME), outputs[SCORES_NAME])
+def check_images(images: Sequence[NDArray[Any]], into: Sequence[FloatArray], spec: ModelSpec) -> None:
+    """Raise EngineInputError unless every image is one that a model of this spec accepts, and has where to answer."""
+    expected = (*spec.input_hw, spec.channels)
+    if len(images) < 1 or len(images) != len(into):
+        raise EngineInputError(f"got {len(images)} images and {len(into)} arrays: expected as many of both, 1 or more")
+    for number, image in enumerate(images):
+        if image.dtype != np.uint8 or image.shape != expected:
+            raise EngineInputError(
+                f"image {number} of {len(images)}: got {image.dtype} {list(image.shape)}, but this model takes uint8 "
+                f"{list(expected)}"
+            )
+
+
+def output_names(spec: ModelSpec) -> list[str]:
+    """Return the names of what `infer` returns."""
+    return [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
+
+
+def answer_name(spec: ModelSpec) -> str:
+    """Return the name of the output that `answer` writes."""
+    return SCORES_NAME if spec.task is Task.CLASSIFY else CANDIDATES_NAME
+
+
+def all_names(spec: ModelSpec) -> list[str]:
+    """Return the names of a model's outputs."""
+    return list(dict.fromkeys((*output_names(spec), answer_name(spec))))
+
+
+def room(shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, count: int) -> dict[str, FloatArray]:
+    """Return arrays for all that `infer` returns of so many images. shapes: of one image, by name."""
+    return {name: np.empty((count, *shapes[name]), np.float32) for name in output_names(spec)}
+
+
+def outputs_of(arrays: Mapping[str, FloatArray]) -> Outputs:
+    """Return a batch's outputs from arrays by name."""
+    return Outputs(arrays.get(BOXES_NAME), arrays[SCORES_NAME])
+
+
+def part(wanted: Wanted, start: int, end: int) -> dict[str, Sequence[FloatArray]]:
+    """Return where the outputs of some images of a batch are to be written."""
+    return {name: arrays[start:end] for name, arrays in wanted.items()}

@@ -14,6 +14,9 @@ METADATA_KEY = "trtjob"
 INPUT_NAME = "images"
 BOXES_NAME = "boxes"
 SCORES_NAME = "scores"
+CANDIDATES_NAME = "candidates"
+
+MOST_CANDIDATES = 3840  # TensorRT's TopK takes no larger k
 
 _REMEDY = "Convert the original model with: trtjob convert"
 
@@ -90,11 +93,12 @@ class ModelSpec(_Frozen):
     """What an engine and the pipeline need to know of a model.
 
     The graph takes `images`, uint8 [N, H, W, channels] in `color` order, and gives, for a detector,
-    `boxes` float32 [N, K, 4] (xyxy, pixels of the network input, not clipped) and `scores` float32 [N, K, classes];
-    for a classifier, `scores` float32 [N, classes].
+    `boxes` float32 [N, K, 4] (xyxy, pixels of the network input, not clipped), `scores` float32 [N, K, classes], and
+    `candidates` float32 [N, M, 6], the best of both (trtjob/engines/candidates.py); for a classifier, `scores` float32
+    [N, classes].
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     task: Task
     labels: tuple[str, ...]
     input_hw: tuple[int, int]
@@ -104,6 +108,7 @@ class ModelSpec(_Frozen):
     sampling: Sampling = Sampling.HALF_PIXEL
     pad_value: int = Field(default=127, ge=0, le=255)  # of a letterbox's border
     multi_label: bool = False  # a box may carry several classes (Darknet's logistic heads)
+    candidates: int = Field(default=0, ge=0, le=MOST_CANDIDATES)  # the most that an answer holds; 0 of a classifier
     min_score: float = Field(default=0.05, ge=0, le=1)  # stored
     conf: float = Field(default=0.25, ge=0, le=1)  # drawn and counted
     iou: float = Field(default=0.45, ge=0, le=1)  # NMS

@@ -1,5 +1,7 @@
 """From an engine's arrays to the detections or classes of a record: the same arrays always give the same record."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray
@@ -7,13 +9,22 @@ from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.boxes import clip
 from trtjob.imaging.detections import BOX_DECIMALS, SCORE_DECIMALS, Classification, Detection
-from trtjob.imaging.nms import IntArray, nms
+from trtjob.imaging.nms import nms
 from trtjob.imaging.resize import Placement
 
 
+class Found(NamedTuple):
+    """An image's detections: by falling score, then class, then box.
+
+    is_truncated: all the candidates that the model gives count, so that there may have been more.
+    """
+
+    detections: tuple[Detection, ...]
+    is_truncated: bool
+
+
 def detections_from(
-    boxes: FloatArray,
-    scores: FloatArray,
+    candidates: FloatArray,
     placement: Placement,
     spec: ModelSpec,
     *,
@@ -21,46 +32,34 @@ def detections_from(
     min_score: float,
     iou: float,
     class_ids: frozenset[int] | None = None,
-) -> tuple[Detection, ...]:
-    """Return one image's detections: by falling score, then class, then box.
+) -> Found:
+    """Return one image's detections, of a detector's candidates.
 
-    boxes: float32 [K, 4], xyxy in pixels of the network's input; scores: float32 [K, classes]. hw: of the image.
-    Scores from `min_score` on count, of `class_ids` where given; a box may carry several classes only where the model
-    is multi-label. After suppression the boxes are moved to the image and clipped to it; what lies outside is dropped.
+    candidates: float32 [M, 6], by falling score: xyxy in pixels of the network's input, score, class id. hw: of the
+    image. Scores from `min_score` on count, of `class_ids` where given. After suppression the boxes are moved to the
+    image and clipped to it; what lies outside is dropped.
     """
-    rows, classes = _above(scores, min_score, multi_label=spec.multi_label)
+    counting = candidates[candidates[:, 4] >= min_score]  # NaN does not
+    is_truncated = len(candidates) == spec.candidates and bool((candidates[-1:, 4] >= min_score).any())
     if class_ids is not None:
-        wanted = np.isin(classes, list(class_ids))
-        rows, classes = rows[wanted], classes[wanted]
-    finite = np.isfinite(boxes[rows]).all(1)
-    rows, classes = rows[finite], classes[finite]
-    if not len(rows):
-        return ()
+        counting = counting[np.isin(counting[:, 5], list(class_ids))]
+    counting = counting[np.isfinite(counting[:, :4]).all(1)]
+    if not len(counting):
+        return Found((), is_truncated)
+    boxes, scores, classes = counting[:, :4], counting[:, 4], counting[:, 5].astype(np.intp)
     # Darknet measures in shares of the input; only distance-IoU can tell, where the input is not square.
-    shares = np.asarray(boxes[rows] / np.array([*spec.input_hw[::-1]] * 2, np.float32), np.float32)
-    kept = nms(shares, scores[rows, classes], classes, iou=iou, kind=spec.nms_kind, beta=spec.nms_beta)
-    rows, classes = rows[kept], classes[kept]
-    on_image = clip(placement.to_image(boxes[rows]), hw).astype(np.float64).round(BOX_DECIMALS)
-    rounded_scores = scores[rows, classes].astype(np.float64).round(SCORE_DECIMALS)
+    shares = np.asarray(boxes / np.array([*spec.input_hw[::-1]] * 2, np.float32), np.float32)
+    kept = nms(shares, scores, classes, iou=iou, kind=spec.nms_kind, beta=spec.nms_beta)
+    on_image = clip(placement.to_image(boxes[kept]), hw).astype(np.float64).round(BOX_DECIMALS)
+    rounded_scores = scores[kept].astype(np.float64).round(SCORE_DECIMALS)
     found = [
         Detection(spec.labels[class_id], class_id, score, (x1, y1, x2, y2))
         for class_id, score, (x1, y1, x2, y2) in zip(
-            classes.tolist(), rounded_scores.tolist(), on_image.tolist(), strict=True
+            classes[kept].tolist(), rounded_scores.tolist(), on_image.tolist(), strict=True
         )
         if x2 > x1 and y2 > y1
     ]
-    return tuple(sorted(found, key=lambda d: (-d.score, d.class_id, d.box)))
-
-
-def _above(scores: FloatArray, min_score: float, *, multi_label: bool) -> tuple[IntArray, IntArray]:
-    """Return rows and classes of the scores that count; NaN does not."""
-    if multi_label:
-        # A tenth of the time of np.nonzero on the matrix: few scores count.
-        rows, classes = np.divmod(np.flatnonzero(scores >= min_score), scores.shape[1])
-        return rows, classes
-    classes = scores.argmax(1)
-    rows = np.flatnonzero(scores[np.arange(len(scores)), classes] >= min_score)
-    return rows, classes[rows]
+    return Found(tuple(sorted(found, key=lambda d: (-d.score, d.class_id, d.box))), is_truncated)
 
 
 def classes_from(scores: FloatArray, spec: ModelSpec, top: int = 5) -> tuple[Classification, ...]:

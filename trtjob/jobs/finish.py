@@ -26,7 +26,8 @@ class Summary(_Frozen):
 
     images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
-    each image); images_with_detections: images with at least one of these; devices: images by what the model ran on,
+    each image); images_with_detections: images with at least one of these; truncated: images in which there may be more
+    detections than the model gives; devices: images by what the model ran on,
     those that were tried again counted again;
     busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
     """
@@ -42,6 +43,7 @@ class Summary(_Frozen):
     ignored: dict[str, int]
     failures: dict[str, int]
     images_with_detections: int
+    truncated: int = 0
     detections: dict[str, int]
     devices: dict[str, int]
     busy_s: dict[str, float]
@@ -108,7 +110,7 @@ class _Count:
         self.spec = spec
         self.is_annotated = spec.options.annotate is not Annotate.NONE
         self.highlights = Highlights()
-        self.images = self.ok = self.with_detections = 0
+        self.images = self.ok = self.with_detections = self.truncated = 0
         self.failures: Counter[str] = Counter()
         self.detections: Counter[str] = Counter()
 
@@ -125,6 +127,7 @@ class _Count:
             labels = [d.label for d in record.detections or () if d.score >= self.spec.options.conf]
         self.detections.update(labels)
         self.with_detections += bool(labels)
+        self.truncated += record.is_truncated
         if labels and self.is_annotated and self.highlights.wants_picture:
             key = annotated_key(record.image)
             if self.folder.storage.exists(key):
@@ -150,6 +153,7 @@ class _Count:
             ignored=ignored,
             failures=dict(sorted(self.failures.items())),
             images_with_detections=self.with_detections,
+            truncated=self.truncated,
             detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
             devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},

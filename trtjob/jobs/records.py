@@ -24,6 +24,7 @@ class Record:
     image: the path below the source, with `/`; sha256: of the file's bytes, None where they could not be read;
     width, height: pixels after EXIF rotation, None where the image could not be decoded.
     detections are sorted by falling score, then class and box; classes are the five best.
+    is_truncated: the model gave as many candidates as it can, so that there may be more detections.
     """
 
     image: str
@@ -33,6 +34,7 @@ class Record:
     detections: tuple[Detection, ...] | None = None
     classes: tuple[Classification, ...] | None = None
     error: ImageFailure | None = None
+    is_truncated: bool = False
 
 
 def to_line(record: Record) -> bytes:
@@ -53,6 +55,8 @@ def to_line(record: Record) -> bytes:
         fields["detections"] = [
             {"label": d.label, "class_id": d.class_id, "score": d.score, "box": d.box} for d in record.detections or ()
         ]
+        if record.is_truncated:
+            fields["truncated"] = True
     return json_line(fields)
 
 
@@ -83,6 +87,7 @@ def from_line(line: bytes | str) -> Record:
             error=None
             if error is None
             else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
+            is_truncated=fields.get("truncated", False),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err

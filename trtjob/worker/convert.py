@@ -234,7 +234,8 @@ def _size(dims: "list[int]") -> int:
 def _key(request: ConversionRequest, files: tuple[Path, ...], images: tuple[Path, ...]) -> str:
     """Return what a conversion's result depends on, as one hash: the files, by content, the wishes, and our version."""
     wishes = request.model_dump_json(exclude={"model", "cfg", "labels", "out", "name", "calibrate"})
-    identity = [__version__, wishes, *((file.name, file_sha256(file)) for file in files)]
+    schema = ModelSpec.model_fields["schema_version"].default
+    identity = [__version__, schema, wishes, *((file.name, file_sha256(file)) for file in files)]
     if images:
         from trtjob.worker.samples import content_hash
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trtjob.converters.artefact import Reference
+from trtjob.engines.candidates import candidates_from
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity, Precision, Task
 from trtjob.errors import ConversionError
@@ -118,16 +119,14 @@ def _compare_detections(spec: ModelSpec, expected: Outputs, found: Outputs, tall
 
 def _detections(spec: ModelSpec, outputs: Outputs) -> tuple[Detection, ...]:
     """Return what would be stored of an image that is as large as the network's input."""
-    assert outputs.boxes is not None  # a detector's
     return detections_from(
-        outputs.boxes[0],
-        outputs.scores[0],
+        candidates_from(outputs, spec)[0],
         _IN_PLACE,
         spec,
         hw=spec.input_hw,
         min_score=min(spec.min_score, spec.conf),
         iou=spec.iou,
-    )
+    ).detections
 
 
 def _matches(wanted: list[Detection], there: tuple[Detection, ...]) -> list[tuple[Detection, Detection]]:

@@ -19,7 +19,7 @@ from trtjob.converters.darknet.network import Network, Tensor
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
 from trtjob.converters.output import write_atomically
-from trtjob.converters.request import ConversionRequest
+from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec
 from trtjob.errors import DarknetParseError
@@ -163,7 +163,7 @@ def decode(
 ) -> NDArray[np.float64]:
     """Return rows of the converted graph's boxes and scores."""
     net = build_layers(folder, layers, inputs, input_hw=input_hw, label_count=label_count)
-    k = decode_heads(net)
+    k = decode_heads(net, USUAL_CANDIDATES)
     feeds = {f"in_{index}": array for index, array in enumerate(inputs)}
     boxes, scores = run_graph(net.graph, feeds, [BOXES_NAME, SCORES_NAME])
     assert len(boxes) == len(scores) == k

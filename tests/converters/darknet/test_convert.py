@@ -83,6 +83,7 @@ def test_the_file_is_valid_onnx_of_bytes_and_a_free_batch(tmp_path: Path, out: P
         "images": (TensorProto.UINT8, ["N", 4, 6, 3]),
         "boxes": (TensorProto.FLOAT, ["N", 6, 4]),
         "scores": (TensorProto.FLOAT, ["N", 6, 2]),
+        "candidates": (TensorProto.FLOAT, ["N", 12, 6]),
     }
 
 
@@ -121,6 +122,7 @@ def test_the_model_describes_itself(tmp_path: Path, out: Path) -> None:
         sampling=Sampling.ALIGN_CORNERS,
         pad_value=127,
         multi_label=True,
+        candidates=1024,
         conf=0.25,
         iou=0.45,
         nms_kind=NmsKind.DIOU,  # of the last head

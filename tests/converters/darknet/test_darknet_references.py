@@ -23,8 +23,9 @@ from trtjob.converters.artefact import Converted
 from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.darknet.convert import convert
 from trtjob.converters.request import ConversionRequest
+from trtjob.engines.candidates import candidates_from
 from trtjob.engines.onnxruntime.cpu import open_engine
-from trtjob.engines.protocol import Engine, FloatArray, UInt8Array
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, answer_of
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ResizeMode, load_spec
 from trtjob.imaging.boxes import clip, iou_matrix
 from trtjob.imaging.decode import decode_image
@@ -117,9 +118,8 @@ def compared(source: Path, name: str) -> Reference:
     # As if the input were in the middle of a larger image: of a box that is cut, only a sliver might be left.
     height, width = spec.input_hw
     hw = (3 * height * ENLARGED, 3 * width * ENLARGED)
-    found = detections_from(
-        boxes,
-        scores,
+    found, _ = detections_from(
+        candidates_from(Outputs(boxes[None], scores[None]), spec)[0],
         Placement((-float(width), -float(height)), (ENLARGED, ENLARGED)),
         spec,
         hw=hw,
@@ -289,12 +289,10 @@ def detected(engine: Engine, image: UInt8Array, mode: ResizeMode) -> tuple[Detec
     """Return an image's detections as a worker makes them."""
     spec = engine.spec
     tensor, placement = prepare(image, spec, mode)
-    outputs = engine.infer(tensor[None])
-    assert outputs.boxes is not None
     hw = (image.shape[0], image.shape[1])
     return detections_from(
-        outputs.boxes[0], outputs.scores[0], placement, spec, hw=hw, min_score=spec.min_score, iou=spec.iou
-    )
+        answer_of(engine, tensor), placement, spec, hw=hw, min_score=spec.min_score, iou=spec.iou
+    ).detections
 
 
 def boxes_of(items: list[dict[str, Any]], hw: tuple[int, ...]) -> Boxes:

@@ -5,7 +5,7 @@ import pytest
 from converters.darknet.networks import assert_same, best_first, build_layers, decode, normal, sigmoid
 from numpy.typing import NDArray
 
-from trtjob.converters.artefact import MAX_CANDIDATES
+from trtjob.converters.request import USUAL_CANDIDATES
 from trtjob.engines.protocol import FloatArray
 from trtjob.errors import DarknetParseError
 
@@ -102,7 +102,7 @@ def test_the_best_of_heads_of_two_kinds_are_kept(tmp_path: Path) -> None:
     old, new = normal(21, 19, 19), sigmoid(normal(21, 19, 19, seed=1)).astype(np.float32)
     layers = f"{HEAD}new_coords=1\n[route]\nlayers=0\n{HEAD}"
     expected = np.concatenate([naive_rows(new, ANCHORS, new_coords=True), naive_rows(old, ANCHORS)])
-    assert_same(decode(tmp_path, layers, old, new), best_first(expected)[:MAX_CANDIDATES])
+    assert_same(decode(tmp_path, layers, old, new), best_first(expected)[:USUAL_CANDIDATES])
 
 
 def test_what_compares_objects_of_one_frame_with_anothers_changes_nothing(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_no_more_than_the_best_candidates_are_kept(tmp_path: Path) -> None:
     expected = best_first(naive_rows(x, ANCHORS))
     assert len(expected) == 1083
     found = decode(tmp_path, HEAD, x)
-    assert len(found) == MAX_CANDIDATES
-    assert_same(found, expected[:MAX_CANDIDATES])
+    assert len(found) == USUAL_CANDIDATES
+    assert_same(found, expected[:USUAL_CANDIDATES])
 
 
 def test_candidates_are_chosen_by_their_best_class_times_objectness(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_an_export_describes_itself(tmp_path: Path) -> None:
         sampling=Sampling.HALF_PIXEL,
         pad_value=114,
         multi_label=False,
+        candidates=1024,
         conf=0.25,
         iou=0.7,
         nms_kind=NmsKind.DEFAULT,

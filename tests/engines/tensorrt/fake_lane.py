@@ -5,31 +5,31 @@ What it stands for - page-locked memory, streams, the driver - exists only where
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
 
 
 class FakeLane:
-    """Gives the mean of each image, and notes what is called, by which thread."""
+    """Gives the mean and the largest value of each image, if wanted, and notes what is called, by which thread."""
 
     def __init__(self, name: str, notes: list[str], max_batch: int = 4) -> None:
         self.name, self.notes = name, notes
         self.images: UInt8Array = np.zeros((max_batch, 2, 2, 3), np.uint8)
-        self.outputs: dict[str, NDArray[np.float32]] = {"scores": np.zeros((max_batch, 1), np.float32)}
+        self.outputs = {name: np.full((max_batch, 1), np.nan, np.float32) for name in ("scores", "largest")}
         self.before_launch: Callable[[], None] = _nothing
         self.before_wait: Callable[[], None] = _nothing
         self.computing = threading.Event()  # set: its work is not done yet
         self.threads: set[int] = set()
         self._batch = 0
+        self._names: tuple[str, ...] = ()
 
-    def launch(self, batch: int) -> None:
+    def launch(self, batch: int, names: Collection[str]) -> None:
         self._note(f"launch {batch}")
         self.before_launch()
-        self._batch = batch
+        self._batch, self._names = batch, tuple(names)
 
     def is_done(self) -> bool:
         return not self.computing.is_set()
@@ -37,9 +37,11 @@ class FakeLane:
     def wait(self) -> None:
         self._note("wait")
         self.before_wait()
-        means = self.images[: self._batch].reshape(self._batch, -1).mean(1)
-        self.outputs["scores"][:] = np.nan  # what is beyond the batch is of no use to anybody
-        self.outputs["scores"][: self._batch, 0] = means
+        values = self.images[: self._batch].reshape(self._batch, -1)
+        for name, answers in self.outputs.items():
+            answers[:] = np.nan  # what is beyond the batch, or not wanted, is of no use to anybody
+            if name in self._names:
+                answers[: self._batch, 0] = values.mean(1) if name == "scores" else values.max(1)
 
     def close(self) -> None:
         self._note("close")

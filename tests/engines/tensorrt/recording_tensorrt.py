@@ -141,15 +141,17 @@ class _Parser:
         for node in model.graph.node:
             to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
             kind = DataType.HALF if to == TensorProto.FLOAT16 else DataType.FLOAT
-            name = node.output[0]
+            values = [SimpleNamespace(name=name, dtype=kind) for name in node.output]
+            if node.op_type == "TopK":
+                values[1].dtype = DataType.INT32
             self._seen.layers.append(
                 SimpleNamespace(
                     type={"QuantizeLinear": LayerType.QUANTIZE, "DequantizeLinear": LayerType.DEQUANTIZE}.get(
                         node.op_type, LayerType.CONVOLUTION
                     ),
-                    num_outputs=1,
-                    get_output=lambda _index, name=name, kind=kind: SimpleNamespace(name=name, dtype=kind),
-                    set_output_type=lambda _index, _kind, name=name: self._seen.held.append(name),
+                    num_outputs=len(values),
+                    get_output=values.__getitem__,
+                    set_output_type=lambda index, _kind, values=values: self._seen.held.append(values[index].name),
                 )
             )
         return True

@@ -82,4 +82,4 @@ def test_a_graph_that_8_6_misreads_does_not_pass(tmp_path: Path, monkeypatch: py
             TensorRtEngine(plan, found.spec, gpu_of(0), 1) as engine,
             pytest.raises(EngineError, match="does not answer as the model does on a CPU"),
         ):
-            check_plan(engine.infer, model, found.spec, batch=1, title=flavour().title)
+            check_plan(engine, model, batch=1, title=flavour().title)

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 from engines.tensorrt.fake_lane import FakeLane
 
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.tensorrt.lanes import Lane, Lanes
 from trtjob.errors import DeviceLostError, EngineError
 
 
-def images(count: int, value: int) -> UInt8Array:
-    return np.full((count, 2, 2, 3), value, np.uint8)
+def images(count: int, value: int) -> list[UInt8Array]:
+    return [np.full((2, 2, 3), value, np.uint8) for _ in range(count)]
+
+
+def answer(lanes: Lanes, batch: list[UInt8Array], name: str = "scores") -> list[list[float]]:
+    found: list[FloatArray] = [np.empty(1, np.float32) for _ in batch]
+    lanes.run(batch, {name: found})
+    return [values.tolist() for values in found]
 
 
 def waited_for(event: threading.Event) -> None:
@@ -32,14 +38,29 @@ def opened(*lanes: FakeLane) -> Iterator[Lanes]:
 
 def test_a_batch_gives_its_own_rows_and_no_more() -> None:
     with opened(FakeLane("a", [])) as lanes:
-        assert lanes.run(images(3, 7))["scores"].tolist() == [[7.0], [7.0], [7.0]]
+        assert answer(lanes, images(3, 7)) == [[7.0], [7.0], [7.0]]
+
+
+def test_only_the_outputs_that_are_wanted_are_brought() -> None:
+    lane = FakeLane("a", [])
+    with opened(lane) as lanes:
+        assert answer(lanes, images(1, 3), "largest") == [[3.0]]
+        assert np.isnan(lane.outputs["scores"]).all()
+        assert answer(lanes, images(1, 4), "scores") == [[4.0]]
+        assert np.isnan(lane.outputs["largest"]).all()
+
+
+def test_images_are_taken_from_wherever_they_lie() -> None:
+    turned = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)[::-1, :, ::-1]
+    with opened(FakeLane("a", [])) as lanes:
+        assert answer(lanes, list(turned), "largest") == [[35.0], [23.0], [11.0]]
 
 
 def test_an_answer_is_not_overwritten_by_the_next_batch() -> None:
     with opened(FakeLane("a", [])) as lanes:
-        first = lanes.run(images(1, 1))
-        lanes.run(images(1, 2))
-        assert first["scores"].tolist() == [[1.0]]
+        first = answer(lanes, images(1, 1))
+        answer(lanes, images(1, 2))
+        assert first == [[1.0]]
 
 
 def test_the_next_batch_is_launched_before_the_first_is_done() -> None:
@@ -50,12 +71,12 @@ def test_the_next_batch_is_launched_before_the_first_is_done() -> None:
     started = threading.Event()
     first.before_launch = lambda: waited_for(started)
     with opened(first, second) as lanes, ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(lanes.run, images(1, value)) for value in (1, 2)]
+        waited = [pool.submit(answer, lanes, images(1, value)) for value in (1, 2)]
         # Both have filled their lane and are in the queue before the GPU's thread comes to the second.
         while lanes._orders.qsize() < 1:
             pass
         started.set()
-        assert [answer.result(10)["scores"].tolist() for answer in answers] == [[[1.0]], [[2.0]]]
+        assert [each.result(10) for each in waited] == [[[1.0]], [[2.0]]]
     assert launched.is_set()
     assert notes[:2] == ["a launch 1", "b launch 1"]
 
@@ -66,13 +87,13 @@ def test_no_more_lanes_compute_at_once_than_may() -> None:
     started = threading.Event()
     lanes[0].before_launch = lambda: waited_for(started)
     with opened(*lanes) as running, ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(running.run, images(1, value)) for value in (1, 2, 3)]
+        waited = [pool.submit(answer, running, images(1, value)) for value in (1, 2, 3)]
         while running._orders.qsize() < 2:  # the first is being launched, the others wait
             pass
         started.set()
-        assert [answer.result(10)["scores"].tolist() for answer in answers] == [[[1.0]], [[2.0]], [[3.0]]]
-    first, second, waited, third = (note.split()[1] for note in notes[:4])
-    assert (first, second, waited, third) == ("launch", "launch", "wait", "launch")
+        assert [each.result(10) for each in waited] == [[[1.0]], [[2.0]], [[3.0]]]
+    first, second, freed, third = (note.split()[1] for note in notes[:4])
+    assert (first, second, freed, third) == ("launch", "launch", "wait", "launch")
 
 
 def test_a_batch_that_comes_while_another_computes_is_launched_at_once() -> None:
@@ -82,27 +103,27 @@ def test_a_batch_that_comes_while_another_computes_is_launched_at_once() -> None
     first.computing.set()
     second.before_launch = launched.set
     with opened(first, second) as lanes, ThreadPoolExecutor(2) as pool:
-        one = pool.submit(lanes.run, images(1, 1))
+        one = pool.submit(answer, lanes, images(1, 1))
         while "a launch 1" not in notes:
             pass
         threading.Event().wait(0.02)  # the GPU's thread has nothing to do but wait for the first
-        two = pool.submit(lanes.run, images(1, 2))
+        two = pool.submit(answer, lanes, images(1, 2))
         assert launched.wait(10)
         first.computing.clear()
-        assert [answer.result(10)["scores"].tolist() for answer in (one, two)] == [[[1.0]], [[2.0]]]
+        assert [each.result(10) for each in (one, two)] == [[[1.0]], [[2.0]]]
     assert notes.index("b launch 1") < notes.index("a wait")
 
 
 def test_many_callers_each_get_their_own_answer() -> None:
     with opened(FakeLane("a", []), FakeLane("b", [])) as lanes, ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda value: lanes.run(images(1 + value % 4, value))["scores"], range(200)))
-    assert all((answer == value).all() and len(answer) == 1 + value % 4 for value, answer in enumerate(answers))
+        answers = list(pool.map(lambda value: answer(lanes, images(1 + value % 4, value)), range(200)))
+    assert answers == [[[float(value)]] * (1 + value % 4) for value in range(200)]
 
 
 def test_the_gpu_is_used_from_one_thread_only_and_not_from_the_callers() -> None:
     lane = FakeLane("a", [])
     with opened(lane) as lanes:
-        lanes.run(images(1, 1))
+        answer(lanes, images(1, 1))
     assert len(lane.threads) == 1
     assert threading.get_ident() not in lane.threads
 
@@ -117,9 +138,9 @@ def test_a_batch_that_fails_raises_for_its_caller_alone(step: str) -> None:
     with opened(lane) as lanes:
         setattr(lane, step, fail)
         with pytest.raises(DeviceLostError, match="illegal memory access"):
-            lanes.run(images(1, 1))
+            answer(lanes, images(1, 1))
         setattr(lane, step, lambda: None)
-        assert lanes.run(images(1, 5))["scores"].tolist() == [[5.0]]
+        assert answer(lanes, images(1, 5)) == [[5.0]]
 
 
 def test_closing_finishes_what_is_under_way_then_frees_in_order() -> None:
@@ -128,13 +149,13 @@ def test_closing_finishes_what_is_under_way_then_frees_in_order() -> None:
     hold = threading.Event()
     first.before_wait = lambda: waited_for(hold)
     with ThreadPoolExecutor(2) as pool, opened(first, second) as lanes:
-        answer = pool.submit(lanes.run, images(1, 9))
+        waiting = pool.submit(answer, lanes, images(1, 9))
         while "a launch 1" not in notes:
             pass
         closing = pool.submit(lanes.close)
         hold.set()
         closing.result(10)
-        assert answer.result(10)["scores"].tolist() == [[9.0]]
+        assert waiting.result(10) == [[9.0]]
     assert notes[-3:] == ["a close", "b close", "device closed"]
 
 
@@ -147,7 +168,7 @@ def test_callers_that_copy_are_waited_for_before_lanes_are_freed() -> None:
         def run(lanes: Lanes = lanes, problems: list[str] = problems, started: threading.Event = started) -> None:
             while True:
                 try:
-                    lanes.run(images(4, 1))
+                    answer(lanes, images(4, 1))
                     started.set()
                 except EngineError as err:
                     problems.append(str(err))
@@ -170,7 +191,7 @@ def test_a_closed_engine_says_so_and_closes_twice() -> None:
     with opened(FakeLane("a", [])) as lanes:
         lanes.close()
         with pytest.raises(EngineError, match="the engine is closed"):
-            lanes.run(images(1, 1))
+            answer(lanes, images(1, 1))
 
 
 def test_where_nothing_can_be_given_back_either_the_first_reason_is_told() -> None:

@@ -8,9 +8,9 @@ from converters.darknet import networks
 from converters.darknet.yolov4_tiny import write_yolov4_tiny
 from terminal import DIGITS
 
-from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.converters.registry import ModelRegistry
-from trtjob.converters.request import ConversionRequest
+from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
+from trtjob.engines.candidates import count_of
 from trtjob.engines.spec import Task
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, _config, build_plan
 from trtjob.engines.tensorrt.flavour import flavour
@@ -33,8 +33,13 @@ def built(request: ConversionRequest, folder: Path) -> None:
         assert outputs == {"scores": (-1, classes)}
     else:
         (_, candidates, _) = outputs["scores"]
-        assert outputs == {"boxes": (-1, candidates, 4), "scores": (-1, candidates, classes)}
-        assert 0 < candidates <= MAX_CANDIDATES
+        answered = count_of(candidates, classes, model.spec)
+        assert outputs == {
+            "boxes": (-1, candidates, 4),
+            "scores": (-1, candidates, classes),
+            "candidates": (-1, answered, 6),
+        }
+        assert 0 < candidates <= USUAL_CANDIDATES
     assert profiles == 1
     assert build_plan(model.path, BATCHES).plan
 

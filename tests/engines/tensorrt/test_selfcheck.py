@@ -1,5 +1,6 @@
 """A plan is run before it is kept: here a plan is a graph that ONNX Runtime computes."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,13 @@ from engines import tiny
 from engines.tensorrt import conversions
 from engines.tensorrt.test_agreement import over_all_axes
 
-from trtjob.engines.onnxruntime.cpu import open_engine
-from trtjob.engines.protocol import Outputs, UInt8Array
+from trtjob.engines.candidates import candidates_from
+from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
+from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
+from trtjob.engines.tensorrt.agreement import inconsistency
 from trtjob.engines.tensorrt.selfcheck import as_written, check_plan, lively_image, reference
 from trtjob.errors import EngineError
-
-
-@pytest.fixture
-def spec() -> ModelSpec:
-    return tiny.spec_of(Task.DETECT)
 
 
 @pytest.mark.parametrize("task", Task)
@@ -27,7 +25,7 @@ def spec() -> ModelSpec:
 def test_a_plan_that_answers_as_its_model_passes(task: Task, batch: int, tmp_path: Path) -> None:
     model = tiny.write_model(tmp_path / "tiny.onnx", task)
     with open_engine(model, threads=1) as plan:
-        check_plan(plan.infer, model, tiny.spec_of(task), batch=batch, title="TensorRT 8.6.1")
+        check_plan(plan, model, batch=batch, title="TensorRT 8.6.1")
 
 
 def test_a_plan_that_was_misread_is_refused(tmp_path: Path) -> None:
@@ -44,21 +42,84 @@ def test_a_plan_that_was_misread_is_refused(tmp_path: Path) -> None:
             EngineError, match=r"that TensorRT 8\.6\.1 built of 'net\.onnx' does not answer as the model does"
         ),
     ):
-        check_plan(plan.infer, model, found.spec, batch=1, title="TensorRT 8.6.1")
+        check_plan(plan, model, batch=1, title="TensorRT 8.6.1")
 
 
-def test_the_last_image_of_a_batch_counts_too(tmp_path: Path, spec: ModelSpec) -> None:
+class WrongAtTheEnd(CpuEngine):
+    """Misplaces the boxes of a batch's last image, or spoils its answer."""
+
+    off = 0.0
+
+    def spoil(self, answer: FloatArray) -> object:
+        """Leave it as it is."""
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        outputs = super().infer(images)
+        assert outputs.boxes is not None
+        outputs.boxes[-1] += self.off
+        return outputs
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        super().answer(images, into)
+        self.spoil(into[-1])
+
+
+def test_the_last_image_of_a_batch_counts_too(tmp_path: Path) -> None:
     model = tiny.write_model(tmp_path / "tiny.onnx")
-    with open_engine(model, threads=1) as engine:
-
-        def run(images: UInt8Array) -> Outputs:
-            outputs = engine.infer(images)
-            assert outputs.boxes is not None
-            outputs.boxes[-1] += 500
-            return outputs
-
+    with WrongAtTheEnd(model, threads=1) as engine:
+        check_plan(engine, model, batch=2, title="TensorRT 8.6.1")
+        engine.off = 500
         with pytest.raises(EngineError, match="does not answer as the model does"):
-            check_plan(run, model, spec, batch=2, title="TensorRT 8.6.1")
+            check_plan(engine, model, batch=2, title="TensorRT 8.6.1")
+
+
+def swap_first_and_last(answer: FloatArray) -> None:
+    answer[[0, -1]] = answer[[-1, 0]]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(swap_first_and_last, id="another order"),
+        pytest.param(lambda answer: np.put(answer, 5, answer[0, 5] + 1), id="another class"),
+        pytest.param(lambda answer: np.put(answer, 5, 99), id="no class"),
+        pytest.param(lambda answer: np.put(answer, 4, answer[0, 4] / 2), id="another score"),
+        pytest.param(lambda answer: np.put(answer, 0, answer[0, 0] + 1), id="another box"),
+        pytest.param(lambda answer: answer.fill(np.nan), id="no numbers"),
+    ],
+)
+def test_candidates_that_do_not_follow_from_boxes_and_scores_are_refused(
+    spoil: Callable[[FloatArray], object], tmp_path: Path
+) -> None:
+    model = tiny.write_model(tmp_path / "tiny.onnx")
+    with WrongAtTheEnd(model, threads=1) as engine:
+        engine.spoil = spoil  # type: ignore[method-assign,assignment]
+        with pytest.raises(
+            EngineError, match=r"of 4 candidates, \d do not follow from its boxes and scores, such as \["
+        ):
+            check_plan(engine, model, batch=2, title="TensorRT 8.6.1")
+
+
+def test_a_classifiers_answer_must_be_its_scores(tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "tiny.onnx", Task.CLASSIFY)
+    with open_engine(model, threads=1) as engine:
+        scores = engine.infer(lively_image(engine.spec))
+        assert inconsistency(scores.scores[0], scores, engine.spec) is None
+        assert inconsistency(scores.scores[0] + 1, scores, engine.spec) == "its scores change"
+
+
+class AsWritten(CpuEngine):
+    """Computes every node by itself, where the usual engine computes several in one."""
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        super().__init__(path, threads=threads)
+        self._path = path
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        return as_written(self._path, self.spec, images)
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        into[0][...] = candidates_from(self.infer(images[0][None]), self.spec)[0]
 
 
 def test_an_int8_plan_that_rounds_at_other_places_passes(tmp_path: Path) -> None:
@@ -66,7 +127,8 @@ def test_an_int8_plan_that_rounds_at_other_places_passes(tmp_path: Path) -> None
     spec = found.spec.model_copy(update={"precision": "int8"})
     image = lively_image(spec)
     path = conversions.write(conversions.lower_precision(found, "int8", image), spec, tmp_path / "int8.onnx")
-    check_plan(lambda images: as_written(path, spec, images), path, spec, batch=1, title="TensorRT 8.6.1")
+    with AsWritten(path, threads=1) as plan:
+        check_plan(plan, path, batch=1, title="TensorRT 8.6.1")
     assert as_written(path, spec, image).scores.tobytes() != reference(path, spec, image).scores.tobytes()
 
 

@@ -89,7 +89,8 @@ def test_later_versions_are_told_no_precision(
 
 def test_the_end_of_a_half_model_is_held_to_float32_by_8_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, _ = build(lowered_to("fp16", tmp_path), "8.6.1", monkeypatch)
-    assert {"boxes", "scores"} <= set(seen.held)
+    assert {"boxes", "scores", "candidates", "candidates/best"} <= set(seen.held)
+    assert "candidates/indices" not in seen.held
     assert not [name for name in seen.held if "convolutional" in name]
 
 

@@ -16,7 +16,7 @@ from trtjob.converters.darknet.strides import check_size, has_resampled_shortcut
 from trtjob.converters.darknet.tree import probabilities
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
-from trtjob.converters.request import ConversionRequest
+from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import DarknetParseError
 
@@ -50,6 +50,7 @@ def convert(request: ConversionRequest) -> Converted:
     )
     _build_layers(net, sections, channels)
     task, classes = _task(net, sections)
+    most = request.candidates or USUAL_CANDIDATES
     nms_kind, nms_beta = nms_of(net.heads[-1].section) if net.heads else (NmsKind.DEFAULT, NMS_BETA)
     spec = ModelSpec(
         task=task,
@@ -60,18 +61,19 @@ def convert(request: ConversionRequest) -> Converted:
         resize=request.resize or _resize(settings, task),
         sampling=Sampling.ALIGN_CORNERS,
         multi_label=task is Task.DETECT,
+        candidates=most if task is Task.DETECT else 0,
         nms_kind=nms_kind,
         nms_beta=nms_beta,
         converter=f"trtjob {__version__} darknet",
         sources=tuple(source_file(path) for path in (cfg, weights, labels, *others)),
     )
-    candidates = decode_heads(net) if net.heads else None
-    if candidates is None:
+    boxes = decode_heads(net, most) if net.heads else None
+    if boxes is None:
         _classify(net)
     for section in (settings, *sections):
         for name, option in section.unread():
             log.warning("%s:%d: option '%s' is not known and has no effect", cfg, option.line, name)
-    return Converted(model_from_graph(net.graph, spec, candidates=candidates), spec, layers=len(sections))
+    return Converted(model_from_graph(net.graph, spec, boxes=boxes), spec, layers=len(sections))
 
 
 def _check_kinds(sections: list[Section]) -> None:

@@ -1,7 +1,6 @@
 """The end of a detector's graph: from the raw values of its heads to boxes and scores.
 
-The candidates are chosen before they are decoded: a YOLOv3 at 416 has 10,647, of which no more than MAX_CANDIDATES are
-ever looked at.
+The candidates are chosen before they are decoded: a YOLOv3 at 416 has 10,647, of which a thousand are ever looked at.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.network import Network, Tensor
 from trtjob.converters.graph import Graph
@@ -100,8 +98,8 @@ def columns(graph: Graph, rows: str, start: int, end: int | None, step: int = 1)
     return graph.add("Slice", rows, *bounds, *([] if step == 1 else [graph.integers(step)]))
 
 
-def decode_heads(net: Network) -> int:
-    """Append the graph's end: `boxes` [N, K, 4] and `scores` [N, K, classes], best first. Returns K.
+def decode_heads(net: Network, most: int) -> int:
+    """Append the graph's end: `boxes` [N, K, 4] and `scores` [N, K, classes], best first. Returns K, `most` or fewer.
 
     Formulas of fill_network_boxes in network.c and of what it calls.
     """
@@ -109,13 +107,13 @@ def decode_heads(net: Network) -> int:
     graph.scope = "decode"
     families = [list(family) for _, family in groupby(_by_decoder(net.heads), key=lambda head: head.decoder)]
     if len(families) == 1:
-        return _decode(net, families[0], BOXES_NAME, SCORES_NAME)
+        return _decode(net, families[0], most, BOXES_NAME, SCORES_NAME)
     parts = []
     for number, family in enumerate(families):
         graph.scope = f"decode_{number}"
         parts.append((f"{graph.scope}/{BOXES_NAME}", f"{graph.scope}/{SCORES_NAME}"))
-        _decode(net, family, *parts[-1])
-    return _best_of_all(graph, parts, sum(min(MAX_CANDIDATES, _rows(family)) for family in families))
+        _decode(net, family, most, *parts[-1])
+    return _best_of_all(graph, parts, min(most, sum(map(_rows, families))))
 
 
 def _by_decoder(heads: list[Head]) -> list[Head]:
@@ -131,24 +129,23 @@ def _rows(heads: list[Head]) -> int:
     return sum(head.rows for head in heads)
 
 
-def _decode(net: Network, heads: list[Head], boxes_name: str, scores_name: str) -> int:
+def _decode(net: Network, heads: list[Head], most: int, boxes_name: str, scores_name: str) -> int:
     """Choose and decode the best candidates of heads with the same decoder."""
     graph, decoder = net.graph, heads[0].decoder
     rows = _joined(graph, [decoder.rows(graph, head) for head in heads])
-    k = min(MAX_CANDIDATES, _rows(heads))
-    chosen = graph.top_k(decoder.best(graph, rows), k)
+    k = min(most, _rows(heads))
+    _, chosen = graph.top_k(decoder.best(graph, rows), k)
     picked = _picked(graph, rows, chosen)
     _boxes(net, heads, picked, chosen, boxes_name)
     graph.add("Identity", decoder.scores(graph, picked), output=scores_name)
     return k
 
 
-def _best_of_all(graph: Graph, parts: list[tuple[str, str]], total: int) -> int:
+def _best_of_all(graph: Graph, parts: list[tuple[str, str]], k: int) -> int:
     """Append the best candidates of several kinds of heads, which were decoded apart."""
     graph.scope = "decode"
     boxes, scores = (_joined(graph, list(values)) for values in zip(*parts, strict=True))
-    k = min(MAX_CANDIDATES, total)
-    chosen = graph.top_k(graph.add("ReduceMax", scores, graph.integers(2), keepdims=0), k)
+    _, chosen = graph.top_k(graph.add("ReduceMax", scores, graph.integers(2), keepdims=0), k)
     for values, name in ((boxes, BOXES_NAME), (scores, SCORES_NAME)):
         _picked(graph, values, chosen, name)
     return k

@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto
 
 from trtjob import __version__
 from trtjob.converters.artefact import IR_VERSION, Converted, Reference, model_from_graph, source_file
+from trtjob.converters.candidates import remove_candidates
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.batch import expect_same, for_any_batch, sized
 from trtjob.converters.onnx.external import read_external
@@ -57,11 +58,23 @@ def convert(request: ConversionRequest) -> Converted:
 
 
 def _own(model: ModelProto, spec: ModelSpec, request: ConversionRequest) -> Converted:
-    """Return a model of ours as it is."""
+    """Return a model of ours as it is, but for its `candidates`, which every file gets last."""
     read_external(model, request.model)
     check(model, request.model)
     Session(model, f"'{request.model}'")
-    return Converted(model, spec, _layers(model))
+    remove_candidates(model)
+    return Converted(model, _of_fewer(spec, request), _layers(model))
+
+
+def _of_fewer(spec: ModelSpec, request: ConversionRequest) -> ModelSpec:
+    """Return the spec with as many candidates as are asked for. Raises ConversionError where the model has fewer."""
+    wanted = request.candidates or spec.candidates
+    if wanted > spec.candidates:
+        raise ConversionError(
+            f"--candidates {wanted}: '{request.model}' was converted with {spec.candidates}, and the others are gone. "
+            "Convert the original model"
+        )
+    return spec.model_copy(update={"candidates": wanted})
 
 
 def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionRequest) -> Converted:
@@ -110,7 +123,7 @@ def _assembled(body: ModelProto, foreign: Foreign, found: Recognised, spec: Mode
     graph.nodes.extend(body.graph.node)
     graph.constants.extend(body.graph.initializer)
     add_end(graph, answer, opset_of(body))
-    model = model_from_graph(graph, spec, candidates=answer.candidates)
+    model = model_from_graph(graph, spec, boxes=answer.boxes)
     model.graph.sparse_initializer.extend(body.graph.sparse_initializer)
     model.graph.quantization_annotation.extend(body.graph.quantization_annotation)
     model.ir_version = max(IR_VERSION, body.ir_version)

@@ -7,7 +7,6 @@ from enum import StrEnum
 import numpy as np
 from onnx import TensorProto
 
-from trtjob.converters.artefact import MAX_CANDIDATES
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.surgery import END
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
@@ -33,20 +32,23 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A foreign model's output. shape: of one image, with its batch; with_softmax: logits, to become probabilities."""
+    """A foreign model's output. shape: of one image, with its batch; with_softmax: logits, to become probabilities;
+    most: boxes that are kept, of a detector.
+    """
 
     name: str
     layout: Layout
     shape: tuple[int, ...]
     classes: int
     with_softmax: bool = False
+    most: int = 0
 
     @property
-    def candidates(self) -> int | None:
+    def boxes(self) -> int | None:
         """The number of boxes that are kept, K; None of a classifier."""
         if self.layout is Layout.CLASSES:
             return None
-        return min(MAX_CANDIDATES, self.shape[2 if self.layout is Layout.COLUMNS else 1])
+        return min(self.most, self.shape[2 if self.layout is Layout.COLUMNS else 1])
 
 
 def layout_of(shape: tuple[int, ...], classes: int, *, is_yolov5: bool, is_final: bool | None) -> Layout | None:
@@ -89,7 +91,7 @@ def _add_objectness(graph: Graph, answer: Answer, x: str, opset: int) -> None:
 
 
 def _add_final(graph: Graph, answer: Answer, x: str, _opset: int) -> None:
-    if answer.shape[1] > MAX_CANDIDATES:
+    if answer.shape[1] > answer.most:
         x = _best_rows(graph, answer, x, graph.add("Squeeze", _slice(graph, x, 4, 5), graph.integers(2)))
     graph.add("Identity", _slice(graph, x, 0, 4), output=BOXES_NAME)
     every_class = graph.constant(np.arange(answer.classes, dtype=np.float32), "classes")
@@ -117,8 +119,8 @@ _ENDS: dict[Layout, Callable[[Graph, Answer, str, int], None]] = {
 
 def _best_rows(graph: Graph, answer: Answer, rows: str, scores: str) -> str:
     """Append the rows [N, K, values] of the best scores [N, rows]: all that follows is done for them alone."""
-    assert answer.candidates is not None
-    chosen = graph.top_k(scores, answer.candidates)
+    assert answer.boxes is not None
+    _, chosen = graph.top_k(scores, answer.boxes)
     return graph.add("GatherND", rows, graph.add("Unsqueeze", chosen, graph.integers(2)), batch_dims=1)
 
 

@@ -17,7 +17,7 @@ from trtjob.converters.onnx.reference import Original
 from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, shape_of
 from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export
 from trtjob.converters.pixels import Pixels, torch_pixels, unit_pixels
-from trtjob.converters.request import ConversionRequest
+from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
@@ -147,8 +147,9 @@ def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], req
         conf=CONF,
         iou=YOLOV5_IOU if export.is_yolov5 else IOU,
         nms_kind=NmsKind.NONE if layout is Layout.FINAL else NmsKind.DEFAULT,
+        candidates=request.candidates or USUAL_CANDIDATES,
     )
-    answer = Answer(foreign.output.name, layout, shape, len(labels))
+    answer = Answer(foreign.output.name, layout, shape, len(labels), most=spec.candidates)
     notes = (f"Its output is {layout.value}.",)
     if layout is Layout.FINAL:
         notes = ("Its boxes are final: the graph does without NMS, or holds it with thresholds of its own.",)

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from trtjob.converters.onnx.read import graphs_of
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME
+from trtjob.engines.spec import BOXES_NAME, CANDIDATES_NAME, INPUT_NAME, SCORES_NAME
 
 # The scopes of what is put before and after a foreign graph.
 FRONT, END = "input", "decode"
-_OURS = frozenset({INPUT_NAME, BOXES_NAME, SCORES_NAME})
+_OURS = frozenset({INPUT_NAME, BOXES_NAME, SCORES_NAME, CANDIDATES_NAME})
 # From it on, constants need not be inputs as well.
 _IR_OF_PLAIN_CONSTANTS = 4
-_OUR_SCOPES = (f"{FRONT}/", f"{END}/")
+_OUR_SCOPES = (f"{FRONT}/", f"{END}/", f"{CANDIDATES_NAME}/")
 
 
 def sort_nodes(graph: GraphProto) -> None:

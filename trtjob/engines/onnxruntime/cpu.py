@@ -2,12 +2,23 @@
 
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
-from trtjob.engines.protocol import Engine, Outputs, UInt8Array, check_batch
+from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, answer_shape, open_session, spec_of
+from trtjob.engines.protocol import (
+    Engine,
+    FloatArray,
+    Outputs,
+    UInt8Array,
+    answer_name,
+    check_batch,
+    check_images,
+    output_names,
+    outputs_of,
+)
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.errors import EngineError
 
@@ -42,20 +53,29 @@ class CpuEngine(Engine):
             self._session = open_session(path, _PROVIDERS, model=with_unsigned_values(path))
         self.device = "CPU"
         self.concurrency = threads
-        self._names = output_names(self.spec)
+        self.answer_shape = answer_shape(self._session, self.spec)
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        check_images(images, into, self.spec)
+        for (found,), array in zip(self._runs(images, [answer_name(self.spec)]), into, strict=True):
+            array[...] = found[0]
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
+        names = output_names(self.spec)
+        runs = zip(*self._runs(images, names), strict=True)
+        return outputs_of({name: np.concatenate(parts) for name, parts in zip(names, runs, strict=True)})
+
+    def _runs(self, images: Iterable[UInt8Array], names: list[str]) -> list[list[FloatArray]]:
+        """Return some outputs of each image, [1, ...]."""
         session = self._session
         if session is None:
             raise EngineError("the engine is closed")
         try:
-            runs = [session.run(self._names, {INPUT_NAME: image[None]}) for image in images]
+            return [session.run(names, {INPUT_NAME: image[None]}) for image in images]
         except Exception as err:
             raise EngineError(f"ONNX Runtime failed: {err}") from err
-        *boxes, scores = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
-        return Outputs(boxes[0] if boxes else None, scores)
 
     def close(self) -> None:
-        # Callers still inside `infer` hold the session themselves; its memory goes with the last of them.
+        # Callers still inside hold the session themselves; its memory goes with the last of them.
         self._session = None

@@ -11,7 +11,19 @@ from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, CudaModel, Cuda
 from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.pool import LANES, LanePool
-from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, joined
+from trtjob.engines.protocol import (
+    Engine,
+    FloatArray,
+    Outputs,
+    UInt8Array,
+    Wanted,
+    answer_name,
+    check_batch,
+    check_images,
+    outputs_of,
+    part,
+    room,
+)
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
@@ -62,22 +74,32 @@ class CudaEngine(Engine):
         self.device = f"{gpu.name} (GPU {gpu.index}), {title}"
         self.max_batch = self._model.batch
         self.concurrency = LANES
+        self._shapes = self._model.lanes[0].shapes
+        self.answer_shape = self._shapes[answer_name(self.spec)]
         self._pool.offer(self._model.lanes)
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        check_images(images, into, self.spec)
+        self._run(images, {answer_name(self.spec): into})
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
-        parts: list[dict[str, FloatArray]] = []
+        found = room(self._shapes, self.spec, len(images))
+        self._run(list(images), {name: list(array) for name, array in found.items()})
+        return outputs_of(found)
+
+    def _run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
         done = 0
         while done < len(images):
             with self._pool.taken() as lane:
                 try:
-                    parts.append(lane.run(images[done : done + lane.batch]))
-                    done += lane.batch
+                    end = done + lane.batch
+                    lane.run(images[done:end], part(wanted, done, end))
+                    done = end
                     continue
                 except DeviceMemoryError as err:
                     batch, failure = lane.batch, err
             self._shrink(batch, failure)
-        return joined(parts)
 
     def _shrink(self, batch: int, failure: DeviceMemoryError) -> None:
         """Open the model again with half of a batch that was too large, unless another caller has done so.

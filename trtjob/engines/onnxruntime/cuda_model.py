@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.driver import GpuInfo, Memory, threaded_driver
 from trtjob.engines.onnxruntime.package import onnxruntime
-from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, output_names, spec_of
+from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, spec_of
 from trtjob.engines.pool import LANES, RUNS
-from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.protocol import FloatArray, UInt8Array, Wanted, all_names
 from trtjob.engines.spec import INPUT_NAME, ModelSpec, Precision, load_spec
 from trtjob.errors import DeviceMemoryError, EngineError
 
@@ -83,10 +84,10 @@ class CudaModel:
 
     def _warm_up(self) -> None:
         """Run all lanes at once, as callers will: ONNX Runtime takes now what it needs of the GPU's memory."""
-        image = np.zeros((1, *self.spec.input_hw, self.spec.channels), np.uint8)
+        image = np.zeros((*self.spec.input_hw, self.spec.channels), np.uint8)
         with ThreadPoolExecutor(len(self.lanes)) as pool:
-            for answer in [pool.submit(lane.run, image) for lane in self.lanes]:
-                answer.result()
+            for done in [pool.submit(lane.run, [image], {}) for lane in self.lanes]:
+                done.result()
 
     def close(self) -> None:
         with self._device.current():
@@ -130,7 +131,7 @@ class Lane:
 
     def _output_shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         """Return the outputs' shapes, by a run whose outputs ONNX Runtime allocates: graphs need not state them."""
-        names = output_names(spec)
+        names = all_names(spec)
         for name in names:
             self._binding.bind_output(name, "cuda", self._gpu)
         self._compute()
@@ -143,17 +144,25 @@ class Lane:
         buffer = self._buffers[name] = self._device.alloc(host.nbytes)
         bind(name, "cuda", self._gpu, host.dtype.type, list(host.shape), int(buffer))
 
-    def run(self, images: UInt8Array) -> dict[str, FloatArray]:
-        """Run at most `batch` images and return their outputs, which the caller owns."""
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The outputs' shapes, of one image."""
+        return {name: values.shape[1:] for name, values in self._outputs.items()}
+
+    def run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+        """Run at most `batch` images, and bring what is wanted of them; the rest stays on the GPU."""
         count = len(images)
-        self._images[:count] = images
+        for place, image in zip(self._images, images, strict=False):
+            place[...] = image
         with self._device.current():
             self._stream.copy_in(self._buffers[INPUT_NAME], self._images[:count])
             self._compute()
-            for name, values in self._outputs.items():
-                self._stream.copy_out(values[:count], self._buffers[name])
+            for name in wanted:
+                self._stream.copy_out(self._outputs[name][:count], self._buffers[name])
             self._sync()
-        return {name: np.array(values[:count]) for name, values in self._outputs.items()}
+        for name, arrays in wanted.items():
+            for array, values in zip(arrays, self._outputs[name], strict=False):
+                array[...] = values
 
     def _compute(self) -> None:
         self._sync()  # ONNX Runtime works on a stream of its own

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trtjob.engines.candidates import WIDTH
 from trtjob.engines.onnxruntime.package import onnxruntime
+from trtjob.engines.protocol import all_names
 from trtjob.engines.spec import (
     BOXES_NAME,
+    CANDIDATES_NAME,
     INPUT_NAME,
     METADATA_KEY,
     SCORES_NAME,
@@ -55,8 +58,8 @@ def spec_of(session: Any, path: Path) -> ModelSpec:
     """
     spec = parse_spec(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
-    expected: dict[str, tuple[str, list[int]]] = {name: ("tensor(float)", [4]) for name in output_names(spec)}
-    expected[SCORES_NAME] = ("tensor(float)", [len(spec.labels)])
+    last = {BOXES_NAME: [4], SCORES_NAME: [len(spec.labels)], CANDIDATES_NAME: [WIDTH]}
+    expected = {name: ("tensor(float)", last[name]) for name in all_names(spec)}
     expected[INPUT_NAME] = ("tensor(uint8)", [*spec.input_hw, spec.channels])
     for name, (kind, last_sizes) in expected.items():
         value = found.get(name)
@@ -69,8 +72,12 @@ def spec_of(session: Any, path: Path) -> ModelSpec:
     return spec
 
 
-def output_names(spec: ModelSpec) -> list[str]:
-    return [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
+def answer_shape(session: Any, spec: ModelSpec) -> tuple[int, ...]:
+    """Return the shape of one image's compact answer."""
+    if spec.task is Task.CLASSIFY:
+        return (len(spec.labels),)
+    (count,) = (value.shape[1] for value in session.get_outputs() if value.name == CANDIDATES_NAME)
+    return int(count), WIDTH
 
 
 def _is_bf16(path: Path) -> bool:

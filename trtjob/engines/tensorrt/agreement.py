@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from trtjob.engines.candidates import candidates_from
 from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ModelSpec, Precision, Task
 
@@ -31,6 +32,8 @@ _USUAL = 16.0
 # values that were ranked, in float32.
 _RISE = 0.05
 _RISING = 0.01
+
+_COPIED = 1e-3  # by how much a value may change on its way into another output: TensorRT 8.6 may round it to half
 
 _LOST = 0.02  # share of values that may overflow in one answer alone
 
@@ -88,6 +91,32 @@ def disagreement(
     if expected.boxes is None:
         return _classes(found.scores[0], expected.scores[0], tolerance)
     return _ranks(found.scores[0], expected.scores[0], tolerance) or _candidates(found, expected, tolerance, spec)
+
+
+def inconsistency(answer: FloatArray, found: Outputs, spec: ModelSpec) -> str | None:
+    """Return in what a plan's compact answer does not follow from its own outputs, None where it does.
+
+    answer: of one image; found: of a batch of 1. Which of two equal candidates comes first is the plan's choice.
+    """
+    if found.boxes is None:
+        return None if np.allclose(answer, found.scores[0], 0, _COPIED, equal_nan=True) else "its scores change"
+    expected = candidates_from(found, spec)[0]
+    if answer.shape != expected.shape:
+        return f"candidates have the shape {list(answer.shape)} instead of {list(expected.shape)}"
+    scores = found.scores[0]
+    in_order = np.abs(answer[:, 4] - expected[:, 4]) <= _COPIED
+    wrong = [index for index, row in enumerate(answer) if not (in_order[index] and _is_of(row, found.boxes[0], scores))]
+    if not wrong:
+        return None
+    shown = ", ".join(f"{value:.4g}" for value in answer[wrong[0]])
+    return f"of {len(answer)} candidates, {len(wrong)} do not follow from its boxes and scores, such as [{shown}]"
+
+
+def _is_of(row: FloatArray, boxes: FloatArray, scores: FloatArray) -> bool:
+    """Tell whether a candidate is one of the boxes, with its score of a class."""
+    class_id = int(row[5]) if 0 <= row[5] < scores.shape[1] else 0
+    is_it = np.isclose(boxes, row[:4], _COPIED, _COPIED, equal_nan=True).all(1)
+    return bool((is_it & (np.abs(scores[:, class_id] - row[4]) <= _COPIED)).any()) and class_id == row[5]
 
 
 def _widened(tolerance: Tolerance, one: Outputs, other: Outputs, spec: ModelSpec) -> Tolerance:

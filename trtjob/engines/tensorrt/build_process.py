@@ -222,7 +222,7 @@ def _check(plan: bytes, model: Path, batches: BatchProfile, gpu: int) -> None:
 
     spec = load_spec(model)
     with TensorRtEngine(plan, spec, gpu_of(gpu), batches.largest) as engine:
-        check_plan(engine.infer, model, spec, batch=batches.largest, title=flavour().title)
+        check_plan(engine, model, batch=batches.largest, title=flavour().title)
 
 
 if __name__ == "__main__":

@@ -187,10 +187,11 @@ def _allow_precisions(network: Any, config: Any, model: Path) -> None:
 
     floats = float_values(model)
     for layer, values in outputs:
-        if values and all(value.name in floats for value in values):
+        held = [index for index, value in enumerate(values) if value.name in floats]  # a TopK gives integers as well
+        if held:
             layer.precision = trt.DataType.FLOAT
-            for index in range(len(values)):
-                layer.set_output_type(index, trt.DataType.FLOAT)
+        for index in held:
+            layer.set_output_type(index, trt.DataType.FLOAT)
 
 
 class _Watch:

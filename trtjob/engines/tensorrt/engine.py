@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +13,21 @@ import numpy as np
 from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.pool import LANES, RUNS
-from trtjob.engines.protocol import Engine, Outputs, UInt8Array, check_batch, joined
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec, Task
+from trtjob.engines.protocol import (
+    Engine,
+    FloatArray,
+    Outputs,
+    UInt8Array,
+    Wanted,
+    all_names,
+    answer_name,
+    check_batch,
+    check_images,
+    outputs_of,
+    part,
+    room,
+)
+from trtjob.engines.spec import INPUT_NAME, ModelSpec
 from trtjob.engines.tensorrt.build_process import build_apart
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
@@ -132,11 +145,23 @@ class TensorRtEngine(Engine):
             lambda: resources.lanes(spec, max_batch, cuda_graphs=cuda_graphs), resources.close, runs=RUNS
         )
         self.concurrency = self._lanes.count
+        self._shapes = resources.shapes
+        self.answer_shape = self._shapes[answer_name(spec)]
+
+    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+        check_images(images, into, self.spec)
+        self._run(images, {answer_name(self.spec): into})
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
-        parts = [self._lanes.run(images[at : at + self.max_batch]) for at in range(0, len(images), self.max_batch)]
-        return joined(parts)
+        found = room(self._shapes, self.spec, len(images))
+        self._run(list(images), {name: list(array) for name, array in found.items()})
+        return outputs_of(found)
+
+    def _run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+        for start in range(0, len(images), self.max_batch):
+            end = start + self.max_batch
+            self._lanes.run(images[start:end], part(wanted, start, end))
 
     def close(self) -> None:
         self._lanes.close()
@@ -146,6 +171,7 @@ class _Resources:
     """All that lives on the GPU, made and freed in one thread."""
 
     def __init__(self, plan: bytes, gpu: int) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}  # of one image's outputs, once there are lanes
         self._plan, self._gpu = plan, gpu
         self._device: Device | None = None
         self._engine: Any = None
@@ -167,13 +193,14 @@ class _Resources:
         """Return the lanes, or one alone where the GPU's memory is short."""
         engine = self.load()
         assert self._device is not None
+        self.shapes = {name: tuple(engine.get_tensor_shape(name))[1:] for name in all_names(spec)}
         lanes: list[TensorRtLane] = []
         contexts: deque[Any] = deque()  # those that no lane computes with
         try:
             for number in range(LANES):
                 if number < RUNS:
                     contexts.append(_new_context(engine))
-                lanes.append(TensorRtLane(self._device, engine, spec, max_batch, contexts))
+                lanes.append(TensorRtLane(self._device, engine, spec, max_batch, contexts, self.shapes))
         except DeviceMemoryError:
             if not lanes:
                 raise
@@ -207,8 +234,19 @@ def _new_context(engine: Any) -> Any:
 class TensorRtLane:
     """One stream with its buffers, which borrows an execution context for each batch."""
 
-    def __init__(self, device: Device, engine: Any, spec: ModelSpec, max_batch: int, contexts: deque[Any]) -> None:
-        """contexts: those that are free, shared by all lanes; never fewer than batches that are under way."""
+    def __init__(
+        self,
+        device: Device,
+        engine: Any,
+        spec: ModelSpec,
+        max_batch: int,
+        contexts: deque[Any],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        """contexts: those that are free, shared by all lanes; never fewer than batches that are under way.
+
+        shapes: of one image's outputs.
+        """
         self._messages = logger()[1]
         self._engine = engine
         self._contexts = contexts
@@ -217,51 +255,52 @@ class TensorRtLane:
         self._stream: Stream = device.stream()
         self._graph: Graph | None = None
         self._graph_context: Any = None
+        self._graph_names = (answer_name(spec),)
         self._image_shape = (*spec.input_hw, spec.channels)
         self._buffers: dict[str, Memory] = {}
         with ExitStack() as undo:
             undo.callback(self._release)
-            self._allocate(device, spec)
+            self._allocate(device, shapes)
             undo.pop_all()
 
-    def _allocate(self, device: Device, spec: ModelSpec) -> None:
-        engine, max_batch = self._engine, self._max_batch
+    def _allocate(self, device: Device, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        max_batch = self._max_batch
         self.images: UInt8Array = device.pinned((max_batch, *self._image_shape), np.uint8)
-        names = [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
-        self.outputs = {
-            name: device.pinned((max_batch, *tuple(engine.get_tensor_shape(name))[1:]), np.float32) for name in names
-        }
+        self.outputs = {name: device.pinned((max_batch, *shape), np.float32) for name, shape in shapes.items()}
         self._buffers[INPUT_NAME] = device.alloc(self.images.nbytes)
         for name, values in self.outputs.items():
             self._buffers[name] = device.alloc(values.nbytes)
 
     def record(self) -> bool:
-        """Record a full batch as a CUDA graph. Returns False, and changes nothing, where that cannot be.
+        """Record a full batch and its answer as a CUDA graph. Returns False, and changes nothing, where that cannot be.
 
         In a context of its own: one that a graph came from must not change its shapes any more.
         """
         try:
             self._graph_context = _new_context(self._engine)
             self._bind(self._graph_context)
-            self._enqueue(self._graph_context, self._max_batch)  # TensorRT prepares itself at the first run
+            # TensorRT prepares itself at the first run.
+            self._enqueue(self._graph_context, self._max_batch, self._graph_names)
             self._stream.mark()
             self._stream.wait()
         except DeviceMemoryError:
             self._graph_context = None
             return False
-        self._graph = capture(self._stream, lambda: self._enqueue(self._graph_context, self._max_batch))
+        self._graph = capture(
+            self._stream, lambda: self._enqueue(self._graph_context, self._max_batch, self._graph_names)
+        )
         if self._graph is None:
             self._graph_context = None
         return self._graph is not None
 
-    def launch(self, batch: int) -> None:
-        if self._graph is not None:
+    def launch(self, batch: int, names: Collection[str]) -> None:
+        if self._graph is not None and tuple(names) == self._graph_names:
             self._graph.launch()
         else:
             self._context = self._contexts.popleft()
             try:
                 self._bind(self._context)
-                self._enqueue(self._context, batch)
+                self._enqueue(self._context, batch, names)
             except EngineError:
                 self._give_back()
                 raise
@@ -280,13 +319,13 @@ class TensorRtLane:
         if not context.set_input_shape(INPUT_NAME, (self._max_batch, *self._image_shape)):
             raise EngineError(f"TensorRT refuses a batch of {self._max_batch}: {self._messages.take()}")
 
-    def _enqueue(self, context: Any, batch: int) -> None:
-        """Begin to compute a whole batch, of which the first `batch` images are copied in and out."""
+    def _enqueue(self, context: Any, batch: int, names: Collection[str]) -> None:
+        """Begin to compute a whole batch, of which `batch` images are copied in, and of these the named outputs out."""
         self._stream.copy_in(self._buffers[INPUT_NAME], self.images[:batch])
         if not context.execute_async_v3(self._stream.handle):
             raise DeviceLostError(f"TensorRT failed: {self._messages.take()}")
-        for name, values in self.outputs.items():
-            self._stream.copy_out(values[:batch], self._buffers[name])
+        for name in names:
+            self._stream.copy_out(self.outputs[name][:batch], self._buffers[name])
 
     def is_done(self) -> bool:
         return self._stream.is_done()

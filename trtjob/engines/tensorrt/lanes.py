@@ -8,17 +8,16 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.engines.pool import LanePool
-from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.protocol import UInt8Array, Wanted
 from trtjob.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,8 @@ class Lane(Protocol):
     @property
     def outputs(self) -> Mapping[str, NDArray[Any]]: ...
 
-    def launch(self, batch: int) -> None:
-        """Begin to copy the first `batch` images in, compute, and copy the outputs out; return at once."""
+    def launch(self, batch: int, names: Collection[str]) -> None:
+        """Begin to copy the first `batch` images in, compute, and copy the named outputs out; return at once."""
         ...
 
     def is_done(self) -> bool:
@@ -55,10 +54,11 @@ class Lane(Protocol):
 
 @dataclass(slots=True)
 class _Order:
-    """A batch under way: its lane's images are filled; the answer is set when its outputs are there."""
+    """A batch under way: its lane's images are filled; the answer is set when the outputs of these names are there."""
 
     lane: Lane
     batch: int
+    names: Collection[str]
     answer: "Future[None]" = field(default_factory=Future)
 
 
@@ -87,18 +87,20 @@ class Lanes:
             self._thread.join()
             raise
 
-    def run(self, images: UInt8Array) -> dict[str, FloatArray]:
-        """Run a batch and return its outputs; as many callers at once as there are lanes keep the GPU busy."""
+    def run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+        """Run a batch and bring what is wanted; as many callers at once as there are lanes keep the GPU busy."""
         with self._pool.taken() as lane:
-            batch = len(images)
-            lane.images[:batch] = images  # by the caller, while the GPU works for others
-            order = _Order(lane, batch)
+            for place, image in zip(lane.images, images, strict=False):
+                place[...] = image  # by the caller, while the GPU works for others
+            order = _Order(lane, len(images), tuple(wanted))
             with self._gate:
                 self._pool.check()
                 self._orders.put(order)
             order.answer.result()
             # The lane's arrays are written again by the next launch, so copy.
-            return {name: np.array(values[:batch], np.float32) for name, values in lane.outputs.items()}
+            for name, arrays in wanted.items():
+                for array, values in zip(arrays, lane.outputs[name], strict=False):
+                    array[...] = values
 
     def close(self) -> None:
         """Finish what is under way, then free everything. May be called twice."""
@@ -174,7 +176,7 @@ def _is_done(order: _Order) -> bool:
 
 def _launch(order: _Order) -> bool:
     try:
-        order.lane.launch(order.batch)
+        order.lane.launch(order.batch, order.names)
     except BaseException as err:  # noqa: BLE001 - it is the caller's, who waits for it
         order.answer.set_exception(err)
         return False

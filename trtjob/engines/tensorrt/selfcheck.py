@@ -4,7 +4,6 @@ A parser that reads a graph by the rules of another version does not fail; the p
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,28 +14,32 @@ from onnx import GraphProto, TensorProto, numpy_helper
 
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.onnxruntime.package import onnxruntime
-from trtjob.engines.onnxruntime.session import CPU_PROVIDER, output_names
-from trtjob.engines.protocol import Outputs, UInt8Array
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME, ModelSpec
-from trtjob.engines.tensorrt.agreement import disagreement
+from trtjob.engines.onnxruntime.session import CPU_PROVIDER
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, output_names, outputs_of
+from trtjob.engines.spec import INPUT_NAME, ModelSpec
+from trtjob.engines.tensorrt.agreement import disagreement, inconsistency
 from trtjob.errors import EngineError
 
 _SEED = 11
 _SHAPES = 12
 
 
-def check_plan(run: Callable[[UInt8Array], Outputs], model: Path, spec: ModelSpec, *, batch: int, title: str) -> None:
+def check_plan(plan: Engine, model: Path, *, batch: int, title: str) -> None:
     """Run a plan and its model on one image, `batch` times over. Raises EngineError where they disagree.
 
-    run: the plan, as an engine's `infer`; title: of what built it, for messages.
+    title: of what built the plan, for messages.
     """
+    spec = plan.spec
     image = lively_image(spec)
-    found = run(np.repeat(image, batch, axis=0))
+    found = plan.infer(np.repeat(image, batch, axis=0))
+    answers: list[FloatArray] = [np.empty(plan.answer_shape, np.float32) for _ in range(batch)]
+    plan.answer([image[0]] * batch, answers)
     expected = reference(model, spec, image)
     expected_too = as_written(model, spec, image) if spec.precision == "int8" else None
     for at in {0, batch - 1}:
         one = Outputs(None if found.boxes is None else found.boxes[at : at + 1], found.scores[at : at + 1])
-        if (problem := disagreement(one, expected, spec, expected_too=expected_too)) is not None:
+        problem = disagreement(one, expected, spec, expected_too=expected_too) or inconsistency(answers[at], one, spec)
+        if problem is not None:
             raise EngineError(
                 f"the plan that {title} built of '{model.name}' does not answer as the model does on a CPU: {problem}. "
                 "It is not used. Please report it, and use --engine cuda or cpu meanwhile"
@@ -64,8 +67,7 @@ def as_written(model: Path, spec: ModelSpec, image: UInt8Array) -> Outputs:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(os.fspath(model), options, providers=[CPU_PROVIDER])
     names = output_names(spec)
-    answers = dict(zip(names, session.run(names, {INPUT_NAME: image}), strict=True))
-    return Outputs(answers.get(BOXES_NAME), answers[SCORES_NAME])
+    return outputs_of(dict(zip(names, session.run(names, {INPUT_NAME: image}), strict=True)))
 
 
 def without_bf16(graph: GraphProto) -> None:

@@ -200,7 +200,8 @@ class Pipeline:
             self.members = self.members or self._all_started()
             for member in self.members:
                 member.attach(self._loop, self._ears)
-            work = [*[partial(self.batches.run, self._taken)] * self.engine.concurrency, self._listen, self._watch]
+            work: list[Callable[[], Awaitable[None]]] = [self._listen, self._watch]
+            work += [partial(self.batches.run, self._taken)] * self.engine.concurrency
             self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
         try:
             yield

@@ -11,7 +11,6 @@ from threading import Lock
 from typing import Protocol
 
 import cv2
-import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
@@ -134,14 +133,12 @@ class Stages:
         with self.watch.stage("nms"):
             detections: tuple[Detection, ...] | None = None
             classes: tuple[Classification, ...] | None = None
+            is_truncated = False
             if self.model.task is Task.CLASSIFY:
                 classes = classes_from(answer, self.model)
             else:
-                scores = np.zeros((len(answer), len(self.model.labels)), np.float32)
-                scores[np.arange(len(answer)), answer[:, 5].astype(int)] = answer[:, 4]
-                detections = detections_from(
-                    answer[:, :4],
-                    scores,
+                detections, is_truncated = detections_from(
+                    answer,
                     item.placement,
                     self.model,
                     hw=item.hw,
@@ -150,7 +147,7 @@ class Stages:
                     class_ids=self._class_ids,
                 )
         self._annotate(item, detections, classes)
-        return Record(item.entry.key, item.sha256, width, height, detections, classes)
+        return Record(item.entry.key, item.sha256, width, height, detections, classes, is_truncated=is_truncated)
 
     def _annotate(
         self, item: Prepared, detections: tuple[Detection, ...] | None, classes: tuple[Classification, ...] | None

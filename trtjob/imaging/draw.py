@@ -117,7 +117,7 @@ def _edge(side: float) -> int:
     return (line + 1) // 2 if line > 1 else 0
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def _style(class_id: int, text_px: int) -> Style:
     color = color_of(class_id)
     return Style(text_px, color, text_color_on(color), bytes(color))

@@ -8,6 +8,7 @@ from threading import Lock, local
 import cv2
 import numpy as np
 
+from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging.canvas import Canvas, Tile
 
 Color = tuple[int, int, int]  # BGR
@@ -70,54 +71,67 @@ def tag_height(text_px: int) -> int:
 
 
 class TileCache:
-    """The tiles that were used last, up to a number of bytes; threads may share it."""
+    """The tiles that were made last, up to a number of bytes; threads may share it.
+
+    Those that were used last would be worth more, but each use would have to be noted, which takes a third of a copy.
+    """
 
     def __init__(self, make: Callable[[str, Style], Tile], max_bytes: int) -> None:
         self.used_bytes = 0
         self._make = make
         self._max_bytes = max_bytes
-        self._tiles: OrderedDict[tuple[str, Style], tuple[Tile, int]] = OrderedDict()
-        self._lock = Lock()
+        self._tiles: OrderedDict[tuple[str, Style], Tile] = OrderedDict()
+        self._lock = Lock()  # of changes: to look up needs none
 
     def get(self, text: str, style: Style) -> Tile:
         """Return the tile for a text and a style."""
         key = (text, style)
-        with self._lock:
-            if (found := self._tiles.get(key)) is not None:
-                self._tiles.move_to_end(key)
-                return found[0]
-        # Two threads may make the same tile, which is better than that one waits for the other's.
-        tile = self._make(text, style)
-        size = _ENTRY_BYTES + 4 * len(text) + tile.rows.nbytes
+        tile = self._tiles.get(key)
+        if tile is None:
+            # Two threads may make the same tile, which is better than that one waits for the other's.
+            tile = self._make(text, style)
+            self._keep(key, tile)
+        return tile
+
+    def _keep(self, key: tuple[str, Style], tile: Tile) -> None:
         with self._lock:
             if key not in self._tiles:
-                self._tiles[key] = tile, size
-                self.used_bytes += size
+                self._tiles[key] = tile
+                self.used_bytes += _size(key[0], tile)
             while self.used_bytes > self._max_bytes:
-                _, (_, size) = self._tiles.popitem(last=False)
-                self.used_bytes -= size
-        return tile
+                (text, _), oldest = self._tiles.popitem(last=False)
+                self.used_bytes -= _size(text, oldest)
+
+
+def _size(text: str, tile: Tile) -> int:
+    return _ENTRY_BYTES + 4 * len(text) + tile.rows.nbytes
 
 
 def _label_tile(label: str, style: Style) -> Tile:
     """Return the tag's left part. It ends where the score's first digit begins, so that the two fit as one text."""
     # OpenCV crashes on half of a surrogate pair, and would go on below the tag after a line break.
     whole = label.encode("utf-8", "replace").decode()
-    return _rendered(" ".join((*whole.splitlines(), "")), style, left=_margin(style), right=0)
+    text = " ".join((*whole.splitlines(), ""))
+    pixels, end = _rendered(text, _margin(style), style)
+    return Tile.of(pixels[:, :end])
 
 
 def _score_tile(score: str, style: Style) -> Tile:
-    return _rendered(score, style, left=0, right=_margin(style))
+    pixels, end = _rendered(score, 0, style)
+    return Tile.of(pixels[:, : end + 1 + _margin(style)])
 
 
-def _rendered(text: str, style: Style, *, left: int, right: int) -> Tile:
-    """Return a text on its background, with a margin on either side."""
-    _, _, width, _ = cv2.getTextSize((1, 1), text, (0, 0), _font(), style.text_px, weight=_WEIGHT)
-    height = tag_height(style.text_px)
-    pixels = np.full((height, left + width + style.text_px, 3), style.color, np.uint8)
-    baseline = round(height * _BASELINE)
-    (end, _), _ = cv2.putText(pixels, text, (left, baseline), style.ink, _font(), style.text_px, weight=_WEIGHT)
-    return Tile.of(pixels[:, : (left + width + right) if right else end])
+def _rendered(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
+    """Return a text on its background, with room to its right, and the column where a next letter would begin."""
+    size, height = style.text_px, tag_height(style.text_px)
+    end = left + (len(text) * size * 2) // 3  # a guess: to ask OpenCV takes as long as to write
+    while True:
+        width = end + 2 * size
+        pixels = np.frombuffer(bytearray(style.pixel * (width * height)), np.uint8).reshape(height, width, 3)
+        baseline = (left, round(height * _BASELINE))
+        (end, _), _ = cv2.putText(pixels, text, baseline, style.ink, _font(), size, weight=_WEIGHT)
+        if end + size <= width:
+            return pixels, end
 
 
 def _margin(style: Style) -> int:

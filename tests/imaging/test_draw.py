@@ -1,17 +1,20 @@
 """What is drawn, read back from the pixels."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
+from trtjob.imaging import tags
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.draw import Color, annotate, annotate_classes, color_of, text_color_on
+from trtjob.imaging.draw import annotate, annotate_classes, color_of, text_color_on
+from trtjob.imaging.tags import Color, Style, TileCache, tag_height, tag_of
 
 Box = tuple[float, float, float, float]
 
@@ -178,13 +181,110 @@ def test_any_label_can_be_drawn(label: str) -> None:
     assert text_pixels(drawn(detection((50, 60, 200, 200), label=label))) > 0
 
 
-def test_a_crowd_is_drawn_the_same_each_time() -> None:
-    numbers = random.Random(3)
-    crowd = []
-    for _ in range(60):
+def crowd(count: int, seed: int = 3) -> list[Detection]:
+    numbers = random.Random(seed)
+    found = []
+    for number in range(count):
         x, y = numbers.uniform(0, 350), numbers.uniform(0, 250)
-        crowd.append(detection((x, y, x + 40, y + 40), class_id=numbers.randrange(9), score=0.5))
-    assert np.array_equal(drawn(*crowd), drawn(*crowd))
+        score, class_id = 0.3 + 0.002 * number, numbers.randrange(9)
+        found.append(detection((x, y, x + 40, y + 40), label=f"thing {class_id}", class_id=class_id, score=score))
+    return found
+
+
+def test_a_crowd_is_drawn_the_same_each_time() -> None:
+    assert np.array_equal(drawn(*crowd(60)), drawn(*crowd(60)))
+
+
+def test_the_order_of_the_detections_does_not_matter() -> None:
+    assert np.array_equal(drawn(*crowd(60)), drawn(*reversed(crowd(60))))
+
+
+def test_three_hundred_boxes_are_drawn_and_the_best_label_stays_free() -> None:
+    best = detection((150, 100, 250, 200), class_id=12, score=1.0)
+    image = drawn(*crowd(300), best)
+    alone = drawn(best)
+    label = np.s_[: 100 - 1, 150:]  # above the box's line
+    is_label = (alone[label] == color_of(12)).all(2) | (alone[label] == text_color_on(color_of(12))).all(2)
+    assert is_label.sum() > 400
+    assert np.array_equal(image[label][is_label], alone[label][is_label])
+
+
+@pytest.fixture
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "_labels", TileCache(tags._label_tile, 0))
+    monkeypatch.setattr(tags, "_scores", TileCache(tags._score_tile, 0))
+
+
+WARM = drawn(*crowd(60), *crowd(60, seed=4))
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_kept_tiles_and_new_ones_give_the_same_pixels() -> None:
+    assert np.array_equal(drawn(*crowd(60), *crowd(60, seed=4)), WARM)
+
+
+def test_what_was_drawn_before_leaves_no_trace() -> None:
+    for size in (60, 900, 2500):  # of other texts and lines
+        annotate(blank(size, size), [detection((5, 5, 40, 40), label=f"{size}", class_id=size)], conf=0.25)
+    assert np.array_equal(drawn(*crowd(60), *crowd(60, seed=4)), WARM)
+
+
+def test_threads_draw_the_same_as_one() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(lambda seed: drawn(*crowd(60, seed)), [3, 4] * 12))
+    assert all(np.array_equal(image, drawn(*crowd(60, seed))) for image, seed in zip(images, [3, 4] * 12, strict=True))
+
+
+def framed(box: Box, height: int, width: int, edge: int) -> UInt8Array:
+    """The line of a box, done plainly: a dark frame, and the coloured one on it."""
+    x1, y1, x2, y2 = map(round, box)
+    image = blank(height, width)
+    for reach, color in (((edge + 1, (0, 0, 0)),) if edge else ()) + ((edge, color_of(0)),):
+        for y, x in ((y1, None), (y2, None), (None, x1), (None, x2)):
+            top, bottom = (y1, y2) if y is None else (y, y)
+            left, right = (x1, x2) if x is None else (x, x)
+            image[max(0, top - reach) : bottom + reach + 1, max(0, left - reach) : right + reach + 1] = color
+    return image
+
+
+@pytest.mark.parametrize(
+    ("hw", "edge"), [pytest.param((300, 400), 0, id="thin"), pytest.param((900, 1200), 2, id="thick")]
+)
+@settings(max_examples=30)
+@given(data=st.data())
+def test_the_line_is_a_coloured_frame_on_a_dark_one(hw: tuple[int, int], edge: int, data: st.DataObject) -> None:
+    box = data.draw(boxes_in(*hw))
+    image, frame = drawn(detection(box, label=""), height=hw[0], width=hw[1]), framed(box, *hw, edge)
+    is_label = (image != frame).any(2)
+    ys, xs = np.nonzero(is_label)
+    assert np.ptp(ys) < 30
+    assert np.ptp(xs) < 80
+
+
+def test_an_image_in_pieces_of_memory_is_drawn_on_too() -> None:
+    whole = blank(600, 800)
+    assert np.array_equal(annotate(whole[::2, ::2], crowd(20), conf=0.25), drawn(*crowd(20)))
+    assert (whole[1::2, 1::2] == GREY).all()
+
+
+def test_a_label_longer_than_the_image_is_cut_and_its_score_stays() -> None:
+    image = drawn(detection((0.0, 100.0, 399.0, 200.0), label="wide " * 60, score=0.87))
+    score = tag_of("", 0.87, Style(11, color_of(0), text_color_on(color_of(0)), bytes(color_of(0))), 400).score
+    assert np.array_equal(image[100 - score.height : 100, 400 - score.width :], score.pixels)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        pytest.param("a\nb", id="line-break"),
+        pytest.param("a\ud800b", id="half-a-surrogate-pair"),
+        pytest.param("x" * 100_000, id="endless"),
+    ],
+)
+def test_a_label_that_nobody_would_give_is_drawn_on_its_tag_alone(label: str) -> None:
+    ys, _ = np.nonzero(changed(drawn(detection((0, 100, 399, 299), label=label)))[:90])
+    assert ys.size > 100
+    assert np.ptp(ys) < tag_height(11)
 
 
 # -- classes -----------------------------------------------------------------------------------------------------------
@@ -201,3 +301,9 @@ def test_classes_are_written_into_the_corner_one_below_the_other() -> None:
 
 def test_no_classes_leave_the_image_as_it_is() -> None:
     assert not changed(annotate_classes(blank(), [])).any()
+
+
+def test_more_classes_than_the_image_has_room_for_are_left_out() -> None:
+    image = annotate_classes(blank(40, 60), [Classification("cat", number, 0.5) for number in range(300)])
+    assert count(image, color_of(0)) > 0
+    assert count(image, color_of(200)) == 0

@@ -1,30 +1,29 @@
 """Draw what was found: a box in its class's colour, and a label that can be read on any background."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from threading import local
 
 import cv2
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.imaging.canvas import Canvas
 from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.tags import Color, Style, tag_height, tag_of
 
-Color = tuple[int, int, int]  # BGR
-Box = tuple[int, int, int, int]  # x1, y1, x2, y2
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2: the pixels of two corners, both in it
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
+_BLACK_PIXEL = bytes(_BLACK)
 PALETTE_SIZE = 256
 _XYZ_FROM_RGB = np.array(  # linear sRGB with white D65, IEC 61966-2-1
     [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
 )
 _LINE_SHARE, _TEXT_SHARE = 0.003, 0.02  # of the square root of the image's area
 _MIN_TEXT_PX, _MAX_TEXT_PX = 11, 160
-_TEXT_WEIGHT = 500
 _EVEN_LUMINANCE = 0.179  # where black and white have the same contrast: sqrt(1.05 * 0.05) - 0.05
-
-_fonts = local()  # FontFace keeps state while it renders
 
 
 def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float) -> UInt8Array:
@@ -32,23 +31,36 @@ def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float)
 
     The best is drawn last, so that it lies on top; its label is placed first, where it fits best.
     """
+    pixels = np.ascontiguousarray(image)
+    canvas = Canvas(pixels)
+    side = _side(image)
+    edge, text_px = _edge(side), _text_px(side)
     shown = sorted((d for d in detections if d.score >= conf), key=lambda d: -d.score)
-    side = (image.shape[0] * image.shape[1]) ** 0.5
-    line = max(1, round(_LINE_SHARE * side))
-    for detection in reversed(shown):
-        _outline(image, detection, line)
-    taken: list[Box] = []
-    for detection in shown:
-        _label(image, detection, line, _text_px(side), taken)
+    boxes = [_rounded(detection.box) for detection in shown]
+    styles = [_style(detection.class_id, text_px) for detection in shown]
+    for at in reversed(range(len(shown))):
+        _outline(canvas, boxes[at], edge, styles[at].pixel)
+    taken = _Taken(tag_height(text_px))
+    placed = []
+    for detection, box, style in zip(shown, boxes, styles, strict=True):
+        tag = tag_of(detection.label, detection.score, style, canvas.width)
+        placed.append((tag, *taken.take(_places(canvas, box, edge, tag.width, taken.height), tag.width)))
+    for tag, x, y in reversed(placed):
+        tag.draw(canvas, x, y)
+    if pixels is not image:
+        image[...] = pixels
     return image
 
 
 def annotate_classes(image: UInt8Array, classes: Iterable[Classification]) -> UInt8Array:
-    """Write the classes into the image's corner, in place, and return it."""
-    side = (image.shape[0] * image.shape[1]) ** 0.5
-    y = 0
-    for item in classes:
-        y += _tag(image, f"{item.label} {item.score:.2f}", (0, y), _text_px(side), color_of(item.class_id))
+    """Write the classes into the image's corner, in place, and return it; those that no longer fit are left out."""
+    pixels = np.ascontiguousarray(image)
+    canvas = Canvas(pixels)
+    text_px = _text_px(_side(image))
+    for item, y in zip(classes, range(0, canvas.height, tag_height(text_px)), strict=False):
+        tag_of(item.label, item.score, _style(item.class_id, text_px), canvas.width).draw(canvas, 0, y)
+    if pixels is not image:
+        image[...] = pixels
     return image
 
 
@@ -90,68 +102,98 @@ def _linear(part: float) -> float:
     return part / 12.92 if part <= 0.04045 else float(((part + 0.055) / 1.055) ** 2.4)
 
 
+def _side(image: UInt8Array) -> float:
+    """Return the side of a square of the image's area, which sizes are a share of."""
+    return float((image.shape[0] * image.shape[1]) ** 0.5)
+
+
 def _text_px(side: float) -> int:
     return min(_MAX_TEXT_PX, max(_MIN_TEXT_PX, round(_TEXT_SHARE * side)))
 
 
-def _outline(image: UInt8Array, detection: Detection, line: int) -> None:
-    x1, y1, x2, y2 = map(round, detection.box)
-    # A thin dark rim keeps the colour apart from a background of the same colour.
-    if line > 1:
-        cv2.rectangle(image, (x1, y1), (x2, y2), _BLACK, line + 2)
-    cv2.rectangle(image, (x1, y1), (x2, y2), color_of(detection.class_id), line)
+def _edge(side: float) -> int:
+    """Return by how many pixels the coloured line is wider than one, to either side of the box."""
+    line = round(_LINE_SHARE * side)
+    return (line + 1) // 2 if line > 1 else 0
 
 
-def _label(image: UInt8Array, detection: Detection, line: int, text_px: int, taken: list[Box]) -> None:
-    text = f"{detection.label} {detection.score:.2f}"
-    width, height = _tag_size(text, text_px)
-    places = _places(image, detection, line, width, height)
-    x, y = next((place for place in places if not _covers(place, width, height, taken)), places[0])
-    taken.append((x, y, x + width, y + height))
-    _tag(image, text, (x, y), text_px, color_of(detection.class_id))
+@lru_cache(maxsize=16_384)
+def _style(class_id: int, text_px: int) -> Style:
+    color = color_of(class_id)
+    return Style(text_px, color, text_color_on(color), bytes(color))
 
 
-def _places(image: UInt8Array, detection: Detection, line: int, width: int, height: int) -> list[tuple[int, int]]:
-    """Return where a label may lie, the best place first: on its box, below it, inside it; always in the image."""
-    x1, y1, x2, y2 = map(round, detection.box)
-    edge = (line + 1) // 2
+def _rounded(box: tuple[float, float, float, float]) -> Box:
+    x1, y1, x2, y2 = box
+    return round(x1), round(y1), round(x2), round(y2)
+
+
+def _outline(canvas: Canvas, box: Box, edge: int, color: bytes) -> None:
+    """Draw a box's line. A thin dark rim keeps the colour apart from a background of the same colour."""
+    x1, y1, x2, y2 = box
+    line = 2 * edge + 1
+    width, height = x2 - x1 + line, y2 - y1 + line
+    rim = 1 if edge else 0
+    dark = _BLACK_PIXEL * rim
+    upright = dark + color * line + dark
+    row = dark + color * width + dark
+    x, y = x1 - edge - rim, y1 - edge - rim
+    right, bottom = x2 + edge + rim + 1, y2 + edge + rim + 1
+    if width <= 2 * line or height <= 2 * line:  # the lines leave nothing between them
+        canvas.bars([x], y, bottom, _BLACK_PIXEL * (width + 2 * rim))
+        canvas.bars([x], y + rim, bottom - rim, row)
+        return
+    rows = [row] * line
+    if rim:
+        inner = _BLACK_PIXEL * (width - 2 * line - 2)
+        rows = [_BLACK_PIXEL * (width + 2), *rows, upright + inner + upright]
+    canvas.rows(x, y, rows)
+    canvas.rows(x, bottom - len(rows), rows[::-1])
+    canvas.bars((x, right - line - 2 * rim), y + len(rows), bottom - len(rows), upright)
+
+
+def _places(canvas: Canvas, box: Box, edge: int, width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Yield where a label may lie, the best place first: on its box, below it, inside it; always in the image."""
+    x1, y1, x2, y2 = box
+    last_x, last_y = canvas.width - width, max(0, canvas.height - height)
     left, right = x1 - edge, x2 + edge + 1 - width
-    above, below = y1 - edge - height, y2 + edge + 1
-    bottom = image.shape[0] - height
-    candidates = [(left, above), (right, above), (left, below), (right, below)]
-    fitting = [(x, y) for x, y in candidates if 0 <= y <= bottom]
-    inside = [(left, y1 + edge), (right, y2 - edge - height)]
-    last_x = max(0, image.shape[1] - width)
-    return [(min(max(0, x), last_x), min(max(0, y), max(0, bottom))) for x, y in (*fitting, *inside)]
+    left = 0 if left < 0 else min(left, last_x)
+    right = 0 if right < 0 else min(right, last_x)
+    for y in (y1 - edge - height, y2 + edge + 1):
+        if 0 <= y <= last_y:
+            yield left, y
+            yield right, y
+    yield left, min(max(0, y1 + edge), last_y)
+    yield right, min(max(0, y2 - edge - height), last_y)
 
 
-def _covers(place: tuple[int, int], width: int, height: int, taken: list[Box]) -> bool:
-    x, y = place
-    return any(x < x2 and x + width > x1 and y < y2 and y + height > y1 for x1, y1, x2, y2 in taken)
+class _Taken:
+    """The places of an image's labels. All are equally high, so one touches only those less than a height away."""
 
+    def __init__(self, height: int) -> None:
+        self.height = height
+        self._bands: defaultdict[int, list[tuple[int, int, int]]] = defaultdict(list)  # of y // height: x1, x2, y
 
-def _tag(image: UInt8Array, text: str, corner: tuple[int, int], text_px: int, color: Color) -> int:
-    """Write a text on a filled box whose top left corner is given. Returns the box's height."""
-    width, height = _tag_size(text, text_px)
-    x, y = corner
-    cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), color, cv2.FILLED)
-    baseline = (x + _margin(text_px), y + round(height * 0.76))
-    cv2.putText(image, text, baseline, text_color_on(color), _font(), text_px, weight=_TEXT_WEIGHT)
-    return height
+    def take(self, places: Iterable[tuple[int, int]], width: int) -> tuple[int, int]:
+        """Take the first place where no label lies yet; where there is none, the first of all."""
+        first = None
+        for place in places:
+            if self._is_free(*place, width):
+                break
+            first = first or place
+        else:
+            assert first is not None
+            place = first
+        x, y = place
+        self._bands[y // self.height].append((x, x + width, y))
+        return place
 
-
-def _tag_size(text: str, text_px: int) -> tuple[int, int]:
-    """Return the (width, height) of a text's box."""
-    _, _, width, _ = cv2.getTextSize((1, 1), text, (0, 0), _font(), text_px, weight=_TEXT_WEIGHT)
-    return width + 2 * _margin(text_px), round(1.35 * text_px)
-
-
-def _margin(text_px: int) -> int:
-    return max(2, text_px // 4)
-
-
-def _font() -> "cv2.FontFace":
-    if not hasattr(_fonts, "face"):
-        _fonts.face = cv2.FontFace("sans")
-    face: cv2.FontFace = _fonts.face
-    return face
+    def _is_free(self, x: int, y: int, width: int) -> bool:
+        bands, height, right = self._bands, self.height, x + width
+        band = y // height
+        for near in (band, band - 1, band + 1):
+            if near in bands:
+                for x1, x2, other in bands[near]:
+                    if x < x2 and right > x1 and -height < y - other < height:
+                        return False
+        return True

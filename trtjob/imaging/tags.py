@@ -1,0 +1,149 @@
+"""Labels as tiles: a text is rendered once for each size and colour, and from then on copied."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock, local
+
+import cv2
+import numpy as np
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.imaging.canvas import Canvas, Tile
+
+Color = tuple[int, int, int]  # BGR
+
+_CACHE_BYTES = 12 * 1024 * 1024
+_ENTRY_BYTES = 1000  # about what Python's objects for a tile and its key take beside the pixels
+_MAX_CHARACTERS = 256  # a label is rendered whole before it is cut to the image, so it must end somewhere
+_WEIGHT = 500
+_HEIGHT, _BASELINE = 1.35, 0.76  # of the text's size, and of the tag's height
+
+_fonts = local()  # FontFace keeps state while it renders
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Style:
+    """How a tag looks: the size of its text, its own colour, the text's, and its own as it lies in memory."""
+
+    text_px: int
+    color: Color
+    ink: Color
+    pixel: bytes
+
+
+@dataclass(slots=True)
+class Tag:
+    """A text on a filled box. The score has a tile of its own, so that a hundred of them serve every label."""
+
+    label: Tile | None
+    score: Tile
+    width: int
+
+    def draw(self, canvas: Canvas, x: int, y: int) -> None:
+        """Draw it with its upper left corner at (x, y), a pixel of the image."""
+        if self.label is not None:
+            canvas.blit(x, y, self.label)
+            x += self.label.width
+        canvas.blit(x, y, self.score)
+
+
+def tag_of(label: str, score: float, style: Style, max_width: int) -> Tag:
+    """Return the tag for a label and its score. One that is too wide loses the label's end, and the score stays."""
+    name, number = _labels.get(label[:_MAX_CHARACTERS], style), _scores.get(f"{score:.2f}", style)
+    width = name.width + number.width
+    if width <= max_width:
+        return Tag(name, number, width)
+    room = max_width - number.width
+    return Tag(_shortened(name, room, style) if room > 0 else None, number, max_width)
+
+
+def _shortened(tile: Tile, width: int, style: Style) -> Tile:
+    """Return a tile's first columns; the last of them are empty, so that the text does not run into what follows."""
+    pixels = np.array(tile.pixels[:, :width])
+    pixels[:, max(0, width - _margin(style)) :] = style.color
+    return Tile.of(pixels)
+
+
+def tag_height(text_px: int) -> int:
+    """Return the height of every tag with a text of this size."""
+    return round(_HEIGHT * text_px)
+
+
+class TileCache:
+    """The tiles that were made last, up to a number of bytes; threads may share it.
+
+    Those that were used last would be worth more, but each use would have to be noted, which takes a third of a copy.
+    """
+
+    def __init__(self, make: Callable[[str, Style], Tile], max_bytes: int) -> None:
+        self.used_bytes = 0
+        self._make = make
+        self._max_bytes = max_bytes
+        self._tiles: OrderedDict[tuple[str, Style], Tile] = OrderedDict()
+        self._lock = Lock()  # of changes: to look up needs none
+
+    def get(self, text: str, style: Style) -> Tile:
+        """Return the tile for a text and a style."""
+        key = (text, style)
+        tile = self._tiles.get(key)
+        if tile is None:
+            # Two threads may make the same tile, which is better than that one waits for the other's.
+            tile = self._make(text, style)
+            self._keep(key, tile)
+        return tile
+
+    def _keep(self, key: tuple[str, Style], tile: Tile) -> None:
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = tile
+                self.used_bytes += _size(key[0], tile)
+            while self.used_bytes > self._max_bytes:
+                (text, _), oldest = self._tiles.popitem(last=False)
+                self.used_bytes -= _size(text, oldest)
+
+
+def _size(text: str, tile: Tile) -> int:
+    return _ENTRY_BYTES + 4 * len(text) + tile.rows.nbytes
+
+
+def _label_tile(label: str, style: Style) -> Tile:
+    """Return the tag's left part. It ends where the score's first digit begins, so that the two fit as one text."""
+    # OpenCV crashes on half of a surrogate pair, and would go on below the tag after a line break.
+    whole = label.encode("utf-8", "replace").decode()
+    text = " ".join((*whole.splitlines(), ""))
+    pixels, end = _rendered(text, _margin(style), style)
+    return Tile.of(pixels[:, :end])
+
+
+def _score_tile(score: str, style: Style) -> Tile:
+    pixels, end = _rendered(score, 0, style)
+    return Tile.of(pixels[:, : end + 1 + _margin(style)])
+
+
+def _rendered(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
+    """Return a text on its background, with room to its right, and the column where a next letter would begin."""
+    size, height = style.text_px, tag_height(style.text_px)
+    end = left + (len(text) * size * 2) // 3  # a guess: to ask OpenCV takes as long as to write
+    while True:
+        width = end + 2 * size
+        pixels = np.frombuffer(bytearray(style.pixel * (width * height)), np.uint8).reshape(height, width, 3)
+        baseline = (left, round(height * _BASELINE))
+        (end, _), _ = cv2.putText(pixels, text, baseline, style.ink, _font(), size, weight=_WEIGHT)
+        if end + size <= width:
+            return pixels, end
+
+
+def _margin(style: Style) -> int:
+    return max(2, style.text_px // 4)
+
+
+def _font() -> "cv2.FontFace":
+    if not hasattr(_fonts, "face"):
+        _fonts.face = cv2.FontFace("sans")
+    face: cv2.FontFace = _fonts.face
+    return face
+
+
+_labels = TileCache(_label_tile, _CACHE_BYTES)
+_scores = TileCache(_score_tile, _CACHE_BYTES)

@@ -31,7 +31,8 @@ class Batches:
     """Takes slots that are ready, runs them, and says what has become of them.
 
     on_answered: called with slots whose answers lie in the ring; on_failed: with a slot that the engine cannot run, and
-    why; on_batch: by any thread, before each call.
+    why; on_dropped: with slots of a batch that ended in an error which is no image's; on_batch: by any thread, before
+    each call.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Batches:
         *,
         on_answered: Callable[[list[int]], None],
         on_failed: Callable[[int, str], None],
+        on_dropped: Callable[[list[int]], None],
         on_batch: Callable[[], None],
     ) -> None:
         self.engine = engine
@@ -51,6 +53,7 @@ class Batches:
         self.on_the_way = 0  # images that will be ready without anybody's doing
         self._on_answered = on_answered
         self._on_failed = on_failed
+        self._on_dropped = on_dropped
         self._on_batch = on_batch
         self._pool = ThreadPoolExecutor(engine.concurrency, "trtjob-infer")
         self._ready: deque[int] = deque()
@@ -92,6 +95,9 @@ class Batches:
             self._calls += 1
             try:
                 await self._infer(slots)
+            except Exception:
+                self._on_dropped(slots)
+                raise
             finally:
                 self._calls -= 1
                 self._news.set()

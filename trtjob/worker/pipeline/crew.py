@@ -67,6 +67,7 @@ class Member:
         self.unprepared = 0
         self.alone = False
         self.has_worked = False
+        self.is_gone = False
         self.trouble = ""
         self.board = ring.boards[order.number]
         self.board.clear()
@@ -99,6 +100,8 @@ class Member:
 
     def send(self, data: bytes) -> None:
         """Send frames. Never waits: what finds no room goes later, and what finds nobody is not needed any more."""
+        if self.is_gone:
+            return
         if not self._backlog:
             with suppress(BlockingIOError, BrokenPipeError):
                 data = data[os.write(self._commands, data) :]
@@ -160,6 +163,7 @@ class Member:
 
     def end(self) -> str:
         """End the process and give everything back. Returns how it ended."""
+        self.is_gone = True
         self.detach()
         return end_process(self.process)
 

@@ -84,6 +84,7 @@ class Pipeline:
             self.ring,
             on_answered=self._answered,
             on_failed=self._failed,
+            on_dropped=self._dropped,
             on_batch=on_batch,
         )
         self._numbers = count(1)
@@ -216,10 +217,11 @@ class Pipeline:
                 self._ears.close()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as err:  # noqa: BLE001 - it is for those who wait for their shards
-            self._fail_all(err)
+        while True:
+            try:
+                await work()
+            except Exception as err:  # noqa: BLE001 - it is for those who wait for their shards
+                self._fail_all(err)
 
     async def _watch(self) -> None:
         """Once a second: end an image process that hangs."""
@@ -282,7 +284,7 @@ class Pipeline:
         # A shard's last images are spread over all.
         for level in range(1 + max(_AHEAD, self.limits.requests_each if self._is_remote() else 0)):
             for member in self.members:
-                if member.unprepared <= level and not member.alone and self._free:
+                if member.unprepared <= level and not (member.alone or member.is_gone) and self._free:
                     taken = self._next()
                     if taken is None:
                         break
@@ -411,6 +413,15 @@ class Pipeline:
     def _failed(self, slot: int, why: str) -> None:
         if (member := self._back_from_engine(slot)) is not None:
             member.send(frame(Kind.FAILED, slot, why.encode()))
+
+    def _dropped(self, slots: list[int]) -> None:
+        """Take slots back from an engine that has broken down."""
+        for slot in slots:
+            hand = self._hands.get(slot)
+            if hand is not None and hand.state is State.COMPUTING:
+                hand.state = State.PREPARED
+                if hand.is_orphan:
+                    self._release(slot)
 
     def _back_from_engine(self, slot: int) -> Member | None:
         """Return whose image it is that the engine has done with; None where nobody waits for it any more."""

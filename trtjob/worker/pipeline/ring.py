@@ -4,14 +4,16 @@ A slot holds one image's input of the network and the engine's answer. A board i
 which slot it works, at which stage, how many steps it has made, and its seconds of work by stage.
 """
 
+import errno
 import mmap
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +25,7 @@ STAGES = ("fetch", "read", "decode", "resize", "nms", "draw", "encode", "write",
 WAITING = frozenset({"fetch", "read", "write", "store"})
 
 IDLE = -1
+_MOST_SHARE = 0.5  # of the memory that a ring may take
 _PAGE = 4096
 _BOARD_BYTES = 256
 _STEPS, _SLOT, _STAGE, _FIRST_SECONDS = 0, 1, 2, 4  # places of eight bytes each
@@ -82,6 +85,8 @@ class Ring:
 
         Its memory is taken at once, so that it cannot be missing later. Raises OSError.
         """
+        if layout.size > memory_bytes() * _MOST_SHARE:  # the kernel would end processes rather than refuse it
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         fd = shared_memory() if fd < 0 else fd
         try:
             os.ftruncate(fd, layout.size)
@@ -98,6 +103,14 @@ class Ring:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def memory_bytes() -> int:
+    """Return how much memory this process may use: the machine's, or its control group's where that is less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError, ValueError):  # not a number: no limit
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 def shared_memory() -> int:

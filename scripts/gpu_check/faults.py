@@ -216,8 +216,7 @@ def switched(kind: EngineKind, switches: int, wishes: Wishes) -> tuple[State, st
 
         def cycle() -> None:
             for ref, found in zip(refs, answers, strict=True):
-                engine, _ = context.engine_for(ref)
-                found.add(_answer(engine))
+                found.add(_answer(context.pipeline_for(ref).engine))
 
         try:
             state, figure = _grown(cycle, switches // 2, answers[0])

@@ -89,7 +89,7 @@ def test_what_is_refused_is_no_event(store: JobStore) -> None:
 
 def test_an_image_that_is_set_aside_is_named_whatever_its_name(store: JobStore) -> None:
     store.set_aside(claim(store), "caf\udce9.jpg")
-    assert told(store)[-1] == ("set_aside", FIRST, 0, "w", "caf\\udce9.jpg: ")
+    assert told(store)[-1] == ("set_aside", FIRST, 0, "w", "caf\\udce9.jpg")
 
 
 def test_trouble_outside_is_told_once_and_its_end_too(store: JobStore) -> None:
@@ -175,7 +175,7 @@ def test_jobs_are_counted_by_state_wherever_they_go(store: JobStore) -> None:
 
 def test_failures_are_counted_by_kind_once(store: JobStore) -> None:
     held, other = claim(store), claim(store, unit=shard_unit(1))
-    store.check(other, [], 3, 2, {"decode": 1, "missing": 1})
+    store.check(other, 3, 2, {"decode": 1, "missing": 1})
     for _ in range(2):
         store.commit(held, 0, ok=3, failed=1, kinds={"decode": 1})
     view = store.view(JOB)

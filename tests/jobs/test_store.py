@@ -12,7 +12,7 @@ from terminal import wait_for
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.roster import WORKER_TTL_S, worker_key
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.jobs.store import Claim, JobStore, Refusal, job_key, lease_key
+from trtjob.jobs.store import FREE_KILLS, Claim, JobStore, Refusal, job_key, lease_key
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
 JOB = job_spec().job_id
@@ -81,7 +81,7 @@ def test_a_claim_that_ran_out_is_free_for_another(store: JobStore) -> None:
 def test_a_worker_that_slept_longer_than_its_lease_takes_it_back(store: JobStore, renew: bool) -> None:
     sleeper = claim(store, "sleeper")
     expire(store, sleeper)
-    assert (store.renew(sleeper) if renew else store.check(sleeper, [], 0, 0)) in ("go", "running")
+    assert (store.renew(sleeper) if renew else store.check(sleeper, 0, 0)) in ("go", "running")
     assert store.claim(JOB, shard_unit(0), "other", LEASE_S) == Refusal("busy")
     assert LEASE_S - 1 < store.redis.pttl(lease_key(JOB, shard_unit(0))) / 1000 <= LEASE_S
 
@@ -102,7 +102,7 @@ def test_a_worker_whose_unit_was_claimed_since_is_fenced_out(
     expire(store, sleeper)
     new_owner_is(store, claim(store, "other"))
     before = snapshot(store)
-    assert store.check(sleeper, ["a.jpg"], 1, 0) == "lost"
+    assert store.check(sleeper, 1, 0) == "lost"
     assert store.renew(sleeper) == "lost"
     assert not store.release(sleeper, take_back=True)
     assert snapshot(store) == before
@@ -112,15 +112,15 @@ def test_the_same_worker_claiming_again_fences_its_own_earlier_claim_out(store: 
     earlier = claim(store, "worker")
     expire(store, earlier)
     later = claim(store, "worker")
-    assert store.check(earlier, [], 0, 0) == "lost"
-    assert store.check(later, [], 0, 0) == "go"
+    assert store.check(earlier, 0, 0) == "lost"
+    assert store.check(later, 0, 0) == "go"
 
 
 def test_a_released_claim_cannot_be_taken_back(store: JobStore) -> None:
     released = claim(store, "worker")
     store.release(released)
     assert store.renew(released) == "lost"
-    assert store.check(released, [], 0, 0) == "lost"
+    assert store.check(released, 0, 0) == "lost"
     assert store.is_leased(JOB, [shard_unit(0)]) == [False]
 
 
@@ -130,7 +130,7 @@ def test_a_shard_that_another_committed_is_lost_to_its_sleeping_owner(store: Job
     expire(store, zombie)
     owner = claim(store, "owner")
     store.commit(zombie, 0, ok=4, failed=0)
-    assert store.check(owner, [], 0, 0) == "lost"
+    assert store.check(owner, 0, 0) == "lost"
     assert store.claim(JOB, shard_unit(0), "third", LEASE_S) == Refusal("committed")
 
 
@@ -144,14 +144,14 @@ def test_renewing_moves_the_end_of_the_lease(store: JobStore) -> None:
 def test_a_worker_learns_at_its_next_check_that_its_job_was_cancelled(store: JobStore) -> None:
     held = claim(store, "worker")
     set_state(store, JobState.CANCELLED)
-    assert store.check(held, ["a.jpg"], 0, 0) == JobState.CANCELLED
+    assert store.check(held, 0, 0) == JobState.CANCELLED
     assert store.renew(held) == JobState.CANCELLED
 
 
 def test_a_worker_of_a_forgotten_job_is_stopped(store: JobStore) -> None:
     held = claim(store, "worker")
     store.forget(JOB)
-    assert store.check(held, [], 0, 0) == "lost"
+    assert store.check(held, 0, 0) == "lost"
     assert store.claim(JOB, shard_unit(0), "worker", LEASE_S) == Refusal("gone")
 
 
@@ -215,7 +215,7 @@ def test_the_newest_job_comes_first(redis: Redis) -> None:
 
 def test_forgetting_a_job_leaves_no_key_of_it(redis: Redis, store: JobStore) -> None:
     held = claim(store, "worker")
-    store.check(held, ["a.jpg"], 1, 0)
+    store.check(held, 1, 0)
     store.commit(claim(store, "other", shard_unit(1)), 1, ok=4, failed=0)
     store.forget(JOB)
     assert redis.keys(job_key(JOB) + "*") == []
@@ -323,7 +323,7 @@ def test_a_commit_for_a_forgotten_job_does_not_bring_it_back(redis: Redis, store
 
 def test_images_of_shards_under_way_count_until_the_commit_counts_them(store: JobStore) -> None:
     held = claim(store, "worker")
-    store.check(held, ["c.jpg"], 3, 1)
+    store.check(held, 3, 1)
     assert (store.view(JOB).done, store.view(JOB).failures) == (3, 1)
     store.commit(held, 0, ok=3, failed=1)
     assert (store.view(JOB).done, store.view(JOB).failures) == (4, 1)
@@ -348,59 +348,46 @@ def test_a_sleeper_gives_back_the_attempt_of_a_lease_that_ran_out(store: JobStor
     assert claim(store, "worker").attempt == 1
 
 
-def test_the_images_in_flight_of_a_worker_that_died_of_them_are_suspects(store: JobStore) -> None:
-    dead = claim(store, "dead")
-    store.check(dead, ["a.jpg", "b.jpg"], 0, 0)
+def test_the_next_worker_is_told_what_the_last_one_died_of(store: JobStore) -> None:
+    claim(store, "dead")
     assert store.abandon("dead", "SIGSEGV") == [(JOB, shard_unit(0))]
     heir = claim(store, "heir")
-    assert (heir.suspects, heir.blame, heir.attempt) == (("a.jpg", "b.jpg"), "SIGSEGV", 2)
+    assert (heir.blame, heir.attempt) == ("SIGSEGV", 2)
 
 
-def test_names_that_are_no_utf8_stay_suspects(store: JobStore) -> None:
-    dead = claim(store, "dead")
-    store.check(dead, ["caf\udce9.jpg"], 0, 0)
-    store.abandon("dead", "SIGSEGV")
-    assert claim(store, "heir").suspects == ("caf\udce9.jpg",)
-
-
-def test_a_worker_that_was_killed_by_somebody_leaves_no_suspects_and_no_attempt(store: JobStore) -> None:
-    dead = claim(store, "dead")
-    store.check(dead, ["a.jpg"], 0, 0)
+def test_a_worker_that_was_killed_by_somebody_leaves_no_blame_and_no_attempt(store: JobStore) -> None:
+    claim(store, "dead")
     assert store.abandon("dead") == [(JOB, shard_unit(0))]
     heir = claim(store, "heir")
-    assert (heir.suspects, heir.attempt) == ((), 1)
+    assert (heir.blame, heir.attempt) == ("", 1)
 
 
-@pytest.mark.parametrize(("was_killed", "suspects"), [(True, ("a.jpg",)), (False, ())])
-def test_work_is_suspected_when_its_workers_are_killed_again_and_again_but_not_when_they_lose_the_server(
-    store: JobStore, was_killed: bool, suspects: tuple[str, ...]
+@pytest.mark.parametrize(("was_killed", "attempt", "blame"), [(True, 3, "SIGKILL"), (False, 1, "")])
+def test_kills_cost_attempts_when_there_is_no_end_of_them_but_a_lost_server_never_does(
+    store: JobStore, was_killed: bool, attempt: int, blame: str
 ) -> None:
-    for number in range(3):
+    for number in range(FREE_KILLS + 2):
         dead = claim(store, f"worker-{number}")
-        assert (dead.suspects, dead.attempt) == ((), 1)
-        store.check(dead, ["a.jpg"], 0, 0)
+        assert dead.attempt == (1 if not was_killed or number <= FREE_KILLS else 2)
         store.abandon(dead.owner, was_killed=was_killed)
-    assert claim(store, "heir").suspects == suspects
+    heir = claim(store, "heir")
+    assert (heir.attempt, heir.blame) == (attempt, blame)
 
 
 def test_a_worker_that_froze_for_longer_than_its_lease_is_still_blamed(store: JobStore) -> None:
     """A frozen process is noticed by its silence, which may take longer than a lease."""
     frozen = claim(store, "frozen")
-    store.check(frozen, ["a.jpg"], 0, 0)
     expire(store, frozen)
     assert store.abandon("frozen", "it stopped responding") == [(JOB, shard_unit(0))]
-    assert claim(store, "heir").suspects == ("a.jpg",)
+    assert claim(store, "heir").blame == "it stopped responding"
 
 
 def test_a_blame_is_told_to_the_next_worker_only(store: JobStore) -> None:
-    """A node that loses power leaves images in flight, too, but no blame: that of an earlier death is not theirs."""
-    dead = claim(store, "dead")
-    store.check(dead, ["a.jpg"], 0, 0)
+    """A node that loses power leaves no blame: that of an earlier death is not its."""
+    claim(store, "dead")
     store.abandon("dead", "SIGSEGV")
-    heir = claim(store, "heir")
-    store.check(heir, ["b.jpg"], 0, 0)
-    expire(store, heir)
-    assert claim(store, "another").suspects == ()
+    expire(store, claim(store, "heir"))
+    assert claim(store, "another").blame == ""
 
 
 def test_a_dead_worker_frees_nothing_that_another_has_taken_since(store: JobStore) -> None:
@@ -408,7 +395,7 @@ def test_a_dead_worker_frees_nothing_that_another_has_taken_since(store: JobStor
     expire(store, dead)
     heir = claim(store, "heir")
     assert store.abandon("dead", "SIGSEGV") == []
-    assert store.check(heir, [], 0, 0) == "go"
+    assert store.check(heir, 0, 0) == "go"
 
 
 def test_a_dead_worker_that_held_nothing_frees_nothing(store: JobStore) -> None:
@@ -420,7 +407,7 @@ def test_a_dead_worker_that_held_nothing_frees_nothing(store: JobStore) -> None:
 
 def test_once_the_culprit_is_found_attempts_count_anew(store: JobStore) -> None:
     for _ in range(3):
-        store.check(claim(store, "dead"), ["a.jpg"], 0, 0)
+        claim(store, "dead")
         store.abandon("dead", "SIGSEGV")
     heir = claim(store, "heir")
     assert heir.attempt == 4
@@ -431,7 +418,7 @@ def test_once_the_culprit_is_found_attempts_count_anew(store: JobStore) -> None:
 
 def test_a_finished_shard_leaves_nothing_of_its_attempts(store: JobStore) -> None:
     dead = claim(store, "dead")
-    store.check(dead, ["a.jpg"], 0, 0)
+    store.check(dead, 0, 0)
     store.abandon("dead", "SIGSEGV")
     store.commit(claim(store, "heir"), 0, ok=3, failed=1)
     assert {key for key in store.redis.keys("*") if names(store, key, shard_unit(0))} == set()

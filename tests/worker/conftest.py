@@ -18,7 +18,7 @@ from trtjob.worker.context import Context, set_current
 @pytest.fixture
 def desk(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk with one engine and four images in flight at most."""
-    settings = Settings(home=tmp_path / "home", threads=2, window=4)
+    settings = Settings(home=tmp_path / "home", image_processes=1, window=4)
     context = Context("worker-1", settings, JobStore(redis), WorkQueue(redis, settings.queue))
     monkeypatch.setattr(context_module, "_current", None)
     set_current(context)

@@ -84,15 +84,9 @@ class Desk:
         assert manifest is not None, "the shard is not committed"
         return {record.image: record for record in read_records(self.folder.storage, manifest.results)}
 
-    def inflight(self, unit: str = shard_unit(0)) -> str | None:
-        """Return the images that are on record as in flight, as they are stored."""
-        value = self.store.redis.hget(f"trtjob:job:{self.job_id}:inflight", unit)
-        return None if value is None else value.decode()
-
     def attempts(self, unit: str = shard_unit(0)) -> int:
         return int(self.store.redis.hget(f"trtjob:job:{self.job_id}:attempts", unit) or 0)
 
-    def crash(self, claim: Claim, inflight: list[str], blame: str = "SIGSEGV") -> None:
-        """Let a unit's worker die with these images in flight."""
-        assert self.store.check(claim, inflight, 0, 0) == "go"
+    def crash(self, claim: Claim, blame: str = "SIGSEGV") -> None:
+        """Let a unit's worker die."""
         assert self.store.abandon(claim.owner, blame) == [(claim.job_id, claim.unit)]

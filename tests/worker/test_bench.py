@@ -17,7 +17,7 @@ from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.models import Annotate
 from trtjob.worker.bench import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
 from trtjob.worker.bench_parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
-from trtjob.worker.pools import Pools
+from trtjob.worker.pipeline.engine_side import Pipeline
 
 BRIEF = Wishes(images=None, batches=(), seconds=0.05)
 
@@ -133,10 +133,10 @@ def test_the_time_until_the_pipeline_is_full_does_not_count(tmp_path: Path, samp
             time.sleep(0.5)
 
     rig = rig_of(tmp_path, PlainEngine(on_infer=slow_at_first))
-    pools = Pools(rig.limits, 1)
-    part = PipelinePart(rig, sample, Annotate.NONE, pools)
+    pipeline = Pipeline(rig.engine, rig.limits)
+    part = PipelinePart(rig, sample, Annotate.NONE, pipeline)
     part.run(0)
-    pools.close()
+    pipeline.close()
     assert part.ran_s > 0.5
     assert part.rounds[0].rate > len(calls) / 0.5
 
@@ -154,25 +154,25 @@ def test_every_part_ends_when_the_user_stops(tmp_path: Path, sample: Sample, nam
     calls: list[int] = []
     engine = PlainEngine(on_infer=lambda _images: calls.append(1))
     rig = rig_of(tmp_path, engine, is_stopping=lambda: bool(calls))
-    pools = Pools(rig.limits, 1)
+    pipeline = Pipeline(rig.engine, rig.limits)
     parts: dict[str, Part] = {
         "engine": EnginePart(rig, 1),
         "stages": StagesPart(rig, sample),
-        "pipeline": PipelinePart(rig, sample, Annotate.ALL, pools),
+        "pipeline": PipelinePart(rig, sample, Annotate.ALL, pipeline),
     }
     with pytest.raises(BenchStopped):
         parts[name].run(60)
-    pools.close()
-    assert len(calls) <= pools.size("whole") + 1
+    pipeline.close()
+    assert len(calls) <= rig.limits.slots
 
 
 def test_an_image_that_the_engine_cannot_run_ends_the_bench(tmp_path: Path) -> None:
     write_image(tmp_path / "photos" / "poison.png", POISON)
     rig = rig_of(tmp_path, PlainEngine())
-    pools = Pools(rig.limits, 1)
+    pipeline = Pipeline(rig.engine, rig.limits)
     with pytest.raises(TrtjobError, match=r"poison\.png: poisoned"):
-        PipelinePart(rig, sample_of(tmp_path / "photos"), Annotate.ALL, pools).run(0)
-    pools.close()
+        PipelinePart(rig, sample_of(tmp_path / "photos"), Annotate.ALL, pipeline).run(0)
+    pipeline.close()
 
 
 def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path) -> None:

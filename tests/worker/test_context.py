@@ -127,25 +127,23 @@ def test_a_request_to_stop_interrupts_and_stays(context: Context) -> None:
 
 
 def test_a_models_engine_is_opened_and_runs(context: Context, tmp_path: Path) -> None:
-    engine, _ = context.engine_for(write_model(tmp_path / "mean.onnx"))
+    engine = context.pipeline_for(write_model(tmp_path / "mean.onnx")).engine
     assert engine.infer(np.full((1, 8, 8, 3), 51, np.uint8)).scores.tolist() == [[pytest.approx(0.2), 0]]
 
 
 def test_an_engine_is_kept_for_the_next_unit_of_its_model(context: Context, tmp_path: Path) -> None:
     model = write_model(tmp_path / "mean.onnx")
-    first, pools = context.engine_for(model)
+    first = context.pipeline_for(model)
     (tmp_path / "mean.onnx").unlink()  # nobody looks at it again
-    assert context.engine_for(model) == (first, pools)
+    assert context.pipeline_for(model) is first
 
 
 def test_another_models_engine_takes_the_place_of_the_first(context: Context, tmp_path: Path) -> None:
-    first, first_pools = context.engine_for(write_model(tmp_path / "one.onnx"))
-    second, _ = context.engine_for(write_model(tmp_path / "two.onnx", factor=0.5))
+    first = context.pipeline_for(write_model(tmp_path / "one.onnx")).engine
+    second = context.pipeline_for(write_model(tmp_path / "two.onnx", factor=0.5)).engine
     assert second.infer(np.full((1, 8, 8, 3), 51, np.uint8)).scores[0, 0] == pytest.approx(0.1)
     with pytest.raises(EngineError, match="closed"):
         first.infer(np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(RuntimeError, match="shutdown"):
-        first_pools.pools["infer"].submit(print)
 
 
 @pytest.fixture
@@ -156,14 +154,14 @@ def on_a_gpu(context: Context) -> Context:
 
 
 def test_a_model_that_no_engine_on_the_gpu_can_run_is_run_by_the_cpu(on_a_gpu: Context, tmp_path: Path) -> None:
-    engine, _ = on_a_gpu.engine_for(write_model(tmp_path / "mean.onnx"))
+    engine = on_a_gpu.pipeline_for(write_model(tmp_path / "mean.onnx")).engine
     assert engine.name == "cpu"
 
 
 def test_who_asks_for_tensorrt_gets_no_other_engine(on_a_gpu: Context, tmp_path: Path) -> None:
     on_a_gpu.settings = on_a_gpu.settings.model_copy(update={"engine": "tensorrt"})
     with pytest.raises(TrtjobError, match=r"pycuda|CUDA"):
-        on_a_gpu.engine_for(write_model(tmp_path / "mean.onnx"))
+        on_a_gpu.pipeline_for(write_model(tmp_path / "mean.onnx"))
 
 
 # -- one process of many -----------------------------------------------------------------------------------------------
@@ -230,14 +228,14 @@ def test_different_flights_do_not_wait_for_each_other(context: Context) -> None:
 
 def test_a_model_file_that_is_gone_is_named(context: Context) -> None:
     with pytest.raises(ModelError, match=r"model 'tiny' cannot be read: /models/tiny.onnx: No such file"):
-        context.engine_for(MODEL)
+        context.pipeline_for(MODEL)
 
 
 def test_a_model_file_that_has_changed_is_refused(context: Context, tmp_path: Path) -> None:
     model = write_model(tmp_path / "mean.onnx")
     write_model(tmp_path / "mean.onnx", factor=3)
     with pytest.raises(ModelError, match="is not the model 'mean' that the job was submitted with"):
-        context.engine_for(model)
+        context.pipeline_for(model)
     assert context.engine is None
 
 
@@ -253,25 +251,24 @@ def test_closing_frees_the_engine_and_may_be_done_twice(context: Context) -> Non
 def test_an_engine_that_is_taken_over_serves_its_model(context: Context) -> None:
     engine = PlainEngine()
     context.adopt_engine(MODEL, engine)
-    assert context.engine_for(MODEL)[0] is engine
+    assert context.pipeline_for(MODEL).engine is engine
 
 
 @pytest.mark.parametrize(
-    ("wished", "threads", "batch", "window"),
+    ("wished", "processes", "batch", "slots"),
     [
-        pytest.param({"threads": 3}, 3, 4, 8 + 4 * 3, id="by-itself"),
-        pytest.param({"threads": 1, "batch": 50}, 1, 50, 150, id="room-for-three-batches"),
+        pytest.param({"threads": 3}, 3, 4, 2 * 4 + 6 * 3, id="by-itself"),
+        pytest.param({"image_processes": 1, "batch": 50}, 1, 50, 2 * 50 + 6, id="room-for-the-batches-of-all-callers"),
         pytest.param({"threads": 2, "batch": 2, "window": 5}, 2, 2, 5, id="as-set"),
     ],
 )
 def test_the_pipelines_limits_follow_settings_and_engine(
-    redis: Redis, tmp_path: Path, wished: dict[str, int], threads: int, batch: int, window: int
+    redis: Redis, tmp_path: Path, wished: dict[str, int], processes: int, batch: int, slots: int
 ) -> None:
     context = make_context(redis, Settings.model_validate({"home": tmp_path, **wished}))
-    _, pools = context.adopt_engine(MODEL, PlainEngine(max_batch=4, concurrency=2))
-    limits, concurrency = pools.limits, pools.concurrency
+    limits = context.adopt_engine(MODEL, PlainEngine(max_batch=4, concurrency=2)).limits
     context.close_engine()
-    assert (limits.threads, limits.batch, limits.window, concurrency) == (threads, batch, window, 2)
+    assert (limits.processes, limits.batch, limits.slots) == (processes, batch, slots)
 
 
 # -- the process's own -------------------------------------------------------------------------------------------------

@@ -162,13 +162,13 @@ def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: Heart) -> None
 def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: Heart) -> None:
     work_on(desk)
     desk.context.images = 50
-    desk.context._busy_before = {"decode": 8.0, "infer": 5.0}
+    desk.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})  # type: ignore[dict-item]
     then, images, _ = heart._sample
     heart._sample = (then - 10, images, {"decode": 2.0})
     heart.report()
     (worker,) = desk.store.workers()
     assert worker.rate == pytest.approx(5, rel=0.1)
-    assert worker.busy["decode"] == pytest.approx(0.3, rel=0.1)  # 6 s in 10 s, by two threads
+    assert worker.busy["decode"] == pytest.approx(0.3, rel=0.1)  # 6 s in 10 s, by one process
     assert worker.busy["infer"] == pytest.approx(0.5, rel=0.1)
 
 

@@ -1,10 +1,10 @@
 """One shard to its commit, and the ways in which it is left."""
 
-import json
 import threading
 from pathlib import Path
 
 import pytest
+from poison import crashing_decoder, make_poison, put_into_every_process
 from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_image
 
@@ -47,6 +47,12 @@ def interrupted(desk: Desk, claim: Claim) -> str:
 def checkpoint(desk: Desk) -> dict[str, Record]:
     lines = (Path(desk.folder.uri) / CHECKPOINT).read_bytes().splitlines()
     return {record.image: record for record in map(from_line, lines)}
+
+
+def poison_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have image processes die of some images."""
+    site = put_into_every_process(tmp_path / "site", crashing_decoder("SIGSEGV"))
+    monkeypatch.setenv("PYTHONPATH", site["PYTHONPATH"])
 
 
 # -- to the commit -----------------------------------------------------------------------------------------------------
@@ -259,56 +265,22 @@ def test_results_that_cannot_be_written_are_an_error_of_the_place(desk: Desk) ->
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_images_in_flight_are_on_record_before_they_are_touched(desk: Desk) -> None:
-    keys = desk.plan(12, shard_size=12)
-    seen: list[list[str]] = []
-    desk.use(PlainEngine(on_infer=lambda _images: seen.append(json.loads(desk.inflight() or "[]"))))
-    desk.run(desk.claim())
-    assert all(0 < len(inflight) <= 6 for inflight in seen)
-    assert {key for inflight in seen for key in inflight} == set(keys)
-
-
-def test_suspects_go_first_and_one_at_a_time(desk: Desk) -> None:
-    keys = desk.plan(12, shard_size=12)
-    desk.crash(desk.claim(), keys[5:8])
-    seen: list[list[str]] = []
-    desk.use(PlainEngine(on_infer=lambda _images: seen.append(json.loads(desk.inflight() or "[]"))))
-    desk.run(desk.claim())
-    assert seen[:3] == [[key] for key in keys[5:8]]
-    assert len(desk.records()) == 12
-
-
-def test_an_image_that_was_alone_when_its_worker_died_is_set_aside(desk: Desk) -> None:
+@pytest.mark.slow
+def test_an_image_that_ends_its_image_process_is_set_aside_and_told(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison_decoder(tmp_path, monkeypatch)
     keys = desk.plan(6, shard_size=6)
-    desk.crash(desk.claim(), keys[:3])
-    desk.crash(desk.claim(), [keys[1]])
-    counting = Counting()
-    desk.use(PlainEngine(on_infer=counting))
+    make_poison(desk.photos / keys[1])
     desk.run(desk.claim())
     error = desk.records()[keys[1]].error
     assert error is not None
     assert (error.kind, error.attempts) == (FailureKind.CRASHED, 2)
-    assert error.message == "processing it ended the worker process (SIGSEGV)"
-    assert counting.images == 5
-
-
-def test_a_culprit_stays_set_aside_when_the_next_one_kills_the_worker(desk: Desk) -> None:
-    keys = desk.plan(6, shard_size=6)
-    desk.crash(desk.claim(), [keys[1]])
-    desk.use(PlainEngine(on_infer=Counting(2, desk.context.request_stop)))
-    claim = desk.claim()
-    interrupted(desk, claim)
-    assert checkpoint(desk)[keys[1]].error is not None
-    assert desk.attempts() == 1  # the crashes are accounted for
-
-
-def test_once_its_last_image_is_done_a_shard_has_no_suspects(desk: Desk) -> None:
-    """A worker that dies as it commits, with one image in the last group, would have that image set aside."""
-    desk.plan(5, shard_size=5)
-    desk.use(PlainEngine(on_infer=Counting(5, lambda: block_shards(desk))))
-    with pytest.raises(StorageError, match="cannot write"):
-        desk.run(desk.claim())
-    assert json.loads(desk.inflight() or "null") == []
+    assert "SIGSEGV" in error.message
+    assert [record.error is None for record in desk.records().values()] == [True, False, True, True, True, True]
+    told = [event for event in desk.store.events(desk.job_id) if event.event == "set_aside"]
+    assert [event.detail for event in told] == [keys[1]]
+    assert desk.attempts() == 0  # the worker itself did not die
 
 
 # -- too many failures -------------------------------------------------------------------------------------------------
@@ -378,10 +350,14 @@ def test_failed_images_are_tried_again_when_the_job_is_continued(desk: Desk) -> 
     assert counting.images == 1  # the others were good before
 
 
-def test_an_image_that_kills_its_worker_is_not_tried_again(desk: Desk) -> None:
+@pytest.mark.slow
+def test_an_image_that_ends_its_image_process_is_not_tried_again(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison_decoder(tmp_path, monkeypatch)
     keys = desk.plan(4, max_failures="1")
-    break_images(desk.photos, keys[1:])
-    desk.crash(desk.claim(), [keys[0]])
+    make_poison(desk.photos / keys[0])
+    break_images(desk.photos, keys[1:2])
     with pytest.raises(TooManyFailures):
         desk.run(desk.claim())
-    assert list(checkpoint(desk)) == [keys[0]]
+    assert set(checkpoint(desk)) == {keys[0], *keys[2:]}

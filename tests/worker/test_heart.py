@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: Heart) -> None
 def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: Heart) -> None:
     work_on(desk)
     desk.context.images = 50
-    desk.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})  # type: ignore[dict-item]
+    desk.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})
     then, images, _ = heart._sample
     heart._sample = (then - 10, images, {"decode": 2.0})
     heart.report()

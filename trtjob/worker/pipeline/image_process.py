@@ -14,57 +14,28 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from trtjob.errors import FailureKind, ImageError, StorageError, TrtjobError
-from trtjob.imaging.headers import probe_size
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.storage import open_storage, troubles
 from trtjob.logs import bind_process, configure_logging
+from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.ring import Ring
-from trtjob.worker.pipeline.stages import Prepared, Stages, failure_record, write_failure
+from trtjob.worker.pipeline.stages import Stages, failure_record, write_failure
 from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, unpacked_image, write_all
 
 log = logging.getLogger(__name__)
 
-_CHANNELS = 3
-# While it is decoded an image lies in memory twice: turned as its orientation says, or with more bits than are kept.
-_DECODING = 2
-
 
 class _Left(Exception):
     """The job was left while one of its images waited for a place."""
-
-
-@dataclass(slots=True)
-class _Job:
-    number: int
-    stages: Stages
-    is_left: bool = False
-    has_ended: bool = False  # the engine process knows: nothing more of it is to be done
-    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Image:
-    """An image in hand. data: the file's bytes, once they are read; item: what is kept until the answer comes;
-    held_bytes: what it takes of the budget; may_be_large: the engine process has said so."""
-
-    slot: int
-    job: _Job
-    entry: Entry
-    data: bytes | None = None
-    item: Prepared | None = None
-    held_bytes: int = 0
-    may_be_large: bool = False
 
 
 class ImageProcess:
@@ -80,13 +51,13 @@ class ImageProcess:
         self._reader = reader
         self._news = asyncio.Event()
         self._is_over = False
-        self._jobs: dict[int, _Job] = {}
-        self._images: dict[int, _Image] = {}  # by slot: all that is in hand
-        self._to_fetch: deque[_Image] = deque()
-        self._to_prepare: deque[_Image] = deque()
-        self._answered: deque[tuple[_Image, ImageError | None]] = deque()
+        self._jobs: dict[int, Job] = {}
+        self._images: dict[int, Image] = {}  # by slot: all that is in hand
+        self._to_fetch: deque[Image] = deque()
+        self._to_prepare: deque[Image] = deque()
+        self._answered: deque[tuple[Image, ImageError | None]] = deque()
         self._fetching = 0
-        self._held_bytes = 0
+        self._budget = Budget(order.memory_bytes, order.max_pixels)
         self._trouble = ""
 
     async def run(self, told: Iterable[Frame]) -> None:
@@ -95,7 +66,7 @@ class ImageProcess:
         for command in told:
             self._obey(command)
         os.set_blocking(self._commands, False)
-        loop.add_reader(self._commands, self._hear)
+        loop.add_reader(self._commands, self._news.set)
         try:
             while not self._is_over:
                 if not self._turn():
@@ -125,9 +96,7 @@ class ImageProcess:
             data = os.read(self._commands, READ_BYTES)
         except BlockingIOError:
             return
-        self._news.set()
-        if not data:
-            self._is_over = True
+        self._is_over = not data
         for told in self._reader.frames(data):
             self._obey(told)
 
@@ -139,12 +108,12 @@ class ImageProcess:
         elif told.kind == Kind.IMAGE:
             number, entry = unpacked_image(told.payload)
             if number in self._jobs:
-                self._take(_Image(told.number, self._jobs[number], entry))
+                self._take(Image(told.number, self._jobs[number], entry))
         else:
             image = self._images[told.number]
             if told.kind == Kind.GRANT:
                 image.may_be_large = True
-                self._to_prepare.appendleft(image)
+                self._line_of(image).appendleft(image)
             else:
                 why = told.payload.decode() if told.kind == Kind.FAILED else None
                 failure = None if why is None else ImageError(FailureKind.INFER, why)
@@ -156,7 +125,7 @@ class ImageProcess:
         except TrtjobError as err:
             self._say(Kind.ENDED, number, str(err).encode())
 
-    def _opened(self, number: int, spec: JobSpec) -> _Job:
+    def _opened(self, number: int, spec: JobSpec) -> Job:
         def on_trouble(_trouble: str) -> None:  # by any thread
             self.board.step()
             loop.call_soon_threadsafe(self._tell_trouble)
@@ -164,7 +133,7 @@ class ImageProcess:
                 raise _Left
 
         loop = asyncio.get_running_loop()
-        job = _Job(
+        job = Job(
             number,
             Stages(
                 spec,
@@ -211,42 +180,48 @@ class ImageProcess:
 
     # -- one image's way ------------------------------------------------------------------------------------------
 
-    def _take(self, image: _Image) -> None:
+    def _take(self, image: Image) -> None:
         self._images[image.slot] = image
         if image.job.has_ended:
             self._drop(image)
-        elif image.job.stages.source.is_remote:
-            self._to_fetch.append(image)
         else:
-            self._to_prepare.append(image)
+            self._line_of(image).append(image)
 
-    def _hold(self, image: _Image, held_bytes: int) -> None:
-        self._held_bytes += held_bytes - image.held_bytes
-        image.held_bytes = held_bytes
+    def _line_of(self, image: Image) -> "deque[Image]":
+        """Return where an image waits: to be fetched, or to be prepared."""
+        return self._to_fetch if image.job.stages.source.is_remote and image.data is None else self._to_prepare
 
-    def _drop(self, image: _Image) -> None:
-        self._hold(image, 0)
+    def _drop(self, image: Image) -> None:
+        self._budget.hold(image)
         self._images.pop(image.slot, None)
 
-    def _fits(self, more_bytes: int) -> bool:
-        """Whether so much more may be held; of what is held the answers are on their way."""
-        return not self._held_bytes or self._held_bytes + more_bytes <= self.order.memory_bytes
+    def _may_go_on(self, image: Image, needed_bytes: int) -> bool:
+        """Whether an image is small enough, or the engine process lets it be large, for which it is asked now."""
+        if image.may_be_large or not self._budget.is_large(needed_bytes):
+            return True
+        self._line_of(image).popleft()
+        self._say(Kind.LARGE, image.slot)
+        return False
 
     def _fetch_more(self) -> None:
-        while (
-            self._to_fetch and self._fetching < self.order.requests and self._fits(self._to_fetch[0].entry.size_bytes)
-        ):
-            image = self._to_fetch.popleft()
-            self._hold(image, image.entry.size_bytes)
+        while self._to_fetch and self._fetching < self.order.requests:
+            image = self._to_fetch[0]
+            size_bytes = image.entry.size_bytes
+            if not self._may_go_on(image, size_bytes):
+                continue
+            if not (image.may_be_large or self._budget.has_room_for_file(size_bytes)):
+                return
+            self._to_fetch.popleft()
+            self._budget.hold(image, file_bytes=size_bytes)
             self._fetching += 1
             self._begin(image.job, self._fetch(image))
 
-    def _begin(self, job: _Job, work: Any) -> None:
+    def _begin(self, job: Job, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
 
-    async def _fetch(self, image: _Image) -> None:
+    async def _fetch(self, image: Image) -> None:
         try:
             with self.board.beside("fetch"):
                 image.data = await image.job.stages.source.afetch(image.entry)
@@ -263,26 +238,22 @@ class ImageProcess:
             self._tell_trouble()
             self._news.set()
 
-    def _next_to_prepare(self) -> _Image | None:
+    def _next_to_prepare(self) -> Image | None:
         """Return the first image, once the file is read and there is room for its pixels."""
         while self._to_prepare:
             image = self._to_prepare[0]
-            if image.data is None and not self._has_read(image):
+            if image.data is None and not (self._may_go_on(image, image.entry.size_bytes) and self._has_read(image)):
                 continue
             assert image.data is not None
-            width, height = probe_size(image.data) or (0, 0)
-            pixels = width * height if width * height <= self.order.max_pixels else 0
-            needed = len(image.data) + _DECODING * _CHANNELS * pixels
-            if needed > self.order.memory_bytes and not image.may_be_large:
-                self._to_prepare.popleft()
-                self._say(Kind.LARGE, image.slot)
+            needed_bytes = self._budget.decoding_bytes(image.data)
+            if not self._may_go_on(image, max(needed_bytes, len(image.data))):
                 continue
-            if not image.may_be_large and not self._fits(needed - image.held_bytes):
+            if not (image.may_be_large or self._budget.has_room_for_pixels(needed_bytes)):
                 return None
             return self._to_prepare.popleft()
         return None
 
-    def _has_read(self, image: _Image) -> bool:
+    def _has_read(self, image: Image) -> bool:
         """Read a file. Where it cannot be had, that is its record."""
         with self.board.working(image.slot):
             try:
@@ -295,10 +266,10 @@ class ImageProcess:
                 self._to_prepare.popleft()
                 self._end(image.job, err)
                 return False
-        self._hold(image, len(image.data))
+        self._budget.hold(image, file_bytes=len(image.data))
         return True
 
-    def _prepare(self, image: _Image) -> None:
+    def _prepare(self, image: Image) -> None:
         data, image.data = image.data, None
         assert data is not None
         with self.board.working(image.slot):
@@ -307,11 +278,10 @@ class ImageProcess:
             except Exception as err:  # noqa: BLE001 - whatever it is, it is this image's
                 self._record(image, failure_record(image.entry.key, _as_image_error(err)))
                 return
-        height, width = image.item.hw
-        self._hold(image, _CHANNELS * height * width if image.item.image is not None else 0)
+        self._budget.hold_pixels(image)
         self._say(Kind.PREPARED, image.slot)
 
-    def _finish(self, image: _Image, failure: ImageError | None) -> None:
+    def _finish(self, image: Image, failure: ImageError | None) -> None:
         item, key = image.item, image.entry.key
         assert item is not None
         if failure is not None:
@@ -329,10 +299,10 @@ class ImageProcess:
         if item.annotated is None:
             self._record(image, record)
             return
-        self._hold(image, len(item.annotated[1]))
+        self._budget.hold(image, pixel_bytes=len(item.annotated[1]))
         self._begin(image.job, self._store(image, record, *item.annotated))
 
-    async def _store(self, image: _Image, record: Record, key: str, data: bytes) -> None:
+    async def _store(self, image: Image, record: Record, key: str, data: bytes) -> None:
         try:
             with self.board.beside("store"):
                 await image.job.stages.output.aput(key, data)
@@ -353,12 +323,12 @@ class ImageProcess:
             self._tell_trouble()
             self._news.set()
 
-    def _record(self, image: _Image, record: Record) -> None:
+    def _record(self, image: Image, record: Record) -> None:
         self._drop(image)
         flag = 0 if record.error is None else 1 + FAILURES.index(record.error.kind)
         self._say(Kind.RECORD, image.slot, to_line(record), flag)
 
-    def _end(self, job: _Job, err: StorageError) -> None:
+    def _end(self, job: Job, err: StorageError) -> None:
         """Say that a job cannot go on; it will be left."""
         if not job.has_ended:
             job.has_ended = True

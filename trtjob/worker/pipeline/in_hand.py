@@ -1,0 +1,77 @@
+"""What an image process has in hand, and how much memory that may take."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from trtjob.imaging.headers import probe_size
+from trtjob.jobs.listing import Entry
+from trtjob.worker.pipeline.stages import Prepared, Stages
+
+_CHANNELS = 3
+# While it is decoded an image lies in memory twice: turned as its orientation says, or with more bits than are kept.
+_DECODING = 2
+
+
+@dataclass(slots=True)
+class Job:
+    """is_left: nobody wants its results any more; has_ended: it cannot go on, and the engine process knows."""
+
+    number: int
+    stages: Stages
+    is_left: bool = False
+    has_ended: bool = False
+    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Image:
+    """An image in hand. data: the file's bytes, from when they are read until they are decoded; item: what is kept
+    until the answer comes; may_be_large: the engine process has said so."""
+
+    slot: int
+    job: Job
+    entry: Entry
+    data: bytes | None = None
+    item: Prepared | None = None
+    may_be_large: bool = False
+    file_bytes: int = 0
+    pixel_bytes: int = 0
+
+
+class Budget:
+    """A process's memory: one half for files that are not decoded yet, one for pixels, and for copies on their way out.
+
+    An image that needs more than a half is large: only one in all image processes is in hand at a time.
+    """
+
+    def __init__(self, memory_bytes: int, max_pixels: int) -> None:
+        self._half = memory_bytes // 2
+        self._max_pixels = max_pixels
+        self._files = self._pixels = 0
+
+    def is_large(self, needed_bytes: int) -> bool:
+        return needed_bytes > self._half
+
+    def decoding_bytes(self, data: bytes) -> int:
+        """Return what it takes to decode a file, by its header."""
+        width, height = probe_size(data) or (0, 0)
+        return _DECODING * _CHANNELS * width * height if width * height <= self._max_pixels else 0
+
+    def has_room_for_file(self, size_bytes: int) -> bool:
+        return not self._files or self._files + size_bytes <= self._half
+
+    def has_room_for_pixels(self, size_bytes: int) -> bool:
+        """Whether so much may be decoded. Of what there is the answers are on their way, so this changes."""
+        return not self._pixels or self._pixels + size_bytes <= self._half
+
+    def hold(self, image: Image, *, file_bytes: int = 0, pixel_bytes: int = 0) -> None:
+        """Note what an image takes from now on."""
+        self._files += file_bytes - image.file_bytes
+        self._pixels += pixel_bytes - image.pixel_bytes
+        image.file_bytes, image.pixel_bytes = file_bytes, pixel_bytes
+
+    def hold_pixels(self, image: Image) -> None:
+        """Note that an image is decoded, and kept where it is to be drawn on."""
+        assert image.item is not None
+        kept = image.item.image
+        self.hold(image, pixel_bytes=0 if kept is None else kept.nbytes)

@@ -169,7 +169,7 @@ def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: He
     heart.report()
     (worker,) = desk.store.workers()
     assert worker.rate == pytest.approx(5, rel=0.1)
-    assert worker.busy["decode"] == pytest.approx(0.3, rel=0.1)  # 6 s in 10 s, by one process
+    assert worker.busy["decode"] == pytest.approx(0.6, rel=0.1)  # 6 s in 10 s, by one process
     assert worker.busy["infer"] == pytest.approx(0.5, rel=0.1)
 
 
@@ -220,7 +220,7 @@ from trtjob.config import Settings
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.worker.context import Context
-from trtjob.worker.heart import LOADING_S, Heart
+from trtjob.worker.heart import LOADING_S, PATIENCE, Heart
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
 heart = Heart(context, client)
@@ -230,7 +230,7 @@ if sys.argv[3] == "moving":
     context.steps += 1
 if sys.argv[3].startswith("loading"):
     context.doing = "loading the model"
-heart._moved_at -= LOADING_S + 1 if sys.argv[3] == "loading for ever" else context.settings.stall_s + 1
+heart._moved_at -= LOADING_S + 1 if sys.argv[3] == "loading for ever" else PATIENCE * context.settings.stall_s + 1
 heart._check_progress()
 """
 

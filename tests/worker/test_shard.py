@@ -1,6 +1,8 @@
 """One shard to its commit, and the ways in which it is left."""
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, lease_key
 from trtjob.jobs.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
-from trtjob.worker.shard import TooManyFailures
+from trtjob.worker.shard import REPORT_S, TooManyFailures
 
 CHECKPOINT = "shards/00000.part.jsonl"
 
@@ -128,11 +130,12 @@ def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     assert desk.store.view(desk.job_id).ok == 4
 
 
-def test_the_heart_sees_every_image_as_a_step(desk: Desk) -> None:
+def test_the_heart_sees_that_something_moves(desk: Desk) -> None:
     desk.plan(4)
     before = desk.context.steps
     desk.run(desk.claim())
-    assert (desk.context.steps - before, desk.context.images) == (4, 4)
+    assert desk.context.steps - before >= 4
+    assert desk.context.images == 4
 
 
 def test_the_seconds_of_work_add_up_over_shards(desk: Desk) -> None:
@@ -158,24 +161,36 @@ def test_a_stop_takes_effect_within_the_images_in_flight(desk: Desk) -> None:
     assert desk.folder.manifest(0) is None
 
 
-def test_a_cancelled_job_stops_within_the_images_in_flight(desk: Desk) -> None:
-    desk.plan(60, shard_size=60)
+SLOW_S = 0.01
+
+
+def slowly(counting: Counting) -> Callable[[UInt8Array], None]:
+    """Have an engine take its time."""
+
+    def infer(images: UInt8Array) -> None:
+        counting(images)
+        time.sleep(SLOW_S)
+
+    return infer
+
+
+def test_a_cancelled_job_stops_within_a_second(desk: Desk) -> None:
+    desk.plan(400, shard_size=400)
     counting = Counting(10, lambda: desk.store.move(desk.job_id, JobState.CANCELLED))
-    desk.use(PlainEngine(on_infer=counting))
+    desk.use(PlainEngine(on_infer=slowly(counting)))
     assert interrupted(desk, desk.claim()) == JobState.CANCELLED
-    # Those in flight, and a group that had passed the gate.
-    assert counting.images <= 10 + 2 * 4
+    assert counting.images < 10 + 2 * REPORT_S / SLOW_S
     assert desk.folder.manifest(0) is None
 
 
 def test_a_shard_that_another_has_claimed_is_left(desk: Desk) -> None:
-    desk.plan(60, shard_size=60)
+    desk.plan(400, shard_size=400)
 
     def lose() -> None:
         desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
         desk.claim(owner="worker-2")
 
-    desk.use(PlainEngine(on_infer=Counting(10, lose)))
+    desk.use(PlainEngine(on_infer=slowly(Counting(10, lose))))
     assert interrupted(desk, desk.claim()) == "lost"
     assert desk.folder.manifest(0) is None
     assert desk.store.view(desk.job_id).ok == 0
@@ -335,19 +350,21 @@ def test_failures_that_others_have_committed_meanwhile_count_too(desk: Desk) -> 
 
 
 def test_failed_images_are_tried_again_when_the_job_is_continued(desk: Desk) -> None:
-    keys = desk.plan(4, max_failures="1")
+    keys = desk.plan(20, shard_size=20, max_failures="1")
     good = (desk.photos / keys[0]).read_bytes()
-    break_images(desk.photos, keys[:2])
+    break_images(desk.photos, keys[-2:])
     claim = desk.claim()
     with pytest.raises(TooManyFailures):
         desk.run(claim)
     desk.store.release(claim)
-    (desk.photos / keys[0]).write_bytes(good)
+    kept = len(checkpoint(desk))
+    (desk.photos / keys[-1]).write_bytes(good)
     counting = Counting()
     desk.use(PlainEngine(on_infer=counting))
     desk.run(desk.claim())
-    assert [key for key, record in desk.records().items() if record.error] == [keys[1]]
-    assert counting.images == 1  # the others were good before
+    assert [key for key, record in desk.records().items() if record.error] == [keys[-2]]
+    assert kept >= 20 - desk.context.settings.window - 2
+    assert counting.images == 19 - kept  # the others were good before
 
 
 @pytest.mark.slow
@@ -360,4 +377,6 @@ def test_an_image_that_ends_its_image_process_is_not_tried_again(
     break_images(desk.photos, keys[1:2])
     with pytest.raises(TooManyFailures):
         desk.run(desk.claim())
-    assert set(checkpoint(desk)) == {keys[0], *keys[2:]}
+    kept = checkpoint(desk)
+    assert keys[0] in kept
+    assert keys[1] not in kept

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 EXIT_STALLED = 70
-_PATIENCE = 2.0  # times stall_s: an image process that hangs is ended after one, and the rest goes on
+PATIENCE = 2.0  # times stall_s: an image process that hangs is ended after one, and the rest goes on
 LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches one after another
 EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
@@ -104,7 +104,7 @@ class Heart(threading.Thread):
         if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
         elif now - self._moved_at > max(
-            _PATIENCE * self.context.settings.stall_s, LOADING_S if self.context.doing else 0.0
+            PATIENCE * self.context.settings.stall_s, LOADING_S if self.context.doing else 0.0
         ):
             for claim in list(self.context.claims):
                 about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}

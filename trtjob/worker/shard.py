@@ -23,7 +23,7 @@ from trtjob.worker.pipeline.flow import Outcome
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 15.0
-REPORT_S = 1.0
+REPORT_S = 0.5
 
 
 class TooManyFailures(TrtjobError):

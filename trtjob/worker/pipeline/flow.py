@@ -53,6 +53,7 @@ class Flow:
     on_done: Callable[[Outcome], None]
     on_fed: Callable[[], None]
     done: "asyncio.Future[None]"
+    upcoming: Entry | None = None
     again: deque[Entry] = field(default_factory=deque)
     suspects: deque[Entry] = field(default_factory=deque)
     deaths: dict[str, int] = field(default_factory=dict)
@@ -71,17 +72,24 @@ class Flow:
         on_fed: Callable[[], None],
     ) -> "Flow":
         """Begin a shard in the running loop."""
-        return cls(number, spec, iter(entries), on_done, on_fed, asyncio.get_running_loop().create_future())
+        flow = cls(number, spec, iter(entries), on_done, on_fed, asyncio.get_running_loop().create_future())
+        flow._look_ahead()
+        return flow
 
     def next_entry(self) -> Entry | None:
         """Return what is to be prepared next, None where there is nothing now."""
         if self.again:
             return self.again.popleft()
-        entry = None if self.is_fed else next(self.entries, None)
-        if entry is None and not self.is_fed:
+        entry = self.upcoming
+        if entry is not None:
+            self._look_ahead()
+        return entry
+
+    def _look_ahead(self) -> None:
+        self.upcoming = next(self.entries, None)
+        if self.upcoming is None:
             self.is_fed = True
             self.on_fed()
-        return entry
 
     def finish(self, outcome: Outcome) -> None:
         """Hand over an image that is done."""

@@ -52,7 +52,7 @@ def run_pipeline(pipeline: Pipeline, job: JobSpec, entries: Iterable[Entry]) -> 
 
 def cpu_s(pipeline: Pipeline) -> float:
     """Return the CPU time of this process and of the image processes."""
-    return time.process_time() + pipeline.cpu_s()
+    return time.process_time() + pipeline.crew.cpu_s()
 
 
 def host_cost(folder: Path, count: int) -> list[Row]:

@@ -147,7 +147,9 @@ class Heart(threading.Thread):
         if elapsed < RATE_SPAN_S and images_then:
             return
         gained = {stage: max(0.0, s - busy_then.get(stage, 0.0)) for stage, s in busy_s.items()}
-        shares = pipeline.shares(gained, elapsed) if pipeline and elapsed > 0 else {}
+        shares = (
+            pipeline.limits.shares(gained, elapsed, pipeline.engine.concurrency) if pipeline and elapsed > 0 else {}
+        )
         rate = (images - images_then) / elapsed if elapsed > 0 and self.context.claims else 0.0
         self._rate = {"rate": round(rate, 2), "busy": json.dumps(shares)}
         self._sample = (now, images, busy_s)
@@ -162,7 +164,7 @@ class Heart(threading.Thread):
             "shards": context.shards,
             "batches": context.batches,
             "busy_s": {stage: round(seconds, 3) for stage, seconds in context.busy_s().items()},
-            "rss_bytes": _rss_bytes() + (pipeline.rss_bytes() if pipeline else 0),
+            "rss_bytes": _rss_bytes() + (pipeline.crew.rss_bytes() if pipeline else 0),
             "engine": engine.name if engine else "",
             "device": engine.device if engine else "",
         }

@@ -18,6 +18,7 @@ from trtjob.errors import EngineError, FailureKind, StorageError
 from trtjob.jobs.models import Annotate
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
+from trtjob.worker.pipeline.limits import Limits
 
 
 @pytest.fixture
@@ -279,14 +280,14 @@ def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not any(member.in_hand for member in pipeline.members)
+        assert not any(member.in_hand for member in pipeline.crew.members)
         await pipeline.run(job(photos, output / "b"), entries(keys), results)
         return results
 
     with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=12) as pipeline:
         for after in (0, 1, 20):
             assert asyncio.run(leave_and_run(pipeline, after)).keys == keys
-            assert sorted(pipeline._free) == list(range(12))
+            assert sorted(pipeline._slots.free) == list(range(12))
 
 
 # -- image processes that die ------------------------------------------------------------------------------------------
@@ -300,7 +301,7 @@ def test_an_image_process_that_is_killed_costs_no_image(photos: Path, output: Pa
         work = asyncio.create_task(pipeline.run(job(photos, output, Annotate.ALL), entries(keys), results))
         for done in (20, 90, 200):
             await asyncio.to_thread(wait, lambda done=done: len(results.outcomes) >= done)  # type: ignore[misc]
-            os.kill(pipeline.members[done % 2].process.pid, signal.SIGKILL)
+            os.kill(pipeline.crew.members[done % 2].process.pid, signal.SIGKILL)
         await work
 
     with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=16) as pipeline:
@@ -361,8 +362,8 @@ def test_image_processes_that_cannot_start_are_an_error_and_no_endless_loop(
 def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, output: Path) -> None:
     with pipeline_of(PlainEngine(), processes=2) as pipeline:
         run(pipeline, job(photos, output), write_images(photos, 4))
-        processes = [member.process for member in pipeline.members]
-        for member in pipeline.members:
+        processes = [member.process for member in pipeline.crew.members]
+        for member in pipeline.crew.members:
             member.dismiss()
         wait(lambda: all(process.poll() == 0 for process in processes))
 
@@ -378,7 +379,7 @@ def test_images_above_the_budget_go_one_at_a_time(photos: Path, output: Path) ->
     engine = PlainEngine(max_batch=4, concurrency=2)
     with pipeline_of(engine, processes=4, slots=12, memory_bytes=16 << 10) as pipeline:
         results = run(pipeline, job(photos, output, Annotate.ALL), keys)
-        assert not pipeline._large
+        assert not pipeline._slots._large
     assert results.keys == sorted(keys)
     assert not results.failures
 
@@ -406,24 +407,23 @@ def test_seconds_of_work_are_told_by_stage_also_of_processes_that_are_gone(photo
     with pipeline_of(PlainEngine(), processes=1) as pipeline:
         run(pipeline, job(photos, output, Annotate.ALL), keys)
         first = pipeline.busy_s()
-        os.kill(pipeline.members[0].process.pid, signal.SIGKILL)
+        os.kill(pipeline.crew.members[0].process.pid, signal.SIGKILL)
         run(pipeline, job(photos, output, Annotate.ALL), keys)
         second = pipeline.busy_s()
         assert set(first) == {"read", "decode", "resize", "infer", "nms", "draw", "encode", "write"}
         assert all(second[stage] > first[stage] for stage in first)
-        assert pipeline.rss_bytes() > 1 << 20
-        assert pipeline.cpu_s() > 0
+        assert pipeline.crew.rss_bytes() > 1 << 20
+        assert pipeline.crew.cpu_s() > 0
 
 
 def test_shares_say_how_busy_each_pool_was() -> None:
-    with pipeline_of(PlainEngine(concurrency=2), processes=4) as pipeline:
-        shares = pipeline.shares({"read": 2.0, "decode": 8.0, "resize": 2.0, "infer": 10.0, "write": 1.0}, 10.0)
+    worked_s = {"read": 2.0, "decode": 8.0, "resize": 2.0, "infer": 10.0, "write": 1.0}
+    shares = Limits(processes=4, batch=1, slots=8).shares(worked_s, 10.0, callers=2)
     assert shares == {"decode": 0.3, "infer": 0.5, "finish": 0.025}
+    assert Limits(4, 1, 8, requests=8).shares({"fetch": 40.0}, 10.0, 1)["fetch"] == 0.5
 
 
 def test_steps_and_batches_are_counted(photos: Path, output: Path) -> None:
-    from trtjob.worker.pipeline.limits import Limits
-
     counts: Counter[str] = Counter()
     pipeline = Pipeline(
         PlainEngine(),

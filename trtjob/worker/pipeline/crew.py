@@ -1,46 +1,15 @@
-"""The image processes as the engine process sees them: each with its pipes, its board, and the slots it has in hand."""
+"""The image processes of a pipeline: started when the first image comes, and replaced when they end."""
 
 import asyncio
-import os
 import selectors
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
 
+from trtjob.worker.pipeline.member import Member, end_process, start_process
 from trtjob.worker.pipeline.order import Order
-from trtjob.worker.pipeline.ring import IDLE, WAITING, Ring, shared_memory
-from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, widen
+from trtjob.worker.pipeline.ring import Ring, shared_memory
 
-_END_S = 2.0
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
-# the kernel each time, as glibc would, it costs as many page faults as it has pages, and half as long as decoding.
-_KEPT_BYTES = 64 << 20
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
-    "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
-}
-
-
-def start_process(fd: int) -> subprocess.Popen[bytes]:
-    """Start an image process, which waits for its order. fd: the memory of its ring."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "trtjob.worker.pipeline.image_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=(fd,),
-        process_group=0,  # Ctrl-C is for who started the engine process
-        env=os.environ | _ENVIRONMENT,
-    )
+MOST_FAILED_STARTS = 3
 
 
 class Recruits:
@@ -51,137 +20,73 @@ class Recruits:
         self.processes = [start_process(self.fd) for _ in range(count)]
 
 
-class Member:
-    """One image process.
+class Crew:
+    """All image processes of one ring."""
 
-    in_hand: the slots that it was given and has not handed back; unprepared: how many of them are not prepared yet;
-    alone: it has, or waits for, an image that nothing else may be beside.
-    """
-
-    def __init__(self, order: Order, ring: Ring, process: subprocess.Popen[bytes] | None = None) -> None:
-        """process: one that was started already."""
-        self.number = order.number
-        self.in_hand: set[int] = set()
-        self.jobs: set[int] = set()
-        self.leaving: set[int] = set()
-        self.unprepared = 0
-        self.alone = False
-        self.has_worked = False
-        self.is_gone = False
-        self.trouble = ""
-        self.board = ring.boards[order.number]
-        self.board.clear()
-        self._reader = FrameReader()
-        self._backlog = bytearray()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ears: selectors.BaseSelector | None = None
-        self._moved = (0, time.monotonic())
-        self.process = process or start_process(ring.fd)
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._commands, self._answers = self.process.stdin.fileno(), self.process.stdout.fileno()
-        for pipe in (self._commands, self._answers):
-            widen(pipe)
-            os.set_blocking(pipe, False)
-        self.send(frame(Kind.START, 0, order.document()))
-
-    def attach(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
-        """Be heard by a selector, and send what finds no room in a loop."""
-        self._loop, self._ears = loop, ears
-        ears.register(self._answers, selectors.EVENT_READ, self)
-        if self._backlog:
-            loop.add_writer(self._commands, self._send_backlog)
-
-    def detach(self) -> None:
-        if self._loop is not None and self._ears is not None:
-            self._ears.unregister(self._answers)
-            self._loop.remove_writer(self._commands)
-        self._loop = self._ears = None
-
-    def send(self, data: bytes) -> None:
-        """Send frames. Never waits: what finds no room goes later, and what finds nobody is not needed any more."""
-        if self.is_gone:
-            return
-        if not self._backlog:
-            with suppress(BlockingIOError, BrokenPipeError):
-                data = data[os.write(self._commands, data) :]
-            if not data:
-                return
-            if self._loop is not None:
-                self._loop.add_writer(self._commands, self._send_backlog)
-        self._backlog += data
-
-    def _send_backlog(self) -> None:
-        try:
-            del self._backlog[: os.write(self._commands, self._backlog)]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:  # its death is heard on the other pipe
-            self._backlog.clear()
-        if not self._backlog and self._loop is not None:
-            self._loop.remove_writer(self._commands)
-
-    def hear(self) -> Iterator[Frame] | None:
-        """Return what has been said since the last time; None where the process is gone."""
-        try:
-            data = os.read(self._answers, READ_BYTES)
-        except BlockingIOError:
-            return iter(())
-        if not data:
-            return None
-        self.has_worked = True
-        return self._reader.frames(data)
-
-    def hangs(self, stall_s: float, *, others_move: bool) -> bool:
-        """Tell whether it has been at one image for too long, and the image is to blame, not the place of its file."""
-        steps, now = self.board.steps, time.monotonic()
-        if steps != self._moved[0] or self.board.slot == IDLE:
-            self._moved = (steps, now)
-        is_blameless = self.board.stage_now in WAITING and not others_move
-        return now - self._moved[1] > stall_s and not is_blameless
+    def __init__(self, ring: Ring, order: Callable[[int], Order], recruits: Recruits | None = None) -> None:
+        """order: what the process of a number is told; recruits: who is there already."""
+        self.members: list[Member] = []
+        self._ring = ring
+        self._order = order
+        self._ahead = recruits.processes if recruits else []
+        self._failed_starts = 0
+        self._past_s: Counter[str] = Counter()  # of processes that are gone
 
     @property
-    def idle_s(self) -> float:
-        """For how long there was no step, as far as `hangs` has seen."""
-        return time.monotonic() - self._moved[1]
+    def is_broken(self) -> bool:
+        """Whether processes end before they can work."""
+        return self._failed_starts >= MOST_FAILED_STARTS
 
-    def rss_bytes(self) -> int:
-        """Return what the process has in memory that nobody shares with it."""
-        try:
-            _, resident, shared, *_ = Path(f"/proc/{self.process.pid}/statm").read_text().split()
-        except (OSError, ValueError):
-            return 0
-        return (int(resident) - int(shared)) * _PAGE_BYTES
+    def gather(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+        """Have all be there, and be heard by a selector."""
+        if self.is_broken:
+            self.dismiss()
+        if not self.members:
+            self._failed_starts = 0
+            ahead, self._ahead = self._ahead, []
+            for number in range(self._ring.layout.processes):
+                self.members.append(Member(self._order(number), self._ring, *ahead[number : number + 1]))
+        for member in self.members:
+            member.attach(loop, ears)
 
-    def cpu_s(self) -> float:
-        """Return the process's CPU time (proc(5): utime and stime, the 12th and 13th behind the name)."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    def rest(self) -> None:
+        """Have nobody be heard any more, for now."""
+        for member in self.members:
+            member.detach()
 
-    def end(self) -> str:
-        """End the process and give everything back. Returns how it ended."""
-        self.is_gone = True
-        self.detach()
-        return end_process(self.process)
+    def replace(self, member: Member, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> str:
+        """End an image process and start another in its place, unless that has no prospects. Returns how it ended."""
+        how = member.end()
+        self._past_s.update(member.board.busy_s())
+        self._failed_starts = 0 if member.has_worked else self._failed_starts + 1
+        if not self.is_broken:
+            self.members[member.number] = Member(self._order(member.number), self._ring)
+            self.members[member.number].attach(loop, ears)
+        return how
 
     def dismiss(self) -> None:
-        """Let the process end by itself, once it has done what it is doing."""
-        self.detach()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        """End all image processes."""
+        for member in self.members:
+            member.dismiss()
+        for member in self.members:
+            member.end()
+            self._past_s.update(member.board.busy_s())
+        self.members = []
+        for process in self._ahead:
+            end_process(process)
+        self._ahead = []
 
+    def busy_s(self) -> Counter[str]:
+        """Return the seconds of work by stage since the start."""
+        total = Counter(self._past_s)
+        for member in self.members:
+            total.update(member.board.busy_s())
+        return total
 
-def end_process(process: subprocess.Popen[bytes]) -> str:
-    """End an image process. Returns how it ended."""
-    process.kill()
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        stream.close()
-    try:
-        code = process.wait(_END_S)
-    except subprocess.TimeoutExpired:  # it waits for a file in the kernel; its death will find it there
-        return "it did not end"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    def rss_bytes(self) -> int:
+        """Return the memory of those that live, without what they share."""
+        return sum(member.rss_bytes() for member in self.members)
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of those that live."""
+        return sum(member.cpu_s() for member in self.members)

@@ -6,8 +6,7 @@ Python's work here is by the batch: frames come and go many at a time, and the p
 import asyncio
 import logging
 import selectors
-import subprocess
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,30 +19,22 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.storage import note_trouble
 from trtjob.worker.pipeline.batches import Batches
-from trtjob.worker.pipeline.crew import Member, Recruits, end_process
+from trtjob.worker.pipeline.crew import Crew, Recruits
 from trtjob.worker.pipeline.flow import Flow, InHand, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.ring import Layout, Ring
-from trtjob.worker.pipeline.wire import Frame, Kind, frame, packed_image
+from trtjob.worker.pipeline.slots import Slots
+from trtjob.worker.pipeline.wire import Frame, Kind, frame
 
 log = logging.getLogger(__name__)
 
 LEAVE_S = 10.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
 LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
-MOST_FAILED_STARTS = 3
 DEATHS = 2  # of an image process with one image, the second time with nothing else in hand: it is the image's fault
 _AHEAD = 2  # images that an image process has beside the one that it prepares
-
-# The stages as a person sees them, and which of the limits says how many can be in one at once.
-POOLS = {
-    "fetch": ("requests", ("fetch",)),
-    "decode": ("processes", ("read", "decode", "resize")),
-    "infer": ("concurrency", ("infer",)),
-    "finish": ("processes", ("nms", "draw", "encode", "write")),
-    "store": ("requests", ("store",)),
-}
 
 
 class Pipeline:
@@ -88,16 +79,10 @@ class Pipeline:
             on_batch=on_batch,
         )
         self._numbers = count(1)
-        self._free = list(range(limits.slots))
-        self._hands: dict[int, InHand] = {}
-        self._owners: dict[int, Member] = {}
+        self._slots = Slots(limits.slots, self.batches)
         self._flows: list[Flow] = []
         self._runs = 0
-        self._failed_starts = 0
-        self._past_s: Counter[str] = Counter()
-        self._large: deque[int] = deque()  # slots of images above the budget; the first has leave to be decoded
-        self._recruits = recruits.processes if recruits else []
-        self.members: list[Member] = []  # until the first image comes
+        self.crew = Crew(self.ring, self._order, recruits)
 
     # -- for others -----------------------------------------------------------------------------------------------
 
@@ -115,8 +100,6 @@ class Pipeline:
         Raises StorageError where nothing would fare better, EngineError where image processes cannot live here, and
         what on_done raises; an image's own fault is its record.
         """
-        if self._failed_starts >= MOST_FAILED_STARTS:
-            self._dismiss()
         async with self._at_work():
             flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
             self._flows.append(flow)
@@ -130,54 +113,19 @@ class Pipeline:
 
     def busy_s(self) -> dict[str, float]:
         """Return the seconds of work by stage since the start."""
-        total = Counter(self._past_s) + Counter(self.batches.watch.busy_s())
-        for member in self.members:
-            total.update(member.board.busy_s())
-        return dict(total)
-
-    def shares(self, busy_s: dict[str, float], elapsed_s: float) -> dict[str, float]:
-        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests only where there were any."""
-        sizes = {"concurrency": self.engine.concurrency, "processes": self.limits.processes}
-        shares = {}
-        for name, (size, stages) in POOLS.items():
-            worked = sum(busy_s.get(stage, 0.0) for stage in stages)
-            if worked or size != "requests":
-                shares[name] = round(worked / elapsed_s / sizes.get(size, self.limits.requests), 3)
-        return shares
-
-    def rss_bytes(self) -> int:
-        """Return the memory of the image processes."""
-        return sum(member.rss_bytes() for member in self.members)
-
-    def cpu_s(self) -> float:
-        """Return the CPU time of the image processes that live."""
-        return sum(member.cpu_s() for member in self.members)
+        return dict(self.crew.busy_s() + Counter(self.batches.watch.busy_s()))
 
     def close(self) -> None:
         """End the image processes and give the ring back; the engine is the caller's."""
-        self._dismiss()
-        for process in self._recruits:
-            end_process(process)
+        self.crew.dismiss()
         self.batches.close()
         self.ring.close()
 
     # -- image processes ------------------------------------------------------------------------------------------
 
-    def _all_started(self) -> list[Member]:
-        self._failed_starts = 0
-        ahead, self._recruits = self._recruits, []
-        return [self._started(number, *ahead[number : number + 1]) for number in range(self.limits.processes)]
-
-    def _dismiss(self) -> None:
-        for member in self.members:
-            member.dismiss()
-        for member in self.members:
-            member.end()
-        self.members = []
-
-    def _started(self, number: int, process: subprocess.Popen[bytes] | None = None) -> Member:
+    def _order(self, number: int) -> Order:
         limits = self.limits
-        order = Order(
+        return Order(
             number=number,
             layout=self.ring.layout,
             fd=self.ring.fd,
@@ -189,7 +137,6 @@ class Pipeline:
             log_level=self._log_form[0],
             log_format=self._log_form[1],
         )
-        return Member(order, self.ring, process)
 
     @asynccontextmanager
     async def _at_work(self) -> AsyncIterator[None]:
@@ -198,9 +145,7 @@ class Pipeline:
         if self._runs == 1:
             self._loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
-            self.members = self.members or self._all_started()
-            for member in self.members:
-                member.attach(self._loop, self._ears)
+            self.crew.gather(self._loop, self._ears)
             work: list[Callable[[], Awaitable[None]]] = [self._listen, self._watch]
             work += [partial(self.batches.run, self._taken)] * self.engine.concurrency
             self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
@@ -212,8 +157,7 @@ class Pipeline:
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.wait(self._tasks)
-                for member in self.members:
-                    member.detach()
+                self.crew.rest()
                 self._ears.close()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -227,8 +171,8 @@ class Pipeline:
         """Once a second: end an image process that hangs."""
         while True:
             await asyncio.sleep(WATCH_S)
-            for member in list(self.members):
-                others = (other for other in self.members if other is not member)
+            for member in list(self.crew.members):
+                others = (other for other in self.crew.members if other is not member)
                 others_move = any(other.idle_s < self.limits.stall_s and other.in_hand for other in others)
                 if member.hangs(self.limits.stall_s, others_move=others_move):
                     self._lost(member, f"no progress in {self.limits.stall_s:.0f} s")
@@ -236,30 +180,26 @@ class Pipeline:
     def _lost(self, member: Member, why: str = "") -> None:
         """Replace an image process that is gone or hangs; what it had in hand goes to the others."""
         culprit = member.board.slot
-        how = member.end()
-        how = why or how
-        self._past_s.update(member.board.busy_s())
-        self._failed_starts = 0 if member.has_worked else self._failed_starts + 1
+        ended = self.crew.replace(member, self._loop, self._ears)
+        how = why or ended
         held = sorted(member.in_hand)
         fields = {"image_process": member.number, "how": how, "images_in_hand": len(held)}
         if culprit in member.in_hand:
-            fields["image"] = self._hands[culprit].entry.key
+            fields["image"] = self._slots.hands[culprit].entry.key
         log.warning("an image process died", extra=fields)
-        if self._failed_starts < MOST_FAILED_STARTS:
-            self.members[member.number] = self._started(member.number)
-            self.members[member.number].attach(self._loop, self._ears)
-        else:
-            error = EngineError(f"image processes end before they can work: {how}. Their reason is in the log above")
-            self._fail_all(error)
+        if self.crew.is_broken:
+            self._fail_all(
+                EngineError(f"image processes end before they can work: {how}. Their reason is in the log above")
+            )
         was_alone = member.alone and held == [culprit]
         for slot in held:
-            hand = self._hands[slot]
+            hand = self._slots.hands[slot]
             if not hand.flow.is_left:
                 if slot == culprit:
                     self._accuse(hand, how, was_alone=was_alone)
                 else:
                     hand.flow.again.append(hand.entry)
-            self._let_go(member, slot)
+            self._slots.let_go(slot)
         note_trouble(f"image process {member.number}", "")
         self._go_on()
 
@@ -283,14 +223,14 @@ class Pipeline:
         packets: dict[int, list[bytes]] = {}
         # A shard's last images are spread over all.
         for level in range(1 + max(_AHEAD, self.limits.requests_each if self._is_remote() else 0)):
-            for member in self.members:
-                if member.unprepared <= level and not (member.alone or member.is_gone) and self._free:
+            for member in self.crew.members:
+                if member.unprepared <= level and not (member.alone or member.is_gone) and self._slots.free:
                     taken = self._next()
                     if taken is None:
                         break
-                    packets.setdefault(member.number, []).append(self._give(member, *taken))
+                    packets.setdefault(member.number, []).append(self._slots.give(member, *taken))
         for number, packet in packets.items():
-            self.members[number].send(b"".join(packet))
+            self.crew.members[number].send(b"".join(packet))
 
     def _is_remote(self) -> bool:
         return any(flow.spec.source.root.startswith("s3://") for flow in self._flows)
@@ -303,30 +243,15 @@ class Pipeline:
 
     def _reserve(self) -> None:
         """See to images that are suspected: each goes to an image process that has nothing else."""
-        if any(member.alone for member in self.members):
+        if any(member.alone for member in self.crew.members):
             return
         for flow in self._flows:
             if flow.suspects and not flow.is_left:
-                member = min(self.members, key=lambda member: len(member.in_hand))
+                member = min(self.crew.members, key=lambda member: len(member.in_hand))
                 member.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
-                if not member.in_hand and self._free:
-                    member.send(self._give(member, flow, flow.suspects.popleft()))
+                if not member.in_hand and self._slots.free:
+                    member.send(self._slots.give(member, flow, flow.suspects.popleft()))
                 return
-
-    def _give(self, member: Member, flow: Flow, entry: Entry) -> bytes:
-        """Put an image into a slot. Returns what is to be said to its image process."""
-        slot = self._free.pop()
-        self._hands[slot] = InHand(flow, entry)
-        self._owners[slot] = member
-        member.in_hand.add(slot)
-        member.unprepared += 1
-        flow.in_hand += 1
-        self.batches.expect(1)
-        said = b""
-        if flow.number not in member.jobs:
-            member.jobs.add(flow.number)
-            said = frame(Kind.JOB, flow.number, flow.spec.model_dump_json().encode())
-        return said + frame(Kind.IMAGE, slot, packed_image(flow.number, entry))
 
     # -- and come back --------------------------------------------------------------------------------------------
 
@@ -366,29 +291,22 @@ class Pipeline:
         for flow in self._flows:
             flow.fail(err)
 
-    def _on_prepared(self, member: Member, told: Frame) -> None:
-        hand = self._hands[told.number]
-        hand.state = State.PREPARED
-        member.unprepared -= 1
-        self.batches.expect(-1)
-        if not hand.flow.is_left:
-            self.batches.add(told.number)
+    def _on_prepared(self, _member: Member, told: Frame) -> None:
+        self._slots.prepared(told.number)
 
-    def _on_record(self, member: Member, told: Frame) -> None:
-        hand = self._hands[told.number]
-        self._let_go(member, told.number)
+    def _on_record(self, _member: Member, told: Frame) -> None:
+        hand = self._slots.hands[told.number]
+        self._slots.let_go(told.number)
         if not hand.flow.is_left:
             failure = FAILURES[told.flag - 1] if told.flag else None
             hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
 
-    def _on_large(self, member: Member, told: Frame) -> None:
-        self._large.append(told.number)
-        if self._large[0] == told.number:
-            member.send(frame(Kind.GRANT, told.number))
+    def _on_large(self, _member: Member, told: Frame) -> None:
+        self._slots.ask_for_memory(told.number)
 
     def _on_left(self, member: Member, told: Frame) -> None:
-        for slot in [slot for slot in member.in_hand if self._hands[slot].flow.number == told.number]:
-            self._let_go(member, slot)
+        for slot in [slot for slot in member.in_hand if self._slots.hands[slot].flow.number == told.number]:
+            self._slots.let_go(slot)
 
     def _on_ended(self, _member: Member, told: Frame) -> None:
         for flow in self._flows:
@@ -400,7 +318,7 @@ class Pipeline:
 
     def _taken(self, slots: list[int]) -> None:
         for slot in slots:
-            self._hands[slot].state = State.COMPUTING
+            self._slots.hands[slot].state = State.COMPUTING
 
     def _answered(self, slots: list[int]) -> None:
         packets: dict[int, list[bytes]] = {}
@@ -408,7 +326,7 @@ class Pipeline:
             if (member := self._back_from_engine(slot)) is not None:
                 packets.setdefault(member.number, []).append(frame(Kind.ANSWER, slot))
         for number, packet in packets.items():
-            self.members[number].send(b"".join(packet))
+            self.crew.members[number].send(b"".join(packet))
 
     def _failed(self, slot: int, why: str) -> None:
         if (member := self._back_from_engine(slot)) is not None:
@@ -417,61 +335,27 @@ class Pipeline:
     def _dropped(self, slots: list[int]) -> None:
         """Take slots back from an engine that has broken down."""
         for slot in slots:
-            hand = self._hands.get(slot)
+            hand = self._slots.hands.get(slot)
             if hand is not None and hand.state is State.COMPUTING:
                 hand.state = State.PREPARED
                 if hand.is_orphan:
-                    self._release(slot)
+                    self._slots.release(slot)
 
     def _back_from_engine(self, slot: int) -> Member | None:
         """Return whose image it is that the engine has done with; None where nobody waits for it any more."""
         self._on_step()
-        hand = self._hands[slot]
+        hand = self._slots.hands[slot]
         if hand.is_orphan:
-            self._release(slot)
+            self._slots.release(slot)
             self._go_on()
             return None
         hand.state = State.ANSWERED
-        return self._owners[slot]
-
-    # -- slots ----------------------------------------------------------------------------------------------------
-
-    def _let_go(self, member: Member, slot: int) -> None:
-        """Take a slot back from an image process; what the engine has of it is free when it has done."""
-        hand = self._hands[slot]
-        member.in_hand.discard(slot)
-        if member.alone and not member.in_hand:
-            member.alone = False
-        if hand.state is State.SENT:
-            member.unprepared -= 1
-            self.batches.expect(-1)
-        if slot in self._large:
-            self._end_large(slot)
-        if hand.state is State.COMPUTING:
-            hand.is_orphan = True
-            return
-        if hand.state is State.PREPARED:
-            self.batches.drop({slot})
-        self._release(slot)
-
-    def _end_large(self, slot: int) -> None:
-        was_first = self._large[0] == slot
-        self._large.remove(slot)
-        if was_first and self._large:
-            self._owners[self._large[0]].send(frame(Kind.GRANT, self._large[0]))
-
-    def _release(self, slot: int) -> None:
-        hand = self._hands.pop(slot)
-        del self._owners[slot]
-        self._free.append(slot)
-        hand.flow.in_hand -= 1
-        if not hand.flow.in_hand:
-            hand.flow.emptied.set()
+        return hand.owner
 
     async def _leave(self, flow: Flow) -> None:
         """Have everybody forget a shard, and drop what is in hand of it."""
         flow.is_left = True
-        for member in self.members:
+        for member in self.crew.members:
             if flow.number in member.jobs:
                 member.jobs.discard(flow.number)
                 member.send(frame(Kind.LEAVE, flow.number))
@@ -481,8 +365,8 @@ class Pipeline:
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await flow.emptied.wait()
-        for member in {self._owners[slot] for slot, hand in self._hands.items() if hand.flow is flow}:
-            if any(self._hands[slot].flow is flow for slot in member.in_hand):
+        for member in {hand.owner for hand in self._slots.hands.values() if hand.flow is flow}:
+            if any(self._slots.hands[slot].flow is flow for slot in member.in_hand):
                 self._lost(member, "it did not let go of a shard")
         if flow.in_hand:  # the engine is at it
             flow.emptied.clear()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from trtjob.errors import FailureKind
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
+from trtjob.worker.pipeline.member import Member
 
 
 class Outcome(NamedTuple):
@@ -35,6 +36,7 @@ class InHand:
 
     flow: "Flow"
     entry: Entry
+    owner: Member
     state: State = State.SENT
     is_orphan: bool = False
 

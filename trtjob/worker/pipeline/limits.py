@@ -10,6 +10,16 @@ from trtjob.engines.protocol import Engine
 _SLOTS_PER_PROCESS = 6
 
 
+# The stages as a person sees them, and which of the limits says how many can be in one at once.
+POOLS = {
+    "fetch": ("requests", ("fetch",)),
+    "decode": ("processes", ("read", "decode", "resize")),
+    "infer": ("callers", ("infer",)),
+    "finish": ("processes", ("nms", "draw", "encode", "write")),
+    "store": ("requests", ("store",)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
@@ -39,6 +49,19 @@ class Limits:
             settings.jpeg_quality,
             settings.stall_s,
         )
+
+    def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:
+        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests only where there were any.
+
+        callers: of the engine, at once.
+        """
+        sizes = {"callers": callers, "processes": self.processes, "requests": self.requests}
+        shares = {}
+        for name, (size, stages) in POOLS.items():
+            worked = sum(busy_s.get(stage, 0.0) for stage in stages)
+            if worked or size != "requests":
+                shares[name] = round(worked / elapsed_s / sizes[size], 3)
+        return shares
 
     @property
     def requests_each(self) -> int:

@@ -1,0 +1,84 @@
+"""Which image lies in which slot of the ring, and whose it is."""
+
+from collections import deque
+
+from trtjob.jobs.listing import Entry
+from trtjob.worker.pipeline.batches import Batches
+from trtjob.worker.pipeline.flow import Flow, InHand, State
+from trtjob.worker.pipeline.member import Member
+from trtjob.worker.pipeline.wire import Kind, frame, packed_image
+
+
+class Slots:
+    """free: slots with nothing in them; hands: what lies in the others."""
+
+    def __init__(self, count: int, batches: Batches) -> None:
+        self.free = list(range(count))
+        self.hands: dict[int, InHand] = {}
+        self._batches = batches
+        self._large: deque[int] = deque()  # images above the budget; the first has leave to be decoded
+
+    def give(self, member: Member, flow: Flow, entry: Entry) -> bytes:
+        """Put an image into a free slot. Returns what is to be said to its image process."""
+        slot = self.free.pop()
+        self.hands[slot] = InHand(flow, entry, member)
+        member.in_hand.add(slot)
+        member.unprepared += 1
+        flow.in_hand += 1
+        self._batches.expect(1)
+        said = b""
+        if flow.number not in member.jobs:
+            member.jobs.add(flow.number)
+            said = frame(Kind.JOB, flow.number, flow.spec.model_dump_json().encode())
+        return said + frame(Kind.IMAGE, slot, packed_image(flow.number, entry))
+
+    def prepared(self, slot: int) -> None:
+        """Note that a slot holds its image's input: unless its shard was left, a batch may take it."""
+        hand = self.hands[slot]
+        hand.state = State.PREPARED
+        hand.owner.unprepared -= 1
+        self._batches.expect(-1)
+        if not hand.flow.is_left:
+            self._batches.add(slot)
+
+    def let_go(self, slot: int) -> None:
+        """Take a slot back from its image process; what the engine has of it is free when it has done."""
+        hand = self.hands[slot]
+        member = hand.owner
+        member.in_hand.discard(slot)
+        if not member.in_hand:
+            member.alone = False
+        if hand.state is State.SENT:
+            member.unprepared -= 1
+            self._batches.expect(-1)
+        if slot in self._large:
+            self._end_large(slot)
+        if hand.state is State.COMPUTING:
+            hand.is_orphan = True
+            return
+        if hand.state is State.PREPARED:
+            self._batches.drop({slot})
+        self.release(slot)
+
+    def release(self, slot: int) -> None:
+        """Make a slot free that nobody has any more."""
+        flow = self.hands.pop(slot).flow
+        self.free.append(slot)
+        flow.in_hand -= 1
+        if not flow.in_hand:
+            flow.emptied.set()
+
+    def ask_for_memory(self, slot: int) -> None:
+        """Let an image above the budget be decoded, once no other such image is in hand."""
+        self._large.append(slot)
+        if self._large[0] == slot:
+            self._grant(slot)
+
+    def _end_large(self, slot: int) -> None:
+        was_first = self._large[0] == slot
+        self._large.remove(slot)
+        if was_first and self._large:
+            self._grant(self._large[0])
+
+    def _grant(self, slot: int) -> None:
+        self.hands[slot].owner.send(frame(Kind.GRANT, slot))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.end_to_end import end_to_end
+from bench.feeding import feeding
 from bench.growth import memory, submission
 from bench.host import host_cost
 from bench.imaging import imaging
@@ -29,7 +30,19 @@ YOLO = ROOT.parent / "shared" / "models" / "yolov3-tiny.weights"
 def main() -> int:
     """Run the benchmarks that are asked for. Returns 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = ("host", "imaging", "overhead", "start", "submit", "listing", "e2e", "memory", "seam", "precision")
+    parts = (
+        "host",
+        "feeding",
+        "imaging",
+        "overhead",
+        "start",
+        "submit",
+        "listing",
+        "e2e",
+        "memory",
+        "seam",
+        "precision",
+    )
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer images: the figures are rougher")
     parser.add_argument(
@@ -52,6 +65,7 @@ def main() -> int:
         benchmarks: dict[str, Callable[[], list[Row]]] = {
             "host": lambda: host_cost(folder / "host", 96 // scale),
             "imaging": lambda: imaging(48 // scale),
+            "feeding": lambda: feeding(folder, 512 // scale),
             "overhead": lambda: overhead(folder, folder / "overhead-home", 2560 // scale),
             "start": lambda: startup(folder, home, model(arguments.weights).name),
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from bench.node import Node, node
+from bench.processes import tree_mb
 from bench.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.worker.pictures import write_pictures
@@ -33,8 +34,7 @@ def _rss_mb(running: Node, job_id: str, done: range) -> float:
     (worker,) = running.store.workers()
     samples = []
     while running.store.view(job_id).done < done.stop - 1:
-        pages = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1])
-        samples.append(pages * 4096 / 1e6)
+        samples.append(tree_mb(worker.pid))
         time.sleep(0.05)
     return statistics.median(samples)
 

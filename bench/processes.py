@@ -1,0 +1,39 @@
+"""What a worker process and its image processes take together, as Linux tells it (proc(5))."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# Fields of /proc/PID/stat behind the name.
+_PARENT, _USER, _SYSTEM = 1, 11, 12
+
+
+def tree_mb(pid: int) -> float:
+    """Return the memory of a process and its children, of the latter without what they share with others."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    for child, _ in _children(pid):
+        with suppress(OSError):
+            _, resident, shared, *_ = map(int, (child / "statm").read_text().split())
+            pages += resident - shared
+    return pages * _PAGE_MB
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Return the CPU time of a process and of its children that live."""
+    all_fields = [_fields(Path(f"/proc/{pid}")), *(fields for _, fields in _children(pid))]
+    return sum(int(fields[_USER]) + int(fields[_SYSTEM]) for fields in all_fields) / _TICKS_PER_S
+
+
+def _children(pid: int) -> Iterator[tuple[Path, list[str]]]:
+    for stat in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            fields = _fields(stat)
+            if int(fields[_PARENT]) == pid:
+                yield stat, fields
+
+
+def _fields(process: Path) -> list[str]:
+    return (process / "stat").read_text().rpartition(")")[2].split()

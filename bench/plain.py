@@ -17,7 +17,8 @@ def float_model(path: Path, spec: ModelSpec) -> bytes:
     model = onnx.load(path)
     graph = model.graph
     first = next(node for node in graph.node if node.op_type == "Conv")
-    needed, keep = {BOXES_NAME, SCORES_NAME}, []
+    outputs = [value for value in graph.output if value.name in (BOXES_NAME, SCORES_NAME)]
+    needed, keep = {value.name for value in outputs}, []
     for node in reversed(graph.node):
         if needed & set(node.output):
             keep.append(node)
@@ -27,7 +28,7 @@ def float_model(path: Path, spec: ModelSpec) -> bytes:
     values = [helper.make_tensor_value_info(first.input[0], TensorProto.FLOAT, shape)]
     names = {name for node in keep for name in node.input}
     cut = helper.make_graph(
-        list(reversed(keep)), "plain", values, list(graph.output), [i for i in graph.initializer if i.name in names]
+        list(reversed(keep)), "plain", values, outputs, [i for i in graph.initializer if i.name in names]
     )
     plain = helper.make_model(cut, opset_imports=model.opset_import, ir_version=model.ir_version)
     return bytes(plain.SerializeToString())

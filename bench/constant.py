@@ -1,20 +1,18 @@
 """An engine that costs nothing: what is left is the host's work."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from trtjob.engines.candidates import candidates_from
-from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array, check_batch, check_images
+from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import ModelSpec, Task
 
 LABELS = tuple(f"class {n}" for n in range(80))
 OBJECTS, RIVALS_EACH = 17, 2.8  # COCO pictures have 7 objects; 17 after and 64 before NMS is a crowded one
 
 
-class ConstantEngine:
+class ConstantEngine(Engine):
     """Finds the same objects, each with some overlapping rivals, in every image."""
 
     name = "constant"
@@ -51,14 +49,6 @@ class ConstantEngine:
 
     def close(self) -> None:
         """Nothing to free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _outputs(size: int, count: int, candidates: int) -> tuple[np.ndarray, np.ndarray]:

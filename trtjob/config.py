@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         "there can run code on them",
     )
     cuda_graphs: bool = Field(
-        default=False, description="replay full batches as CUDA graphs; needs the package cuda-bindings"
+        default=False, description="replay batches as CUDA graphs; needs the package cuda-bindings"
     )
     plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
     window: int = Field(

@@ -1,9 +1,10 @@
 /* A stand-in for NVIDIA's driver: one GPU whose memory is the host's, and which does everything at once.
  *
  * It keeps account as the driver does. Memory, streams and events exist only in a context, a context must be current in
- * the calling thread, what is freed twice or used afterwards is an error, and its memory has an end. So what our code
- * forgets or frees in the wrong order or thread shows on any machine. CUDA_STAND_IN_CAPABILITY, such as 61, is the GPU's
- * compute capability; CUDA_STAND_IN_GPUS how many there are.
+ * the calling thread, what is freed twice or used afterwards is an error, and its memory has an end. Copies from and to
+ * memory that is not page-locked, at which the driver is only slow, are errors too. So what our code forgets or frees in
+ * the wrong order or thread shows on any machine. CUDA_STAND_IN_CAPABILITY, such as 61, is the GPU's compute capability;
+ * CUDA_STAND_IN_GPUS how many there are.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +32,12 @@ static struct thing *find(int kind, uintptr_t at) {
     for (int i = 0; i < MOST; i++)
         if (things[i].kind == kind && things[i].at == at) return &things[i];
     return NULL;
+}
+
+static int holds(int kind, uintptr_t at, size_t bytes) {
+    for (int i = 0; i < MOST; i++)
+        if (things[i].kind == kind && things[i].at <= at && at + bytes <= things[i].at + things[i].bytes) return 1;
+    return 0;
 }
 
 static int add(int kind, uintptr_t at, size_t bytes) {
@@ -124,17 +131,16 @@ int cuEventRecord(void *event, void *stream) { int code = expect(STREAM, stream)
 int cuEventQuery(void *event) { return expect(EVENT, event); }
 int cuEventSynchronize(void *event) { return expect(EVENT, event); }
 
-static int copy(void *to, const void *from, uintptr_t on_gpu, size_t bytes, void *stream) {
+static int copy(void *to, const void *from, uintptr_t on_gpu, uintptr_t on_host, size_t bytes, void *stream) {
     int wrong = expect(STREAM, stream);
     if (wrong) return wrong;
     IN_CONTEXT;
-    struct thing *found = find(MEMORY, on_gpu);
-    if (!found || bytes > found->bytes) LEAVE(INVALID_VALUE);
+    if (!holds(MEMORY, on_gpu, bytes) || !holds(PAGES, on_host, bytes)) LEAVE(INVALID_VALUE);
     memcpy(to, from, bytes);
     LEAVE(OK);
 }
-int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) { return copy((void *)to, from, to, bytes, stream); }
-int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) { return copy(to, (void *)from, from, bytes, stream); }
+int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) { return copy((void *)to, from, to, (uintptr_t)from, bytes, stream); }
+int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) { return copy(to, (void *)from, from, (uintptr_t)to, bytes, stream); }
 int cuStreamBeginCapture_v2(void *stream, int mode) { return NOT_SUPPORTED; }
 
 int cuGetErrorString(int code, const char **text) {

@@ -1,9 +1,11 @@
 """CUDA by either of its packages, on a real GPU; and what is said where there is none."""
 
+import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.cuda import Device, capture, gpus
 from trtjob.engines.cuda.driver import Driver, driver, has_driver, version_of
+from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.tensorrt.lanes import Lane, Lanes
 from trtjob.errors import DeviceMemoryError, EngineError
@@ -113,6 +116,71 @@ def test_bytes_come_back_from_the_gpu_on_two_streams_at_once(device: Device) -> 
         buffer.free()
 
 
+def shared(size_bytes: int) -> tuple[mmap, UInt8Array]:
+    memory = mmap(-1, size_bytes)
+    return memory, np.frombuffer(memory, np.uint8)
+
+
+@gpu
+def test_shared_memory_that_is_locked_is_copied_from_and_to_where_it_lies(device: Device) -> None:
+    memory, pixels = shared(1 << 20)
+    assert not device.reaches([pixels])
+    device.lock(memory)
+    assert device.reaches([pixels, pixels[5:9]])
+    stream, buffer = device.stream(), device.alloc(4000)
+    rows = [pixels[start : start + 1000] for start in (0, 4096, 10_000, 100_000)]
+    back = [pixels[start : start + 1000] for start in (500_000, 300_000, 700_000, 400_000)]
+    for number, row in enumerate(rows, 1):
+        row[:] = number
+    copy_in(stream, buffer, rows)
+    copy_out(stream, back, buffer)
+    stream.mark()
+    stream.wait()
+    assert [set(row.tolist()) for row in back] == [{1}, {2}, {3}, {4}]
+    buffer.free()
+
+
+@gpu
+def test_what_lies_elsewhere_or_in_pieces_is_not_reached(device: Device) -> None:
+    memory, pixels = shared(1 << 16)
+    device.lock(memory)
+    assert not device.reaches([pixels, np.zeros(10, np.uint8)])
+    assert not device.reaches([pixels[::2]])
+    assert not device.reaches([np.lib.stride_tricks.as_strided(pixels[1:], pixels.shape)])  # it ends a byte later
+    other, others = shared(1 << 16)
+    device.lock(other)
+    assert device.reaches([others])
+    assert not device.reaches([pixels])
+
+
+@gpu
+def test_locked_memory_stays_mapped_until_it_is_replaced_or_the_device_closes(chosen: Driver) -> None:
+    device, (first, pixels), (second, others) = Device(0), shared(1 << 16), shared(1 << 16)
+    del pixels, others
+    device.lock(first)
+    with pytest.raises(BufferError):
+        first.close()
+    device.lock(second)
+    first.close()
+    device.close()
+    second.close()
+
+
+@gpu
+def test_memory_that_cannot_be_locked_is_a_warning(device: Device, caplog: pytest.LogCaptureFixture) -> None:
+    memory, pixels = shared(1 << 16)
+    device.lock(memory)
+    other = Device(0)
+    with caplog.at_level(logging.WARNING):
+        other.lock(memory)  # as CUDA refuses to do twice
+    (warning,) = caplog.records
+    assert warning.getMessage() == "shared memory is not page-locked: images are copied once more"
+    assert "CUDA does not page-lock 65,536 bytes: " in vars(warning)["error"]
+    assert not other.reaches([pixels])
+    assert device.reaches([pixels])
+    other.close()
+
+
 @gpu
 def test_more_memory_than_there_is_is_refused_and_the_context_goes_on(device: Device) -> None:
     with pytest.raises(DeviceMemoryError, match="the GPU's memory is full"):
@@ -188,14 +256,15 @@ class EchoLane:
     """A lane that sends the images to the GPU and takes them back as its output."""
 
     def __init__(self, device: Device, max_batch: int) -> None:
+        self.reaches = device.reaches
         self._stream = device.stream()
         self.images: UInt8Array = device.pinned((max_batch, 64, 64, 3), np.uint8)
         self.outputs: dict[str, NDArray[Any]] = {"echo": device.pinned(self.images.shape, np.uint8)}
         self._buffer = device.alloc(self.images.nbytes)
 
-    def launch(self, batch: int, _names: Collection[str]) -> None:
-        self._stream.copy_in(self._buffer, self.images[:batch])
-        self._stream.copy_out(self.outputs["echo"][:batch], self._buffer)
+    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+        copy_in(self._stream, self._buffer, images)
+        copy_out(self._stream, outputs["echo"], self._buffer)
         self._stream.mark()
 
     def is_done(self) -> bool:

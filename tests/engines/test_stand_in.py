@@ -73,12 +73,13 @@ def test_the_tests_of_cuda_pass_with_cuda_bindings(driver: Path) -> None:
 
 @pytest.mark.slow
 def test_the_engines_for_gpus_do_what_every_engine_must_do(driver: Path) -> None:
+    tests = [str(HERE / name) for name in ("test_protocol.py", "test_pinned.py")]
     options = ("-q", "-m", "gpu", "-p", "engines.on_host", "-p", "no:cacheprovider", "-p", "no:randomly")
-    ended = run(driver, "-m", "pytest", *options, str(HERE / "test_protocol.py"), PYTHONPATH=str(HERE.parent))
+    ended = run(driver, "-m", "pytest", *options, *tests, PYTHONPATH=str(HERE.parent))
     assert ended.returncode == 0, ended.stdout
     passed = re.search(r"(\d+) passed", ended.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 140
+    assert int(passed[1]) >= 200
 
 
 def test_auto_takes_tensorrt_where_it_is_installed(driver: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -61,8 +62,16 @@ class Engine(Protocol):
         """
         ...
 
+    def pin(self, memory: mmap) -> None:
+        """Prepare for images and answers that will lie in shared memory; it replaces what was pinned before.
+
+        An engine that gains nothing by it does nothing; a GPU then copies them itself. The memory may stay mapped until
+        `close`.
+        """
+        return
+
     def close(self) -> None:
-        """Free everything. May be called twice; `answer` and `infer` raise EngineError afterwards."""
+        """Free everything. May be called twice; all other methods that do something raise EngineError afterwards."""
         ...
 
     def __enter__(self) -> Self:

@@ -5,10 +5,12 @@ What it stands for - page-locked memory, streams, the driver - exists only where
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from trtjob.engines.cuda.staging import Arrays
 from trtjob.engines.protocol import UInt8Array
 
 
@@ -23,13 +25,18 @@ class FakeLane:
         self.before_wait: Callable[[], None] = _nothing
         self.computing = threading.Event()  # set: its work is not done yet
         self.threads: set[int] = set()
-        self._batch = 0
-        self._names: tuple[str, ...] = ()
+        self.reached: list[Any] = []
+        self.launched: Arrays = []
+        self._wanted: Mapping[str, Arrays] = {}
 
-    def launch(self, batch: int, names: Collection[str]) -> None:
-        self._note(f"launch {batch}")
+    def reaches(self, arrays: Arrays) -> bool:
+        return all(any(array is other for other in self.reached) for array in arrays)
+
+    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+        self.launched = images
+        self._wanted = outputs
+        self._note(f"launch {sum(image.size for image in images) // 12}")
         self.before_launch()
-        self._batch, self._names = batch, tuple(names)
 
     def is_done(self) -> bool:
         return not self.computing.is_set()
@@ -37,11 +44,14 @@ class FakeLane:
     def wait(self) -> None:
         self._note("wait")
         self.before_wait()
-        values = self.images[: self._batch].reshape(self._batch, -1)
-        for name, answers in self.outputs.items():
-            answers[:] = np.nan  # what is beyond the batch, or not wanted, is of no use to anybody
-            if name in self._names:
-                answers[: self._batch, 0] = values.mean(1) if name == "scores" else values.max(1)
+        values = np.concatenate([image.reshape(-1, 12) for image in self.launched])
+        for own in self.outputs.values():
+            own[:] = np.nan  # what is beyond the batch, or not wanted, is of no use to anybody
+        for name, arrays in self._wanted.items():
+            answers = iter(values.mean(1) if name == "scores" else values.max(1))
+            for array in arrays:
+                for row in array.reshape(-1, 1):
+                    row[:] = next(answers)
 
     def close(self) -> None:
         self._note("close")

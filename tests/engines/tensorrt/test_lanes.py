@@ -56,6 +56,49 @@ def test_images_are_taken_from_wherever_they_lie() -> None:
         assert answer(lanes, list(turned), "largest") == [[35.0], [23.0], [11.0]]
 
 
+def test_what_a_lane_reaches_is_not_copied() -> None:
+    lane, batch = FakeLane("a", []), images(2, 6)
+    found: list[FloatArray] = [np.empty(1, np.float32) for _ in batch]
+    lane.reached += [*batch, *found]
+    with opened(lane) as lanes:
+        lanes.run(batch, {"scores": found})
+        assert np.isnan(lane.outputs["scores"]).all()
+    assert lane.launched is batch
+    assert [values.tolist() for values in found] == [[6.0], [6.0]]
+
+
+def test_an_errand_is_done_in_the_gpus_thread_when_no_batch_is_under_way() -> None:
+    lane = FakeLane("a", [])
+    lane.computing.set()
+    threads: list[int] = []
+
+    def errand() -> None:
+        threads.append(threading.get_ident())
+        lane.notes.append("errand")
+
+    with opened(lane) as lanes, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(answer, lanes, images(1, 9))
+        while "a launch 1" not in lane.notes:
+            pass
+        lanes.do(errand)
+        assert waiting.result(10) == [[9.0]]
+    assert lane.notes[:3] == ["a launch 1", "a wait", "errand"]
+    assert set(threads) == lane.threads
+
+
+def test_an_errand_that_fails_raises_for_its_caller_alone() -> None:
+    def fail() -> None:
+        raise EngineError("no")
+
+    with opened(FakeLane("a", [])) as lanes:
+        with pytest.raises(EngineError, match="no"):
+            lanes.do(fail)
+        assert answer(lanes, images(1, 5)) == [[5.0]]
+        lanes.close()
+        with pytest.raises(EngineError, match="the engine is closed"):
+            lanes.do(fail)
+
+
 def test_an_answer_is_not_overwritten_by_the_next_batch() -> None:
     with opened(FakeLane("a", [])) as lanes:
         first = answer(lanes, images(1, 1))

@@ -437,6 +437,13 @@ def test_steps_and_batches_are_counted(photos: Path, output: Path) -> None:
     assert counts["step"] > 7
 
 
+def test_the_engine_is_told_of_the_ring_before_an_image_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(PlainEngine, "pin", lambda _engine, memory: told.append(memory))
+    with pipeline_of(PlainEngine()) as pipeline:
+        assert told == [pipeline.ring.memory]
+
+
 def test_the_tensors_that_the_engine_sees_lie_in_the_ring(photos: Path, output: Path) -> None:
     """No copy of the pixels is made between an image process and the engine."""
     engine = PlainEngine()

@@ -3,7 +3,7 @@
 import math
 import mmap
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 from cuda.bindings import driver as cuda
@@ -106,10 +106,10 @@ class _Stream:
         self._event = _done(cuda.cuEventCreate(flags.CU_EVENT_DISABLE_TIMING | flags.CU_EVENT_BLOCKING_SYNC))
         self.handle = int(self._stream)
 
-    def copy_in(self, device: Memory, host: NDArray[Any]) -> None:
+    def copy_in(self, device: SupportsInt, host: NDArray[Any]) -> None:
         _done(cuda.cuMemcpyHtoDAsync(int(device), host.ctypes.data, host.nbytes, self._stream))
 
-    def copy_out(self, host: NDArray[Any], device: Memory) -> None:
+    def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
         _done(cuda.cuMemcpyDtoHAsync(host.ctypes.data, int(device), host.nbytes, self._stream))
 
     def mark(self) -> None:

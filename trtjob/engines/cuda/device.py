@@ -1,13 +1,19 @@
 """One GPU for one engine: its context, and all that the engine takes of it."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
 from trtjob.engines.cuda.driver import Driver, GpuInfo, Memory, Stream, driver
+from trtjob.engines.cuda.locked import LockedMemory
+from trtjob.engines.cuda.staging import Arrays
 from trtjob.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 
 def gpus() -> list[GpuInfo]:
@@ -30,6 +36,7 @@ class Device:
         """by: what to use the GPU through; None: what `driver` returns."""
         self._driver = by or driver()
         self._pinned: list[NDArray[Any]] = []
+        self._locked: LockedMemory | None = None
         self._context = self._driver.retain(index)
         self.enter()
 
@@ -59,6 +66,27 @@ class Device:
         self._pinned.append(array)
         return array
 
+    def lock(self, memory: mmap) -> None:
+        """Page-lock memory of others, in place of what was locked before, of which nothing may be under way.
+
+        It stays locked, and mapped, until the next call or `close`. Where that cannot be, the log says so.
+        """
+        try:
+            self._unlock()
+            self._locked = LockedMemory(memory)
+        except EngineError as err:
+            log.warning("shared memory is not page-locked: images are copied once more", extra={"error": str(err)})
+
+    def _unlock(self) -> None:
+        locked, self._locked = self._locked, None
+        if locked is not None:
+            locked.unlock()
+
+    def reaches(self, arrays: Arrays) -> bool:
+        """Tell whether all arrays lie in memory that `lock` has locked, each in one piece."""
+        locked = self._locked
+        return locked is not None and all(locked.holds(array) for array in arrays)
+
     def alloc(self, size_bytes: int) -> Memory:
         """Return memory of the GPU, which must be freed before `close`."""
         return self._driver.alloc(size_bytes)
@@ -76,6 +104,7 @@ class Device:
 
     def close(self) -> None:
         """Leave the context, current in this thread, and unlock what was page-locked; all else must have been freed."""
+        self._unlock()
         while self._pinned:
             self._driver.unpin(self._pinned.pop())
         self.leave()

@@ -3,7 +3,7 @@
 import ctypes
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsInt
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -34,12 +34,12 @@ class Stream(Protocol):
     @property
     def handle(self) -> int: ...
 
-    def copy_in(self, device: Memory, host: NDArray[Any]) -> None:
-        """Begin to copy all of a page-locked array to the GPU."""
+    def copy_in(self, device: SupportsInt, host: NDArray[Any]) -> None:
+        """Begin to copy all of a page-locked array to an address of the GPU's."""
         ...
 
-    def copy_out(self, host: NDArray[Any], device: Memory) -> None:
-        """Begin to fill a page-locked array from the GPU."""
+    def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
+        """Begin to fill a page-locked array from an address of the GPU's."""
         ...
 
     def mark(self) -> None:

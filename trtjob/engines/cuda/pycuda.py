@@ -5,7 +5,7 @@ It ties all that it gives to the thread in which the context was made: what is f
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -96,11 +96,11 @@ class _Stream:
     def handle(self) -> int:
         return int(self._stream.handle)
 
-    def copy_in(self, device: Memory, host: NDArray[Any]) -> None:
+    def copy_in(self, device: SupportsInt, host: NDArray[Any]) -> None:
         with _errors(self._cuda):
             self._cuda.memcpy_htod_async(int(device), host, self._stream)
 
-    def copy_out(self, host: NDArray[Any], device: Memory) -> None:
+    def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
         with _errors(self._cuda):
             self._cuda.memcpy_dtoh_async(host, int(device), self._stream)
 

@@ -33,7 +33,7 @@ def survey() -> Survey:
     try:
         cuda = version_of(_number(library.cuDriverGetVersion))
         if code := library.cuInit(0):
-            return Survey((), cuda, "" if code == _NO_DEVICE else _text(library, code))
+            return Survey((), cuda, "" if code == _NO_DEVICE else error_text(library, code))
         count = _number(library.cuDeviceGetCount)
         return Survey([_gpu(library, index) for index in range(count)], cuda)
     except (AttributeError, OSError) as err:  # a function that this driver has not, or one that fails
@@ -64,7 +64,8 @@ def _done(code: int, name: str) -> None:
         raise OSError(f"{name} gives error {code}")
 
 
-def _text(library: ctypes.CDLL, code: int) -> str:
+def error_text(library: ctypes.CDLL, code: int) -> str:
+    """Return the driver's words for an error of its own."""
     text = ctypes.c_char_p()
     library.cuGetErrorString(code, ctypes.byref(text))
     return (text.value or b"an unknown error").decode(errors="replace") + f" (CUDA error {code})"

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from mmap import mmap
 from pathlib import Path
 
 from trtjob.engines.cuda.device import gpu_of
@@ -67,6 +68,7 @@ class CudaEngine(Engine):
         gpu = gpu_of(options.gpu)
         self._path, self._options = path, options
         self._pool: LanePool[Lane] = LanePool()
+        self._memory: mmap | None = None  # that is pinned
         self._gate = threading.Lock()  # between who closes the lanes and who opens others
         self._model = _open(path, gpu, options, options.batch)
         self._gpu = gpu
@@ -117,12 +119,24 @@ class CudaEngine(Engine):
                     raise failure
                 log.warning("too little GPU memory: smaller batches", extra={"batch": batch, "instead": batch // 2})
                 self._model = _open(self._path, self._gpu, self._options, batch // 2)
+                if self._memory is not None:
+                    self._model.lock(self._memory)
             except EngineError as err:
                 lost = DeviceLostError(f"the model cannot go on on this GPU: {err}")
                 self._pool.end(lost)
                 raise lost from err
             self.max_batch = self._model.batch
             self._pool.offer(self._model.lanes)
+
+    def pin(self, memory: mmap) -> None:
+        with self._gate:
+            self._pool.check()
+            self._memory = memory
+            self._pool.withdraw(len(self._model.lanes))  # nothing is under way
+            try:
+                self._model.lock(memory)
+            finally:
+                self._pool.offer(self._model.lanes)
 
     def close(self) -> None:
         """Finish what is under way, then free everything. May be called twice."""
@@ -133,6 +147,7 @@ class CudaEngine(Engine):
             self._pool.withdraw(len(self._model.lanes))
             self._pool.end()
             self._model.close()
+            self._memory = None
 
 
 def _open(path: Path, gpu: GpuInfo, options: CudaOptions, batch: int) -> "CudaModel":

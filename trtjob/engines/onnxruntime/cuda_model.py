@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.driver import GpuInfo, Memory, threaded_driver
+from trtjob.engines.cuda.staging import copy_in, copy_out, deliver, to_fill, to_send
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, spec_of
 from trtjob.engines.pool import LANES, RUNS
@@ -89,6 +91,11 @@ class CudaModel:
             for done in [pool.submit(lane.run, [image], {}) for lane in self.lanes]:
                 done.result()
 
+    def lock(self, memory: mmap) -> None:
+        """Page-lock memory, in place of what was locked before, while no lane runs."""
+        with self._device.current():
+            self._device.lock(memory)
+
     def close(self) -> None:
         with self._device.current():
             for lane in self.lanes:
@@ -151,18 +158,17 @@ class Lane:
 
     def run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
         """Run at most `batch` images, and bring what is wanted of them; the rest stays on the GPU."""
-        count = len(images)
-        for place, image in zip(self._images, images, strict=False):
-            place[...] = image
+        reaches = self._device.reaches
+        sent = to_send(images, self._images, reaches)
+        filled = {name: to_fill(arrays, self._outputs[name], reaches) for name, arrays in wanted.items()}
         with self._device.current():
-            self._stream.copy_in(self._buffers[INPUT_NAME], self._images[:count])
+            copy_in(self._stream, self._buffers[INPUT_NAME], sent)
             self._compute()
-            for name in wanted:
-                self._stream.copy_out(self._outputs[name][:count], self._buffers[name])
+            for name, arrays in filled.items():
+                copy_out(self._stream, arrays, self._buffers[name])
             self._sync()
         for name, arrays in wanted.items():
-            for array, values in zip(arrays, self._outputs[name], strict=False):
-                array[...] = values
+            deliver(filled[name], arrays)
 
     def _compute(self) -> None:
         self._sync()  # ONNX Runtime works on a stream of its own

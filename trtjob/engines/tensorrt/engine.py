@@ -2,9 +2,11 @@
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
+from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.pool import LANES, RUNS
 from trtjob.engines.protocol import (
     Engine,
@@ -140,7 +143,7 @@ class TensorRtEngine(Engine):
         self.spec = spec
         self.device = f"{gpu.name} (GPU {gpu.index}), {flavour().title}"
         self.max_batch = max_batch
-        resources = _Resources(plan, gpu.index)
+        resources = self._resources = _Resources(plan, gpu.index)
         self._lanes = Lanes(
             lambda: resources.lanes(spec, max_batch, cuda_graphs=cuda_graphs), resources.close, runs=RUNS
         )
@@ -162,6 +165,9 @@ class TensorRtEngine(Engine):
         for start in range(0, len(images), self.max_batch):
             end = start + self.max_batch
             self._lanes.run(images[start:end], part(wanted, start, end))
+
+    def pin(self, memory: mmap) -> None:
+        self._lanes.do(partial(self._resources.lock, memory))
 
     def close(self) -> None:
         self._lanes.close()
@@ -212,8 +218,12 @@ class _Resources:
                 lane.close()
             raise
         if cuda_graphs and not all([lane.record() for lane in lanes]):
-            log.warning("full batches run without CUDA graphs: they could not be recorded. Is cuda-bindings installed?")
+            log.warning("batches run without CUDA graphs: they could not be recorded. Is cuda-bindings installed?")
         return lanes
+
+    def lock(self, memory: mmap) -> None:
+        assert self._device is not None
+        self._device.lock(memory)
 
     def close(self) -> None:
         # Lanes, engine, runtime, and last the context that they all live in.
@@ -248,6 +258,7 @@ class TensorRtLane:
         shapes: of one image's outputs.
         """
         self._messages = logger()[1]
+        self._device = device
         self._engine = engine
         self._contexts = contexts
         self._context: Any = None
@@ -255,16 +266,15 @@ class TensorRtLane:
         self._stream: Stream = device.stream()
         self._graph: Graph | None = None
         self._graph_context: Any = None
-        self._graph_names = (answer_name(spec),)
         self._image_shape = (*spec.input_hw, spec.channels)
         self._buffers: dict[str, Memory] = {}
         with ExitStack() as undo:
             undo.callback(self._release)
-            self._allocate(device, shapes)
+            self._allocate(shapes)
             undo.pop_all()
 
-    def _allocate(self, device: Device, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        max_batch = self._max_batch
+    def _allocate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        device, max_batch = self._device, self._max_batch
         self.images: UInt8Array = device.pinned((max_batch, *self._image_shape), np.uint8)
         self.outputs = {name: device.pinned((max_batch, *shape), np.float32) for name, shape in shapes.items()}
         self._buffers[INPUT_NAME] = device.alloc(self.images.nbytes)
@@ -272,39 +282,46 @@ class TensorRtLane:
             self._buffers[name] = device.alloc(values.nbytes)
 
     def record(self) -> bool:
-        """Record a full batch and its answer as a CUDA graph. Returns False, and changes nothing, where that cannot be.
+        """Record the computing of a batch as a CUDA graph. Returns False, and changes nothing, where that cannot be.
 
+        The copies are not in it: they come from and go to other places at each batch.
         In a context of its own: one that a graph came from must not change its shapes any more.
         """
         try:
             self._graph_context = _new_context(self._engine)
             self._bind(self._graph_context)
             # TensorRT prepares itself at the first run.
-            self._enqueue(self._graph_context, self._max_batch, self._graph_names)
+            self._compute(self._graph_context)
             self._stream.mark()
             self._stream.wait()
         except DeviceMemoryError:
             self._graph_context = None
             return False
-        self._graph = capture(
-            self._stream, lambda: self._enqueue(self._graph_context, self._max_batch, self._graph_names)
-        )
+        self._graph = capture(self._stream, partial(self._compute, self._graph_context))
         if self._graph is None:
             self._graph_context = None
         return self._graph is not None
 
-    def launch(self, batch: int, names: Collection[str]) -> None:
-        if self._graph is not None and tuple(names) == self._graph_names:
-            self._graph.launch()
-        else:
-            self._context = self._contexts.popleft()
-            try:
-                self._bind(self._context)
-                self._enqueue(self._context, batch, names)
-            except EngineError:
-                self._give_back()
-                raise
-        self._stream.mark()
+    def reaches(self, arrays: Arrays) -> bool:
+        return self._device.reaches(arrays)
+
+    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+        try:
+            compute = self._graph.launch if self._graph is not None else self._borrowed()
+            copy_in(self._stream, self._buffers[INPUT_NAME], images)
+            compute()
+            for name, arrays in outputs.items():
+                copy_out(self._stream, arrays, self._buffers[name])
+            self._stream.mark()
+        except EngineError:
+            self._give_back()
+            raise
+
+    def _borrowed(self) -> Callable[[], None]:
+        """Return what computes a batch in a context that is borrowed until `_give_back`."""
+        self._context = self._contexts.popleft()
+        self._bind(self._context)
+        return partial(self._compute, self._context)
 
     def _give_back(self) -> None:
         if self._context is not None:
@@ -319,13 +336,9 @@ class TensorRtLane:
         if not context.set_input_shape(INPUT_NAME, (self._max_batch, *self._image_shape)):
             raise EngineError(f"TensorRT refuses a batch of {self._max_batch}: {self._messages.take()}")
 
-    def _enqueue(self, context: Any, batch: int, names: Collection[str]) -> None:
-        """Begin to compute a whole batch, of which `batch` images are copied in, and of these the named outputs out."""
-        self._stream.copy_in(self._buffers[INPUT_NAME], self.images[:batch])
+    def _compute(self, context: Any) -> None:
         if not context.execute_async_v3(self._stream.handle):
             raise DeviceLostError(f"TensorRT failed: {self._messages.take()}")
-        for name in names:
-            self._stream.copy_out(self.outputs[name][:batch], self._buffers[name])
 
     def is_done(self) -> bool:
         return self._stream.is_done()

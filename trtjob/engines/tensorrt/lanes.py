@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
+from trtjob.engines.cuda.staging import Arrays, deliver, to_fill, to_send
 from trtjob.engines.pool import LanePool
 from trtjob.engines.protocol import UInt8Array, Wanted
 from trtjob.errors import EngineError
@@ -37,8 +38,15 @@ class Lane(Protocol):
     @property
     def outputs(self) -> Mapping[str, NDArray[Any]]: ...
 
-    def launch(self, batch: int, names: Collection[str]) -> None:
-        """Begin to copy the first `batch` images in, compute, and copy the named outputs out; return at once."""
+    def reaches(self, arrays: Arrays) -> bool:
+        """Tell whether `launch` takes all these arrays, which are not the lane's. May be called from any thread."""
+        ...
+
+    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+        """Begin to copy images in, compute, and copy the outputs into arrays by name; return at once.
+
+        The arrays are the lane's own, or such that it reaches; each may hold several images or their outputs.
+        """
         ...
 
     def is_done(self) -> bool:
@@ -54,11 +62,19 @@ class Lane(Protocol):
 
 @dataclass(slots=True)
 class _Order:
-    """A batch under way: its lane's images are filled; the answer is set when the outputs of these names are there."""
+    """A batch under way: its images are where the GPU takes them; the answer is set when the outputs are there."""
 
     lane: Lane
-    batch: int
-    names: Collection[str]
+    images: Arrays
+    outputs: Mapping[str, Arrays]
+    answer: "Future[None]" = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class _Errand:
+    """Something else to be done in the GPU's thread; the answer is set when it is done."""
+
+    work: Callable[[], None]
     answer: "Future[None]" = field(default_factory=Future)
 
 
@@ -73,7 +89,7 @@ class Lanes:
         runs: how many lanes may be between `launch` and `wait` at once; the others are filled or emptied meanwhile.
         """
         self._runs = runs
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[_Order | _Errand | None] = queue.SimpleQueue()
         self._pool: LanePool[Lane] = LanePool()
         self._gate = threading.Lock()  # between the last order and the end
         opened: Future[int] = Future()
@@ -90,17 +106,22 @@ class Lanes:
     def run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
         """Run a batch and bring what is wanted; as many callers at once as there are lanes keep the GPU busy."""
         with self._pool.taken() as lane:
-            for place, image in zip(lane.images, images, strict=False):
-                place[...] = image  # by the caller, while the GPU works for others
-            order = _Order(lane, len(images), tuple(wanted))
-            with self._gate:
-                self._pool.check()
-                self._orders.put(order)
-            order.answer.result()
-            # The lane's arrays are written again by the next launch, so copy.
+            # What has to be copied is copied by the caller, while the GPU works for others.
+            sent = to_send(images, lane.images, lane.reaches)
+            filled = {name: to_fill(arrays, lane.outputs[name], lane.reaches) for name, arrays in wanted.items()}
+            self._hand_over(_Order(lane, sent, filled))
             for name, arrays in wanted.items():
-                for array, values in zip(arrays, lane.outputs[name], strict=False):
-                    array[...] = values
+                deliver(filled[name], arrays)
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do something in the GPU's thread, when no batch is under way. Raises what it raises."""
+        self._hand_over(_Errand(work))
+
+    def _hand_over(self, order: _Order | _Errand) -> None:
+        with self._gate:
+            self._pool.check()
+            self._orders.put(order)
+        order.answer.result()
 
     def close(self) -> None:
         """Finish what is under way, then free everything. May be called twice."""
@@ -142,17 +163,20 @@ class Lanes:
             order = self._next(under_way) if is_open else None
             if order is _NOTHING:
                 _finish(under_way.popleft())
-            elif order is None:
-                is_open = False
-                while under_way:
-                    _finish(under_way.popleft())
-            else:
+            elif isinstance(order, _Order):
                 if len(under_way) == self._runs:
                     _finish(under_way.popleft())
                 if _launch(order):
                     under_way.append(order)
+            else:
+                while under_way:
+                    _finish(under_way.popleft())
+                if order is None:
+                    is_open = False
+                else:
+                    _answer(order.answer, order.work)
 
-    def _next(self, under_way: "deque[_Order]") -> "_Order | None":
+    def _next(self, under_way: "deque[_Order]") -> "_Order | _Errand | None":
         """Return the next order, None at the end; `_NOTHING` where one that is under way should be finished first."""
         while under_way:
             try:
@@ -176,7 +200,7 @@ def _is_done(order: _Order) -> bool:
 
 def _launch(order: _Order) -> bool:
     try:
-        order.lane.launch(order.batch, order.names)
+        order.lane.launch(order.images, order.outputs)
     except BaseException as err:  # noqa: BLE001 - it is the caller's, who waits for it
         order.answer.set_exception(err)
         return False
@@ -184,9 +208,13 @@ def _launch(order: _Order) -> bool:
 
 
 def _finish(order: _Order) -> None:
+    _answer(order.answer, order.lane.wait)
+
+
+def _answer(answer: "Future[None]", work: Callable[[], None]) -> None:
     try:
-        order.lane.wait()
+        work()
     except BaseException as err:  # noqa: BLE001 - likewise
-        order.answer.set_exception(err)
+        answer.set_exception(err)
     else:
-        order.answer.set_result(None)
+        answer.set_result(None)

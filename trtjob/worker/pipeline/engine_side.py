@@ -67,6 +67,7 @@ class Pipeline:
                 f"no memory for {limits.slots} images of {layout.slot_bytes:,} bytes: {err.strerror}. "
                 "Choose fewer with TRTJOB_WINDOW or TRTJOB_BATCH"
             ) from err
+        engine.pin(self.ring.memory)
         self._log_form = (log_level, log_format)
         self._on_step = on_step
         self.batches = Batches(

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
     lease_s: float = Field(default=10.0, ge=2, le=300, description="a worker silent for so long has lost its shard")
     stall_s: float = Field(
-        default=120.0, ge=5, description="a worker whose pipeline stands still for so long is restarted"
+        default=120.0, ge=5, description="without a step for so long an image process, after twice that a worker, ends"
     )
     grace_s: float = Field(default=20.0, ge=1, description="time to reach a batch edge after SIGTERM")
     notify_secret: SecretStr | None = Field(default=None, description="signs what --notify addresses are told")

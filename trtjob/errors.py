@@ -148,7 +148,7 @@ class FailureKind(StrEnum):
     INFER = "infer"
     DRAW = "draw"
     WRITE = "write"
-    CRASHED = "crashed"  # it ended the worker process, or hung in it
+    CRASHED = "crashed"  # it ended its image process, or hung in it
 
 
 class ImageError(TrtjobError):

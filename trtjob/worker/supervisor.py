@@ -39,7 +39,7 @@ STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 MAX_BACKOFF_S = 30.0
 MAX_FAILED_STARTS = 5
-# Images come and go through several threads: with a heap for each thread, glibc would keep what only one can use again.
+# Answers come and go through several threads: with a heap for each, glibc would keep what only one can use again.
 # CUDA loads a kernel when it is first used, as versions from 12.2 on do by themselves; TensorRT has a gigabyte of them.
 _CHILD_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "CUDA_MODULE_LOADING": "LAZY"}
 _FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})

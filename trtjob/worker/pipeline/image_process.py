@@ -358,7 +358,9 @@ def _die_first() -> None:
 
 def main() -> int:
     """Work until the engine process closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started the engine process
+    # Ctrl-C, and a service manager's SIGTERM for all processes, are for the engine process: it ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints
     reader = FrameReader()

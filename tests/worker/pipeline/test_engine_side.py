@@ -105,6 +105,31 @@ def test_two_jobs_at_once_keep_their_options_apart(photos: Path, output: Path) -
     assert len(list((output / "b" / "photos-1234abcd" / "annotated").iterdir())) == 20
 
 
+def test_shards_may_follow_one_another_without_a_pause(photos: Path, output: Path) -> None:
+    """One begins while the last one before it has ended, and its tasks have not."""
+    keys = write_images(photos, 4)
+    spec = job(photos, output)
+
+    async def one_after_another(pipeline: Pipeline) -> int:
+        done = 0
+        running: set[asyncio.Task[None]] = set()
+        for number in range(60):
+            results = Results()
+            running.add(asyncio.create_task(pipeline.run(spec, entries(keys), results)))
+            if number % 3:
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()
+        await asyncio.wait(running)
+        for task in running:
+            task.result()
+            done += 1
+        return done
+
+    with pipeline_of(PlainEngine(), slots=4) as pipeline:
+        assert asyncio.run(one_after_another(pipeline)) > 0
+
+
 def test_the_last_image_that_comes_in_is_told_before_the_end(photos: Path, output: Path) -> None:
     keys = write_images(photos, 9)
     results = Results()
@@ -264,9 +289,12 @@ def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(photos: Path, o
             await task
 
     with pipeline_of(PlainEngine(max_batch=batch, on_infer=overlap)) as pipeline:
+        asyncio.run(leave(pipeline))
+        pids = [member.process.pid for member in pipeline.crew.members]
         for _ in range(3):
             asyncio.run(leave(pipeline))
         assert run(pipeline, job(photos, output), keys).keys == keys
+        assert [member.process.pid for member in pipeline.crew.members] == pids
     assert overlap.most == 1
 
 
@@ -285,9 +313,12 @@ def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) 
         return results
 
     with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=12) as pipeline:
+        pids = set()
         for after in (0, 1, 20):
             assert asyncio.run(leave_and_run(pipeline, after)).keys == keys
+            pids |= {member.process.pid for member in pipeline.crew.members}
             assert sorted(pipeline._slots.free) == list(range(12))
+        assert len(pids) == 2, "none had to be ended"
 
 
 # -- image processes that die ------------------------------------------------------------------------------------------

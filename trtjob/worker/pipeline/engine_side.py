@@ -147,7 +147,7 @@ class Pipeline:
             self._loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
             self.crew.gather(self._loop, self._ears)
-            work: list[Callable[[], Awaitable[None]]] = [self._listen, self._watch]
+            work: list[Callable[[], Awaitable[None]]] = [partial(self._listen, self._ears), self._watch]
             work += [partial(self.batches.run, self._taken)] * self.engine.concurrency
             self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
         try:
@@ -155,11 +155,12 @@ class Pipeline:
         finally:
             self._runs -= 1
             if not self._runs:
-                for task in self._tasks:
-                    task.cancel()
-                await asyncio.wait(self._tasks)
                 self.crew.rest()
-                self._ears.close()
+                ears, tasks = self._ears, self._tasks  # another shard may begin before these have ended
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                ears.close()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -167,6 +168,7 @@ class Pipeline:
                 await work()
             except Exception as err:  # noqa: BLE001 - it is for those who wait for their shards
                 self._fail_all(err)
+                await asyncio.sleep(LISTEN_S)  # let them hear it
 
     async def _watch(self) -> None:
         """Once a second: end an image process that hangs."""
@@ -256,23 +258,14 @@ class Pipeline:
 
     # -- and come back --------------------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
+    async def _listen(self, ears: selectors.BaseSelector) -> None:
         """Hear all image processes, again and again: a little later much more is to be heard at once."""
         while True:
-            await self._said()
-            for key, _ in self._ears.select(0):
+            await _said(ears)
+            for key, _ in ears.select(0):
                 self._hear(key.data)
             self._go_on()
             await asyncio.sleep(LISTEN_S)
-
-    async def _said(self) -> None:
-        """Wait until there is something to be heard."""
-        said = self._loop.create_future()
-        self._loop.add_reader(self._ears.fileno(), said.set_result, None)
-        try:
-            await said
-        finally:
-            self._loop.remove_reader(self._ears.fileno())
 
     def _hear(self, member: Member) -> None:
         self._on_step()
@@ -351,7 +344,7 @@ class Pipeline:
             self._go_on()
             return None
         hand.state = State.ANSWERED
-        return hand.owner
+        return None if hand.flow.is_left else hand.owner
 
     async def _leave(self, flow: Flow) -> None:
         """Have everybody forget a shard, and drop what is in hand of it."""
@@ -372,6 +365,17 @@ class Pipeline:
         if flow.in_hand:  # the engine is at it
             flow.emptied.clear()
             await flow.emptied.wait()
+
+
+async def _said(ears: selectors.BaseSelector) -> None:
+    """Wait until there is something to be heard."""
+    loop = asyncio.get_running_loop()
+    said, fd = loop.create_future(), ears.fileno()  # type: ignore[attr-defined]
+    loop.add_reader(fd, said.set_result, None)
+    try:
+        await said
+    finally:
+        loop.remove_reader(fd)
 
 
 _HANDLERS: dict[int, Callable[[Pipeline, Member, Frame], None]] = {

@@ -109,8 +109,7 @@ class ImageProcess:
             number, entry = unpacked_image(told.payload)
             if number in self._jobs:
                 self._take(Image(told.number, self._jobs[number], entry))
-        else:
-            image = self._images[told.number]
+        elif (image := self._images.get(told.number)) is not None:  # else it was dropped with its job meanwhile
             if told.kind == Kind.GRANT:
                 image.may_be_large = True
                 self._line_of(image).appendleft(image)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -14,8 +15,27 @@ import numpy as np
 import onnx
 import pytest
 
-from scripts.gpu_check import answers, apart, bare, darknet, host, jpeg, need, parts, phases, rival, speed, suite, zoo
+from bench.constant import ConstantEngine
+from bench.host import job_spec
+from scripts.gpu_check import (
+    answers,
+    apart,
+    bare,
+    darknet,
+    feed,
+    host,
+    jpeg,
+    need,
+    parts,
+    phases,
+    rival,
+    speed,
+    suite,
+    zoo,
+)
 from scripts.gpu_check.__main__ import _keep, _parser, _wishes, main
+from scripts.gpu_check.fed import feed as fed_with
+from scripts.gpu_check.predict import Predicted, predicted
 from scripts.gpu_check.rows import (
     MARKER,
     NotRun,
@@ -33,9 +53,12 @@ from scripts.gpu_check.zoo import Variant
 from scripts.gpu_models import yolo
 from scripts.gpu_models.cfg import LOST, Cfg, variance_after
 from scripts.gpu_models.skeleton import drawn
+from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import Parity
-from trtjob.errors import ConfigError
+from trtjob.errors import ConfigError, TrtjobError
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.limits import Limits
 
 ROWS = [
     Row("copies", figure="50 GB/s", note="page-locked"),
@@ -164,10 +187,10 @@ def test_a_part_that_takes_too_long_is_ended_and_has_failed(wishes: Wishes, monk
 def test_without_a_gpu_every_part_that_needs_one_says_why(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     if _has_gpu():
         pytest.skip("there is a GPU here")
-    wanted = ["plans", "suite", "answers", "growth", "levels", "graphs", "faults", "keras", "darknet"]
+    wanted = ["plans", "suite", "answers", "growth", "levels", "graphs", "faults", "keras", "darknet", "feed"]
     assert main(["--only", *wanted, "--home", str(tmp_path / "home"), "--markdown", str(tmp_path / "found.md")]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if "not run" in line]
-    assert len(lines) == len(wanted) + 1  # of answers, one for each engine
+    assert len(lines) == len(wanted) + 2  # of answers and of feed, one for each engine
     assert (tmp_path / "found.md").read_text().count("| not run |") == len(lines) - 1  # plans only prepare others
     assert sum("NVIDIA" in line for line in lines) == len(lines) - 2
     assert sum("--keras-python" in line or "--darknet" in line for line in lines) == 2
@@ -461,3 +484,96 @@ def test_opencv_is_measured_with_both_steps() -> None:
 )
 def test_the_host_is_measured_with_ever_more_image_processes(cores: int, expected: list[int]) -> None:
     assert host.counts(cores) == expected
+
+
+# -- files to results --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[Path]:
+    with feed.pictures() as folder:
+        yield folder
+
+
+def figures(row: Row) -> list[float]:
+    return [float(value) for value in row.figure.split(" / ")]
+
+
+@pytest.mark.slow
+def test_a_light_models_rows_come_by_pictures_and_image_processes(
+    wishes: Wishes, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "PROCESSES", (1, 999))
+    *rows, death, few = feed.light("digits", "cpu", wishes, pictures)
+    assert [row.check for row in rows] == [
+        f"digits, cpu, {size}, {how}" for size in ("640x480", "1920x1080") for how in ("JSON only", "annotated")
+    ]
+    for row in (*rows, few):
+        rate, of_engine, full, cores = figures(row)
+        assert min(rate, of_engine, full, cores) > 0
+        assert row.note.startswith("engine alone ")
+    assert all("goal: " in row.note and "with 16 cores and a GPU" in row.note for row in (*rows, death))
+    assert death.figure.endswith(" s lost")
+    assert few.check == "digits, cpu, 640x480, JSON only, 1 image processes"
+
+
+@pytest.mark.slow
+def test_a_heavy_model_is_beside_its_engine_alone(wishes: Wishes, pictures: Path) -> None:
+    (row,) = feed.heavy("digits", "cpu", wishes, pictures)
+    rate, of_engine, *_ = figures(row)
+    told = float(row.note.split(";")[0].removeprefix("engine alone "))
+    assert of_engine == pytest.approx(rate / told, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_model_is_beside_ultralytics_where_that_could_be_measured(wishes: Wishes, pictures: Path) -> None:
+    theirs = Predicted("Ultralytics 1", {False: 1e-3, True: 1e9}, 12.0)
+    without, with_pictures = feed.beside("digits", "cpu", theirs, wishes, pictures)
+    assert float(without.note.split("; ")[-2].split()[0]) > 100
+    assert "0.0 times Ultralytics" in with_pictures.note
+    assert all("Ultralytics" not in row.note for row in feed.beside("digits", "cpu", None, wishes, pictures))
+
+
+def test_where_ultralytics_is_missing_its_row_says_so(pictures: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("ultralytics"):
+        pytest.skip("Ultralytics is here")
+    with pytest.raises(NotRun, match="Ultralytics cannot be imported"):
+        predicted(pictures / "640x480", tmp_path / "theirs", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "kind", "expected"),
+    [
+        pytest.param(16, "cuda", (State.FAILED, "goal: a, b"), id="the machine that they are for"),
+        pytest.param(15, "cuda", (State.OK, "goal: a, b, with 16 cores and a GPU"), id="fewer cores"),
+        pytest.param(16, "cpu", (State.OK, "goal: a, b, with 16 cores and a GPU"), id="no gpu"),
+    ],
+)
+def test_goals_count_on_the_machine_that_they_are_for(
+    cores: int, kind: EngineKind, expected: tuple[State, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert feed._verdict({"a": True, "b": False}, kind) == expected
+
+
+def rows_until(err: Exception) -> Iterator[Row]:
+    yield ROWS[0]
+    raise err
+
+
+def test_what_ends_a_models_rows_is_the_last_of_them() -> None:
+    assert list(feed._told("a", rows_until(NotRun("no plan")))) == [ROWS[0], Row("a", State.NOT_RUN, note="no plan")]
+    assert list(feed._told("a", rows_until(ConfigError("7")))) == [ROWS[0], Row("a", State.FAILED, note="7")]
+
+
+@pytest.mark.slow
+def test_a_pipeline_whose_images_fail_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with ConstantEngine() as engine:
+        pipeline = Pipeline(engine, Limits(processes=1, batch=1, slots=4))
+        with contextlib.closing(pipeline), pytest.raises(TrtjobError, match=r"a\.jpg: "):
+            fed_with(pipeline, job_spec(tmp_path, tmp_path / "out"), 0.1)
+
+
+def test_what_is_fed_has_a_plan_that_is_built_to_be_fast() -> None:
+    assert all(Variant(name, feed.PRECISION).settings == {} for name in zoo.FED)

@@ -41,8 +41,8 @@ def onnxruntime_loops(path: Path, images: "np.ndarray[Any, Any]", device: Device
         session.run(None, {INPUT_NAME: images})
 
     return {
-        "run_with_iobinding": lambda seconds: _in_threads(bindings, len(images), seconds),
-        "run": lambda seconds: _in_threads([plain] * THREADS, len(images), seconds),
+        "run_with_iobinding": lambda seconds: in_threads(bindings, len(images), seconds),
+        "run": lambda seconds: in_threads([plain] * THREADS, len(images), seconds),
     }
 
 
@@ -66,7 +66,8 @@ def _bound(session: Any, images: "np.ndarray[Any, Any]", device: Device) -> Call
     return call
 
 
-def _in_threads(calls: list[Callable[[], object]], batch: int, seconds: float) -> float:
+def in_threads(calls: list[Callable[[], object]], batch: int, seconds: float) -> float:
+    """Return images per second of calls of a batch, each in a thread of its own."""
     for call in calls:
         for _ in range(WARM_UP_CALLS):
             call()

@@ -16,6 +16,7 @@ from scripts.gpu_check import (
     answers,
     darknet,
     faults,
+    feed,
     host,
     jpeg,
     machine,
@@ -69,6 +70,9 @@ PARTS = {
     ),
     "growth": Part("Engines that come and go", faults.growth, 600, is_alone=False),
     "speed": Part("The engine alone: images/s at batch 1 / 8 / 32 / 64", speed.check, 900),
+    "feed": Part(
+        "Files to results: images/s / of the engine alone / mean batch of the largest / cores in use", feed.check, 600
+    ),
     "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),
     "levels": Part("TensorRT's optimization levels: build time and speed at batch 32", plan_choices.levels, 1200),

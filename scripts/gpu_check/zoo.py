@@ -60,6 +60,7 @@ MODELS: dict[str, Make] = {
 }
 ANSWERED = ("digits", "yolov3-tiny", "yolov4-tiny", "yolov4", "vgg16", "mobilenetv2", "yolov8n")
 TIMED = ("yolov3-tiny", "vgg16", "yolov3-416", "yolov3-608")
+FED = ("yolov3-tiny", "yolov3-608", "yolov8n")  # in fp16, in a whole pipeline
 QUICK = ("digits", "yolov3-tiny", "yolov4-tiny", "mobilenetv2")
 
 
@@ -74,7 +75,7 @@ class Variant:
     @property
     def settings(self) -> dict[str, object]:
         """Return how it is opened: a plan of which nobody asks how fast it is, is built quickly."""
-        if self.name in TIMED and self.tf32:
+        if (self.name in TIMED and self.tf32) or (self.name in FED and self.precision == "fp16"):
             return {}
         return {"tf32": self.tf32, "plan_batches": QUICK_BATCHES, "plan_level": QUICK_LEVELS.get(self.precision, 0)}
 

@@ -33,13 +33,18 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the model goes")
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
+    exported = Path(lively().export(format="onnx", dynamic=True, imgsz=SIDE, opset=OPSET, simplify=False))
+    print(exported.rename(folder / "yolov8n.onnx"))
+    return 0
+
+
+def lively() -> Any:
+    """Return the model, with the same weights every time."""
     torch.manual_seed(SEED)
     model = YOLO("yolov8n.yaml")
     with torch.no_grad():
         make_lively(model.model.eval(), _pictures())
-    exported = Path(model.export(format="onnx", dynamic=True, imgsz=SIDE, opset=OPSET, simplify=False))
-    print(exported.rename(folder / "yolov8n.onnx"))
-    return 0
+    return model
 
 
 def make_lively(net: Any, images: Any) -> None:

@@ -1,0 +1,279 @@
+"""Files to results with the real engine in the real pipeline, beside that engine alone."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.constant import ConstantEngine
+from bench.feeding import DEATH_GOAL_S, death_s
+from bench.host import job_spec
+from scripts.gpu_check import need, zoo
+from scripts.gpu_check.apart import apart, side_by_side
+from scripts.gpu_check.bare import in_threads
+from scripts.gpu_check.fed import Fed, feed
+from scripts.gpu_check.host import CALLERS, FILES
+from scripts.gpu_check.plans import build
+from scripts.gpu_check.predict import Predicted, predicted
+from scripts.gpu_check.rows import NotRun, Row, State
+from scripts.gpu_check.watch import GpuWatch
+from scripts.gpu_check.wishes import Wishes
+from scripts.gpu_check.zoo import Variant
+from trtjob.config import Settings
+from trtjob.converters.registry import RegisteredModel
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.protocol import Engine
+from trtjob.errors import TrtjobError
+from trtjob.jobs.listing import Listing
+from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.worker.bench_parts import Rig, Sample
+from trtjob.worker.pictures import SIZES, write_pictures
+from trtjob.worker.pipeline.engine_side import Pipeline
+from trtjob.worker.pipeline.limits import Limits
+
+LIGHT, HEAVY, RIVALLED = zoo.FED
+PRECISION = "fp16"
+BATCH = 32  # as the engines for a GPU have it by default
+PROCESSES = (4, 8)
+SMALL, LARGE = SIZES
+HOW = {Annotate.NONE: "JSON only", Annotate.ALL: "annotated"}
+LIMITING = 0.9  # what is in use for so much of the time is what the rest waits for
+
+# What is hoped for on a machine of so many cores and one H200.
+CORES = 16
+RATES = {
+    (SMALL, Annotate.NONE): 3500,
+    (SMALL, Annotate.ALL): 2300,
+    (LARGE, Annotate.NONE): 1200,
+    (LARGE, Annotate.ALL): 750,
+}
+HEAVY_SHARE, HEAVY_BATCH = 0.95, 0.9
+TIMES = {Annotate.NONE: 6, Annotate.ALL: 10}  # as fast as Ultralytics
+
+
+def check(wishes: Wishes) -> Iterator[Row]:
+    kinds: list[EngineKind] = []
+    for kind in need.ON_GPU:
+        try:
+            need.engine(kind)
+            kinds.append(kind)
+        except NotRun as err:
+            yield Row(kind, State.NOT_RUN, note=str(err))
+    if not kinds:
+        return
+    names = zoo.chosen(zoo.FED, wishes)
+    with pictures() as folder:
+        yield bound(wishes, folder)
+        for kind in kinds:
+            if kind == "tensorrt":
+                _build(names, wishes)
+            yield from _told(f"{LIGHT}, {kind}", light(LIGHT, kind, wishes, folder))
+            if HEAVY in names:
+                yield from _told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, wishes, folder))
+        if RIVALLED in names:
+            answer = apart(predicted, folder / SMALL, folder / "theirs", wishes.seconds)
+            theirs = answer.value
+            yield from theirs.rows() if theirs else [answer.row(f"{RIVALLED}, Ultralytics")]
+            for kind in kinds:
+                yield from _told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, wishes, folder))
+
+
+def _build(names: Sequence[str], wishes: Wishes) -> None:
+    """Build the plans that the part `plans` has not built; what becomes of it is seen when they are opened."""
+    zoo.images_of("", wishes)  # now: side by side, two would write them
+    for _ in side_by_side(build, [(Variant(name, PRECISION), wishes, {}) for name in names], wishes.builders):
+        pass
+
+
+def _told(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows, and why there are no more."""
+    try:
+        yield from rows
+    except NotRun as err:
+        yield Row(name, State.NOT_RUN, note=str(err))
+    except TrtjobError as err:
+        yield Row(name, State.FAILED, note=str(err))
+
+
+@contextmanager
+def pictures() -> Iterator[Path]:
+    """Yield a folder with a folder of pictures of each size, and room for results."""
+    with TemporaryDirectory(prefix="trtjob-gpu-check-") as temporary:
+        for size in SIZES:
+            write_pictures(Path(temporary) / size, size, FILES)
+        yield Path(temporary)
+
+
+def bound(wishes: Wishes, folder: Path) -> Row:
+    """Measure what the image processes can do at the most."""
+    with ConstantEngine(max_batch=BATCH, concurrency=CALLERS) as engine:
+        pipeline = Pipeline(engine, Limits.of(Settings(), engine))
+        try:
+            job = job_spec(folder / SMALL, folder / "out", annotate=Annotate.NONE)
+            fed = feed(pipeline, job, wishes.seconds)
+        finally:
+            pipeline.close()
+    figure = f"{fed.images_per_s:.0f} / - / - / {fed.cores:.1f}"
+    return Row(f"an engine that costs nothing, {SMALL}, {HOW[Annotate.NONE]}", figure=figure)
+
+
+def light(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator[Row]:
+    """Measure a model that is faster than the host, by pictures and by image processes, and a death among them."""
+    cores = len(os.sched_getaffinity(0))
+    with _stand(name, kind, wishes, folder) as stand:
+        with stand.pipeline() as pipeline:
+            found = {}
+            for (size, how), least in RATES.items():
+                found[size, how] = now = stand.measured(pipeline, size, how)
+                goals = {f"{least:,} images/s": now.fed.images_per_s >= least}
+                yield stand.row(f"{size}, {HOW[how]}", now, goals)
+            yield stand.death(pipeline, found[SMALL, Annotate.NONE].fed.images_per_s)
+        for processes in PROCESSES:
+            if processes < cores:
+                with stand.pipeline(processes) as pipeline:
+                    few = stand.measured(pipeline, SMALL, Annotate.NONE)
+                yield stand.row(f"{SMALL}, {HOW[Annotate.NONE]}, {processes} image processes", few, {})
+
+
+def heavy(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator[Row]:
+    """Measure a model that is slower than the host: the pipeline must keep it busy, with full batches."""
+    with _stand(name, kind, wishes, folder) as stand, stand.pipeline() as pipeline:
+        found = stand.measured(pipeline, SMALL, Annotate.ALL)
+        goals = {
+            f"{HEAVY_SHARE:g} of the engine alone": found.of_engine >= HEAVY_SHARE,
+            f"batches {HEAVY_BATCH:g} full": found.full >= HEAVY_BATCH,
+        }
+        yield stand.row(f"{SMALL}, {HOW[Annotate.ALL]}", found, goals)
+
+
+def beside(name: str, kind: EngineKind, theirs: Predicted | None, wishes: Wishes, folder: Path) -> Iterator[Row]:
+    """Measure a model beside Ultralytics' own way with it, where that could be measured."""
+    with _stand(name, kind, wishes, folder) as stand, stand.pipeline() as pipeline:
+        for how, least in TIMES.items():
+            found = stand.measured(pipeline, SMALL, how)
+            times = found.fed.images_per_s / theirs.images_per_s[how is Annotate.ALL] if theirs else 0.0
+            goals = {f"{least} times Ultralytics": times >= least} if theirs else {}
+            more = [f"{times:.1f} times Ultralytics"] if theirs else []
+            yield stand.row(f"{SMALL}, {HOW[how]}", found, goals, more)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a pipeline did. alone: images per second of its engine; busy: the GPU, in words."""
+
+    fed: Fed
+    alone: float
+    limits: Limits
+    busy: str
+
+    @property
+    def of_engine(self) -> float:
+        return self.fed.images_per_s / self.alone
+
+    @property
+    def full(self) -> float:
+        """The mean batch as a share of the largest."""
+        return self.fed.images / max(1, self.fed.calls) / self.limits.batch
+
+    @property
+    def limit(self) -> str:
+        """Return what was in use nearly all the time; '' for nothing."""
+        fed, cores = self.fed, len(os.sched_getaffinity(0))
+        if self.of_engine >= LIMITING:
+            return "the engine"
+        if fed.other_cores >= LIMITING * self.limits.processes:
+            return "the image processes"
+        if fed.cores >= LIMITING * cores:
+            return "all cores"
+        return "the engine process's core" if fed.own_cores >= LIMITING else ""
+
+    def row(self, name: str, state: State, notes: list[str]) -> Row:
+        fed = self.fed
+        figure = f"{fed.images_per_s:.0f} / {self.of_engine:.2f} / {self.full:.2f} / {fed.cores:.1f}"
+        told = [
+            f"engine alone {self.alone:.0f}",
+            f"{fed.own_cores:.1f} cores by the engine process",
+            f"GPU busy {self.busy}" if self.busy else "",
+            f"limit: {self.limit}" if self.limit else "",
+            *notes,
+        ]
+        return Row(name, state, figure, "; ".join(filter(None, told)))
+
+
+class _Stand:
+    """An engine, and what is measured of it and of pipelines around it."""
+
+    def __init__(self, model: RegisteredModel, engine: Engine, kind: EngineKind, wishes: Wishes, folder: Path) -> None:
+        self._kind, self._wishes, self._folder = kind, wishes, folder
+        self._rig = Rig(model, engine, need.settings(wishes, kind), folder / "out", lambda: False)
+        self._calls: list[None] = []  # by any thread
+        self._alone = 0.0
+        self._title = f"{model.name.partition('@')[0]}, {kind}"
+
+    @contextmanager
+    def pipeline(self, processes: int = 0) -> Iterator[Pipeline]:
+        """Yield a pipeline around the engine. processes: 0: one for each core."""
+        limits = Limits.of(need.settings(self._wishes, self._kind, image_processes=processes), self._rig.engine)
+        pipeline = Pipeline(self._rig.engine, limits, on_batch=lambda: self._calls.append(None))
+        try:
+            yield pipeline
+        finally:
+            pipeline.close()
+
+    def measured(self, pipeline: Pipeline, size: str, how: Annotate) -> _Found:
+        seconds = self._wishes.seconds
+        with GpuWatch() as watch:
+            fed = feed(pipeline, self._job(size, how), seconds, lambda: len(self._calls))
+        self._alone = self._alone or alone(pipeline, seconds)
+        return _Found(fed, self._alone, pipeline.limits, watch.gpu(seconds))
+
+    def death(self, pipeline: Pipeline, images_per_s: float) -> Row:
+        """Measure what is lost when an image process dies in the middle."""
+        count = max(2, int(images_per_s * self._wishes.seconds))
+        entries = list(islice(cycle(list(Listing(self._folder / SMALL))), count))
+        usual_s, with_death_s = death_s(pipeline, self._job(SMALL, Annotate.NONE), entries)
+        lost_s = with_death_s - usual_s
+        state, goal = _verdict({f"less than {DEATH_GOAL_S:g} s": lost_s < DEATH_GOAL_S}, self._kind)
+        note = f"{count} images in {usual_s:.2f} s, {with_death_s:.2f} with a death; {goal}"
+        return Row(f"{self._title}, {SMALL}, an image process dies", state, f"{lost_s:.2f} s lost", note)
+
+    def row(self, what: str, found: _Found, goals: dict[str, bool], more: list[str] | None = None) -> Row:
+        state, goal = _verdict(goals, self._kind)
+        return found.row(f"{self._title}, {what}", state, [*(more or []), goal])
+
+    def _job(self, size: str, how: Annotate) -> JobSpec:
+        return self._rig.job(Sample(size, self._folder / size, (), 0), how)
+
+
+@contextmanager
+def _stand(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator[_Stand]:
+    """Open an engine. Raises NotRun, TrtjobError."""
+    model = zoo.converted(name, PRECISION, wishes)
+    batch = {} if kind == "cpu" else {"batch": BATCH}
+    with need.opened(model, wishes, kind, **batch) as engine:
+        yield _Stand(model, engine, kind, wishes, folder)
+
+
+def alone(pipeline: Pipeline, seconds: float) -> float:
+    """Return images per second of a pipeline's engine while nobody feeds it: full batches, out of the ring."""
+    engine, ring, batch = pipeline.engine, pipeline.ring, pipeline.limits.batch
+
+    def call(caller: int) -> None:
+        slots = slice(caller * batch, (caller + 1) * batch)
+        engine.answer(ring.tensors[slots], ring.answers[slots])
+
+    callers = range(engine.concurrency)
+    return in_threads([lambda caller=caller: call(caller) for caller in callers], batch, seconds)  # type: ignore[misc]
+
+
+def _verdict(goals: dict[str, bool], kind: EngineKind) -> tuple[State, str]:
+    """Return whether goals are met, and what they are; on another machine than they are for they do not count."""
+    if not goals:
+        return State.OK, ""
+    text = f"goal: {', '.join(goals)}"
+    if kind == "cpu" or len(os.sched_getaffinity(0)) < CORES:
+        return State.OK, f"{text}, with {CORES} cores and a GPU"
+    return State.OK if all(goals.values()) else State.FAILED, text

@@ -105,29 +105,38 @@ def test_two_jobs_at_once_keep_their_options_apart(photos: Path, output: Path) -
     assert len(list((output / "b" / "photos-1234abcd" / "annotated").iterdir())) == 20
 
 
-def test_shards_may_follow_one_another_without_a_pause(photos: Path, output: Path) -> None:
-    """One begins while the last one before it has ended, and its tasks have not."""
-    keys = write_images(photos, 4)
+def test_a_shard_may_begin_at_any_moment_of_the_end_of_the_one_before(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 2)
     spec = job(photos, output)
 
-    async def one_after_another(pipeline: Pipeline) -> int:
-        done = 0
-        running: set[asyncio.Task[None]] = set()
-        for number in range(60):
-            results = Results()
-            running.add(asyncio.create_task(pipeline.run(spec, entries(keys), results)))
-            if number % 3:
-                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    task.result()
-        await asyncio.wait(running)
-        for task in running:
-            task.result()
-            done += 1
-        return done
+    async def follow(pipeline: Pipeline, turns: int) -> Results:
+        """Begin a second shard so many turns of the event loop after the first one's last image."""
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        first, second = Results(), Results()
+
+        def begin(turns_left: int) -> None:
+            if turns_left:
+                loop.call_soon(begin, turns_left - 1)
+            else:
+                begun.set()
+
+        def note(outcome: Outcome) -> None:
+            first(outcome)
+            if len(first.outcomes) == len(keys):
+                begin(turns)
+
+        async def run_second() -> None:
+            await begun.wait()
+            await pipeline.run(spec, entries(keys), second)
+
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(run_second())
+            group.create_task(pipeline.run(spec, entries(keys), note))
+        return second
 
     with pipeline_of(PlainEngine(), slots=4) as pipeline:
-        assert asyncio.run(one_after_another(pipeline)) > 0
+        for turns in range(12):
+            assert asyncio.run(follow(pipeline, turns)).keys == keys
 
 
 def test_the_last_image_that_comes_in_is_told_before_the_end(photos: Path, output: Path) -> None:

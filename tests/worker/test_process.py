@@ -31,6 +31,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
             "name": "worker-1",
             "engine": "cpu",
             "gpu": None,
+            "image_processes": 1,
             "settings": settings.model_dump(mode="json") | changes,
         }
         process = subprocess.Popen(

@@ -26,9 +26,9 @@ from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
-from trtjob.worker.pipeline.crew import Recruits
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.recruits import Recruits
 
 log = logging.getLogger(__name__)
 

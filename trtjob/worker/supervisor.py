@@ -26,6 +26,7 @@ from trtjob.jobs.store import JobStore
 from trtjob.worker.heart import EXIT_SERVER_AWAY, EXIT_STALLED
 from trtjob.worker.notify import send_due
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
+from trtjob.worker.pipeline.limits import processes_of
 from trtjob.worker.telemetry import Pulse, serve
 
 log = logging.getLogger(__name__)
@@ -216,6 +217,7 @@ class Supervisor:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
         del settings["notify_secret"]  # which no worker process needs
         order = {"name": name, "engine": self.choice.engine, "gpu": gpu, "settings": settings}
+        order["image_processes"] = processes_of(self.settings)
         return json.dumps(order).encode() + b"\n"
 
     async def _watch(self, child: _Child, stop: asyncio.Event) -> None:

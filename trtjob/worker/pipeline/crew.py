@@ -5,19 +5,12 @@ import selectors
 from collections import Counter
 from collections.abc import Callable
 
-from trtjob.worker.pipeline.member import Member, end_process, start_process
+from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.order import Order
-from trtjob.worker.pipeline.ring import Ring, shared_memory
+from trtjob.worker.pipeline.recruits import Recruits, end_process
+from trtjob.worker.pipeline.ring import Ring
 
 MOST_FAILED_STARTS = 3
-
-
-class Recruits:
-    """Image processes that begin, most of which is Python's imports, while the engine is still being loaded."""
-
-    def __init__(self, count: int) -> None:
-        self.fd = shared_memory()
-        self.processes = [start_process(self.fd) for _ in range(count)]
 
 
 class Crew:

@@ -19,11 +19,12 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.storage import note_trouble
 from trtjob.worker.pipeline.batches import Batches
-from trtjob.worker.pipeline.crew import Crew, Recruits
+from trtjob.worker.pipeline.crew import Crew
 from trtjob.worker.pipeline.flow import Flow, InHand, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.order import FAILURES, Order
+from trtjob.worker.pipeline.recruits import Recruits
 from trtjob.worker.pipeline.ring import Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.wire import Frame, Kind, frame

@@ -3,44 +3,19 @@
 import asyncio
 import os
 import selectors
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from trtjob.worker.pipeline.order import Order
+from trtjob.worker.pipeline.recruits import end_process, start_process
 from trtjob.worker.pipeline.ring import IDLE, WAITING, Ring
 from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, widen
 
-_END_S = 2.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
-# the kernel each time, as glibc would, it costs as many page faults as it has pages, and half as long as decoding.
-_KEPT_BYTES = 64 << 20
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
-    "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
-}
-
-
-def start_process(fd: int) -> subprocess.Popen[bytes]:
-    """Start an image process, which waits for its order. fd: the memory of its ring."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "trtjob.worker.pipeline.image_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=(fd,),
-        process_group=0,  # Ctrl-C is for who started the engine process
-        env=os.environ | _ENVIRONMENT,
-    )
 
 
 class Member:
@@ -164,16 +139,3 @@ class Member:
         self.detach()
         assert self.process.stdin is not None
         self.process.stdin.close()
-
-
-def end_process(process: subprocess.Popen[bytes]) -> str:
-    """End an image process. Returns how it ended."""
-    process.kill()
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        stream.close()
-    try:
-        code = process.wait(_END_S)
-    except subprocess.TimeoutExpired:  # it waits for a file in the kernel; its death will find it there
-        return "it did not end"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -7,7 +7,6 @@ which slot it works, at which stage, how many steps it has made, and its seconds
 import errno
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.worker.pipeline.recruits import shared_memory
 
 # The stages of an image process, in the order in which an image goes through them.
 STAGES = ("fetch", "read", "decode", "resize", "nms", "draw", "encode", "write", "store")
@@ -111,14 +111,6 @@ def memory_bytes() -> int:
     with suppress(OSError, ValueError):  # not a number: no limit
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(limits)
-
-
-def shared_memory() -> int:
-    """Return a file of no size yet, in memory where there is such a thing; a child can inherit it."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("trtjob-ring")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class Board:

@@ -1,0 +1,74 @@
+"""What a worker process does: it holds an engine, and takes units of work from the queue."""
+
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+import cv2
+from redis import RedisError
+
+from trtjob.config import Settings
+from trtjob.errors import TrtjobError
+from trtjob.jobs.connection import connect
+from trtjob.jobs.joblog import JobLog
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.store import JobStore
+from trtjob.logs import bind_process, configure_logging
+from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
+from trtjob.worker.context import Context, set_current
+from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.pipeline.recruits import Recruits
+from trtjob.worker.rq_worker import UnitWorker
+
+log = logging.getLogger(__name__)
+
+
+def work(order: dict[str, Any], recruits: Recruits) -> int:
+    """Work until told to stop. Returns the exit code.
+
+    order: `name`, `settings`, `engine` and `gpu`, as the supervisor gives them.
+    """
+    settings = Settings(**order["settings"])
+    configure_logging(settings.log_level, settings.log_format)
+    bind_process(worker=order["name"])
+    logging.getLogger().addHandler(job_log := JobLog())
+    logging.getLogger("rq.worker").setLevel(logging.ERROR)
+    cv2.setNumThreads(1)  # the pipeline has threads of its own
+    try:
+        with connect(settings) as connection:
+            context = Context(
+                order["name"],
+                settings,
+                JobStore(connection.redis),
+                WorkQueue(connection.redis, settings.queue),
+                engine=order["engine"],
+                gpu=order["gpu"],
+                recruits=recruits,
+            )
+            set_current(context)
+            heart = Heart(context, connection.heartbeat(), job_log)
+            heart.report()
+            heart.start()
+            worker = UnitWorker(context, heart, connection.redis, settings.queue)
+            threading.Thread(target=_await_supervisor, args=(os.getpid(),), daemon=True).start()
+            worker.work(logging_level="ERROR")
+            heart.end()
+            context.close_engine()
+            context.store.remove_worker(context.name)
+    except RedisError as err:
+        log.warning("the queue's server is away: the worker process ends", extra={"error": str(err)})
+        return EXIT_SERVER_AWAY
+    except TrtjobError as err:
+        log.error(str(err))
+        return 1
+    return 0
+
+
+def _await_supervisor(pid: int) -> None:
+    """Stop, as by SIGTERM, when the supervisor is gone: its end of our standard input closes however it dies."""
+    # Not sys.stdin: a thread that waits in it holds its lock, on which the interpreter stumbles when it ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(pid, signal.SIGTERM)

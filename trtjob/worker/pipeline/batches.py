@@ -19,10 +19,9 @@ log = logging.getLogger(__name__)
 
 EXIT_DEVICE_LOST = 71
 
-# Calls under way from which on an engine has enough to do: one computes, the next is copied.
-BUSY_CALLS = 2
-# How long a batch that is not full waits for images that are on their way, as a share of a call's time: an engine with
-# nothing else to do loses that, one with a call under way does not.
+# How long a batch that is not full waits for images that are on their way, as a share of a call's time and by how many
+# calls are under way: an engine with nothing else to do loses that, one with a call under way does not. With two it has
+# enough to do, one computes and the next is copied: then the batch waits until it is full.
 _PATIENCE = {0: 0.25, 1: 1.0}
 _NEWEST = 0.2  # weight of the newest call in what a call is thought to take
 
@@ -107,23 +106,18 @@ class Batches:
 
     async def _next(self) -> list[int]:
         async with self._gathering:
-            while not self._ready:
-                await self._wait(None)
-            since = time.monotonic()
-            while not self._is_enough():
-                share = _PATIENCE.get(self._calls)  # none: the engine has enough to do
-                left_s = None if share is None else share * self._call_s - (time.monotonic() - since)
-                if left_s is not None and left_s <= 0:
-                    break
-                await self._wait(left_s)
-                if not self._ready:  # dropped meanwhile
-                    return await self._after_all_were_dropped()
-            return [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
-
-    async def _after_all_were_dropped(self) -> list[int]:
-        while not self._ready:
-            await self._wait(None)
-        return [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
+            while True:
+                while not self._ready:
+                    await self._wait(None)
+                since = time.monotonic()
+                while self._ready and not self._is_enough():
+                    share = _PATIENCE.get(self._calls)
+                    left_s = None if share is None else share * self._call_s - (time.monotonic() - since)
+                    if left_s is not None and left_s <= 0:
+                        break
+                    await self._wait(left_s)
+                if self._ready:  # else they were dropped
+                    return [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
 
     async def _wait(self, seconds: float | None) -> None:
         self._news.clear()

@@ -224,12 +224,8 @@ class ImageProcess:
         try:
             with self.board.beside("fetch"):
                 image.data = await image.job.stages.source.afetch(image.entry)
-        except ImageError as err:
-            self._record(image, failure_record(image.entry.key, err))
-        except StorageError as err:
-            self._end(image.job, err)
-        except _Left:
-            pass
+        except Exception as err:  # noqa: BLE001 - it is the image's or the place's
+            self._fail(image, err)
         else:
             self._to_prepare.append(image)
         finally:
@@ -257,13 +253,9 @@ class ImageProcess:
         with self.board.working(image.slot):
             try:
                 image.data = image.job.stages.read(image.entry)
-            except ImageError as err:
+            except Exception as err:  # noqa: BLE001 - as above
                 self._to_prepare.popleft()
-                self._record(image, failure_record(image.entry.key, err))
-                return False
-            except StorageError as err:
-                self._to_prepare.popleft()
-                self._end(image.job, err)
+                self._fail(image, err)
                 return False
         self._budget.hold(image, file_bytes=len(image.data))
         return True
@@ -274,27 +266,24 @@ class ImageProcess:
         with self.board.working(image.slot):
             try:
                 image.item = image.job.stages.prepare(image.entry, data, self.ring.tensors[image.slot])
-            except Exception as err:  # noqa: BLE001 - whatever it is, it is this image's
-                self._record(image, failure_record(image.entry.key, _as_image_error(err)))
+            except Exception as err:  # noqa: BLE001 - as above
+                self._fail(image, err)
                 return
         self._budget.hold_pixels(image)
         self._say(Kind.PREPARED, image.slot)
 
     def _finish(self, image: Image, failure: ImageError | None) -> None:
-        item, key = image.item, image.entry.key
+        item = image.item
         assert item is not None
         if failure is not None:
-            failure.sha256 = item.sha256
-            self._record(image, failure_record(key, failure))
+            self._fail(image, failure, item.sha256)
             return
         with self.board.working(image.slot):
             try:
                 record = image.job.stages.finish(item, self.ring.answers[image.slot])
-            except StorageError as err:
-                self._end(image.job, err)
-                return
             except Exception as err:  # noqa: BLE001 - as above
-                record = failure_record(key, _as_image_error(err, item.sha256))
+                self._fail(image, err, item.sha256)
+                return
         if item.annotated is None:
             self._record(image, record)
             return
@@ -306,21 +295,21 @@ class ImageProcess:
             with self.board.beside("store"):
                 await image.job.stages.output.aput(key, data)
         except OSError as err:
-            failure = write_failure(err)
-            failure.sha256 = record.sha256
-            self._record(image, failure_record(record.image, failure))
-        except ImageError as err:
-            err.sha256 = record.sha256
-            self._record(image, failure_record(record.image, err))
-        except StorageError as err:
-            self._end(image.job, err)
-        except _Left:
-            pass
+            self._fail(image, write_failure(err), record.sha256)
+        except Exception as err:  # noqa: BLE001 - as above
+            self._fail(image, err, record.sha256)
         else:
             self._record(image, record)
         finally:
             self._tell_trouble()
             self._news.set()
+
+    def _fail(self, image: Image, err: Exception, sha256: str | None = None) -> None:
+        """Say what an error means: for the whole job where it is its place's, else for this image alone."""
+        if isinstance(err, StorageError):
+            self._end(image.job, err)
+        elif not isinstance(err, _Left):
+            self._record(image, failure_record(image.entry.key, _as_image_error(err, sha256)))
 
     def _record(self, image: Image, record: Record) -> None:
         self._drop(image)

@@ -385,6 +385,37 @@ def test_an_image_that_hangs_holds_nobody_up_and_is_set_aside(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        pytest.param(
+            "ZeroDivisionError('no')", FailureKind.CRASHED, "unexpected ZeroDivisionError: no", id="a-mistake"
+        ),
+        pytest.param("MemoryError()", FailureKind.DECODE, "out of memory", id="no-memory"),
+    ],
+)
+def test_what_goes_wrong_with_one_image_is_its_own_record_whatever_it_is(
+    photos: Path,
+    output: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: str,
+    kind: FailureKind,
+    words: str,
+) -> None:
+    code = crashing_decoder("SIGCONT").replace("signal.pause()", f"raise {error}")
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    keys = write_images(photos, 8)
+    make_poison(photos / keys[3])
+    with pipeline_of(PlainEngine()) as pipeline:
+        results = run(pipeline, job(photos, output), keys)
+    assert results.keys == keys
+    assert results.failures == {keys[3]: kind}
+    (failed,) = (record.error for record in results.records if record.error)
+    assert words in failed.message
+
+
+@pytest.mark.slow
 def test_image_processes_that_cannot_start_are_an_error_and_no_endless_loop(
     photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -374,6 +374,15 @@ def test_kills_cost_attempts_when_there_is_no_end_of_them_but_a_lost_server_neve
     assert (heir.attempt, heir.blame) == (attempt, blame)
 
 
+def test_a_planner_that_is_killed_leaves_nothing_behind(store: JobStore) -> None:
+    store.update(JOB, state=JobState.PLANNING.value)
+    before = set(store.redis.keys("*"))
+    planner = store.claim(JOB, PLAN, "planner", 10.0)
+    assert isinstance(planner, Claim)
+    assert store.abandon("planner") == [(JOB, PLAN)]
+    assert {key for key in set(store.redis.keys("*")) - before if b"fence" not in key and b"events" not in key} == set()
+
+
 def test_a_worker_that_froze_for_longer_than_its_lease_is_still_blamed(store: JobStore) -> None:
     """A frozen process is noticed by its silence, which may take longer than a lease."""
     frozen = claim(store, "frozen")

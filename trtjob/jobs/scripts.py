@@ -158,12 +158,16 @@ local attempt = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[2]) or ''
 give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 tell('lost', ARGV[2], attempt, ARGV[1], ARGV[3] == '' and 'killed or ended' or ARGV[3])
+local function killed_often()  -- counted for shards alone, whose commit clears it
+  return ARGV[4] == '1' and string.sub(ARGV[2], 1, 6) == 'shard-'
+    and redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) > tonumber(ARGV[5])
+end
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3])
-elseif ARGV[4] == '0' or redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) <= tonumber(ARGV[5]) then
-  take_back()
-else  -- again and again: perhaps for what this unit needs
+elseif killed_often() then  -- perhaps for what this unit needs
   redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], 'SIGKILL')
+else
+  take_back()
 end
 return 1
 """

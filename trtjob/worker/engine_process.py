@@ -25,7 +25,7 @@ from trtjob.worker.rq_worker import UnitWorker
 log = logging.getLogger(__name__)
 
 
-def work(order: dict[str, Any], recruits: Recruits) -> int:
+def work(order: dict[str, Any], recruits: Recruits | None) -> int:
     """Work until told to stop. Returns the exit code.
 
     order: `name`, `settings`, `engine` and `gpu`, as the supervisor gives them.

@@ -18,7 +18,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     order = json.loads(sys.stdin.readline())
-    recruits = Recruits(order["image_processes"])
+    try:
+        recruits = Recruits(order["image_processes"])
+    except OSError:  # who needs them says so
+        recruits = None
     from trtjob.worker.engine_process import work  # only now: it takes as long as the image processes take to begin
 
     return work(order, recruits)

@@ -101,7 +101,7 @@ class _Collector:
         yield _counter("trtjob_worker_restarts", "Worker processes started again.", restarts, ("reason",))
         pulses = self.node.pulses()
         memory = {(name,): float(pulse.rss_bytes) for name, pulse in pulses.items()}
-        yield _gauge("trtjob_worker_rss_bytes", "Memory of a worker process and its image processes.", memory, ("worker",))
+        yield _gauge("trtjob_worker_rss_bytes", "Memory of a worker and its image processes.", memory, ("worker",))
         engines = {(name, pulse.engine, pulse.device): 1.0 for name, pulse in pulses.items() if pulse.engine}
         yield _gauge("trtjob_engine_info", "The engine of a worker process.", engines, ("worker", "engine", "device"))
 

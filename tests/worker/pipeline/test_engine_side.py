@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -350,6 +351,101 @@ def test_an_image_process_that_is_killed_costs_no_image(photos: Path, output: Pa
     assert not results.failures
 
 
+def take_5_ms(_images: UInt8Array) -> None:
+    threading.Event().wait(0.005)
+
+
+def test_one_that_is_killed_again_and_again_leaves_the_work_to_its_sibling(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 400)
+    results = Results()
+    kills = 0
+
+    async def kill_often(pipeline: Pipeline) -> None:
+        nonlocal kills
+        work = asyncio.create_task(pipeline.run(job(photos, output, Annotate.ALL), entries(keys), results))
+        killed = 0
+        while not work.done():
+            member = pipeline.crew.members[0] if pipeline.crew.members else None
+            if member is not None and not member.is_gone and member.process.pid != killed:
+                killed = member.process.pid
+                os.kill(killed, signal.SIGKILL)  # most of them before they have said a word
+                kills += 1
+            await asyncio.sleep(0.005)
+        await work
+
+    with pipeline_of(PlainEngine(on_infer=take_5_ms), processes=2, slots=8) as pipeline:
+        asyncio.run(kill_often(pipeline))
+    assert Counter(results.keys) == Counter(keys)
+    assert not results.failures
+    assert kills >= 4
+
+
+@pytest.mark.slow
+def test_one_that_is_frozen_while_it_does_nothing_is_replaced_and_no_image_blamed(photos: Path, output: Path) -> None:
+    keys = write_images(photos, 200)
+    results = Results()
+
+    async def freeze(pipeline: Pipeline) -> None:
+        work = asyncio.create_task(pipeline.run(job(photos, output), entries(keys), results))
+        await asyncio.to_thread(wait, lambda: len(results.outcomes) > 20)
+        frozen = pipeline.crew.members[0]
+        await asyncio.to_thread(wait, lambda: frozen.board.slot < 0)
+        os.kill(frozen.process.pid, signal.SIGSTOP)
+        await work
+        assert pipeline.crew.members[0] is not frozen
+
+    with pipeline_of(PlainEngine(on_infer=take_5_ms), processes=2, stall_s=1.5) as pipeline:
+        asyncio.run(freeze(pipeline))
+    assert Counter(results.keys) == Counter(keys)
+    assert not results.failures
+
+
+def test_what_is_printed_in_an_image_process_disturbs_nothing(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = put_into_every_process(tmp_path / "site", "print('hello from somebody')\n")
+    monkeypatch.setenv("PYTHONPATH", site["PYTHONPATH"])
+    keys = write_images(photos, 5)
+    with pipeline_of(PlainEngine()) as pipeline:
+        assert run(pipeline, job(photos, output), keys).keys == keys
+
+
+def test_one_that_cannot_be_replaced_now_is_replaced_later(
+    photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = write_images(photos, 600)
+    results = Results()
+
+    async def kill_without_python(pipeline: Pipeline) -> None:
+        work = asyncio.create_task(pipeline.run(job(photos, output), entries(keys), results))
+        await asyncio.to_thread(wait, lambda: len(results.outcomes) > 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", "/nowhere/python")
+            os.kill(pipeline.crew.members[0].process.pid, signal.SIGKILL)
+            await asyncio.to_thread(wait, lambda: pipeline.crew.members[0].is_gone)
+            done = len(results.outcomes)
+            await asyncio.to_thread(wait, lambda: len(results.outcomes) > done + 50)
+        await work
+        assert not any(member.is_gone for member in pipeline.crew.members)
+
+    with pipeline_of(PlainEngine(on_infer=take_5_ms), processes=2) as pipeline:
+        asyncio.run(kill_without_python(pipeline))
+    assert Counter(results.keys) == Counter(keys)
+    assert not results.failures
+
+
+def test_image_processes_that_cannot_be_started_are_an_error_that_says_what_to_do(
+    photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = write_images(photos, 10)
+    with pipeline_of(PlainEngine(), processes=4) as pipeline:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", "/nowhere/python")
+            with pytest.raises(EngineError, match=r"4 image processes cannot be started: No such file.*ulimit -n"):
+                run(pipeline, job(photos, output), keys)
+        assert run(pipeline, job(photos, output), keys).keys == keys
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGKILL"])
 def test_an_image_that_ends_its_process_is_set_aside_and_the_others_are_done(
@@ -434,8 +530,9 @@ def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, ou
     with pipeline_of(PlainEngine(), processes=2) as pipeline:
         run(pipeline, job(photos, output), write_images(photos, 4))
         processes = [member.process for member in pipeline.crew.members]
-        for member in pipeline.crew.members:
-            member.dismiss()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
         wait(lambda: all(process.poll() == 0 for process in processes))
 
 

@@ -1,16 +1,22 @@
 """The image processes of a pipeline: started when the first image comes, and replaced when they end."""
 
 import asyncio
+import logging
 import selectors
 from collections import Counter
 from collections.abc import Callable
 
+from trtjob.errors import EngineError
 from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.order import Order
 from trtjob.worker.pipeline.recruits import Recruits, end_process
 from trtjob.worker.pipeline.ring import Ring
 
-MOST_FAILED_STARTS = 3
+log = logging.getLogger(__name__)
+
+# Processes that end before they have begun, since one last spoke: after so many the next waits for `fill`; after so
+# many, and with nobody left, there are no prospects.
+_FAILED_AT_ONCE, MOST_FAILED_STARTS = 2, 6
 
 
 class Crew:
@@ -21,25 +27,53 @@ class Crew:
         self.members: list[Member] = []
         self._ring = ring
         self._order = order
-        self._ahead = recruits.processes if recruits else []
+        self._ahead = recruits.started if recruits else []
         self._failed_starts = 0
         self._past_s: Counter[str] = Counter()  # of processes that are gone
 
     @property
     def is_broken(self) -> bool:
-        """Whether processes end before they can work."""
-        return self._failed_starts >= MOST_FAILED_STARTS
+        """Whether processes end before they can work, and none is left."""
+        return self._failed_starts >= MOST_FAILED_STARTS and all(member.is_gone for member in self.members)
 
     def gather(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
-        """Have all be there, and be heard by a selector."""
+        """Have all be there, and be heard by a selector. Raises EngineError where they cannot be started."""
         if self.is_broken:
             self.dismiss()
         if not self.members:
             self._failed_starts = 0
             ahead, self._ahead = self._ahead, []
-            for number in range(self._ring.layout.processes):
-                self.members.append(Member(self._order(number), self._ring, *ahead[number : number + 1]))
+            try:
+                for number in range(self._ring.layout.processes):
+                    self.members.append(Member(self._order(number), self._ring, *ahead[number : number + 1]))
+            except OSError as err:
+                self.dismiss()
+                count = self._ring.layout.processes
+                raise EngineError(
+                    f"{count} image processes cannot be started: {err.strerror}. Choose fewer with --image-processes, "
+                    "or allow more open files and processes (ulimit -n, ulimit -u)"
+                ) from err
         for member in self.members:
+            if not member.is_gone:
+                member.attach(loop, ears)
+
+    def note_life(self) -> None:
+        """Note that one of them has spoken."""
+        self._failed_starts = 0
+
+    def fill(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+        """Start those that are missing, as far as that can be done now."""
+        for number, member in enumerate(self.members):
+            if member.is_gone:
+                self._start(number, loop, ears)
+
+    def _start(self, number: int, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+        try:
+            member = self.members[number] = Member(self._order(number), self._ring)
+        except OSError as err:
+            self._failed_starts += 1
+            log.warning("an image process cannot be started", extra={"error": str(err)})
+        else:
             member.attach(loop, ears)
 
     def rest(self) -> None:
@@ -48,25 +82,24 @@ class Crew:
             member.detach()
 
     def replace(self, member: Member, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> str:
-        """End an image process and start another in its place, unless that has no prospects. Returns how it ended."""
+        """End an image process and start another in its place, now or later. Returns how it ended."""
         how = member.end()
         self._past_s.update(member.board.busy_s())
-        self._failed_starts = 0 if member.has_worked else self._failed_starts + 1
-        if not self.is_broken:
-            self.members[member.number] = Member(self._order(member.number), self._ring)
-            self.members[member.number].attach(loop, ears)
+        if not member.has_begun:
+            self._failed_starts += 1
+        if self._failed_starts < _FAILED_AT_ONCE:
+            self._start(member.number, loop, ears)
         return how
 
     def dismiss(self) -> None:
         """End all image processes."""
         for member in self.members:
-            member.dismiss()
-        for member in self.members:
-            member.end()
-            self._past_s.update(member.board.busy_s())
+            if not member.is_gone:
+                member.end()
+                self._past_s.update(member.board.busy_s())
         self.members = []
-        for process in self._ahead:
-            end_process(process)
+        for started in self._ahead:
+            end_process(started)
         self._ahead = []
 
     def busy_s(self) -> Counter[str]:

@@ -31,7 +31,7 @@ from trtjob.worker.pipeline.wire import Frame, Kind, frame
 
 log = logging.getLogger(__name__)
 
-LEAVE_S = 10.0  # an image process that has not let go of a shard after so long is ended
+LEAVE_S = 5.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
 LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
 DEATHS = 2  # of an image process with one image, the second time with nothing else in hand: it is the image's fault
@@ -143,14 +143,18 @@ class Pipeline:
     @asynccontextmanager
     async def _at_work(self) -> AsyncIterator[None]:
         """Listen and compute in the running loop; the first shard in it begins that, the last ends it."""
-        self._runs += 1
-        if self._runs == 1:
+        if not self._runs:
             self._loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
-            self.crew.gather(self._loop, self._ears)
+            try:
+                self.crew.gather(self._loop, self._ears)
+            except EngineError:
+                self._ears.close()
+                raise
             work: list[Callable[[], Awaitable[None]]] = [partial(self._listen, self._ears), self._watch]
             work += [partial(self.batches.run, self._taken)] * self.engine.concurrency
             self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
+        self._runs += 1
         try:
             yield
         finally:
@@ -172,10 +176,12 @@ class Pipeline:
                 await asyncio.sleep(LISTEN_S)  # let them hear it
 
     async def _watch(self) -> None:
-        """Once a second: end an image process that hangs."""
+        """Once a second: start image processes that are missing, and end those that hang."""
         while True:
             await asyncio.sleep(WATCH_S)
-            for member in list(self.crew.members):
+            self.crew.fill(self._loop, self._ears)
+            self._fail_if_broken("see the log")
+            for member in [member for member in self.crew.members if not member.is_gone]:
                 others = (other for other in self.crew.members if other is not member)
                 others_move = any(other.idle_s < self.limits.stall_s and other.in_hand for other in others)
                 if member.hangs(self.limits.stall_s, others_move=others_move):
@@ -191,10 +197,7 @@ class Pipeline:
         if culprit in member.in_hand:
             fields["image"] = self._slots.hands[culprit].entry.key
         log.warning("an image process died", extra=fields)
-        if self.crew.is_broken:
-            self._fail_all(
-                EngineError(f"image processes end before they can work: {how}. Their reason is in the log above")
-            )
+        self._fail_if_broken(how)
         was_alone = member.alone and held == [culprit]
         for slot in held:
             hand = self._slots.hands[slot]
@@ -251,9 +254,12 @@ class Pipeline:
             return
         for flow in self._flows:
             if flow.suspects and not flow.is_left:
-                member = min(self.crew.members, key=lambda member: len(member.in_hand))
+                there = [member for member in self.crew.members if not member.is_gone]
+                member = min(there, key=lambda member: len(member.in_hand), default=None)
+                if member is None or not (member.in_hand or self._slots.free):
+                    return
                 member.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
-                if not member.in_hand and self._slots.free:
+                if not member.in_hand:
                     member.send(self._slots.give(member, flow, flow.suspects.popleft()))
                 return
 
@@ -274,6 +280,7 @@ class Pipeline:
         if frames is None:
             self._lost(member)
             return
+        self.crew.note_life()
         for told in frames:
             _HANDLERS[told.kind](self, member, told)
 
@@ -281,6 +288,11 @@ class Pipeline:
         self._distribute()
         for flow in self._flows:
             flow.end_if_over()
+
+    def _fail_if_broken(self, how: str) -> None:
+        if self.crew.is_broken:
+            said = f"image processes end before they can work: {how}. Their reason is in the log above"
+            self._fail_all(EngineError(said))
 
     def _fail_all(self, err: BaseException) -> None:
         for flow in self._flows:
@@ -386,4 +398,5 @@ _HANDLERS: dict[int, Callable[[Pipeline, Member, Frame], None]] = {
     Kind.LEFT: Pipeline._on_left,
     Kind.ENDED: Pipeline._on_ended,
     Kind.TROUBLE: Pipeline._on_trouble,
+    Kind.READY: lambda _pipeline, _member, _told: None,
 }

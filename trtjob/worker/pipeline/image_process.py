@@ -109,6 +109,8 @@ class ImageProcess:
             number, entry = unpacked_image(told.payload)
             if number in self._jobs:
                 self._take(Image(told.number, self._jobs[number], entry))
+        elif told.kind == Kind.PING:
+            self._say(Kind.READY, self.order.number)
         elif (image := self._images.get(told.number)) is not None:  # else it was dropped with its job meanwhile
             if told.kind == Kind.GRANT:
                 image.may_be_large = True
@@ -349,8 +351,7 @@ def main() -> int:
     # Ctrl-C, and a service manager's SIGTERM for all processes, are for the engine process: it ends this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints
+    answers = int(sys.argv[1])
     reader = FrameReader()
     told: list[Frame] = []
     while not told:
@@ -362,6 +363,7 @@ def main() -> int:
     bind_process(image_process=order.number)
     _die_first()
     cv2.setNumThreads(1)
+    write_all(answers, frame(Kind.READY, order.number))
     process = ImageProcess(order, Ring(order.layout, order.fd), 0, answers, reader)
     with suppress(BrokenPipeError):  # the engine process is gone
         asyncio.run(process.run(told))

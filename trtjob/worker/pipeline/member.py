@@ -3,14 +3,13 @@
 import asyncio
 import os
 import selectors
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from trtjob.worker.pipeline.order import Order
-from trtjob.worker.pipeline.recruits import end_process, start_process
+from trtjob.worker.pipeline.recruits import Started, end_process, start_process
 from trtjob.worker.pipeline.ring import IDLE, WAITING, Ring
 from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, widen
 
@@ -25,17 +24,17 @@ class Member:
     alone: it has, or waits for, an image that nothing else may be beside.
     """
 
-    def __init__(self, order: Order, ring: Ring, process: subprocess.Popen[bytes] | None = None) -> None:
-        """process: one that was started already."""
+    def __init__(self, order: Order, ring: Ring, started: Started | None = None) -> None:
+        """started: its process, where that was started already. Raises OSError."""
+        self._started = started or start_process(ring.fd)
+        self.process = self._started.process
         self.number = order.number
         self.in_hand: set[int] = set()
         self.jobs: set[int] = set()
-        self.leaving: set[int] = set()
         self.unprepared = 0
         self.alone = False
-        self.has_worked = False
+        self.has_begun = False
         self.is_gone = False
-        self.trouble = ""
         self.board = ring.boards[order.number]
         self.board.clear()
         self._reader = FrameReader()
@@ -43,10 +42,9 @@ class Member:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ears: selectors.BaseSelector | None = None
         self._moved = (0, time.monotonic())
-        self.process = process or start_process(ring.fd)
+        self._pinged_at: float | None = None
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._commands, self._answers = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self._commands, self._answers = self.process.stdin.fileno(), self._started.answers
         for pipe in (self._commands, self._answers):
             widen(pipe)
             os.set_blocking(pipe, False)
@@ -96,16 +94,29 @@ class Member:
             return iter(())
         if not data:
             return None
-        self.has_worked = True
+        self.has_begun, self._pinged_at = True, None
         return self._reader.frames(data)
 
     def hangs(self, stall_s: float, *, others_move: bool) -> bool:
-        """Tell whether it has been at one image for too long, and the image is to blame, not the place of its file."""
+        """Tell whether it has been at one image for too long, which is to blame and not the place of its file; or is at
+        none, and does not answer. To be asked again and again.
+        """
         steps, now = self.board.steps, time.monotonic()
-        if steps != self._moved[0] or self.board.slot == IDLE:
+        if self.board.slot == IDLE:
+            self._moved = (steps, now)
+            return self._is_silent(stall_s)
+        if steps != self._moved[0]:
             self._moved = (steps, now)
         is_blameless = self.board.stage_now in WAITING and not others_move
         return now - self._moved[1] > stall_s and not is_blameless
+
+    def _is_silent(self, stall_s: float) -> bool:
+        if not self.in_hand:
+            return False
+        if self._pinged_at is None:
+            self._pinged_at = time.monotonic()
+            self.send(frame(Kind.PING, 0))
+        return time.monotonic() - self._pinged_at > stall_s
 
     @property
     def idle_s(self) -> float:
@@ -132,10 +143,4 @@ class Member:
         """End the process and give everything back. Returns how it ended."""
         self.is_gone = True
         self.detach()
-        return end_process(self.process)
-
-    def dismiss(self) -> None:
-        """Let the process end by itself, once it has done what it is doing."""
-        self.detach()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        return end_process(self._started)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
+from typing import NamedTuple
 
 _END_S = 2.0
 # Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
@@ -19,12 +21,23 @@ _ENVIRONMENT = {
 }
 
 
+class Started(NamedTuple):
+    """An image process, whose standard input takes commands, and the end of the pipe where its answers come out."""
+
+    process: subprocess.Popen[bytes]
+    answers: int
+
+
 class Recruits:
     """Image processes that begin, most of which is Python's imports, while the engine is still being loaded."""
 
     def __init__(self, count: int) -> None:
+        """Start so many, or as many as can be. Raises OSError where there can be no memory to share."""
         self.fd = shared_memory()
-        self.processes = [start_process(self.fd) for _ in range(count)]
+        self.started: list[Started] = []
+        with suppress(OSError):  # who needs the others says so
+            for _ in range(count):
+                self.started.append(start_process(self.fd))
 
 
 def shared_memory() -> int:
@@ -35,25 +48,35 @@ def shared_memory() -> int:
         return os.dup(file.fileno())
 
 
-def start_process(fd: int) -> subprocess.Popen[bytes]:
-    """Start an image process, which waits for its order. fd: the memory of its ring."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "trtjob.worker.pipeline.image_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        pass_fds=(fd,),
-        process_group=0,  # Ctrl-C is for who started the engine process
-        env=os.environ | _ENVIRONMENT,
-    )
+def start_process(fd: int) -> Started:
+    """Start an image process, which waits for its order. fd: the memory of its ring. Raises OSError."""
+    # Not its standard output, where anything might print something.
+    answers, theirs = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "trtjob.worker.pipeline.image_process", str(theirs)],
+            stdin=subprocess.PIPE,
+            stdout=2,
+            bufsize=0,
+            pass_fds=(fd, theirs),
+            process_group=0,  # Ctrl-C is for who started the engine process
+            env=os.environ | _ENVIRONMENT,
+        )
+    except BaseException:
+        os.close(answers)
+        raise
+    finally:
+        os.close(theirs)
+    return Started(process, answers)
 
 
-def end_process(process: subprocess.Popen[bytes]) -> str:
+def end_process(started: Started) -> str:
     """End an image process. Returns how it ended."""
+    process = started.process
     process.kill()
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        stream.close()
+    assert process.stdin is not None
+    process.stdin.close()
+    os.close(started.answers)
     try:
         code = process.wait(_END_S)
     except subprocess.TimeoutExpired:  # it waits for a file in the kernel; its death will find it there

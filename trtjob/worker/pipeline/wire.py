@@ -31,8 +31,10 @@ class Kind(IntEnum):
     FAILED: the engine could not run the image; payload: why.
     GRANT: the image, which is larger than the budget, may be decoded.
     LEAVE: number of a job; drop what is in hand of it, and forget it.
+    PING: say that you are READY.
 
     From an image process:
+    READY: it has begun, or has heard a PING.
     PREPARED: the slot holds the network's input.
     RECORD: the image is done; flag: which of FailureKind, from 1 on, 0 for none; payload: the record's line.
     LARGE: the image needs more memory than the budget: waiting for GRANT.
@@ -48,12 +50,14 @@ class Kind(IntEnum):
     FAILED = 4
     GRANT = 5
     LEAVE = 6
+    PING = 7
     PREPARED = 16
     RECORD = 17
     LARGE = 18
     LEFT = 19
     ENDED = 20
     TROUBLE = 21
+    READY = 22
 
 
 class Frame(NamedTuple):

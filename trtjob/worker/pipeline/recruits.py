@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from typing import NamedTuple
 
 _END_S = 2.0
@@ -32,12 +31,15 @@ class Recruits:
     """Image processes that begin, most of which is Python's imports, while the engine is still being loaded."""
 
     def __init__(self, count: int) -> None:
-        """Start so many, or as many as can be. Raises OSError where there can be no memory to share."""
+        """Start so many, or none where they cannot be: who needs them says so. Raises OSError for want of memory."""
         self.fd = shared_memory()
         self.started: list[Started] = []
-        with suppress(OSError):  # who needs the others says so
+        try:
             for _ in range(count):
                 self.started.append(start_process(self.fd))
+        except OSError:
+            while self.started:
+                end_process(self.started.pop())  # they have what others need, to say anything at all
 
 
 def shared_memory() -> int:

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 # many, and with nobody left, there are no prospects.
 _FAILED_AT_ONCE, MOST_FAILED_STARTS = 2, 6
 
+# Frames by the number of the image process that they are for.
+Packets = dict[int, list[bytes]]
+
 
 class Crew:
     """All image processes of one ring."""
@@ -75,6 +78,11 @@ class Crew:
             log.warning("an image process cannot be started", extra={"error": str(err)})
         else:
             member.attach(loop, ears)
+
+    def send(self, packets: Packets) -> None:
+        """Say to each all that is for it."""
+        for number, frames in packets.items():
+            self.members[number].send(b"".join(frames))
 
     def rest(self) -> None:
         """Have nobody be heard any more, for now."""

@@ -6,21 +6,20 @@ Python's work here is by the batch: frames come and go many at a time, and the p
 import asyncio
 import logging
 import selectors
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
 
 from trtjob.engines.protocol import Engine
-from trtjob.errors import EngineError, FailureKind, StorageError
+from trtjob.errors import EngineError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.records import ImageFailure, Record, to_line
-from trtjob.jobs.storage import note_trouble
+from trtjob.jobs.storage import is_s3, note_trouble
 from trtjob.worker.pipeline.batches import Batches
-from trtjob.worker.pipeline.crew import Crew
-from trtjob.worker.pipeline.flow import Flow, InHand, Outcome, State
+from trtjob.worker.pipeline.crew import Crew, Packets
+from trtjob.worker.pipeline.flow import Flow, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.order import FAILURES, Order
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 LEAVE_S = 5.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
 LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
-DEATHS = 2  # of an image process with one image, the second time with nothing else in hand: it is the image's fault
 _AHEAD = 2  # images that an image process has beside the one that it prepares
 
 
@@ -203,31 +201,19 @@ class Pipeline:
             hand = self._slots.hands[slot]
             if not hand.flow.is_left:
                 if slot == culprit:
-                    self._accuse(hand, how, was_alone=was_alone)
+                    hand.flow.accuse(hand.entry, how, was_alone=was_alone)
                 else:
                     hand.flow.again.append(hand.entry)
             self._slots.let_go(slot)
         note_trouble(f"image process {member.number}", "")
         self._go_on()
 
-    def _accuse(self, hand: InHand, how: str, *, was_alone: bool) -> None:
-        """Do an image again alone; the second time it is to blame."""
-        flow, key = hand.flow, hand.entry.key
-        flow.deaths[key] = flow.deaths.get(key, 0) + 1
-        if not was_alone or flow.deaths[key] < DEATHS:
-            flow.suspects.append(hand.entry)
-            return
-        message = f"processing it ended the image process ({how}), also when nothing else was in hand"
-        failure = ImageFailure(FailureKind.CRASHED, message, attempts=flow.deaths[key])
-        log.warning("image set aside", extra={"image": key, "blame": how})
-        flow.finish(Outcome(key, to_line(Record(key, error=failure)), FailureKind.CRASHED))
-
     # -- images go out --------------------------------------------------------------------------------------------
 
     def _distribute(self) -> None:
         """Give images to those that have too few, the first shard's first."""
         self._reserve()
-        packets: dict[int, list[bytes]] = {}
+        packets: Packets = defaultdict(list)
         # A shard's last images are spread over all.
         for level in range(1 + max(_AHEAD, self.limits.requests_each if self._is_remote() else 0)):
             for member in self.crew.members:
@@ -235,12 +221,11 @@ class Pipeline:
                     taken = self._next()
                     if taken is None:
                         break
-                    packets.setdefault(member.number, []).append(self._slots.give(member, *taken))
-        for number, packet in packets.items():
-            self.crew.members[number].send(b"".join(packet))
+                    packets[member.number].append(self._slots.give(member, *taken))
+        self.crew.send(packets)
 
     def _is_remote(self) -> bool:
-        return any(flow.spec.source.root.startswith("s3://") for flow in self._flows)
+        return any(is_s3(flow.spec.source.root) for flow in self._flows)
 
     def _next(self) -> tuple[Flow, Entry] | None:
         for flow in self._flows:
@@ -328,12 +313,11 @@ class Pipeline:
             self._slots.hands[slot].state = State.COMPUTING
 
     def _answered(self, slots: list[int]) -> None:
-        packets: dict[int, list[bytes]] = {}
+        packets: Packets = defaultdict(list)
         for slot in slots:
             if (member := self._back_from_engine(slot)) is not None:
-                packets.setdefault(member.number, []).append(frame(Kind.ANSWER, slot))
-        for number, packet in packets.items():
-            self.crew.members[number].send(b"".join(packet))
+                packets[member.number].append(frame(Kind.ANSWER, slot))
+        self.crew.send(packets)
 
     def _failed(self, slot: int, why: str) -> None:
         if (member := self._back_from_engine(slot)) is not None:

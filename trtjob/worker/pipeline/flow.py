@@ -1,6 +1,7 @@
 """One shard's way through the pipeline: what is still to come of it, what is in hand, and what it waits for."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,12 @@ from typing import NamedTuple
 from trtjob.errors import FailureKind
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
+from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.worker.pipeline.member import Member
+
+log = logging.getLogger(__name__)
+
+_DEATHS = 2  # of an image process with one image, the second time with nothing else in hand: it is the image's fault
 
 
 class Outcome(NamedTuple):
@@ -92,6 +98,18 @@ class Flow:
         if self.upcoming is None:
             self.is_fed = True
             self.on_fed()
+
+    def accuse(self, entry: Entry, how: str, *, was_alone: bool) -> None:
+        """Have an image done again alone, whose image process has ended with it; the second time it is to blame."""
+        key = entry.key
+        self.deaths[key] = self.deaths.get(key, 0) + 1
+        if not was_alone or self.deaths[key] < _DEATHS:
+            self.suspects.append(entry)
+            return
+        message = f"processing it ended the image process ({how}), also when nothing else was in hand"
+        failure = ImageFailure(FailureKind.CRASHED, message, attempts=self.deaths[key])
+        log.warning("image set aside", extra={"image": key, "blame": how})
+        self.finish(Outcome(key, to_line(Record(key, error=failure)), FailureKind.CRASHED))
 
     def finish(self, outcome: Outcome) -> None:
         """Hand over an image that is done."""

@@ -425,6 +425,9 @@ def test_one_that_cannot_be_replaced_now_is_replaced_later(
             await asyncio.to_thread(wait, lambda: pipeline.crew.members[0].is_gone)
             done = len(results.outcomes)
             await asyncio.to_thread(wait, lambda: len(results.outcomes) > done + 50)
+            gone, sibling = pipeline.crew.members
+            once = pipeline.crew.busy_s()["decode"] - sibling.board.busy_s()["decode"]
+            assert once == pytest.approx(gone.board.busy_s()["decode"], abs=1e-3)
         await work
         assert not any(member.is_gone for member in pipeline.crew.members)
 

@@ -114,7 +114,8 @@ class Crew:
         """Return the seconds of work by stage since the start."""
         total = Counter(self._past_s)
         for member in self.members:
-            total.update(member.board.busy_s())
+            if not member.is_gone:
+                total.update(member.board.busy_s())
         return total
 
     def rss_bytes(self) -> int:

@@ -308,6 +308,21 @@ def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(photos: Path, o
     assert overlap.most == 1
 
 
+@pytest.mark.slow
+def test_an_event_loop_that_ends_in_the_middle_does_not_wait_for_ever(photos: Path, output: Path) -> None:
+    """It cancels the pipeline's own tasks together with the shard, so that nobody is left to tell what has ended."""
+    keys = write_images(photos, 60)
+    overlap = Overlap()
+
+    async def end_in_the_middle(pipeline: Pipeline) -> None:
+        shard = asyncio.create_task(pipeline.run(job(photos, output), entries(keys), Results()))
+        await asyncio.to_thread(wait, lambda: overlap.inside > 0)
+        assert not shard.done()
+
+    with pipeline_of(PlainEngine(on_infer=overlap)) as pipeline:
+        asyncio.run(end_in_the_middle(pipeline))
+
+
 def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) -> None:
     keys = write_images(photos, 60)
 

@@ -359,7 +359,7 @@ class Pipeline:
         for member in {hand.owner for hand in self._slots.hands.values() if hand.flow is flow}:
             if any(self._slots.hands[slot].flow is flow for slot in member.in_hand):
                 self._lost(member, "it did not let go of a shard")
-        if flow.in_hand:  # the engine is at it
+        if flow.in_hand and not all(task.done() for task in self._tasks):  # the engine is at it, and will tell
             flow.emptied.clear()
             await flow.emptied.wait()
 

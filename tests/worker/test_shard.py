@@ -197,7 +197,10 @@ def test_a_shard_that_another_has_claimed_is_left(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("is_lost", [pytest.param(True, id="lost"), pytest.param(False, id="cancelled")])
-def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_image(desk: Desk, is_lost: bool) -> None:
+def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_image(
+    desk: Desk, is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trtjob.worker.shard.REPORT_S", 600.0)  # no look falls between the last image and the end
     desk.plan(4)
 
     def happen() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 
 MODEL = ModelRef(name="tiny", sha256="ab" * 32, path="/models/tiny.onnx", task="detect", labels=("cat", "dog"))
@@ -47,4 +48,10 @@ def touch(folder: Path, *keys: str) -> Path:
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(key.encode("utf-8", "surrogateescape"))
+    return folder
+
+
+def made(folder: JobFolder) -> JobFolder:
+    """Return a job's folder that is there, as `submit` makes it."""
+    folder.storage.make_root()
     return folder

@@ -142,6 +142,22 @@ class Settings(BaseSettings):
     notify_allow_local: bool = Field(
         default=False, description="let --notify reach addresses of this machine and its network"
     )
+    place_wait_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="how long a job waits for a folder that no worker finds, before it fails",
+    )
+    outage_s: float = Field(
+        default=60.0,
+        ge=1,
+        description="a worker that storage fails for so long leaves its shard to others, if they can",
+    )
+    max_missing: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of a shard's images that may be missing or unreadable; more: the folder is taken to be away",
+    )
     max_crashes: int = Field(default=5, ge=1, description="crashes of a shard before its job fails")
 
     @cached_property

@@ -14,9 +14,11 @@
     │   └── DeviceLostError       a GPU's context is broken: the process must end
     ├── QueueError                the queue's server cannot be started or reached
     ├── StorageError              a place cannot be listed, read or written
+    │   └── PlaceError            a folder is not there on this machine, or stands still
     ├── JobError                  a job cannot be submitted, changed or read: .job_id
     │   ├── UnknownJobError       no job has this id
     │   └── ForeignJobError       a job was submitted by another version of trtjob
+    ├── TooManyFailures           a job's `max_failures` is reached
     └── ImageError                one image cannot be processed: .kind
 
 A message says what happened, with the value and the place; what was expected; and what the user can do.
@@ -110,6 +112,10 @@ class StorageError(TrtjobError):
     """A place cannot be listed, read or written."""
 
 
+class PlaceError(StorageError):
+    """A source or an output is not there on this machine, or does not answer: as a rule it is not mounted, for now."""
+
+
 class JobError(TrtjobError):
     """A job cannot be submitted, changed or read."""
 
@@ -136,6 +142,10 @@ class ForeignJobError(JobError):
             "Use that version for it, or submit the job again to another output",
             job_id=job_id,
         )
+
+
+class TooManyFailures(TrtjobError):
+    """A job's `max_failures` is reached: it ends, whoever works on it."""
 
 
 class FailureKind(StrEnum):

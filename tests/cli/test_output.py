@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from epochs import add_epoch, found
+from samples import made
 
 from trtjob.cli.output import print_summary, print_table, printable
 from trtjob.cli.progress import duration, numbers
@@ -67,7 +68,7 @@ def test_images_that_may_lack_detections_are_counted_with_what_to_do(
     images: int, which: str | None, tmp_path: Path, view: JobView, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = view.spec.model_copy(update={"output": str(tmp_path)})
-    folder = JobFolder.of(spec)
+    folder = made(JobFolder.of(spec))
     records = [found(f"{number}.jpg") for number in range(8)]
     add_epoch(folder, [dataclasses.replace(r, is_truncated=number < images) for number, r in enumerate(records)])
     finish(folder, spec)

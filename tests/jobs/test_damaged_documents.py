@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from converters.damage import damaged
 from epochs import add_epoch, failed, found, job_spec
+from samples import made
 
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.finish import finish
@@ -34,7 +35,7 @@ READERS: dict[str, Callable[[JobFolder], object]] = {
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     """A job's folder with all its documents."""
-    folder = JobFolder.at(tmp_path / "job")
+    folder = made(JobFolder.at(tmp_path / "job"))
     names = ["a.jpg", "b/c.jpg", "ä.jpg", "caf\udce9.jpg", "z.jpg"]
     add_epoch(folder, [failed(names[0]), *map(found, names[1:])], shard_size=3)
     folder.storage.write(JOB, job_spec(tmp_path).model_dump_json(indent=1).encode())

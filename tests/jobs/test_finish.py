@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 from epochs import add_epoch, commit, failed, found, job_spec
+from samples import made
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification
@@ -26,7 +27,7 @@ def spec(tmp_path: Path) -> JobSpec:
 
 @pytest.fixture
 def folder(spec: JobSpec) -> JobFolder:
-    return JobFolder.of(spec)
+    return made(JobFolder.of(spec))
 
 
 def committed(folder: JobFolder) -> None:
@@ -79,7 +80,7 @@ def test_the_summary_on_disk_is_the_one_returned(folder: JobFolder, spec: JobSpe
 
 def test_a_classifiers_summary_counts_the_best_class_of_each_image(tmp_path: Path) -> None:
     spec = job_spec(tmp_path, task="classify")
-    folder = JobFolder.of(spec)
+    folder = made(JobFolder.of(spec))
     classes = (Classification("dog", 1, 0.2), Classification("cat", 0, 0.1))
     add_epoch(folder, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
     assert finish(folder, spec).detections == {"dog": 1}
@@ -136,7 +137,7 @@ def test_a_finish_that_was_stopped_and_is_run_again_gives_the_same(
     folder: JobFolder, spec: JobSpec, tmp_path: Path
 ) -> None:
     whole_spec = job_spec(tmp_path / "whole")
-    whole = JobFolder.of(whole_spec)
+    whole = made(JobFolder.of(whole_spec))
     committed(whole)
     finish(whole, whole_spec)
     committed(folder)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from epochs import add_epoch, commit, failed, found, job_spec
+from samples import made
 
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.folder import JOB, JobFolder, annotated_key, manifest_key, results_key, suffixed_key
@@ -9,7 +10,7 @@ from trtjob.jobs.folder import JOB, JobFolder, annotated_key, manifest_key, resu
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder.at(tmp_path / "job")
+    return made(JobFolder.at(tmp_path / "job"))
 
 
 def test_a_jobs_folder_lies_in_its_output(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from epochs import add_epoch, failed, found
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import made
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import JobFolder, manifest_key, plan_key, results_key
@@ -20,7 +21,7 @@ ROUNDS = st.lists(st.tuples(st.sets(NAMES), st.integers(min_value=1, max_value=4
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder.at(tmp_path / "job")
+    return made(JobFolder.at(tmp_path / "job"))
 
 
 def test_records_come_sorted_by_code_point_whatever_the_shards(folder: JobFolder) -> None:
@@ -72,7 +73,7 @@ def test_results_that_are_gone_are_named(folder: JobFolder) -> None:
 def test_records_that_are_not_those_of_the_plan_are_refused(
     folder: JobFolder, tmp_path: Path, images: list[str], planned: list[str], message: str
 ) -> None:
-    other = JobFolder.at(tmp_path / "other")
+    other = made(JobFolder.at(tmp_path / "other"))
     add_epoch(folder, map(found, images))
     add_epoch(other, map(found, planned))
     folder.storage.write(plan_key(0), other.storage.read(plan_key(0)))
@@ -85,7 +86,7 @@ def test_records_that_are_not_those_of_the_plan_are_refused(
 def test_merging_equals_a_dict_that_later_epochs_update(rounds: list[tuple[set[str], int]]) -> None:
     expected: dict[str, Record] = {}
     with tempfile.TemporaryDirectory() as root:
-        folder = JobFolder.at(Path(root))
+        folder = made(JobFolder.at(Path(root)))
         for number, (names, shard_size) in enumerate(rounds):
             records = {name: found(name, width=number + 1) for name in names}
             add_epoch(folder, records.values(), reason="update" if number else "submit", shard_size=shard_size)

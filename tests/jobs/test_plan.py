@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from samples import job_spec, touch
+from samples import job_spec, made, touch
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, JobFolder, PlanEpoch, ShardManifest, manifest_key, plan_key, results_key
@@ -47,7 +47,7 @@ def spec(photos: Path, tmp_path: Path) -> JobSpec:
 
 @pytest.fixture
 def folder(spec: JobSpec) -> JobFolder:
-    return JobFolder.of(spec)
+    return made(JobFolder.of(spec))
 
 
 def plan(
@@ -116,7 +116,7 @@ def test_a_name_that_is_no_utf8_survives_the_plan(folder: JobFolder, spec: JobSp
 
 def test_a_list_is_planned_with_the_files_that_are_not_there(photos: Path, tmp_path: Path) -> None:
     spec = job_spec(photos, tmp_path / "out", kind="list")
-    folder = JobFolder.of(spec)
+    folder = made(JobFolder.of(spec))
     write_source_list(folder, ["3.jpg", ODD_NAME, "gone.jpg"])
     assert plan(folder, spec).images == 3
     assert keys(folder, 0) == ["3.jpg", ODD_NAME, "gone.jpg"]
@@ -235,7 +235,7 @@ def test_an_update_compares_with_the_last_round_that_has_an_image(
 
 def test_an_update_of_a_list_takes_up_the_files_that_were_missing(photos: Path, tmp_path: Path) -> None:
     spec = job_spec(photos, tmp_path / "out", kind="list")
-    folder = JobFolder.of(spec)
+    folder = made(JobFolder.of(spec))
     write_source_list(folder, ["3.jpg", "late.jpg"])
     plan(folder, spec)
     touch(photos, "late.jpg")

@@ -5,6 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 from epochs import add_epoch, failed, found, job_spec
+from samples import made
 
 from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import finish
@@ -37,7 +38,7 @@ class Page(HTMLParser):
 def report(output: Path, records: list[Record], *, annotate: Annotate = Annotate.ALL, draw: bool = True) -> Page:
     """Finish a job of these records, with an annotated copy of each image that has a result."""
     spec = job_spec(output, annotate=annotate)
-    folder = JobFolder.of(spec)
+    folder = made(JobFolder.of(spec))
     for record in records:
         if record.error is None and draw:
             folder.storage.put(annotated_key(record.image), b"JPEG")
@@ -102,7 +103,7 @@ def test_a_job_without_images_has_a_report(tmp_path: Path) -> None:
 
 def test_a_classifiers_report_counts_best_classes(tmp_path: Path) -> None:
     spec = job_spec(tmp_path, task="classify")
-    folder = JobFolder.of(spec)
+    folder = made(JobFolder.of(spec))
     classes = (Classification("dog", 1, 0.2), Classification("cat", 0, 0.1))
     add_epoch(folder, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
     finish(folder, spec)

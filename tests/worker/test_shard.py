@@ -11,14 +11,14 @@ from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.errors import FailureKind, StorageError
+from trtjob.errors import FailureKind, StorageError, TooManyFailures
 from trtjob.jobs.folder import ShardManifest, results_key
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, lease_key
 from trtjob.jobs.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
-from trtjob.worker.shard import REPORT_S, TooManyFailures
+from trtjob.worker.shard import REPORT_S
 
 CHECKPOINT = "shards/00000.part.jsonl"
 

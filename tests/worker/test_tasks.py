@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +78,6 @@ def test_planning_a_job_that_is_done_already_asks_for_its_end(desk: Desk) -> Non
     assert state(desk) is JobState.FINISHING
     assert (desk.job_id, FINISH) in desk.queue.pending()
     assert desk.store.view(desk.job_id).ok == 8
-
-
-def test_a_source_that_is_gone_fails_the_job_or_its_record(desk: Desk) -> None:
-    keys = desk.plan(4)
-    shutil.rmtree(desk.photos)
-    run_all(desk)
-    assert state(desk) is JobState.DONE_WITH_ERRORS
-    assert [record.image for record in read_records(desk.folder.storage, RESULTS)] == keys
 
 
 # -- the whole way -----------------------------------------------------------------------------------------------------

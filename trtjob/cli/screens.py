@@ -1,14 +1,15 @@
 """How jobs stand, as a document and as the lines of a screen. docs/status.md describes the document."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtjob.cli.output import printable, row_lines, table_lines
 from trtjob.cli.progress import duration
 
 if TYPE_CHECKING:
+    from trtjob.jobs.aside import Aside
     from trtjob.jobs.store import JobStore
     from trtjob.jobs.views import DaemonView, JobView, WorkerView
 
@@ -23,12 +24,17 @@ class Standing:
     jobs: "Sequence[JobView]"
     workers: "Sequence[WorkerView]"
     daemons: "Sequence[DaemonView]"
+    asides: "Mapping[str, Mapping[str, Aside]]" = field(default_factory=dict)  # by job and node
 
 
 def standing(store: "JobStore", job_id: str | None) -> Standing:
     """Look at one job, or at all. Raises UnknownJobError, ForeignJobError."""
+    from trtjob.jobs.aside import asides_of
+    from trtjob.jobs.states import ACTIVE
+
     jobs = store.views() if job_id is None else [store.view(job_id)]
-    return Standing(jobs, store.workers(), store.daemons())
+    active = [view.job_id for view in jobs if view.state in ACTIVE]
+    return Standing(jobs, store.workers(), store.daemons(), asides_of(store, active))
 
 
 # -- the document ------------------------------------------------------------------------------------------------------
@@ -38,7 +44,7 @@ def status_document(now: Standing) -> dict[str, Any]:
     """Return what `trtjob status --json` prints."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "jobs": [job_document(view, now.workers) for view in now.jobs],
+        "jobs": [{**job_document(view, now.workers), "stand_aside": _aside_documents(now, view)} for view in now.jobs],
         "workers": [_worker_document(worker) for worker in now.workers],
         "daemons": [_daemon_document(daemon) for daemon in now.daemons],
     }
@@ -87,6 +93,11 @@ def _shards_running(view: "JobView", workers: "Sequence[WorkerView]") -> int:
     return sum(shard_of(unit) is not None for worker in workers for unit in worker.units_of(view.job_id))
 
 
+def _aside_documents(now: Standing, view: "JobView") -> list[dict[str, Any]]:
+    asides = now.asides.get(view.job_id, {})
+    return [{"node": node, "lack": aside.lack.value, "reason": aside.reason} for node, aside in sorted(asides.items())]
+
+
 def _worker_document(worker: "WorkerView") -> dict[str, Any]:
     return {
         "name": worker.name,
@@ -99,6 +110,7 @@ def _worker_document(worker: "WorkerView") -> dict[str, Any]:
         "rate": worker.rate,
         "busy": dict(worker.busy),
         "doing": worker.doing,
+        "trouble": worker.trouble,
         "units": [{"job_id": job_id, "unit": unit} for job_id, unit in worker.units],
     }
 
@@ -143,7 +155,12 @@ def job_lines(now: Standing) -> list[str]:
         lines += ["", *_worker_lines(mine)]
     if job["limit"]:
         lines += ["", printable(job["limit"])]
-    return lines + _troubles(now.daemons)
+    lines += [_aside_line(aside) for aside in _aside_documents(now, view)]
+    return lines + _troubles(now)
+
+
+def _aside_line(aside: dict[str, Any]) -> str:
+    return printable(f"{aside['node']} stands aside: {aside['reason']}")
 
 
 def bar(view: "JobView") -> str:
@@ -161,7 +178,9 @@ def jobs_lines(now: Standing) -> list[str]:
         lines = table_lines(heads, [_job_cells(job_document(view, now.workers)) for view in now.jobs])
     if now.workers:
         lines += ["", *_worker_lines(now.workers)]
-    return lines + _troubles(now.daemons)
+    for view in now.jobs:
+        lines += [f"{view.job_id}: {_aside_line(aside)}" for aside in _aside_documents(now, view)]
+    return lines + _troubles(now)
 
 
 def _failed(job: dict[str, Any]) -> str:
@@ -197,5 +216,7 @@ def _worker_cells(worker: "WorkerView") -> tuple[str, ...]:
     return worker.name, worker.state, worker.device, f"{worker.rate:.1f}", f"{worker.beat_age_s:.0f} s ago", units
 
 
-def _troubles(daemons: "Sequence[DaemonView]") -> list[str]:
-    return [printable(f"{daemon.host}: {daemon.trouble}") for daemon in daemons if daemon.trouble]
+def _troubles(now: Standing) -> list[str]:
+    told = [f"{daemon.host}: {daemon.trouble}" for daemon in now.daemons if daemon.trouble]
+    told += [f"{worker.name}: {worker.trouble}" for worker in now.workers if worker.trouble]
+    return list(map(printable, told))

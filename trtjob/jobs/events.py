@@ -24,6 +24,7 @@ class Happening(StrEnum):
     GIVEN_BACK = "given_back"  # a worker left a unit in order
     LOST = "lost"  # its worker died, or was not heard of for too long
     SET_ASIDE = "set_aside"  # an image that ends worker processes
+    STOOD_ASIDE = "stood_aside"  # a node that cannot work on the job; the detail says what it lacks
     DEGRADED = "degraded"  # something outside fails, so that the job waits
     RECOVERED = "recovered"
     PRIORITY = "priority"

@@ -45,6 +45,7 @@ class WorkQueue:
         self._reorder = redis.register_script(queue_scripts.REORDER)
         self._count = redis.register_script(queue_scripts.COUNT)
         self._clear_rubbish = redis.register_script(queue_scripts.CLEAR_RUBBISH)
+        self._bring_forward = redis.register_script(queue_scripts.BRING_FORWARD)
         self._take = redis.register_script(queue_scripts.TAKE)
 
     @property
@@ -92,6 +93,10 @@ class WorkQueue:
         """
         found = self._take(keys=[self._list], args=[model, MOST_PASSED])
         return None if found is None else (found[0].decode(), found[1].decode())
+
+    def bring_forward(self, others: list[str]) -> bool:
+        """Put the first message that is of none of these jobs before all. Returns whether there is one."""
+        return bool(self._bring_forward(keys=[self._list], args=others))
 
     def reorder(self, job_id: str) -> None:
         """Give a job's waiting messages the places of its present priority."""

@@ -135,6 +135,23 @@ return take(first)
 """
 )
 
+# KEYS list   ARGV jobs   The first message that is of none of them comes before all.   -> 1, 0 where there is none
+BRING_FORWARD = (
+    _MESSAGES
+    + """
+local passed = {}
+for _, job in ipairs(ARGV) do passed[job] = true end
+for _, message in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if not passed[job_of(message)] then
+    redis.call('LREM', KEYS[1], 1, message)
+    redis.call('LPUSH', KEYS[1], message)
+    return 1
+  end
+end
+return 0
+"""
+)
+
 # KEYS lists   -> how many names were removed that RQ ends a worker for: its own names are letters, digits, "_" and "-"
 CLEAR_RUBBISH = """
 local count = 0

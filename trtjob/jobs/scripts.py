@@ -50,7 +50,7 @@ end
 )
 
 # KEYS job, lease, done, worker, fence   ARGV unit, shard (-1: none), owner, lease ms, ",allowed,states,", worker ttl s
-# -> {reason} or {"go", token, attempt, blame}
+# -> {reason} or {"go", token, attempt, blame, "node|node" that it crashed on}
 CLAIM = (
     _JOB
     + """
@@ -77,7 +77,7 @@ if attempt > 1 then redis.call('HINCRBY', KEYS[1], 'retries', 1) end
 tell('taken', ARGV[1], attempt, ARGV[3], '')
 local blame = redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''
 redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])  -- told once: the next death may have no blame, or another
-return {'go', token, attempt, blame}
+return {'go', token, attempt, blame, redis.call('HGET', KEYS[1] .. ':crashes', ARGV[1]) or ''}
 """
 )
 
@@ -113,7 +113,7 @@ COMMIT = (
     + """
 give_up()
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-for _, part in ipairs({'blame', 'live', 'attempts', 'kills'}) do
+for _, part in ipairs({'blame', 'live', 'attempts', 'kills', 'crashes'}) do
   redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
 end
 recover()  -- the manifest is written, so storage works
@@ -147,7 +147,7 @@ return 1
 )
 
 # A worker process is known to be dead: free its unit now instead of waiting for the lease to run out.
-# KEYS job, lease   ARGV owner, unit, blame ("": somebody ended it), "1" where that was a kill, free kills
+# KEYS job, lease   ARGV owner, unit, blame ("": somebody ended it), "1" where that was a kill, free kills, node
 # -> 1 freed, 0 the unit was another's
 ABANDON = (
     _OWNERSHIP
@@ -162,10 +162,17 @@ local function killed_often()  -- counted for shards alone, whose commit clears 
   return ARGV[4] == '1' and string.sub(ARGV[2], 1, 6) == 'shard-'
     and redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) > tonumber(ARGV[5])
 end
+local function blame(cause)  -- and note on which node
+  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], cause)
+  local nodes = redis.call('HGET', KEYS[1] .. ':crashes', ARGV[2]) or '|'
+  if not string.find(nodes, '|' .. ARGV[6] .. '|', 1, true) then
+    redis.call('HSET', KEYS[1] .. ':crashes', ARGV[2], nodes .. ARGV[6] .. '|')
+  end
+end
 if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], ARGV[3])
+  blame(ARGV[3])
 elseif killed_often() then  -- perhaps for what this unit needs
-  redis.call('HSET', KEYS[1] .. ':blame', ARGV[2], 'SIGKILL')
+  blame('SIGKILL')
 else
   take_back()
 end

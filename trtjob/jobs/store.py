@@ -16,7 +16,7 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.roster import PREFIX, WORKER_TTL_S, Roster, batches, worker_key
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.jobs.units import FINISH, PLAN, shard_of
-from trtjob.jobs.views import JobView, job_view, units_held
+from trtjob.jobs.views import JobView, job_view, node_of, units_held
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _CLAIMABLE = {
     FINISH: (JobState.FINISHING,),
 }
 # A job's other keys.
-_PARTS = ("done", "holders", "attempts", "blame", "kills", "live", "kinds", "events", "log")
+_PARTS = ("done", "holders", "attempts", "blame", "kills", "live", "kinds", "events", "log", "aside", "crashes")
 # The sets that jobs are counted by.
 _COUNTED = (*map(str, JobState), "degraded")
 # What a job's events call a move to a state; by default its message is the detail.
@@ -49,7 +49,7 @@ class Claim:
     """The right to work on one unit, until another claims it: `lease_s` without a word from its owner allow that.
 
     token: larger than that of every earlier claim; attempt: counts from 1; blame: what the last attempt's worker died
-    of, empty where it did not, or where somebody ended it.
+    of, empty where it did not, or where somebody ended it; crashed_on: the nodes whose workers died of this unit.
     """
 
     job_id: str
@@ -59,6 +59,7 @@ class Claim:
     attempt: int
     lease_s: float
     blame: str = ""
+    crashed_on: frozenset[str] = frozenset()
 
     @property
     def holder(self) -> str:
@@ -290,8 +291,9 @@ class JobStore(Roster):
         )
         if answer[0] != b"go":
             return Refusal(answer[0].decode())
-        _, token, attempt, blame = answer
-        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode())
+        _, token, attempt, blame, crashed_on = answer
+        nodes = frozenset(filter(None, crashed_on.decode().split("|")))
+        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode(), nodes)
 
     def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
         """Say how far a shard is; kinds: the failed images by kind.
@@ -330,7 +332,10 @@ class JobStore(Roster):
 
     def clear_attempts(self, claim: Claim) -> None:
         """Start counting a unit's attempts anew."""
-        self.redis.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
+        with self.redis.pipeline() as pipe:
+            pipe.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
+            pipe.hdel(job_key(claim.job_id) + ":crashes", claim.unit)
+            pipe.execute()
 
     def is_leased(self, job_id: str, units: list[str]) -> list[bool]:
         """Return, for each unit, whether a worker holds it."""
@@ -350,7 +355,7 @@ class JobStore(Roster):
         held = units_held(self.redis.hkeys(worker_key(worker)))
         freed = []
         for job_id, unit in held:
-            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS]
+            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS, node_of(worker)]
             if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again

@@ -35,6 +35,7 @@ def submit(
     Raises StorageError where the output cannot be written, JobError where the folder is another version's.
     """
     folder = JobFolder.of(spec)
+    folder.storage.make_root()
     if folder.storage.create(JOB, spec.model_dump_json(indent=1).encode()):
         if spec.source.kind == "list":
             write_source_list(folder, keys)

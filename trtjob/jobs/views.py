@@ -58,7 +58,8 @@ class JobView:
 class WorkerView:
     """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1.
 
-    units: the job and the unit of all that it has in hand; doing: what keeps images waiting, empty where nothing does.
+    units: the job and the unit of all that it has in hand; doing: what keeps images waiting, empty where nothing does;
+    trouble: the storage that fails there, empty where none does; queue: the one that it serves.
     """
 
     name: str
@@ -72,6 +73,13 @@ class WorkerView:
     rate: float
     busy: Mapping[str, float] = field(default_factory=dict)
     doing: str = ""
+    trouble: str = ""
+    queue: str = ""
+
+    @property
+    def node(self) -> str:
+        """The daemon that it belongs to."""
+        return node_of(self.name)
 
     def units_of(self, job_id: str) -> list[str]:
         """Return the units of one job that it has in hand."""
@@ -137,6 +145,11 @@ def _time(value: str | None) -> float | None:
     return float(value) if value else None
 
 
+def node_of(worker: str) -> str:
+    """Return the daemon that a worker process belongs to: its name begins with the daemon's."""
+    return worker.rpartition("-")[0] or worker
+
+
 def units_held(fields: Iterable[bytes]) -> list[tuple[str, str]]:
     """Return the job and the unit of each that a worker's record says it holds."""
     names = (field.decode().split(":") for field in fields if field.startswith(b"unit:"))
@@ -159,6 +172,8 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
         rate=float(text.get("rate", 0)) if state != "idle" else 0.0,  # of the last seconds, in which it may have worked
         busy=json.loads(text.get("busy", "{}")),
         doing=text.get("doing", "") if state != "idle" else "",
+        trouble=text.get("trouble", ""),
+        queue=text.get("queue", ""),
     )
 
 

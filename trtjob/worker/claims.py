@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 from redis import RedisError
 
-from trtjob.errors import TrtjobError
+from trtjob.errors import TooManyFailures, TrtjobError, UnknownJobError
+from trtjob.jobs.aside import Lack, lack_of
+from trtjob.jobs.storage import troubles
 from trtjob.jobs.store import Claim, Refusal
-from trtjob.worker.context import Context, Interrupted
+from trtjob.worker.context import OUTAGE, Context, Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -16,43 +18,63 @@ _LEFT = {"stop": "the worker stops", "lost": "another has it", "cancelled": "the
 
 
 def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
-    """Claim a unit of work; None where it is not wanted any more, another does it, or it has crashed too often."""
+    """Claim a unit of work; None where it is not wanted any more, another does it, this node stands aside from the job,
+    or the unit has crashed too often."""
     settings = context.settings
+    if job_id in context.asides.current():
+        context.queue.put(job_id, [unit], at_front=True)
+        return None
     claim = context.store.claim(job_id, unit, context.name, settings.lease_s)
     if isinstance(claim, Refusal):
         log.debug("unit refused", extra={"job_id": job_id, "unit": unit, "reason": claim.reason})
         return None
-    if claim.attempt <= settings.max_crashes:
+    if claim.attempt <= settings.max_crashes or context.node not in claim.crashed_on:
         return claim
     blame = f" Last: {claim.blame}." if claim.blame else ""
     message = f"{unit} ended its worker {claim.attempt - 1} times.{blame}"
-    context.store.fail(job_id, message)
-    # Whoever submits it again, after a change of the machine, say, starts a new count.
-    context.store.clear_attempts(claim)
-    context.store.release(claim, take_back=True)
+    if context.nodes.live_nodes() <= claim.crashed_on:
+        context.store.fail(job_id, message)
+        # Whoever submits it again, after a change of the machine, say, starts a new count.
+        context.store.clear_attempts(claim)
+        context.store.release(claim, take_back=True)
+    else:  # that it crashes on this node says nothing of the others
+        _stand_aside(context, claim, Lack.CRASH, message)
     return None
 
 
 @contextmanager
 def settled(context: Context, claim: Claim) -> Iterator[None]:
-    """Do a unit in this block; how it ends is settled with the store. Raises RedisError alone."""
+    """Do a unit in this block; how it ends is settled with the store. Raises RedisError alone.
+
+    What goes wrong is taken to be this node's trouble, unless the error says that it ends the job: another node may do
+    better, and where none does, the job fails with what they say.
+    """
     fields = {"job_id": claim.job_id, "unit": claim.unit}
     try:
         yield
+        context.asides.remove(claim.job_id)
     except Interrupted as interruption:
-        _give_back(context, claim, interruption.reason)
-    except (TrtjobError, OSError) as err:
+        if interruption.reason == OUTAGE:
+            _stand_aside(context, claim, Lack.OUTAGE, troubles() or "storage fails")
+        else:
+            _give_back(context, claim, interruption.reason)
+    except UnknownJobError:
+        context.store.release(claim, take_back=True)
+    except TooManyFailures as err:
         log.error("job failed", extra=fields | {"event": "job_failed", "error": str(err)})
-        _fail(context, claim, str(err))
+        context.store.fail(claim.job_id, str(err))
+        context.store.release(claim, take_back=True, why="the job has failed")
     except RedisError:
         # The server was away for longer than a client waits, or is full. Where it is there again, this attempt does not
         # count; where it is not, the process ends, and the supervisor sees to that.
         context.store.release(claim, take_back=True)
         raise
+    except (TrtjobError, OSError) as err:
+        _stand_aside(context, claim, lack_of(err), str(err))
     except Exception as err:
         # Left to RQ, the unit would be tried until it seems to have crashed its worker too often.
-        log.exception("unexpected error", extra=fields | {"event": "job_failed"})
-        _fail(context, claim, f"{claim.unit}: {_unexpected(err)}")
+        log.exception("unexpected error", extra=fields)
+        _stand_aside(context, claim, Lack.FAULT, f"{claim.unit}: {_unexpected(err)}")
 
 
 def _give_back(context: Context, claim: Claim, reason: str) -> None:
@@ -63,10 +85,19 @@ def _give_back(context: Context, claim: Claim, reason: str) -> None:
         context.queue.put(claim.job_id, [claim.unit], at_front=True)
 
 
-def _fail(context: Context, claim: Claim, message: str) -> None:
-    """End a job for a reason that is no crash, so it does not count as one when the job is tried again."""
-    context.store.fail(claim.job_id, message)
-    context.store.release(claim, take_back=True, why="the job has failed")
+def _stand_aside(context: Context, claim: Claim, lack: Lack, reason: str) -> None:
+    """Leave a job to other nodes for a while; where there are none, it waits or fails."""
+    job_id = claim.job_id
+    context.asides.add(job_id)
+    goes_on = context.nodes.stand_aside(job_id, context.node, lack, reason, wait_s=context.settings.place_wait_s)
+    fields = {"job_id": job_id, "unit": claim.unit, "lack": lack.value, "error": reason}
+    if goes_on:
+        log.warning("this node stands aside from the job", extra=fields | {"event": "stood_aside"})
+    else:
+        log.error("job failed", extra=fields | {"event": "job_failed"})
+    why = f"this node stands aside: {reason}" if goes_on else "the job has failed"
+    if context.store.release(claim, take_back=True, why=why) and goes_on:
+        context.queue.put(job_id, [claim.unit], at_front=True)
 
 
 def _unexpected(err: Exception) -> str:

@@ -17,11 +17,12 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.errors import DeviceLostError
+from trtjob.jobs.aside import Asides, OwnAsides
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.store import Claim, JobStore
-from trtjob.jobs.views import JobView
+from trtjob.jobs.views import JobView, node_of
 from trtjob.logs import bound
 from trtjob.worker.engine import open_engine
 from trtjob.worker.model_file import model_file
@@ -32,11 +33,13 @@ from trtjob.worker.pipeline.recruits import Recruits
 
 log = logging.getLogger(__name__)
 
+OUTAGE = "outage"
 LOCK_LEASE_S = 20  # a process that dies while it builds a plan holds the others up for so long
 
 
 class Interrupted(Exception):
-    """The unit must be left: `stop` (the process ends), `lost` (another has it) or the job's new state."""
+    """The unit must be left: `stop` (the process ends), `lost` (another has it), `outage` (storage fails here, and
+    others can go on) or the job's new state."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -116,6 +119,9 @@ class Context:
         self.settings = settings
         self.store = store
         self.queue = queue
+        self.node = node_of(name)
+        self.nodes = Asides(store, settings.queue)
+        self.asides = OwnAsides(self.nodes, self.node)
         self.interrupter = Interrupter()
         self.stopping = False
         self.claims: dict[Claim, Interrupter] = {}
@@ -139,15 +145,24 @@ class Context:
         check_spec(view.spec, self.settings.roots, self.settings.home)
         return view
 
+    def take_in_hand(self, claim: Claim) -> Interrupter:
+        """Have the heart keep a claim, until `holding` ends or it is put down."""
+        return self.claims.setdefault(claim, Interrupter())
+
+    def put_down(self, claim: Claim) -> None:
+        """Give a unit up that was not begun."""
+        if self.claims.pop(claim, None) is not None:
+            self.store.release(claim, take_back=True, why="the worker ends")
+
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[Interrupter]:
         """Have a unit in hand for the length of the block: the heart keeps its claim."""
-        interrupter = self.claims[claim] = Interrupter()
+        interrupter = self.take_in_hand(claim)
         try:
             with bound(job_id=claim.job_id, unit=claim.unit, attempt=claim.attempt):
                 yield interrupter
         finally:
-            del self.claims[claim]
+            self.claims.pop(claim, None)
 
     def interrupt_job(self, job_id: str, reason: str) -> None:
         """Interrupt the units of one job."""

@@ -32,9 +32,14 @@ class _Conveyor:
     async def _run_all(self, first: Claim) -> None:
         claim: Claim | None = first
         while claim is not None:
-            if not await self._has_loaded(claim):
-                await self._drain(0)  # before the engine is closed
-            await self._drain(1)
+            self.context.take_in_hand(claim)  # its lease must not run out while others drain
+            try:
+                if not await self._has_loaded(claim):
+                    await self._drain(0)  # before the engine is closed
+                await self._drain(1)
+            except BaseException:
+                await asyncio.to_thread(self.context.put_down, claim)
+                raise
             await self._feed(claim)
             claim = await self._next()
         await self._drain(0)
@@ -66,6 +71,8 @@ class _Conveyor:
         return await asyncio.to_thread(self._take)
 
     def _take(self) -> Claim | None:
+        if self.context.asides.current():  # what waits first may be none of ours: see UnitWorker
+            return None
         while (unit := self.context.queue.take_shard(self.context.loaded_model)) is not None:
             if (found := claim_unit(self.context, *unit)) is not None:
                 return found

@@ -99,7 +99,9 @@ class PlansInStorage:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        open_storage(self._uri).write(name, data)
+        storage = open_storage(self._uri)
+        storage.make_root()
+        storage.write(name, data)
 
 
 def cuda_options(settings: Settings, gpu: int) -> CudaOptions:

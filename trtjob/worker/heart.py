@@ -18,15 +18,18 @@ from redis import Redis, RedisError
 from rq.executions import Execution
 from rq.job import Job
 
+from trtjob.errors import JobError
+from trtjob.jobs.aside import Asides
 from trtjob.jobs.joblog import JobLog
-from trtjob.jobs.storage import troubles
-from trtjob.jobs.store import JobStore
+from trtjob.jobs.storage import is_s3, troubles
+from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import shard_of
-from trtjob.worker.context import Context
+from trtjob.worker.context import OUTAGE, Context
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
+LOOK_S = 4.0  # between two looks at all other workers, while storage fails
 EXIT_STALLED = 70
 PATIENCE = 2.0  # times stall_s: an image process that hangs is ended after one, and the rest goes on
 LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches one after another
@@ -51,7 +54,10 @@ class Heart(threading.Thread):
         self._moved_at = time.monotonic()
         self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
         self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
+        self._nodes = Asides(self.store, context.settings.queue)
         self._trouble = ""
+        self._trouble_since = self._looked_at = 0.0
+        self._told: set[str] = set()  # jobs that wait for storage, as far as this process has said
 
     def run(self) -> None:
         renewed = reported = 0.0
@@ -125,19 +131,50 @@ class Heart(threading.Thread):
             "device": engine.device if engine else "",
             "state": "busy" if context.claims else "idle",
             "doing": context.doing,
+            "trouble": troubles(),
+            "queue": context.settings.queue,
         }
         self.store.report_worker(context.name, fields | self._rate)
         self._tell_trouble()
 
     def _tell_trouble(self) -> None:
-        """Mark the jobs in hand as degraded while a place fails that they wait for."""
-        trouble, before = troubles(), self._trouble
-        for job_id in sorted({claim.job_id for claim in list(self.context.claims)}) if trouble or before else ():
-            self.store.degrade(job_id, trouble)
-            if trouble != before:
-                said = "storage fails: waiting" if trouble else "storage works again"
-                log.warning(said, extra={"job_id": job_id, "trouble": trouble})
+        """Say which jobs wait because storage fails; where others can go on with them, leave them after a while."""
+        trouble, before, now = troubles(), self._trouble, time.monotonic()
+        if trouble != before:
+            log.warning("storage fails: waiting" if trouble else "storage works again", extra={"trouble": trouble})
+        if not before:
+            self._trouble_since = now
         self._trouble = trouble
+        if not trouble:
+            self._say_degraded(set(), "")
+            return
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        jobs = {claim.job_id for claim in list(self.context.claims)}
+        if not self._nodes.others_work(sorted(jobs), self.context.node):
+            self._say_degraded(jobs, trouble)
+            return
+        self._say_degraded(set(), "")
+        if now - self._trouble_since >= self.context.settings.outage_s:
+            for claim, interrupter in list(self.context.claims.items()):
+                if self._is_remote(claim):
+                    interrupter.interrupt(OUTAGE)
+
+    def _say_degraded(self, jobs: set[str], trouble: str) -> None:
+        for job_id in sorted(self._told - jobs):
+            self.store.degrade(job_id, "")
+        for job_id in sorted(jobs):
+            self.store.degrade(job_id, trouble)
+        self._told = jobs
+
+    def _is_remote(self, claim: Claim) -> bool:
+        """Whether a unit's job reads or writes in a bucket: another's shard on a disk is not held up by it."""
+        try:
+            spec = self.store.view(claim.job_id).spec
+        except JobError:
+            return False
+        return any(is_s3(place) for place in (spec.source.root, spec.output, spec.model.uri))
 
     def _measure(self) -> None:
         now, images, busy_s = time.monotonic(), self.context.images, self.context.busy_s()

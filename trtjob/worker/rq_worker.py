@@ -6,6 +6,7 @@ batch edge, standing still ends the process, and only our own functions run. Ret
 """
 
 import logging
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
 
 log = logging.getLogger(__name__)
 
+ASIDE_LOOK_S = 0.5
 DEQUEUE_TIMEOUT_S = 5  # how long an idle worker waits before it looks around
 MAINTENANCE_INTERVAL_S = 60
 WORKER_TTL_S = 60
@@ -158,11 +160,18 @@ class UnitWorker(SimpleWorker):
         while True:
             try:
                 with _server_needed():
+                    self._pass_over()
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
             except UnreadableMessage as err:
                 self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds
             except ValueError:  # no text, or none of RQ's names
                 self.context.queue.clear_rubbish()
+
+    def _pass_over(self) -> None:
+        """Wait while all that waits in the queue is of jobs that this node stands aside from: others take those."""
+        while (asides := self.context.asides.current()) and not self.context.queue.bring_forward(asides):
+            self.heartbeat()
+            time.sleep(ASIDE_LOOK_S)  # a stop ends it by StopRequested
 
     def run_maintenance_tasks(self) -> None:
         """Let RQ clean up; a message that it stumbles over ends no worker."""

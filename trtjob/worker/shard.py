@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 from redis import RedisError
 
-from trtjob.errors import FailureKind, StorageError, TrtjobError
+from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError, TooManyFailures
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import from_line
@@ -19,15 +19,16 @@ from trtjob.jobs.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
+from trtjob.worker.proof import prove_output, prove_source
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 15.0
 REPORT_S = 0.5
-
-
-class TooManyFailures(TrtjobError):
-    """The job's `max_failures` is reached."""
+MANY = 10  # images: fewer that are missing are just that
+_AWAY = frozenset({FailureKind.MISSING, FailureKind.READ})
+# What another node may do better at.
+_NODES_OWN = _AWAY | {FailureKind.INFER, FailureKind.WRITE}
 
 
 async def run_shard(
@@ -71,13 +72,18 @@ class _ShardRun:
         self.interrupter = interrupter
         self.spec = view.spec
         self.folder = JobFolder.of(view.spec, self._on_trouble)
+        prove_output(self.folder, self.spec)
+        prove_source(self.spec)
         self.committed = self.folder.manifest(shard)
         self.started = time.monotonic()
         self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
         self.entries = [] if self.committed else read_shard(self.folder, shard)
+        # Those that could not be read when they were planned are no sign of a place that is away.
+        self.were_there = {entry.key for entry in self.entries if entry.etag}
         self.lines: dict[str, bytes] = {}  # the records of the images that are done
         self.failures: dict[str, FailureKind] = {}
+        self.away: list[str] = []  # that were there when they were planned, and are missing or unreadable
         self.crashed: list[str] = []  # of which the job's events do not tell yet
         self.saved = time.monotonic()
 
@@ -96,8 +102,9 @@ class _ShardRun:
         except (Interrupted, RedisError, asyncio.CancelledError):
             await asyncio.to_thread(self._save_checkpoint)
             raise
-        except TooManyFailures:
-            self._forget_failures()
+        except (TooManyFailures, StorageError, EngineError) as err:
+            # To be tried again when the job is continued, and by another node.
+            self._forget_failures(frozenset(FailureKind) if isinstance(err, TooManyFailures) else _NODES_OWN)
             await asyncio.to_thread(self._save_checkpoint)
             raise
         return await asyncio.to_thread(self._commit, pipeline.engine.device)
@@ -143,6 +150,7 @@ class _ShardRun:
                 watching.cancel()
 
     async def _work(self, pipeline: Pipeline, on_fed: Callable[[], None]) -> None:
+        self._check_places()
         self._check_failures()
         missing = [entry for entry in self.entries if entry.key not in self.lines]
         await pipeline.run(self.spec, missing, self._on_done, on_fed)
@@ -177,10 +185,21 @@ class _ShardRun:
                 f"See them in {self.folder.uri}; run the same command again to continue"
             )
 
-    def _forget_failures(self) -> None:
-        """Let the failed images be tried again when the job is continued, but not those that kill their process."""
+    def _check_places(self) -> None:
+        """Raise PlaceError where so many images are missing or unreadable that it is no fault of theirs."""
+        away = self.away
+        share = self.context.settings.max_missing
+        if len(away) >= MANY and len(away) > share * len(self.entries):
+            raise PlaceError(
+                f"{len(away)} of {len(self.entries)} images of {self.spec.source.root} that were there when they were "
+                f"listed cannot be read on this machine, such as {away[0]!r}. Is it mounted, and may trtjob "
+                "read it? Where they really are gone: TRTJOB_MAX_MISSING=1"
+            )
+
+    def _forget_failures(self, kinds: Container[FailureKind]) -> None:
+        """Let images that failed so be tried again, but not those that kill their process."""
         for key, kind in list(self.failures.items()):
-            if kind is not FailureKind.CRASHED:
+            if kind in kinds and kind is not FailureKind.CRASHED:
                 del self.failures[key], self.lines[key]
 
     def _on_done(self, outcome: Outcome) -> None:
@@ -189,12 +208,16 @@ class _ShardRun:
         self.context.failed += outcome.failure is not None
         if outcome.failure is FailureKind.CRASHED:
             self.crashed.append(outcome.key)
+        if outcome.failure in _AWAY:
+            self._check_places()
         self._check_failures()
 
     def _keep(self, outcome: Outcome) -> None:
         self.lines[outcome.key] = outcome.line
         if outcome.failure is not None:
             self.failures[outcome.key] = outcome.failure
+            if outcome.failure in _AWAY and outcome.key in self.were_there:
+                self.away.append(outcome.key)
 
     def _load_checkpoint(self) -> None:
         """Take over what an interrupted attempt had done: records depend on nothing but the image and the job."""

@@ -25,6 +25,7 @@ from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context, Interrupted, current
 from trtjob.worker.convert_process import convert_apart
 from trtjob.worker.conveyor import run_shards
+from trtjob.worker.proof import prove_output, prove_source
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,12 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
     check: called often; raises Interrupted where the unit must be left.
     """
     store, job_id = context.store, claim.job_id
-    store.move(job_id, JobState.PLANNING, started_at=time.time())
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
+    prove_output(folder, view.spec)
+    if view.reason != "retry":  # which lists no source
+        prove_source(view.spec)
+    store.move(job_id, JobState.PLANNING, started_at=time.time())
     is_first = view.epoch == 0
     committed: set[int] = set()
     if is_first:
@@ -115,8 +119,9 @@ def _still(is_mine: bool) -> None:
 def _finish(context: Context, claim: Claim, check: Check) -> None:
     store, job_id = context.store, claim.job_id
     view = context.view(job_id)
-
-    summary = finish(JobFolder.of(view.spec, check), view.spec, check)
+    folder = JobFolder.of(view.spec, check)
+    prove_output(folder, view.spec)
+    summary = finish(folder, view.spec, check)
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}

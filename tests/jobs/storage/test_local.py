@@ -11,7 +11,9 @@ from trtjob.jobs.storage import LocalStorage, place_error
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path / "root")
+    storage = LocalStorage(tmp_path / "root")
+    storage.make_root()
+    return storage
 
 
 def names(storage: LocalStorage) -> list[str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trtjob.errors import FailureKind, ImageError, StorageError
+from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.jobs.listing import Entry, Listing, entry_of
 
 MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
@@ -21,6 +21,8 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what a file is called while
 _PLACE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 )
+# Of a file whose file system may be away: not mounted, or its server has forgotten us.
+_AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT})
 _HINTS = {
     errno.ENOSPC: "Free some space, then run the same command again: it does only what is missing.",
     errno.EDQUOT: "The quota is used up: free some space, then run the same command again.",
@@ -31,7 +33,10 @@ _HINTS = {
 
 
 class LocalStorage:
-    """Objects below a root folder. Keys are relative paths with `/`; one that would leave the root is refused."""
+    """Objects below a root folder. Keys are relative paths with `/`; one that would leave the root is refused.
+
+    The root is made by `make_root` alone: where it is gone, so is its file system, and writes would go elsewhere.
+    """
 
     is_remote = False
 
@@ -51,6 +56,38 @@ class LocalStorage:
         if not key or key.startswith("/") or ".." in parts or "\0" in key:
             raise StorageError(f"the key {key!r} leaves the folder {self.root}")
         return self.root.joinpath(*parts)
+
+    def make_root(self) -> None:
+        """Make the root folder unless it is there. Raises StorageError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise place_error(err, self.root) from err
+
+    def check_root(self) -> None:
+        """Raise PlaceError where the root is not there, or is as empty as a file system that is not mounted."""
+        try:
+            with os.scandir(self.root) as items:
+                if next(items, None) is not None:
+                    return
+            what = "is empty"
+        except FileNotFoundError:
+            what = "is not there"
+        except OSError as err:
+            what = f"cannot be read: {err.strerror}"
+        raise PlaceError(f"the folder {self.root} {what} on this machine. Is its file system mounted?")
+
+    def _make_parents(self, target: Path) -> None:
+        """Make the folders between the root and an object. Raises PlaceError where the root is not there."""
+        missing = []
+        for folder in target.parents:
+            if folder == self.root or folder.is_dir():
+                break
+            missing.append(folder)
+        if not self.root.is_dir():
+            self.check_root()
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
 
     def exists(self, key: str) -> bool:
         return self.path(key).exists()
@@ -83,7 +120,7 @@ class LocalStorage:
         """Write an object unless it is there. Returns whether this call made it; of two at once, exactly one does."""
         target = self.path(key)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_parents(target)
             with _temporary(target) as (temporary, file):
                 file.write(data)
                 file.flush()
@@ -103,7 +140,7 @@ class LocalStorage:
         """Open an object for a long write; it appears, atomically and synced to the disk, when the block ends well."""
         target = self.path(key)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_parents(target)
             with _temporary(target) as (temporary, file):
                 yield file
                 file.flush()
@@ -123,7 +160,7 @@ class LocalStorage:
             try:
                 self._put(target, data)
             except FileNotFoundError:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._make_parents(target)
                 self._put(target, data)
         except OSError as err:
             if err.errno in _PLACE_ERRORS:
@@ -171,19 +208,24 @@ class LocalStorage:
             return Entry(key, 0, "")
 
     def fetch(self, entry: Entry) -> bytes:
-        """Return a regular file's bytes. Raises ImageError: `missing`, `read` or `too_large`."""
+        """Return a regular file's bytes.
+
+        Raises ImageError: `missing`, `read` or `too_large`; PlaceError where the root is away.
+        """
+        path = self.path(entry.key)
         try:
-            # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
-            descriptor = os.open(self.path(entry.key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                _check_file(os.fstat(descriptor))
-                with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                    return file.read()
-            finally:
-                os.close(descriptor)
+                return _read_file(path)
+            except OSError as err:
+                if err.errno not in _AWAY:
+                    raise
+                self.check_root()
+                return _read_file(path)  # what was away for a moment is there again
         except OSError as err:
             if err.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise ImageError(FailureKind.MISSING, "the file is not there any more") from err
+            if err.errno in _AWAY:
+                raise PlaceError(f"cannot read {path}: {err.strerror}. Is its file system mounted?") from err
             raise ImageError(FailureKind.READ, f"the file cannot be read: {err.strerror}") from err
 
     async def afetch(self, entry: Entry) -> bytes:
@@ -191,6 +233,17 @@ class LocalStorage:
 
     async def aput(self, key: str, data: bytes) -> None:
         raise NotImplementedError("a folder is written in threads")
+
+
+def _read_file(path: Path) -> bytes:
+    # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_file(os.fstat(descriptor))
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _check_file(status: os.stat_result) -> None:

@@ -31,6 +31,14 @@ class Storage(Protocol):
         """Return where an object lies, for people."""
         ...
 
+    def make_root(self) -> None:
+        """Make the root unless it is there: nothing else makes it. Raises StorageError."""
+        ...
+
+    def check_root(self) -> None:
+        """Raise PlaceError where the root of a source is away from this machine, as far as that can be told."""
+        ...
+
     def exists(self, key: str) -> bool: ...
 
     def read(self, key: str) -> bytes:

@@ -49,6 +49,12 @@ class S3Storage:
 
     # -- objects of a job -----------------------------------------------------------------------------------------
 
+    def make_root(self) -> None:
+        """Do nothing: a prefix is there as soon as something is below it."""
+
+    def check_root(self) -> None:
+        """Do nothing: a bucket that is away says so itself."""
+
     def exists(self, key: str) -> bool:
         try:
             return self._head(key) is not None

@@ -18,6 +18,7 @@ from trtjob.worker.pipeline.stages import Stopwatch
 log = logging.getLogger(__name__)
 
 EXIT_DEVICE_LOST = 71
+MOST_FAILED = 10  # images that fail one after another before the engine is to blame
 
 # How long a batch that is not full waits for images that are on their way, as a share of a call's time and by how many
 # calls are under way: an engine with nothing else to do loses that, one with a call under way does not. With two it has
@@ -58,6 +59,7 @@ class Batches:
         self._ready: deque[int] = deque()
         self._calls = 0
         self._call_s = 0.0
+        self._failed_in_a_row = 0  # images, each alone in a batch
         self.attach()
 
     def attach(self) -> None:
@@ -132,15 +134,26 @@ class Batches:
         run = contextvars.copy_context().run  # what the thread logs says which job it is about
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, run, self._call, slots)
-        except EngineError as err:
+        except Exception as err:  # noqa: BLE001 - whatever it is, it may be one image's
             if len(slots) == 1:
-                self._on_failed(slots[0], str(err))
+                self._note_failure(slots[0], err)
                 return
             middle = len(slots) // 2
             await self._infer(slots[:middle])
             await self._infer(slots[middle:])
         else:
+            self._failed_in_a_row = 0
             self._on_answered(slots)
+
+    def _note_failure(self, slot: int, err: Exception) -> None:
+        """Let one image fail. Raises EngineError where so many have in a row that it is no fault of theirs."""
+        said = str(err) if isinstance(err, EngineError) else f"unexpected {type(err).__name__}: {err}"
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= MOST_FAILED:
+            raise EngineError(
+                f"the engine fails, for {self._failed_in_a_row} images one after another: {said}"
+            ) from err
+        self._on_failed(slot, said)
 
     def _call(self, slots: list[int]) -> None:
         start = time.monotonic()

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 
 from trtjob.engines.protocol import Engine
-from trtjob.errors import EngineError, StorageError
+from trtjob.errors import EngineError, PlaceError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.storage import is_s3, note_trouble
@@ -24,7 +24,7 @@ from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.recruits import Recruits
-from trtjob.worker.pipeline.ring import Layout, Ring
+from trtjob.worker.pipeline.ring import READING, Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.wire import Frame, Kind, frame
 
@@ -180,14 +180,29 @@ class Pipeline:
             self.crew.fill(self._loop, self._ears)
             self._fail_if_broken("see the log")
             for member in [member for member in self.crew.members if not member.is_gone]:
-                others = (other for other in self.crew.members if other is not member)
-                others_move = any(other.idle_s < self.limits.stall_s and other.in_hand for other in others)
-                if member.hangs(self.limits.stall_s, others_move=others_move):
-                    self._lost(member, f"no progress in {self.limits.stall_s:.0f} s")
+                if member.hangs(self.limits.stall_s):
+                    self._hangs(member)
+
+    def _hangs(self, member: Member) -> None:
+        """End an image process that stands still; where all that work wait for a place, leave that place's shard."""
+        stall_s = self.limits.stall_s
+        others = (other for other in self.crew.members if other is not member)
+        hand = self._slots.hands.get(member.board.slot)
+        if not member.is_at_place or hand is None or any(other.idle_s < stall_s and other.in_hand for other in others):
+            self._lost(member, f"no progress in {stall_s:.0f} s")
+            return
+        stage, spec = member.board.stage_now, hand.flow.spec
+        place = spec.source.root if stage in READING else spec.output
+        hand.flow.fail(
+            PlaceError(
+                f"{place} does not answer on this machine: the {stage} of {hand.entry.key!r} took {stall_s:.0f} s"
+            )
+        )
 
     def _lost(self, member: Member, why: str = "") -> None:
         """Replace an image process that is gone or hangs; what it had in hand goes to the others."""
         culprit = member.board.slot
+        waits_at = member.board.stage_now if why and member.is_at_place else ""
         ended = self.crew.replace(member, self._loop, self._ears)
         how = why or ended
         held = sorted(member.in_hand)
@@ -201,7 +216,7 @@ class Pipeline:
             hand = self._slots.hands[slot]
             if not hand.flow.is_left:
                 if slot == culprit:
-                    hand.flow.accuse(hand.entry, how, was_alone=was_alone)
+                    hand.flow.accuse(hand.entry, how, waits_at, was_alone=was_alone)
                 else:
                     hand.flow.again.append(hand.entry)
             self._slots.let_go(slot)
@@ -243,6 +258,11 @@ class Pipeline:
                 member = min(there, key=lambda member: len(member.in_hand), default=None)
                 if member is None or not (member.in_hand or self._slots.free):
                     return
+                if not (member.in_hand or member.is_fresh):  # what another image has left in it must not count
+                    self.crew.replace(member, self._loop, self._ears)
+                    member = self.crew.members[member.number]
+                    if member.is_gone:
+                        return
                 member.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
                 if not member.in_hand:
                     member.send(self._slots.give(member, flow, flow.suspects.popleft()))
@@ -303,7 +323,8 @@ class Pipeline:
     def _on_ended(self, _member: Member, told: Frame) -> None:
         for flow in self._flows:
             if flow.number == told.number:
-                flow.fail(StorageError(told.payload.decode()))
+                kind = PlaceError if told.flag else StorageError
+                flow.fail(kind(told.payload.decode()))
 
     def _on_trouble(self, member: Member, told: Frame) -> None:
         note_trouble(f"image process {member.number}", told.payload.decode())

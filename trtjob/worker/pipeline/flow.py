@@ -13,6 +13,7 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.worker.pipeline.member import Member
+from trtjob.worker.pipeline.ring import READING
 
 log = logging.getLogger(__name__)
 
@@ -99,17 +100,26 @@ class Flow:
             self.is_fed = True
             self.on_fed()
 
-    def accuse(self, entry: Entry, how: str, *, was_alone: bool) -> None:
-        """Have an image done again alone, whose image process has ended with it; the second time it is to blame."""
+    def accuse(self, entry: Entry, how: str, waits_at: str = "", *, was_alone: bool) -> None:
+        """Have an image done again, alone in a new image process, whose image process has ended with it; the second
+        time it is to blame.
+
+        waits_at: the stage, where the process stood still at its file while others could work.
+        """
         key = entry.key
         self.deaths[key] = self.deaths.get(key, 0) + 1
         if not was_alone or self.deaths[key] < _DEATHS:
             self.suspects.append(entry)
             return
-        message = f"processing it ended the image process ({how}), also when nothing else was in hand"
-        failure = ImageFailure(FailureKind.CRASHED, message, attempts=self.deaths[key])
+        if waits_at:
+            kind = FailureKind.READ if waits_at in READING else FailureKind.WRITE
+            message = f"the {waits_at} stood still ({how}), twice, while other images could be worked on"
+        else:
+            kind = FailureKind.CRASHED
+            message = f"processing it ended the image process ({how}), also when nothing else was in hand"
+        failure = ImageFailure(kind, message, attempts=self.deaths[key])
         log.warning("image set aside", extra={"image": key, "blame": how})
-        self.finish(Outcome(key, to_line(Record(key, error=failure)), FailureKind.CRASHED))
+        self.finish(Outcome(key, to_line(Record(key, error=failure)), kind))
 
     def finish(self, outcome: Outcome) -> None:
         """Hand over an image that is done."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 
-from trtjob.errors import FailureKind, ImageError, StorageError, TrtjobError
+from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError, TrtjobError
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, to_line
@@ -124,7 +124,7 @@ class ImageProcess:
         try:
             self._jobs[number] = self._opened(number, JobSpec.model_validate(document))
         except TrtjobError as err:
-            self._say(Kind.ENDED, number, str(err).encode())
+            self._say_ended(number, err)
 
     def _opened(self, number: int, spec: JobSpec) -> Job:
         def on_trouble(_trouble: str) -> None:  # by any thread
@@ -322,7 +322,10 @@ class ImageProcess:
         """Say that a job cannot go on; it will be left."""
         if not job.has_ended:
             job.has_ended = True
-            self._say(Kind.ENDED, job.number, str(err).encode())
+            self._say_ended(job.number, err)
+
+    def _say_ended(self, number: int, err: TrtjobError) -> None:
+        self._say(Kind.ENDED, number, str(err).encode(), flag=isinstance(err, PlaceError))
 
 
 def _as_image_error(err: Exception, sha256: str | None = None) -> ImageError:

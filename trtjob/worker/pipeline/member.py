@@ -21,7 +21,7 @@ class Member:
     """One image process.
 
     in_hand: the slots that it was given and has not handed back; unprepared: how many of them are not prepared yet;
-    alone: it has, or waits for, an image that nothing else may be beside.
+    alone: it has, or waits for, an image that nothing else may be beside; is_fresh: it never had an image.
     """
 
     def __init__(self, order: Order, ring: Ring, started: Started | None = None) -> None:
@@ -33,6 +33,7 @@ class Member:
         self.jobs: set[int] = set()
         self.unprepared = 0
         self.alone = False
+        self.is_fresh = True
         self.has_begun = False
         self.is_gone = False
         self.board = ring.boards[order.number]
@@ -97,18 +98,21 @@ class Member:
         self.has_begun, self._pinged_at = True, None
         return self._reader.frames(data)
 
-    def hangs(self, stall_s: float, *, others_move: bool) -> bool:
-        """Tell whether it has been at one image for too long, which is to blame and not the place of its file; or is at
-        none, and does not answer. To be asked again and again.
-        """
+    def hangs(self, stall_s: float) -> bool:
+        """Tell whether it has been at one image for too long, or is at none and does not answer. To be asked again and
+        again."""
         steps, now = self.board.steps, time.monotonic()
         if self.board.slot == IDLE:
             self._moved = (steps, now)
             return self._is_silent(stall_s)
         if steps != self._moved[0]:
             self._moved = (steps, now)
-        is_blameless = self.board.stage_now in WAITING and not others_move
-        return now - self._moved[1] > stall_s and not is_blameless
+        return now - self._moved[1] > stall_s
+
+    @property
+    def is_at_place(self) -> bool:
+        """Whether it waits for a file or a bucket: who stands still there says nothing of the image."""
+        return self.board.slot != IDLE and self.board.stage_now in WAITING
 
     def _is_silent(self, stall_s: float) -> bool:
         if not self.in_hand:

@@ -22,7 +22,8 @@ from trtjob.worker.pipeline.recruits import shared_memory
 # The stages of an image process, in the order in which an image goes through them.
 STAGES = ("fetch", "read", "decode", "resize", "nms", "draw", "encode", "write", "store")
 # Those that wait for a place: who stands still there says nothing of the image.
-WAITING = frozenset({"fetch", "read", "write", "store"})
+READING = frozenset({"fetch", "read"})
+WAITING = READING | {"write", "store"}
 
 IDLE = -1
 _MOST_SHARE = 0.5  # of the memory that a ring may take

@@ -23,6 +23,7 @@ class Slots:
         slot = self.free.pop()
         self.hands[slot] = InHand(flow, entry, member)
         member.in_hand.add(slot)
+        member.is_fresh = False
         member.unprepared += 1
         flow.in_hand += 1
         self._batches.expect(1)

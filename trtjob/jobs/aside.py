@@ -1,0 +1,203 @@
+"""Nodes that stand aside from a job, because something is missing there, and what that means for the job.
+
+A node is a daemon with its worker processes. What one node lacks is no reason to end a job that others can do: it gives
+the unit back, says why, leaves the job's messages to the others, and looks again some seconds later. Only where no node
+is left the job waits, or ends.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from trtjob.errors import ForeignJobError, PlaceError
+from trtjob.jobs.events import Happening, add_event
+from trtjob.jobs.roster import PREFIX
+from trtjob.jobs.states import ACTIVE
+from trtjob.jobs.store import JobStore, job_key
+from trtjob.jobs.views import WorkerView
+
+_MOST_REASON = 500
+_MOST_NODES = 1000
+_SINCE = "aside_since"  # a job's field: since when no node is left, by the server's clock
+
+
+class Lack(StrEnum):
+    """What a node misses for a job."""
+
+    PLACE = "place"  # the source or the output is not there: perhaps not mounted yet
+    OUTAGE = "outage"  # storage does not answer it
+    VERSION = "version"  # the job is another version's
+    CRASH = "crash"  # a unit ends its processes
+    FAULT = "fault"  # anything else: a secret, the clock, the model's file, the engine
+
+
+# Of these a job only waits, however many nodes say so: storage comes back, and another version may start.
+_WAITS_FOR_EVER = frozenset({Lack.OUTAGE, Lack.VERSION})
+
+
+class Aside(BaseModel):
+    """Why a node stands aside, and since when (seconds since the epoch, by the server's clock)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lack: Lack
+    reason: Annotated[str, StringConstraints(max_length=_MOST_REASON)]
+    at: float
+
+
+def lack_of(err: BaseException) -> Lack:
+    """Return what an error says that this node lacks."""
+    if isinstance(err, PlaceError):
+        return Lack.PLACE
+    return Lack.VERSION if isinstance(err, ForeignJobError) else Lack.FAULT
+
+
+def aside_key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}:aside"
+
+
+class Asides:
+    """Who stands aside from which job. queue: the nodes that count are those that serve it."""
+
+    def __init__(self, store: JobStore, queue: str) -> None:
+        self._store = store
+        self._queue = queue
+
+    def of(self, job_id: str) -> dict[str, Aside]:
+        """Return the nodes that stand aside from a job; some may be gone by now."""
+        return read_asides(self._store.redis.hgetall(aside_key(job_id)))
+
+    def stand_aside(self, job_id: str, node: str, lack: Lack, reason: str, *, wait_s: float) -> bool:
+        """Note that a node cannot work on a job. Where no other can, the job waits or fails.
+
+        wait_s: how long it waits for a place. Returns whether the job goes on. To be called again while it lasts.
+        """
+        redis, key = self._store.redis, job_key(job_id)
+        if (redis.hget(key, "state") or b"").decode(errors="replace") not in ACTIVE:
+            return False
+        now = _server_time(redis)
+        aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
+        if redis.hset(aside_key(job_id), node, aside.model_dump_json()):
+            add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=node)
+        reasons = self._all_say(job_id, node)
+        if not reasons:
+            self._go_on(job_id)
+            return True
+        lacks = {aside.lack for aside in reasons.values()}
+        if lacks == {Lack.VERSION}:  # a job that nobody here can read is left as it is
+            return True
+        message = _message(reasons)
+        redis.hsetnx(key, _SINCE, now)
+        has_waited = now - float(redis.hget(key, _SINCE) or now) >= wait_s
+        if lacks & _WAITS_FOR_EVER or (not has_waited and (len(lacks) > 1 or Lack.PLACE in lacks)):
+            self._store.degrade(job_id, message)
+            return True
+        self._store.fail(job_id, message)
+        self.forget(job_id)
+        return False
+
+    def _all_say(self, job_id: str, node: str) -> dict[str, Aside]:
+        """Return why each live node stands aside; nothing where one of them does not."""
+        workers = self._live()
+        # One that has a unit of the job in hand has come back, or is about to say that it has not.
+        at_work = {worker.node for worker in workers if worker.units_of(job_id)} - {node}
+        live = {worker.node for worker in workers} | {node}
+        said = self.of(job_id)
+        return {name: said[name] for name in sorted(live)} if live <= said.keys() - at_work else {}
+
+    def come_back(self, job_id: str, node: str) -> None:
+        """Note that a node has done its part of a job."""
+        if self._store.redis.hdel(aside_key(job_id), node):
+            self._go_on(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """Have every node try a job again."""
+        self._store.redis.delete(aside_key(job_id))
+        self._store.redis.hdel(job_key(job_id), _SINCE)
+
+    def is_aside(self, job_id: str, node: str) -> bool:
+        return bool(self._store.redis.hexists(aside_key(job_id), node))
+
+    def others_work(self, job_ids: list[str], node: str) -> bool:
+        """Return whether another node has a worker that nothing keeps from working on one of these jobs."""
+        nodes = {worker.node for worker in self._live() if not worker.trouble} - {node}
+        return any(nodes - self.of(job_id).keys() for job_id in job_ids)
+
+    def live_nodes(self) -> set[str]:
+        """Return the nodes whose workers have reported lately."""
+        return {worker.node for worker in self._live()}
+
+    def _live(self) -> list[WorkerView]:
+        return [worker for worker in self._store.workers() if worker.queue == self._queue]
+
+    def _go_on(self, job_id: str) -> None:
+        """Note that somebody can work on a job."""
+        if self._store.redis.hdel(job_key(job_id), _SINCE):
+            self._store.degrade(job_id, "")
+
+
+def asides_of(store: JobStore, job_ids: list[str]) -> dict[str, dict[str, Aside]]:
+    """Return who stands aside from each of these jobs."""
+    with store.redis.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hgetall(aside_key(job_id))
+        return {job_id: read_asides(fields) for job_id, fields in zip(job_ids, pipe.execute(), strict=True)}
+
+
+def read_asides(fields: Mapping[bytes, bytes]) -> dict[str, Aside]:
+    """Read a job's record of who stands aside; what is none of ours is left out."""
+    found = {}
+    for name, value in list(fields.items())[:_MOST_NODES]:
+        try:
+            found[name.decode()] = Aside.model_validate_json(value)
+        except (ValidationError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def _message(reasons: Mapping[str, Aside]) -> str:
+    """Say why nobody can work on a job: once, where all say the same."""
+    texts = list(dict.fromkeys(aside.reason for aside in reasons.values()))
+    if len(texts) == 1:
+        return texts[0]
+    return "; ".join(f"{node}: {aside.reason}" for node, aside in reasons.items())
+
+
+def _server_time(redis: Any) -> float:
+    seconds, microseconds = redis.time()
+    return int(seconds) + int(microseconds) / 1e6
+
+
+FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 15.0  # until a node looks again
+
+
+class OwnAsides:
+    """The jobs that one worker process leaves to others for now."""
+
+    def __init__(self, asides: Asides, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._asides = asides
+        self._node = node
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._times: dict[str, int] = {}
+
+    def add(self, job_id: str) -> None:
+        """Leave a job alone for some seconds; for longer, the more often in a row."""
+        times = self._times[job_id] = self._times.get(job_id, 0) + 1
+        self._until[job_id] = self._clock() + min(LAST_PAUSE_S, FIRST_PAUSE_S * times)
+
+    def current(self) -> list[str]:
+        """Return the jobs that are left alone now: not those that have been continued by somebody since."""
+        for job_id, until in list(self._until.items()):
+            if self._clock() >= until or not self._asides.is_aside(job_id, self._node):
+                del self._until[job_id]
+        return list(self._until)
+
+    def remove(self, job_id: str) -> None:
+        """Note that a unit of a job has ended well here."""
+        self._until.pop(job_id, None)
+        self._times.pop(job_id, None)
+        self._asides.come_back(job_id, self._node)

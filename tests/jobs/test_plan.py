@@ -88,7 +88,7 @@ def test_a_job_is_divided_in_the_order_of_the_keys(folder: JobFolder, spec: JobS
 def test_a_plan_is_the_same_bytes_every_time(folder: JobFolder, spec: JobSpec, tmp_path: Path) -> None:
     again = spec.model_copy(update={"output": str(tmp_path / "again")})
     plan(folder, spec)
-    plan(JobFolder.of(again), again)
+    plan(made(JobFolder.of(again)), again)
     for shard in range(3):
         assert folder.storage.read(plan_key(shard)) == JobFolder.of(again).storage.read(plan_key(shard))
 
@@ -154,7 +154,7 @@ def test_planning_goes_on_behind_the_last_shard_that_was_written(
             raise Stopped
 
     calm = spec.model_copy(update={"output": str(tmp_path / "calm")})
-    expected = plan(JobFolder.of(calm), calm)
+    expected = plan(made(JobFolder.of(calm)), calm)
     with pytest.raises(Stopped):
         plan(folder, spec, on_shards=stop)
     # A kill in the middle of a write leaves this.
@@ -333,7 +333,7 @@ def test_the_server_holds_as_much_for_five_thousand_images_as_for_ten(
             assert store.add_shards(claim, shards=len(shards), images=images)
             queue.put(job_id, map(shard_unit, shards))
 
-        assert plan(JobFolder.of(spec), spec, on_shards=on_shards).shards == 2
+        assert plan(made(JobFolder.of(spec)), spec, on_shards=on_shards).shards == 2
         held = sum(store.redis.memory_usage(key, samples=0) for key in store.redis.keys("*"))
         redis.flushall()
         return int(held)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from samples import job_spec, touch
+from samples import job_spec, made, touch
 
 from trtjob.errors import JobError, StorageError, UnknownJobError
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder, PlanEpoch
@@ -41,7 +41,7 @@ def planned(spec: JobSpec, epoch: int = 0) -> None:
     """Leave a job's folder as a finished round of planning does."""
     reason = "submit" if epoch == 0 else "update"
     plan = PlanEpoch.model_validate({"epoch": epoch, "reason": reason, "first_shard": 0, "shards": 1, "images": 2})
-    JobFolder.of(spec).commit_epoch(plan)
+    made(JobFolder.of(spec)).commit_epoch(plan)
 
 
 def test_a_new_job_asks_for_its_plan(store: JobStore, queue: WorkQueue, spec: JobSpec) -> None:
@@ -87,7 +87,7 @@ def test_submitting_a_job_that_stopped_continues_it(
 ) -> None:
     store.create(spec)
     store.update(spec.job_id, state=state.value, message="the disk is full")
-    JobFolder.of(spec).storage.create(JOB, spec.model_dump_json().encode())
+    made(JobFolder.of(spec)).storage.create(JOB, spec.model_dump_json().encode())
     assert submit(store, queue, spec)[1] == "resumed"
     view = store.view(spec.job_id)
     assert (view.state, view.message, view.epoch) == (JobState.QUEUED, "", 0)
@@ -121,7 +121,7 @@ def test_a_finished_job_is_updated_on_a_server_that_never_heard_of_it(
     submit(store, queue, spec)
     planned(spec)
     planned(spec, epoch=1)
-    JobFolder.of(spec).storage.create(RECEIPT, b"{}")
+    made(JobFolder.of(spec)).storage.create(RECEIPT, b"{}")
     redis.flushall()
     assert submit(store, queue, spec)[1] == "updating"
     view = store.view(spec.job_id)
@@ -149,7 +149,7 @@ def test_an_output_that_cannot_be_written_is_an_error_and_no_job(
 
 def test_a_newer_versions_folder_is_not_touched(store: JobStore, queue: WorkQueue, spec: JobSpec) -> None:
     document = json.dumps({**spec.model_dump(mode="json"), "schema_version": 2}).encode()
-    JobFolder.of(spec).storage.create(JOB, document)
+    made(JobFolder.of(spec)).storage.create(JOB, document)
     with pytest.raises(JobError, match="schema_version"):
         submit(store, queue, spec)
     assert store.job_ids() == []

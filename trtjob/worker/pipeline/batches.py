@@ -147,7 +147,10 @@ class Batches:
 
     def _note_failure(self, slot: int, err: Exception) -> None:
         """Let one image fail. Raises EngineError where so many have in a row that it is no fault of theirs."""
-        said = str(err) if isinstance(err, EngineError) else f"unexpected {type(err).__name__}: {err}"
+        said = str(err)
+        if not isinstance(err, EngineError):
+            log.error("unexpected error", exc_info=err)
+            said = f"unexpected {type(err).__name__}: {err}. The worker's log says where"
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= MOST_FAILED:
             raise EngineError(

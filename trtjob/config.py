@@ -138,6 +138,11 @@ class Settings(BaseSettings):
         default=120.0, ge=5, description="without a step for so long an image process, after twice that a worker, ends"
     )
     grace_s: float = Field(default=20.0, ge=1, description="time to reach a batch edge after SIGTERM")
+    keep_jobs: float = Field(
+        default=30 * 86_400.0,
+        ge=60,
+        description="seconds that the queue's server keeps what it knows of a job that has ended; its folder stays",
+    )
     notify_secret: SecretStr | None = Field(default=None, description="signs what --notify addresses are told")
     notify_allow_local: bool = Field(
         default=False, description="let --notify reach addresses of this machine and its network"

@@ -164,8 +164,7 @@ def test_what_is_no_event_of_ours_is_named_as_such(store: JobStore) -> None:
 
 def test_jobs_are_counted_by_state_wherever_they_go(store: JobStore) -> None:
     assert store.counts()["running"] == 1
-    store.create(job_spec(job_id="other"))
-    store.restore_done("other", 0)
+    store.create(job_spec(job_id="other"), JobState.DONE)
     for number in range(2):
         store.commit(claim(store, unit=shard_unit(number)), number, ok=4, failed=0)
     assert {state: count for state, count in store.counts().items() if count} == {"finishing": 1, "done": 1}

@@ -1,11 +1,14 @@
 """From what a user names to a job that waits; and what the same command does the second time."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from samples import job_spec, made, touch
+from twice import Dying, Killed, Twice, keyspace
 
 from trtjob.errors import JobError, StorageError, UnknownJobError
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder, PlanEpoch
@@ -13,7 +16,9 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import source_images
 from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.states import FINISHED, TERMINAL, JobState
+from trtjob.jobs.reconcile import reconcile
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.states import FINISHED, TERMINAL, JobState, Priority
 from trtjob.jobs.storage import LocalStorage
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.submit import cancel, retry, submit
@@ -154,6 +159,130 @@ def test_a_newer_versions_folder_is_not_touched(store: JobStore, queue: WorkQueu
         submit(store, queue, spec)
     assert store.job_ids() == []
     assert JobFolder.of(spec).storage.read(JOB) == document
+
+
+# -- killed, sent twice, at once with another --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "earlier", [pytest.param(False, id="new"), pytest.param(True, id="known-from-a-folder-that-was-removed")]
+)
+def test_wherever_a_submission_is_killed_the_job_is_whole_or_not_there_and_the_same_command_goes_on(
+    tmp_path: Path, server: EmbeddedServer, redis: Redis, earlier: bool
+) -> None:
+    commands = 0
+    while True:
+        redis.flushall()
+        spec = job_spec(touch(tmp_path / "photos", "a.jpg"), tmp_path / f"out-{commands}")
+        store, queue = JobStore(redis), WorkQueue(redis, "test")
+        if earlier:
+            store.create(spec.model_copy(update={"created_at": 1.0}), JobState.DONE, queue="test")
+            redis.setbit(f"trtjob:job:{spec.job_id}:done", 0, 1)
+        client = Dying.from_url(server.url)
+        assert isinstance(client, Dying)
+        client.live_for(commands)
+        try:
+            submit(JobStore(client), WorkQueue(client, "test"), spec)
+        except Killed:
+            killed = True
+        else:
+            killed = False
+        if redis.exists(f"trtjob:job:{spec.job_id}"):
+            state = store.state(spec.job_id)
+            assert store.job_ids() == [spec.job_id]
+            assert {name: count for name, count in store.counts("test").items() if count} == {state: 1}
+            reconcile(store, queue)
+            assert queue.pending() == ({(spec.job_id, PLAN)} if state == JobState.QUEUED else set())
+        submit(store, queue, spec)
+        assert queue.pending() == {(spec.job_id, PLAN)}
+        assert store.view(spec.job_id).shards_done == 0
+        if not killed:
+            break
+        commands += 1
+    assert commands >= 3
+
+
+def test_a_submission_whose_every_command_comes_twice_is_one(
+    server: EmbeddedServer, redis: Redis, spec: JobSpec
+) -> None:
+    client = Twice.from_url(server.url)
+    assert isinstance(client, Twice)
+    store, queue = JobStore(client.recording()), WorkQueue(client, "test")
+    assert submit(store, queue, spec, notify="https://hooks.example/", priority=Priority.HIGH)[1] == "queued"
+    assert queue.pending() == {(spec.job_id, PLAN)}
+    assert len(queue) == 1
+    assert [event.event for event in store.events(spec.job_id)] == ["submitted"]
+    assert cancel(store, spec.job_id)
+    assert submit(store, queue, spec)[1] == "resumed"
+    redis.delete("rq:queue:test")
+    store.update(spec.job_id, state=JobState.DONE_WITH_ERRORS, failed=2)
+    assert retry(store, queue, spec.job_id) == 2
+    assert len(queue) == 1
+    assert [event.event for event in store.events(spec.job_id)][1:] == ["cancelled", "continued", "continued"]
+
+
+def test_of_many_that_submit_a_job_at_once_one_has_made_it(server: EmbeddedServer, redis: Redis, spec: JobSpec) -> None:
+    start = threading.Barrier(6)
+
+    def hand_in(_: int) -> str:
+        client = Redis.from_url(server.url)
+        start.wait()
+        return submit(JobStore(client), WorkQueue(client, "test"), spec)[1]
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = sorted(pool.map(hand_in, range(6)))
+    assert outcomes.count("queued") == 1
+    store = JobStore(redis)
+    assert store.job_ids() == store.active_ids("test") == [spec.job_id]
+    assert [event.event for event in store.events(spec.job_id)] == ["submitted"]
+
+
+def test_a_job_that_was_made_by_a_call_whose_reply_was_lost_is_that_calls(
+    server: EmbeddedServer, redis: Redis, spec: JobSpec
+) -> None:
+    client = Twice.from_url(server.url)
+    assert isinstance(client, Twice)
+    store = JobStore(client.recording())
+    assert store.create(spec)
+    assert not store.create(spec)
+    once = keyspace(redis)
+    first = next(call for call in client.calls if call.name == "CREATE")
+    assert client.again(first) == 1
+    assert keyspace(redis) == once
+
+
+# -- queues ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_under_way_in_another_queue_is_refused_by_name(store: JobStore, redis: Redis, spec: JobSpec) -> None:
+    submit(store, WorkQueue(redis, "alpha"), spec)
+    before = keyspace(redis)
+    with pytest.raises(JobError, match=r"'alpha'.*'beta'"):
+        submit(store, WorkQueue(redis, "beta"), spec, priority=Priority.HIGH, notify="https://hooks.example/")
+    assert keyspace(redis) == before
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_a_job_that_has_ended_continues_in_the_queue_of_the_command(
+    store: JobStore, redis: Redis, spec: JobSpec, state: JobState
+) -> None:
+    alpha, beta = WorkQueue(redis, "alpha"), WorkQueue(redis, "beta")
+    submit(store, alpha, spec)
+    redis.delete("rq:queue:alpha")
+    store.update(spec.job_id, state=state.value)
+    submit(store, beta, spec)
+    assert (store.queue_of(spec.job_id), len(alpha), len(beta)) == ("beta", 0, 1)
+    assert (store.active_ids("alpha"), store.active_ids("beta")) == ([], [spec.job_id])
+    assert set(store.counts("alpha").values()) == {0}
+    assert store.counts("beta")["queued"] == 1
+
+
+def test_a_job_is_retried_in_its_own_queue(store: JobStore, redis: Redis, spec: JobSpec) -> None:
+    store.create(spec, JobState.DONE_WITH_ERRORS, queue="alpha")
+    store.update(spec.job_id, failed=2)
+    retry(store, WorkQueue(redis, "beta"), spec.job_id)
+    assert WorkQueue(redis, "alpha").pending() == {(spec.job_id, PLAN)}
+    assert len(WorkQueue(redis, "beta")) == 0
 
 
 # -- retry and cancel --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Most events are written by the script that changes the state (`trtjob.jobs.scrip
 its event; the others go into the pipeline that makes the change. Only about the last MOST_EVENTS are kept.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,32 @@ from trtjob.errors import ForeignJobError
 
 # Enough for every shard of a million images; some 100 more may be kept, since the server drops them by the block.
 MOST_EVENTS = 10_000
+# The last calls that a job remembers, to know one that is sent again: far more than can lie between the two.
+MOST_CALLS = 64
+
+# Takes KEYS[1] job, as every script does that begins with it. A call has a name of its own: what the client sends once
+# more, since the reply was lost, has the same one.
+TELLING = f"""
+local function tell(event, unit, attempt, worker, detail)
+  redis.call('XADD', KEYS[1] .. ':events', 'MAXLEN', '~', {MOST_EVENTS}, '*',
+    'event', event, 'unit', unit, 'attempt', attempt, 'worker', worker, 'detail', detail)
+end
+local function was_done(call) return redis.call('LPOS', KEYS[1] .. ':calls', call) ~= false end
+local function note_done(call)
+  redis.call('LPUSH', KEYS[1] .. ':calls', call)
+  redis.call('LTRIM', KEYS[1] .. ':calls', 0, {MOST_CALLS - 1})
+end
+"""
+
+# KEYS job   ARGV call, event, unit, worker, detail
+TELL = (
+    TELLING
+    + """
+if redis.call('EXISTS', KEYS[1]) == 0 or was_done(ARGV[1]) then return end
+note_done(ARGV[1])
+tell(ARGV[2], ARGV[3], '', ARGV[4], ARGV[5])
+"""
+)
 
 
 class Happening(StrEnum):
@@ -60,11 +87,14 @@ class Event:
 
 
 def add_event(pipe: Any, job_key: str, event: Happening, detail: str = "", *, unit: str = "", worker: str = "") -> None:
-    """Write an event together with the change that a pipeline makes."""
-    fields = {"event": event.value, "unit": unit, "attempt": "", "worker": worker}
-    # A file's name may be no valid UTF-8.
-    fields["detail"] = detail.encode(errors="backslashreplace").decode()
-    pipe.xadd(f"{job_key}:events", fields, maxlen=MOST_EVENTS, approximate=True)
+    """Write an event of a job that is there, once, together with the change that a pipeline makes."""
+    detail = detail.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
+    pipe.eval(TELL, 1, job_key, new_call(), event.value, unit, worker, detail)
+
+
+def new_call() -> str:
+    """Return a name for one call of a script."""
+    return secrets.token_hex(8)
 
 
 def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None = None) -> list[Event]:

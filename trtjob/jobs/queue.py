@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 
 from trtjob.jobs import queue_scripts
+from trtjob.jobs.events import new_call
 from trtjob.jobs.units import shard_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _FAILURE_TTL_S = 3600
 WINDOW = 256
 # How often a worker may pass the first message over for one whose model it has loaded.
 MOST_PASSED = 16
+# For so long what a taker took last is remembered: a client sends a command again for about a minute.
+_TAKEN_TTL_S = 300
 
 
 class WorkQueue:
@@ -41,12 +44,17 @@ class WorkQueue:
     def __init__(self, redis: Redis, name: str) -> None:
         self.redis: Any = redis  # replies are bytes
         self.name = name
+        self._taken_key = f"trtjob:taken:{new_call()}"
         self._put = redis.register_script(queue_scripts.PUT)
         self._reorder = redis.register_script(queue_scripts.REORDER)
         self._count = redis.register_script(queue_scripts.COUNT)
         self._clear_rubbish = redis.register_script(queue_scripts.CLEAR_RUBBISH)
         self._bring_forward = redis.register_script(queue_scripts.BRING_FORWARD)
         self._take = redis.register_script(queue_scripts.TAKE)
+
+    def named(self, name: str) -> "WorkQueue":
+        """Return another queue of the same server; an empty name: this one."""
+        return self if name in ("", self.name) else WorkQueue(self.redis, name)
 
     @property
     def _list(self) -> str:
@@ -91,7 +99,8 @@ class WorkQueue:
         A worker so goes on without a pause, and keeps its engine; a message is passed over MOST_PASSED times at most.
         Returns the job and the unit; None where nothing waits, or something that is for RQ to deliver.
         """
-        found = self._take(keys=[self._list], args=[model, MOST_PASSED])
+        args: list[str | int] = [model, MOST_PASSED, new_call(), _TAKEN_TTL_S]
+        found = self._take(keys=[self._list, self._taken_key], args=args)
         return None if found is None else (found[0].decode(), found[1].decode())
 
     def bring_forward(self, others: list[str]) -> bool:

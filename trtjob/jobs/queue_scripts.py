@@ -24,14 +24,15 @@ end
 _INSERT = (
     _MESSAGES
     + """
--- Insert messages of one job. Of shards only so many may wait; RQ's records of the others are removed.
--- Returns how many were put.
+-- Insert messages of one job, but for those that wait. Of shards only so many may wait; RQ's records of the others
+-- are removed. Returns how many were put.
 local function insert(messages, at_front, window)
-  local waiting, jobs = redis.call('LRANGE', KEYS[1], 0, -1), {}
+  local waiting, jobs, is_there = redis.call('LRANGE', KEYS[1], 0, -1), {}, {}
   local job = job_of(messages[1])
   local class, count = class_of(job), 0
   for i, message in ipairs(waiting) do
     jobs[i] = job_of(message)
+    is_there[message] = true
     if jobs[i] == job then count = count + 1 end
   end
   local at, stop = 1, 1  -- the class may begin here; the next one begins there
@@ -41,7 +42,9 @@ local function insert(messages, at_front, window)
   end
   local put = 0
   for _, message in ipairs(messages) do
-    if count >= window and shard_of(message) then
+    if is_there[message] then
+      put = put + 1
+    elseif count >= window and shard_of(message) then
       redis.call('DEL', 'rq:job:' .. message)
     else
       local had_turn = {}
@@ -99,7 +102,8 @@ return count
 )
 
 # How often a message was passed over is noted in RQ's record of it, and goes with that; one without it is not passed.
-# KEYS list   ARGV model, most often that the first message may be passed over
+# KEYS list, what the taker took last   ARGV model, most often that the first message may be passed over, call, seconds
+# for which the last one is remembered
 # -> {job, unit} of a shard, its message taken; nothing where the first message is something else
 TAKE = (
     _MESSAGES
@@ -108,8 +112,11 @@ local function has_model(job) return redis.call('HGET', 'trtjob:job:' .. job, 'm
 local function take(message)
   redis.call('LREM', KEYS[1], 1, message)
   redis.call('DEL', 'rq:job:' .. message)
+  redis.call('SET', KEYS[2], ARGV[3] .. message, 'EX', ARGV[4])
   return {shard_of(message)}
 end
+local last = redis.call('GET', KEYS[2])
+if last and string.sub(last, 1, #ARGV[3]) == ARGV[3] then return {shard_of(string.sub(last, #ARGV[3] + 1))} end
 local first = redis.call('LINDEX', KEYS[1], 0)
 local job = first and shard_of(first)
 if not job then return nil end

@@ -18,13 +18,13 @@ _SOME = 64
 
 
 def reconcile(store: JobStore, queue: WorkQueue) -> int:
-    """Reconcile all jobs. Returns how many units were asked for again.
+    """Reconcile all jobs of a queue. Returns how many units were asked for again.
 
     Raises ForeignJobError for a job that cannot be read, after all others have had their turn.
     """
     queue.clear_abandoned()
     queue.clear_rubbish()
-    active = store.active_ids()
+    active = store.active_ids(queue.name)
     if not active:
         return 0
     pending = queue.pending()
@@ -42,7 +42,9 @@ def reconcile(store: JobStore, queue: WorkQueue) -> int:
 
 
 def reconcile_job(store: JobStore, queue: WorkQueue, job_id: str) -> int:
-    """Reconcile one job. Returns how many units were asked for again."""
+    """Reconcile one job, if it is the queue's. Returns how many units were asked for again."""
+    if store.queue_of(job_id) not in (queue.name, ""):
+        return 0
     return _reconcile(store, queue, job_id, queue.pending())
 
 

@@ -3,31 +3,169 @@
 Who owns a unit of work is in the hash `:holders` of its job: the last one that claimed it and has not given it up. The
 lease beside it only says for how long nobody else may claim it. So a worker that slept through its lease goes on where
 nobody came in between; where somebody did, every script refuses the sleeper, whatever became of the other since.
+
+A client that loses its connection before the reply comes sends its command again. So each script may come twice:
+
+    CREATE       the job has the name of the call that made it: the same call made it, another finds it there
+    MOVE         the job remembers its last calls: one that was done answers 1 again, and moves nothing
+    UPDATE       sets values; the sets and the time of an end change with the state alone
+    PRIORITIZE   tells of it only where the priority is another one
+    FORGET       a job that is gone is gone; a new one of the same id has not ended
+    DEGRADE      tells of it only where it is new
+    CLAIM        the holder has the name of the call: the same call gets its claim again, and no attempt counts
+    CHECK, RENEW set a lease and a value
+    COMMIT       a shard's bit is set once; the holder whose commit was the last is told so again
+    RELEASE      gives up what the holder owns, which it does not any more: 0, and a sweep asks for the unit instead
+    ABANDON      as RELEASE, by the dead worker's name
+    ADD_SHARDS   adds those beyond the last that is counted
+    SYNC         the job remembers it: done once more, it would undo commits that came in between
+    PLANNED      tells of it once for each holder; its answer is the job's state
+
+Those of the queue (`trtjob.jobs.queue_scripts`), and of events:
+
+    PUT          passes over messages that wait; one that was taken meanwhile is doubled, and refused by its claim
+    REORDER      the same places again
+    TAKE         the taker has what its last call got, by the call's name
+    BRING_FORWARD  what is before all is put there again
+    CLEAR_RUBBISH, COUNT, SIZE   remove what is there, or read
+    TELL         the job remembers it
+
+Outside of scripts: HSET, SADD, DEL, EXPIRE and the like say what shall be; a lock that was taken without our hearing of
+it runs out; a message that RQ took so is not leased, and is asked for again.
 """
 
-from trtjob.jobs.events import MOST_EVENTS
+from trtjob.jobs.events import TELLING
+from trtjob.jobs.states import TERMINAL
 
+JOBS = "trtjob:jobs"  # zset: job id -> created_at
 STATE = "trtjob:state:"  # sets: the ids of the jobs in each state
 DEGRADED = STATE + "degraded"  # and of those that wait for what fails outside
+QUEUE = "trtjob:queue:"  # the same for each queue, as <queue>:<state>
+ENDED = ":ended"  # zset for each queue: the ids of the jobs that have ended -> when, seconds by the server's clock
+# A job's keys beside its hash, all of which go with it.
+PARTS = (
+    *("done", "holders", "attempts", "blame", "kills", "crashes", "live", "kinds"),
+    *("aside", "events", "log", "calls"),
+)
 
 # Takes KEYS[1] job, as every script does that begins with it.
-_JOB = f"""
-local function tell(event, unit, attempt, worker, detail)  -- see trtjob.jobs.events
-  redis.call('XADD', KEYS[1] .. ':events', 'MAXLEN', '~', {MOST_EVENTS}, '*',
-    'event', event, 'unit', unit, 'attempt', attempt, 'worker', worker, 'detail', detail)
-end
+_JOB = (
+    TELLING
+    + f"""
+local has_ended = {{{", ".join(f"{state} = true" for state in sorted(TERMINAL))}}}
 local function job_id() return string.match(KEYS[1], '([^:]+)$') end
-local function enter(state)  -- and say so in the sets of jobs by state, which make them quick to count
-  local before = redis.call('HGET', KEYS[1], 'state')
-  if before then redis.call('SREM', '{STATE}' .. before, job_id()) end
-  redis.call('HSET', KEYS[1], 'state', state)
+local function leave()  -- the sets that the job is in
+  local state, queue = unpack(redis.call('HMGET', KEYS[1], 'state', 'queue'))
+  if not state then return end
+  local of_queue = '{QUEUE}' .. (queue or '')
+  redis.call('SREM', '{STATE}' .. state, job_id())
+  redis.call('SREM', of_queue .. ':' .. state, job_id())
+  redis.call('ZREM', of_queue .. '{ENDED}', job_id())
+end
+local function enter(state, ...)  -- with other fields; the sets make jobs quick to count and to find
+  leave()
+  redis.call('HSET', KEYS[1], 'state', state, ...)
+  local of_queue = '{QUEUE}' .. (redis.call('HGET', KEYS[1], 'queue') or '')
   redis.call('SADD', '{STATE}' .. state, job_id())
+  redis.call('SADD', of_queue .. ':' .. state, job_id())
+  if has_ended[state] then redis.call('ZADD', of_queue .. '{ENDED}', redis.call('TIME')[1], job_id()) end
 end
 local function recover()
   redis.call('SREM', '{DEGRADED}', job_id())
   if redis.call('HDEL', KEYS[1], 'degraded') == 1 then tell('recovered', '', '', '', '') end
 end
+local function forget()
+  leave()
+  redis.call('ZREM', '{JOBS}', job_id())
+  redis.call('SREM', '{DEGRADED}', job_id())
+  redis.call('SREM', 'trtjob:notify', job_id())
+  for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':holders')) do
+    redis.call('DEL', 'trtjob:lease:' .. job_id() .. ':' .. unit)
+  end
+  redis.call('DEL', KEYS[1])
+  for part in string.gmatch('{" ".join(PARTS)}', '%S+') do redis.call('DEL', KEYS[1] .. ':' .. part) end
+end
 """
+)
+
+# A job of the same id that was submitted at another time is one of an earlier life: its folder was removed since.
+# KEYS job   ARGV call, spec, submitted at, state, queue, "1" where its folder is new, what the event says, then field,
+# value, ...   -> 1 made by this call, 0 it is there
+CREATE = (
+    _JOB
+    + f"""
+local spec, made_by, created_at, state = unpack(redis.call('HMGET', KEYS[1], 'spec', 'made_by', 'created_at', 'state'))
+if made_by == ARGV[1] then return 1 end
+if spec and created_at == ARGV[3] and not (ARGV[6] == '1' and has_ended[state]) then return 0 end
+forget()
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'made_by', ARGV[1], 'created_at', ARGV[3], 'queue', ARGV[5])
+enter(ARGV[4], unpack(ARGV, 8))
+redis.call('ZADD', '{JOBS}', ARGV[3], job_id())
+tell('submitted', '', '', '', ARGV[7])
+return 1
+"""
+)
+
+# KEYS job   ARGV call, target, ",origins,", event ("": none), its detail, then field, value, ...
+# -> 1 moved, 0 not from this state
+MOVE = (
+    _JOB
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return 0 end
+if was_done(ARGV[1]) then return 1 end
+if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then return 0 end
+note_done(ARGV[1])
+leave()  -- the queue may be among the fields
+enter(ARGV[2], unpack(ARGV, 6))
+if ARGV[4] ~= '' then tell(ARGV[4], '', '', '', ARGV[5]) end
+return 1
+"""
+)
+
+# KEYS job   ARGV field, value, ...   -> 1 set, 0 the job is gone
+UPDATE = (
+    _JOB
+    + """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for i = 1, #ARGV, 2 do
+  if ARGV[i] ~= 'state' then
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  elseif redis.call('HGET', KEYS[1], 'state') ~= ARGV[i + 1] then
+    enter(ARGV[i + 1])
+  end
+end
+return 1
+"""
+)
+
+# KEYS job   ARGV priority
+PRIORITIZE = (
+    _JOB
+    + """
+local before = redis.call('HGET', KEYS[1], 'priority')
+if not before or before == ARGV[1] then return end
+redis.call('HSET', KEYS[1], 'priority', ARGV[1])
+tell('priority', '', '', '', ARGV[1])
+"""
+)
+
+# KEYS job   ARGV "": whatever it does; else only where it has ended by then, seconds by the server's clock;
+# "1": and nobody waits for word of it   -> 1 it is gone, 0 it stays
+FORGET = (
+    _JOB
+    + f"""
+if redis.call('EXISTS', KEYS[1]) == 0 then return 1 end
+if ARGV[1] ~= '' then
+  local of_queue = '{QUEUE}' .. (redis.call('HGET', KEYS[1], 'queue') or '')
+  local ended_at = redis.call('ZSCORE', of_queue .. '{ENDED}', job_id())
+  if not ended_at or tonumber(ended_at) > tonumber(ARGV[1]) then return 0 end
+end
+if ARGV[2] == '1' and redis.call('SISMEMBER', 'trtjob:notify', job_id()) == 1 then return 0 end
+forget()
+return 1
+"""
+)
 
 # Takes KEYS[1] job, KEYS[2] lease, ARGV[1] holder, ARGV[2] unit, as every script does that begins with it.
 _OWNERSHIP = (
@@ -49,35 +187,45 @@ end
 """
 )
 
-# KEYS job, lease, done, worker, fence   ARGV unit, shard (-1: none), owner, lease ms, ",allowed,states,", worker ttl s
-# -> {reason} or {"go", token, attempt, blame, "node|node" that it crashed on}
+# A holder is "<token>.<call>|<owner>".
+# KEYS job, lease, done, worker, fence
+# ARGV unit, shard (-1: none), owner, lease ms, ",allowed,states,", worker ttl s, call, the owner's queue ("": any)
+# -> {reason} or {"go", token, attempt, blame, "|node|..." that it crashed on}
 CLAIM = (
     _JOB
     + """
-local state = redis.call('HGET', KEYS[1], 'state')
+local function grant(token)
+  local holder = token .. '.' .. ARGV[7] .. '|' .. ARGV[3]
+  redis.call('SET', KEYS[2], holder, 'PX', ARGV[4])
+  redis.call('HSET', KEYS[1] .. ':holders', ARGV[1], holder)
+  redis.call('HSET', KEYS[4], 'unit:' .. job_id() .. ':' .. ARGV[1], token)
+  redis.call('EXPIRE', KEYS[4], ARGV[6])
+  local attempt = tonumber(redis.call('HGET', KEYS[1] .. ':attempts', ARGV[1]))
+  local blame = redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''
+  return {'go', tonumber(token), attempt, blame, redis.call('HGET', KEYS[1] .. ':crashes', ARGV[1]) or ''}
+end
+local state, queue, shards = unpack(redis.call('HMGET', KEYS[1], 'state', 'queue', 'shards'))
 if not state then return {'gone'} end
+local before = redis.call('HGET', KEYS[1] .. ':holders', ARGV[1])
+if before then
+  local token, call = string.match(before, '^(%d+)%.(%x+)|')
+  if call == ARGV[7] then return grant(token) end
+end
+if queue and queue ~= '' and ARGV[8] ~= '' and queue ~= ARGV[8] then return {'elsewhere'} end
 if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return {state} end
 local shard = tonumber(ARGV[2])
-if shard >= tonumber(redis.call('HGET', KEYS[1], 'shards')) then return {'unknown'} end
+if shard >= tonumber(shards) then return {'unknown'} end
 if shard >= 0 and redis.call('GETBIT', KEYS[3], shard) == 1 then return {'committed'} end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'busy'} end
-local token = redis.call('INCR', KEYS[5])
-local holder = token .. '|' .. ARGV[3]
-local sleeper = redis.call('HGET', KEYS[1] .. ':holders', ARGV[1])
-if sleeper then
+if before then  -- it sleeps, or its node has lost power: an earlier death is not its
   local spent = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[1]) or ''
-  tell('lost', ARGV[1], spent, string.match(sleeper, '([^|]*)$'), 'its lease ran out')
+  tell('lost', ARGV[1], spent, string.match(before, '([^|]*)$'), 'its lease ran out')
+  redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])
 end
-redis.call('SET', KEYS[2], holder, 'PX', ARGV[4])
-redis.call('HSET', KEYS[1] .. ':holders', ARGV[1], holder)
-redis.call('HSET', KEYS[4], 'unit:' .. job_id() .. ':' .. ARGV[1], token)
-redis.call('EXPIRE', KEYS[4], ARGV[6])
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
 if attempt > 1 then redis.call('HINCRBY', KEYS[1], 'retries', 1) end
 tell('taken', ARGV[1], attempt, ARGV[3], '')
-local blame = redis.call('HGET', KEYS[1] .. ':blame', ARGV[1]) or ''
-redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])  -- told once: the next death may have no blame, or another
-return {'go', token, attempt, blame, redis.call('HGET', KEYS[1] .. ':crashes', ARGV[1]) or ''}
+return grant(redis.call('INCR', KEYS[5]))
 """
 )
 
@@ -107,7 +255,7 @@ return redis.call('HGET', KEYS[1], 'state') or 'gone'
 
 # The shard's manifest is in the folder, so it is done, whoever owns it now.
 # KEYS job, lease, done   ARGV holder, unit, shard, ok, failed, attempt, JSON: the failed by kind
-# -> 0 was committed before, 1 committed, 2 and was the last
+# -> 2 it was the last, else 1; 0 the job is gone
 COMMIT = (
     _OWNERSHIP
     + """
@@ -117,7 +265,10 @@ for _, part in ipairs({'blame', 'live', 'attempts', 'kills', 'crashes'}) do
   redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
 end
 recover()  -- the manifest is written, so storage works
-if redis.call('SETBIT', KEYS[3], ARGV[3], 1) == 1 then return 0 end
+if redis.call('SETBIT', KEYS[3], ARGV[3], 1) == 1 then
+  local last, state = unpack(redis.call('HMGET', KEYS[1], 'last', 'state'))
+  return last == ARGV[1] and state == 'finishing' and 2 or 1
+end
 redis.call('HINCRBY', KEYS[1], 'ok', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[5])
 for kind, count in pairs(cjson.decode(ARGV[7])) do redis.call('HINCRBY', KEYS[1] .. ':kinds', kind, count) end
@@ -125,7 +276,7 @@ tell('committed', ARGV[2], ARGV[6], owner(), ARGV[4] .. ' ok, ' .. ARGV[5] .. ' 
 if redis.call('HGET', KEYS[1], 'planned') == '1'
    and redis.call('BITCOUNT', KEYS[3]) >= tonumber(redis.call('HGET', KEYS[1], 'shards'))
    and redis.call('HGET', KEYS[1], 'state') == 'running' then
-  enter('finishing')
+  enter('finishing', 'last', ARGV[1])
   return 2
 end
 return 1
@@ -141,6 +292,7 @@ if not owns() then return 0 end
 give_up()
 if ARGV[3] == '1' then take_back() end
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
+redis.call('HDEL', KEYS[1] .. ':blame', ARGV[2])
 if ARGV[5] ~= '' then tell('given_back', ARGV[2], ARGV[4], owner(), ARGV[5]) end
 return 1
 """
@@ -157,6 +309,7 @@ if not holder or string.match(holder, '|(.*)$') ~= ARGV[1] then return 0 end
 local attempt = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[2]) or ''
 give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
+redis.call('HDEL', KEYS[1] .. ':blame', ARGV[2])  -- of an earlier death
 tell('lost', ARGV[2], attempt, ARGV[1], ARGV[3] == '' and 'killed or ended' or ARGV[3])
 local function killed_often()  -- counted for shards alone, whose commit clears it
   return ARGV[4] == '1' and string.sub(ARGV[2], 1, 6) == 'shard-'
@@ -180,20 +333,6 @@ return 1
 """
 )
 
-# KEYS job   ARGV target, ",origins,", event ("": none), its detail, then field, value, ...
-# -> 1 moved, 0 not from this state
-MOVE = (
-    _JOB
-    + """
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state or not string.find(ARGV[2], ',' .. state .. ',', 1, true) then return 0 end
-enter(ARGV[1])
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-if ARGV[3] ~= '' then tell(ARGV[3], '', '', '', ARGV[4]) end
-return 1
-"""
-)
-
 # KEYS job   ARGV what is failing outside the job; "": nothing any more
 DEGRADE = (
     _JOB
@@ -205,27 +344,32 @@ redis.call('HSET', KEYS[1], 'degraded', ARGV[1])
 """
 )
 
-# KEYS job, lease   ARGV holder, unit, shards, images   -> 1 counted, 0 the unit was lost
+# KEYS job, lease   ARGV holder, unit, first shard, shards, images   -> 1 counted, 0 the unit was lost
 ADD_SHARDS = (
     _OWNERSHIP
     + """
 if not owns() then return 0 end
-redis.call('HINCRBY', KEYS[1], 'shards', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'images', ARGV[4])
+local shards = ARGV[3] + ARGV[4]
+if shards > tonumber(redis.call('HGET', KEYS[1], 'shards')) then
+  redis.call('HSET', KEYS[1], 'shards', shards)
+  redis.call('HINCRBY', KEYS[1], 'images', ARGV[5])
+end
 return 1
 """
 )
 
-# KEYS job, lease, done   ARGV holder, unit, shards, images, ok, failed, JSON: the failed by kind,
+# KEYS job, lease, done   ARGV holder, unit, call, shards, images, ok, failed, JSON: the failed by kind,
 # then the committed shards   -> 1 set, 0 the unit was lost
 SYNC = (
     _OWNERSHIP
     + """
 if not owns() then return 0 end
-redis.call('HSET', KEYS[1], 'shards', ARGV[3], 'images', ARGV[4], 'ok', ARGV[5], 'failed', ARGV[6])
+if was_done(ARGV[3]) then return 1 end
+note_done(ARGV[3])
+redis.call('HSET', KEYS[1], 'shards', ARGV[4], 'images', ARGV[5], 'ok', ARGV[6], 'failed', ARGV[7])
 redis.call('DEL', KEYS[1] .. ':kinds')
-for kind, count in pairs(cjson.decode(ARGV[7])) do redis.call('HSET', KEYS[1] .. ':kinds', kind, count) end
-for i = 8, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end
+for kind, count in pairs(cjson.decode(ARGV[8])) do redis.call('HSET', KEYS[1] .. ':kinds', kind, count) end
+for i = 9, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end
 return 1
 """
 )
@@ -239,7 +383,10 @@ PLANNED = (
 if not owns() then return 'lost' end
 redis.call('HSET', KEYS[1], 'planned', '1')
 local shards, images = unpack(redis.call('HMGET', KEYS[1], 'shards', 'images'))
-tell('planned', ARGV[2], ARGV[3], owner(), images .. ' images, ' .. shards .. ' shards')
+if not was_done(ARGV[1]) then
+  note_done(ARGV[1])
+  tell('planned', ARGV[2], ARGV[3], owner(), images .. ' images, ' .. shards .. ' shards')
+end
 if redis.call('HGET', KEYS[1], 'state') == 'planning' then enter('running') end
 if redis.call('HGET', KEYS[1], 'state') == 'running'
    and redis.call('BITCOUNT', KEYS[3]) >= tonumber(shards) then

@@ -1,38 +1,28 @@
 """Where every job stands, kept in Redis. All of it can be made again from the job's folder."""
 
-import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from redis import Redis
 
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs import scripts
-from trtjob.jobs.events import Event, Happening, add_event, read_events
+from trtjob.jobs.events import Event, Happening, new_call, read_events
+from trtjob.jobs.leases import FREE_KILLS, Claim, Leases, Refusal, job_key, lease_key
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.roster import PREFIX, WORKER_TTL_S, Roster, batches, worker_key
+from trtjob.jobs.roster import batches
+from trtjob.jobs.scripts import DEGRADED, ENDED, JOBS, QUEUE, STATE
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
-from trtjob.jobs.units import FINISH, PLAN, shard_of
-from trtjob.jobs.views import JobView, job_view, node_of, units_held
+from trtjob.jobs.views import JobView, job_view
+
+__all__ = ["FREE_KILLS", "JOBS", "Claim", "JobStore", "Refusal", "job_key", "lease_key"]
 
 log = logging.getLogger(__name__)
 
-JOBS = PREFIX + "jobs"  # zset: job id -> created_at
-FENCE = PREFIX + "fence"
-FREE_KILLS = 10
-_VIEWS_AT_ONCE = 500
-
-_CLAIMABLE = {
-    PLAN: (JobState.QUEUED, JobState.PLANNING),
-    FINISH: (JobState.FINISHING,),
-}
-# A job's other keys.
-_PARTS = ("done", "holders", "attempts", "blame", "kills", "live", "kinds", "events", "log", "aside", "crashes")
-# The sets that jobs are counted by.
-_COUNTED = (*map(str, JobState), "degraded")
+_JOBS_AT_ONCE = 500
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
     JobState.QUEUED: Happening.CONTINUED,
@@ -41,86 +31,95 @@ _HAPPENINGS = {
     JobState.FAILED: Happening.FAILED,
     JobState.CANCELLED: Happening.CANCELLED,
 }
-_SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to work on one unit, until another claims it: `lease_s` without a word from its owner allow that.
-
-    token: larger than that of every earlier claim; attempt: counts from 1; blame: what the last attempt's worker died
-    of, empty where it did not, or where somebody ended it; crashed_on: the nodes whose workers died of this unit.
-    """
-
-    job_id: str
-    unit: str
-    owner: str
-    token: int
-    attempt: int
-    lease_s: float
-    blame: str = ""
-    crashed_on: frozenset[str] = frozenset()
-
-    @property
-    def holder(self) -> str:
-        return f"{self.token}|{self.owner}"
-
-    @property
-    def keys(self) -> list[str]:
-        """The job's and the lease's: the keys that every script about a claim takes first."""
-        return [job_key(self.job_id), lease_key(self.job_id, self.unit)]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a unit may not be worked on: a state of the job, `committed`, `busy` (another holds it), `gone` (the job
-    is) or `unknown` (the job has no such unit)."""
-
-    reason: str
-
-
-def job_key(job_id: str) -> str:
-    return f"{PREFIX}job:{job_id}"
-
-
-def lease_key(job_id: str, unit: str) -> str:
-    return f"{PREFIX}lease:{job_id}:{unit}"
-
-
-class JobStore(Roster):
+class JobStore(Leases):
     """All reads and writes of job state."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         register = redis.register_script
-        self._claim = register(scripts.CLAIM)
-        self._check = register(scripts.CHECK)
-        self._renew = register(scripts.RENEW)
-        self._commit = register(scripts.COMMIT)
-        self._release = register(scripts.RELEASE)
-        self._abandon = register(scripts.ABANDON)
+        self._create = register(scripts.CREATE)
         self._move = register(scripts.MOVE)
+        self._update = register(scripts.UPDATE)
+        self._prioritize = register(scripts.PRIORITIZE)
+        self._forget = register(scripts.FORGET)
         self._degrade = register(scripts.DEGRADE)
-        self._add_shards = register(scripts.ADD_SHARDS)
-        self._sync = register(scripts.SYNC)
-        self._planned = register(scripts.PLANNED)
 
-    # -- jobs ---------------------------------------------------------------------------------------------------
+    # -- a job's life -------------------------------------------------------------------------------------------
 
-    def create(self, spec: JobSpec, state: JobState = JobState.QUEUED, *, priority: Priority = Priority.NORMAL) -> bool:
-        """Enter a job unless it is there. Returns whether this call did it."""
-        key = job_key(spec.job_id)
-        if not self.redis.hsetnx(key, "spec", spec.model_dump_json()):
-            return False
-        fields = {"message": "", "epoch": 0, "reason": "submit", "planned": 0, "images": 0, "ok": 0, "failed": 0}
-        fields |= {"skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value, "model": spec.model.sha256}
-        with self.redis.pipeline() as pipe:
-            pipe.hset(key, mapping={**fields, "state": state.value})
-            pipe.zadd(JOBS, {spec.job_id: spec.created_at})
-            pipe.sadd(scripts.STATE + state.value, spec.job_id)
-            add_event(pipe, key, Happening.SUBMITTED, f"{spec.source.root}, model {spec.model.name}")
-            pipe.execute()
-        return True
+    def create(
+        self,
+        spec: JobSpec,
+        state: JobState = JobState.QUEUED,
+        *,
+        priority: Priority = Priority.NORMAL,
+        queue: str = "",
+        epoch: int = 0,
+        reason: str = "submit",
+        is_new: bool = False,
+    ) -> bool:
+        """Enter a job unless it is there. Returns whether this call did it.
+
+        A job that was submitted at another time had another folder, and gives way to this one; is_new: its folder was
+        made just now, so that one that has ended gives way too.
+        queue: whose workers may do it; empty: any worker. epoch, reason: of the round of planning that it is in.
+        """
+        fields: dict[str, str | float] = {"message": "", "epoch": epoch, "reason": reason, "planned": 0, "images": 0}
+        fields |= {"ok": 0, "failed": 0, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
+        fields |= {"model": spec.model.sha256}
+        args = [new_call(), spec.model_dump_json(), repr(spec.created_at), state.value, queue, "1" if is_new else "0"]
+        detail = _printable(f"{spec.source.root}, model {spec.model.name}")
+        return bool(self._create(keys=[job_key(spec.job_id)], args=[*args, detail, *_flat(fields)]))
+
+    def move(self, job_id: str, target: JobState, *, detail: str | None = None, **fields: str | float) -> bool:
+        """Change a job's state, and fields with it, where its present state allows. Returns whether it did.
+
+        detail: what its events say of it; the message unless given.
+        """
+        allowed = f",{','.join(origins(target))},"
+        told = [_HAPPENINGS.get(target, ""), _printable(str(fields.get("message", "") if detail is None else detail))]
+        return bool(self._move(keys=[job_key(job_id)], args=[new_call(), target.value, allowed, *told, *_flat(fields)]))
+
+    def fail(self, job_id: str, message: str) -> bool:
+        """End a job as failed; it can be submitted again once the cause is gone."""
+        return self.move(job_id, JobState.FAILED, message=message, finished_at=time.time())
+
+    def update(self, job_id: str, **fields: str | float) -> bool:
+        """Set fields of a job, `state` among them whatever it was before. Returns False where the job is gone."""
+        return bool(self._update(keys=[job_key(job_id)], args=_flat(fields)))
+
+    def degrade(self, job_id: str, trouble: str) -> None:
+        """Say what is failing outside a job, so that it waits; an empty sentence: nothing any more."""
+        self._degrade(keys=[job_key(job_id)], args=[trouble])
+
+    def set_priority(self, job_id: str, priority: Priority) -> None:
+        """Change a job's priority; its waiting messages keep their places until the queue reorders them."""
+        self._prioritize(keys=[job_key(job_id)], args=[priority.value])
+
+    def forget(self, job_id: str) -> None:
+        """Remove every key of a job; its folder stays."""
+        self._forget(keys=[job_key(job_id)], args=["", "0"])
+
+    def forget_ended(self, job_id: str) -> bool:
+        """Remove every key of a job that has ended; its folder stays. Returns False where it is under way."""
+        return bool(self._forget(keys=[job_key(job_id)], args=["1e300", "0"]))
+
+    def forget_expired(self, queue: str, keep_s: float, most: int) -> int:
+        """Remove the keys of a queue's jobs that ended more than `keep_s` seconds ago, the oldest first.
+
+        Looks at `most` jobs at most. One whose end somebody still has to be told of stays. Returns how many went.
+        """
+        until = int(self.redis.time()[0] - keep_s)
+        expired: list[bytes] = []
+        for name in {queue, ""}:
+            expired += self.redis.zrange(f"{QUEUE}{name}{ENDED}", "-inf", until, byscore=True, offset=0, num=most)
+        gone = 0
+        for job_id in expired[:most]:
+            gone += int(self._forget(keys=[job_key(job_id.decode())], args=[until, "1"]))
+        return gone
+
+    # -- one job ------------------------------------------------------------------------------------------------
 
     def view(self, job_id: str) -> JobView:
         """Return a job as it stands. Raises UnknownJobError, ForeignJobError."""
@@ -128,14 +127,82 @@ class JobStore(Roster):
             _ask_view(pipe, job_id)
             return _view(job_id, pipe.execute())
 
-    def job_ids(self) -> list[str]:
-        """Return the ids of all jobs, the newest first."""
-        return [job_id.decode() for job_id in self.redis.zrevrange(JOBS, 0, -1)]
+    def knows(self, spec: JobSpec) -> bool:
+        """Return whether the server knows a job, and not one of the same id that was submitted at another time."""
+        return bool(self.redis.hget(job_key(spec.job_id), "created_at") == repr(spec.created_at).encode())
 
-    def views(self) -> list[JobView]:
-        """Return all jobs that can be read, the newest first."""
+    def state(self, job_id: str) -> JobState:
+        """Return a job's state. Raises UnknownJobError."""
+        state = self.redis.hget(job_key(job_id), "state")
+        if state is None:
+            raise UnknownJobError(job_id)
+        return JobState(state.decode())
+
+    def queue_of(self, job_id: str) -> str:
+        """Return the queue whose workers may do a job, empty where any may, or where the job is not there."""
+        return str((self.redis.hget(job_key(job_id), "queue") or b"").decode())
+
+    def model(self, job_id: str) -> str | None:
+        """Return the sha256 of a job's model, None for a job that is not there."""
+        value = self.redis.hget(job_key(job_id), "model")
+        return None if value is None else str(value.decode())
+
+    def events(self, job_id: str, *, after: str = "", last: int | None = None) -> list[Event]:
+        """Return what happened to a job, the oldest first: behind the event `after`, or the last so many."""
+        return read_events(self.redis, job_key(job_id), after=after, last=last)
+
+    # -- all jobs -----------------------------------------------------------------------------------------------
+
+    def total(self) -> int:
+        """Return how many jobs the server knows."""
+        return int(self.redis.zcard(JOBS))
+
+    def job_ids(self, most: int | None = None, *, state: JobState | None = None) -> list[str]:
+        """Return the ids of the newest jobs, or of those in one state, the newest first."""
+        found = (job_id for page in self._pages(most or _JOBS_AT_ONCE) for job_id in self._in_state(page, state))
+        return list(islice(found, most))
+
+    def _pages(self, most: int) -> Iterable[list[str]]:
+        size = min(most, _JOBS_AT_ONCE)
+        start = 0
+        while page := self.redis.zrevrange(JOBS, start, start + size - 1):
+            yield [job_id.decode() for job_id in page]
+            start += size
+
+    def _in_state(self, job_ids: list[str], state: JobState | None) -> list[str]:
+        if state is None:
+            return job_ids
+        states = self._field(job_ids, "state")
+        return [job_id for job_id, found in zip(job_ids, states, strict=True) if found == state.encode()]
+
+    def _field(self, job_ids: list[str], field: str) -> list[bytes | None]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(job_key(job_id), field)
+            return list(pipe.execute())
+
+    def active_ids(self, queue: str | None = None) -> list[str]:
+        """Return the ids of the jobs that still have something to do, the newest first.
+
+        queue: of those alone that its workers may do. It costs the same for any number of jobs that have ended.
+        """
+        if queue is None:
+            sets = [STATE + state for state in ACTIVE]
+        else:
+            sets = [f"{QUEUE}{name}:{state}" for state in ACTIVE for name in {queue, ""}]
+        ids = [job_id.decode() for job_id in self.redis.sunion(sets)]
+        submitted = dict(zip(ids, self.redis.zmscore(JOBS, ids) if ids else (), strict=True))
+        return sorted(ids, key=lambda job_id: (-(submitted[job_id] or 0.0), job_id))
+
+    def recent_ids(self, most: int) -> list[str]:
+        """Return the ids of the newest jobs, and of the newest of those that have something to do, the newest first."""
+        newest = self.job_ids(most)
+        return [job_id for job_id in self.active_ids()[:most] if job_id not in newest] + newest
+
+    def views(self, job_ids: Iterable[str] | None = None) -> list[JobView]:
+        """Return the jobs that can be read, the newest first; of all, unless ids are given."""
         found = []
-        for ids in batches(self.job_ids(), _VIEWS_AT_ONCE):
+        for ids in batches(list(self.job_ids() if job_ids is None else job_ids), _JOBS_AT_ONCE):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in ids:
                     _ask_view(pipe, job_id)
@@ -147,219 +214,32 @@ class JobStore(Roster):
                     continue
                 except ForeignJobError as err:
                     log.warning(str(err))
-        return found
+        return sorted(found, key=lambda view: -view.spec.created_at)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, queue: str | None = None) -> dict[str, int]:
         """Return how many jobs there are in each state, and under `degraded` how many wait for what fails outside.
 
-        It costs the same for any number of jobs.
+        queue: of those alone that its workers may do. It costs the same for any number of jobs that have ended.
         """
+        prefixes = [STATE] if queue is None else [f"{QUEUE}{name}:" for name in sorted({queue, ""})]
         with self.redis.pipeline(transaction=False) as pipe:
-            for name in _COUNTED:
-                pipe.scard(scripts.STATE + name)
-            return dict(zip(_COUNTED, pipe.execute(), strict=True))
+            for state in JobState:
+                for prefix in prefixes:
+                    pipe.scard(prefix + state)
+            pipe.smembers(DEGRADED)
+            *sizes, degraded = pipe.execute()
+        counts = {state.value: sum(found) for state, found in zip(JobState, batches(sizes, len(prefixes)), strict=True)}
+        if queue is not None and degraded:
+            degraded = {job_id.decode() for job_id in degraded} & set(self.active_ids(queue))
+        return counts | {"degraded": len(degraded)}
 
-    def active_ids(self) -> list[str]:
-        """Return the ids of the jobs that still have something to do."""
-        ids = self.job_ids()
-        with self.redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hget(job_key(job_id), "state")
-            states = pipe.execute()
-        return [job_id for job_id, state in zip(ids, states, strict=True) if state and state.decode() in ACTIVE]
 
-    def state(self, job_id: str) -> JobState:
-        """Return a job's state. Raises UnknownJobError."""
-        state = self.redis.hget(job_key(job_id), "state")
-        if state is None:
-            raise UnknownJobError(job_id)
-        return JobState(state.decode())
+def _flat(fields: dict[str, Any]) -> list[Any]:
+    return [_printable(item) if isinstance(item, str) else item for pair in fields.items() for item in pair]
 
-    def model(self, job_id: str) -> str | None:
-        """Return the sha256 of a job's model, None for a job that is not there."""
-        value = self.redis.hget(job_key(job_id), "model")
-        return None if value is None else str(value.decode())
 
-    def move(self, job_id: str, target: JobState, *, detail: str | None = None, **fields: str | float) -> bool:
-        """Change a job's state, and fields with it, where its present state allows. Returns whether it did.
-
-        detail: what its events say of it; the message unless given.
-        """
-        allowed = f",{','.join(origins(target))},"
-        told: list[str | float] = [_HAPPENINGS.get(target, ""), fields.get("message", "") if detail is None else detail]
-        flat = [item for pair in fields.items() for item in pair]
-        return bool(self._move(keys=[job_key(job_id)], args=[target.value, allowed, *told, *flat]))
-
-    def update(self, job_id: str, **fields: str | float) -> None:
-        self.redis.hset(job_key(job_id), mapping=dict(fields))
-
-    def degrade(self, job_id: str, trouble: str) -> None:
-        """Say what is failing outside a job, so that it waits; an empty sentence: nothing any more."""
-        self._degrade(keys=[job_key(job_id)], args=[trouble])
-
-    def set_priority(self, job_id: str, priority: Priority) -> None:
-        """Change a job's priority; its waiting messages keep their places until the queue reorders them."""
-        if self.redis.hget(job_key(job_id), "priority") == priority.encode():
-            return
-        with self.redis.pipeline() as pipe:
-            pipe.hset(job_key(job_id), "priority", priority.value)
-            add_event(pipe, job_key(job_id), Happening.PRIORITY, priority.value)
-            pipe.execute()
-
-    def restore_done(self, job_id: str, epoch: int) -> None:
-        """Enter a new job as done, as its folder says that it is."""
-        with self.redis.pipeline() as pipe:
-            pipe.smove(scripts.STATE + JobState.QUEUED, scripts.STATE + JobState.DONE, job_id)
-            pipe.hset(job_key(job_id), mapping={"state": JobState.DONE.value, "epoch": epoch})
-            pipe.execute()
-
-    def events(self, job_id: str, *, after: str = "", last: int | None = None) -> list[Event]:
-        """Return what happened to a job, the oldest first: behind the event `after`, or the last so many."""
-        return read_events(self.redis, job_key(job_id), after=after, last=last)
-
-    def fail(self, job_id: str, message: str) -> bool:
-        """End a job as failed; it can be submitted again once the cause is gone."""
-        return self.move(job_id, JobState.FAILED, message=message, finished_at=time.time())
-
-    def forget(self, job_id: str) -> None:
-        """Remove every key of a job; its folder stays."""
-        key = job_key(job_id)
-        with self.redis.pipeline() as pipe:
-            pipe.delete(key, *(f"{key}:{part}" for part in _PARTS))
-            pipe.zrem(JOBS, job_id)
-            for name in _COUNTED:
-                pipe.srem(scripts.STATE + name, job_id)
-            pipe.execute()
-
-    # -- planning -----------------------------------------------------------------------------------------------
-
-    def add_shards(self, claim: Claim, *, shards: int, images: int) -> bool:
-        """Count shards that the planner has written. Returns False where another plans now."""
-        return bool(self._add_shards(keys=claim.keys, args=[claim.holder, claim.unit, shards, images]))
-
-    def sync(
-        self,
-        claim: Claim,
-        *,
-        shards: int,
-        images: int,
-        ok: int,
-        failed: int,
-        committed: Iterable[int],
-        kinds: Mapping[str, int] | None = None,
-    ) -> bool:
-        """Set a job's counters and committed shards to what its folder says; kinds: the failed by kind.
-
-        Returns False where another plans now.
-        """
-        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        counters: list[str | int] = [claim.holder, claim.unit, shards, images, ok, failed, json.dumps(kinds or {})]
-        return bool(self._sync(keys=keys, args=[*counters, *committed]))
-
-    def planned(self, claim: Claim) -> str:
-        """Say that the plan is complete.
-
-        Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
-        """
-        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode())
-
-    def open_shards(self, job_id: str, shards: int) -> list[int]:
-        """Return the numbers of the shards below `shards` that are not committed."""
-        bits = self.redis.get(job_key(job_id) + ":done") or b""
-        return [n for n in range(shards) if n // 8 >= len(bits) or not bits[n // 8] & (0x80 >> n % 8)]
-
-    # -- units of work ------------------------------------------------------------------------------------------
-
-    def claim(self, job_id: str, unit: str, owner: str, lease_s: float) -> Claim | Refusal:
-        """Take a unit of work, unless it is done, held by another, or not wanted in the job's state."""
-        shard = shard_of(unit)
-        allowed = _SHARD_CLAIMABLE if shard is not None else _CLAIMABLE.get(unit)
-        if allowed is None:
-            return Refusal("unknown")
-        key = job_key(job_id)
-        answer = self._claim(
-            keys=[key, lease_key(job_id, unit), key + ":done", worker_key(owner), FENCE],
-            args=[
-                unit,
-                -1 if shard is None else shard,
-                owner,
-                _ms(lease_s),
-                f",{','.join(allowed)},",
-                WORKER_TTL_S,
-            ],
-        )
-        if answer[0] != b"go":
-            return Refusal(answer[0].decode())
-        _, token, attempt, blame, crashed_on = answer
-        nodes = frozenset(filter(None, crashed_on.decode().split("|")))
-        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode(), nodes)
-
-    def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
-        """Say how far a shard is; kinds: the failed images by kind.
-
-        Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
-        """
-        args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
-        live = [str(done), str(failed), *(f"{kind}={count}" for kind, count in (kinds or {}).items())]
-        return str(self._check(keys=claim.keys, args=[*args, ",".join(live)]).decode())
-
-    def renew(self, claim: Claim) -> str:
-        """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
-        return str(self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode())
-
-    def commit(self, claim: Claim, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
-        """Count a shard whose manifest is written, once however often it is called; kinds: the failed by kind.
-
-        Returns whether it was the job's last.
-        """
-        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        args: list[str | int] = [claim.holder, claim.unit, shard, ok, failed, claim.attempt, json.dumps(kinds or {})]
-        return bool(self._commit(keys=keys, args=args) == 2)
-
-    def release(self, claim: Claim, *, take_back: bool = False, why: str = "") -> bool:
-        """Give a unit up. take_back: the attempt does not count; why: the unit is not done, for this reason.
-
-        Returns False where it was lost before.
-        """
-        args = [claim.holder, claim.unit, "1" if take_back else "0", claim.attempt, why]
-        return bool(self._release(keys=claim.keys, args=args))
-
-    def set_aside(self, claim: Claim, image: str) -> None:
-        """Note that an image ends image processes."""
-        key = job_key(claim.job_id)
-        add_event(self.redis, key, Happening.SET_ASIDE, image, unit=claim.unit, worker=claim.owner)
-
-    def clear_attempts(self, claim: Claim) -> None:
-        """Start counting a unit's attempts anew."""
-        with self.redis.pipeline() as pipe:
-            pipe.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
-            pipe.hdel(job_key(claim.job_id) + ":crashes", claim.unit)
-            pipe.execute()
-
-    def is_leased(self, job_id: str, units: list[str]) -> list[bool]:
-        """Return, for each unit, whether a worker holds it."""
-        if not units:
-            return []
-        return [value is not None for value in self.redis.mget([lease_key(job_id, unit) for unit in units])]
-
-    # -- workers ------------------------------------------------------------------------------------------------
-
-    def abandon(self, worker: str, blame: str = "", *, was_killed: bool = True) -> list[tuple[str, str]]:
-        """Free what a dead worker held.
-
-        blame: why its work is to blame, empty where it is not; was_killed: whether somebody ended it, which costs no
-        attempt unless it happens FREE_KILLS times: perhaps for what its work needs.
-        Returns the job and the unit of each that was freed.
-        """
-        held = units_held(self.redis.hkeys(worker_key(worker)))
-        freed = []
-        for job_id, unit in held:
-            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS, node_of(worker)]
-            if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
-                freed.append((job_id, unit))
-        self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
-        return freed
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
 
 
 def _ask_view(pipe: Any, job_id: str) -> None:
@@ -379,7 +259,3 @@ def _view(job_id: str, answer: Sequence[Any]) -> JobView:
         return job_view(*answer)
     except (ValueError, KeyError) as err:
         raise ForeignJobError(job_id) from err
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)

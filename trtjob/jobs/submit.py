@@ -32,48 +32,71 @@ def submit(
     keys: the images of a `list` source; priority: None leaves a job that is there its own; notify: the URL that is told
     of the job's end. Returns the specification in force (that of the first submission) and what
     was done.
-    Raises StorageError where the output cannot be written, JobError where the folder is another version's.
+    A job that has ended continues in this queue, whichever it was in.
+    Raises StorageError where the output cannot be written, JobError where the folder is another version's, or the job
+    is under way in another queue.
     """
     folder = JobFolder.of(spec)
     folder.storage.make_root()
-    if folder.storage.create(JOB, spec.model_dump_json(indent=1).encode()):
-        if spec.source.kind == "list":
-            write_source_list(folder, keys)
-        store.forget(spec.job_id)  # known from a folder that has been removed since
-    else:
+    is_new = folder.storage.create(JOB, spec.model_dump_json(indent=1).encode())
+    if not is_new:
         spec = folder.spec()
-    is_new = store.create(spec, priority=priority or Priority.NORMAL)
+    elif spec.source.kind == "list":
+        write_source_list(folder, keys)
+    entered: Outcome | None = None
+    if is_new or not store.knows(spec):
+        entered = _enter(store, queue, folder, spec, priority or Priority.NORMAL, is_new=is_new)
+    state = _state_here(store, queue, spec.job_id)
     if notify:
         ask_for_notice(store, spec.job_id, notify)
-    if is_new:
-        return spec, _enter(store, queue, folder, spec)
     if priority is not None:
         store.set_priority(spec.job_id, priority)
         queue.reorder(spec.job_id)
-    state = store.state(spec.job_id)
     if state in ACTIVE:
         reconcile_job(store, queue, spec.job_id)
-        return spec, "running"
+        return spec, entered or "running"
     return spec, _continue(store, queue, spec, state)
 
 
-def _enter(store: JobStore, queue: WorkQueue, folder: JobFolder, spec: JobSpec) -> Outcome:
-    """Start a job that the store did not know: a new one, or one of an earlier server, found in its folder."""
+def _enter(
+    store: JobStore, queue: WorkQueue, folder: JobFolder, spec: JobSpec, priority: Priority, *, is_new: bool
+) -> Outcome | None:
+    """Make a job known to the server, as its folder says that it stands: new, or of an earlier server.
+
+    Returns None where somebody else has done so meanwhile.
+    """
     epochs = folder.epochs()
-    if folder.storage.exists(RECEIPT):
-        store.restore_done(spec.job_id, epochs[-1].epoch)
-        return _continue(store, queue, spec, JobState.DONE)
-    if epochs:
-        store.update(spec.job_id, epoch=epochs[-1].epoch, reason=epochs[-1].reason)
-    queue.put(spec.job_id, [PLAN])
+    made = store.create(
+        spec,
+        JobState.DONE if folder.storage.exists(RECEIPT) else JobState.QUEUED,
+        priority=priority,
+        queue=queue.name,
+        epoch=epochs[-1].epoch if epochs else 0,
+        reason=epochs[-1].reason if epochs else "submit",
+        is_new=is_new,
+    )
+    if not made:
+        return None
     return "resumed" if epochs else "queued"
+
+
+def _state_here(store: JobStore, queue: WorkQueue, job_id: str) -> JobState:
+    """Return a job's state. Raises JobError where it is under way in another queue."""
+    state, theirs = store.state(job_id), store.queue_of(job_id)
+    if state in ACTIVE and theirs not in (queue.name, ""):
+        raise JobError(
+            f"job '{job_id}' is {state} in the queue '{theirs}', and this command's queue is '{queue.name}'. Follow it "
+            f"there with TRTJOB_QUEUE={theirs}, or stop it first: trtjob cancel {job_id}",
+            job_id=job_id,
+        )
+    return state
 
 
 def _continue(store: JobStore, queue: WorkQueue, spec: JobSpec, state: JobState) -> Outcome:
     if state in FINISHED:
         _next_epoch(store, queue, spec.job_id, "update")
         return "updating"
-    store.move(spec.job_id, JobState.QUEUED, detail="what is missing", message="", finished_at="")
+    store.move(spec.job_id, JobState.QUEUED, detail="what is missing", message="", finished_at="", queue=queue.name)
     queue.put(spec.job_id, [PLAN])
     return "resumed"
 
@@ -82,18 +105,21 @@ def _next_epoch(store: JobStore, queue: WorkQueue, job_id: str, reason: str) -> 
     epoch = store.view(job_id).epoch + 1
     fields: dict[str, str | float] = {"epoch": epoch, "reason": reason, "planned": 0, "message": "", "finished_at": ""}
     detail = "failed images" if reason == "retry" else "new and changed images"
-    if store.move(job_id, JobState.QUEUED, detail=detail, **fields):
+    if store.move(job_id, JobState.QUEUED, detail=detail, queue=queue.name, **fields):
         queue.put(job_id, [PLAN])
 
 
 def retry(store: JobStore, queue: WorkQueue, job_id: str) -> int:
-    """Run a finished job's failed images again. Returns their number; raises JobError where it has not finished."""
+    """Run a finished job's failed images again, in the queue that it was in.
+
+    Returns their number; raises JobError where it has not finished.
+    """
     view = store.view(job_id)
     if view.state not in FINISHED:
         hint = "It is under way." if view.state in ACTIVE else "Continue it with the command that submitted it."
         raise JobError(f"job '{job_id}' is {view.state}: its failed images are not known yet. {hint}", job_id=job_id)
     if view.failed:
-        _next_epoch(store, queue, job_id, "retry")
+        _next_epoch(store, queue.named(view.queue), job_id, "retry")
     return view.failed
 
 

@@ -16,7 +16,8 @@ class JobView:
 
     images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
     live_done, live_failed: in shards under way; kinds: all that failed, by kind of failure;
-    retries: attempts at a unit after its first one was lost; degraded: what is failing outside, so that the job waits.
+    retries: attempts at a unit after its first one was lost; degraded: what is failing outside, so that the job waits;
+    queue: whose workers may do it, empty where any may.
     """
 
     spec: JobSpec
@@ -40,6 +41,7 @@ class JobView:
     degraded: str = ""
     kinds: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
+    queue: str = ""
 
     @property
     def job_id(self) -> str:
@@ -85,6 +87,10 @@ class WorkerView:
         """Return the units of one job that it has in hand."""
         return [unit for job, unit in self.units if job == job_id]
 
+    def may_do(self, queue: str) -> bool:
+        """Return whether it may do a queue's jobs."""
+        return not queue or not self.queue or queue == self.queue
+
     def rate_of(self, job_id: str) -> float:
         """Return its images per second for one job: where it has two in hand, what it can do is shared."""
         return self.rate * len(self.units_of(job_id)) / len(self.units) if self.units else 0.0
@@ -93,7 +99,8 @@ class WorkerView:
 @dataclass(frozen=True, slots=True)
 class DaemonView:
     """A daemon as it last reported. processes: how many worker processes it keeps; restarts: how often one was started
-    again since the daemon began, by what the last had died of; trouble: why one is not started at once, or empty.
+    again since the daemon began, by what the last had died of; trouble: why one is not started at once, or empty;
+    queue: the one that it serves.
     """
 
     name: str
@@ -104,6 +111,7 @@ class DaemonView:
     restarts: Mapping[str, int]
     trouble: str
     beat_age_s: float
+    queue: str = ""
 
 
 def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, kinds: dict[bytes, bytes]) -> JobView:
@@ -138,6 +146,7 @@ def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, ki
         degraded=text.get("degraded", ""),
         kinds=dict(sorted(failures.items())),
         retries=int(text.get("retries", 0)),
+        queue=text.get("queue", ""),
     )
 
 
@@ -189,4 +198,5 @@ def daemon_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Dae
         restarts=json.loads(text["restarts"]),
         trouble=text["trouble"],
         beat_age_s=beat_age_s,
+        queue=text.get("queue", ""),
     )

@@ -24,7 +24,7 @@ def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
     if job_id in context.asides.current():
         context.queue.put(job_id, [unit], at_front=True)
         return None
-    claim = context.store.claim(job_id, unit, context.name, settings.lease_s)
+    claim = context.store.claim(job_id, unit, context.name, settings.lease_s, queue=context.queue.name)
     if isinstance(claim, Refusal):
         log.debug("unit refused", extra={"job_id": job_id, "unit": unit, "reason": claim.reason})
         return None

@@ -120,7 +120,7 @@ class Context:
         self.store = store
         self.queue = queue
         self.node = node_of(name)
-        self.nodes = Asides(store, settings.queue)
+        self.nodes = Asides(store, queue.name)
         self.asides = OwnAsides(self.nodes, self.node)
         self.interrupter = Interrupter()
         self.stopping = False

@@ -36,11 +36,11 @@ class _Conveyor:
             try:
                 if not await self._has_loaded(claim):
                     await self._drain(0)  # before the engine is closed
-                await self._drain(1)
             except BaseException:
                 await asyncio.to_thread(self.context.put_down, claim)
                 raise
             await self._feed(claim)
+            await self._drain(1)  # before the next is claimed: others may have time for it
             claim = await self._next()
         await self._drain(0)
 

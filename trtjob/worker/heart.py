@@ -54,7 +54,7 @@ class Heart(threading.Thread):
         self._moved_at = time.monotonic()
         self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
         self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
-        self._nodes = Asides(self.store, context.settings.queue)
+        self._nodes = Asides(self.store, context.queue.name)
         self._trouble = ""
         self._trouble_since = self._looked_at = 0.0
         self._told: set[str] = set()  # jobs that wait for storage, as far as this process has said
@@ -132,7 +132,7 @@ class Heart(threading.Thread):
             "state": "busy" if context.claims else "idle",
             "doing": context.doing,
             "trouble": troubles(),
-            "queue": context.settings.queue,
+            "queue": context.queue.name,
         }
         self.store.report_worker(context.name, fields | self._rate)
         self._tell_trouble()

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead or as good as dead
 SWEEP_S = 2.0
-SWEEP_LOCK = "trtjob:sweep"
+SWEEP_LOCK = "trtjob:sweep:"  # for each queue
+EXPIRED_AT_ONCE = 100
 NOTIFY_LOCK = "trtjob:notifying"
 PROBE = "trtjob:starts"  # how many worker processes were started; written to see that it can be
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
@@ -309,7 +310,8 @@ class Supervisor:
         self.store.report_daemon(self._name, self._report())
         self.job_log.ship(self.store.redis)
         # One daemon at a time: two would ask for everything twice, which is harmless and wasteful.
-        if self.store.redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=int(SWEEP_S * 900)):
+        if self.store.redis.set(SWEEP_LOCK + self.queue.name, os.getpid(), nx=True, px=int(SWEEP_S * 900)):
+            self.store.forget_expired(self.queue.name, self.settings.keep_jobs, EXPIRED_AT_ONCE)
             reconcile(self.store, self.queue)
 
     def _report(self) -> dict[str, str | int]:
@@ -317,6 +319,7 @@ class Supervisor:
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "queue": self.queue.name,
             "engine": self.choice.engine,
             "processes": len(self._places),
             "restarts": json.dumps(self.restarts),

@@ -82,7 +82,7 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
     def on_shards(shards: list[int], images: int) -> None:
         check()
         if is_first:
-            _still(store.add_shards(claim, shards=len(shards), images=images))
+            _still(store.add_shards(claim, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
     source = open_storage(view.spec.source.root, on_trouble=check)

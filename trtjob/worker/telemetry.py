@@ -106,14 +106,15 @@ class _Collector:
         yield _gauge("trtjob_engine_info", "The engine of a worker process.", engines, ("worker", "engine", "device"))
 
     def _of_queue(self) -> Iterator[Any]:
-        counts = self.store.counts()
+        counts = self.store.counts(self.queue.name)
         degraded = counts.pop("degraded")
         jobs = {(state,): float(count) for state, count in counts.items()}
-        yield _gauge("trtjob_jobs", "Jobs that the queue's server knows, by state.", jobs, ("state",))
+        yield _gauge("trtjob_jobs", "Jobs of this queue, by state.", jobs, ("state",))
         yield _gauge("trtjob_jobs_degraded", "Jobs that wait for a storage that fails.", {(): float(degraded)})
         depth = {(self.queue.name,): float(len(self.queue))}
         yield _gauge("trtjob_queue_depth", "Messages that wait, at most 256 of each job.", depth, ("queue",))
-        ages = {(worker.name,): worker.beat_age_s for worker in self.store.workers()}
+        workers = [worker for worker in self.store.workers() if worker.may_do(self.queue.name)]
+        ages = {(worker.name,): worker.beat_age_s for worker in workers}
         yield _gauge("trtjob_worker_heartbeat_age_seconds", "Since a worker last reported.", ages, ("worker",))
 
 

@@ -19,6 +19,24 @@ cv2.imdecode = imdecode
 """
 
 
+_HANGING_FILE = """
+import os, time
+_open = os.open
+
+def open_slowly(path, *args, **options):
+    while os.fspath(path).endswith({name!r}) and os.path.exists({while_there!r}):
+        time.sleep(0.05)
+    return _open(path, *args, **options)
+
+os.open = open_slowly
+"""
+
+
+def hanging_file(name: str, while_there: Path) -> str:
+    """Return code with which opening a file of this name does not return while another file is there."""
+    return _HANGING_FILE.format(name=name, while_there=str(while_there))
+
+
 def crashing_decoder(signal: str) -> str:
     """Return code that sends a process this signal when it decodes a poison image."""
     return _CRASHING_DECODER.format(signal=signal)

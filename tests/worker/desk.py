@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samples import MODEL, job_spec
+from terminal import wait_for
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.jobs.folder import JobFolder
@@ -77,6 +78,13 @@ class Desk:
                 await run_shard(self.context, claim, interrupter)
 
         asyncio.run(run())
+
+    def stop(self) -> None:
+        """Ask the process to stop, as a signal does, from the engine's thread; return when its pipeline has heard."""
+        pipeline = self.context.pipeline
+        assert pipeline is not None
+        self.context.request_stop()
+        wait_for(lambda: all(flow.is_left for flow in pipeline._flows), "every shard to be left")
 
     def records(self, shard: int = 0) -> dict[str, Record]:
         """Return what a shard has committed."""

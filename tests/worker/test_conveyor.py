@@ -107,7 +107,7 @@ def test_a_stop_gives_all_shards_in_hand_back_and_takes_no_more(desk: Desk) -> N
 
     def wait_and_stop() -> None:
         wait_for_the_second(desk)
-        desk.context.request_stop()
+        desk.stop()
 
     second = Once(wait_and_stop)
 

@@ -154,7 +154,7 @@ def test_the_seconds_of_work_add_up_over_shards(desk: Desk) -> None:
 
 def test_a_stop_takes_effect_within_the_images_in_flight(desk: Desk) -> None:
     desk.plan(60, shard_size=60)
-    counting = Counting(10, desk.context.request_stop)
+    counting = Counting(10, desk.stop)
     desk.use(PlainEngine(on_infer=counting))
     assert interrupted(desk, desk.claim()) == "stop"
     assert counting.images <= 10 + 4
@@ -218,7 +218,7 @@ def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_ima
 
 def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> None:
     keys = desk.plan(40, shard_size=40)
-    desk.use(PlainEngine(on_infer=Counting(20, desk.context.request_stop)))
+    desk.use(PlainEngine(on_infer=Counting(20, desk.stop)))
     claim = desk.claim()
     interrupted(desk, claim)
     done = checkpoint(desk)
@@ -235,7 +235,7 @@ def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> No
 
 def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk) -> None:
     desk.plan(24, shard_size=12)
-    desk.use(PlainEngine(on_infer=Counting(5, desk.context.request_stop)))
+    desk.use(PlainEngine(on_infer=Counting(5, desk.stop)))
     claim = desk.claim()
     interrupted(desk, claim)
     desk.store.release(claim, take_back=True)
@@ -267,7 +267,7 @@ def test_a_checkpoint_that_cannot_be_written_only_costs_its_work(desk: Desk) -> 
 
     def stop() -> None:
         block_shards(desk)
-        desk.context.request_stop()
+        desk.stop()
 
     desk.use(PlainEngine(on_infer=Counting(10, stop)))
     assert interrupted(desk, desk.claim()) == "stop"

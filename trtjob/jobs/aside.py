@@ -131,7 +131,7 @@ class Asides:
         return {worker.node for worker in self._live()}
 
     def _live(self) -> list[WorkerView]:
-        return [worker for worker in self._store.workers() if worker.queue == self._queue]
+        return [worker for worker in self._store.workers() if worker.may_do(self._queue)]
 
     def _go_on(self, job_id: str) -> None:
         """Note that somebody can work on a job."""

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from samples import job_spec
+from samples import job_spec, made
 from worker.plain_engine import PlainEngine
 
 from trtjob.errors import FailureKind
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, from_line
@@ -22,8 +23,9 @@ DEADLINE_S = 20.0
 
 
 def job(photos: Path, output: Path, annotate: Annotate = Annotate.NONE) -> JobSpec:
-    """Return a job over a folder."""
+    """Return a job over a folder, whose own folder is there."""
     spec = job_spec(photos, output)
+    made(JobFolder.of(spec))
     return spec.model_copy(update={"options": spec.options.model_copy(update={"annotate": annotate})})
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from poison import crashing_decoder, make_poison, put_into_every_process
+from poison import crashing_decoder, hanging_file, make_poison, put_into_every_process
 from worker.pipeline.lines import Results, entries, job, pipeline_of, run, wait
 from worker.plain_engine import POISON, PlainEngine, write_image, write_images
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.errors import EngineError, FailureKind, StorageError
+from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError
 from trtjob.jobs.models import Annotate
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
@@ -261,7 +261,8 @@ def test_an_engine_that_breaks_altogether_ends_the_run_with_its_error(photos: Pa
     def explode(_images: UInt8Array) -> None:
         raise ZeroDivisionError("a mistake in the engine")
 
-    with pipeline_of(PlainEngine(on_infer=explode)) as pipeline, pytest.raises(ZeroDivisionError, match="a mistake"):
+    words = "the engine fails, for 10 images one after another: unexpected ZeroDivisionError: a mistake in the engine"
+    with pipeline_of(PlainEngine(on_infer=explode)) as pipeline, pytest.raises(EngineError, match=words):
         run(pipeline, job(photos, output), write_images(photos, 20))
 
 
@@ -496,6 +497,82 @@ def test_an_image_that_hangs_holds_nobody_up_and_is_set_aside(
     assert Counter(results.keys) == Counter(keys)
     assert results.failures == {keys[3]: FailureKind.CRASHED}
     assert results.outcomes[-1].key == keys[3]
+
+
+@pytest.mark.slow
+def test_a_place_that_hangs_is_no_images_fault(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = write_images(photos, 8)
+    hangs = tmp_path / "hangs"
+    hangs.touch()
+    code = hanging_file(".png", hangs)
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    with pipeline_of(PlainEngine(), processes=2, stall_s=1.0) as pipeline:
+        with pytest.raises(
+            PlaceError, match=r"photos does not answer on this machine: the read of '000\d.png' took 1 s"
+        ):
+            run(pipeline, job(photos, output), keys)
+        hangs.unlink()
+        assert run(pipeline, job(photos, output), keys).failures == {}
+
+
+@pytest.mark.slow
+def test_a_file_that_hangs_while_others_can_be_read_is_unreadable(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = write_images(photos, 400)
+    hangs = tmp_path / "hangs"
+    hangs.touch()
+    code = hanging_file(keys[3], hangs)
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+
+    done: set[str] = set()
+
+    def take_50_ms(_images: UInt8Array) -> None:
+        if hangs.exists():
+            threading.Event().wait(0.05)
+
+    class Watching(Results):
+        def __call__(self, outcome: Outcome) -> None:
+            super().__call__(outcome)
+            done.add(outcome.key)
+            if keys[3] in done:
+                hangs.unlink(missing_ok=True)
+
+    results = Watching()
+    with pipeline_of(PlainEngine(on_infer=take_50_ms), processes=2, stall_s=1.0) as pipeline:
+        asyncio.run(pipeline.run(job(photos, output), entries(keys), results))
+    assert results.keys == keys
+    assert results.failures == {keys[3]: FailureKind.READ}
+    (failed,) = (record.error for record in results.records if record.error)
+    assert "the read stood still (no progress in 1 s), twice" in failed.message
+
+
+@pytest.mark.slow
+def test_an_image_is_blamed_only_for_what_a_new_process_dies_of(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that another image has damaged dies of a healthy one: that must not count."""
+    keys = write_images(photos, 30)
+    worn_out = """
+import os, signal
+import cv2
+_imdecode, _count = cv2.imdecode, [0]
+
+def imdecode(data, flags):
+    _count[0] += 1
+    if _count[0] == 4:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.pause()
+    return _imdecode(data, flags)
+
+cv2.imdecode = imdecode
+"""
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", worn_out)["PYTHONPATH"])
+    with pipeline_of(PlainEngine()) as pipeline:
+        results = run(pipeline, job(photos, output), keys)
+    assert (results.keys, results.failures) == (keys, {})
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ class Batches:
         """Let one image fail. Raises EngineError where so many have in a row that it is no fault of theirs."""
         said = str(err)
         if not isinstance(err, EngineError):
-            log.error("unexpected error", exc_info=err)
+            log.error("unexpected error", exc_info=None if self._failed_in_a_row else err)
             said = f"unexpected {type(err).__name__}: {err}. The worker's log says where"
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= MOST_FAILED:

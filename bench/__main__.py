@@ -11,6 +11,7 @@ from bench.feeding import feeding
 from bench.growth import memory, submission
 from bench.host import host_cost
 from bench.imaging import imaging
+from bench.known_jobs import known_jobs
 from bench.listing import listing
 from bench.overhead import overhead
 from bench.precision import precision
@@ -37,6 +38,7 @@ def main() -> int:
         "overhead",
         "start",
         "submit",
+        "known",
         "listing",
         "e2e",
         "memory",
@@ -69,6 +71,7 @@ def main() -> int:
             "overhead": lambda: overhead(folder, folder / "overhead-home", 2560 // scale),
             "start": lambda: startup(folder, home, model(arguments.weights).name),
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
+            "known": lambda: known_jobs(folder / "known-home", 10_000 // scale),
             "listing": lambda: listing(folder, 1_000_000 // scale),
             "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 192 // scale),
             "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),

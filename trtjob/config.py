@@ -22,6 +22,7 @@ from pydantic_settings import (
 from trtjob.errors import ConfigError
 
 MOST_AT_ONCE = 1024  # images in a batch
+DEFAULT_QUEUE = "trtjob"
 
 
 def default_home() -> Path:
@@ -76,7 +77,11 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="redis://..., rediss://... or unix://...; none: embedded server"
     )
-    queue: str = Field(default="trtjob", pattern=r"^[a-z0-9-]{1,40}$", description="name of the queue")
+    queue: str = Field(
+        default=DEFAULT_QUEUE,
+        pattern=r"^[a-z0-9-]{1,40}$",
+        description="whose jobs this command submits or does: those of another queue are left alone",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -21,8 +21,8 @@ from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.states import FINISHED
-from trtjob.jobs.store import JOBS, JobStore, job_key
+from trtjob.jobs.states import FINISHED, JobState
+from trtjob.jobs.store import JobStore, job_key
 from trtjob.jobs.submit import submit
 from trtjob.jobs.units import shard_unit
 from trtjob.worker.heart import EXIT_STALLED
@@ -299,8 +299,8 @@ def test_a_job_that_cannot_be_read_does_not_end_the_daemon(
     node: Node, settings: Settings, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may be another version's."""
-    node.store.redis.zadd(JOBS, {"strange-1234abcd": 1.0})
-    node.store.redis.hset(job_key("strange-1234abcd"), mapping={"state": "running", "spec": '{"schema_version": 99}'})
+    node.store.create(job_spec(job_id="strange-1234abcd"), JobState.RUNNING)
+    node.store.update("strange-1234abcd", spec='{"schema_version": 99}')
 
     async def sweep() -> None:
         await until(lambda: [r for r in caplog.records if r.message == "the sweep is not complete"], "a sweep")

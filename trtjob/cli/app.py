@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trtjob import __version__
-from trtjob.cli import bench, convert, doctor, export, jobs, journal, models, run, submit, worker
+from trtjob.cli import bench, convert, doctor, export, job_list, jobs, journal, models, run, submit, worker
 from trtjob.errors import TrtjobError
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ app.command("logs", epilog=journal.LOGS_EXAMPLE, rich_help_panel=WATCHING)(journ
 app.command("events", epilog=journal.EVENTS_EXAMPLE, rich_help_panel=WATCHING)(journal.events)
 app.command("cancel", epilog=jobs.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(jobs.cancel)
 app.command("retry", epilog=jobs.RETRY_EXAMPLE, rich_help_panel=WATCHING)(jobs.retry)
+app.add_typer(job_list.app, name="jobs", epilog=job_list.EXAMPLE, rich_help_panel=WATCHING)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLE, rich_help_panel=MODELS)

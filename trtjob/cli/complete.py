@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+MOST_OFFERED = 500
+
 
 def model_names() -> list[str]:
     """Return the registered models, and nothing where there are none."""
@@ -16,7 +18,7 @@ def model_names() -> list[str]:
 
 
 def job_ids() -> list[str]:
-    """Return the jobs, the newest first, where a server runs."""
+    """Return the newest jobs, the newest first, where a server runs."""
     from redis import RedisError
 
     from trtjob.config import load_settings
@@ -30,7 +32,7 @@ def job_ids() -> list[str]:
         if settings.redis_url is None and not EmbeddedServer(settings.server_dir).answers():
             return []
         with connect(settings) as connection:
-            return JobStore(connection.heartbeat()).job_ids()
+            return JobStore(connection.heartbeat()).job_ids(MOST_OFFERED)
     except (TrtjobError, RedisError, OSError):
         return []
 

@@ -331,6 +331,8 @@ async def _convert(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
 
 async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict[str, str]:
     """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
+    from trtjob.jobs.progress import worker_command
+
     hint_at = asyncio.get_running_loop().time() + HINT_AFTER_S
     state = "queued"
     while True:
@@ -344,10 +346,11 @@ async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict
             raise ConversionError("the worker that was converting the model is gone. Repeat the command")
         elif asyncio.get_running_loop().time() > hint_at:
             hint_at = float("inf")
-            if not await asyncio.to_thread(desk.store.workers):
+            workers = await asyncio.to_thread(desk.store.workers)
+            if not any(worker.may_do(desk.queue.name) for worker in workers):
                 typer.echo(
-                    "Waiting: no worker is running. Start one with `trtjob worker`, or stop this with Ctrl-C and "
-                    "convert here with --local",
+                    f"Waiting: no worker is running. Start one with `{worker_command(desk.queue.name)}`, or stop this "
+                    "with Ctrl-C and convert here with --local",
                     err=True,
                 )
         await asyncio.sleep(POLL_S)

@@ -1,16 +1,13 @@
 """`trtjob export`: results in the formats of other tools."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from trtjob.cli.complete import job_ids_and_folders
-from trtjob.cli.desk import open_desk, start
-from trtjob.errors import ConfigError, JobError
-
-if TYPE_CHECKING:
-    from trtjob.jobs.folder import JobFolder
+from trtjob.cli.folders import job_folder
+from trtjob.errors import JobError
 
 EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"
 
@@ -57,7 +54,7 @@ def export(
     from trtjob.jobs.exports import export as export_results
     from trtjob.jobs.folder import RESULTS
 
-    folder = _folder(job)
+    folder = job_folder(job)
     spec = folder.spec()
     if not folder.storage.exists(RESULTS):
         raise JobError(
@@ -72,17 +69,3 @@ def export(
     typer.echo(
         f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True
     )
-
-
-def _folder(job: str) -> "JobFolder":
-    from trtjob.jobs.folder import JobFolder
-    from trtjob.jobs.storage import is_s3
-
-    if Path(job).is_dir():
-        return JobFolder.at(Path(job).resolve())
-    if is_s3(job):
-        return JobFolder.at(job.rstrip("/"))
-    if "/" in job:
-        raise ConfigError(f"no job's folder '{job}'. Name a job's id, or the folder that holds its job.json")
-    with open_desk(start()) as desk:
-        return JobFolder.of(desk.store.view(job).spec)

@@ -1,13 +1,20 @@
 """`trtjob status`, `cancel` and `retry`: look at jobs, and change them."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trtjob.cli import options as o
+from trtjob.cli.complete import job_ids_and_folders
 from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.folders import named_folder, usual_folder
+from trtjob.cli.screens import JOBS_SHOWN, Standing, job_lines, jobs_lines, standing, status_document
 from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.errors import QueueError
+
+if TYPE_CHECKING:
+    from trtjob.jobs.folder import JobFolder
 
 STATUS_EXAMPLE = "Example: trtjob status photos-1a2b3c4d --watch"
 CANCEL_EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"
@@ -18,33 +25,76 @@ def status(
     job: Annotated[
         str | None,
         typer.Argument(
-            metavar="JOB", show_default=False, help="A job's id. Default: all jobs.", autocompletion=o.job_ids
+            metavar="JOB",
+            show_default=False,
+            help="A job's id, or its folder or s3:// prefix. Default: the newest jobs.",
+            autocompletion=job_ids_and_folders,
         ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Follow one job until it ends, or all jobs. Default: look once.")
     ] = False,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            max=100_000,
+            metavar="JOBS",
+            show_default=False,
+            help="Show so many of the newest jobs, and of those under way. Default: 50.",
+        ),
+    ] = JOBS_SHOWN,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")] = False,
 ) -> None:
-    """Show where jobs stand: progress, speed, failures, and what limits the speed."""
+    """Show where jobs stand: progress, speed, failures, and what limits the speed.
+
+    Of a job that the queue's server does not know (any more), name the folder.
+    """
     if watch and json:
         raise typer.BadParameter("--watch shows progress to a person: leave --json out, or call it repeatedly")
-    with open_desk(start()) as desk:
-        if not watch:
-            _print(desk, job, as_json=json)
-        else:
-            raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=sys.stdout.isatty())))
+    settings = start()
+    folder = None if job is None else named_folder(job)
+    if folder is not None:
+        job = folder.spec().job_id
+    try:
+        with open_desk(settings) as desk:
+            if job is not None and (now := _at_rest(desk, job, folder)) is not None:
+                _print(now, is_one=True, as_json=json)
+            elif watch:
+                raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=sys.stdout.isatty())))
+            else:
+                _print(standing(desk.store, job, limit), is_one=job is not None, as_json=json)
+    except QueueError as err:
+        if folder is None:
+            raise
+        typer.echo(f"{err}. What follows is what the job's folder says", err=True)
+        _print(_of_folder(folder), is_one=True, as_json=json)
 
 
-def _print(desk: Desk, job: str | None, *, as_json: bool) -> None:
+def _at_rest(desk: Desk, job_id: str, folder: "JobFolder | None") -> Standing | None:
+    """Return what a job's folder says, where the server does not know that job; None where it does."""
+    if folder is None:
+        folder = None if desk.store.has(job_id) else usual_folder(job_id)
+    elif desk.store.knows(folder.spec()) and desk.store.view(job_id).spec.uri == folder.uri:
+        return None
+    return None if folder is None else _of_folder(folder)
+
+
+def _of_folder(folder: "JobFolder") -> Standing:
+    from trtjob.jobs.folder_view import folder_view
+
+    return Standing([folder_view(folder)], (), ())
+
+
+def _print(now: Standing, *, is_one: bool, as_json: bool) -> None:
     from trtjob.cli.output import print_json
-    from trtjob.cli.screens import job_lines, jobs_lines, standing, status_document
 
-    now = standing(desk.store, job)
     if as_json:
         print_json(status_document(now))
         return
-    for line in jobs_lines(now) if job is None else job_lines(now):
+    for line in job_lines(now) if is_one else jobs_lines(now):
         typer.echo(line)
 
 
@@ -80,6 +130,7 @@ def retry(
     ] = False,
 ) -> None:
     """Run the failed images of a finished job again."""
+    from trtjob.jobs.progress import sentence
     from trtjob.jobs.submit import retry as retry_job
 
     with open_desk(start()) as desk:
@@ -87,5 +138,5 @@ def retry(
         typer.echo(f"{job}: {images} failed images run again" if images else f"{job}: no image failed", err=True)
         if images and wait:
             raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=False)))
-        if images and not desk.store.workers():
-            typer.echo("No worker is running. Start one with: trtjob worker", err=True)
+        if images and (limit := sentence(desk.store.view(job), desk.store.workers())):
+            typer.echo(limit, err=True)

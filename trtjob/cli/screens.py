@@ -14,27 +14,30 @@ if TYPE_CHECKING:
     from trtjob.jobs.views import DaemonView, JobView, WorkerView
 
 SCHEMA_VERSION = 1
+JOBS_SHOWN = 50
 BAR_WIDTH = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Jobs, and who works on them, all as they stood at one moment."""
+    """Jobs, and who works on them, all as they stood at one moment. more: jobs that are known beside these."""
 
     jobs: "Sequence[JobView]"
     workers: "Sequence[WorkerView]"
     daemons: "Sequence[DaemonView]"
+    more: int = 0
     asides: "Mapping[str, Mapping[str, Aside]]" = field(default_factory=dict)  # by job and node
 
 
-def standing(store: "JobStore", job_id: str | None) -> Standing:
-    """Look at one job, or at all. Raises UnknownJobError, ForeignJobError."""
+def standing(store: "JobStore", job_id: str | None, most: int = JOBS_SHOWN) -> Standing:
+    """Look at one job, or at the newest, and the newest that are under way. Raises UnknownJobError, ForeignJobError."""
     from trtjob.jobs.aside import asides_of
     from trtjob.jobs.states import ACTIVE
 
-    jobs = store.views() if job_id is None else [store.view(job_id)]
+    jobs = store.views(store.recent_ids(most)) if job_id is None else [store.view(job_id)]
+    more = max(0, store.total() - len(jobs)) if job_id is None else 0
     active = [view.job_id for view in jobs if view.state in ACTIVE]
-    return Standing(jobs, store.workers(), store.daemons(), asides_of(store, active))
+    return Standing(jobs, store.workers(), store.daemons(), more, asides_of(store, active))
 
 
 # -- the document ------------------------------------------------------------------------------------------------------
@@ -45,6 +48,7 @@ def status_document(now: Standing) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "jobs": [{**job_document(view, now.workers), "stand_aside": _aside_documents(now, view)} for view in now.jobs],
+        "more": now.more,
         "workers": [_worker_document(worker) for worker in now.workers],
         "daemons": [_daemon_document(daemon) for daemon in now.daemons],
     }
@@ -59,10 +63,11 @@ def job_document(view: "JobView", workers: "Sequence[WorkerView]") -> dict[str, 
     left = remaining(view)
     return {
         "job_id": view.job_id,
-        "state": view.state.value,
+        "state": view.state.value if view.is_known else "unknown",
         "message": view.message,
         "degraded": view.degraded,
         "priority": view.priority.value,
+        "queue": view.queue,
         "planned": view.planned,
         "images": view.images,
         "done": view.done,
@@ -103,6 +108,7 @@ def _worker_document(worker: "WorkerView") -> dict[str, Any]:
         "name": worker.name,
         "host": worker.host,
         "pid": worker.pid,
+        "queue": worker.queue,
         "state": worker.state,
         "engine": worker.engine,
         "device": worker.device,
@@ -120,6 +126,7 @@ def _daemon_document(daemon: "DaemonView") -> dict[str, Any]:
         "name": daemon.name,
         "host": daemon.host,
         "pid": daemon.pid,
+        "queue": daemon.queue,
         "engine": daemon.engine,
         "processes": daemon.processes,
         "restarts": dict(daemon.restarts),
@@ -139,6 +146,7 @@ def job_lines(now: Standing) -> list[str]:
     rows = [
         ("job", view.job_id),
         ("state", f"{job['state']}, priority {job['priority']}" if job["priority"] != "normal" else job["state"]),
+        ("queue", _named_queue(job)),
         ("images", f"{job['done']} of {job['images']}{'' if view.planned else ' listed so far'}  {share:.0%}"),
         ("failed", _failed(job)),
         ("degraded", job["degraded"]),
@@ -174,13 +182,27 @@ def jobs_lines(now: Standing) -> list[str]:
     if not now.jobs:
         lines = ["No jobs yet. Start one with: trtjob run SOURCE --model MODEL"]
     else:
-        heads = ("JOB", "STATE", "IMAGES", "FAILED", "LEFT", "MODEL", "SUBMITTED")
-        lines = table_lines(heads, [_job_cells(job_document(view, now.workers)) for view in now.jobs])
+        lines = jobs_table(now.jobs, now.workers)
+    if now.more:
+        lines.append(f"... and {now.more} older ones: trtjob jobs list --limit {now.more + len(now.jobs)}")
     if now.workers:
         lines += ["", *_worker_lines(now.workers)]
     for view in now.jobs:
         lines += [f"{view.job_id}: {_aside_line(aside)}" for aside in _aside_documents(now, view)]
     return lines + _troubles(now)
+
+
+def jobs_table(jobs: "Sequence[JobView]", workers: "Sequence[WorkerView]") -> list[str]:
+    """Return a line for each job."""
+    heads = ("JOB", "STATE", "IMAGES", "FAILED", "LEFT", "MODEL", "SUBMITTED")
+    return table_lines(heads, [_job_cells(job_document(view, workers)) for view in jobs])
+
+
+def _named_queue(job: dict[str, Any]) -> str:
+    """Return a job's queue, empty where it is the usual one."""
+    from trtjob.config import DEFAULT_QUEUE
+
+    return "" if job["queue"] == DEFAULT_QUEUE else str(job["queue"])
 
 
 def _failed(job: dict[str, Any]) -> str:
@@ -200,6 +222,8 @@ def _shards(job: dict[str, Any]) -> str:
 def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
     submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["submitted_at"]))
     state = f"{job['state']}, degraded" if job["degraded"] else job["state"]
+    if queue := _named_queue(job):
+        state += f", queue {queue}"
     left = duration(job["eta_s"]) if job["eta_s"] else ""
     images = f"{job['done']}/{job['images']}"
     return job["job_id"], state, images, str(job["failed"]), left, job["model"], submitted

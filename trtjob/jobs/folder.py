@@ -117,7 +117,7 @@ class JobFolder:
     def epochs(self) -> list[PlanEpoch]:
         """Return the complete rounds of planning, in order. Raises StorageError where one is damaged."""
         names = [name for name in self.storage.list("plan") if name.startswith("epoch-")]
-        return [self._document(PlanEpoch, f"plan/{name}", remedy="Remove the whole folder") for name in names]
+        return [self.document(PlanEpoch, f"plan/{name}", remedy="Remove the whole folder") for name in names]
 
     def planned_shards(self) -> list[int]:
         """Return the numbers of the shards that are written, in order."""
@@ -145,7 +145,7 @@ class JobFolder:
     def manifest(self, shard: int) -> ShardManifest | None:
         """Return a shard's commit, None where there is none yet. Raises StorageError where it is damaged."""
         try:
-            return self._document(ShardManifest, manifest_key(shard), remedy="Remove it")
+            return self.document(ShardManifest, manifest_key(shard), remedy="Remove it")
         except FileNotFoundError:
             return None
 
@@ -156,7 +156,8 @@ class JobFolder:
                 raise StorageError(f"{self.uri}: shard {shard} is not committed: the job is not complete. Run it again")
             yield manifest
 
-    def _document(self, model: type[Document], key: str, *, remedy: str) -> Document:
+    def document(self, model: type[Document], key: str, *, remedy: str) -> Document:
+        """Read a document. Raises FileNotFoundError, StorageError where it is damaged; remedy: what then helps."""
         try:
             return model.model_validate_json(self.storage.read(key))
         except ValidationError as err:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from trtjob.config import DEFAULT_QUEUE
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.jobs.views import JobView, WorkerView
 
@@ -32,8 +33,10 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
     """Say in one sentence what a job waits for, or what limits its speed; empty where there is nothing to say."""
     if view.state not in ACTIVE:
         return view.message
+    is_anybody, workers = bool(workers), [worker for worker in workers if worker.may_do(view.queue)]
     if not workers:
-        return "No worker is running. Start one with: trtjob worker"
+        missing = f"No worker serves the queue '{view.queue}'" if is_anybody else "No worker is running"
+        return f"{missing}. Start one with: {worker_command(view.queue)}"
     mine = [worker for worker in workers if worker.units_of(view.job_id)]
     if not mine:
         # An idle worker is about to take the job up: what workers report is up to a second old.
@@ -48,6 +51,11 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
     share = sum(shares) / len(shares)
     verb = "bound by" if share >= LIMITING_SHARE else "busiest with"
     return f"{verb} {_HINTS.get(stage, stage)} ({share:.0%} busy)"
+
+
+def worker_command(queue: str) -> str:
+    """Return the command that starts a worker for a queue."""
+    return f"TRTJOB_QUEUE={queue} trtjob worker" if queue not in ("", DEFAULT_QUEUE) else "trtjob worker"
 
 
 @dataclass(slots=True)

@@ -131,6 +131,10 @@ class JobStore(Leases):
         """Return whether the server knows a job, and not one of the same id that was submitted at another time."""
         return bool(self.redis.hget(job_key(spec.job_id), "created_at") == repr(spec.created_at).encode())
 
+    def has(self, job_id: str) -> bool:
+        """Return whether the server knows a job of this id."""
+        return bool(self.redis.hexists(job_key(job_id), "state"))
+
     def state(self, job_id: str) -> JobState:
         """Return a job's state. Raises UnknownJobError."""
         state = self.redis.hget(job_key(job_id), "state")

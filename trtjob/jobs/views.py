@@ -17,7 +17,8 @@ class JobView:
     images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
     live_done, live_failed: in shards under way; kinds: all that failed, by kind of failure;
     retries: attempts at a unit after its first one was lost; degraded: what is failing outside, so that the job waits;
-    queue: whose workers may do it, empty where any may.
+    queue: whose workers may do it, empty where any may; is_known: False where an incomplete folder says no more, so
+    that the state is not known.
     """
 
     spec: JobSpec
@@ -42,6 +43,7 @@ class JobView:
     kinds: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
     queue: str = ""
+    is_known: bool = True
 
     @property
     def job_id(self) -> str:

@@ -1,0 +1,49 @@
+"""A job's folder, from what a user named: its id, its folder, or its prefix in a bucket."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtjob.cli.desk import open_desk, start
+from trtjob.cli.order import DEFAULT_OUTPUT
+from trtjob.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trtjob.jobs.folder import JobFolder
+
+
+def named_folder(job: str) -> "JobFolder | None":
+    """Return the folder that is named; None for an id. Raises ConfigError for a path that is no folder."""
+    from trtjob.jobs.folder import JobFolder
+    from trtjob.jobs.storage import is_s3
+
+    if Path(job).is_dir():
+        return JobFolder.at(Path(job).resolve())
+    if is_s3(job):
+        return JobFolder.at(job.rstrip("/"))
+    if "/" in job:
+        raise ConfigError(f"no job's folder '{job}'. Name a job's id, or the folder that holds its job.json")
+    return None
+
+
+def usual_folder(job_id: str) -> "JobFolder | None":
+    """Return a job's folder where it lies in the usual output below the working directory; else None."""
+    from trtjob.jobs.folder import JOB, JobFolder
+
+    folder = Path(DEFAULT_OUTPUT) / job_id
+    return JobFolder.at(folder.resolve()) if (folder / JOB).is_file() else None
+
+
+def job_folder(job: str) -> "JobFolder":
+    """Return the folder of a job, by whichever name. Raises ConfigError, UnknownJobError."""
+    from trtjob.errors import UnknownJobError
+    from trtjob.jobs.folder import JobFolder
+
+    if (folder := named_folder(job)) is not None:
+        return folder
+    with open_desk(start()) as desk:
+        try:
+            return JobFolder.of(desk.store.view(job).spec)
+        except UnknownJobError:
+            if (folder := usual_folder(job)) is None:
+                raise
+            return folder

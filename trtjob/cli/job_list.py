@@ -1,0 +1,105 @@
+"""`trtjob jobs`: the jobs that the queue's server knows; list them, and have it forget some."""
+
+from typing import Annotated
+
+import typer
+
+from trtjob.cli.complete import job_ids
+from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.errors import ForeignJobError, JobError
+from trtjob.jobs.states import JobState
+
+EXAMPLE = "Example: trtjob jobs"
+LIST_EXAMPLE = "Example: trtjob jobs list --state failed --limit 10"
+REMOVE_EXAMPLE = "Example: trtjob jobs remove photos-1a2b3c4d"
+
+LISTED = 100
+
+app = typer.Typer(help="List the jobs that the queue's server knows, and remove some.", invoke_without_command=True)
+
+
+@app.callback()
+def _jobs(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_jobs()
+
+
+@app.command("list", epilog=LIST_EXAMPLE)
+def list_jobs(
+    state: Annotated[
+        JobState | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only jobs that are queued, planning, running, finishing, done, done_with_errors, failed or "
+            "cancelled. Default: all.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            max=100_000,
+            metavar="JOBS",
+            show_default=False,
+            help="List so many of the newest. Default: 100.",
+        ),
+    ] = LISTED,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table. Default: a table.")] = False,
+) -> None:
+    """List jobs, the newest first."""
+    from trtjob.cli.output import print_json
+    from trtjob.cli.screens import job_document, jobs_table
+
+    with open_desk(start()) as desk:
+        views = desk.store.views(desk.store.job_ids(limit, state=state))
+        workers, total = desk.store.workers(), desk.store.total()
+    if json:
+        print_json([job_document(view, workers) for view in views])
+    elif not views:
+        typer.echo(
+            "No such jobs." if total else "No jobs yet. Start one with: trtjob run SOURCE --model MODEL", err=True
+        )
+    else:
+        typer.echo("\n".join(jobs_table(views, workers)))
+        if state is None and total > len(views):
+            typer.echo(f"... and {total - len(views)} older ones; --limit shows more", err=True)
+
+
+@app.command("remove", epilog=REMOVE_EXAMPLE)
+def remove(
+    jobs: Annotated[
+        list[str],
+        typer.Argument(metavar="JOB...", show_default=False, help="The ids of the jobs.", autocompletion=job_ids),
+    ],
+) -> None:
+    """Have the queue's server forget jobs that have ended, with their events and logs; their folders stay.
+
+    A job that is under way is refused: cancel it first. Jobs go by themselves after TRTJOB_KEEP_JOBS seconds.
+    """
+    with open_desk(start()) as desk:
+        for job in jobs:
+            _check_ended(desk, job)
+        for job in jobs:
+            place = _place(desk, job)
+            if not desk.store.forget_ended(job):
+                _check_ended(desk, job)  # somebody has continued it meanwhile
+            typer.echo(f"{job}: removed from the queue's server; its folder stays{place}")
+
+
+def _check_ended(desk: Desk, job: str) -> None:
+    from trtjob.jobs.states import ACTIVE
+
+    state = desk.store.state(job)
+    if state in ACTIVE:
+        raise JobError(
+            f"job '{job}' is {state}, and was not removed. Stop it first with: trtjob cancel {job}", job_id=job
+        )
+
+
+def _place(desk: Desk, job: str) -> str:
+    try:
+        return f": {desk.store.view(job).spec.uri}"
+    except ForeignJobError:
+        return ""

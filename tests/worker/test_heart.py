@@ -20,7 +20,8 @@ from worker.desk import Desk
 
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import lease_key
+from trtjob.jobs.storage import note_trouble
+from trtjob.jobs.store import job_key, lease_key
 from trtjob.jobs.units import PLAN, shard_unit
 from trtjob.worker.context import Interrupter
 from trtjob.worker.heart import EXIT_STALLED, Heart
@@ -286,3 +287,83 @@ def test_shares_are_reported_as_json(desk: Desk, heart: Heart) -> None:
         "infer": 0.0,
         "finish": 0.0,
     }
+
+
+# -- storage that fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trouble() -> Iterator[str]:
+    """Storage that fails, for as long as the test runs or until it says otherwise."""
+    note_trouble("s3://b", "s3://b fails: no answer in time")
+    yield "s3://b fails: no answer in time"
+    note_trouble("s3://b", "")
+
+
+def report_another(desk: Desk, trouble: str = "") -> None:
+    """Let a worker of another node report."""
+    fields = {"host": "other", "pid": 1, "state": "idle", "trouble": trouble, "queue": desk.queue.name}
+    desk.store.report_worker("other-17-1", fields)
+
+
+def move_to_bucket(desk: Desk) -> None:
+    """Let the job write into a bucket."""
+    key = job_key(desk.job_id)
+    spec = json.loads(desk.store.redis.hget(key, "spec")) | {"output": "s3://b/out"}
+    desk.store.redis.hset(key, "spec", json.dumps(spec))
+
+
+def test_a_job_is_degraded_where_no_node_works_and_only_as_long(desk: Desk, heart: Heart, trouble: str) -> None:
+    work_on(desk)
+    heart.report()
+    assert desk.store.view(desk.job_id).degraded == trouble
+    report_another(desk, trouble)
+    heart._looked_at = 0.0
+    heart.report()
+    assert desk.store.view(desk.job_id).degraded == trouble
+    report_another(desk)
+    heart._looked_at = 0.0
+    heart.report()
+    assert desk.store.view(desk.job_id).degraded == ""
+    (mine,) = (worker for worker in desk.store.workers() if worker.name == desk.context.name)
+    assert mine.trouble == trouble, "it is the node's own trouble"
+
+
+def test_a_job_is_not_degraded_once_storage_works(desk: Desk, heart: Heart, trouble: str) -> None:
+    work_on(desk)
+    heart.report()
+    note_trouble("s3://b", "")
+    heart.report()
+    assert desk.store.view(desk.job_id).degraded == ""
+    assert [event.event for event in desk.store.events(desk.job_id)][-2:] == ["degraded", "recovered"]
+
+
+@pytest.mark.usefixtures("trouble")
+def test_after_an_outage_a_unit_goes_back_where_another_node_works(desk: Desk, heart: Heart) -> None:
+    interrupter = work_on(desk)
+    move_to_bucket(desk)
+    desk.context.settings = desk.context.settings.model_copy(update={"outage_s": 0.0})
+    heart.report()
+    assert interrupter.reason == "", "it may be over for all of them at any moment"
+    report_another(desk)
+    heart._looked_at = 0.0
+    heart.report()
+    assert interrupter.reason == "outage"
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_short_outage_is_waited_for(desk: Desk, heart: Heart) -> None:
+    interrupter = work_on(desk)
+    move_to_bucket(desk)
+    report_another(desk)
+    heart.report()
+    assert interrupter.reason == ""
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(desk: Desk, heart: Heart) -> None:
+    interrupter = work_on(desk)
+    report_another(desk)
+    desk.context.settings = desk.context.settings.model_copy(update={"outage_s": 0.0})
+    heart.report()
+    assert interrupter.reason == ""

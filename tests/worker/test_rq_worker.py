@@ -18,14 +18,16 @@ from rq.command import send_stop_job_command
 from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from samples import job_spec
 from terminal import wait_for
 from worker.desk import Desk
-from worker.plain_engine import PlainEngine
+from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.jobs.queue import RUN_UNIT, conversion_key
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
+from trtjob.jobs.submit import submit
 from trtjob.jobs.units import PLAN, shard_unit
 from trtjob.worker.heart import Heart
 from trtjob.worker.rq_worker import UnitWorker
@@ -189,7 +191,7 @@ def test_a_pickle_is_not_opened(desk: Desk, worker: UnitWorker, tmp_path: Path) 
 def test_a_message_of_rubbish_does_not_keep_the_next_from_running(desk: Desk, worker: UnitWorker, data: bytes) -> None:
     job = rq_queue(desk).enqueue(RUN_UNIT)
     desk.store.redis.hset(job.key, "data", data)
-    desk.photos.mkdir()
+    write_images(desk.photos, 1)
     desk.submit()
     work(worker)
     assert desk.store.state(desk.job_id) is not JobState.QUEUED
@@ -409,3 +411,27 @@ def test_a_stop_command_without_a_unit_in_hand_does_nothing(desk: Desk, worker: 
     worker.kill_horse()
     assert desk.store.state(desk.job_id) is JobState.RUNNING
     desk.context.interrupter.check()
+
+
+# -- standing aside ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_worker_does_other_jobs_while_it_stands_aside_from_one(desk: Desk, worker: UnitWorker) -> None:
+    desk.plan(4)
+    away = desk.photos.rename(desk.photos.with_name("away"))
+    other = job_spec(away, desk.output, job_id="others-1234abcd")
+    submit(desk.store, desk.queue, other)
+
+    def stop_when_done() -> None:
+        wait_for(lambda: desk.store.state(other.job_id) is JobState.DONE, "the other job")
+        away.rename(desk.photos)
+        wait_for(lambda: desk.store.state(desk.job_id) is JobState.DONE, "the job whose folder is there again")
+        worker._stop_requested = True
+        desk.context.request_stop()
+
+    ending = threading.Thread(target=stop_when_done)
+    ending.start()
+    worker.work(burst=False, logging_level="CRITICAL")
+    ending.join()
+    assert desk.store.view(desk.job_id).ok == 4

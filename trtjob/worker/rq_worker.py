@@ -160,7 +160,8 @@ class UnitWorker(SimpleWorker):
         while True:
             try:
                 with _server_needed():
-                    self._pass_over()
+                    if timeout is not None:  # else nothing is waited for
+                        self._pass_over()
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
             except UnreadableMessage as err:
                 self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds

@@ -86,7 +86,7 @@ class Supervisor:
         self.restarts: Counter[str] = Counter()
         self.turned_at = time.monotonic()
         self._trouble = ""
-        self._name = f"{_host()}-{os.getpid()}"
+        self.name = f"{_host()}-{os.getpid()}"
         # Why a process is not started at once, and until when to say so.
         self._pauses: dict[int, tuple[str, float]] = {}
 
@@ -123,7 +123,7 @@ class Supervisor:
         with suppress(RedisError, QueueError):
             await asyncio.to_thread(send_due, self.store, self.settings)
             await asyncio.to_thread(self.job_log.ship, self.store.redis)
-            await asyncio.to_thread(self.store.remove_daemon, self._name)
+            await asyncio.to_thread(self.store.remove_daemon, self.name)
 
     # -- what is told to others ---------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Supervisor:
 
     async def _spawn(self, gpu: int | None) -> _Child:
         self._count += 1
-        name = f"{self._name}-{self._count}"
+        name = f"{self.name}-{self._count}"
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # nothing in the folder that we happen to stand in is imported
@@ -307,7 +307,7 @@ class Supervisor:
     def _sweep_once(self) -> None:
         self.connection.ensure()
         self._bury()
-        self.store.report_daemon(self._name, self._report())
+        self.store.report_daemon(self.name, self._report())
         self.job_log.ship(self.store.redis)
         # One daemon at a time: two would ask for everything twice, which is harmless and wasteful.
         if self.store.redis.set(SWEEP_LOCK + self.queue.name, os.getpid(), nx=True, px=int(SWEEP_S * 900)):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from redis import RedisError
 
 from trtjob.errors import ConfigError, QueueError, TrtjobError
+from trtjob.jobs.aside import asides_of
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
 
@@ -36,6 +37,7 @@ class Pulse:
 class Node(Protocol):
     """What the daemon knows of itself, read by other threads."""
 
+    name: str
     restarts: Counter[str]
     turned_at: float
 
@@ -111,6 +113,9 @@ class _Collector:
         jobs = {(state,): float(count) for state, count in counts.items()}
         yield _gauge("trtjob_jobs", "Jobs of this queue, by state.", jobs, ("state",))
         yield _gauge("trtjob_jobs_degraded", "Jobs that wait for a storage that fails.", {(): float(degraded)})
+        asides = asides_of(self.store, self.store.active_ids(self.queue.name)).values()
+        left = {(): float(sum(self.node.name in nodes for nodes in asides))}
+        yield _gauge("trtjob_node_stands_aside", "Jobs that this node leaves to others: see trtjob status.", left)
         depth = {(self.queue.name,): float(len(self.queue))}
         yield _gauge("trtjob_queue_depth", "Messages that wait, at most 256 of each job.", depth, ("queue",))
         workers = [worker for worker in self.store.workers() if worker.may_do(self.queue.name)]

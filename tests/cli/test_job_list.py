@@ -31,8 +31,9 @@ def store(server: EmbeddedServer, redis: Redis, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def ended(tmp_path: Path) -> JobFolder:
     """The folder of a job that is done, but for one image."""
-    spec = pets_spec(tmp_path / "results")
+    spec = pets_spec(tmp_path / "trtjob-out")
     folder = JobFolder.of(spec)
+    folder.storage.make_root()
     folder.storage.create(JOB, spec.model_dump_json().encode())
     add_epoch(folder, [found("a.jpg", (0, 0.9, (1, 2, 3, 4))), failed("b.jpg"), found("c.jpg")])
     finish(folder, spec)
@@ -44,6 +45,7 @@ def stopped(tmp_path: Path) -> JobFolder:
     """The folder of a job of which one shard of two is committed."""
     spec = pets_spec(tmp_path / "stopped")
     folder = JobFolder.of(spec)
+    folder.storage.make_root()
     folder.storage.create(JOB, spec.model_dump_json().encode())
     add_epoch(folder, [found(f"{name}.jpg") for name in "abcd"])
     (Path(folder.uri) / "shards" / "00001.json").unlink()
@@ -182,11 +184,39 @@ def test_a_folder_is_read_while_the_server_is_away(
 def test_an_id_that_the_server_has_forgotten_is_found_in_the_usual_output(
     trtjob: Command, store: JobStore, ended: JobFolder, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    usual = Path(ended.uri).parent.parent / "trtjob-out"
-    Path(ended.uri).parent.rename(usual)
-    monkeypatch.chdir(usual.parent)
+    monkeypatch.chdir(Path(ended.uri).parent.parent)
     outcome = trtjob(*command, Path(ended.uri).name)
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_the_failed_images_of_a_job_that_was_forgotten_are_tried_again(
+    trtjob: Command, store: JobStore, ended: JobFolder, monkeypatch: pytest.MonkeyPatch, by_folder: bool
+) -> None:
+    spec = ended.spec()
+    monkeypatch.chdir(Path(ended.uri).parent.parent)
+    outcome = trtjob("retry", f"trtjob-out/{spec.job_id}" if by_folder else spec.job_id)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.startswith(f"{spec.job_id}: 1 failed images run again\n")
+    view = store.view(spec.job_id)
+    assert (view.state, view.epoch, view.reason, view.queue) == (JobState.QUEUED, 1, "retry", "trtjob")
+
+
+def test_a_job_whose_folder_was_moved_is_not_retried(
+    trtjob: Command, store: JobStore, ended: JobFolder, tmp_path: Path
+) -> None:
+    Path(ended.uri).rename(tmp_path / "moved")
+    outcome = trtjob("retry", tmp_path / "moved")
+    assert (outcome.code, "was moved to" in outcome.err) == (1, True)
+    assert store.job_ids() == []
+
+
+def test_an_incomplete_job_that_was_forgotten_is_not_retried(
+    trtjob: Command, store: JobStore, stopped: JobFolder
+) -> None:
+    outcome = trtjob("retry", stopped.uri)
+    assert (outcome.code, "Continue it with the command that submitted it" in outcome.err) == (1, True)
+    assert store.job_ids() == []
 
 
 def test_a_folder_that_is_no_jobs_says_so(trtjob: Command, store: JobStore, tmp_path: Path) -> None:

@@ -159,6 +159,15 @@ def test_what_is_no_event_of_ours_is_named_as_such(store: JobStore) -> None:
         store.events(JOB)
 
 
+@pytest.mark.parametrize("target", [JobState.FAILED, JobState.CANCELLED])
+def test_a_job_that_has_ended_waits_for_nothing(store: JobStore, target: JobState) -> None:
+    store.degrade(JOB, "s3://bucket fails")
+    store.move(JOB, target, message="")
+    store.degrade(JOB, "s3://bucket fails")  # by a worker that has not heard of it yet
+    assert (store.view(JOB).degraded, store.counts()["degraded"]) == ("", 0)
+    assert [event.event for event in store.events(JOB)][-2:] == ["degraded", target]
+
+
 # -- counts ------------------------------------------------------------------------------------------------------------
 
 

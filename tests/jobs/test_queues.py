@@ -63,7 +63,7 @@ def test_jobs_are_counted_for_their_own_queue(store: JobStore) -> None:
     store.degrade(JOB, "s3 fails")
     assert (store.counts("alpha")["degraded"], store.counts("beta")["degraded"]) == (1, 0)
     store.fail(JOB, "")
-    assert store.counts("alpha")["failed"] == 1
+    assert {state: count for state, count in store.counts("alpha").items() if count} == {"failed": 1}
     assert set(store.counts("beta").values()) == {0}
 
 

@@ -319,6 +319,14 @@ def test_a_model_is_converted_and_its_name_and_identity_reported(desk: Desk, tmp
     assert model["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
 
 
+def test_a_conversion_whose_message_comes_twice_is_done_once(desk: Desk, tmp_path: Path) -> None:
+    request = {"model": str(DIGITS / "digits.weights"), "out": str(tmp_path / "digits.onnx"), "name": "numbers"}
+    first = outcome(desk, request)
+    (tmp_path / "digits.onnx").unlink()
+    assert outcome(desk, request) == first
+    assert not (tmp_path / "digits.onnx").exists()
+
+
 def test_a_conversion_that_fails_says_why(desk: Desk) -> None:
     found = outcome(desk, {"model": "/nowhere/a.weights"})
     assert (found["state"], found["message"]) == ("failed", "no model file '/nowhere/a.weights'")

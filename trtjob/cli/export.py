@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trtjob.cli.complete import job_ids_and_folders
+from trtjob.cli import options as o
 from trtjob.cli.folders import job_folder
 from trtjob.errors import JobError
 
@@ -13,15 +13,7 @@ EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photo
 
 
 def export(
-    job: Annotated[
-        str,
-        typer.Argument(
-            metavar="JOB",
-            show_default=False,
-            help="A job's id, or its folder or s3:// prefix.",
-            autocompletion=job_ids_and_folders,
-        ),
-    ],
+    job: o.JobOrFolderArgument,
     format: Annotated[
         Literal["coco", "megadetector", "darknet", "yolo", "csv"],
         typer.Option(

@@ -124,16 +124,22 @@ def cancel(job: o.JobArgument) -> None:
 
 
 def retry(
-    job: o.JobArgument,
+    job: o.JobOrFolderArgument,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show the progress until the job ends. Default: return at once.")
     ] = False,
 ) -> None:
     """Run the failed images of a finished job again."""
     from trtjob.jobs.progress import sentence
+    from trtjob.jobs.submit import enter_from
     from trtjob.jobs.submit import retry as retry_job
 
+    folder = named_folder(job)
     with open_desk(start()) as desk:
+        if folder is None and not desk.store.has(job):
+            folder = usual_folder(job)
+        if folder is not None:
+            job = enter_from(desk.store, desk.queue, folder)
         images = retry_job(desk.store, desk.queue, job)
         typer.echo(f"{job}: {images} failed images run again" if images else f"{job}: no image failed", err=True)
         if images and wait:

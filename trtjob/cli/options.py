@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trtjob.cli.complete import job_ids, model_names
+from trtjob.cli.complete import job_ids, job_ids_and_folders, model_names
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ SourceArgument = Annotated[
 ]
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", show_default=False, help="A job's id.", autocompletion=job_ids)
+]
+JobOrFolderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        show_default=False,
+        help="A job's id, or its folder or s3:// prefix.",
+        autocompletion=job_ids_and_folders,
+    ),
 ]
 
 Model = Annotated[

@@ -68,7 +68,11 @@ local function enter(state, ...)  -- with other fields; the sets make jobs quick
   local of_queue = '{QUEUE}' .. (redis.call('HGET', KEYS[1], 'queue') or '')
   redis.call('SADD', '{STATE}' .. state, job_id())
   redis.call('SADD', of_queue .. ':' .. state, job_id())
-  if has_ended[state] then redis.call('ZADD', of_queue .. '{ENDED}', redis.call('TIME')[1], job_id()) end
+  if has_ended[state] then  -- and waits for nothing
+    redis.call('ZADD', of_queue .. '{ENDED}', redis.call('TIME')[1], job_id())
+    redis.call('SREM', '{DEGRADED}', job_id())
+    redis.call('HDEL', KEYS[1], 'degraded')
+  end
 end
 local function recover()
   redis.call('SREM', '{DEGRADED}', job_id())
@@ -337,7 +341,8 @@ return 1
 DEGRADE = (
     _JOB
     + f"""
-if redis.call('EXISTS', KEYS[1]) == 0 then return end
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or has_ended[state] then return end
 if ARGV[1] == '' then return recover() end
 if redis.call('SADD', '{DEGRADED}', job_id()) == 1 then tell('degraded', '', '', '', ARGV[1]) end
 redis.call('HSET', KEYS[1], 'degraded', ARGV[1])

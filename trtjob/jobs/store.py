@@ -57,16 +57,18 @@ class JobStore(Leases):
         queue: str = "",
         epoch: int = 0,
         reason: str = "submit",
+        failed: int = 0,
         is_new: bool = False,
     ) -> bool:
         """Enter a job unless it is there. Returns whether this call did it.
 
         A job that was submitted at another time had another folder, and gives way to this one; is_new: its folder was
         made just now, so that one that has ended gives way too.
-        queue: whose workers may do it; empty: any worker. epoch, reason: of the round of planning that it is in.
+        queue: whose workers may do it; empty: any worker. epoch, reason: of the round of planning that it is in;
+        failed: images, where it is done.
         """
         fields: dict[str, str | float] = {"message": "", "epoch": epoch, "reason": reason, "planned": 0, "images": 0}
-        fields |= {"ok": 0, "failed": 0, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
+        fields |= {"ok": 0, "failed": failed, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
         fields |= {"model": spec.model.sha256}
         args = [new_call(), spec.model_dump_json(), repr(spec.created_at), state.value, queue, "1" if is_new else "0"]
         detail = _printable(f"{spec.source.root}, model {spec.model.name}")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from trtjob.errors import JobError
+from trtjob.jobs.finish import Receipt
 from trtjob.jobs.folder import JOB, RECEIPT, JobFolder
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.notify import ask_for_notice
@@ -58,12 +59,37 @@ def submit(
     return spec, _continue(store, queue, spec, state)
 
 
+def enter_from(store: JobStore, queue: WorkQueue, folder: JobFolder) -> str:
+    """Make a job known again to a server that has forgotten it, or never knew it. Returns its id.
+
+    Raises JobError where the folder is none of a job, was moved, or is of a job that is not complete; StorageError.
+    """
+    spec = folder.spec()
+    if spec.uri != folder.uri:
+        message = f"job '{spec.job_id}' writes to {spec.uri}, and its folder was moved to {folder.uri}. Move it back"
+        raise JobError(message, job_id=spec.job_id)
+    if not store.knows(spec):
+        if not folder.storage.exists(RECEIPT):
+            hint = "Continue it with the command that submitted it."
+            raise JobError(f"job '{spec.job_id}' is not complete. {hint}", job_id=spec.job_id)
+        receipt = folder.document(Receipt, RECEIPT, remedy="Remove it")
+        _enter(store, queue, folder, spec, Priority.NORMAL, failed=receipt.failed)
+    return spec.job_id
+
+
 def _enter(
-    store: JobStore, queue: WorkQueue, folder: JobFolder, spec: JobSpec, priority: Priority, *, is_new: bool
+    store: JobStore,
+    queue: WorkQueue,
+    folder: JobFolder,
+    spec: JobSpec,
+    priority: Priority,
+    *,
+    failed: int = 0,
+    is_new: bool = False,
 ) -> Outcome | None:
     """Make a job known to the server, as its folder says that it stands: new, or of an earlier server.
 
-    Returns None where somebody else has done so meanwhile.
+    failed: images, where it is done. Returns None where somebody else has done so meanwhile.
     """
     epochs = folder.epochs()
     made = store.create(
@@ -73,6 +99,7 @@ def _enter(
         queue=queue.name,
         epoch=epochs[-1].epoch if epochs else 0,
         reason=epochs[-1].reason if epochs else "submit",
+        failed=failed,
         is_new=is_new,
     )
     if not made:

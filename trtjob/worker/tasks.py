@@ -137,6 +137,8 @@ def convert(request_id: str, request: dict[str, Any]) -> None:
     """
     context = current()
     key = conversion_key(request_id)
+    if context.store.redis.hget(key, "state") in (b"done", b"failed"):
+        return  # its message came twice
 
     def report(ttl_s: float, fields: dict[str, Any]) -> None:
         context.store.redis.hset(key, mapping=fields)

@@ -48,14 +48,16 @@ def add_epoch(
     reason: Literal["submit", "retry", "update"] = "submit",
     shard_size: int = 2,
     ignored: dict[str, int] | None = None,
+    listed: int | None = None,
 ) -> PlanEpoch:
-    """Plan and commit a round of these images, in shards of `shard_size`."""
+    """Plan and commit a round of these images, in shards of `shard_size`; listed: what the source had."""
     ordered = sorted(records, key=lambda record: record.image)
     earlier = folder.epochs()
+    folder.open_round(len(earlier), reason)
     first = sum(epoch.shards for epoch in earlier)
     chunks = [ordered[start : start + shard_size] for start in range(0, len(ordered), shard_size)]
     for shard, chunk in enumerate(chunks, start=first):
-        write_shard(folder, shard, [Entry(record.image, 1, "etag") for record in chunk])
+        assert write_shard(folder, len(earlier), shard, [Entry(record.image, 1, "etag") for record in chunk])
         commit(folder, shard, chunk)
     epoch = PlanEpoch(
         epoch=len(earlier),
@@ -64,12 +66,13 @@ def add_epoch(
         shards=len(chunks),
         images=len(ordered),
         ignored=ignored or {},
+        listed=listed,
     )
-    folder.commit_epoch(epoch)
+    assert folder.commit_epoch(epoch)
     return epoch
 
 
-def commit(folder: JobFolder, shard: int, records: Sequence[Record], *, token: int = 7) -> bool:
+def commit(folder: JobFolder, shard: int, records: Sequence[Record], *, token: str = "7") -> bool:
     """Write the result file of an attempt and commit the shard with it. Returns whether it had not been committed."""
     key = results_key(shard, token)
     folder.storage.write(key, b"".join(map(to_line, records)))

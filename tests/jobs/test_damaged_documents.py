@@ -19,15 +19,15 @@ from trtjob.jobs.records import read_records
 SEED = 20261102
 COUNT = 3000
 LONGEST_MESSAGE = 2000
-EPOCH = "plan/epoch-00000.json"
+EPOCH = plan_key(0, 2)
 
 # What reads each document.
 READERS: dict[str, Callable[[JobFolder], object]] = {
     JOB: lambda folder: folder.spec(),
     EPOCH: lambda folder: folder.epochs(),
-    plan_key(0): lambda folder: (read_shard(folder, 0), list(planned_entries(folder, folder.epochs()))),
+    plan_key(0, 0): lambda folder: (read_shard(folder, 0, 0), list(planned_entries(folder, folder.epochs()))),
     manifest_key(0): lambda folder: (folder.manifest(0), committed_counts(folder, 0), list(merged_records(folder))),
-    results_key(0, 7): lambda folder: list(merged_records(folder)),
+    results_key(0, "7"): lambda folder: list(merged_records(folder)),
     RESULTS: lambda folder: (list(read_records(folder.storage, RESULTS)), kept_counts(folder, folder.epochs()[0])),
 }
 
@@ -63,7 +63,7 @@ def test_a_damaged_document_is_refused_in_one_line(folder: JobFolder, key: str) 
     assert refused > COUNT / 4
 
 
-@pytest.mark.parametrize("key", [plan_key(0), results_key(0, 7), RESULTS])
+@pytest.mark.parametrize("key", [plan_key(0, 0), results_key(0, "7"), RESULTS])
 def test_a_line_that_nests_without_end_is_refused(folder: JobFolder, key: str) -> None:
     folder.storage.write(key, b"[" * 100_000 + b"\n")
     with pytest.raises(StorageError):
@@ -71,7 +71,7 @@ def test_a_line_that_nests_without_end_is_refused(folder: JobFolder, key: str) -
 
 
 def test_a_number_of_shards_that_nobody_has_is_refused(folder: JobFolder) -> None:
-    text = folder.storage.read(EPOCH).replace(b'"shards": 2', b'"shards": 2' + b"0" * 15)
+    text = folder.storage.read(EPOCH).replace(b'"shards":2', b'"shards":2' + b"0" * 15)
     folder.storage.write(EPOCH, text)
     with pytest.raises(StorageError, match="shards: Input should be less than"):
         folder.epochs()
@@ -85,7 +85,7 @@ def test_a_key_that_leaves_its_root_is_neither_read_nor_written(folder: JobFolde
 
 
 def test_a_manifest_that_names_a_file_elsewhere_is_refused(folder: JobFolder, tmp_path: Path) -> None:
-    (tmp_path / "secret.jsonl").write_bytes(folder.storage.read(results_key(0, 7)))
+    (tmp_path / "secret.jsonl").write_bytes(folder.storage.read(results_key(0, "7")))
     manifest = folder.manifest(0)
     assert manifest is not None
     forged = manifest.model_copy(update={"results": "../secret.jsonl"})

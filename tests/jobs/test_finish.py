@@ -2,6 +2,8 @@ import dataclasses
 import hashlib
 import json
 import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +15,9 @@ from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import Receipt, Summary, finish
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
+from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
+from trtjob.jobs.plan import write_shard
 from trtjob.jobs.records import Record, read_records
 
 BOX = (10.0, 20.0, 110.0, 70.0)
@@ -156,6 +160,76 @@ def test_a_finish_that_was_stopped_and_is_run_again_gives_the_same(
     assert all(folder.storage.read(name) == whole.storage.read(name) for name in (RESULTS, ERRORS, REPORT))
 
 
+def asleep(meanwhile: Callable[[], object]) -> Callable[[], None]:
+    """Return what sleeps, once, while others work."""
+    left = [meanwhile]
+
+    def sleep() -> None:
+        if left:
+            left.pop()()
+
+    return sleep
+
+
+@pytest.mark.parametrize("where", ["on_record", "before_write"])
+def test_a_finish_that_sleeps_through_the_next_round_leaves_that_rounds_documents(
+    folder: JobFolder, spec: JobSpec, where: str
+) -> None:
+    committed(folder)
+
+    def next_round() -> None:
+        finish(folder, spec)
+        add_epoch(folder, [found("d.jpg"), found("f.jpg")], reason="update")
+        finish(folder, spec)
+
+    with suppress(StorageError):  # the others have removed what it was writing
+        finish(folder, spec, **{where: asleep(next_round)})
+    receipt = Receipt.model_validate_json(folder.storage.read(RECEIPT))
+    assert receipt.results_sha256 == hashlib.sha256(folder.storage.read(RESULTS)).hexdigest()
+    assert (receipt.listed, receipt.ok, receipt.failed) == (6, 5, 1)
+    assert [record.image for record in read_records(folder.storage, ERRORS)] == ["e.jpg"]
+    assert Summary.model_validate_json(folder.storage.read(SUMMARY)).images == 6
+
+
+@pytest.mark.parametrize("where", ["on_record", "before_write"])
+def test_a_finish_that_wakes_in_the_next_round_removes_nothing_of_it_and_gives_no_receipt(
+    folder: JobFolder, spec: JobSpec, where: str
+) -> None:
+    committed(folder)
+    working = ["shards/00003.9-0123abcd.jsonl", "shards/00003.part.jsonl", "annotated/.00112233445566aa.part"]
+
+    def next_round() -> None:
+        finish(folder, spec)
+        folder.open_round(1, "update")
+        folder.settle_receipt()
+        assert write_shard(folder, 1, 3, [Entry("f.jpg", 1, "etag")])
+        for name in working:
+            folder.storage.put(name, b"x")
+
+    with suppress(StorageError):  # the others have removed what it was writing
+        finish(folder, spec, **{where: asleep(next_round)})
+    assert all(folder.storage.exists(name) for name in working)
+    assert not folder.storage.exists(RECEIPT)
+
+
+def test_a_finish_whose_claim_was_lost_changes_nothing(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    folder.storage.put("shards/00000.part.jsonl", b"x")
+    before = files(folder)
+
+    def lost() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        finish(folder, spec, before_write=lost)
+    assert files(folder) - before == set()
+
+
+def test_a_folder_without_a_plan_is_not_complete(folder: JobFolder, spec: JobSpec) -> None:
+    with pytest.raises(StorageError, match="has no complete plan"):
+        finish(folder, spec)
+
+
 def test_finishing_twice_changes_only_times(folder: JobFolder, spec: JobSpec) -> None:
     committed(folder)
 
@@ -218,7 +292,7 @@ def test_a_second_commit_of_a_shard_changes_nothing(folder: JobFolder, spec: Job
     committed(folder)
     finish(folder, spec)
     before = folder.storage.read(RESULTS)
-    assert not commit(folder, 0, [failed("a.jpg"), failed("b.jpg")], token=8)
+    assert not commit(folder, 0, [failed("a.jpg"), failed("b.jpg")], token="8")
     finish(folder, spec)
     assert folder.storage.read(RESULTS) == before
 

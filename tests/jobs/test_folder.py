@@ -5,7 +5,7 @@ from epochs import add_epoch, commit, failed, found, job_spec
 from samples import made
 
 from trtjob.errors import JobError, StorageError
-from trtjob.jobs.folder import JOB, JobFolder, annotated_key, manifest_key, results_key, suffixed_key
+from trtjob.jobs.folder import JOB, JobFolder, annotated_key, manifest_key, plan_key, results_key, suffixed_key
 
 
 @pytest.fixture
@@ -53,18 +53,18 @@ def test_an_epoch_is_committed_once(folder: JobFolder) -> None:
 
 
 def test_of_two_attempts_the_first_commits_and_the_losers_results_go(folder: JobFolder) -> None:
-    assert commit(folder, 0, [found("a.jpg")], token=1)
-    assert not commit(folder, 0, [failed("a.jpg")], token=2)
+    assert commit(folder, 0, [found("a.jpg")], token="1")
+    assert not commit(folder, 0, [failed("a.jpg")], token="2")
     manifest = folder.manifest(0)
     assert manifest is not None
-    assert (manifest.results, manifest.ok) == (results_key(0, 1), 1)
+    assert (manifest.results, manifest.ok) == (results_key(0, "1"), 1)
     assert folder.storage.list("shards") == ["00000.1.jsonl", "00000.json"]
 
 
 def test_an_attempt_that_commits_twice_keeps_its_results(folder: JobFolder) -> None:
-    assert commit(folder, 0, [found("a.jpg")], token=1)
-    assert not commit(folder, 0, [found("a.jpg")], token=1)
-    assert folder.storage.exists(results_key(0, 1))
+    assert commit(folder, 0, [found("a.jpg")], token="1")
+    assert not commit(folder, 0, [found("a.jpg")], token="1")
+    assert folder.storage.exists(results_key(0, "1"))
 
 
 def test_a_shard_that_is_not_committed_has_no_manifest(folder: JobFolder) -> None:
@@ -79,8 +79,8 @@ def test_a_damaged_manifest_is_named(folder: JobFolder) -> None:
 
 def test_a_damaged_epoch_is_named(folder: JobFolder) -> None:
     add_epoch(folder, [found("a.jpg")])
-    folder.storage.write("plan/epoch-00000.json", b"")
-    with pytest.raises(StorageError, match=r"epoch-00000\.json is damaged: .*Remove the whole folder"):
+    folder.storage.write(plan_key(0, 1), b"")
+    with pytest.raises(StorageError, match=r"00000-00001\.jsonl is damaged: .*Remove the whole folder"):
         folder.epochs()
 
 

@@ -56,7 +56,7 @@ def test_a_shard_that_is_not_committed_is_named(folder: JobFolder) -> None:
 
 def test_results_that_are_gone_are_named(folder: JobFolder) -> None:
     add_epoch(folder, [found("a.jpg")])
-    folder.storage.delete(results_key(0, 7))
+    folder.storage.delete(results_key(0, "7"))
     with pytest.raises(StorageError, match=r"cannot read .*00000\.7\.jsonl: it is not there"):
         list(merged_records(folder))
 
@@ -76,8 +76,30 @@ def test_records_that_are_not_those_of_the_plan_are_refused(
     other = made(JobFolder.at(tmp_path / "other"))
     add_epoch(folder, map(found, images))
     add_epoch(other, map(found, planned))
-    folder.storage.write(plan_key(0), other.storage.read(plan_key(0)))
+    folder.storage.write(plan_key(0, 0), other.storage.read(plan_key(0, 0)))
     with pytest.raises(StorageError, match=message):
+        list(merged_records(folder))
+
+
+def test_a_plan_that_has_lost_images_together_with_their_results_is_refused(folder: JobFolder, tmp_path: Path) -> None:
+    other = made(JobFolder.at(tmp_path / "other"))
+    add_epoch(folder, [found("a.jpg"), found("b.jpg")])
+    add_epoch(other, [found("a.jpg")])
+    for key in (plan_key(0, 0), results_key(0, "7")):
+        folder.storage.write(key, other.storage.read(key))
+    with pytest.raises(StorageError, match="round 0 planned 2 images, but the plan holds 1: a file there is damaged"):
+        list(merged_records(folder))
+
+
+@pytest.mark.parametrize("listed", [2, 3])
+def test_a_plan_that_has_less_than_the_source_listed_last_is_refused(folder: JobFolder, listed: int) -> None:
+    add_epoch(folder, [found("a.jpg")], listed=1)
+    add_epoch(folder, [found("b.jpg")], reason="update", listed=listed)
+    add_epoch(folder, [found("a.jpg")], reason="retry")
+    if listed == 2:
+        assert len(list(merged_records(folder))) == 2
+        return
+    with pytest.raises(StorageError, match="the source listed 3 images, but the plan holds 2"):
         list(merged_records(folder))
 
 

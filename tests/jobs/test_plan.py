@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -60,17 +61,17 @@ def plan(
     return plan_epoch(folder, spec, open_storage(spec.source.root), epoch=epoch, reason=reason, on_shards=on_shards)
 
 
-def keys(folder: JobFolder, shard: int) -> list[str]:
-    return [entry.key for entry in read_shard(folder, shard)]
+def keys(folder: JobFolder, shard: int, epoch: int = 0) -> list[str]:
+    return [entry.key for entry in read_shard(folder, epoch, shard)]
 
 
 def new_keys(folder: JobFolder, epoch: PlanEpoch) -> list[str]:
-    return list(chain.from_iterable(keys(folder, epoch.first_shard + n) for n in range(epoch.shards)))
+    return list(chain.from_iterable(keys(folder, shard, epoch.epoch) for shard in epoch.numbers))
 
 
-def finish(folder: JobFolder, *failed: str) -> None:
+def finish(folder: JobFolder, *failed: str, kind: FailureKind = FailureKind.DECODE) -> None:
     """Leave the results of everything planned, with errors for some."""
-    error = ImageFailure(FailureKind.DECODE, "not an image")
+    error = ImageFailure(kind, "not an image")
     entries = planned_entries(folder, folder.epochs())
     records = [Record(e.key, error=error) if e.key in failed else Record(e.key, detections=()) for e in entries]
     folder.storage.write(RESULTS, b"".join(map(to_line, records)))
@@ -90,14 +91,14 @@ def test_a_plan_is_the_same_bytes_every_time(folder: JobFolder, spec: JobSpec, t
     plan(folder, spec)
     plan(made(JobFolder.of(again)), again)
     for shard in range(3):
-        assert folder.storage.read(plan_key(shard)) == JobFolder.of(again).storage.read(plan_key(shard))
+        assert folder.storage.read(plan_key(0, shard)) == JobFolder.of(again).storage.read(plan_key(0, shard))
 
 
 def test_each_shard_is_announced_when_it_is_written(folder: JobFolder, spec: JobSpec) -> None:
     announced = []
 
     def on_shards(shards: list[int], images: int) -> None:
-        announced.append((shards, images, folder.storage.exists(plan_key(shards[0]))))
+        announced.append((shards, images, folder.storage.exists(plan_key(0, shards[0]))))
 
     plan(folder, spec, on_shards=on_shards)
     assert announced == [([0], 4, True), ([1], 4, True), ([2], 2, True)]
@@ -135,11 +136,11 @@ def test_a_list_is_planned_with_the_files_that_are_not_there(photos: Path, tmp_p
 def test_a_damaged_shard_is_named(folder: JobFolder, spec: JobSpec, damage: bytes | None) -> None:
     plan(folder, spec)
     if damage is None:
-        folder.storage.delete(plan_key(1))
+        folder.storage.delete(plan_key(0, 1))
     else:
-        folder.storage.write(plan_key(1), damage)
-    with pytest.raises(StorageError, match=r"shard-00001\.jsonl is missing or damaged"):
-        read_shard(folder, 1)
+        folder.storage.write(plan_key(0, 1), damage)
+    with pytest.raises(StorageError, match=r"00000-00001\.jsonl is missing or damaged"):
+        read_shard(folder, 0, 1)
 
 
 # -- interrupted -------------------------------------------------------------------------------------------------------
@@ -167,19 +168,17 @@ def test_planning_goes_on_behind_the_last_shard_that_was_written(
     assert [keys(folder, shard) for shard in range(3)] == [keys(JobFolder.of(calm), shard) for shard in range(3)]
 
 
-def test_shards_behind_a_gap_are_made_anew(folder: JobFolder, spec: JobSpec, photos: Path) -> None:
-    """Shards are written several at a time, so a kill may leave the third without the second."""
+def test_what_lies_behind_a_gap_is_part_of_the_plan(folder: JobFolder, spec: JobSpec) -> None:
+    """There is none but where a file was lost: all are written one after another, and nothing is removed."""
     plan(folder, spec)
-    folder.storage.delete("plan/epoch-00000.json")
-    folder.storage.delete(plan_key(1))
-    for name in TEN[4:9]:
-        (photos / name).unlink()
+    folder.storage.delete(plan_key(0, 1))
+    folder.storage.delete(plan_key(0, 3))
     made = plan(folder, spec)
-    assert new_keys(folder, made) == [*TEN[:4], "9.jpg"]
-    assert folder.planned_shards() == [0, 1]
+    assert new_keys(folder, made) == TEN
+    assert list(planned_entries(folder, [made])) == list(source_images(folder, spec, open_storage(spec.source.root)))
 
 
-def test_an_image_that_appears_while_planning_is_interrupted_is_not_planned_twice(
+def test_images_that_appear_while_planning_is_interrupted_are_planned_once(
     folder: JobFolder, spec: JobSpec, photos: Path
 ) -> None:
     def stop(shards: list[int], images: int) -> None:
@@ -190,8 +189,11 @@ def test_an_image_that_appears_while_planning_is_interrupted_is_not_planned_twic
         plan(folder, spec, on_shards=stop)
     touch(photos, "00.jpg", "99.jpg")
     first = plan(folder, spec)
-    assert new_keys(folder, first) == [*TEN, "99.jpg"]
-    assert new_keys(folder, plan(folder, spec, 1, "update")) == ["00.jpg"]
+    assert new_keys(folder, first) == [*TEN[:8], "00.jpg", *TEN[8:], "99.jpg"]
+    assert (first.restarts, first.listed) == ((2,), 12)
+    listing = list(source_images(folder, spec, open_storage(spec.source.root)))
+    assert list(planned_entries(folder, [first])) == listing
+    assert new_keys(folder, plan(folder, spec, 1, "update")) == []
 
 
 def test_a_complete_plan_is_found_and_not_made_again(folder: JobFolder, spec: JobSpec, photos: Path) -> None:
@@ -206,6 +208,48 @@ def test_a_source_that_became_empty_is_a_plan_without_shards(folder: JobFolder, 
     for name in TEN:
         (photos / name).unlink()
     assert (plan(folder, spec).shards, folder.epochs()[0].images) == (0, 0)
+
+
+@pytest.mark.parametrize("wakes_at", range(4))
+@pytest.mark.parametrize("other_stops_after", range(5))
+def test_planners_that_take_turns_write_one_plan(
+    folder: JobFolder, spec: JobSpec, photos: Path, wakes_at: int, other_stops_after: int
+) -> None:
+    """The worst that can be: a sleeper wakes right before a write, does not look whose turn it is, and the source has
+    changed since it was listed. What is written stays as it is, and no image is lost or planned twice at once."""
+    source = open_storage(spec.source.root)
+    told: list[int] = []
+    written: dict[str, bytes] = {}
+
+    def other(shards: list[int], images: int) -> None:
+        if len(folder.slots(0)) > other_stops_after:
+            raise Stopped
+
+    def sleep() -> None:
+        if len(told) == wakes_at and not written:
+            touch(photos, "00.jpg", "44.jpg", "99.jpg")
+            (photos / "5.jpg").unlink()
+            with suppress(Stopped):
+                plan(folder, spec, on_shards=other)
+            written.update(contents(folder))
+
+    def on_shards(shards: list[int], images: int) -> None:
+        told.extend(shards)
+
+    made = plan_epoch(folder, spec, source, epoch=0, reason="submit", on_shards=on_shards, before_write=sleep)
+    assert written.items() <= contents(folder).items()
+    assert told == list(made.numbers)
+    assert made.images == len(new_keys(folder, made))
+    listed = {entry.key for entry in source_images(folder, spec, source)}
+    later = plan(folder, spec, 1, "update")
+    planned = [entry.key for entry in planned_entries(folder, [made, later])]
+    assert set(planned) == listed | {"5.jpg"} & set(planned)
+    assert len(planned) == len(set(planned))
+    assert len(new_keys(folder, made)) == len(set(new_keys(folder, made)))
+
+
+def contents(folder: JobFolder) -> dict[str, bytes]:
+    return {name: folder.storage.read(f"plan/{name}") for name in folder.storage.list("plan")}
 
 
 # -- further rounds ----------------------------------------------------------------------------------------------------
@@ -240,6 +284,48 @@ def test_an_update_of_a_list_takes_up_the_files_that_were_missing(photos: Path, 
     plan(folder, spec)
     touch(photos, "late.jpg")
     assert new_keys(folder, plan(folder, spec, 1, "update")) == ["late.jpg"]
+
+
+def test_an_update_tries_again_what_could_not_be_reached(folder: JobFolder, spec: JobSpec, photos: Path) -> None:
+    """Though they are as they were planned: the source was away, say, while they were to be read."""
+    plan(folder, spec)
+    finish(folder, "2.jpg", "5.jpg", kind=FailureKind.MISSING)
+    (photos / "5.jpg").unlink()
+    assert new_keys(folder, plan(folder, spec, 1, "update")) == ["2.jpg"]
+    finish(folder, "3.jpg", kind=FailureKind.READ)
+    assert new_keys(folder, plan(folder, spec, 2, "update")) == ["3.jpg"]
+    finish(folder)
+    assert new_keys(folder, plan(folder, spec, 3, "update")) == []
+
+
+@pytest.mark.parametrize("kind", sorted(set(FailureKind) - {FailureKind.MISSING, FailureKind.READ}))
+def test_an_update_leaves_images_that_failed_for_reasons_of_their_own(
+    folder: JobFolder, spec: JobSpec, kind: FailureKind
+) -> None:
+    plan(folder, spec)
+    finish(folder, "2.jpg", kind=kind)
+    assert new_keys(folder, plan(folder, spec, 1, "update")) == []
+
+
+def test_an_update_that_is_interrupted_tries_each_again_once(folder: JobFolder, spec: JobSpec) -> None:
+    plan(folder, spec)
+    finish(folder, *TEN[:6], kind=FailureKind.MISSING)
+
+    def stop(shards: list[int], images: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        plan(folder, spec, 1, "update", on_shards=stop)
+    assert new_keys(folder, plan(folder, spec, 1, "update")) == TEN[:6]
+
+
+def test_an_update_of_a_list_leaves_what_is_still_missing(photos: Path, tmp_path: Path) -> None:
+    spec = job_spec(photos, tmp_path / "out", kind="list")
+    folder = made(JobFolder.of(spec))
+    write_source_list(folder, ["3.jpg", "4.jpg", "gone.jpg"])
+    plan(folder, spec)
+    finish(folder, "4.jpg", "gone.jpg", kind=FailureKind.MISSING)
+    assert new_keys(folder, plan(folder, spec, 1, "update")) == ["4.jpg"]
 
 
 def test_a_retry_plans_the_images_that_failed(folder: JobFolder, spec: JobSpec) -> None:
@@ -299,7 +385,7 @@ def test_committed_shards_are_counted_from_the_folder(folder: JobFolder, spec: J
     for shard, failed in ((0, 1), (2, 0)):
         manifest = ShardManifest(
             shard=shard,
-            results=results_key(shard, 1),
+            results=results_key(shard, "1"),
             ok=4 - failed,
             failed=failed,
             failures={"decode": 1} if failed else {},

@@ -61,6 +61,7 @@ def plan(store: JobStore, queue: WorkQueue, shards: int = 4) -> None:
     for shard in range(shards):
         assert store.add_shards(held, first=shard, shards=1, images=3)
         queue.put(JOB, [shard_unit(shard)])
+    assert store.note(held, ignored="{}")
     assert store.planned(held) == JobState.RUNNING
     store.release(held, take_back=True)
 
@@ -89,7 +90,7 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
         store.commit(claim(store, shard_unit(shard)), shard, ok=2, failed=1, kinds={"decode": 1})
     store.update(JOB, ignored="{}")
     finish = claim(store, FINISH)
-    store.move(JOB, JobState.DONE_WITH_ERRORS, detail="8 ok, 4 failed", finished_at=2.0)
+    assert store.end(finish, JobState.DONE_WITH_ERRORS, epoch=0, detail="8 ok, 4 failed", finished_at=2.0)
     store.release(finish, take_back=True)
     put_off(store, JOB, 0, "status 500")
     end_notice(store, JOB, Happening.NOTIFIED, "status 200")

@@ -239,6 +239,48 @@ def test_a_planner_that_lost_its_unit_counts_nothing(redis: Redis) -> None:
     assert (view.shards, view.images, view.ok, view.shards_done, view.planned) == (1, 4, 0, 0, False)
 
 
+def test_fields_are_noted_by_the_holder_alone(redis: Redis) -> None:
+    store = JobStore(redis)
+    store.create(job_spec())
+    zombie = claim(store, "zombie", PLAN)
+    assert store.note(zombie, epoch=1, reason="retry")
+    expire(store, zombie)
+    claim(store, "planner", PLAN)
+    assert not store.note(zombie, epoch=2)
+    assert (store.view(JOB).epoch, store.view(JOB).reason) == (1, "retry")
+
+
+def test_a_job_is_ended_by_the_holder_and_told_so_again_when_it_asks_again(redis: Redis) -> None:
+    store = JobStore(redis)
+    store.create(job_spec(), JobState.FINISHING)
+    finisher = claim(store, "finisher", FINISH)
+    for _ in range(2):
+        assert store.end(finisher, JobState.DONE, epoch=0, detail="4 ok, 0 failed", ok=4)
+    view = store.view(JOB)
+    assert (view.state, view.ok) == (JobState.DONE, 4)
+    assert [event.event for event in store.events(JOB)].count("finished") == 1
+    assert store.counts()["done"] == 1
+
+
+@pytest.mark.parametrize("meanwhile", ["taken", "done", "next round", "cancelled"])
+def test_a_finisher_that_wakes_late_does_not_end_the_job(redis: Redis, meanwhile: str) -> None:
+    store = JobStore(redis)
+    store.create(job_spec(), JobState.FINISHING)
+    zombie = claim(store, "zombie", FINISH)
+    if meanwhile in ("taken", "done"):
+        expire(store, zombie)
+        finisher = claim(store, "finisher", FINISH)
+        if meanwhile == "done":
+            assert store.end(finisher, JobState.DONE, epoch=0, detail="")
+    elif meanwhile == "next round":  # which nobody has begun to finish
+        store.update(JOB, epoch=1)
+    else:
+        set_state(store, JobState.CANCELLED)
+    before = store.view(JOB)
+    assert not store.end(zombie, JobState.DONE_WITH_ERRORS, epoch=0, detail="", ok=1)
+    assert store.view(JOB) == before
+
+
 def test_a_plan_whose_shards_are_all_committed_is_ready_to_finish(redis: Redis) -> None:
     store = JobStore(redis)
     store.create(job_spec())

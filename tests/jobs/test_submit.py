@@ -1,9 +1,13 @@
 """From what a user names to a job that waits; and what the same command does the second time."""
 
 import json
+import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -11,7 +15,7 @@ from samples import job_spec, made, touch
 from twice import Dying, Killed, Twice, keyspace
 
 from trtjob.errors import JobError, StorageError, UnknownJobError
-from trtjob.jobs.folder import JOB, RECEIPT, JobFolder, PlanEpoch
+from trtjob.jobs.folder import JOB, SOURCE_LIST, JobFolder, PlanEpoch
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import source_images
@@ -45,6 +49,7 @@ def spec(tmp_path: Path) -> JobSpec:
 def planned(spec: JobSpec, epoch: int = 0) -> None:
     """Leave a job's folder as a finished round of planning does."""
     reason = "submit" if epoch == 0 else "update"
+    JobFolder.of(spec).open_round(epoch, reason)
     plan = PlanEpoch.model_validate({"epoch": epoch, "reason": reason, "first_shard": 0, "shards": 1, "images": 2})
     made(JobFolder.of(spec)).commit_epoch(plan)
 
@@ -84,6 +89,42 @@ def test_a_list_is_kept_with_the_job(tmp_path: Path, store: JobStore, queue: Wor
     entries = list(source_images(JobFolder.of(spec), spec, LocalStorage(tmp_path)))
     assert [entry.key for entry in entries] == ["b.jpg", "gone \udce9.jpg"]
     assert entries[1] == Entry("gone \udce9.jpg", 0, "")
+
+
+@pytest.mark.parametrize("write", range(4))
+def test_a_submission_of_a_list_that_is_killed_at_any_write_can_be_made_again(
+    tmp_path: Path, store: JobStore, queue: WorkQueue, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    spec = job_spec(touch(tmp_path / "photos", "b.jpg"), tmp_path / "out", kind="list")
+    left = [write]
+
+    def before(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", before(os.link))
+        patch.setattr(Path, "replace", before(Path.replace))
+        with suppress(KeyboardInterrupt):
+            submit(store, queue, spec, ["b.jpg"])
+    folder = JobFolder.of(spec)
+    if folder.storage.exists(JOB):
+        assert folder.storage.exists(SOURCE_LIST)
+    submit(store, queue, spec, ["b.jpg"])
+    assert [entry.key for entry in source_images(folder, spec, LocalStorage(tmp_path / "photos"))] == ["b.jpg"]
+
+
+def test_a_list_that_is_gone_is_written_again(tmp_path: Path, store: JobStore, queue: WorkQueue) -> None:
+    spec = job_spec(touch(tmp_path / "photos", "b.jpg"), tmp_path / "out", kind="list")
+    submit(store, queue, spec, ["b.jpg"])
+    JobFolder.of(spec).storage.delete(SOURCE_LIST)
+    submit(store, queue, spec, ["b.jpg"])
+    assert JobFolder.of(spec).storage.exists(SOURCE_LIST)
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
@@ -126,11 +167,24 @@ def test_a_finished_job_is_updated_on_a_server_that_never_heard_of_it(
     submit(store, queue, spec)
     planned(spec)
     planned(spec, epoch=1)
-    made(JobFolder.of(spec)).storage.create(RECEIPT, b"{}")
+    JobFolder.of(spec).finish_round(1, b"{}")
     redis.flushall()
     assert submit(store, queue, spec)[1] == "updating"
     view = store.view(spec.job_id)
     assert (view.epoch, view.reason) == (2, "update")
+
+
+def test_a_round_that_was_begun_goes_on_on_a_server_that_never_heard_of_it(
+    redis: Redis, store: JobStore, queue: WorkQueue, spec: JobSpec
+) -> None:
+    submit(store, queue, spec)
+    planned(spec)
+    JobFolder.of(spec).finish_round(0, b"{}")
+    JobFolder.of(spec).open_round(1, "retry")
+    redis.flushall()
+    assert submit(store, queue, spec)[1] == "resumed"
+    view = store.view(spec.job_id)
+    assert (view.epoch, view.reason) == (1, "retry")
 
 
 def test_a_job_whose_folder_was_removed_starts_anew(

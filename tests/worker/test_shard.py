@@ -12,7 +12,7 @@ from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, StorageError, TooManyFailures
-from trtjob.jobs.folder import ShardManifest, results_key
+from trtjob.jobs.folder import ShardManifest, manifest_key, results_key
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, lease_key
@@ -71,7 +71,7 @@ def test_a_shards_records_are_committed_in_the_order_of_its_plan(desk: Desk) -> 
     manifest = desk.folder.manifest(0)
     assert manifest is not None
     assert (manifest.ok, manifest.failed, manifest.attempt, manifest.worker) == (6, 1, 1, "worker-1")
-    assert manifest.results == results_key(0, claim.token)
+    assert manifest.results == results_key(0, f"{claim.token}-{claim.call}")
     assert set(manifest.busy_s) == {"read", "decode", "resize", "infer", "nms"}
 
 
@@ -96,7 +96,7 @@ def manifest_of(token: int, *, ok: int, failed: int) -> ShardManifest:
     """Return what another worker would have committed of the first shard."""
     return ShardManifest(
         shard=0,
-        results=results_key(0, token),
+        results=results_key(0, str(token)),
         ok=ok,
         failed=failed,
         attempt=1,
@@ -126,8 +126,26 @@ def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     claim = desk.claim()
     desk.run(claim)
     assert desk.folder.manifest(0) == first
-    assert not (Path(desk.folder.uri) / results_key(0, claim.token)).exists()
+    assert [name for name in desk.folder.storage.list("shards") if f".{claim.token}" in name] == []
     assert desk.store.view(desk.job_id).ok == 4
+
+
+def test_attempts_write_to_different_files_when_a_wiped_server_gives_their_token_out_again(desk: Desk) -> None:
+    def run() -> tuple[int, str]:
+        desk.store.redis.flushall()
+        desk.plan(4)
+        claim = desk.claim()
+        desk.run(claim)
+        manifest = desk.folder.manifest(0)
+        assert manifest is not None
+        return claim.token, manifest.results
+
+    first_token, first = run()
+    desk.folder.storage.delete(manifest_key(0))
+    again_token, again = run()
+    assert first_token == again_token
+    assert first != again
+    assert desk.folder.storage.exists(first)
 
 
 def test_the_heart_sees_that_something_moves(desk: Desk) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
-from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key
+from trtjob.errors import StorageError
+from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder, PlanEpoch, annotated_key
 from trtjob.jobs.merge import merged_records
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
 
-_SHARD_FILE = re.compile(r"\d{5,}\.(\d+|part)\.jsonl")
+_SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part)\.jsonl")
 
 
 class _Frozen(BaseModel):
@@ -67,16 +68,43 @@ class Receipt(_Frozen):
     finished_at: float  # seconds since the epoch
 
 
-def finish(folder: JobFolder, spec: JobSpec, on_record: Callable[[], None] = lambda: None) -> Summary:
+def finish(
+    folder: JobFolder,
+    spec: JobSpec,
+    on_record: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] = lambda: None,
+) -> Summary:
     """Write all documents of a complete job and remove what attempts have left. May be stopped and called again.
 
-    on_record: called for every record; it may raise to stop. Memory does not depend on the number of images.
+    on_record: called for every record; before_write: called before each step that shows. Both may raise to stop, where
+    another finishes the job now, say. Memory does not depend on the number of images.
     Raises StorageError where the job is not complete or the folder cannot be written.
     """
+    epochs = folder.epochs()
+    if not epochs:
+        raise StorageError(f"{folder.uri} has no complete plan: the job is not complete. Run it again")
+    _remove_leftovers(folder, epochs, before_write)
+    try:
+        summary, receipt = _write_documents(folder, spec, epochs, on_record, before_write)
+        before_write()
+        _end_round(folder, epochs, receipt)
+    finally:
+        _make_good(folder, spec, epochs)
+    return summary
+
+
+def _write_documents(
+    folder: JobFolder,
+    spec: JobSpec,
+    epochs: list[PlanEpoch],
+    on_record: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] = lambda: None,
+) -> tuple[Summary, Receipt]:
+    """Write what rounds of planning have come to, but for the receipt, which is returned."""
     count = _Count(folder, spec)
     digest = hashlib.sha256()
     with folder.storage.writing(RESULTS) as results, folder.storage.writing(ERRORS) as errors:
-        for record in merged_records(folder):
+        for record in merged_records(folder, epochs):
             line = to_line(record)
             results.write(line)
             digest.update(line)
@@ -84,10 +112,14 @@ def finish(folder: JobFolder, spec: JobSpec, on_record: Callable[[], None] = lam
                 errors.write(line)
             count.add(record)
             on_record()
-    summary = count.summary()
-    folder.storage.write(SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n")
-    folder.storage.write(REPORT, render_report(spec, summary.model_dump(), count.highlights))
-    _remove_leftovers(folder)
+        before_write()
+    summary = count.summary(epochs)
+    for key, document in (
+        (SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n"),
+        (REPORT, render_report(spec, summary.model_dump(), count.highlights)),
+    ):
+        before_write()
+        folder.storage.write(key, document)
     receipt = Receipt(
         job_id=spec.job_id,
         listed=summary.images,
@@ -98,8 +130,30 @@ def finish(folder: JobFolder, spec: JobSpec, on_record: Callable[[], None] = lam
         model_sha256=spec.model.sha256,
         finished_at=time.time(),
     )
-    folder.storage.write(RECEIPT, receipt.model_dump_json(indent=1).encode() + b"\n")
-    return summary
+    return summary, receipt
+
+
+def _end_round(folder: JobFolder, epochs: list[PlanEpoch], receipt: Receipt) -> None:
+    """Say that the last round has ended, unless that was said with the same results."""
+    known = folder.receipt_of(epochs[-1].epoch)
+    if known is None or Receipt.model_validate_json(known).results_sha256 != receipt.results_sha256:
+        folder.finish_round(epochs[-1].epoch, receipt.model_dump_json(indent=1).encode() + b"\n")
+    folder.settle_receipt()
+
+
+def _make_good(folder: JobFolder, spec: JobSpec, written: list[PlanEpoch]) -> None:
+    """Write the documents anew where a later round may have ended while this call slept, and it wrote over them.
+
+    A later finish cannot have begun before all shards are committed: until then it will write over ours itself.
+    """
+    while (epochs := folder.epochs()) != written and _is_complete(folder, epochs):
+        _write_documents(folder, spec, epochs)
+        written = epochs
+    folder.settle_receipt()
+
+
+def _is_complete(folder: JobFolder, epochs: list[PlanEpoch]) -> bool:
+    return set(folder.committed_shards()).issuperset(range(epochs[-1].numbers.stop))
 
 
 class _Count:
@@ -133,11 +187,11 @@ class _Count:
             if self.folder.storage.exists(key):
                 self.highlights.add_picture(key, record.image, Counter(labels))
 
-    def summary(self) -> Summary:
+    def summary(self, epochs: list[PlanEpoch]) -> Summary:
         busy_s: Counter[str] = Counter()
         devices: Counter[str] = Counter()
         ignored: dict[str, int] = {}
-        for epoch in self.folder.epochs():
+        for epoch in epochs:
             if epoch.reason != "retry":  # which lists no source
                 ignored = epoch.ignored
             for manifest in self.folder.manifests(epoch.numbers):
@@ -161,11 +215,14 @@ class _Count:
         )
 
 
-def _remove_leftovers(folder: JobFolder) -> None:
-    """Remove unfinished writes, and the files of attempts that no commit names. Nothing that is not ours."""
-    shards = sum(epoch.shards for epoch in folder.epochs())
-    committed = {manifest.results for manifest in folder.manifests(range(shards))}
-    for name in folder.storage.list("shards"):
-        if _SHARD_FILE.fullmatch(name) and f"shards/{name}" not in committed:
-            folder.storage.delete(f"shards/{name}")
-    folder.storage.remove_unfinished()
+def _remove_leftovers(folder: JobFolder, epochs: list[PlanEpoch], before_write: Callable[[], None]) -> None:
+    """Remove unfinished writes, and the files of attempts that no commit names. Nothing that is not ours.
+
+    What is removed was there while the finish was ours, and so while no later round worked.
+    """
+    shards = range(epochs[-1].numbers.stop)
+    committed = {manifest.results for manifest in folder.manifests(shards)}
+    for match in filter(None, map(_SHARD_FILE.fullmatch, folder.storage.list("shards"))):
+        if int(match[1]) in shards and (key := f"shards/{match[0]}") not in committed:
+            folder.storage.delete(key)
+    folder.storage.remove_unfinished(before_write)

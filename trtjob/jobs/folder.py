@@ -1,4 +1,12 @@
-"""A job's folder: the names of everything in it, and the two documents that commit work to it."""
+"""A job's folder: the names of everything in it, and the documents that commit work to it.
+
+What commits is written once and never changed, so that a worker which slept through its claim can spoil nothing:
+- `plan/00001.json` opens a round of planning: who comes later finds what it is for.
+- `plan/00001-00003.jsonl` is the round's shard 3, or where its shards end there, its end. Each is created where nothing
+  is, one after another, so all planners of a round agree on what is in it.
+- `shards/00003.json` commits a shard.
+- `plan/00001-finished.json` says that the round has ended, and is the receipt of that.
+"""
 
 import hashlib
 import os
@@ -24,8 +32,11 @@ RECEIPT = "_SUCCESS.json"
 
 ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _MAX_NAME_BYTES = 255
-_PLAN_NAME = re.compile(r"shard-(\d{5,})\.jsonl")
+_ROUND_NAME = re.compile(r"(\d{5,})\.json")
+_PLAN_NAME = re.compile(r"(\d{5,})-(\d{5,})\.jsonl")
 _MANIFEST_NAME = re.compile(r"(\d{5,})\.json")
+
+_ANEW = "Remove the whole folder"
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -39,26 +50,40 @@ Count = Annotated[int, Field(ge=0, le=10_000_000_000)]
 Shards = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
-class PlanEpoch(_Frozen):
-    """One round of planning: the first submission, a retry of what failed, or an update with what is new.
-
-    It covers the shards first_shard .. first_shard + shards - 1. Where an image is in several epochs, the last one's
-    record counts.
-    ignored: files that are no images by their names, counted by suffix.
-    """
+class Round(_Frozen):
+    """What a round of planning is for: the first submission, a retry of what failed, or an update with what is new."""
 
     schema_version: Literal[1] = 1
     epoch: Shards
     reason: Literal["submit", "retry", "update"]
+
+
+class PlanEpoch(Round):
+    """One round of planning, complete.
+
+    It covers the shards first_shard .. first_shard + shards - 1. Where an image is in several epochs, or runs of one,
+    the last one's record counts.
+    restarts: the shards at which the order of the keys begins anew, since planning was interrupted before them and the
+    source had changed; listed: the images that the source had, None where the round lists no source;
+    ignored: files that are no images by their names, counted by suffix.
+    """
+
     first_shard: Shards
     shards: Shards
     images: Count
+    restarts: tuple[Shards, ...] = ()
+    listed: Count | None = None
     ignored: dict[str, Count] = {}
 
     @property
     def numbers(self) -> range:
         """The numbers of its shards."""
         return range(self.first_shard, self.first_shard + self.shards)
+
+    @property
+    def runs(self) -> list[range]:
+        """The numbers of its shards, in runs within which the keys are in order."""
+        return list(map(range, (self.first_shard, *self.restarts), (*self.restarts, self.numbers.stop)))
 
 
 class ShardManifest(_Frozen):
@@ -114,14 +139,81 @@ class JobFolder:
     def _name(self) -> str:
         return self.uri.rpartition("/")[2]
 
+    # -- rounds of planning ----------------------------------------------------------------------------------------
+
+    def open_round(self, epoch: int, reason: str) -> Round:
+        """Open a round unless it is open. Returns it as it is: it may have been opened for another reason."""
+        wanted = Round.model_validate({"epoch": epoch, "reason": reason})
+        if self.storage.create(round_key(epoch), wanted.model_dump_json().encode()):
+            return wanted
+        return self.document(Round, round_key(epoch), remedy=_ANEW)
+
+    def newest_round(self) -> Round | None:
+        """Return the round that was opened last, None where none was."""
+        numbers = self._numbers("plan", _ROUND_NAME)
+        return self.document(Round, round_key(numbers[-1]), remedy=_ANEW) if numbers else None
+
     def epochs(self) -> list[PlanEpoch]:
         """Return the complete rounds of planning, in order. Raises StorageError where one is damaged."""
-        names = [name for name in self.storage.list("plan") if name.startswith("epoch-")]
-        return [self.document(PlanEpoch, f"plan/{name}", remedy="Remove the whole folder") for name in names]
+        last: dict[int, int] = {}
+        for name in filter(None, map(_PLAN_NAME.fullmatch, self.storage.list("plan"))):
+            last[int(name[1])] = max(last.get(int(name[1]), 0), int(name[2]))
+        ends = (self.end_in(plan_key(*slot), self.storage.read(plan_key(*slot))) for slot in sorted(last.items()))
+        return [end for end in ends if end is not None]
 
-    def planned_shards(self) -> list[int]:
-        """Return the numbers of the shards that are written, in order."""
-        return self._numbers("plan", _PLAN_NAME)
+    def slots(self, epoch: int) -> list[int]:
+        """Return the numbers under which shards of a round, or its end, are written, in order."""
+        names = map(_PLAN_NAME.fullmatch, self.storage.list("plan"))
+        return sorted(int(name[2]) for name in names if name and int(name[1]) == epoch)
+
+    def end_in(self, key: str, data: bytes) -> PlanEpoch | None:
+        """Return the end of a round, where that is what lies under a key of the plan. Raises StorageError."""
+        if data.startswith(b'{"key"'):
+            return None
+        end = self._parsed(PlanEpoch, key, data, remedy=_ANEW)
+        if plan_key(end.epoch, end.numbers.stop) != key:
+            raise StorageError(f"{self.storage.place(key)} is damaged: it is the end of another plan. {_ANEW}.")
+        return end
+
+    def commit_epoch(self, epoch: PlanEpoch) -> bool:
+        """Write the end of a round behind its last shard. Returns False where there is a shard, or another end."""
+        key = plan_key(epoch.epoch, epoch.numbers.stop)
+        return self.storage.create(key, epoch.model_dump_json().encode() + b"\n")
+
+    def finish_round(self, epoch: int, receipt: bytes) -> None:
+        """Say that a round has ended, and with what receipt."""
+        self.storage.write(finished_key(epoch), receipt)
+
+    def receipt_of(self, epoch: int) -> bytes | None:
+        """Return the receipt with which a round has ended, None where it has not."""
+        return self._found(finished_key(epoch))
+
+    def has_finished(self, epoch: int) -> bool:
+        """Return whether a round has ended, with its receipt."""
+        return self.storage.exists(finished_key(epoch))
+
+    def settle_receipt(self) -> None:
+        """Let the receipt be there where the newest round has ended, and only there.
+
+        Whoever calls it, and however late: each looks again at what it did, so the last one leaves it right.
+        """
+        while (due := self._receipt_due()) != self._found(RECEIPT):
+            if due is None:
+                self.storage.delete(RECEIPT)
+            else:
+                self.storage.write(RECEIPT, due)
+
+    def _receipt_due(self) -> bytes | None:
+        newest = self.newest_round()
+        return None if newest is None else self.receipt_of(newest.epoch)
+
+    def _found(self, key: str) -> bytes | None:
+        try:
+            return self.storage.read(key)
+        except FileNotFoundError:
+            return None
+
+    # -- shards ----------------------------------------------------------------------------------------------------
 
     def committed_shards(self) -> list[int]:
         """Return the numbers of the shards that are committed, in order."""
@@ -129,9 +221,6 @@ class JobFolder:
 
     def _numbers(self, folder: str, name: re.Pattern[str]) -> list[int]:
         return sorted(int(match[1]) for match in map(name.fullmatch, self.storage.list(folder)) if match)
-
-    def commit_epoch(self, epoch: PlanEpoch) -> None:
-        self.storage.create(f"plan/epoch-{epoch.epoch:05d}.json", epoch.model_dump_json(indent=1).encode())
 
     def commit_shard(self, manifest: ShardManifest) -> bool:
         """Commit a shard unless it is committed. Returns whether this call did it; a loser's results are removed."""
@@ -158,8 +247,11 @@ class JobFolder:
 
     def document(self, model: type[Document], key: str, *, remedy: str) -> Document:
         """Read a document. Raises FileNotFoundError, StorageError where it is damaged; remedy: what then helps."""
+        return self._parsed(model, key, self.storage.read(key), remedy=remedy)
+
+    def _parsed(self, model: type[Document], key: str, data: bytes, *, remedy: str) -> Document:
         try:
-            return model.model_validate_json(self.storage.read(key))
+            return model.model_validate_json(data)
         except ValidationError as err:
             message = f"{self.storage.place(key)} is damaged: {_problems(err)}. {remedy} and run the job again."
             raise StorageError(message) from err
@@ -170,17 +262,25 @@ def _problems(err: ValidationError) -> str:
     return "; ".join(": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in err.errors())
 
 
-def plan_key(shard: int) -> str:
-    return f"plan/shard-{shard:05d}.jsonl"
+def round_key(epoch: int) -> str:
+    return f"plan/{epoch:05d}.json"
+
+
+def plan_key(epoch: int, shard: int) -> str:
+    return f"plan/{epoch:05d}-{shard:05d}.jsonl"
+
+
+def finished_key(epoch: int) -> str:
+    return f"plan/{epoch:05d}-finished.json"
 
 
 def manifest_key(shard: int) -> str:
     return f"shards/{shard:05d}.json"
 
 
-def results_key(shard: int, token: int) -> str:
-    """The result file of one attempt: no two attempts share a token, so none writes over another's."""
-    return f"shards/{shard:05d}.{token}.jsonl"
+def results_key(shard: int, attempt: str) -> str:
+    """The result file of one attempt, which has a name that no other has, so that none writes over another's."""
+    return f"shards/{shard:05d}.{attempt}.jsonl"
 
 
 def annotated_key(key: str) -> str:

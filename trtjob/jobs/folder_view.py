@@ -75,7 +75,7 @@ def _view(
         failed=failed,
         skipped=skipped,
         ignored=ignored or {},
-        shards=max(sum(epoch.shards for epoch in epochs), len(folder.planned_shards())),
+        shards=max(sum(epoch.shards for epoch in epochs), len(folder.committed_shards())),
         shards_done=len(folder.committed_shards()),
         live_done=0,
         live_failed=0,

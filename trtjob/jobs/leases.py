@@ -83,6 +83,8 @@ class Leases(Roster):
         self._add_shards = register(scripts.ADD_SHARDS)
         self._sync = register(scripts.SYNC)
         self._planned = register(scripts.PLANNED)
+        self._note = register(scripts.NOTE)
+        self._end = register(scripts.END)
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -119,6 +121,17 @@ class Leases(Roster):
         """
         keys = [*claim.keys, job_key(claim.job_id) + ":done"]
         return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode())
+
+    def note(self, claim: Claim, **fields: str | float) -> bool:
+        """Set fields of a job. Returns False where another has the unit now."""
+        flat = [item for pair in fields.items() for item in pair]
+        return bool(self._note(keys=claim.keys, args=[claim.holder, claim.unit, *flat]))
+
+    def end(self, claim: Claim, target: JobState, *, epoch: int, detail: str, **fields: str | float) -> bool:
+        """End a job that this claim finished, in the round `epoch`. Returns False where another has the unit now."""
+        flat = [item for pair in fields.items() for item in pair]
+        args = [claim.holder, claim.unit, epoch, target.value, detail, *flat]
+        return bool(self._end(keys=claim.keys, args=args))
 
     def open_shards(self, job_id: str, shards: int) -> list[int]:
         """Return the numbers of the shards below `shards` that are not committed."""

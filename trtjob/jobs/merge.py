@@ -1,5 +1,6 @@
 """All records of a job, from its shards, in the order of `results.jsonl`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, zip_longest
@@ -13,15 +14,18 @@ from trtjob.jobs.records import Record, read_records
 _by_image = attrgetter("image")
 
 
-def merged_records(folder: JobFolder) -> Iterator[Record]:
+def merged_records(folder: JobFolder, epochs: list[PlanEpoch] | None = None) -> Iterator[Record]:
     """Yield the record of every planned image once, sorted by `image`; of several, that of the last epoch.
 
+    epochs: the rounds of planning, all unless given.
     Holds one record and one shard's plan of each epoch at a time. An image that an update no longer found in the source
-    keeps its record. Raises StorageError where a shard is not committed, or where records and plan are not of the same
-    images: this comparison, image by image, is what the receipt stands on.
+    keeps its record. Raises StorageError where a shard is not committed, where records and plan are not of the same
+    images, or where the plan has fewer than were listed: these comparisons are what the receipt stands on.
     """
-    epochs = folder.epochs()
-    planned = (entry.key for entry in planned_entries(folder, epochs))
+    epochs = folder.epochs() if epochs is None else epochs
+    counts = Counter[int]()
+    planned = (entry.key for entry in planned_entries(folder, epochs, counts))
+    images = 0
     for key, record in zip_longest(planned, _latest(folder, epochs)):
         if record is None or key != record.image:
             wanted = "no more images" if key is None else repr(key)
@@ -30,20 +34,34 @@ def merged_records(folder: JobFolder) -> Iterator[Record]:
                 f"{folder.uri}: the plan lists {wanted}, but the shards hold {found}: a file there is damaged. "
                 "Remove the folder and run the job again"
             )
+        images += 1
         yield record
+    _check_counts(folder, epochs, counts, images)
+
+
+def _check_counts(folder: JobFolder, epochs: list[PlanEpoch], counts: Counter[int], images: int) -> None:
+    """Compare what the plan holds with what was counted when it was made, and with what the source had last."""
+    listed = next((epoch.listed for epoch in reversed(epochs) if epoch.listed is not None), 0)
+    wanted = [(f"round {epoch.epoch} planned", epoch.images, counts[epoch.epoch]) for epoch in epochs]
+    for what, count, found in [*wanted, ("the source listed", listed, min(listed, images))]:
+        if count != found:
+            raise StorageError(
+                f"{folder.uri}: {what} {count:,} images, but the plan holds {found:,}: a file there is damaged. "
+                "Remove the folder and run the job again"
+            )
 
 
 def _latest(folder: JobFolder, epochs: list[PlanEpoch]) -> Iterator[Record]:
     # heapq.merge keeps the order of its inputs among equal images, so the last of a group is the latest.
-    streams = (_records(folder, epoch) for epoch in epochs)
+    streams = (_records(folder, run) for epoch in epochs for run in epoch.runs)
     for _, same in groupby(merge(*streams, key=_by_image), key=_by_image):
         *_, latest = same
         yield latest
 
 
-def _records(folder: JobFolder, epoch: PlanEpoch) -> Iterator[Record]:
-    """Yield an epoch's records: its shards are in the order of the images."""
-    for manifest in folder.manifests(epoch.numbers):
+def _records(folder: JobFolder, run: range) -> Iterator[Record]:
+    """Yield the records of a run of shards: they are in the order of the images."""
+    for manifest in folder.manifests(run):
         try:
             yield from read_records(folder.storage, manifest.results)
         except FileNotFoundError as err:

@@ -1,40 +1,55 @@
 """Divide a job into shards: files of at most `shard_size` entries, in the order of the keys.
 
-Planning can be stopped anywhere: run again, it goes on behind the last shard that is written. Redis sees only numbers.
+Planning can be stopped anywhere: run again, it plans what is not in the plan yet. A round's files are written one after
+another, each where nothing is. So a planner that slept, and another that took over, write one plan between them: who
+finds a file of the other's reads it, and goes on behind it. Redis sees only numbers.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import dropwhile, groupby, islice
+from itertools import count, groupby, islice, takewhile
 from operator import attrgetter
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from trtjob.errors import StorageError
+from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.ahead import in_order
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
 from trtjob.jobs.listing import Entry, Images
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.records import json_line, parse_line, read_records
+from trtjob.jobs.records import Record, json_line, parse_line, read_records
 from trtjob.jobs.storage import Storage
+
+# A bucket is asked for so many named images at a time: nearly all of the time of an answer is waiting.
+LOOKS_AT_ONCE = 32
+# Failures to get at an image, which say nothing of it: the same command tries these again.
+_UNREACHED = frozenset({FailureKind.MISSING, FailureKind.READ})
 
 _by_key = attrgetter("key")
 
 
-def write_shard(folder: JobFolder, shard: int, entries: Iterable[Entry]) -> None:
-    """Write a shard's entries, unless the file is there (then it holds the same)."""
+def write_shard(folder: JobFolder, epoch: int, shard: int, entries: Iterable[Entry]) -> bool:
+    """Write a shard's entries unless something is written there. Returns whether this call did."""
     lines = (json_line({"key": e.key, "size": e.size_bytes, "etag": e.etag}) for e in entries)
-    folder.storage.write(plan_key(shard), b"".join(lines))
+    return folder.storage.create(plan_key(epoch, shard), b"".join(lines))
 
 
-def read_shard(folder: JobFolder, shard: int) -> list[Entry]:
-    """Return a shard's entries. Raises StorageError where the file is missing or damaged."""
-    place = folder.storage.place(plan_key(shard))
+def read_shard(folder: JobFolder, epoch: int, shard: int) -> list[Entry]:
+    """Return the entries of a round's shard. Raises StorageError where the file is missing or damaged."""
+    key = plan_key(epoch, shard)
     try:
-        rows = [parse_line(line) for line in folder.storage.read(plan_key(shard)).splitlines()]
+        return _entries(folder, key, folder.storage.read(key))
+    except FileNotFoundError as err:
+        raise StorageError(f"the plan {folder.storage.place(key)} is missing or damaged: it is not there") from err
+
+
+def _entries(folder: JobFolder, key: str, data: bytes) -> list[Entry]:
+    place = folder.storage.place(key)
+    try:
+        rows = [parse_line(line) for line in data.splitlines()]
         entries = [Entry(str(row["key"]), int(row["size"]), str(row["etag"])) for row in rows]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError) as err:
         raise StorageError(f"the plan {place} is missing or damaged: {err}") from err
     if not entries:
         raise StorageError(f"the plan {place} is missing or damaged: it is empty")
@@ -58,14 +73,14 @@ class Named:
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
-        return map(self.source.entry, self.keys)
+        if not self.source.is_remote:
+            return map(self.source.entry, self.keys)
+        return in_order(self.source.entry, self.keys, requests=LOOKS_AT_ONCE)
 
 
-def source_images(folder: JobFolder, spec: JobSpec, source: Storage, after: str = "") -> Images:
-    """Return the source's images behind the key `after`, as they are now, sorted by key."""
-    if spec.source.kind == "folder":
-        return source.images(after)
-    return Named(source, dropwhile(lambda key: key <= after, _listed(folder)))
+def source_images(folder: JobFolder, spec: JobSpec, source: Storage) -> Images:
+    """Return the source's images as they are now, sorted by key."""
+    return source.images() if spec.source.kind == "folder" else Named(source, _listed(folder))
 
 
 def _listed(folder: JobFolder) -> Iterator[str]:
@@ -84,72 +99,149 @@ def plan_epoch(
     epoch: int,
     reason: str,
     on_shards: Callable[[list[int], int], None],
+    before_write: Callable[[], None] = lambda: None,
 ) -> PlanEpoch:
-    """Write the shards of one round of planning, and commit it.
+    """Write the shards of one round of planning, and its end.
 
     source: where the images are.
-    on_shards: called with the numbers of shards just written, or found written, and the images in them.
+    on_shards: called with the numbers of shards just written, or found written, and the images in them;
+    before_write: may raise to stop, where another plans now, say.
     """
-    earlier = folder.epochs()
-    for done in earlier:
-        if done.epoch == epoch:
-            on_shards(list(done.numbers), done.images)
-            return done
-    first = sum(past.shards for past in earlier)
-    shard, planned, last_key = _written(folder, first)
-    if shard > first:
-        on_shards(list(range(first, shard)), planned)
-    images: Images = Named(source, ())
-    match reason:
-        case "retry":
-            entries = iter(Named(source, _failed(folder, last_key)))
-        case "submit":
-            images = source_images(folder, spec, source, last_key)
-            entries = iter(images)
-        case _:
-            images = source_images(folder, spec, source)
-            entries = dropwhile(lambda entry: entry.key <= last_key, _changed(folder, earlier, images))
-    chunks = enumerate(_batched(entries, spec.options.shard_size), shard)
-    for number, count in in_order(lambda numbered: _write_numbered(folder, *numbered), chunks):
-        on_shards([number], count)
-        planned += count
-        shard = number + 1
-    plan = PlanEpoch.model_validate(
-        {"epoch": epoch, "reason": reason, "first_shard": first, "shards": shard - first, "images": planned}
-        | {"ignored": dict(sorted(images.ignored.items()))}
-    )
-    folder.commit_epoch(plan)
+    done = folder.epochs()
+    earlier = [past for past in done if past.epoch < epoch]
+    for complete in done[len(earlier) :][:1]:
+        on_shards(list(complete.numbers), complete.images)
+        return complete
+    draft = _Draft(epoch, reason, sum(past.shards for past in earlier))
+    while (plan := _found(folder, draft, on_shards)) is None:
+        images, entries = _wanted(folder, spec, source, earlier, draft)
+        for chunk in _batched(entries, spec.options.shard_size):
+            before_write()
+            if not write_shard(folder, epoch, draft.stop, chunk):
+                break
+            draft.add(chunk)
+            on_shards([draft.stop - 1], len(chunk))
+        else:
+            listed = None if reason == "retry" else images.count
+            plan = draft.plan(listed=listed, ignored=dict(sorted(images.ignored.items())))
+            before_write()
+            if folder.commit_epoch(plan):
+                return plan
+        draft.refused = draft.stop
     return plan
 
 
-def _write_numbered(folder: JobFolder, shard: int, entries: tuple[Entry, ...]) -> tuple[int, int]:
-    write_shard(folder, shard, entries)
-    return shard, len(entries)
+@dataclass(slots=True)
+class _Draft:
+    """A round of planning while it grows; stop: the number of the next shard; refused: one that is written already."""
+
+    epoch: int
+    reason: str
+    first_shard: int
+    shards: int = 0
+    images: int = 0
+    restarts: list[int] = field(default_factory=list)
+    last_key: str = ""
+    refused: int = -1
+
+    @property
+    def stop(self) -> int:
+        return self.first_shard + self.shards
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        if self.shards and entries[0].key <= self.last_key:
+            self.restarts.append(self.stop)
+        self.shards += 1
+        self.images += len(entries)
+        self.last_key = entries[-1].key
+
+    def plan(self, **ending: Any) -> PlanEpoch:
+        names = ("epoch", "reason", "first_shard", "shards", "images", "restarts")
+        return PlanEpoch.model_validate({name: getattr(self, name) for name in names} | ending)
 
 
-def _written(folder: JobFolder, first: int) -> tuple[int, int, str]:
-    """Return the next shard's number, the images in the shards from `first` on, and their last key.
+def _found(folder: JobFolder, draft: _Draft, on_shards: Callable[[list[int], int], None]) -> PlanEpoch | None:
+    """Add to a draft what is written behind it, by whomever. Returns the round where its end is there."""
+    start, images, slots = draft.stop, draft.images, set(folder.slots(draft.epoch))
+    keys = (plan_key(draft.epoch, shard) for shard in takewhile(slots.__contains__, count(start)))
+    plan = None
+    for key, data in in_order(lambda key: (key, folder.storage.read(key)), keys):
+        plan = folder.end_in(key, data)
+        if plan is None:
+            draft.add(_entries(folder, key, data))
+    if draft.stop > start:
+        on_shards(list(range(start, draft.stop)), draft.images - images)
+    elif plan is None and draft.refused == start:
+        place = folder.storage.place(plan_key(draft.epoch, start))
+        raise StorageError(f"the plan {place} can be neither written nor read: something of that name is there")
+    return plan
 
-    Shards are written several at a time, so an interruption can leave some behind a gap: nobody has been told of those,
-    and they are removed.
+
+@dataclass(slots=True)
+class _Counted:
+    """Images; count: how many there were, when the iteration has ended."""
+
+    images: Images
+    count: int = 0
+
+    @property
+    def ignored(self) -> Counter[str]:
+        return self.images.ignored
+
+    def __iter__(self) -> Iterator[Entry]:
+        for entry in self.images:
+            self.count += 1
+            yield entry
+
+
+def _wanted(
+    folder: JobFolder, spec: JobSpec, source: Storage, earlier: list[PlanEpoch], draft: _Draft
+) -> tuple[_Counted, Iterator[Entry]]:
+    """Return the images that a round looks at, and those of them that it has to plan beyond its draft."""
+    in_draft = _lookup(entry.key for entry in planned_entries(folder, [draft.plan()]))
+    if draft.reason == "retry":
+        failed = (key for key in _failed(folder, frozenset(FailureKind)) if not in_draft(key))
+        images = _Counted(Named(source, failed))
+        return images, iter(images)
+    images = _Counted(source_images(folder, spec, source))
+    has_records = bool(earlier) and folder.storage.exists(RESULTS)
+    again = _lookup(_failed(folder, _UNREACHED) if has_records else ())
+    changed = _changed(folder, [*earlier, draft.plan()], images, lambda key: again(key) and not in_draft(key))
+    return images, changed
+
+
+def _lookup(keys: Iterable[str]) -> Callable[[str], bool]:
+    """Return what tells whether a key is among sorted ones; it must be asked in their order."""
+    left = iter(keys)
+    known = next(left, None)
+
+    def holds(key: str) -> bool:
+        nonlocal known
+        while known is not None and known < key:
+            known = next(left, None)
+        return known == key
+
+    return holds
+
+
+def planned_entries(
+    folder: JobFolder, epochs: Iterable[PlanEpoch], counts: Counter[int] | None = None
+) -> Iterator[Entry]:
+    """Yield every planned image once, sorted by key, as the last epoch that has it lists it.
+
+    counts: gets the number of entries in each epoch's files.
     """
-    found = [shard for shard in folder.planned_shards() if shard >= first]
-    end = next((n for n, shard in enumerate(found, first) if n != shard), first + len(found))
-    for stray in found[end - first :]:
-        folder.storage.delete(plan_key(stray))
-    lines = in_order(lambda shard: folder.storage.read(plan_key(shard)).count(b"\n"), range(first, end))
-    return end, sum(lines), read_shard(folder, end - 1)[-1].key if end > first else ""
 
-
-def planned_entries(folder: JobFolder, epochs: Iterable[PlanEpoch]) -> Iterator[Entry]:
-    """Yield every planned image once, sorted by key, as the last epoch that has it lists it."""
-
-    def entries(epoch: PlanEpoch) -> Iterator[Entry]:
-        for shard in epoch.numbers:
-            yield from read_shard(folder, shard)
+    def entries(epoch: PlanEpoch, run: range) -> Iterator[Entry]:
+        for shard in run:
+            found = read_shard(folder, epoch.epoch, shard)
+            if counts is not None:
+                counts[epoch.epoch] += len(found)
+            yield from found
 
     # heapq.merge keeps the order of its inputs among equal keys, so the last of a group is the latest.
-    for _, same in groupby(merge(*map(entries, epochs), key=_by_key), key=_by_key):
+    runs = (entries(epoch, run) for epoch in epochs for run in epoch.runs)
+    for _, same in groupby(merge(*runs, key=_by_key), key=_by_key):
         *_, latest = same
         yield latest
 
@@ -175,35 +267,45 @@ def committed_counts(folder: JobFolder, first_shard: int) -> Committed:
 
 def kept_counts(folder: JobFolder, epoch: PlanEpoch) -> tuple[int, Counter[str]]:
     """Return how many good images, and failed ones by kind, an epoch leaves as the earlier ones made them."""
-    redone = planned_entries(folder, [epoch])
-    again = next(redone, None)
+    is_redone = _lookup(entry.key for entry in planned_entries(folder, [epoch]))
     ok, kinds = 0, Counter[str]()
-    for record in read_records(folder.storage, RESULTS):
-        while again is not None and again.key < record.image:
-            again = next(redone, None)
-        if again is None or again.key != record.image:
-            if record.error is None:
-                ok += 1
-            else:
-                kinds[record.error.kind] += 1
+    for record in _last_records(folder):
+        if is_redone(record.image):
+            continue
+        if record.error is None:
+            ok += 1
+        else:
+            kinds[record.error.kind] += 1
     return ok, kinds
 
 
-def _changed(folder: JobFolder, earlier: list[PlanEpoch], listing: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield the entries of the source that are new, or not as they were planned."""
-    planned = planned_entries(folder, earlier)
+def _changed(
+    folder: JobFolder, epochs: list[PlanEpoch], listing: Iterable[Entry], is_unreached: Callable[[str], bool]
+) -> Iterator[Entry]:
+    """Yield the entries of the source that are new, not as they were planned, or there now and were not reached."""
+    planned = planned_entries(folder, epochs)
     known = next(planned, None)
     for entry in listing:
         while known is not None and known.key < entry.key:
             known = next(planned, None)
-        if known is None or known.key != entry.key or known.etag != entry.etag:
+        is_planned = known is not None and known.key == entry.key and known.etag == entry.etag
+        if not is_planned or (is_unreached(entry.key) and entry.etag):
             yield entry
 
 
-def _failed(folder: JobFolder, after: str) -> Iterator[str]:
-    """Yield the images behind `after` whose last record is an error."""
-    failed = (r.image for r in read_records(folder.storage, RESULTS) if r.error is not None)
-    return dropwhile(lambda key: key <= after, failed)
+def _failed(folder: JobFolder, kinds: Container[FailureKind]) -> Iterator[str]:
+    """Yield the images whose last record is an error of one of these kinds."""
+    return (r.image for r in _last_records(folder) if r.error is not None and r.error.kind in kinds)
+
+
+def _last_records(folder: JobFolder) -> Iterator[Record]:
+    try:
+        yield from read_records(folder.storage, RESULTS)
+    except FileNotFoundError as err:
+        raise StorageError(
+            f"{folder.storage.place(RESULTS)} is not there, and it says how the images fared. Put it back, or remove "
+            "the folder and run the job again"
+        ) from err
 
 
 def _batched(entries: Iterable[Entry], size: int) -> Iterator[tuple[Entry, ...]]:

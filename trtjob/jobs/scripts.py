@@ -20,6 +20,8 @@ A client that loses its connection before the reply comes sends its command agai
     ADD_SHARDS   adds those beyond the last that is counted
     SYNC         the job remembers it: done once more, it would undo commits that came in between
     PLANNED      tells of it once for each holder; its answer is the job's state
+    NOTE         sets values, where the holder still is one
+    END          the job knows which holder ended it, and says so again
 
 Those of the queue (`trtjob.jobs.queue_scripts`), and of events:
 
@@ -375,6 +377,31 @@ redis.call('HSET', KEYS[1], 'shards', ARGV[4], 'images', ARGV[5], 'ok', ARGV[6],
 redis.call('DEL', KEYS[1] .. ':kinds')
 for kind, count in pairs(cjson.decode(ARGV[8])) do redis.call('HSET', KEYS[1] .. ':kinds', kind, count) end
 for i = 9, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end
+return 1
+"""
+)
+
+# KEYS job, lease   ARGV holder, unit, field, value, ...   -> 1 set, 0 the unit was lost
+NOTE = (
+    _OWNERSHIP
+    + """
+if not owns() then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+return 1
+"""
+)
+
+# The job has ended. Sent twice, it says the same.
+# KEYS job, lease   ARGV holder, unit, epoch, target, its detail, then field, value, ...
+# -> 1 ended by this holder, 0 another has the unit, or the job is in another state or round
+END = (
+    _OWNERSHIP
+    + """
+if redis.call('HGET', KEYS[1], 'ended_by') == ARGV[1] then return 1 end
+local state, epoch = unpack(redis.call('HMGET', KEYS[1], 'state', 'epoch'))
+if not owns() or state ~= 'finishing' or epoch ~= ARGV[3] then return 0 end
+enter(ARGV[4], 'ended_by', ARGV[1], unpack(ARGV, 6))
+tell('finished', '', '', '', ARGV[5])
 return 1
 """
 )

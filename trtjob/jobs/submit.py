@@ -6,7 +6,7 @@ from typing import Literal
 
 from trtjob.errors import JobError
 from trtjob.jobs.finish import Receipt
-from trtjob.jobs.folder import JOB, RECEIPT, JobFolder
+from trtjob.jobs.folder import JOB, RECEIPT, SOURCE_LIST, JobFolder
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.notify import ask_for_notice
 from trtjob.jobs.plan import write_source_list
@@ -39,11 +39,12 @@ def submit(
     """
     folder = JobFolder.of(spec)
     folder.storage.make_root()
+    # Before job.json, which makes it a job; the id stands for the list too, so whoever writes it writes the same.
+    if spec.source.kind == "list" and not folder.storage.exists(SOURCE_LIST):
+        write_source_list(folder, keys)
     is_new = folder.storage.create(JOB, spec.model_dump_json(indent=1).encode())
     if not is_new:
         spec = folder.spec()
-    elif spec.source.kind == "list":
-        write_source_list(folder, keys)
     entered: Outcome | None = None
     if is_new or not store.knows(spec):
         entered = _enter(store, queue, folder, spec, priority or Priority.NORMAL, is_new=is_new)
@@ -91,20 +92,21 @@ def _enter(
 
     failed: images, where it is done. Returns None where somebody else has done so meanwhile.
     """
-    epochs = folder.epochs()
+    newest = folder.newest_round()
+    has_ended = newest is not None and folder.has_finished(newest.epoch)
     made = store.create(
         spec,
-        JobState.DONE if folder.storage.exists(RECEIPT) else JobState.QUEUED,
+        JobState.DONE if has_ended else JobState.QUEUED,
         priority=priority,
         queue=queue.name,
-        epoch=epochs[-1].epoch if epochs else 0,
-        reason=epochs[-1].reason if epochs else "submit",
+        epoch=0 if newest is None else newest.epoch,
+        reason="submit" if newest is None else newest.reason,
         failed=failed,
         is_new=is_new,
     )
     if not made:
         return None
-    return "resumed" if epochs else "queued"
+    return "queued" if newest is None else "resumed"
 
 
 def _state_here(store: JobStore, queue: WorkQueue, job_id: str) -> JobState:

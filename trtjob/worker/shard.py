@@ -78,7 +78,7 @@ class _ShardRun:
         self.started = time.monotonic()
         self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
-        self.entries = [] if self.committed else read_shard(self.folder, shard)
+        self.entries = [] if self.committed else read_shard(self.folder, view.epoch, shard)
         # Those that could not be read when they were planned are no sign of a place that is away.
         self.were_there = {entry.key for entry in self.entries if entry.etag}
         self.lines: dict[str, bytes] = {}  # the records of the images that are done
@@ -242,7 +242,8 @@ class _ShardRun:
     def _commit(self, device: str) -> ShardManifest:
         lines = [self.lines[entry.key] for entry in self.entries]
         kinds = Counter(self.failures.values())
-        results = results_key(self.shard, self.claim.token)
+        # A server that was wiped gives tokens out again.
+        results = results_key(self.shard, f"{self.claim.token}-{self.claim.call}")
         self.folder.storage.write(results, b"".join(lines))
         manifest = ShardManifest(
             shard=self.shard,

@@ -4,23 +4,25 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from pydantic import ValidationError
 
 from trtjob.config import Settings
 from trtjob.converters.request import ConversionRequest
-from trtjob.errors import ConfigError
+from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.finish import finish
-from trtjob.jobs.folder import RECEIPT, JobFolder
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.reconcile import reconcile_job
 from trtjob.jobs.roots import check_places
-from trtjob.jobs.states import JobState
+from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim
 from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
+from trtjob.jobs.views import JobView
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context, Interrupted, current
 from trtjob.worker.convert_process import convert_apart
@@ -52,16 +54,22 @@ def run_unit(job_id: str, unit: str) -> None:
         def check(_trouble: str = "") -> None:
             context.still_wanted(interrupter)
 
-        if unit == PLAN:
-            _plan(context, claim, check)
-        else:
-            _finish(context, claim, check)
+        still_mine = _ownership(context, claim, check)
+        try:
+            still_mine()
+            if unit == PLAN:
+                _plan(context, claim, check, still_mine)
+            else:
+                _finish(context, claim, check, still_mine)
+        except (TrtjobError, OSError):
+            still_mine()  # what fails for one that slept, since others have gone on, is no failure of the job
+            raise
 
 
-def _plan(context: Context, claim: Claim, check: Check) -> None:
+def _plan(context: Context, claim: Claim, check: Check, still_mine: Callable[[], None]) -> None:
     """List the source, write the shards, and ask for them: those of a first submission as soon as they are written.
 
-    check: called often; raises Interrupted where the unit must be left.
+    check: called often; raises Interrupted where the unit must be left; still_mine: asks the server too.
     """
     store, job_id = context.store, claim.job_id
     view = context.view(job_id)
@@ -70,14 +78,18 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
     if view.reason != "retry":  # which lists no source
         prove_source(view.spec)
     store.move(job_id, JobState.PLANNING, started_at=time.time())
-    is_first = view.epoch == 0
+    epoch, reason = _open_round(folder, view, still_mine)
+    if (epoch, reason) != (view.epoch, view.reason):
+        log.warning("planning goes on with another round", extra={"job_id": job_id, "epoch": epoch, "reason": reason})
+        _still(store.note(claim, epoch=epoch, reason=reason))
+    is_first = epoch == 0
     committed: set[int] = set()
     if is_first:
         counts = committed_counts(folder, 0)
         committed.update(counts["committed"])
         _still(store.sync(claim, shards=0, images=0, **counts))
     else:
-        folder.storage.delete(RECEIPT)
+        folder.settle_receipt()
 
     def on_shards(shards: list[int], images: int) -> None:
         check()
@@ -86,7 +98,9 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
     source = open_storage(view.spec.source.root, on_trouble=check)
-    plan = plan_epoch(folder, view.spec, source, epoch=view.epoch, reason=view.reason, on_shards=on_shards)
+    plan = plan_epoch(
+        folder, view.spec, source, epoch=epoch, reason=reason, on_shards=on_shards, before_write=still_mine
+    )
     if not is_first:
         counts = committed_counts(folder, plan.first_shard)
         ok, kinds = kept_counts(folder, plan)
@@ -100,7 +114,7 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
             committed=[*range(plan.first_shard), *counts["committed"]],
         )
         _still(is_mine)
-    store.update(job_id, ignored=json.dumps(plan.ignored))
+    _still(store.note(claim, ignored=json.dumps(plan.ignored)))
     state = store.planned(claim)
     _still(state != "lost")
     store.release(claim, take_back=True)
@@ -110,22 +124,48 @@ def _plan(context: Context, claim: Claim, check: Check) -> None:
         reconcile_job(store, context.queue, job_id)
 
 
+def _open_round(folder: JobFolder, view: JobView, still_mine: Callable[[], None]) -> tuple[int, str]:
+    """Open the round of planning that a job asks for. Returns its number and its reason.
+
+    Where the server has forgotten rounds of the folder, they differ from what it asks for: a round that has ended stays
+    as it is, and one that was opened for another reason is completed.
+    """
+    for epoch in count(view.epoch):
+        still_mine()
+        opened = folder.open_round(epoch, view.reason)
+        if epoch == 0 or not folder.has_finished(epoch):
+            return epoch, opened.reason
+    raise AssertionError("numbers do not end")
+
+
 def _still(is_mine: bool) -> None:
     """Leave a unit that another worker has by now."""
     if not is_mine:
         raise Interrupted("lost")
 
 
-def _finish(context: Context, claim: Claim, check: Check) -> None:
+def _ownership(context: Context, claim: Claim, check: Check) -> Callable[[], None]:
+    """Return what leaves a unit that another worker has by now, or that nobody wants any more."""
+
+    def still_mine() -> None:
+        check()
+        answer = context.store.renew(claim)
+        if answer == "lost" or answer not in ACTIVE:
+            raise Interrupted(answer)
+
+    return still_mine
+
+
+def _finish(context: Context, claim: Claim, check: Check, still_mine: Callable[[], None]) -> None:
     store, job_id = context.store, claim.job_id
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
     prove_output(folder, view.spec)
-    summary = finish(folder, view.spec, check)
+    summary = finish(folder, view.spec, check, still_mine)
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}
-    store.move(job_id, target, detail=detail, finished_at=time.time(), message="", **counts)
+    _still(store.end(claim, target, epoch=view.epoch, detail=detail, finished_at=time.time(), message="", **counts))
     store.release(claim, take_back=True)
     log.info("job finished", extra={"job_id": job_id, "ok": summary.ok, "failed": summary.failed})
 

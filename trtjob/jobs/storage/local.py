@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -193,9 +193,16 @@ class LocalStorage:
             return []
         return sorted(name for name in names if not name.startswith("."))
 
-    def remove_unfinished(self) -> None:
+    def remove_unfinished(self, before: Callable[[], None] = lambda: None) -> None:
         """Remove the files and folders that are called as unfinished writes are; links are not followed."""
-        _remove_unfinished(self.root)
+        found = list(_unfinished(self.root))
+        before()
+        for path in found:
+            if path.is_dir() and not path.is_symlink():
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def images(self, after: str = "") -> Listing:
         return Listing(self.root, after)
@@ -254,17 +261,14 @@ def _check_file(status: os.stat_result) -> None:
         raise ImageError(FailureKind.TOO_LARGE, f"the file has {status.st_size:,} bytes, more than 2 GiB")
 
 
-def _remove_unfinished(folder: Path) -> None:
+def _unfinished(folder: Path) -> Iterator[Path]:
     # os.walk would hold the names of a whole folder; there may be a million.
     with os.scandir(folder) as items:
         for item in items:
-            if item.is_dir(follow_symlinks=False):
-                if _UNFINISHED.fullmatch(item.name):
-                    shutil.rmtree(item)
-                else:
-                    _remove_unfinished(Path(item))
-            elif _UNFINISHED.fullmatch(item.name):
-                Path(item).unlink(missing_ok=True)
+            if _UNFINISHED.fullmatch(item.name):
+                yield Path(item)
+            elif item.is_dir(follow_symlinks=False):
+                yield from _unfinished(Path(item))
 
 
 @contextmanager

@@ -76,8 +76,11 @@ class Storage(Protocol):
         """Return the names of the objects right below a folder, sorted, without those of unfinished writes."""
         ...
 
-    def remove_unfinished(self) -> None:
-        """Remove what writes that never ended have left. Nothing that is not ours."""
+    def remove_unfinished(self, before: Callable[[], None] = lambda: None) -> None:
+        """Remove what writes that never ended have left. Nothing that is not ours.
+
+        before: called when all is found, before any is removed; what is written later stays. It may raise to stop.
+        """
         ...
 
     def images(self, after: str = "") -> Images:

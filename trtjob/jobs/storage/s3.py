@@ -5,7 +5,7 @@ import errno
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -157,11 +157,12 @@ class S3Storage:
                 return sorted(name for name in names if name)
             after = page["NextContinuationToken"]
 
-    def remove_unfinished(self) -> None:
+    def remove_unfinished(self, before: Callable[[], None] = lambda: None) -> None:
         """End uploads in parts that nobody has completed; where that is not allowed, the bucket's own rules must."""
         client, where, call = self._bucket.client, {"Bucket": self._bucket.name}, self._requests.call
         try:
             found = call("", "list", lambda _path: client.list_multipart_uploads(Prefix=self._prefix, **where))
+            before()
             for upload in found.get("Uploads", []):
                 part = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
                 call("", "write", lambda _path, part=part: client.abort_multipart_upload(**part, **where))  # type: ignore[misc]

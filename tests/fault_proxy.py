@@ -9,44 +9,70 @@ from urllib.parse import urlsplit
 
 from socket_server import socket_server
 
-Fault = Literal["slow_down", "reset", "truncate", "hang", "drip", "refuse"]
-SLOW_DOWN = (
-    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
-)
-SLOW_DOWN_BODY = (
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
-)
+Fault = Literal["slow_down", "conflict", "answer", "reset", "truncate", "hang", "drip", "refuse", "lose"]
+
+
+def answer(status: int, code: str = "", *, body: bytes | None = None) -> bytes:
+    """Return a whole answer of a store that refuses, as S3 words it; body: what it says instead."""
+    said = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>A test's refusal.</Message></Error>".encode()
+    body = said if body is None else body
+    head = f"HTTP/1.1 {status} Refused\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+EXPECT = b"\r\nExpect: 100-continue\r\n"
+ANSWERS: dict[Fault | None, bytes] = {
+    "slow_down": answer(503, "SlowDown"),
+    "conflict": answer(409, "ConditionalRequestConflict"),
+}
 
 
 @dataclass
 class FaultProxy:
     """What goes wrong. fault: None passes everything; only: which requests, by their first line, it meets;
-    left: how many more it meets, None for all; hang_s: for how long an answer hangs."""
+    passing: how many of those pass before; left: how many more it meets, None for all; hang_s: for how long an answer
+    hangs; answer: what is said instead of the store's answer; requests: the first lines of all that came."""
 
     port: int = 0
     fault: Fault | None = None
     only: Callable[[bytes], bool] = lambda _line: True
+    passing: int = 0
     left: int | None = None
     hang_s: float = 30.0
-    met: int = 0
+    answer: bytes = b""
+    met_lines: list[bytes] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def fail(self, fault: Fault | None, *, only: str = "", times: int | None = None) -> None:
-        """Fail with this from now on: requests whose first line holds `only`, so many times."""
+    @property
+    def met(self) -> int:
+        """How many requests were failed."""
+        return len(self.met_lines)
+
+    def fail(self, fault: Fault | None, *, only: str = "", passing: int = 0, times: int | None = None) -> None:
+        """Fail with this from now on: requests whose first line holds `only`, behind so many of them, so many times."""
         needle = only.encode()
-        self.only, self.left, self.met = (lambda line: needle in line), times, 0
+        self.only, self.passing, self.left = (lambda line: needle in line), passing, times
+        self.met_lines = []
         self.fault = fault
+
+    def say(self, answer: bytes, *, only: str = "", passing: int = 0, times: int | None = None) -> None:
+        """Say this from now on, and ask the store nothing; see `answer` and `fail`."""
+        self.answer = answer
+        self.fail("answer", only=only, passing=passing, times=times)
 
     def meets(self, line: bytes) -> Fault | None:
         if self.fault is None or self.left == 0 or not self.only(line):
             return None
+        if self.passing:
+            self.passing -= 1
+            return None
         if self.left is not None:
             self.left -= 1
-        self.met += 1
+        self.met_lines.append(line)
         return self.fault
 
 
@@ -73,8 +99,14 @@ async def _serve(
         while head := await _head(reader):
             line = head.split(b"\r\n", 1)[0]
             proxy.requests.append(line)
+            if EXPECT in head:  # the client sends no body before it is told to
+                head = head.replace(EXPECT, b"\r\n")
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await _body(head, reader)
-            await _answer(proxy.meets(line), proxy.hang_s, host, port, head, body, writer)
+            fault = proxy.meets(line)
+            if said := ANSWERS.get(fault, proxy.answer if fault == "answer" else b""):
+                await _say(said, head, writer)
+            await _answer(fault, proxy.hang_s, host, port, head, body, writer)
     except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
         pass
     finally:
@@ -82,14 +114,17 @@ async def _serve(
             writer.close()
 
 
+async def _say(answer: bytes, head: bytes, writer: asyncio.StreamWriter) -> None:
+    """Give an answer that is not the store's, and close the connection."""
+    writer.write(answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head.startswith(b"HEAD ") else answer)
+    await writer.drain()
+    raise ConnectionAbortedError
+
+
 async def _answer(
     fault: Fault | None, hang_s: float, host: str, port: int, head: bytes, body: bytes, writer: asyncio.StreamWriter
 ) -> None:
     if fault == "refuse":
-        raise ConnectionAbortedError
-    if fault == "slow_down":
-        writer.write(SLOW_DOWN % (len(SLOW_DOWN_BODY), SLOW_DOWN_BODY))
-        await writer.drain()
         raise ConnectionAbortedError
     if fault == "hang":
         await asyncio.sleep(hang_s)
@@ -108,6 +143,9 @@ async def _answer(
 async def _deliver(fault: Fault | None, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
     half = len(body) // 2
     match fault:
+        case "lose":  # the store has done what it was asked for, and nobody hears of it
+            writer.transport.abort()
+            raise ConnectionAbortedError
         case "reset":
             writer.write(head + body[:half])
             await writer.drain()

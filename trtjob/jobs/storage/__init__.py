@@ -1,12 +1,11 @@
 """Where bytes live: a folder on a disk or a bucket of an S3-compatible store, behind one protocol."""
 
-import time
 from pathlib import Path
 
 from trtjob.errors import StorageError
 from trtjob.jobs.storage.local import LocalStorage, place_error
 from trtjob.jobs.storage.protocol import OnTrouble, Storage
-from trtjob.jobs.storage.trouble import note_trouble, troubles
+from trtjob.jobs.storage.trouble import note_trouble, trouble_age_s, troubles
 
 S3_SCHEME = "s3://"
 PATIENCE_S = 60.0
@@ -32,16 +31,9 @@ def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Sto
 
 def give_up_after(patience_s: float) -> OnTrouble:
     """Return a patience that ends: it raises StorageError when a place has failed for so long."""
-    since: float | None = None
-    last = 0.0
 
     def on_trouble(trouble: str) -> None:
-        nonlocal since, last
-        now = time.monotonic()
-        if since is None or now - last > patience_s / 2:  # an earlier trouble, over since
-            since = now
-        last = now
-        if now - since > patience_s:
+        if trouble_age_s(trouble) > patience_s:
             raise StorageError(f"{trouble}. Given up after {patience_s:.0f} s; repeat the command when it works again")
 
     return on_trouble

@@ -19,10 +19,6 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.2, 5.0
 POLL_S = 0.1  # how soon a waiting request looks whether the place works again
 
 
-class GivenUp(Exception):
-    """One request failed for good while the place works. Its text says what happened."""
-
-
 class Breaker:
     """The state of one place, shared by all threads and tasks of a process."""
 
@@ -101,8 +97,8 @@ class Trial:
             return 0.0 if self.breaker.may_probe() else POLL_S
         return max(0.0, self._next_try - time.monotonic())
 
-    def failed(self, reason: str) -> None:
-        """Note a failure that may pass. Raises GivenUp where the object is to blame; may ask the place for that."""
+    def failed(self, reason: str) -> bool:
+        """Note a failure that may pass; may ask the place. Returns False where it will not: the object is to blame."""
         self.breaker.failed(self.key, reason)
         if self.breaker.outages != self._outages:  # what failed in an outage does not count against the object
             self._outages, self.tries = self.breaker.outages, 0
@@ -110,10 +106,12 @@ class Trial:
         is_last = self.tries >= TRIES
         is_slow = time.monotonic() - self._began > ASK_AFTER_S
         if (is_last or is_slow) and not self.breaker.is_open and self.breaker.is_alone(reason) and is_last:
-            raise GivenUp(reason)
+            return False
         self._next_try = time.monotonic() + pause_s(self.tries)
+        return True
 
 
 def pause_s(tries: int) -> float:
     """Return a growing pause with jitter, so that many clients do not come back at the same moment."""
-    return min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0**tries) * random.uniform(0.5, 1.0)
+    doublings = min(tries, 16)  # a float ends at 1,024 of them, which are as many probes in an outage of two hours
+    return min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0**doublings) * random.uniform(0.5, 1.0)

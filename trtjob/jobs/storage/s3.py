@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
 from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage.breaker import GivenUp, Trial
+from trtjob.jobs.storage.breaker import Trial
 from trtjob.jobs.storage.local import MAX_FILE_BYTES
 from trtjob.jobs.storage.protocol import OnTrouble
 from trtjob.jobs.storage.s3_bucket import READ_TIMEOUT_S, bucket_named
-from trtjob.jobs.storage.s3_errors import Absent, Damaged, Exists
-from trtjob.jobs.storage.s3_listing import Page, S3Listing
-from trtjob.jobs.storage.s3_requests import S3Requests
+from trtjob.jobs.storage.s3_errors import ONCE_MORE, check_whole
+from trtjob.jobs.storage.s3_listing import Page, S3Listing, checked_page
+from trtjob.jobs.storage.s3_requests import S3Requests, What
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ CHUNK_BYTES = 1 << 20
 # One request for all but giants, so that the etag of most is the MD5 of their bytes.
 SINGLE_PUT_BYTES = 64 << 20
 SLOWEST_BYTES_PER_S = 50_000
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Keys that obstore refuses: boto3 reads and writes those.
 _UNSPEAKABLE = re.compile(r"(^|/)(/|\.{1,2}(/|$))|[\x00-\x1f\x7f]|/$")
 
@@ -56,18 +57,22 @@ class S3Storage:
         """Do nothing: a bucket that is away says so itself."""
 
     def exists(self, key: str) -> bool:
-        try:
+        with self._needed("look for", key):  # no answer is not the answer no
             return self._head(key) is not None
-        except GivenUp as err:  # no answer is not the answer no
-            raise StorageError(f"cannot look for {self.place(key)}: {err}") from err
 
     def read(self, key: str) -> bytes:
+        with self._needed("read", key):
+            return self._requests.call(key, "read", self._get)
+
+    @contextmanager
+    def _needed(self, what: What, key: str) -> Iterator[None]:
+        """What concerns one object alone is a StorageError: it is one of a job's own, without which nothing goes on."""
         try:
-            return self._requests.call(key, "read", lambda path: self._get(path))
-        except Absent as err:
-            raise FileNotFoundError(errno.ENOENT, "no such object", self.place(key)) from err
-        except GivenUp as err:
-            raise StorageError(f"cannot read {self.place(key)}: {err}") from err
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as err:
+            raise StorageError(f"cannot {what} {self.place(key)}: {err.strerror}. {ONCE_MORE}") from err
 
     def lines(self, key: str) -> Iterator[bytes]:
         """Yield an object's lines; a transfer that breaks off goes on where it was."""
@@ -80,44 +85,50 @@ class S3Storage:
             yield rest
 
     def write(self, key: str, data: bytes) -> None:
-        try:
-            self._requests.call(key, "write", lambda path: self._put(path, data))
-        except GivenUp as err:
-            raise StorageError(f"cannot write {self.place(key)}: {err}") from err
+        with self._needed("write", key):
+            self.put(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        try:
-            self._requests.call(key, "write", lambda path: self._put(path, data, only_new=True))
-        except Exists:
-            # An answer may be lost on its way back: then the object that is there is our own.
-            return self.read(key) == data
-        except GivenUp as err:
-            raise StorageError(f"cannot write {self.place(key)}: {err}") from err
+        tries = 0
+
+        def create(path: str) -> None:
+            nonlocal tries
+            tries += 1
+            self._put(path, data, only_new=True)
+
+        with self._needed("write", key):
+            try:
+                self._requests.call(key, "write", create)
+            except FileExistsError:
+                # The answer to an earlier try may have been lost on its way: then the object that is there is our own.
+                return tries > 1 and self._holds(key, data)
         return True
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except FileNotFoundError:
+            return False
 
     @contextmanager
     def writing(self, key: str) -> Iterator[BinaryIO]:
         """Open a temporary file, which is sent when the block ends well: so it can be sent again when that fails."""
-        with tempfile.TemporaryFile(prefix="trtjob-") as file:
+        import obstore
+
+        path = self._requests.path(key)
+        with _temporary_file() as file:
             yield file
             file.flush()
 
-            def send(path: str) -> None:
-                import obstore
-
+            def send(_path: str) -> None:
                 file.seek(0)
                 obstore.put(self._bucket.store, path, file)
 
-            try:
+            with self._needed("write", key):
                 self._requests.call(key, "write", send)
-            except GivenUp as err:
-                raise StorageError(f"cannot write {self.place(key)}: {err}") from err
 
     def put(self, key: str, data: bytes) -> None:
-        try:
-            self._requests.call(key, "write", lambda path: self._put(path, data))
-        except GivenUp as err:
-            raise OSError(errno.EIO, str(err), self.place(key)) from err
+        self._requests.call(key, "write", lambda path: self._put(path, data))
 
     async def aput(self, key: str, data: bytes) -> None:
         import obstore
@@ -125,26 +136,17 @@ class S3Storage:
         if _UNSPEAKABLE.search(self._requests.path(key)):
             await asyncio.to_thread(self.put, key, data)
             return
-        try:
-            await self._requests.acall(
-                key,
-                "write",
-                lambda path: obstore.put_async(
-                    self._bucket.store, path, data, use_multipart=len(data) > SINGLE_PUT_BYTES
-                ),
-            )
-        except GivenUp as err:
-            raise OSError(errno.EIO, str(err), self.place(key)) from err
+        await self._requests.acall(
+            key,
+            "write",
+            lambda path: obstore.put_async(self._bucket.store, path, data, use_multipart=len(data) > SINGLE_PUT_BYTES),
+        )
 
     def delete(self, key: str) -> None:
         import obstore
 
-        try:
-            self._requests.call(key, "write", lambda path: obstore.delete(self._bucket.store, path))
-        except Absent:
-            return
-        except GivenUp as err:
-            raise StorageError(f"cannot remove {self.place(key)}: {err}") from err
+        with suppress(FileNotFoundError), self._needed("remove", key):
+            self._requests.call(key, "remove", lambda path: obstore.delete(self._bucket.store, path))
 
     def list(self, folder: str) -> list[str]:
         prefix = self._requests.path(folder) + "/"
@@ -165,8 +167,8 @@ class S3Storage:
             before()
             for upload in found.get("Uploads", []):
                 part = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-                call("", "write", lambda _path, part=part: client.abort_multipart_upload(**part, **where))  # type: ignore[misc]
-        except (Absent, GivenUp, StorageError) as err:
+                call("", "remove", lambda _path, part=part: client.abort_multipart_upload(**part, **where))  # type: ignore[misc]
+        except (OSError, StorageError) as err:
             log.warning("unfinished uploads are left in the bucket", extra={"bucket": self.uri, "error": str(err)})
 
     # -- images of a source ---------------------------------------------------------------------------------------
@@ -175,30 +177,22 @@ class S3Storage:
         return S3Listing(lambda behind: self._page(self._prefix, behind), self._prefix, after)
 
     def entry(self, key: str) -> Entry:
-        with suppress(GivenUp):
+        with suppress(OSError):
             if (head := self._head(key)) is not None:
                 return Entry(key, *head)
         return Entry(key, 0, "")
 
     def fetch(self, entry: Entry) -> bytes:
         _check_size(entry.size_bytes)
-        try:
-            return self._requests.call(entry.key, "read", lambda path: self._get(path))
-        except Absent as err:
-            raise ImageError(FailureKind.MISSING, "the object is not there any more") from err
-        except GivenUp as err:
-            raise ImageError(FailureKind.READ, f"the object cannot be read: {err}") from err
+        with _of_an_image():
+            return self._requests.call(entry.key, "read", self._get)
 
     async def afetch(self, entry: Entry) -> bytes:
         _check_size(entry.size_bytes)
         if _UNSPEAKABLE.search(self._requests.path(entry.key)):
             return await asyncio.to_thread(self.fetch, entry)
-        try:
+        with _of_an_image():
             return await self._requests.acall(entry.key, "read", self._aget)
-        except Absent as err:
-            raise ImageError(FailureKind.MISSING, "the object is not there any more") from err
-        except GivenUp as err:
-            raise ImageError(FailureKind.READ, f"the object cannot be read: {err}") from err
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 
@@ -236,13 +230,16 @@ class S3Storage:
         obstore.put(self._bucket.store, path, data, mode=mode, use_multipart=is_large)
 
     def _head(self, key: str) -> tuple[int, str] | None:
-        """Return an object's size and etag, None where there is none. Raises GivenUp, StorageError."""
-        client, name = self._bucket.client, self._bucket.name
+        """Return an object's size and etag, None where there is none. Raises as S3Requests.call does."""
+
+        def head(path: str) -> tuple[int, str]:
+            answer = self._bucket.client.head_object(Bucket=self._bucket.name, Key=path)
+            return int(answer["ContentLength"]), str(answer["ETag"]).strip('"')
+
         try:
-            answer = self._requests.call(key, "read", lambda path: client.head_object(Bucket=name, Key=path))
-        except Absent:
+            return self._requests.call(key, "look for", head)
+        except FileNotFoundError:
             return None
-        return int(answer["ContentLength"]), str(answer["ETag"]).strip('"')
 
     def _page(self, prefix: str, behind: str, *, delimiter: str = "") -> Page:
         """Ask for a page of keys: those behind a key, or with a delimiter, behind a token."""
@@ -252,11 +249,15 @@ class S3Storage:
         if behind:
             where["ContinuationToken" if delimiter else "StartAfter"] = behind
         client, name = self._bucket.client, self._bucket.name
+        follows = "NextContinuationToken" if delimiter else "Contents"
+
+        def ask(_path: str) -> Page:
+            return checked_page(client.list_objects_v2(Bucket=name, **where), follows)
+
         try:
-            page: Page = self._requests.call("", "list", lambda _path: client.list_objects_v2(Bucket=name, **where))
-        except (Absent, GivenUp) as err:
-            raise StorageError(f"cannot list {self.uri}: {err}") from err
-        return page
+            return self._requests.call("", "list", ask)
+        except OSError as err:
+            raise StorageError(f"cannot list {self.uri}: {err.strerror}. {ONCE_MORE}") from err
 
     def _chunks(self, key: str) -> Iterator[bytes]:
         import obstore
@@ -272,20 +273,42 @@ class S3Storage:
                 for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                     at += len(chunk)
                     yield bytes(chunk)
+                check_whole(at, size)
             except Exception as err:  # noqa: BLE001 - obstore's errors have no common base that says more
-                try:
-                    self._requests.failed(trial, key, "read", err)
-                except Absent:
-                    raise FileNotFoundError(errno.ENOENT, "no such object", self.place(key)) from err
-                except Exists:
-                    raise StorageError(f"{self.place(key)} was replaced while it was read") from err
-                except GivenUp as given_up:
-                    raise StorageError(f"cannot read {self.place(key)}: {given_up}") from err
-                continue
-            if at >= size:
+                with self._needed("read", key):
+                    try:
+                        self._requests.failed(trial, key, "read", err)
+                    except FileExistsError:
+                        replaced = f"{self.place(key)} was replaced while it was read. {ONCE_MORE}"
+                        raise StorageError(replaced) from err
+            else:
                 self._bucket.breaker.succeeded()
                 return
-            self._requests.failed(trial, key, "read", Damaged(f"{at:,} of {size:,} bytes came"))
+
+
+@contextmanager
+def _of_an_image() -> Iterator[None]:
+    """What concerns one object alone is a failure of this image."""
+    try:
+        yield
+    except FileNotFoundError as err:
+        raise ImageError(FailureKind.MISSING, "the object is not there any more") from err
+    except OSError as err:
+        raise ImageError(FailureKind.READ, f"the object cannot be read: {err.strerror}") from err
+
+
+@contextmanager
+def _temporary_file() -> Iterator[BinaryIO]:
+    try:
+        with tempfile.TemporaryFile(prefix="trtjob-") as file:
+            yield file
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        folder = tempfile.gettempdir()
+        raise StorageError(
+            f"the folder for temporary files, {folder}, is full: free some space, or set TMPDIR"
+        ) from err
 
 
 def _check_size(size_bytes: int) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import StorageError
 from trtjob.jobs.storage.breaker import Breaker
-from trtjob.jobs.storage.s3_errors import Damaged
-from trtjob.jobs.storage.s3_listing import take_objects
+from trtjob.jobs.storage.s3_errors import Damaged, check_whole
+from trtjob.jobs.storage.s3_listing import checked_page, take_objects
 from trtjob.jobs.storage.trouble import note_trouble
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ class Bucket:
 
     def checked(self, data: bytes, size: int, etag: str | None) -> bytes:
         """Return an answer's bytes if they are whole. Raises Damaged."""
-        if len(data) != size:
-            raise Damaged(f"{len(data):,} of {size:,} bytes came")
-        etag = (etag or "").strip('"')
+        check_whole(len(data), size)
+        if not etag:  # every store sends one; what stands before it and says something else does not
+            raise Damaged("the answer is no object: it has no ETag")
+        etag = etag.strip('"')
         if self.etag_is_md5 and _MD5.fullmatch(etag):
             digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if digest != etag and not self._is_known(digest):
@@ -82,11 +83,9 @@ class Bucket:
         return not self.etag_is_md5
 
     def _works(self) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
-            self.client.list_objects_v2(Bucket=self.name, MaxKeys=1)
-        except (BotoCoreError, ClientError):
+            checked_page(self.client.list_objects_v2(Bucket=self.name, MaxKeys=1))
+        except Exception:  # noqa: BLE001 - botocore, its parsers and urllib3 share no base
             return False
         return True
 

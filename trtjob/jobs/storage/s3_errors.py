@@ -6,14 +6,6 @@ from enum import Enum
 from trtjob.errors import StorageError
 
 
-class Absent(Exception):
-    """There is no such object."""
-
-
-class Exists(Exception):
-    """The object is there."""
-
-
 class Damaged(Exception):
     """An answer is not what it says it is."""
 
@@ -23,11 +15,12 @@ class Verdict(Enum):
 
     AGAIN = "again"  # the network or the store failed: it may pass
     ABSENT = "absent"  # there is no such object
-    EXISTS = "exists"  # created only if absent, and it is there
+    UNMET = "unmet"  # the request's condition does not hold: the object is there, or is another one by now
     PERSON = "person"  # a person must do something: credentials, permissions, the bucket's name
 
 
 _CREDENTIALS = "Check the credentials (environment, AWS_PROFILE, `aws configure`) and AWS_ENDPOINT_URL"
+_FULL = "the store is full. Free some space, then run the same command again: it does only what is missing"
 _HINTS = {
     "SignatureDoesNotMatch": f"the secret key is wrong. {_CREDENTIALS}",
     "InvalidAccessKeyId": f"the access key is not known there. {_CREDENTIALS}",
@@ -39,9 +32,39 @@ _HINTS = {
     "RequestTimeTooSkewed": "this machine's clock is wrong. Set it",
     "PermanentRedirect": "the bucket is in another region. Set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket is in another region. Set AWS_REGION",
-    "NotImplemented": "the store cannot do what is needed here: it must support If-None-Match on PUT",
+    "NotImplemented": "the store cannot do what is needed here: it must support If-None-Match on PUT. "
+    "Use another store",
+    "status 401": f"the credentials are refused. {_CREDENTIALS}",
+    "status 403": f"access is denied. Ask for the permissions that are needed. {_CREDENTIALS}",
+    "StorageFull": _FULL,
+    "XMinioStorageFull": _FULL,
+    "QuotaExceeded": _FULL,
 }
-_AGAIN_STATUS = frozenset({408, 425, 429})
+# What may pass, whatever the status that it comes with. See "Error responses" of the S3 API, and botocore's retries.
+_AGAIN = frozenset(
+    {
+        "BadDigest",
+        "BandwidthLimitExceeded",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "NoSuchUpload",  # ended by somebody who clears up: it begins anew
+        "OperationAborted",
+        "PriorRequestNotComplete",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+_AGAIN_STATUS = frozenset({408, 409, 425, 429})
+_PERSON_STATUS = {301: "PermanentRedirect", 307: "PermanentRedirect", 501: "NotImplemented", 507: "StorageFull"}
+ABSENT_BUCKET = "NoSuchBucket"  # also what an absent object means to those who need none: who write, or list
+ONCE_MORE = "Run the same command again; where it stays so, the store's own log says more"
+_ELSE = "Check the address, the permissions and AWS_ENDPOINT_URL; the store's own log says more"
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NETWORK = {
@@ -60,20 +83,38 @@ def judge(err: Exception) -> tuple[Verdict, str]:
     if isinstance(err, TimeoutError):
         return Verdict.AGAIN, "no answer in time"
     code, status, text = _parts(err)
-    if code == "NoSuchBucket":
-        return Verdict.PERSON, code
-    if isinstance(err, FileNotFoundError) or status == 404:
-        return Verdict.ABSENT, code or "not found"
-    if status in (409, 412):
-        return Verdict.EXISTS, code
-    if code in _HINTS:
-        return Verdict.PERSON, code
-    if status and 400 <= status < 500 and status not in _AGAIN_STATUS:
-        return Verdict.PERSON, code or f"status {status}"
-    if status:
-        return Verdict.AGAIN, f"{code} (status {status})" if code else f"status {status}"
+    if status or isinstance(err, FileNotFoundError):
+        return _judge_answer(code, status)
+    if "redirect without LOCATION" in text or isinstance(err, RecursionError):  # obstore's and botocore's ways
+        return Verdict.PERSON, "PermanentRedirect"
+    if type(err).__name__ == "ParamValidationError":  # botocore's, before anything is sent: a bucket's name, say
+        return Verdict.PERSON, " ".join(text.split())
     kind = re.search(r"kind: (\w+)", text)
     return Verdict.AGAIN, _NETWORK.get(kind[1], "the request failed") if kind else type(err).__name__
+
+
+def _judge_answer(code: str, status: int) -> tuple[Verdict, str]:
+    """status: 0 where only obstore knows that it was 404."""
+    told = f"{code} (status {status})" if code else f"status {status}"
+    if code in _AGAIN or status in _AGAIN_STATUS:
+        return Verdict.AGAIN, told
+    if code in _HINTS:
+        return Verdict.PERSON, code
+    if status in (0, 404):
+        return Verdict.ABSENT, code or "not found"
+    if status == 412:
+        return Verdict.UNMET, told
+    if status in _PERSON_STATUS:
+        return Verdict.PERSON, _PERSON_STATUS[status]
+    if 300 <= status < 500:
+        return Verdict.PERSON, f"status {status}" if f"status {status}" in _HINTS else told
+    return Verdict.AGAIN, told
+
+
+def check_whole(came: int, size: int) -> None:
+    """Raise Damaged where not all bytes of an answer have come."""
+    if came != size:
+        raise Damaged(f"{came:,} of {size:,} bytes came")
 
 
 def _parts(err: Exception) -> tuple[str, int, str]:
@@ -90,4 +131,4 @@ def _parts(err: Exception) -> tuple[str, int, str]:
 
 def person_error(place: str, what: str, reason: str) -> StorageError:
     """Return the error that tells a person what to do. what: `read`, `write`, `list`."""
-    return StorageError(f"cannot {what} {place}: {_HINTS.get(reason, reason)}")
+    return StorageError(f"cannot {what} {place}: {_HINTS.get(reason, f'{reason}. {_ELSE}')}")

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from trtjob.errors import StorageError
 from trtjob.jobs.listing import IMAGE_SUFFIXES, Entry, suffix_of
+from trtjob.jobs.storage.s3_errors import Damaged
 
 Page = dict[str, Any]
 
@@ -51,6 +52,14 @@ class S3Listing:
                 yield from found
                 if not page["IsTruncated"]:
                     return
+
+
+def checked_page(page: Page, follows: str = "Contents") -> Page:
+    """Return a page that is one. follows: what says where the next page begins. Raises Damaged for another answer."""
+    is_whole = all({"Key", "Size", "ETag"} <= item.keys() for item in page.get("Contents", []))
+    if "IsTruncated" not in page or not is_whole or (page["IsTruncated"] and not page.get(follows)):
+        raise Damaged("the answer is no page of keys")
+    return page
 
 
 def take_objects(operation_model: Any, response_dict: Page, customized_response_dict: Page, **_: object) -> None:

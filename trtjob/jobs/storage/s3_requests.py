@@ -1,16 +1,18 @@
 """Requests for the objects of one place, made again until they succeed, are refused, or are given up."""
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from trtjob.errors import ImageError, StorageError
 from trtjob.jobs.storage.breaker import Breaker, Trial
 from trtjob.jobs.storage.protocol import OnTrouble
-from trtjob.jobs.storage.s3_errors import Absent, Exists, Verdict, judge, person_error
+from trtjob.jobs.storage.s3_errors import ABSENT_BUCKET, Verdict, judge, person_error
 
 T = TypeVar("T")
+What = Literal["read", "look for", "write", "remove", "list"]
 
 
 class S3Requests:
@@ -33,8 +35,13 @@ class S3Requests:
             raise StorageError(f"the key {key!r} leaves {self.uri}")
         return self._prefix + key
 
-    def call(self, key: str, what: str, request: Callable[[str], T]) -> T:
-        """Make a request until it succeeds. Raises Absent, Exists, GivenUp, StorageError."""
+    def call(self, key: str, what: What, request: Callable[[str], T]) -> T:
+        """Make a request until it succeeds.
+
+        Raises StorageError where a person must do something, and OSError for what concerns this object alone:
+        FileNotFoundError where there is none to read or remove, FileExistsError where the request's condition does not
+        hold, another one where it was given up.
+        """
         path = self.path(key)
         trial = Trial(self._breaker, path)
         while True:
@@ -49,7 +56,8 @@ class S3Requests:
                 self._breaker.succeeded()
                 return answer
 
-    async def acall(self, key: str, what: str, request: Callable[[str], Awaitable[T]]) -> T:
+    async def acall(self, key: str, what: What, request: Callable[[str], Awaitable[T]]) -> T:
+        """Make a request as `call` does."""
         path = self.path(key)
         trial = Trial(self._breaker, path)
         while True:
@@ -78,15 +86,19 @@ class S3Requests:
         if trouble := self._breaker.trouble:
             self._on_trouble(trouble)
 
-    def failed(self, trial: Trial, key: str, what: str, err: Exception) -> None:
-        """Note a failure that may pass. Raises what the others call for."""
+    def failed(self, trial: Trial, key: str, what: What, err: Exception) -> None:
+        """Note a failure that may pass. Raises as `call` does for another."""
         verdict, reason = judge(err)
+        place = self.place(key) if key else self.uri
         if verdict is Verdict.AGAIN:
-            trial.failed(reason)
+            if not trial.failed(reason):
+                raise OSError(errno.EIO, reason, place) from err
             return
         self._breaker.succeeded()  # the store is there, and said so
         if verdict is Verdict.ABSENT:
-            raise Absent(reason) from err
-        if verdict is Verdict.EXISTS:
-            raise Exists from err
-        raise person_error(self.place(key) if key else self.uri, what, reason) from None
+            if what not in ("write", "list"):
+                raise FileNotFoundError(errno.ENOENT, "no such object", place) from err
+            reason = ABSENT_BUCKET
+        if verdict is Verdict.UNMET:
+            raise FileExistsError(errno.EEXIST, reason, place) from err
+        raise person_error(place, what, reason) from None

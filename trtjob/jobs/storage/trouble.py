@@ -1,16 +1,24 @@
-"""What is failing outside: which places this process waits for, and why."""
+"""What is failing outside: which places this process waits for, why, and since when."""
 
-_troubles: dict[str, str] = {}  # place -> what is failing there, in one sentence
+import time
+
+_troubles: dict[str, tuple[str, float]] = {}  # place -> what is failing there, in one sentence, and since when
 
 
 def note_trouble(place: str, trouble: str) -> None:
     """Remember that a place fails as a whole; an empty sentence: it works again."""
     if trouble:
-        _troubles[place] = trouble
+        _troubles[place] = (trouble, time.monotonic())
     else:
         _troubles.pop(place, None)
 
 
 def troubles() -> str:
     """Return what is failing now in this process, empty where nothing is. Safe in any thread."""
-    return "; ".join(dict.fromkeys(list(_troubles.values())))
+    return "; ".join(dict.fromkeys(trouble for trouble, _ in list(_troubles.values())))
+
+
+def trouble_age_s(trouble: str) -> float:
+    """Return for how long what this sentence says has been failing, in seconds; 0 where it does not fail any more."""
+    since = [began for told, began in list(_troubles.values()) if told == trouble]
+    return time.monotonic() - min(since) if since else 0.0

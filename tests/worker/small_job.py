@@ -1,0 +1,146 @@
+"""A small job from its submission to its end, in this process, and all that its end must be like."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from samples import job_spec
+
+from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY, JobFolder
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.reconcile import reconcile
+from trtjob.jobs.states import ACTIVE
+from trtjob.jobs.store import JobStore
+from trtjob.jobs.submit import cancel, retry, submit
+from trtjob.worker.context import Context
+from trtjob.worker.tasks import run_unit
+
+IMAGES, SHARD = 10, 4
+BROKEN = "0006.png"
+SWEEPS = 4  # a daemon makes one every two seconds; more of them mean that a unit waits for a lease to run out
+_TOKEN = re.compile(r"(shards/\d+\.).+(\.jsonl)$")  # of an attempt, in the name of its results
+_TIMES = {"finished_at", "started_at", "elapsed_s", "busy_s"}
+
+
+@dataclass
+class SmallJob:
+    """context: a worker's, perhaps on the wrong side of a proxy; redis: a client that nothing is lost of; put, names:
+    write an image, and list the files of the output, behind trtjob's back."""
+
+    context: Context
+    redis: Any
+    photos: str
+    output: str
+    put: Callable[[str, bytes], object]
+    names: Callable[[], list[str]]
+
+    @property
+    def spec(self) -> JobSpec:
+        return job_spec(self.photos, self.output, shard_size=SHARD)
+
+    @property
+    def job_id(self) -> str:
+        return self.spec.job_id
+
+    @property
+    def store(self) -> JobStore:
+        return JobStore(self.redis)
+
+    def submit(self) -> None:
+        submit(self.context.store, self.context.queue, self.spec)
+
+    def cancel(self) -> None:
+        cancel(self.context.store, self.job_id)
+
+    def retry(self) -> None:
+        retry(self.context.store, self.context.queue, self.job_id)
+
+    def take(self) -> bool:
+        """Do what the first message asks for, as RQ hands it over. Returns False where none waits."""
+        message = self.redis.lpop(f"rq:queue:{self.context.queue.name}")
+        if message is None:
+            return False
+        self.redis.delete(f"rq:job:{message.decode()}")
+        run_unit(*message.decode().rsplit("--", 2)[:2])
+        return True
+
+    def work(self) -> None:
+        """Do what is asked for, and ask again as a daemon does, until the job has ended and nothing waits."""
+        for _ in range(SWEEPS):
+            while self.take():
+                pass
+            if self.store.state(self.job_id) not in ACTIVE:
+                return
+            reconcile(self.context.store, self.context.queue)
+        raise AssertionError(f"{self.store.state(self.job_id)} after {SWEEPS} sweeps, with {sorted(self.keys())}")
+
+    def keys(self) -> set[str]:
+        return {key.decode() for key in self.redis.scan_iter("*", count=1000)}
+
+    def ending(self) -> dict[str, Any]:
+        """Return what must be the same whatever happened on the way; checks the receipt."""
+        folder, view = JobFolder.of(self.spec), asdict(self.store.view(self.job_id))
+        results, receipt = folder.storage.read(RESULTS), json.loads(folder.storage.read(RECEIPT))
+        epochs = folder.epochs()
+        manifests = folder.manifests(range(sum(epoch.shards for epoch in epochs)))
+        assert receipt["results_sha256"] == sha256(results).hexdigest()
+        assert receipt["listed"] == receipt["ok"] + receipt["failed"] == view["ok"] + view["failed"] == view["images"]
+        return {
+            "results": results,
+            "receipt": _timeless(receipt),
+            "summary": _timeless(json.loads(folder.storage.read(SUMMARY))),
+            "epochs": [epoch.model_dump() for epoch in epochs],
+            "manifests": [_timeless(manifest.model_dump(exclude={"results"})) for manifest in manifests],
+            "files": sorted(_TOKEN.sub(r"\1TOKEN\2", name) for name in self.names()),
+            "view": _timeless(view, "spec"),
+            "keys": self.keys(),
+            "jobs": self.store.job_ids(),
+            "counts": self.store.counts(),
+            "events": Counter((event.event, event.unit, event.attempt) for event in self.store.events(self.job_id)),
+        }
+
+
+def _timeless(document: dict[str, Any], *others: str) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in _TIMES.union(others)}
+
+
+def straight(job: SmallJob, _image: bytes) -> None:
+    """Hand a job in, and do it."""
+    job.submit()
+    job.work()
+
+
+def cancelled(job: SmallJob, _image: bytes) -> None:
+    """Cancel a job that is planned, and hand it in again."""
+    job.submit()
+    job.take()
+    job.cancel()
+    job.work()
+    job.submit()
+    job.work()
+
+
+def retried(job: SmallJob, image: bytes) -> None:
+    """Do a job with a damaged image, mend that, and try it again."""
+    job.put(BROKEN, b"no image")
+    job.submit()
+    job.work()
+    job.put(BROKEN, image)
+    job.retry()
+    job.work()
+
+
+def updated(job: SmallJob, image: bytes) -> None:
+    """Do a job, and do it again with one image more."""
+    job.submit()
+    job.work()
+    job.put("9999.png", image)
+    job.submit()
+    job.work()
+
+
+SCENARIOS: list[Callable[[SmallJob, bytes], None]] = [straight, cancelled, retried, updated]

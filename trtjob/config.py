@@ -51,6 +51,15 @@ def _absolute(roots: tuple[str, ...]) -> tuple[str, ...]:
     return roots
 
 
+def _utf8(folder: Path) -> Path:
+    """Let only those folders through whose names can be told to other processes as JSON."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected a folder whose name is valid UTF-8") from None
+    return folder
+
+
 def check_plan_batches(text: str) -> str:
     """Return the batch sizes of a plan as they are. Raises ValueError for sizes that no plan can have."""
     sizes = [int(size) for size in text.split(":")] if re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9}){0,2}", text) else []
@@ -73,7 +82,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRTJOB_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    home: Path = Field(default_factory=default_home, description="models and the embedded server's data")
+    home: Annotated[Path, AfterValidator(_utf8)] = Field(
+        default_factory=default_home, validate_default=True, description="models and the embedded server's data"
+    )
     redis_url: SecretStr | None = Field(
         default=None, description="redis://..., rediss://... or unix://...; none: embedded server"
     )

@@ -9,7 +9,7 @@ from twice import SCRIPTS, Twice
 
 from trtjob.jobs import scripts
 from trtjob.jobs.events import Happening, add_event
-from trtjob.jobs.notify import ask_for_notice, end_notice, put_off
+from trtjob.jobs.notify import ask_for_notice, end_notice, put_off, take_due
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.roster import WORKER_TTL_S
@@ -92,8 +92,9 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     finish = claim(store, FINISH)
     assert store.end(finish, JobState.DONE_WITH_ERRORS, epoch=0, detail="8 ok, 4 failed", finished_at=2.0)
     store.release(finish, take_back=True)
-    put_off(store, JOB, 0, "status 500")
-    end_notice(store, JOB, Happening.NOTIFIED, "status 200")
+    (notice,) = take_due(store)
+    assert put_off(store, notice, "status 500")
+    end_notice(store, notice, Happening.NOTIFIED, "status 200")
     redis.lpop("rq:queue:test")  # the plan's message, as RQ takes it
     assert queue.take_shard("") == (JOB, shard_unit(0))
     assert queue.bring_forward(["another"])

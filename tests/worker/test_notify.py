@@ -4,10 +4,11 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -19,10 +20,12 @@ from samples import job_spec
 from trtjob.config import Settings
 from trtjob.errors import ConfigError
 from trtjob.jobs import notify
-from trtjob.jobs.notify import WAITING, ask_for_notice, check_notify_url
+from trtjob.jobs.notify import LEASE_S, ask_for_notice, check_notify_url
+from trtjob.jobs.scripts import NOTICE, NOTICES
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
-from trtjob.worker.notify import Refused, checked_address, send_due
+from trtjob.worker import notify as worker_notify
+from trtjob.worker.notify import TIMEOUT_S, Refused, checked_address, send_due
 
 JOB = job_spec().job_id
 
@@ -64,10 +67,16 @@ def listener(*statuses: int) -> Iterator[tuple[str, list[tuple[str, dict[str, st
         server.server_close()
 
 
-def ended(store: JobStore, url: str, state: JobState = JobState.DONE) -> None:
-    store.create(job_spec())
+def ended(store: JobStore, url: str) -> None:
+    store.create(job_spec(), JobState.FINISHING)
     ask_for_notice(store, JOB, url)
-    store.update(JOB, state=state.value, finished_at=time.time(), images=4, ok=3, failed=1)
+    end(store)
+
+
+def end(store: JobStore, state: JobState = JobState.DONE) -> None:
+    """End the job as its finisher does."""
+    store.update(JOB, state=JobState.FINISHING.value)
+    assert store.move(JOB, state, finished_at=time.time(), message="", images=4, ok=3, failed=1)
 
 
 def test_a_notice_says_how_the_job_ended_and_is_signed(store: JobStore, settings: Settings) -> None:
@@ -98,7 +107,6 @@ def test_a_job_that_runs_has_no_notice(store: JobStore, settings: Settings) -> N
         ask_for_notice(store, JOB, url)
         assert send_due(store, settings) == 0
     assert heard == []
-    assert store.redis.scard(WAITING) == 1
 
 
 def test_a_notice_that_is_not_taken_is_sent_again_later_under_the_same_name(
@@ -116,7 +124,7 @@ def test_a_notice_that_is_not_taken_is_sent_again_later_under_the_same_name(
             time.sleep(0.02)
     assert [path for path, _, _ in heard] == ["/hook?token=hush"] * 3, "a redirection is not followed"
     assert len({headers["X-Trtjob-Delivery"] for _, headers, _ in heard}) == 1
-    assert store.redis.scard(WAITING) == 0
+    assert store.redis.scard(NOTICES) == 0
 
 
 def test_nobody_at_the_address_is_tried_again_and_the_address_is_in_no_log(
@@ -125,7 +133,7 @@ def test_nobody_at_the_address_is_tried_again_and_the_address_is_in_no_log(
     ended(store, "http://localhost:1/hook?token=hush")
     with caplog.at_level(logging.DEBUG):
         assert send_due(store, settings) == 0
-    assert store.redis.scard(WAITING) == 1
+    assert store.redis.scard(NOTICES) == 1
     assert all("hush" not in str(vars(record)) for record in caplog.records if record.name.startswith("trtjob"))
 
 
@@ -133,7 +141,7 @@ def test_an_address_that_is_gone_is_not_tried_again(store: JobStore, settings: S
     with listener(410) as (url, _):
         ended(store, url)
         send_due(store, settings)
-    assert store.redis.scard(WAITING) == 0
+    assert store.redis.scard(NOTICES) == 0
 
 
 def test_a_notice_is_given_up_after_a_day(store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +152,7 @@ def test_a_notice_is_given_up_after_a_day(store: JobStore, settings: Settings, m
         for _ in range(3):
             send_due(store, settings)
             time.sleep(0.01)
-    assert store.redis.scard(WAITING) == 0
+    assert store.redis.scard(NOTICES) == 0
 
 
 @pytest.mark.parametrize(
@@ -171,11 +179,267 @@ def test_a_name_with_one_address_that_is_not_public_is_refused() -> None:
 def test_no_way_to_write_this_machine_is_let_through(store: JobStore, host: str) -> None:
     ended(store, f"http://{host}:9/hook")
     send_due(store, Settings())
-    assert store.redis.scard(WAITING) == 0
+    assert store.redis.scard(NOTICES) == 0
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "host/x", "https://", "https://me:hush@host/"])
-def test_what_is_no_web_address_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://host/x", "file:///etc/passwd", "host/x", "https://", "https:///x", "", "//host/x", "http:host/x"),
+        *("http://host:99999/x", "http://host:0/x", "http://host:-1/x", "http://host:http/x", "http://host: 80/x"),
+        *("http://[::1/x", "http://::1/x", "http://[hello]/x", "http://[127.0.0.1]/x", "http://[fe80::1%25eth0]/x"),
+        *(
+            "http://ho st/x",
+            "http://host/a b",
+            "http://host/\n",
+            "http://host/\tx",
+            " http://host/",
+            "http://host/\x00",
+        ),
+        *(
+            "http://a..b/",
+            "http://.host/",
+            "http://-host/",
+            f"http://{'a' * 64}/",
+            f"http://{'ä' * 60}/",
+            "http://a,b/",
+        ),
+        *(f"http://{'a.' * 140}b/", "http://host/" + "x" * 2100, "http://host\\evil/", "http://\u2100.example/"),
+        *("http://host/ä", "http://host/?q=ä", "http://host/\udcff", "http://\udcff/", "http://%zz/"),
+        *(
+            "https://me:hush@host/",
+            "https://me@host/",
+            "https://@host/",
+            "https://:hush@host:1/x",
+            "http://me:hu/sh@host",
+        ),
+    ],
+)
+def test_what_is_no_web_address_is_refused_with_what_may_be_shown_of_it(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"--notify") as caught:
         check_notify_url(url)
-    assert "hush" not in str(caught.value)
+    message = str(caught.value)
+    assert "hu" not in message.replace("https://hooks.example/trtjob", "")
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+def test_the_message_names_the_host_the_fault_and_what_is_expected() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_notify_url("http://example.com:99999/x?token=hush")
+    said = "--notify 'http://example.com:99999/...': its port must be a number from 1 to 65535; expected a web address"
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "header"),
+    [
+        ("http://example.com", "example.com", "example.com"),
+        ("HTTPS://Example.com:65535/a%20b?c=d#e", "example.com", "example.com:65535"),
+        ("http://bücher.example/", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("http://[::1]:8080/x", "::1", "[::1]:8080"),
+        ("http://127.0.0.1/x", "127.0.0.1", "127.0.0.1"),
+        ("http://my_hook:9/x", "my_hook", "my_hook:9"),
+        ("http://host./x", "host.", "host."),
+    ],
+)
+def test_what_is_a_web_address_is_taken(url: str, host: str, header: str) -> None:
+    assert check_notify_url(url) == url
+    address = notify.address_from(url)
+    assert (address.host, address.header) == (host, header)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.com:99999/x", "http://[::1", "http://a..b/", "http://localhost:1/\udcff", "", "http://x\n:1/"],
+)
+def test_an_address_that_cannot_be_one_fails_alone(store: JobStore, settings: Settings, url: str) -> None:
+    """It may have been written by an earlier version, or by anybody."""
+    with listener(200) as (good, heard):
+        store.create(job_spec(job_id="a-bad-one"), JobState.RUNNING)
+        store.redis.hset("trtjob:job:a-bad-one", "notify", url.encode(errors="surrogateescape"))
+        store.fail("a-bad-one", "for the test")
+        ended(store, good)
+        assert send_due(store, settings) == 1
+        assert send_due(store, settings) == 0
+    assert len(heard) == 1
+    assert store.redis.scard(NOTICES) == 0
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        pytest.param({b"at": b"soon"}, id="at"),
+        pytest.param({b"spec": b"\xff"}, id="no-utf-8"),
+        pytest.param({b"spec": b"{}"}, id="no-spec"),
+        pytest.param({b"state": b"running"}, id="no-end"),
+        pytest.param({b"tries": b"9" * 400}, id="tries"),
+        pytest.param({b"since": b"nan"}, id="since"),
+        pytest.param({b"finished_at": b"-1e999"}, id="finished-at"),
+        pytest.param({b"images": b"150000000000000"}, id="images"),
+        pytest.param({b"job_id": b"another"}, id="job"),
+        pytest.param({b"message": b"\xff" * 100}, id="message"),
+    ],
+)
+def test_a_notice_that_is_rubbish_hurts_no_other(
+    store: JobStore, settings: Settings, rubbish: dict[bytes, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    with listener(200) as (url, heard):
+        store.create(job_spec(job_id="a-bad-one"), JobState.RUNNING)
+        ask_for_notice(store, "a-bad-one", url)
+        store.fail("a-bad-one", "for the test")
+        (member,) = store.redis.smembers(NOTICES)
+        store.redis.hset(NOTICE + member.decode(), mapping=rubbish)
+        ended(store, url)
+        for _ in range(3):
+            send_due(store, settings)
+    assert JOB in {json.loads(body)["job_id"] for _, _, body in heard}
+    assert store.redis.scard(NOTICES) == 0
+    assert caplog.text.count("skipped what is not trtjob's in Redis") <= 1
+
+
+@pytest.mark.parametrize("member", [b"\xff\xfe", b"", b"photos-1234abcd", b"0" * 16, b"x" * 100_000])
+def test_a_name_that_is_no_notice_goes(store: JobStore, settings: Settings, member: bytes) -> None:
+    store.redis.sadd(NOTICES, member)
+    assert send_due(store, settings) == 0
+    assert store.redis.scard(NOTICES) == 0
+
+
+def test_a_key_of_another_kind_is_said_once_and_jobs_end_all_the_same(
+    store: JobStore, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.redis.set(NOTICES, "rubbish")
+    ended(store, "http://localhost:1/")
+    for _ in range(3):
+        assert send_due(store, settings) == 0
+    assert store.state(JOB) == JobState.DONE
+    told = [record for record in caplog.records if vars(record).get("key") == NOTICES]
+    assert len(told) <= 1
+
+
+def test_a_notice_whose_record_is_of_another_kind_goes(store: JobStore, settings: Settings) -> None:
+    ended(store, "http://localhost:1/")
+    (member,) = store.redis.smembers(NOTICES)
+    store.redis.delete(NOTICE + member.decode())
+    store.redis.rpush(NOTICE + member.decode(), "rubbish")
+    assert send_due(store, settings) == 0
+    assert store.redis.scard(NOTICES) == 0
+
+
+# -- one end, one notice -----------------------------------------------------------------------------------------------
+
+
+def test_each_end_has_an_id_and_a_notice_of_its_own(store: JobStore, settings: Settings) -> None:
+    with listener(200) as (url, heard):
+        for state in (JobState.DONE, JobState.DONE, JobState.DONE_WITH_ERRORS):
+            store.create(job_spec())
+            ask_for_notice(store, JOB, url)
+            end(store, state)
+            assert send_due(store, settings) == 1
+    assert len({headers["X-Trtjob-Delivery"] for _, headers, _ in heard}) == 3
+    assert [json.loads(body)["state"] for _, _, body in heard] == ["done", "done", "done_with_errors"]
+
+
+def test_an_end_is_told_as_it_was_also_when_the_job_has_gone_on(store: JobStore, settings: Settings) -> None:
+    with listener(200) as (url, heard):
+        ended(store, url)
+        store.move(JOB, JobState.QUEUED, message="", finished_at="", images=0, ok=0, failed=0)
+        ask_for_notice(store, JOB, url)
+        assert send_due(store, settings) == 1
+        assert send_due(store, settings) == 0, "the next end has not come"
+        end(store, JobState.DONE_WITH_ERRORS)
+        assert send_due(store, settings) == 1
+    first, second = (json.loads(body) for _, _, body in heard)
+    assert (first["state"], first["ok"]) == ("done", 3)
+    assert second["state"] == "done_with_errors"
+
+
+def test_an_end_before_somebody_asked_is_not_announced(store: JobStore, settings: Settings) -> None:
+    with listener(200) as (url, heard):
+        store.create(job_spec(), JobState.FINISHING)
+        end(store)
+        ask_for_notice(store, JOB, url)
+        assert send_due(store, settings) == 0
+    assert heard == []
+
+
+def test_a_forgotten_job_is_told_of_and_leaves_nothing(store: JobStore, settings: Settings) -> None:
+    with listener(200) as (url, heard):
+        ended(store, url)
+        store.forget(JOB)
+        assert send_due(store, settings) == 1
+    assert len(heard) == 1
+    assert store.redis.keys("trtjob:job:*") == store.redis.keys("trtjob:notice:*") == []
+
+
+def test_a_notice_that_is_being_sent_is_sent_by_nobody_else(store: JobStore, settings: Settings) -> None:
+    is_sending, may_go_on = threading.Event(), threading.Event()
+
+    def resolve(_host: str, _port: int) -> list[str]:
+        is_sending.set()
+        may_go_on.wait(TIMEOUT_S)
+        return ["127.0.0.1"]
+
+    with listener(200) as (url, heard):
+        ended(store, url)
+        sender = threading.Thread(target=send_due, args=(store, settings, resolve))
+        sender.start()
+        assert is_sending.wait(20)
+        assert send_due(store, settings) == 0
+        may_go_on.set()
+        sender.join()
+        assert send_due(store, settings) == 0
+    assert len(heard) == 1
+    assert 3 * TIMEOUT_S < LEASE_S, "a send may outlast its lease"
+
+
+def test_who_took_a_notice_too_long_ago_cannot_put_it_off(
+    store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "LEASE_S", 0.0)
+    ended(store, "http://localhost:1/")
+    (sleeper,) = notify.take_due(store)
+    (_,) = notify.take_due(store)
+    notify.put_off(store, sleeper, "too late")
+    assert len(list(notify.take_due(store))) == 1, "it was put off by who had lost it"
+
+
+def test_a_server_that_answers_a_byte_at_a_time_is_left(
+    store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_notify, "TIMEOUT_S", 1.0)
+    server = socket.create_server(("127.0.0.1", 0))
+    has_left = threading.Event()
+
+    def drip() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(0.1)
+            try:
+                while True:
+                    connection.sendall(b"H")
+                    with suppress(TimeoutError):
+                        if not connection.recv(65536):
+                            break
+            except OSError:
+                pass
+        has_left.set()
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    ended(store, f"http://localhost:{server.getsockname()[1]}/")
+    assert send_due(store, settings, lambda _host, _port: ["127.0.0.1"]) == 0
+    assert has_left.wait(20)
+    server.close()
+    assert store.redis.scard(NOTICES) == 1
+
+
+def test_a_name_server_that_does_not_answer_holds_nobody_up(
+    store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_notify, "TIMEOUT_S", 0.2)
+    for_ever = threading.Event()
+    ended(store, "http://localhost:1/")
+    assert send_due(store, settings, lambda _host, _port: [str(for_ever.wait())]) == 0
+    for_ever.set()
+    assert store.redis.scard(NOTICES) == 1

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -35,12 +36,23 @@ async def until(condition: Callable[[], object], what: str, timeout_s: float = 3
     await asyncio.to_thread(wait_for, condition, what, timeout_s)
 
 
-def supervise(settings: Settings, connection: Connection, scenario: Scenario, *, processes: int = 1) -> float:
-    """Run a supervisor while a scenario plays. Returns the seconds from the request to stop to the end."""
+def supervise(
+    settings: Settings,
+    connection: Connection,
+    scenario: Scenario,
+    *,
+    processes: int = 1,
+    known: list[Supervisor] | None = None,
+) -> float:
+    """Run a supervisor while a scenario plays, which finds it in `known`. Returns the seconds from the request to stop
+    to the end."""
 
     async def run() -> float:
         stop = asyncio.Event()
-        running = asyncio.create_task(Supervisor(settings, connection, processes=processes).run(stop))
+        supervisor = Supervisor(settings, connection, processes=processes)
+        if known is not None:
+            known.append(supervisor)
+        running = asyncio.create_task(supervisor.run(stop))
         playing = asyncio.ensure_future(scenario())
         try:
             await asyncio.wait([running, playing], return_when=asyncio.FIRST_COMPLETED)
@@ -307,6 +319,61 @@ def test_a_job_that_cannot_be_read_does_not_end_the_daemon(
         await until(node.pids, "a process")
 
     supervise(settings, connection, sweep)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_process_that_cannot_be_started_for_a_while_is_reported_and_tried_again(
+    node: Node, settings: Settings, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, elsewhere = tmp_path / "python", tmp_path / "elsewhere"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    known: list[Supervisor] = []
+
+    async def take_python_away() -> None:
+        await until(lambda: known[0].pulses(), "a process that beats")
+        (pid,) = node.pids()
+        python.rename(elsewhere)
+        os.kill(pid, signal.SIGKILL)
+        await until(
+            lambda: any("worker process 0 fails: FileNotFoundError" in d.trouble for d in node.store.daemons()),
+            "a word of the trouble",
+            60,
+        )
+        elsewhere.rename(python)
+        await until(node.pids, "another process", 60)
+        await until(lambda: not any(daemon.trouble for daemon in node.store.daemons()), "the end of the trouble", 60)
+
+    supervise(settings, connection, take_python_away, known=known)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_daemon_whose_processes_have_worked_never_gives_up(
+    node: Node, settings: Settings, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, broken = tmp_path / "python", tmp_path / "broken"
+    python.write_text(f'#!/bin/sh\n[ -e "{broken}" ] && exit 3\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    known: list[Supervisor] = []
+
+    async def break_it() -> None:
+        await until(lambda: known[0].pulses(), "a process that beats")
+        broken.touch()
+        os.kill(node.pids()[0], signal.SIGKILL)
+        often = MAX_FAILED_STARTS + 1
+        await until(
+            lambda: sum(sum(daemon.restarts.values()) for daemon in node.store.daemons()) > often, "many restarts", 90
+        )
+        broken.unlink()
+        await until(node.pids, "a process that works", 60)
+
+    supervise(settings, connection, break_it, known=known)
 
 
 # -- small things ------------------------------------------------------------------------------------------------------

@@ -110,7 +110,23 @@ def test_without_its_server_a_node_is_not_ready_and_tells_what_it_knows(node: Id
     assert found["trtjob_shards_total"] == 3
 
 
-@pytest.mark.parametrize("address", ["9100", "host", ":9100", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:http"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("9100", "host", ":9100", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:http", "::1:9100", "[::1]", "[::1]9100"),
+        *(
+            "[]:9100",
+            "[host]:9100",
+            "[::1:9100",
+            "::1]:9100",
+            "my host:9100",
+            "127.0.0.1:-1",
+            "127.0.0.1: 91",
+            "\x00:1",
+        ),
+        *("127.0.0.1:\u0663", "http://127.0.0.1:9100", "127.0.0.1:9100\n"),
+    ],
+)
 def test_what_is_no_address_is_refused(node: Idle, store: JobStore, queue: WorkQueue, address: str) -> None:
     with pytest.raises(ConfigError, match="expected HOST:PORT"), serve(address, node, store, queue):
         pass
@@ -121,6 +137,23 @@ def test_a_port_that_is_taken_is_named(node: Idle, store: JobStore, queue: WorkQ
         port = place.rpartition(":")[2]
         with pytest.raises(ConfigError, match="cannot listen there"), serve(f"127.0.0.1:{port}", node, store, queue):
             pass
+
+
+@pytest.mark.parametrize(
+    "address", ["no-such-host.invalid:9100", f"{'a' * 70}.example:1", "192.0.2.1:0", "[2001:db8::1]:0"]
+)
+def test_a_place_that_is_not_this_machines_is_one_line(
+    node: Idle, store: JobStore, queue: WorkQueue, address: str
+) -> None:
+    with pytest.raises(ConfigError, match="cannot listen there") as caught, serve(address, node, store, queue):
+        pass
+    assert str(caught.value).isprintable()
+
+
+def test_an_ipv6_address_is_listened_at(node: Idle, store: JobStore, queue: WorkQueue) -> None:
+    with serve("[::1]:0", node, store, queue) as place:
+        assert place.startswith("http://[::1]:")
+        assert get(f"{place}/livez")[0] == 200
 
 
 def get(url: str) -> tuple[int, bytes]:

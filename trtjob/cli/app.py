@@ -15,6 +15,7 @@ import typer
 from trtjob import __version__
 from trtjob.cli import bench, convert, doctor, export, job_list, jobs, journal, models, run, submit, worker
 from trtjob.errors import TrtjobError
+from trtjob.utf8 import ensure_utf8
 
 app = typer.Typer(
     name="trtjob",
@@ -65,6 +66,8 @@ app.command("doctor", epilog=doctor.EXAMPLE, rich_help_panel=MACHINE)(doctor.doc
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, `sys.argv` unless given. Returns the exit code, or raises SystemExit with it."""
+    if arguments is None:
+        ensure_utf8()
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != DEBUG]
     try:

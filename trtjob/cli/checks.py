@@ -53,7 +53,9 @@ def _python() -> Check:
 
 
 def _cpu(settings: "Settings") -> Check:
-    usable = len(os.sched_getaffinity(0))
+    from trtjob.cpus import usable_cpus
+
+    usable = usable_cpus()
     threads = f"{settings.threads} threads (TRTJOB_THREADS)" if settings.threads else f"{usable} threads"
     return Check("cpu", "ok", f"{os.cpu_count()} cores, {usable} for this process; a worker uses {threads}")
 

@@ -22,6 +22,8 @@ A client that loses its connection before the reply comes sends its command agai
     PLANNED      tells of it once for each holder; its answer is the job's state
     NOTE         sets values, where the holder still is one
     END          the job knows which holder ended it, and says so again
+    TAKE_NOTICE  the taker's token is in the notice: it gets it again
+    SETTLE_NOTICE gives up the token, without which it does nothing; a notice that is gone is gone
 
 Those of the queue (`trtjob.jobs.queue_scripts`), and of events:
 
@@ -50,6 +52,10 @@ PARTS = (
     *("aside", "events", "log", "calls"),
 )
 
+NOTICES = "trtjob:notify"  # set: the delivery ids of the notices that wait to be sent
+NOTICE = "trtjob:notice:"  # hashes: what is sent, and where, when, how often it was tried
+_NOTICE_TTL_S = 172_800  # above GIVE_UP_S of trtjob.jobs.notify
+
 # Takes KEYS[1] job, as every script does that begins with it.
 _JOB = (
     TELLING
@@ -76,6 +82,20 @@ local function enter(state, ...)  -- with other fields; the sets make jobs quick
     redis.call('HDEL', KEYS[1], 'degraded')
   end
 end
+local function announce()  -- an end, to who waits for it, as things stand now; see trtjob.jobs.notify
+  local state, url = unpack(redis.call('HMGET', KEYS[1], 'state', 'notify'))
+  if not url or not has_ended[state] then return end
+  redis.call('HDEL', KEYS[1], 'notify')
+  local time = redis.call('TIME')
+  local delivery = string.sub(redis.sha1hex(job_id() .. ' ' .. time[1] .. ' ' .. time[2]), 1, 16)  -- of no other end
+  local notice = '{NOTICE}' .. delivery
+  redis.call('HSET', notice, 'job_id', job_id(), 'url', url, 'at', 0, 'since', time[1])
+  for _, name in ipairs({{'spec', 'state', 'message', 'images', 'ok', 'failed', 'skipped', 'finished_at'}}) do
+    redis.call('HSET', notice, name, redis.call('HGET', KEYS[1], name) or '')
+  end
+  redis.call('EXPIRE', notice, {_NOTICE_TTL_S})
+  redis.pcall('SADD', '{NOTICES}', delivery)  -- a job ends also where somebody has put something else there
+end
 local function recover()
   redis.call('SREM', '{DEGRADED}', job_id())
   if redis.call('HDEL', KEYS[1], 'degraded') == 1 then tell('recovered', '', '', '', '') end
@@ -84,7 +104,6 @@ local function forget()
   leave()
   redis.call('ZREM', '{JOBS}', job_id())
   redis.call('SREM', '{DEGRADED}', job_id())
-  redis.call('SREM', 'trtjob:notify', job_id())
   for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':holders')) do
     redis.call('DEL', 'trtjob:lease:' .. job_id() .. ':' .. unit)
   end
@@ -124,6 +143,7 @@ if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then return 0 end
 note_done(ARGV[1])
 leave()  -- the queue may be among the fields
 enter(ARGV[2], unpack(ARGV, 6))
+announce()
 if ARGV[4] ~= '' then tell(ARGV[4], '', '', '', ARGV[5]) end
 return 1
 """
@@ -134,13 +154,16 @@ UPDATE = (
     _JOB
     + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local is_moved = false
 for i = 1, #ARGV, 2 do
   if ARGV[i] ~= 'state' then
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   elseif redis.call('HGET', KEYS[1], 'state') ~= ARGV[i + 1] then
     enter(ARGV[i + 1])
+    is_moved = true
   end
 end
+if is_moved then announce() end
 return 1
 """
 )
@@ -157,7 +180,7 @@ tell('priority', '', '', '', ARGV[1])
 )
 
 # KEYS job   ARGV "": whatever it does; else only where it has ended by then, seconds by the server's clock;
-# "1": and nobody waits for word of it   -> 1 it is gone, 0 it stays
+# -> 1 it is gone, 0 it stays
 FORGET = (
     _JOB
     + f"""
@@ -167,7 +190,6 @@ if ARGV[1] ~= '' then
   local ended_at = redis.call('ZSCORE', of_queue .. '{ENDED}', job_id())
   if not ended_at or tonumber(ended_at) > tonumber(ARGV[1]) then return 0 end
 end
-if ARGV[2] == '1' and redis.call('SISMEMBER', 'trtjob:notify', job_id()) == 1 then return 0 end
 forget()
 return 1
 """
@@ -427,3 +449,32 @@ end
 return redis.call('HGET', KEYS[1], 'state')
 """
 )
+
+# Take a notice for as long as a send may last: until then nobody else sends it.
+# KEYS notices, notice   ARGV delivery id, token, lease s   -> its fields; nothing where it is not due, or gone
+TAKE_NOTICE = """
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('SREM', KEYS[1], ARGV[1])
+  return nil
+end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+if redis.call('HGET', KEYS[2], 'token') == ARGV[2] then return redis.call('HGETALL', KEYS[2]) end
+if (tonumber(redis.call('HGET', KEYS[2], 'at')) or 0) > now then return nil end
+redis.call('HSET', KEYS[2], 'at', now + ARGV[3], 'token', ARGV[2])
+return redis.call('HGETALL', KEYS[2])
+"""
+
+# A notice was sent, or is to be sent again later, where nobody else has taken it meanwhile.
+# KEYS notices, notice   ARGV delivery id, token, pause s ("": it is done)
+SETTLE_NOTICE = """
+if ARGV[3] == '' then
+  redis.call('SREM', KEYS[1], ARGV[1])
+  redis.call('DEL', KEYS[2])
+elseif redis.call('HGET', KEYS[2], 'token') == ARGV[2] then
+  local time = redis.call('TIME')
+  redis.call('HSET', KEYS[2], 'at', time[1] + time[2] / 1000000 + ARGV[3])
+  redis.call('HINCRBY', KEYS[2], 'tries', 1)
+  redis.call('HDEL', KEYS[2], 'token')
+end
+"""

@@ -101,16 +101,16 @@ class JobStore(Leases):
 
     def forget(self, job_id: str) -> None:
         """Remove every key of a job; its folder stays."""
-        self._forget(keys=[job_key(job_id)], args=["", "0"])
+        self._forget(keys=[job_key(job_id)], args=[""])
 
     def forget_ended(self, job_id: str) -> bool:
         """Remove every key of a job that has ended; its folder stays. Returns False where it is under way."""
-        return bool(self._forget(keys=[job_key(job_id)], args=["1e300", "0"]))
+        return bool(self._forget(keys=[job_key(job_id)], args=["1e300"]))
 
     def forget_expired(self, queue: str, keep_s: float, most: int) -> int:
         """Remove the keys of a queue's jobs that ended more than `keep_s` seconds ago, the oldest first.
 
-        Looks at `most` jobs at most. One whose end somebody still has to be told of stays. Returns how many went.
+        Looks at `most` jobs at most. Returns how many went.
         """
         until = int(self.redis.time()[0] - keep_s)
         expired: list[bytes] = []
@@ -118,7 +118,7 @@ class JobStore(Leases):
             expired += self.redis.zrange(f"{QUEUE}{name}{ENDED}", "-inf", until, byscore=True, offset=0, num=most)
         gone = 0
         for job_id in expired[:most]:
-            gone += int(self._forget(keys=[job_key(job_id.decode())], args=[until, "1"]))
+            gone += int(self._forget(keys=[job_key(job_id.decode())], args=[until]))
         return gone
 
     # -- one job ------------------------------------------------------------------------------------------------

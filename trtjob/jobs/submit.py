@@ -8,7 +8,7 @@ from trtjob.errors import JobError
 from trtjob.jobs.finish import Receipt
 from trtjob.jobs.folder import JOB, RECEIPT, SOURCE_LIST, JobFolder
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.notify import ask_for_notice
+from trtjob.jobs.notify import ask_for_notice, check_notify_url
 from trtjob.jobs.plan import write_source_list
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile_job
@@ -31,12 +31,13 @@ def submit(
     """Hand a job in; the same job again continues it with what is missing, new or changed.
 
     keys: the images of a `list` source; priority: None leaves a job that is there its own; notify: the URL that is told
-    of the job's end. Returns the specification in force (that of the first submission) and what
-    was done.
+    of the job's end. Returns the specification in force (that of the first submission) and what was done.
     A job that has ended continues in this queue, whichever it was in.
-    Raises StorageError where the output cannot be written, JobError where the folder is another version's, or the job
-    is under way in another queue.
+    Raises ConfigError for a URL that cannot be one, StorageError where the output cannot be written, JobError where the
+    folder is another version's, or the job is under way in another queue.
     """
+    if notify:
+        check_notify_url(notify)
     folder = JobFolder.of(spec)
     folder.storage.make_root()
     # Before job.json, which makes it a job; the id stands for the list too, so whoever writes it writes the same.
@@ -51,6 +52,7 @@ def submit(
     state = _state_here(store, queue, spec.job_id)
     if notify:
         ask_for_notice(store, spec.job_id, notify)
+        state = store.state(spec.job_id)  # it may have ended before that: then it continues, and its next end is told
     if priority is not None:
         store.set_priority(spec.job_id, priority)
         queue.reorder(spec.job_id)

@@ -1,7 +1,6 @@
 """What `trtjob bench` measures, a round at a time: the engine alone, the stages one by one, the pipeline as it is."""
 
 import asyncio
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import numpy as np
 
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
+from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.listing import Entry
@@ -110,7 +110,7 @@ class Rig:
         self.engine = engine
         self.settings = settings
         self.output = LocalStorage(output)
-        self.cores = len(os.sched_getaffinity(0))
+        self.cores = usable_cpus()
         self.limits = Limits.of(settings, engine)
         self._is_stopping = is_stopping
 

@@ -128,7 +128,9 @@ class Context:
         self.steps = 0  # grows with everything that moves in the pipeline: no growth for long means a stand-still
         self.images = self.failed = self.shards = self.batches = 0
         self._busy_before: Counter[str] = Counter()  # of pipelines that were closed
+        self._busy_most: Counter[str] = Counter()  # that was ever said
         self._busy_taken: Counter[str] = Counter()
+        self._busy_lock = threading.Lock()
         self.pipeline: Pipeline | None = None
         self._recruits = recruits
         self._engine_sha256 = ""
@@ -171,9 +173,12 @@ class Context:
                 interrupter.interrupt(reason)
 
     def busy_s(self) -> dict[str, float]:
-        """Return the seconds of work by stage since the process began."""
-        pipeline = self.pipeline
-        return dict(self._busy_before + Counter(pipeline.busy_s() if pipeline else {}))
+        """Return the seconds of work by stage since the process began: never less than before, also while an image
+        process, or a pipeline, is being replaced."""
+        with self._busy_lock:
+            pipeline = self.pipeline
+            self._busy_most |= self._busy_before + Counter(pipeline.busy_s() if pipeline else {})
+            return dict(self._busy_most)
 
     def take_busy_s(self) -> dict[str, float]:
         """Return the seconds of work by stage that nobody has taken yet."""
@@ -288,9 +293,11 @@ class Context:
 
     def close_engine(self) -> None:
         """End the image processes, then free the engine."""
-        pipeline, self.pipeline, self._engine_sha256 = self.pipeline, None, ""
+        with self._busy_lock:
+            pipeline, self.pipeline, self._engine_sha256 = self.pipeline, None, ""
+            if pipeline is not None:
+                self._busy_before.update(pipeline.busy_s())
         if pipeline is not None:
-            self._busy_before.update(pipeline.busy_s())
             pipeline.close()
             pipeline.engine.close()
 

@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtjob.cpus import usable_cpus
+
 STAT = Path("/proc/stat")
 _IDLE, _IOWAIT = 3, 4  # columns of a cpu line, proc_stat(5): user, nice, system, idle, iowait, ...
 
@@ -26,7 +28,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What lies between two moments. own: the share of all cores' time that this process had; busy: that anyone had."""
+    """What lies between two moments. own: the share of the CPU time that this process may have, by its cores and its
+    quota, that it had; busy: that anyone had of its cores, or own where that is more."""
 
     elapsed_s: float
     process_s: float
@@ -35,9 +38,9 @@ class Span:
 
     @classmethod
     def between(cls, start: Moment, end: Moment) -> "Span":
-        cores = len(os.sched_getaffinity(0))
+        cores, allowed = len(os.sched_getaffinity(0)), usable_cpus()
         elapsed_s, process_s = end.wall_s - start.wall_s, end.process_s - start.process_s
-        own = min(1.0, process_s / elapsed_s / cores)
+        own = min(1.0, process_s / elapsed_s / allowed)
         if start.idle_s is None or end.idle_s is None:
             return cls(elapsed_s, process_s, own, own)
         # The kernel counts idle time in hundredths of a second, so a short span may seem less busy than we are.

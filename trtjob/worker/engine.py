@@ -1,11 +1,11 @@
 """Open the engine that was chosen, or the next best where it does not take the model."""
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from trtjob.config import Settings
+from trtjob.cpus import usable_cpus
 from trtjob.engines.choice import ON_GPU, TITLES, EngineKind
 from trtjob.engines.onnxruntime.cuda_model import CudaOptions
 from trtjob.engines.protocol import Engine
@@ -76,7 +76,7 @@ def _cuda(model: Path, options: CudaOptions) -> Engine:
 
 def threads_of(settings: Settings) -> int:
     """Return how many threads a worker process uses: one for each core unless told."""
-    return settings.threads or len(os.sched_getaffinity(0))
+    return settings.threads or usable_cpus()
 
 
 def plans_of(settings: Settings, *, on_wait: BuildProgress = lambda *_: True, is_ahead: bool = False) -> PlanCache:

@@ -1,20 +1,27 @@
 """Tell web addresses that jobs have ended: only public ones, unless the settings allow others."""
 
+import http.client
 import ipaddress
 import logging
+import queue
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from contextlib import suppress
+
+from redis import RedisError
 
 from trtjob.config import Settings
-from trtjob.errors import TrtjobError
+from trtjob.errors import ConfigError, QueueError, TrtjobError
 from trtjob.jobs.events import Happening
-from trtjob.jobs.notify import body_of, due_notices, end_notice, headers_of, put_off
+from trtjob.jobs.notify import Address, Notice, address_from, end_notice, headers_of, put_off, take_due
 from trtjob.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
+# For its name, for the connection, and for the rest, whatever the server does: together less than a notice's lease.
 TIMEOUT_S = 10.0
 _GONE = 410
 
@@ -25,61 +32,104 @@ class Refused(TrtjobError):
     """An address may not be told: it leads to a machine that is not public."""
 
 
-def send_due(store: JobStore, settings: Settings, resolve: Resolve | None = None) -> int:
-    """Send the notices that are due. Returns how many were taken."""
-    sent = 0
-    for job_id, url, tries in due_notices(store):
-        host = urlsplit(url).hostname or ""
-        try:
-            status = _send(store, settings, job_id, url, resolve or addresses_of)
-        except Refused as err:
-            end_notice(store, job_id, Happening.NOT_NOTIFIED, f"{host}: refused: no public address")
-            log.error("notice refused", extra={"job_id": job_id, "event": "notice_refused", "error": str(err)})
-            continue
-        except (TrtjobError, OSError) as err:
-            status, reason = 0, str(err) if isinstance(err, TrtjobError) else type(err).__name__
-        else:
-            reason = f"status {status}"
-        if 200 <= status < 300 or status == _GONE:
-            event = Happening.NOT_NOTIFIED if status == _GONE else Happening.NOTIFIED
-            end_notice(store, job_id, event, f"{host}: {reason}")
-            sent += status != _GONE
-            log.info("notice sent", extra={"job_id": job_id, "event": "notice_sent", "host": host, "status": status})
-        elif not put_off(store, job_id, tries, f"{host}: {reason}"):
-            log.error("notice given up", extra={"job_id": job_id, "event": "notice_given_up", "host": host})
-        else:
-            log.warning("notice not taken; it is sent again", extra={"job_id": job_id, "host": host, "reason": reason})
+def send_due(store: JobStore, settings: Settings, resolve: Resolve | None = None, *, for_s: float | None = None) -> int:
+    """Send the notices that are due. for_s: begin no other after so many seconds. Returns how many were taken.
+
+    Raises RedisError, QueueError; all else that goes wrong is that one notice's failure.
+    """
+    sent, began = 0, time.monotonic()
+    for notice in take_due(store):
+        sent += _sent(store, settings, notice, resolve or addresses_of)
+        if for_s is not None and time.monotonic() - began > for_s:
+            break
     return sent
 
 
-def _send(store: JobStore, settings: Settings, job_id: str, url: str, resolve: Resolve) -> int:
-    """Post a notice to the address that was checked, whatever its name leads to a moment later. Returns the status."""
-    import urllib3
-
-    view = store.view(job_id)
-    parts = urlsplit(url)
-    host, is_tls = parts.hostname or "", parts.scheme == "https"
-    port = parts.port or (443 if is_tls else 80)
-    address = checked_address(host, resolve(host, port), allow_local=settings.notify_allow_local)
-    body, now = body_of(view), time.time()
-    secret = settings.notify_secret.get_secret_value() if settings.notify_secret else ""
-    headers = headers_of(view, body, secret, now) | {"Host": host if parts.port is None else f"{host}:{port}"}
-    timeout = urllib3.Timeout(total=TIMEOUT_S)
-    pool: urllib3.HTTPConnectionPool
-    if is_tls:
-        pool = urllib3.HTTPSConnectionPool(address, port, timeout=timeout, server_hostname=host, assert_hostname=host)
+def _sent(store: JobStore, settings: Settings, notice: Notice, resolve: Resolve) -> bool:
+    """Send one notice, and settle what becomes of it. Returns whether it was taken."""
+    about, host = {"job_id": notice.job_id}, "address"
+    try:
+        address = address_from(notice.url)
+        host = address.host
+        status = _send(settings, notice, address, resolve)
+    except (Refused, ConfigError) as err:
+        reason = "refused: no public address" if isinstance(err, Refused) else "cannot be one"
+        end_notice(store, notice, Happening.NOT_NOTIFIED, f"{host}: {reason}")
+        log.error("notice refused", extra=about | {"event": "notice_refused", "error": str(err)})
+        return False
+    except (RedisError, QueueError):
+        raise
+    except Exception as err:  # noqa: BLE001 - a notice's failure ends nothing else; its text may hold the address
+        status, reason = 0, type(err).__name__
     else:
-        pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    with pool:
+        reason = f"status {status}"
+    if 200 <= status < 300 or status == _GONE:
+        event = Happening.NOT_NOTIFIED if status == _GONE else Happening.NOTIFIED
+        end_notice(store, notice, event, f"{host}: {reason}")
+        log.info("notice sent", extra=about | {"event": "notice_sent", "host": host, "status": status})
+        return status != _GONE
+    if put_off(store, notice, f"{host}: {reason}"):
+        log.warning("notice not taken; it is sent again", extra=about | {"host": host, "reason": reason})
+    else:
+        log.error("notice given up", extra=about | {"event": "notice_given_up", "host": host})
+    return False
+
+
+def _send(settings: Settings, notice: Notice, address: Address, resolve: Resolve) -> int:
+    """Post a notice to the address that was checked, whatever its name leads to a moment later. Returns the status."""
+    found = _in_time(lambda: resolve(address.host, address.port))
+    ip = checked_address(address.host, found, allow_local=settings.notify_allow_local)
+    secret = settings.notify_secret.get_secret_value() if settings.notify_secret else ""
+    headers = headers_of(notice, secret, time.time()) | {"Host": address.header}
+    sock = socket.create_connection((ip, address.port), TIMEOUT_S)
+    try:
+        if address.is_tls:
+            context = ssl.create_default_context()
+            sock = context.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+        return _posted(sock, address, headers, notice.body)
+    finally:
+        sock.close()
+
+
+def _posted(sock: socket.socket, address: Address, headers: dict[str, str], body: bytes) -> int:
+    """Return the status that a server answers with, within TIMEOUT_S even where that comes a byte at a time."""
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which is for the thread that reads
+
+    alarm = threading.Timer(TIMEOUT_S, hang_up)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
+        connection = http.client.HTTPConnection(address.host, address.port)
+        connection.sock = sock
+        connection.request("POST", address.target, body, headers)
+        return connection.getresponse().status
+    finally:
+        alarm.cancel()
+
+
+def _in_time(resolve: Callable[[], list[str]]) -> list[str]:
+    """Return what a name stands for. Raises TimeoutError, and what `resolve` raises: it cannot be told to stop."""
+    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
         try:
-            answer = pool.request(
-                "POST", target, body=body, headers=headers, redirect=False, retries=False, preload_content=False
-            )
-        except urllib3.exceptions.HTTPError as err:
-            raise OSError(type(err).__name__) from None  # its text has the whole address
-        answer.close()
-        return int(answer.status)
+            answers.put(resolve())
+        except Exception as err:  # noqa: BLE001 - raised where it is waited for
+            answers.put(err)
+
+    threading.Thread(target=ask, name="trtjob-resolve", daemon=True).start()
+    try:
+        answer = answers.get(timeout=TIMEOUT_S)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def addresses_of(host: str, port: int) -> list[str]:

@@ -149,6 +149,12 @@ class UnitWorker(SimpleWorker):
         self.heart = heart
         self._is_working = False
 
+    def _set_ip_address(self, connection: Redis) -> None:
+        """Name the connection, and say no address: RQ would look for it in CLIENT INFO, where a socket's path may have
+        spaces and `=` that its parser stumbles over."""
+        connection.client_setname(self.name)
+        self.ip_address = "unknown"
+
     @property
     def dequeue_timeout(self) -> int:
         return DEQUEUE_TIMEOUT_S

@@ -4,39 +4,37 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from redis import RedisError
-
 from trtjob.config import Settings
 from trtjob.engines.choice import choose
-from trtjob.errors import QueueError, TrtjobError
+from trtjob.errors import QueueError
+from trtjob.jobs import replies
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.reconcile import reconcile, reconcile_job
 from trtjob.jobs.store import JobStore
 from trtjob.worker.heart import EXIT_SERVER_AWAY, EXIT_STALLED
-from trtjob.worker.notify import send_due
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.limits import processes_of
+from trtjob.worker.rounds import Rounds
+from trtjob.worker.sweep import Death, Sweep
 from trtjob.worker.telemetry import Pulse, serve
 
 log = logging.getLogger(__name__)
 
 SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead or as good as dead
 SWEEP_S = 2.0
-SWEEP_LOCK = "trtjob:sweep:"  # for each queue
-EXPIRED_AT_ONCE = 100
-NOTIFY_LOCK = "trtjob:notifying"
-PROBE = "trtjob:starts"  # how many worker processes were started; written to see that it can be
+PROBE = "trtjob:starts"  # when a worker process was last started; written to see that it can be
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 MAX_BACKOFF_S = 30.0
@@ -58,12 +56,26 @@ class _Child:
     pulse: Pulse | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Death:
-    """blame: why its work is to blame, empty where it is not; was_killed: by somebody outside."""
+@dataclass(slots=True)
+class _Slot:
+    """A place for one worker process, and how those fared that had it. gpu: its number, None for the CPU.
 
-    blame: str
-    was_killed: bool
+    young_deaths: in a row; failed_starts: how many in a row have ended, or were not started at all, before they worked.
+    """
+
+    number: int
+    gpu: int | None
+    young_deaths: int = 0
+    failed_starts: int = 0
+    last_end: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"worker process {self.number}"
+
+
+class _CannotWork(QueueError):
+    """No worker process of this daemon has ever worked."""
 
 
 class Supervisor:
@@ -74,19 +86,28 @@ class Supervisor:
         self.settings = settings
         self.connection = connection
         self.choice = choose(settings.engine, settings.gpus)
-        self._places = (self.choice.gpus or (None,)) * processes  # a GPU, or None for the CPU, for each process
+        gpus = (self.choice.gpus or (None,)) * processes  # a GPU, or None for the CPU, for each process
+        self._slots = [_Slot(number, gpu) for number, gpu in enumerate(gpus)]
         self.job_log = JobLog()
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
-        self._dead: dict[str, _Death] = {}  # by worker, until the store has heard of it
         self._sweep_now = asyncio.Event()
         self._count = 0
         self._children: dict[str, _Child] = {}
-        self._past: tuple[Counter[str], dict[str, float]] = (Counter(), {})  # of the processes that have ended
+        # Of the processes that have ended; with the children, read by other threads.
+        self._past: tuple[Counter[str], dict[str, float]] = (Counter(), {})
+        self._counting = threading.Lock()
+        self._has_worked = False
         self.restarts: Counter[str] = Counter()
         self.turned_at = time.monotonic()
-        self._trouble = ""
+        self.rounds = Rounds()
         self.name = f"{_host()}-{os.getpid()}"
+        self._sweep = Sweep(self.settings, connection, self.store, self.queue, self.rounds)
+        self._sweep.steps |= {
+            "report": lambda: self.store.report_daemon(self.name, self._report()),
+            "log": lambda: self.job_log.ship(self.store.redis),
+        }
+        self._sweep.last_steps["leave"] = lambda: self.store.remove_daemon(self.name)
         # Why a process is not started at once, and until when to say so.
         self._pauses: dict[int, tuple[str, float]] = {}
 
@@ -111,19 +132,31 @@ class Supervisor:
     async def _run(self, stop: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                sweeping = group.create_task(self._sweep())
-                notifying = group.create_task(self._notify())
-                keeping = [group.create_task(self._keep(slot, gpu, stop)) for slot, gpu in enumerate(self._places)]
-                await asyncio.wait(keeping)
-                sweeping.cancel()
-                notifying.cancel()
-        except* TrtjobError as errors:
+                always = [
+                    group.create_task(self._turn()),
+                    group.create_task(self.rounds.forever("sweep", self._sweep.once, self._until_death)),
+                    group.create_task(self.rounds.forever("sending of notices", self._sweep.notify, _pause)),
+                ]
+                await asyncio.wait([group.create_task(self._keep(slot, stop)) for slot in self._slots])
+                for task in always:
+                    task.cancel()
+        except* _CannotWork as errors:
             raise errors.exceptions[0] from None
-        await asyncio.to_thread(self._bury)
-        with suppress(RedisError, QueueError):
-            await asyncio.to_thread(send_due, self.store, self.settings)
-            await asyncio.to_thread(self.job_log.ship, self.store.redis)
-            await asyncio.to_thread(self.store.remove_daemon, self.name)
+        await asyncio.to_thread(self._sweep.take_leave)
+
+    async def _until_death(self, least_s: float) -> None:
+        """Wait for the next sweep: until a process has died, for SWEEP_S at most, and at least as told."""
+        await asyncio.sleep(least_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SWEEP_S):
+                await self._sweep_now.wait()
+        self._sweep_now.clear()
+
+    async def _turn(self) -> None:
+        """Note that the event loop turns."""
+        while True:
+            self.turned_at = time.monotonic()
+            await asyncio.sleep(SWEEP_S)
 
     # -- what is told to others ---------------------------------------------------------------------------------
 
@@ -133,64 +166,82 @@ class Supervisor:
 
     def totals(self) -> tuple[Counter[str], dict[str, float]]:
         """Return the counts and the seconds of work of all worker processes since the start."""
-        counts, busy_s = Counter(self._past[0]), dict(self._past[1])
-        for pulse in self.pulses().values():
-            counts, busy_s = _added(counts, busy_s, pulse)
+        with self._counting:  # no process is in both, or in neither
+            counts, busy_s = Counter(self._past[0]), dict(self._past[1])
+            for pulse in self.pulses().values():
+                counts, busy_s = _added(counts, busy_s, pulse)
         return counts, busy_s
 
     # -- worker processes ---------------------------------------------------------------------------------------
 
-    async def _keep(self, slot: int, gpu: int | None, stop: asyncio.Event) -> None:
-        """Keep one process running, with growing pauses where it dies young."""
-        loop = asyncio.get_running_loop()
-        young_deaths = failed_starts = 0
+    async def _keep(self, slot: _Slot, stop: asyncio.Event) -> None:
+        """Keep one process running, with growing pauses where it dies young, or where it cannot be started.
+
+        Raises _CannotWork where no process of this daemon has ever worked, and none can.
+        """
         while not stop.is_set():
-            if not await self._server_answers(stop):
-                return
-            child = await self._spawn(gpu)
             try:
-                await self._watch(child, stop)
-            finally:
-                blame = await self._reap(child)
-            if stop.is_set():
-                return
-            lived_s = loop.time() - child.started_at
-            young_deaths = 0 if lived_s > STABLE_S else young_deaths + 1
-            is_away = child.process.returncode == EXIT_SERVER_AWAY
-            failed_starts = 0 if child.has_beaten or is_away else failed_starts + 1
-            if failed_starts >= MAX_FAILED_STARTS:
-                raise QueueError(
-                    f"the worker process ended {failed_starts} times before it could work (exit code "
-                    f"{child.process.returncode}). Its reason is in the log above; check with: trtjob doctor"
+                pause_s = await self._one_life(slot, stop)
+            except Exception as err:  # noqa: BLE001 - the boundary: the machine may be out of processes, say
+                slot.failed_starts += 1
+                self.rounds.failed(slot.name, err)
+                pause_s = max(SWEEP_S, self.rounds.pause_s(slot.name))
+            else:
+                self.rounds.went_well(slot.name)
+            if not self._has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self._slots):
+                raise _CannotWork(
+                    f"the worker process ended {slot.failed_starts} times before it could work{slot.last_end}. Its "
+                    "reason is in the log above; check with: trtjob doctor"
                 )
-            pause_s = backoff_s(young_deaths)
-            self.restarts["the queue's server was away" if is_away else blame or "killed or ended"] += 1
-            if pause_s:
-                cause = blame or f"exit code {child.process.returncode}"
-                told = f"a worker process died {young_deaths} times in a row, last of {cause}; pause of {pause_s:g} s"
-                self._pauses[slot] = told, time.monotonic() + pause_s + STABLE_S
-            log.warning(
-                "worker process restarts",
-                extra={"exit_code": child.process.returncode, "pause_s": pause_s, "young_deaths": young_deaths},
-            )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await stop.wait()
+            await _unless(stop, pause_s)
+
+    async def _one_life(self, slot: _Slot, stop: asyncio.Event) -> float:
+        """Start a process and watch it to its end. Returns how long to wait before the next."""
+        if not await self._server_answers(stop):
+            return 0.0
+        child = await self._spawn(slot.gpu)
+        try:
+            await self._watch(child, stop)
+        finally:
+            blame = await self._reap(child)
+        return 0.0 if stop.is_set() else self._after(slot, child, blame)
+
+    def _after(self, slot: _Slot, child: _Child, blame: str) -> float:
+        """Count a process's end. Returns how long to wait before the next one."""
+        code = child.process.returncode
+        slot.young_deaths = 0 if time.monotonic() - child.started_at > STABLE_S else slot.young_deaths + 1
+        is_away = code == EXIT_SERVER_AWAY
+        slot.failed_starts = 0 if child.has_beaten or is_away else slot.failed_starts + 1
+        slot.last_end = f" (exit code {code})"
+        if slot.failed_starts >= MAX_FAILED_STARTS and not self._has_worked:
+            return SWEEP_S  # it is for the other slots to say whether this node can work at all
+        pause_s = backoff_s(slot.young_deaths)
+        self.restarts["the queue's server was away" if is_away else blame or "killed or ended"] += 1
+        if pause_s:
+            cause = blame or f"exit code {code}"
+            told = f"a worker process died {slot.young_deaths} times in a row, last of {cause}; pause of {pause_s:g} s"
+            self._pauses[slot.number] = told, time.monotonic() + pause_s + STABLE_S
+        log.warning(
+            "worker process restarts",
+            extra={"exit_code": code, "pause_s": pause_s, "young_deaths": slot.young_deaths},
+        )
+        return pause_s
 
     async def _server_answers(self, stop: asyncio.Event) -> bool:
         """Wait until the queue's server can be written: no process could work before. Returns False after `stop`."""
         while not stop.is_set():
-            with suppress(RedisError, QueueError):  # of which the sweep tells
+            try:
                 await asyncio.to_thread(self._probe)
                 return True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_S):
-                    await stop.wait()
+            except Exception as err:
+                if not replies.is_outage(err):  # of which the sweep tells
+                    raise
+            await _unless(stop, SWEEP_S)
         return False
 
     def _probe(self) -> None:
         self.connection.ensure()
-        self.store.redis.incr(PROBE)
+        self.store.redis.set(PROBE, int(time.time()))  # whatever stood there
 
     async def _spawn(self, gpu: int | None) -> _Child:
         self._count += 1
@@ -209,7 +260,7 @@ class Supervisor:
         with suppress(ConnectionError):  # it died at once: _watch finds out
             process.stdin.write(self._order(name, gpu))
             await process.stdin.drain()
-        child = self._children[name] = _Child(name, process, asyncio.get_running_loop().time())
+        child = self._children[name] = _Child(name, process, time.monotonic())
         return child
 
     def _order(self, name: str, gpu: int | None) -> bytes:
@@ -245,8 +296,8 @@ class Supervisor:
                     line = await child.process.stdout.readline()
                 if not line:
                     return
-                child.has_beaten = True
-                with suppress(ValueError):
+                child.has_beaten = self._has_worked = True
+                with suppress(ValueError, TypeError, AttributeError):
                     child.pulse = Pulse(json.loads(line))
         except TimeoutError:
             child.was_silent = True
@@ -262,83 +313,43 @@ class Supervisor:
         code = await child.process.wait()
         if child.process.stdin is not None:
             child.process.stdin.close()
-        del self._children[child.name]
-        if child.pulse is not None:
-            self._past = _added(*self._past, child.pulse)
+        with self._counting:
+            del self._children[child.name]
+            if child.pulse is not None:
+                self._past = _added(*self._past, child.pulse)
         blame = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
-        self._dead[child.name] = _Death(blame, was_killed=code != EXIT_SERVER_AWAY)
+        self._sweep.dead[child.name] = Death(blame, was_killed=code != EXIT_SERVER_AWAY)
         self._sweep_now.set()
         return blame
 
-    # -- the sweep ----------------------------------------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        """Every two seconds, and when a process has died: free what it held and ask again for what is missing."""
-        while True:
-            self.turned_at = time.monotonic()
-            try:
-                await asyncio.to_thread(self._sweep_once)
-            except (RedisError, QueueError) as err:
-                log.warning("the queue's server is away", extra={"error": str(err)})
-            except TrtjobError as err:  # a job that was forgotten meanwhile, or is another version's
-                self._note_trouble(str(err))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_S):
-                    await self._sweep_now.wait()
-            self._sweep_now.clear()
-
-    async def _notify(self) -> None:
-        """Every two seconds: tell who waits for it that a job has ended; one daemon at a time."""
-        while True:
-            with suppress(RedisError, QueueError):
-                if await asyncio.to_thread(self._may_notify):
-                    await asyncio.to_thread(send_due, self.store, self.settings)
-            await asyncio.sleep(SWEEP_S)
-
-    def _may_notify(self) -> bool:
-        return bool(self.store.redis.set(NOTIFY_LOCK, os.getpid(), nx=True, px=int(SWEEP_S * 900)))
-
-    def _note_trouble(self, trouble: str) -> None:
-        """Log why a sweep was not complete, once and not every two seconds."""
-        if trouble != self._trouble:
-            log.error("the sweep is not complete", extra={"error": trouble})
-        self._trouble = trouble
-
-    def _sweep_once(self) -> None:
-        self.connection.ensure()
-        self._bury()
-        self.store.report_daemon(self.name, self._report())
-        self.job_log.ship(self.store.redis)
-        # One daemon at a time: two would ask for everything twice, which is harmless and wasteful.
-        if self.store.redis.set(SWEEP_LOCK + self.queue.name, os.getpid(), nx=True, px=int(SWEEP_S * 900)):
-            self.store.forget_expired(self.queue.name, self.settings.keep_jobs, EXPIRED_AT_ONCE)
-            reconcile(self.store, self.queue)
-
     def _report(self) -> dict[str, str | int]:
         now = time.monotonic()
+        pauses = [told for told, until in list(self._pauses.values()) if now < until]
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "queue": self.queue.name,
             "engine": self.choice.engine,
-            "processes": len(self._places),
+            "processes": len(self._slots),
             "restarts": json.dumps(self.restarts),
-            "trouble": "; ".join(told for told, until in list(self._pauses.values()) if now < until),
+            "trouble": "; ".join(pauses + self.rounds.troubles),
         }
-
-    def _bury(self) -> None:
-        for name, death in list(self._dead.items()):
-            with suppress(RedisError):
-                freed = self.store.abandon(name, death.blame, was_killed=death.was_killed)
-                self._dead.pop(name, None)  # the last sweep, in its thread, may have been here at the same time
-                for job_id, unit in freed:
-                    fields = {"unit": unit, "job_id": job_id, "blame": death.blame}
-                    log.warning("unit of a dead worker freed", extra=fields)
-                    reconcile_job(self.store, self.queue, job_id)
 
 
 def _host() -> str:
-    return socket.gethostname().split(".")[0].lower()
+    """Return this machine's name as a worker's may begin: Redis takes no space in the name of a connection."""
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-") or "node"
+
+
+async def _unless(stop: asyncio.Event, seconds: float) -> None:
+    """Wait for so long, unless told to stop."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+
+
+async def _pause(least_s: float) -> None:
+    await asyncio.sleep(max(SWEEP_S, least_s))
 
 
 def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tuple[Counter[str], dict[str, float]]:

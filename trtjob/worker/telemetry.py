@@ -1,6 +1,9 @@
 """What a node tells Prometheus and probes: GET /metrics, /livez and /readyz."""
 
 import logging
+import re
+import socket
+import socketserver
 import threading
 import time
 from collections import Counter
@@ -119,6 +122,8 @@ class _Collector:
         depth = {(self.queue.name,): float(len(self.queue))}
         yield _gauge("trtjob_queue_depth", "Messages that wait, at most 256 of each job.", depth, ("queue",))
         workers = [worker for worker in self.store.workers() if worker.may_do(self.queue.name)]
+        troubled = {(daemon.name,): float(bool(daemon.trouble)) for daemon in self.store.daemons()}
+        yield _gauge("trtjob_daemon_trouble", "Whether a daemon has something to try again.", troubled, ("daemon",))
         ages = {(worker.name,): worker.beat_age_s for worker in workers}
         yield _gauge("trtjob_worker_heartbeat_age_seconds", "Since a worker last reported.", ages, ("worker",))
 
@@ -160,7 +165,7 @@ def serve(address: str, node: Node, store: JobStore, queue: WorkQueue) -> Iterat
     thread.start()
     try:
         host, port = server.server_address[:2]
-        yield f"http://{host!s}:{port}"
+        yield f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
     finally:
         server.shutdown()
         thread.join()
@@ -172,9 +177,7 @@ def _said(is_fine: bool, why: str) -> tuple[int, str, bytes]:
 
 
 def _listen(address: str, answers: dict[str, Callable[[], tuple[int, str, bytes]]]) -> ThreadingHTTPServer:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise ConfigError(f"--http '{address}': expected HOST:PORT, such as 127.0.0.1:9100 or 0.0.0.0:9100")
+    host, port = _host_and_port(address)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S
@@ -195,6 +198,38 @@ def _listen(address: str, answers: dict[str, Callable[[], tuple[int, str, bytes]
             """Probes come every few seconds: no log of them."""
 
     try:
-        return ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
-    except OSError as err:
-        raise ConfigError(f"--http {address}: cannot listen there: {err.strerror}. Choose another port") from err
+        # One address, of the first kind that the host has; so also `[::1]`, for which a server must be told its family.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return _server_class(found[0])((str(found[4][0]), port), Handler)
+    except (OSError, UnicodeError) as err:
+        why = getattr(err, "strerror", None) or "no such host"
+        raise ConfigError(f"--http '{address}': cannot listen there: {why}. Choose another host or port") from err
+
+
+def _server_class(family: int) -> type[ThreadingHTTPServer]:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AddressFamily(family)
+
+        def server_bind(self) -> None:
+            """Take the address, without asking a name server for its name as HTTPServer does."""
+            socketserver.TCPServer.server_bind(self)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Say in a line what became of a request: who asked may have gone away."""
+            log.debug("a request was not answered", exc_info=True)
+
+    return Server
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Read `host:port` or `[IPv6]:port`. Raises ConfigError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s\x00-\x1f\x7f:\[\]]+)):(\d{1,5})", address, re.ASCII)
+    if not match or int(match[3]) > 65_535:
+        raise ConfigError(
+            f"--http '{_printable(address)}': expected HOST:PORT, such as 127.0.0.1:9100, 0.0.0.0:9100 or [::1]:9100"
+        )
+    return match[1] or match[2], int(match[3])
+
+
+def _printable(text: str) -> str:
+    return text.encode("unicode_escape").decode()[:200]

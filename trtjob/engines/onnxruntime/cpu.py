@@ -1,12 +1,12 @@
 """ONNX Runtime on the CPU: the engine that is always there, and the reference for the others."""
 
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from trtjob.cpus import usable_cpus
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, answer_shape, open_session, spec_of
 from trtjob.engines.protocol import (
     Engine,
@@ -27,11 +27,11 @@ _PROVIDERS: list[Provider] = [(CPU_PROVIDER, {})]
 
 
 def open_engine(path: Path, *, threads: int = 0) -> "CpuEngine":
-    """Load a self-describing ONNX model for `threads` concurrent callers; 0: one for each core of this process.
+    """Load a self-describing ONNX model for `threads` concurrent callers; 0: for each CPU that it may use.
 
     Raises ModelError where the file is missing or is none of ours, EngineError where ONNX Runtime cannot run it.
     """
-    return CpuEngine(path, threads=threads or len(os.sched_getaffinity(0)))
+    return CpuEngine(path, threads=threads or usable_cpus())
 
 
 class CpuEngine(Engine):

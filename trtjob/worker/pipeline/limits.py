@@ -1,9 +1,9 @@
 """How much a worker process does at once, and how much memory that may take."""
 
-import os
 from dataclasses import dataclass
 
 from trtjob.config import Settings
+from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
 
 # Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
@@ -70,4 +70,4 @@ class Limits:
 
 def processes_of(settings: Settings) -> int:
     """Return how many image processes a worker process has: one for each core unless told."""
-    return settings.image_processes or settings.threads or len(os.sched_getaffinity(0))
+    return settings.image_processes or settings.threads or usable_cpus()

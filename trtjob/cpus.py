@@ -1,0 +1,65 @@
+"""How many CPUs this process may keep busy: those of its affinity, or fewer where a container's quota says so."""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc/self")
+
+
+def usable_cpus(proc: Path = PROC) -> int:
+    """Return the number of CPUs that this process may keep busy, at least 1; a quota of 1.5 counts as 2."""
+    quota = quota_cpus(proc)
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def quota_cpus(proc: Path = PROC) -> float | None:
+    """Return the CPU seconds a second that the process's control groups allow, the least of all; None for no limit."""
+    return min((quota for folder in _groups(proc) if (quota := _quota(folder)) is not None), default=None)
+
+
+def _groups(proc: Path) -> Iterator[Path]:
+    """Yield the folders of the groups that limit the process's CPU time, with those that they are in."""
+    try:
+        groups = [line.split(":", 2) for line in os.fsdecode((proc / "cgroup").read_bytes()).splitlines()]
+        mounts = [line.split(" ") for line in os.fsdecode((proc / "mountinfo").read_bytes()).splitlines()]
+    except OSError:
+        return
+    # proc_pid_mountinfo(5): id, parent, device, root, mount point, options, tags ..., "-", type, source, its options
+    for mount in (mount for mount in mounts if "-" in mount[:-2]):
+        kind, options = mount[mount.index("-") + 1], mount[-1].split(",")
+        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options):
+            root, point = _plain(mount[3]), Path(_plain(mount[4]))
+            for _, controllers, path in (group for group in groups if len(group) == 3):
+                if (controllers == "") if kind == "cgroup2" else ("cpu" in controllers.split(",")):
+                    yield from _upwards(point, root, path)
+
+
+def _upwards(point: Path, root: str, path: str) -> Iterator[Path]:
+    """Yield a group's folder and those above it. root: the group that is mounted at `point`, as a container sees it."""
+    below = os.path.relpath(path, root)
+    folder = point if below.startswith("..") else point / below
+    yield folder
+    while folder != point:
+        folder = folder.parent
+        yield folder
+
+
+def _plain(escaped: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped)
+
+
+def _quota(folder: Path) -> float | None:
+    """Return the quota of one group of either version, in CPUs."""
+    try:
+        if (file := folder / "cpu.max").exists():
+            quota, period = file.read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        cpus = float(quota) / float(period)  # "max" is no number, and -1 no limit
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+    return cpus if cpus > 0 else None

@@ -1,0 +1,142 @@
+"""The edge where Redis is read. Anybody who can reach the server may have written anything there: what is read is
+parsed here within bounds, and what is wrong is said once, with its key, and skipped, so that it hurts nothing else.
+"""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from redis import RedisError, ResponseError
+
+from trtjob.errors import QueueError
+
+log = logging.getLogger(__name__)
+
+MOST_COUNT = 10_000_000_000  # as in a job's folder: far above any job
+MOST_SHARDS = 10_000_000
+MOST_CHARACTERS = 65_536
+MOST_NAMES = 256  # entries of a mapping, such as the kinds of failures
+MOST_TOLD = 1000
+MOST_SHOWN = 120
+
+JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+NODE = re.compile(r"[A-Za-z0-9._-]{1,200}")  # a worker's or a daemon's name
+
+_told: set[str] = set()
+
+
+class Rubbish(ValueError):
+    """What stands in Redis is not what trtjob writes."""
+
+
+def skip(key: str | bytes, why: object) -> None:
+    """Say, once in this process, that what stands at a key is skipped, and why."""
+    shown = shown_key(key)
+    said = f"{shown}: {why}"[: 2 * MOST_SHOWN]
+    if said in _told:
+        return
+    if len(_told) >= MOST_TOLD:
+        _told.clear()
+    _told.add(said)
+    remedy = f"remove it with: redis-cli DEL {shown}" if isinstance(why, ResponseError) else ""
+    fields = {"key": shown, "why": str(why)[: 2 * MOST_SHOWN], "remedy": remedy}
+    log.error("skipped what is not trtjob's in Redis", extra={name: text for name, text in fields.items() if text})
+
+
+def shown_key(key: str | bytes) -> str:
+    """Return a key for a message, whatever bytes it has."""
+    shown = key.decode(errors="backslashreplace") if isinstance(key, bytes) else key
+    return shown.encode("unicode_escape").decode()[:MOST_SHOWN]
+
+
+def expect(condition: object, why: str) -> None:
+    """Raise Rubbish where a condition does not hold."""
+    if not condition:
+        raise Rubbish(why)
+
+
+# What a server says when it can do nothing for anybody now: full, read-only, loading, or not for us.
+_OUTAGE = re.compile(
+    "OOM|READONLY|MISCONF|LOADING|BUSY|NOREPLICAS|MASTERDOWN|NOAUTH|NOPERM|UNBLOCKED|max number of clients"
+)
+
+
+def is_outage(err: object) -> bool:
+    """Tell whether it is the server that fails, as a whole: it is away, or full; not what stands at one of its keys."""
+    return isinstance(err, RedisError | QueueError) and not is_of_key(err)
+
+
+def is_of_key(err: object) -> bool:
+    """Tell whether the server is there, and refuses what is asked of a key for what stands there."""
+    # The client has classes of its own for what concerns the whole server, with the code cut off, and none for keys.
+    return type(err) is ResponseError and not _OUTAGE.search(str(err))
+
+
+def text(value: bytes, most: int = MOST_CHARACTERS) -> str:
+    """Read a text. Raises Rubbish."""
+    if len(value) > most:
+        raise Rubbish(f"{len(value):,} bytes, more than {most:,}")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Rubbish("it is not UTF-8") from None
+
+
+def texts(fields: Mapping[bytes, bytes], most: int = MOST_CHARACTERS) -> dict[str, str]:
+    """Read a hash. Raises Rubbish."""
+    return {text(name): text(value, most) for name, value in fields.items()}
+
+
+def whole(value: str | bytes, most: int = MOST_COUNT) -> int:
+    """Read a whole number from 0 to `most`. Raises Rubbish."""
+    shown = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if not re.fullmatch(r"[0-9]{1,12}", shown, re.ASCII) or int(shown) > most:
+        raise Rubbish(f"{shown[:MOST_SHOWN]!r} is no whole number from 0 to {most:,}")
+    return int(shown)
+
+
+def real(value: str | bytes) -> float:
+    """Read a number that is finite and not below 0, such as seconds. Raises Rubbish."""
+    shown = value.decode(errors="replace") if isinstance(value, bytes) else value
+    try:
+        number = float(shown)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1e15:
+        raise Rubbish(f"{shown[:MOST_SHOWN]!r} is no number from 0 on")
+    return number
+
+
+def counted(value: str) -> dict[str, int]:
+    """Read JSON that maps names to counts. Raises Rubbish."""
+    return {name: whole(str(count)) for name, count in _object(value).items()}
+
+
+def shares(value: str) -> dict[str, float]:
+    """Read JSON that maps names to numbers. Raises Rubbish."""
+    return {name: real(str(share)) for name, share in _object(value).items()}
+
+
+def _object(value: str) -> dict[str, Any]:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        raise Rubbish(f"{value[:MOST_SHOWN]!r} is no JSON") from None
+    if not isinstance(found, dict) or len(found) > MOST_NAMES:
+        raise Rubbish(f"{value[:MOST_SHOWN]!r} is no small object of JSON")
+    return found
+
+
+def names(key: str, values: Iterable[bytes], pattern: re.Pattern[str]) -> list[str]:
+    """Read the names at a key; one that does not fit the pattern is skipped."""
+    found = []
+    for value in values:
+        name = value.decode(errors="backslashreplace")
+        if pattern.fullmatch(name):
+            found.append(name)
+        else:
+            skip(key, f"the member {shown_key(value)!r} is no name of ours")
+    return found

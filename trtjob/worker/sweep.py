@@ -1,0 +1,106 @@
+"""The sweep of a daemon: what the dead held is freed, what is missing is asked for again, who waits is told."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from trtjob.config import Settings
+from trtjob.errors import ForeignJobError, UnknownJobError
+from trtjob.jobs.connection import Connection
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.reconcile import reconcile, reconcile_job
+from trtjob.jobs.store import JobStore
+from trtjob.worker.notify import send_due
+from trtjob.worker.rounds import Rounds
+
+log = logging.getLogger(__name__)
+
+LOCK_S = 1.8  # a little less than the time between two sweeps: one daemon of a queue does what one is enough for
+SWEEP_LOCK, FORGET_LOCK = "trtjob:sweep:", "trtjob:forget:"  # for each queue
+EXPIRED_AT_ONCE = 100
+NOTICES_S = 10.0  # in one round no other notice is begun after so long: a daemon that ends waits for the last
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """blame: why its work is to blame, empty where it is not; was_killed: by somebody outside."""
+
+    blame: str
+    was_killed: bool
+
+
+class Sweep:
+    """The steps of one daemon, each by itself, whatever another meets; a step raises nothing that the rounds let by.
+
+    dead: processes by name, until the store has heard of them. steps: in order; last_steps: those of its end.
+    """
+
+    def __init__(
+        self, settings: Settings, connection: Connection, store: JobStore, queue: WorkQueue, rounds: Rounds
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._rounds = rounds
+        self.dead: dict[str, Death] = {}
+        self.steps: dict[str, Step] = {
+            "start of the server": connection.ensure,
+            "burial": self._bury,
+            "report": lambda: None,
+            "log": lambda: None,
+            "forgetting of old jobs": self._forget,
+            "sweep": self._reconcile,
+        }
+        self.last_steps: dict[str, Step] = {}
+
+    def once(self) -> None:
+        """Sweep."""
+        self._do(self.steps)
+
+    def take_leave(self) -> None:
+        """Do what must not be left undone when the daemon ends."""
+        self._do({"burial": self._bury, "sending of the last notices": self._send, "log": self.steps["log"]})
+        self._do(self.last_steps)
+
+    def _do(self, steps: dict[str, Step]) -> None:
+        for name, step in steps.items():
+            if not self._rounds.guarded(name, step) and self._rounds.is_away:
+                return
+
+    def notify(self) -> None:
+        """Tell who waits for it that jobs have ended."""
+        self._do({"sending of notices": self._send})
+
+    def _send(self) -> None:
+        send_due(self._store, self._settings, for_s=NOTICES_S)
+
+    def _reconcile(self) -> None:
+        if self._is_first(SWEEP_LOCK):
+            reconcile(self._store, self._queue)
+
+    def _forget(self) -> None:
+        if self._is_first(FORGET_LOCK):
+            self._store.forget_expired(self._queue.name, self._settings.keep_jobs, EXPIRED_AT_ONCE)
+
+    def _is_first(self, lock: str) -> bool:
+        """Return whether this daemon, of all of its queue, is to do something now: two would do it for nothing."""
+        key, span_ms = lock + self._queue.name, int(LOCK_S * 1000)
+        if self._store.redis.set(key, os.getpid(), nx=True, px=span_ms):
+            return True
+        if self._store.redis.pttl(key) != -1:
+            return False
+        return bool(self._store.redis.set(key, os.getpid(), px=span_ms))  # no daemon leaves one without an end
+
+    def _bury(self) -> None:
+        for name, death in list(self.dead.items()):
+            freed = self._store.abandon(name, death.blame, was_killed=death.was_killed)
+            self.dead.pop(name, None)  # the last sweep, in its thread, may have been here at the same time
+            for job_id, unit in freed:
+                fields = {"unit": unit, "job_id": job_id, "blame": death.blame}
+                log.warning("unit of a dead worker freed", extra=fields)
+                with suppress(UnknownJobError, ForeignJobError):  # of which the sweep tells
+                    reconcile_job(self._store, self._queue, job_id)

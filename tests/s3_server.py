@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, for the length of a test session: SeaweedFS, in one process."""
+"""A real S3 server, on loopback unless told otherwise, for the length of a test session: SeaweedFS, in one process."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +61,8 @@ def weed() -> str | None:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
-    """Run a server with its data below a folder."""
+def s3_server(folder: Path, address: str = "127.0.0.1", within: Sequence[str] = ()) -> Iterator[S3Server]:
+    """Run a server with its data below a folder. within: what starts a command elsewhere, when put before it."""
     program = weed()
     assert program is not None
     identities = folder / "identities.json"
@@ -78,13 +78,14 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     )
     s3, master, volume, filer = free_ports(4)
     (folder / "data").mkdir()
-    command = [program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer"]
+    command = [*within, program, "server", f"-dir={folder / 'data'}", f"-ip={address}", f"-ip.bind={address}"]
+    command += ["-s3", "-filer"]
     command += [f"-s3.port={s3}", f"-s3.config={identities}", "-volume.max=0", "-master.volumeSizeLimitMB=64"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    server = S3Server(f"http://127.0.0.1:{s3}")
+    server = S3Server(f"http://{address}:{s3}")
     try:
         _await(server, process, folder / "weed.log")
         yield server

@@ -27,16 +27,20 @@ class Outcome:
 
 @dataclass
 class Terminal:
-    """Runs `trtjob` as its own process, with a home of its own."""
+    """Runs `trtjob` as its own process, with a home of its own.
+
+    within: what starts a command elsewhere, when put before it.
+    """
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    within: tuple[str, ...] = ()
     _started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Start a command in a session of its own, as a shell does."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "trtjob", *map(str, arguments)],
+            [*self.within, sys.executable, "-m", "trtjob", *map(str, arguments)],
             env={**os.environ, "TRTJOB_HOME": str(self.home), **self.environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -80,9 +80,11 @@ class Fleet:
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
-    def check(self, job_id: str, calm: bytes, *, state: JobState = JobState.DONE_WITH_ERRORS) -> JobView:
+    def check(
+        self, job_id: str, calm: bytes, *, state: JobState = JobState.DONE_WITH_ERRORS, timeout_s: float = 90
+    ) -> JobView:
         """Check that the job has ended as a calm one does: nothing lost, doubled, miscounted or left behind."""
-        view = self.wait_end(job_id)
+        view = self.wait_end(job_id, timeout_s)
         folder = self.folder(job_id)
         assert view.state is state, view.message
         check_manifests(folder, view)
@@ -99,7 +101,7 @@ class Fleet:
         def leftovers() -> list[str]:
             client = self.valkey.client
             keys = [key.decode() for key in client.scan_iter("trtjob:*", count=1000)]
-            allowed = {f"trtjob:job:{job_id}{part}" for part in ("", ":done", ":events", ":kinds", ":log")}
+            allowed = {f"trtjob:job:{job_id}{part}" for part in ("", ":calls", ":done", ":events", ":kinds", ":log")}
             mine = [key for key in keys if job_id in key and key not in allowed]
             started = client.zcard("rq:wip:trtjob")
             return [*mine, *(["rq:wip:trtjob"] if started else [])]

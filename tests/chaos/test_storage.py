@@ -5,14 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from chaos.conftest import fill
 from chaos.fleet import Fleet, kill_every
 from fault_proxy import Fault, FaultProxy
 from s3_server import S3Server
 from terminal import wait_for
 
 from trtjob.jobs.states import TERMINAL
-from trtjob.jobs.storage import LocalStorage, open_storage, s3_bucket
-from trtjob.jobs.storage.upload import upload_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
@@ -21,13 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 def filled(s3_process: S3Server, crowd: Path) -> str:
     """A bucket with the crowd in it, under `photos`."""
     bucket = s3_process.new_bucket()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_process.environment.items():
-            patch.setenv(name, value)
-        s3_bucket.forget_buckets()
-        local = LocalStorage(crowd)
-        upload_images(local, open_storage(f"s3://{bucket}/photos"), list(local.images()), lambda *_: None)
-        s3_bucket.forget_buckets()
+    fill(f"s3://{bucket}/photos", crowd, s3_process)
     return bucket
 
 

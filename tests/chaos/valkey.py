@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -17,22 +18,26 @@ PASSWORD = "correct-horse"
 class Valkey:
     """One server with data in `folder`; `start` after `kill` reads what was on the disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        """within: what starts a command elsewhere, when put before it."""
         self.folder = folder
+        self.address = address
+        self.within = within
         self.folder.mkdir(parents=True)
         self.port = free_port()
-        self.client = redis.Redis(port=self.port, password=PASSWORD)
+        self.client = redis.Redis(host=address, port=self.port, password=PASSWORD)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        return f"redis://:{PASSWORD}@{self.address}:{self.port}/0"
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        options = {"port": self.port, "bind": "127.0.0.1", "requirepass": PASSWORD, "dir": self.folder}
+        options = {"port": self.port, "bind": self.address, "requirepass": PASSWORD, "dir": self.folder}
         options |= {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
         command = [
+            *self.within,
             str(find_server_binary()),
             *(word for name, value in options.items() for word in (f"--{name}", str(value))),
         ]

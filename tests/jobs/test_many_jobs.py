@@ -10,7 +10,7 @@ from samples import job_spec
 
 from trtjob.cli.screens import jobs_lines, standing, status_document
 from trtjob.jobs.events import Happening, add_event
-from trtjob.jobs.notify import ask_for_notice
+from trtjob.jobs.notify import ask_for_notice, take_due
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
@@ -141,11 +141,13 @@ def test_a_sweep_forgets_so_many_at_a_time_the_oldest_first(store: JobStore) -> 
     assert sorted(store.job_ids()) == [name(0), name(1), name(2)]
 
 
-def test_a_job_whose_end_somebody_has_to_be_told_of_stays(store: JobStore) -> None:
-    fill(store, 1)
+def test_who_waits_for_an_end_is_told_of_it_though_the_job_is_forgotten(store: JobStore) -> None:
+    fill(store, 1, JobState.RUNNING)
     ask_for_notice(store, name(0), "https://hooks.example/")
+    store.fail(name(0), "the disk is full")
     end_long_ago(store, name(0))
-    assert store.forget_expired(QUEUE, 3600, 100) == 0
+    assert store.forget_expired(QUEUE, 3600, 100) == 1
+    assert [notice.job_id for notice in take_due(store, QUEUE)] == [name(0)]
 
 
 def test_the_jobs_of_another_queue_are_not_forgotten(store: JobStore) -> None:

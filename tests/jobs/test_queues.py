@@ -4,6 +4,8 @@ import pytest
 from redis import Redis
 from samples import job_spec
 
+from trtjob.jobs.events import Happening
+from trtjob.jobs.notify import ask_for_notice, end_notice, take_due
 from trtjob.jobs.progress import sentence
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile, reconcile_job
@@ -65,6 +67,16 @@ def test_jobs_are_counted_for_their_own_queue(store: JobStore) -> None:
     store.fail(JOB, "")
     assert {state: count for state, count in store.counts("alpha").items() if count} == {"failed": 1}
     assert set(store.counts("beta").values()) == {0}
+
+
+def test_the_end_of_a_job_is_told_by_a_daemon_of_its_own_queue(store: JobStore) -> None:
+    """Another's may have another secret, and other rules for addresses."""
+    ask_for_notice(store, JOB, "https://hooks.example/")
+    store.fail(JOB, "")
+    assert list(take_due(store, "beta")) == []
+    (notice,) = take_due(store, "alpha")
+    end_notice(store, notice, Happening.NOTIFIED, "status 200")
+    assert store.redis.keys("trtjob:noti*") == []
 
 
 def test_a_job_without_a_queue_is_everybodys(redis: Redis, store: JobStore, beta: WorkQueue) -> None:

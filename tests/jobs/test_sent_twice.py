@@ -92,7 +92,7 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     finish = claim(store, FINISH)
     assert store.end(finish, JobState.DONE_WITH_ERRORS, epoch=0, detail="8 ok, 4 failed", finished_at=2.0)
     store.release(finish, take_back=True)
-    (notice,) = take_due(store)
+    (notice,) = take_due(store, "test")
     assert put_off(store, notice, "status 500")
     end_notice(store, notice, Happening.NOTIFIED, "status 200")
     redis.lpop("rq:queue:test")  # the plan's message, as RQ takes it

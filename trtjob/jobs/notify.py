@@ -50,8 +50,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The end of a job that somebody waits to hear of. since: when it ended, seconds since the epoch."""
+    """The end of a job that somebody waits to hear of. waiting: the set that it is in; since: when it ended, seconds
+    since the epoch."""
 
+    waiting: str
     delivery: str
     token: str
     job_id: str
@@ -62,7 +64,7 @@ class Notice:
 
     @property
     def keys(self) -> list[str]:
-        return [NOTICES, NOTICE + self.delivery]
+        return [self.waiting, NOTICE + self.delivery]
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
@@ -152,37 +154,49 @@ def ask_for_notice(store: JobStore, job_id: str, url: str) -> None:
     store.update(job_id, notify=url)
 
 
-def take_due(store: JobStore) -> Iterator[Notice]:
-    """Take the notices that are due, one after another, each for LEASE_S: nobody else sends it meanwhile."""
+def take_due(store: JobStore, queue: str = "") -> Iterator[Notice]:
+    """Take the notices that are due, one after another, each for LEASE_S: nobody else sends it meanwhile.
+
+    queue: of its jobs, and of those that have no queue.
+    """
+    for waiting in sorted({NOTICES, notices_key(queue)}):
+        for delivery in _waiting(store, waiting):
+            notice = _take(store, waiting, delivery)
+            if notice is not None:
+                yield notice
+
+
+def notices_key(queue: str) -> str:
+    """Return the set of the notices that wait, of a queue's jobs; an empty name: of those that have no queue."""
+    return f"{NOTICES}:{queue}" if queue else NOTICES
+
+
+def _waiting(store: JobStore, key: str) -> list[bytes]:
     try:
-        waiting = sorted(store.redis.smembers(NOTICES))
+        return sorted(store.redis.smembers(key))
     except ResponseError as err:
         if not replies.is_of_key(err):
             raise
-        replies.skip(NOTICES, err)
-        return
-    for delivery in waiting:
-        notice = _take(store, delivery)
-        if notice is not None:
-            yield notice
+        replies.skip(key, err)
+        return []
 
 
-def _take(store: JobStore, member: bytes) -> Notice | None:
+def _take(store: JobStore, waiting: str, member: bytes) -> Notice | None:
     delivery, token = member.decode(errors="replace"), secrets.token_hex(8)
     key = NOTICE + delivery
     try:
         replies.expect(_DELIVERY.fullmatch(delivery), f"the member {replies.shown_key(member)!r} is no delivery id")
-        fields = store.redis.eval(TAKE_NOTICE, 2, NOTICES, key, delivery, token, LEASE_S)
-        return None if fields is None else _notice(delivery, token, fields)
+        fields = store.redis.eval(TAKE_NOTICE, 2, waiting, key, delivery, token, LEASE_S)
+        return None if fields is None else _notice(waiting, delivery, token, fields)
     except (replies.Rubbish, ResponseError) as err:
         if isinstance(err, ResponseError) and not replies.is_of_key(err):
             raise
-        replies.skip(key if _DELIVERY.fullmatch(delivery) else NOTICES, err)
-        store.redis.srem(NOTICES, member)
+        replies.skip(key if _DELIVERY.fullmatch(delivery) else waiting, err)
+        store.redis.srem(waiting, member)
         return None
 
 
-def _notice(delivery: str, token: str, fields: list[bytes]) -> Notice:
+def _notice(waiting: str, delivery: str, token: str, fields: list[bytes]) -> Notice:
     """Read a notice. Raises Rubbish."""
     found = replies.texts(dict(zip(fields[::2], fields[1::2], strict=True)), most=1 << 20)
     try:
@@ -198,7 +212,8 @@ def _notice(delivery: str, token: str, fields: list[bytes]) -> Notice:
             "finished_at": replies.real(found["finished_at"] or found["since"]),
         }
         tries, since = replies.whole(found.get("tries", "0")), replies.real(found["since"])
-        return Notice(delivery, token, spec.job_id, found["url"], tries, since, json.dumps(document).encode())
+        body = json.dumps(document).encode()
+        return Notice(waiting, delivery, token, spec.job_id, found["url"], tries, since, body)
     except replies.Rubbish:
         raise
     except (KeyError, ValueError) as err:

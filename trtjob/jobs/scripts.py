@@ -52,7 +52,8 @@ PARTS = (
     *("aside", "events", "log", "calls"),
 )
 
-NOTICES = "trtjob:notify"  # set: the delivery ids of the notices that wait to be sent
+# sets: the delivery ids of the notices that wait to be sent; with ":<queue>" behind it, of the jobs of a queue
+NOTICES = "trtjob:notify"
 NOTICE = "trtjob:notice:"  # hashes: what is sent, and where, when, how often it was tried
 _NOTICE_TTL_S = 172_800  # above GIVE_UP_S of trtjob.jobs.notify
 
@@ -94,7 +95,9 @@ local function announce()  -- an end, to who waits for it, as things stand now; 
     redis.call('HSET', notice, name, redis.call('HGET', KEYS[1], name) or '')
   end
   redis.call('EXPIRE', notice, {_NOTICE_TTL_S})
-  redis.pcall('SADD', '{NOTICES}', delivery)  -- a job ends also where somebody has put something else there
+  local queue = redis.call('HGET', KEYS[1], 'queue') or ''
+  local waiting = '{NOTICES}' .. (queue == '' and '' or ':' .. queue)
+  redis.pcall('SADD', waiting, delivery)  -- a job ends also where somebody has put something else there
 end
 local function recover()
   redis.call('SREM', '{DEGRADED}', job_id())
@@ -423,6 +426,7 @@ if redis.call('HGET', KEYS[1], 'ended_by') == ARGV[1] then return 1 end
 local state, epoch = unpack(redis.call('HMGET', KEYS[1], 'state', 'epoch'))
 if not owns() or state ~= 'finishing' or epoch ~= ARGV[3] then return 0 end
 enter(ARGV[4], 'ended_by', ARGV[1], unpack(ARGV, 6))
+announce()
 tell('finished', '', '', '', ARGV[5])
 return 1
 """

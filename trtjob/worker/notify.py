@@ -38,7 +38,7 @@ def send_due(store: JobStore, settings: Settings, resolve: Resolve | None = None
     Raises RedisError, QueueError; all else that goes wrong is that one notice's failure.
     """
     sent, began = 0, time.monotonic()
-    for notice in take_due(store):
+    for notice in take_due(store, settings.queue):
         sent += _sent(store, settings, notice, resolve or addresses_of)
         if for_s is not None and time.monotonic() - began > for_s:
             break

@@ -8,7 +8,7 @@ is left the job waits, or ends.
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -78,7 +78,7 @@ class Asides:
         redis, key = self._store.redis, job_key(job_id)
         if (redis.hget(key, "state") or b"").decode(errors="replace") not in ACTIVE:
             return False
-        now = _server_time(redis)
+        now = self._store.now()
         aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
         if redis.hset(aside_key(job_id), node, aside.model_dump_json()):
             add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=node)
@@ -164,11 +164,6 @@ def _message(reasons: Mapping[str, Aside]) -> str:
     if len(texts) == 1:
         return texts[0]
     return "; ".join(f"{node}: {aside.reason}" for node, aside in reasons.items())
-
-
-def _server_time(redis: Any) -> float:
-    seconds, microseconds = redis.time()
-    return int(seconds) + int(microseconds) / 1e6
 
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 15.0  # until a node looks again

@@ -80,7 +80,8 @@ local function enter(state, ...)  -- with other fields; the sets make jobs quick
   if has_ended[state] then  -- and waits for nothing
     redis.call('ZADD', of_queue .. '{ENDED}', redis.call('TIME')[1], job_id())
     redis.call('SREM', '{DEGRADED}', job_id())
-    redis.call('HDEL', KEYS[1], 'degraded')
+    redis.call('HDEL', KEYS[1], 'degraded', 'aside_since')
+    redis.call('DEL', KEYS[1] .. ':aside')
   end
 end
 local function announce()  -- an end, to who waits for it, as things stand now; see trtjob.jobs.notify
@@ -210,6 +211,11 @@ local function give_up()
   -- The owner's own record says what it holds: "unit:<job>:<unit>".
   redis.call('HDEL', 'trtjob:worker:' .. owner(), 'unit:' .. job_id() .. ':' .. ARGV[2])
 end
+local function forget_attempts()  -- the unit is done
+  for _, part in ipairs({'blame', 'attempts', 'kills', 'crashes'}) do
+    redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
+  end
+end
 local function take_back()  -- the attempt does not count
   if redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[2], -1) <= 0 then
     redis.call('HDEL', KEYS[1] .. ':attempts', ARGV[2])
@@ -250,7 +256,9 @@ if shard >= 0 and redis.call('GETBIT', KEYS[3], shard) == 1 then return {'commit
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'busy'} end
 if before then  -- it sleeps, or its node has lost power: an earlier death is not its
   local spent = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[1]) or ''
-  tell('lost', ARGV[1], spent, string.match(before, '([^|]*)$'), 'its lease ran out')
+  local sleeper = string.match(before, '([^|]*)$')
+  tell('lost', ARGV[1], spent, sleeper, 'its lease ran out')
+  redis.call('HDEL', 'trtjob:worker:' .. sleeper, 'unit:' .. job_id() .. ':' .. ARGV[1])
   redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])
 end
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
@@ -292,9 +300,8 @@ COMMIT = (
     + """
 give_up()
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-for _, part in ipairs({'blame', 'live', 'attempts', 'kills', 'crashes'}) do
-  redis.call('HDEL', KEYS[1] .. ':' .. part, ARGV[2])
-end
+forget_attempts()
+redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 recover()  -- the manifest is written, so storage works
 if redis.call('SETBIT', KEYS[3], ARGV[3], 1) == 1 then
   local last, state = unpack(redis.call('HMGET', KEYS[1], 'last', 'state'))
@@ -426,6 +433,7 @@ if redis.call('HGET', KEYS[1], 'ended_by') == ARGV[1] then return 1 end
 local state, epoch = unpack(redis.call('HMGET', KEYS[1], 'state', 'epoch'))
 if not owns() or state ~= 'finishing' or epoch ~= ARGV[3] then return 0 end
 enter(ARGV[4], 'ended_by', ARGV[1], unpack(ARGV, 6))
+forget_attempts()
 announce()
 tell('finished', '', '', '', ARGV[5])
 return 1
@@ -439,6 +447,7 @@ PLANNED = (
     _OWNERSHIP
     + """
 if not owns() then return 'lost' end
+forget_attempts()
 redis.call('HSET', KEYS[1], 'planned', '1')
 local shards, images = unpack(redis.call('HMGET', KEYS[1], 'shards', 'images'))
 if not was_done(ARGV[1]) then

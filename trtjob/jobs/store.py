@@ -1,7 +1,6 @@
 """Where every job stands, kept in Redis. All of it can be made again from the job's folder."""
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -85,7 +84,12 @@ class JobStore(Leases):
 
     def fail(self, job_id: str, message: str) -> bool:
         """End a job as failed; it can be submitted again once the cause is gone."""
-        return self.move(job_id, JobState.FAILED, message=message, finished_at=time.time())
+        return self.move(job_id, JobState.FAILED, message=message, finished_at=self.now())
+
+    def now(self) -> float:
+        """Return the server's time, seconds since the epoch: a node's clock may be wrong."""
+        seconds, microseconds = self.redis.time()
+        return int(seconds) + int(microseconds) / 1e6
 
     def update(self, job_id: str, **fields: str | float) -> bool:
         """Set fields of a job, `state` among them whatever it was before. Returns False where the job is gone."""

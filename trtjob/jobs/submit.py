@@ -1,6 +1,5 @@
 """Hand a job in, continue it, try its failures again, cancel it."""
 
-import time
 from collections.abc import Iterable
 from typing import Literal
 
@@ -157,4 +156,4 @@ def retry(store: JobStore, queue: WorkQueue, job_id: str) -> int:
 def cancel(store: JobStore, job_id: str) -> bool:
     """Stop a job at the next batch edge; what is committed stays. Returns False where it had ended before."""
     store.state(job_id)
-    return store.move(job_id, JobState.CANCELLED, message="cancelled", finished_at=time.time())
+    return store.move(job_id, JobState.CANCELLED, message="cancelled", finished_at=store.now())

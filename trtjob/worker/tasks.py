@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -77,7 +76,7 @@ def _plan(context: Context, claim: Claim, check: Check, still_mine: Callable[[],
     prove_output(folder, view.spec)
     if view.reason != "retry":  # which lists no source
         prove_source(view.spec)
-    store.move(job_id, JobState.PLANNING, started_at=time.time())
+    store.move(job_id, JobState.PLANNING, started_at=store.now())
     epoch, reason = _open_round(folder, view, still_mine)
     if (epoch, reason) != (view.epoch, view.reason):
         log.warning("planning goes on with another round", extra={"job_id": job_id, "epoch": epoch, "reason": reason})
@@ -165,7 +164,7 @@ def _finish(context: Context, claim: Claim, check: Check, still_mine: Callable[[
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}
-    _still(store.end(claim, target, epoch=view.epoch, detail=detail, finished_at=time.time(), message="", **counts))
+    _still(store.end(claim, target, epoch=view.epoch, detail=detail, finished_at=store.now(), message="", **counts))
     store.release(claim, take_back=True)
     log.info("job finished", extra={"job_id": job_id, "ok": summary.ok, "failed": summary.failed})
 

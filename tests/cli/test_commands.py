@@ -11,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from samples import job_spec
 from terminal import Outcome, Terminal, job_folder, wait_for, worker_pids
 
 from trtjob.cli.complete import job_ids, job_ids_and_folders, model_names
+from trtjob.config import Settings
+from trtjob.jobs.connection import Connection
+from trtjob.jobs.states import JobState
+from trtjob.jobs.store import JobStore
 
 Command = Callable[..., Outcome]
 
@@ -195,3 +200,20 @@ def test_completion_without_a_server_offers_folders_only(tmp_path: Path) -> None
     (tmp_path / "results").mkdir()
     assert job_ids() == []
     assert job_ids_and_folders(f"{tmp_path}/res") == [f"{tmp_path}/results/"]
+
+
+@pytest.mark.slow
+def test_a_cancel_that_comes_too_late_says_whether_the_job_has_ended(
+    terminal: Terminal, settings: Settings, connection: Connection
+) -> None:
+    store = JobStore(connection.redis)
+    assert terminal.home == settings.home
+    for state, said in (
+        (JobState.FINISHING, "is finishing: it ends by itself"),
+        (JobState.DONE, "had ended before: done"),
+    ):
+        store.create(job_spec(job_id=f"photos-{state}"), state)
+        outcome = terminal.run("cancel", f"photos-{state}")
+        assert outcome.code == 0, outcome.err
+        assert said in outcome.out
+    assert terminal.run("cancel", "photos-finishing").out.count("ended before") == 0

@@ -133,6 +133,61 @@ def test_a_worker_that_is_fed_rubbish_is_the_same_as_before_and_does_the_next_jo
     assert max(map(len, text.splitlines())) < 1000
 
 
+RUBBISH = (b"\xff\xfe", b"rubbish", b"150000000", b"")
+
+
+def spoil(client: Any, key: bytes, value: bytes) -> Iterator[None]:
+    """Replace a key, and each of its fields, in turn; yield after each, and put back what was there."""
+    kind, saved = client.type(key), client.dump(key)
+    if kind == b"hash":
+        for field in client.hkeys(key):
+            client.hset(key, field, value)
+            yield
+            client.restore(key, 0, saved, replace=True)
+    client.delete(key)
+    client.rpush(key, value) if kind != b"list" else client.set(key, value)
+    yield
+    client.delete(key)
+    client.restore(key, 0, saved, replace=True)
+
+
+@pytest.mark.timeout(540)
+def test_a_daemon_whose_keys_are_spoilt_in_turn_goes_on_and_does_the_next_job(
+    terminal: Terminal, digits: Path, valkey: Valkey, tmp_path: Path
+) -> None:
+    terminal.environment["TRTJOB_REDIS_URL"] = valkey.url
+    client: Any = valkey.client
+    submit = ["submit", str(DIGITS / "scenes"), "--model", str(digits), "-o"]
+    assert terminal.run(*submit, str(tmp_path / "first"), TRTJOB_QUEUE="nobody").code == 0
+    (job_id,) = map(bytes.decode, client.zrange("trtjob:jobs", 0, -1))
+    client.hset(f"trtjob:job:{job_id}", mapping={"queue": "trtjob", "state": "running", "planned": "0"})
+    client.sadd("trtjob:queue:trtjob:running", job_id)
+    client.sadd("trtjob:state:running", job_id)
+    log = tmp_path / "log"
+    with log.open("wb") as file, running_worker(terminal, file) as daemon:
+        (pid,) = wait_for(lambda: worker_pids(daemon.pid), "the worker process")
+        wait_for(lambda: client.smembers("trtjob:daemons"), "the daemon's report", 60)
+        keys = sorted({*client.keys("trtjob:*"), *client.keys("rq:*")})
+        for value in RUBBISH:
+            for key in keys:
+                if client.exists(key) and client.ttl(key) < 0:
+                    for _ in spoil(client, key, value):
+                        time.sleep(0.1)
+            seen = terminal.run("status", "--json")
+            assert seen.code == 0, seen.err
+            assert json.loads(seen.out)["schema_version"] == 1
+            assert daemon.poll() is None
+        second = terminal.run(*submit, str(tmp_path / "second"), "--wait", timeout_s=120)
+        assert second.code == 0, second.err
+        assert worker_pids(daemon.pid) == [pid], "what stood in Redis has ended the worker process"
+    assert len(records(job_folder(tmp_path / "second"))) == 12
+    text = log.read_text(errors="replace")
+    assert "Traceback" not in text, text[-3000:]
+    assert "server is away" not in text
+    lines = [line.partition(" ")[2] for line in text.splitlines() if "skipped what is not" in line]
+    assert len(lines) == len(set(lines))
+
+
 @contextmanager
 def running_worker(terminal: Terminal, log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a daemon whose log is read by nobody until it has ended: a pipe would be full."""

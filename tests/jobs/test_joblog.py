@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -105,6 +106,31 @@ def test_while_the_server_is_away_lines_are_held_and_the_oldest_give_way(
     assert messages(store.redis)[0] == "line 10"
     assert messages(store.redis)[-1] == f"line {MOST_HELD + 9}"
     assert "10 lines about jobs were not kept" in caplog.text
+
+
+def test_lines_that_come_while_others_are_on_their_way_are_the_ones_that_stay(
+    store: JobStore, job_log: JobLog, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(redis_py.Redis):
+        """A server that is lost in the middle of a shipment, in which so many new lines come."""
+
+        def pipeline(self, *_arguments: Any, **_options: Any) -> Any:
+            for number in range(MOST_HELD, MOST_HELD + new):
+                logger.info("line %d", number, extra={"job_id": JOB})
+            raise redis_py.ConnectionError("lost")
+
+    for new in (0, 10, MOST_HELD):
+        for number in range(MOST_HELD):
+            logger.info("line %d", number, extra={"job_id": JOB})
+        with pytest.raises(redis_py.ConnectionError):
+            job_log.ship(Away())
+        caplog.clear()
+        store.redis.delete(log_key(JOB))
+        job_log.ship(store.redis)
+        kept = messages(store.redis)
+        assert len(kept) == MOST_HELD
+        assert (kept[0], kept[-1]) == (f"line {new}", f"line {MOST_HELD + new - 1}")
+        assert (f"{new} lines about jobs were not kept" in caplog.text) == bool(new)
 
 
 def test_only_the_last_lines_are_kept(store: JobStore, job_log: JobLog, logger: logging.Logger) -> None:

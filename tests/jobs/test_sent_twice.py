@@ -72,6 +72,7 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     ask_for_notice(store, JOB, "https://hooks.example/")
     store.set_priority(JOB, Priority.HIGH)
     queue.reorder(JOB)
+    store.list_again()
     store.report_worker("worker", {"host": "node", "pid": 7})
     store.degrade(JOB, "s3 fails")
     store.degrade(JOB, "")

@@ -5,17 +5,21 @@ import hmac
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
 from redis import Redis
 from samples import job_spec
+from tls_proxy import tls_proxy
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError
@@ -23,7 +27,9 @@ from trtjob.jobs import notify
 from trtjob.jobs.notify import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.jobs.scripts import NOTICE, NOTICES
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobStore
+from trtjob.jobs.store import Claim, JobStore
+from trtjob.jobs.submit import cancel
+from trtjob.jobs.units import FINISH
 from trtjob.worker import notify as worker_notify
 from trtjob.worker.notify import TIMEOUT_S, Refused, checked_address, send_due
 
@@ -326,6 +332,29 @@ def test_a_notice_whose_record_is_of_another_kind_goes(store: JobStore, settings
     assert store.redis.scard(NOTICES) == 0
 
 
+def test_the_end_that_a_finisher_makes_is_told_once(store: JobStore, settings: Settings) -> None:
+    with listener(200) as (url, heard):
+        store.create(job_spec(), JobState.FINISHING)
+        ask_for_notice(store, JOB, url)
+        claim = store.claim(JOB, FINISH, "worker-1", 30)
+        assert isinstance(claim, Claim)
+        for _ in range(2):
+            assert store.end(claim, JobState.DONE, epoch=0, detail="4 ok", finished_at=time.time(), images=4, ok=4)
+        assert send_due(store, settings) == 1
+        assert send_due(store, settings) == 0
+    assert json.loads(heard[0][2])["ok"] == 4
+
+
+@pytest.mark.parametrize("how", ["fail", "cancel"])
+def test_an_end_before_its_time_is_told(store: JobStore, settings: Settings, how: str) -> None:
+    with listener(200) as (url, heard):
+        store.create(job_spec())
+        ask_for_notice(store, JOB, url)
+        assert store.fail(JOB, "no disk") if how == "fail" else cancel(store, JOB)
+        assert send_due(store, settings) == 1
+    assert json.loads(heard[0][2])["state"] == ("failed" if how == "fail" else "cancelled")
+
+
 # -- one end, one notice -----------------------------------------------------------------------------------------------
 
 
@@ -443,3 +472,32 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
     assert send_due(store, settings, lambda _host, _port: [str(for_ever.wait())]) == 0
     for_ever.set()
     assert store.redis.scard(NOTICES) == 1
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's context, whose authority this process trusts."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def test_a_notice_goes_over_tls_to_who_can_show_that_name(
+    store: JobStore, settings: Settings, tls: ssl.SSLContext
+) -> None:
+    with listener(200) as (url, heard), tls_proxy(tls, urlsplit(url).port or 0) as port:
+        ended(store, f"https://localhost:{port}/hook")
+        assert send_due(store, settings) == 1
+        store.create(job_spec(job_id="another-1234abcd"))
+        ask_for_notice(store, "another-1234abcd", f"https://127.0.0.1:{port}/hook")
+        store.fail("another-1234abcd", "for the test")
+        assert send_due(store, settings) == 0, "its certificate is not for that name"
+    assert [path for path, _, _ in heard] == ["/hook"]
+    assert heard[0][1]["Host"] == f"localhost:{port}"

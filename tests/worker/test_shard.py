@@ -401,3 +401,27 @@ def test_an_image_that_ends_its_image_process_is_not_tried_again(
     kept = checkpoint(desk)
     assert keys[0] in kept
     assert keys[1] not in kept
+
+
+def test_seconds_of_work_never_go_down_while_engines_come_and_go(desk: Desk) -> None:
+    desk.plan(8)
+    desk.run(desk.claim())
+    seen: list[float] = []
+    has_ended = threading.Event()
+
+    def read() -> None:
+        while not has_ended.is_set():
+            seen.append(sum(desk.context.busy_s().values()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(3):
+            desk.use(PlainEngine())
+        desk.run(desk.claim(shard_unit(1)))
+        desk.context.close_engine()
+    finally:
+        has_ended.set()
+        reader.join()
+    assert seen[-1] > 0
+    assert seen == sorted(seen)

@@ -357,8 +357,13 @@ async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict
 
 
 def _look(desk: Desk, request_id: str) -> dict[str, str]:
+    from trtjob.jobs import replies
     from trtjob.jobs.queue import conversion_key
 
     desk.connection.ensure()
-    fields = desk.store.redis.hgetall(conversion_key(request_id))
-    return {key.decode(): value.decode() for key, value in fields.items()}
+    key = conversion_key(request_id)
+    try:
+        return replies.texts(replies.guarded(key, lambda: desk.store.redis.hgetall(key), {}))
+    except replies.Rubbish as err:
+        replies.skip(key, err)
+        return {}

@@ -31,12 +31,18 @@ def open_desk(settings: "Settings") -> Iterator[Desk]:
 
     from trtjob.jobs.connection import connect
     from trtjob.jobs.queue import WorkQueue
+    from trtjob.jobs.replies import is_of_key
     from trtjob.jobs.store import JobStore
 
     with connect(settings) as connection:
         try:
             yield Desk(settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
         except RedisError as err:
+            if is_of_key(err):
+                raise QueueError(
+                    f"what stands in the queue's server at {connection.place} is not what trtjob has written: {err}. "
+                    "Look for it with: redis-cli --scan --pattern 'trtjob:*'; a running worker removes what it can"
+                ) from err
             raise QueueError(
                 f"lost the queue's server at {connection.place}: {err}. No work is lost; repeat the command when the "
                 "server is back. Check with: trtjob doctor"

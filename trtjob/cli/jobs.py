@@ -114,13 +114,16 @@ async def _watch(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
 
 def cancel(job: o.JobArgument) -> None:
     """Stop a job at the next batch edge; what is done is kept, and submitting it again continues."""
+    from trtjob.jobs.states import ACTIVE
     from trtjob.jobs.submit import cancel as cancel_job
 
     with open_desk(start()) as desk:
         if cancel_job(desk.store, job):
             typer.echo(f"{job}: cancelled")
+        elif (state := desk.store.state(job)) in ACTIVE:
+            typer.echo(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
         else:
-            typer.echo(f"{job}: had ended before: {desk.store.state(job)}")
+            typer.echo(f"{job}: had ended before: {state}")
 
 
 def retry(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from trtjob.errors import ForeignJobError, PlaceError
 from trtjob.jobs.events import Happening, add_event
+from trtjob.jobs.replies import answers, guarded
 from trtjob.jobs.roster import PREFIX
 from trtjob.jobs.states import ACTIVE
 from trtjob.jobs.store import JobStore, job_key
@@ -68,7 +69,7 @@ class Asides:
 
     def of(self, job_id: str) -> dict[str, Aside]:
         """Return the nodes that stand aside from a job; some may be gone by now."""
-        return read_asides(self._store.redis.hgetall(aside_key(job_id)))
+        return asides_of(self._store, [job_id])[job_id]
 
     def stand_aside(self, job_id: str, node: str, lack: Lack, reason: str, *, wait_s: float) -> bool:
         """Note that a node cannot work on a job. Where no other can, the job waits or fails.
@@ -110,7 +111,8 @@ class Asides:
 
     def come_back(self, job_id: str, node: str) -> None:
         """Note that a node has done its part of a job."""
-        if self._store.redis.hdel(aside_key(job_id), node):
+        key = aside_key(job_id)
+        if guarded(key, lambda: self._store.redis.hdel(key, node), 0):
             self._go_on(job_id)
 
     def forget(self, job_id: str) -> None:
@@ -119,7 +121,8 @@ class Asides:
         self._store.redis.hdel(job_key(job_id), _SINCE)
 
     def is_aside(self, job_id: str, node: str) -> bool:
-        return bool(self._store.redis.hexists(aside_key(job_id), node))
+        key = aside_key(job_id)
+        return bool(guarded(key, lambda: self._store.redis.hexists(key, node), False))
 
     def others_work(self, job_ids: list[str], node: str) -> bool:
         """Return whether another node has a worker that nothing keeps from working on one of these jobs."""
@@ -144,7 +147,8 @@ def asides_of(store: JobStore, job_ids: list[str]) -> dict[str, dict[str, Aside]
     with store.redis.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
             pipe.hgetall(aside_key(job_id))
-        return {job_id: read_asides(fields) for job_id, fields in zip(job_ids, pipe.execute(), strict=True)}
+        found = answers(pipe, map(aside_key, job_ids))
+    return {job_id: read_asides(fields or {}) for job_id, fields in zip(job_ids, found, strict=True)}
 
 
 def read_asides(fields: Mapping[bytes, bytes]) -> dict[str, Aside]:

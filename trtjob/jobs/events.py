@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from trtjob.errors import ForeignJobError
+from trtjob.jobs.replies import guarded
 
 # Enough for every shard of a million images; some 100 more may be kept, since the server drops them by the block.
 MOST_EVENTS = 10_000
@@ -21,13 +22,13 @@ MOST_CALLS = 64
 # more, since the reply was lost, has the same one.
 TELLING = f"""
 local function tell(event, unit, attempt, worker, detail)
-  redis.call('XADD', KEYS[1] .. ':events', 'MAXLEN', '~', {MOST_EVENTS}, '*',
+  redis.pcall('XADD', KEYS[1] .. ':events', 'MAXLEN', '~', {MOST_EVENTS}, '*',
     'event', event, 'unit', unit, 'attempt', attempt, 'worker', worker, 'detail', detail)
 end
-local function was_done(call) return redis.call('LPOS', KEYS[1] .. ':calls', call) ~= false end
+local function was_done(call) return type(redis.pcall('LPOS', KEYS[1] .. ':calls', call)) == 'number' end
 local function note_done(call)
-  redis.call('LPUSH', KEYS[1] .. ':calls', call)
-  redis.call('LTRIM', KEYS[1] .. ':calls', 0, {MOST_CALLS - 1})
+  redis.pcall('LPUSH', KEYS[1] .. ':calls', call)
+  redis.pcall('LTRIM', KEYS[1] .. ':calls', 0, {MOST_CALLS - 1})
 end
 """
 
@@ -104,9 +105,9 @@ def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None =
     """
     key = f"{job_key}:events"
     if last is not None:
-        entries = list(reversed(redis.xrevrange(key, count=last)))
+        entries = list(reversed(guarded(key, lambda: redis.xrevrange(key, count=last), ())))
     else:
-        entries = redis.xrange(key, min=f"({after}" if after else "-")
+        entries = guarded(key, lambda: redis.xrange(key, min=f"({after}" if after else "-"), ())
     try:
         return [_event(entry_id.decode(), fields) for entry_id, fields in entries]
     except (KeyError, ValueError) as err:

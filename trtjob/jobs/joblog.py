@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from trtjob.jobs import replies
 from trtjob.logs import JsonFormatter, fields_of
 
 # One for each shard of a million images and more; some 100 more may be kept, since the server drops them by the block.
@@ -63,7 +64,9 @@ class JobLog(logging.Handler):
         try:
             _write(redis, held)
         except Exception:
-            self._held.extendleft(reversed(held[-(MOST_HELD - len(self._held)) :]))
+            while held and len(self._held) < MOST_HELD:  # the newest of them, before those that came meanwhile
+                self._held.appendleft(held.pop())
+            self._dropped += len(held)
             raise
         if self._dropped:
             logging.getLogger(__name__).warning("%d lines about jobs were not kept", self._dropped)
@@ -84,7 +87,9 @@ def _write(redis: Any, lines: list[tuple[str, str]]) -> None:
         for job_id, line in lines:
             if is_known[job_id]:  # a job that was forgotten leaves no log
                 pipe.xadd(log_key(job_id), {"line": line}, maxlen=MOST_LINES, approximate=True)
-        pipe.execute()
+        for answer in pipe.execute(raise_on_error=False):
+            if isinstance(answer, Exception) and not replies.is_of_key(answer):
+                raise answer
 
 
 def read_log(redis: Any, job_id: str, *, after: str = "", last: int | None = None) -> list[LogLine]:
@@ -92,10 +97,11 @@ def read_log(redis: Any, job_id: str, *, after: str = "", last: int | None = Non
 
     What is no line of ours is passed over.
     """
+    key = log_key(job_id)
     if last is not None:
-        entries = list(reversed(redis.xrevrange(log_key(job_id), count=last)))
+        entries = list(reversed(replies.guarded(key, lambda: redis.xrevrange(key, count=last), ())))
     else:
-        entries = redis.xrange(log_key(job_id), min=f"({after}" if after else "-")
+        entries = replies.guarded(key, lambda: redis.xrange(key, min=f"({after}" if after else "-"), ())
     found = []
     for entry_id, fields in entries:
         try:

@@ -1,12 +1,12 @@
 """Who may work on which unit of a job: claims, leases, what becomes of them, and what they count."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from redis import Redis
 
-from trtjob.jobs import scripts
+from trtjob.jobs import replies, scripts
 from trtjob.jobs.events import Happening, add_event, new_call
 from trtjob.jobs.roster import PREFIX, WORKER_TTL_S, Roster, worker_key
 from trtjob.jobs.states import JobState
@@ -73,18 +73,17 @@ class Leases(Roster):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        register = redis.register_script
-        self._claim = register(scripts.CLAIM)
-        self._check = register(scripts.CHECK)
-        self._renew = register(scripts.RENEW)
-        self._commit = register(scripts.COMMIT)
-        self._release = register(scripts.RELEASE)
-        self._abandon = register(scripts.ABANDON)
-        self._add_shards = register(scripts.ADD_SHARDS)
-        self._sync = register(scripts.SYNC)
-        self._planned = register(scripts.PLANNED)
-        self._note = register(scripts.NOTE)
-        self._end = register(scripts.END)
+        self._claim = replies.script(redis, scripts.CLAIM, [b"unreadable"])
+        self._check = replies.script(redis, scripts.CHECK, b"lost")
+        self._renew = replies.script(redis, scripts.RENEW, b"lost")
+        self._commit = replies.script(redis, scripts.COMMIT, 0)
+        self._release = replies.script(redis, scripts.RELEASE, 0)
+        self._abandon = replies.script(redis, scripts.ABANDON, 0)
+        self._add_shards = replies.script(redis, scripts.ADD_SHARDS, 0)
+        self._sync = replies.script(redis, scripts.SYNC, 0)
+        self._planned = replies.script(redis, scripts.PLANNED, b"lost")
+        self._note = replies.script(redis, scripts.NOTE, 0)
+        self._end = replies.script(redis, scripts.END, 0)
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -120,7 +119,7 @@ class Leases(Roster):
         Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
         """
         keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode())
+        return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode(errors="replace"))
 
     def note(self, claim: Claim, **fields: str | float) -> bool:
         """Set fields of a job. Returns False where another has the unit now."""
@@ -135,8 +134,13 @@ class Leases(Roster):
 
     def open_shards(self, job_id: str, shards: int) -> list[int]:
         """Return the numbers of the shards below `shards` that are not committed."""
-        bits = self.redis.get(job_key(job_id) + ":done") or b""
-        return [n for n in range(shards) if n // 8 >= len(bits) or not bits[n // 8] & (0x80 >> n % 8)]
+        return list(self.each_open_shard(job_id, shards))
+
+    def each_open_shard(self, job_id: str, shards: int) -> Iterator[int]:
+        """Yield the numbers of the shards below `shards` that are not committed."""
+        key = job_key(job_id) + ":done"
+        bits = replies.guarded(key, lambda: self.redis.getrange(key, 0, shards // 8), b"")
+        return (n for n in range(shards) if n // 8 >= len(bits) or not bits[n // 8] & (0x80 >> n % 8))
 
     # -- units of work ------------------------------------------------------------------------------------------
 
@@ -164,10 +168,10 @@ class Leases(Roster):
             ],
         )
         if answer[0] != b"go":
-            return Refusal(answer[0].decode())
+            return Refusal(answer[0].decode(errors="replace"))
         _, token, attempt, blame, crashed_on = answer
-        nodes = frozenset(filter(None, crashed_on.decode().split("|")))
-        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode(), call, nodes)
+        nodes = frozenset(filter(None, crashed_on.decode(errors="replace").split("|")))
+        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode(errors="replace"), call, nodes)
 
     def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
         """Say how far a shard is; kinds: the failed images by kind.
@@ -176,11 +180,13 @@ class Leases(Roster):
         """
         args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
         live = [str(done), str(failed), *(f"{kind}={count}" for kind, count in (kinds or {}).items())]
-        return str(self._check(keys=claim.keys, args=[*args, ",".join(live)]).decode())
+        return str(self._check(keys=claim.keys, args=[*args, ",".join(live)]).decode(errors="replace"))
 
     def renew(self, claim: Claim) -> str:
         """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
-        return str(self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode())
+        return str(
+            self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode(errors="replace")
+        )
 
     def commit(self, claim: Claim, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
         """Count a shard whose manifest is written, once however often it is called; kinds: the failed by kind.
@@ -215,7 +221,10 @@ class Leases(Roster):
         """Return, for each unit, whether a worker holds it."""
         if not units:
             return []
-        return [value is not None for value in self.redis.mget([lease_key(job_id, unit) for unit in units])]
+        with self.redis.pipeline(transaction=False) as pipe:
+            for unit in units:
+                pipe.pttl(lease_key(job_id, unit))
+            return [ttl_ms >= 0 for ttl_ms in pipe.execute()]  # none of ours is without an end
 
     # -- workers ------------------------------------------------------------------------------------------------
 
@@ -226,7 +235,8 @@ class Leases(Roster):
         attempt unless it happens FREE_KILLS times: perhaps for what its work needs.
         Returns the job and the unit of each that was freed.
         """
-        held = units_held(self.redis.hkeys(worker_key(worker)))
+        key = worker_key(worker)
+        held = units_held(replies.guarded(key, lambda: self.redis.hkeys(key), ()))
         freed = []
         for job_id, unit in held:
             args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS, node_of(worker)]

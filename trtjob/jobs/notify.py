@@ -185,7 +185,7 @@ def _take(store: JobStore, waiting: str, member: bytes) -> Notice | None:
     delivery, token = member.decode(errors="replace"), secrets.token_hex(8)
     key = NOTICE + delivery
     try:
-        replies.expect(_DELIVERY.fullmatch(delivery), f"the member {replies.shown_key(member)!r} is no delivery id")
+        replies.expect(_DELIVERY.fullmatch(delivery), f"the member '{replies.shown_key(member)}' is no delivery id")
         fields = store.redis.eval(TAKE_NOTICE, 2, waiting, key, delivery, token, LEASE_S)
         return None if fields is None else _notice(waiting, delivery, token, fields)
     except (replies.Rubbish, ResponseError) as err:

@@ -15,6 +15,7 @@ from redis import Redis
 
 from trtjob.jobs import queue_scripts
 from trtjob.jobs.events import new_call
+from trtjob.jobs.replies import guarded
 from trtjob.jobs.units import shard_of
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class WorkQueue:
 
     def pending(self) -> set[tuple[str, str]]:
         """Return the (job, unit) of every message that waits."""
-        waiting = self.redis.lrange(self._list, 0, -1)
+        waiting = guarded(self._list, lambda: self.redis.lrange(self._list, 0, -1), ())
         parts = (message.decode(errors="replace").rsplit("--", 2) for message in waiting)
         return {(part[0], part[1]) for part in parts if len(part) == 3}
 
@@ -159,12 +160,20 @@ class WorkQueue:
         started = f"rq:wip:{self.name}"
         seconds, _ = self.redis.time()
         for entry in self.redis.zrangebyscore(started, 0, seconds):
-            message, _, execution = entry.decode().rpartition(":")
-            self.redis.delete(f"rq:job:{message}", f"rq:executions:{message}", f"rq:execution:{message}:{execution}")
+            message, _, execution = entry.rpartition(b":")
+            names = (b"rq:job:" + message, b"rq:executions:" + message, b"rq:execution:" + message + b":" + execution)
+            self.redis.delete(*names)
             self.redis.zrem(started, entry)
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kinds of RQ's keys: what is lost with one of another kind is asked for again, or is for a look alone."""
+        kinds = {self._list: "list", f"{self._list}:intermediate": "list", "rq:queues": "set", "rq:workers": "set"}
+        kinds |= {f"rq:{name}:{self.name}": "zset" for name in ("wip", "failed", "finished", "deferred", "scheduled")}
+        return kinds | {f"rq:canceled:{self.name}": "zset", f"rq:workers:{self.name}": "set"}
+
     def __len__(self) -> int:
-        return int(self.redis.llen(self._list))
+        return int(guarded(self._list, lambda: self.redis.llen(self._list), 0))
 
 
 def conversion_key(request_id: str) -> str:

@@ -7,8 +7,10 @@ here.
 from collections.abc import Iterator
 from itertools import islice
 
-from trtjob.errors import ForeignJobError, UnknownJobError
+from trtjob.errors import UnknownJobError
 from trtjob.jobs.queue import WINDOW, WorkQueue
+from trtjob.jobs.replies import drop_foreign, is_outage
+from trtjob.jobs.scripts import kinds_of
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
@@ -20,24 +22,29 @@ _SOME = 64
 def reconcile(store: JobStore, queue: WorkQueue) -> int:
     """Reconcile all jobs of a queue. Returns how many units were asked for again.
 
-    Raises ForeignJobError for a job that cannot be read, after all others have had their turn.
+    Raises ForeignJobError for a job that cannot be read, or what else one has met, after all others have had their
+    turn.
     """
+    if drop_foreign(store.redis, kinds_of(queue.name) | queue.kinds):
+        store.list_again()
     queue.clear_abandoned()
     queue.clear_rubbish()
     active = store.active_ids(queue.name)
     if not active:
         return 0
     pending = queue.pending()
-    asked, foreign = 0, None
+    asked, failed = 0, None
     for job_id in active:
         try:
             asked += _reconcile(store, queue, job_id, pending)
         except UnknownJobError:  # forgotten meanwhile
             continue
-        except ForeignJobError as err:
-            foreign = err
-    if foreign is not None:
-        raise foreign
+        except Exception as err:
+            if is_outage(err):
+                raise
+            failed = err
+    if failed is not None:
+        raise failed
     return asked
 
 
@@ -76,4 +83,4 @@ def _wanted(store: JobStore, job_id: str) -> Iterator[str]:
         case JobState.FINISHING:
             yield FINISH
     if view.state in (JobState.PLANNING, JobState.RUNNING):
-        yield from map(shard_unit, store.open_shards(job_id, view.shards))
+        yield from map(shard_unit, store.each_open_shard(job_id, view.shards))

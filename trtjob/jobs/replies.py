@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from redis import RedisError, ResponseError
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 MOST_COUNT = 10_000_000_000  # as in a job's folder: far above any job
 MOST_SHARDS = 10_000_000
-MOST_CHARACTERS = 65_536
+MOST_CHARACTERS = 1 << 24  # a model may have many labels
 MOST_NAMES = 256  # entries of a mapping, such as the kinds of failures
 MOST_TOLD = 1000
 MOST_SHOWN = 120
@@ -48,8 +48,8 @@ def skip(key: str | bytes, why: object) -> None:
 
 def shown_key(key: str | bytes) -> str:
     """Return a key for a message, whatever bytes it has."""
-    shown = key.decode(errors="backslashreplace") if isinstance(key, bytes) else key
-    return shown.encode("unicode_escape").decode()[:MOST_SHOWN]
+    shown = key.decode(errors="surrogateescape") if isinstance(key, bytes) else key
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown[:MOST_SHOWN])
 
 
 def expect(condition: object, why: str) -> None:
@@ -130,13 +130,67 @@ def _object(value: str) -> dict[str, Any]:
     return found
 
 
+def guarded(key: str, call: Callable[[], Any], otherwise: Any) -> Any:
+    """Return what the server answers; `otherwise`, with a word of it, where what stands at a key is not ours.
+
+    Raises RedisError where the server fails.
+    """
+    try:
+        return call()
+    except ResponseError as err:
+        if not is_of_key(err):
+            raise
+        skip(key, err)
+        return otherwise
+
+
+def script(redis: Any, lua: str, otherwise: Any) -> Callable[..., Any]:
+    """Return a script; called on a job whose keys are not ours, it answers `otherwise`: nothing was done."""
+    registered = redis.register_script(lua)
+
+    def call(*, keys: list[str], args: Iterable[Any] = ()) -> Any:
+        return guarded(keys[0], lambda: registered(keys=keys, args=args), otherwise)
+
+    return call
+
+
+def answers(pipe: Any, keys: Iterable[str]) -> list[Any]:
+    """Execute a pipeline of one command for each key. Returns the answers, None for a key that is not ours.
+
+    Raises RedisError where the server fails.
+    """
+    found = []
+    for key, answer in zip(keys, pipe.execute(raise_on_error=False), strict=True):
+        if isinstance(answer, Exception):
+            if not is_of_key(answer):
+                raise answer
+            skip(key, answer)
+        found.append(None if isinstance(answer, Exception) else answer)
+    return found
+
+
+def drop_foreign(redis: Any, kinds: Mapping[str, str]) -> bool:
+    """Remove those keys that are not of their kind: what belongs there is found again. Returns whether one was."""
+    with redis.pipeline(transaction=False) as pipe:
+        for key in kinds:
+            pipe.type(key)
+        found = [kind.decode() for kind in pipe.execute()]
+    foreign = {
+        key: there for (key, kind), there in zip(kinds.items(), found, strict=True) if there not in (kind, "none")
+    }
+    for key, there in foreign.items():
+        skip(key, f"it is a {there}, not a {kinds[key]}: removed")
+        redis.delete(key)
+    return bool(foreign)
+
+
 def names(key: str, values: Iterable[bytes], pattern: re.Pattern[str]) -> list[str]:
     """Read the names at a key; one that does not fit the pattern is skipped."""
     found = []
     for value in values:
-        name = value.decode(errors="backslashreplace")
+        name = value.decode(errors="replace")
         if pattern.fullmatch(name):
             found.append(name)
         else:
-            skip(key, f"the member {shown_key(value)!r} is no name of ours")
+            skip(key, f"the member '{shown_key(value)}' is no name of ours")
     return found

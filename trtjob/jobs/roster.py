@@ -1,10 +1,11 @@
 """Who works here: the worker processes, and the daemons that keep them running, as they last reported."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis import Redis
 
+from trtjob.jobs import replies
 from trtjob.jobs.views import DaemonView, WorkerView, daemon_view, worker_view
 
 PREFIX = "trtjob:"
@@ -30,7 +31,7 @@ class Roster:
 
     def workers(self) -> list[WorkerView]:
         """Return the workers that reported lately, by name."""
-        return [worker_view(*report) for report in _reports(self.redis, WORKERS, worker_key)]
+        return _reports(self.redis, WORKERS, worker_key, worker_view)
 
     def report_daemon(self, name: str, fields: Mapping[str, Any]) -> None:
         """Write a daemon's state."""
@@ -41,7 +42,7 @@ class Roster:
 
     def daemons(self) -> list[DaemonView]:
         """Return the daemons that reported lately, by name."""
-        return [daemon_view(*report) for report in _reports(self.redis, DAEMONS, daemon_key)]
+        return _reports(self.redis, DAEMONS, daemon_key, daemon_view)
 
 
 def worker_key(name: str) -> str:
@@ -53,31 +54,44 @@ def daemon_key(name: str) -> str:
 
 
 def _report(redis: Any, names: str, key: str, name: str, fields: Mapping[str, Any]) -> None:
-    with redis.pipeline(transaction=False) as pipe:
-        pipe.sadd(names, name)
-        pipe.hset(key, mapping=dict(fields))
-        pipe.pexpire(key, WORKER_TTL_S * 1000)
-        pipe.execute()
+    def write() -> bool:
+        with redis.pipeline(transaction=False) as pipe:
+            pipe.sadd(names, name)
+            pipe.hset(key, mapping=dict(fields))
+            pipe.pexpire(key, WORKER_TTL_S * 1000)
+            pipe.execute()
+        return True
+
+    if not replies.guarded(key, write, None):
+        replies.drop_foreign(redis, {names: "set", key: "hash"})
+        replies.guarded(key, write, None)
 
 
 def _remove(redis: Any, names: str, key: str, name: str) -> None:
-    redis.srem(names, name)
+    replies.guarded(names, lambda: redis.srem(names, name), None)
     redis.delete(key)
 
 
-def _reports(redis: Any, names: str, key_of: Any) -> Iterator[tuple[str, dict[bytes, bytes], float]]:
-    """Yield the name, the fields and the age in seconds of each report that is not forgotten, by name."""
-    listed = sorted(name.decode() for name in redis.smembers(names))
+def _reports(redis: Any, names: str, key_of: Callable[[str], str], view: Callable[..., Item]) -> list[Item]:
+    """Return what is reported of each that is not forgotten, by name."""
+    members = replies.guarded(names, lambda: redis.smembers(names), ())
+    listed = sorted(replies.names(names, members, replies.NODE))
     with redis.pipeline(transaction=False) as pipe:
         for name in listed:
             pipe.hgetall(key_of(name))
             pipe.pttl(key_of(name))
-        answers = batches(pipe.execute(), 2)
-    for name, (fields, ttl_ms) in zip(listed, answers, strict=True):
-        if b"pid" in fields:
-            yield name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)
-        else:
+        keys = [key for name in listed for key in (key_of(name),) * 2]
+        found = batches(replies.answers(pipe, keys), 2)
+    views = []
+    for name, (fields, ttl_ms) in zip(listed, found, strict=True):
+        if fields == {} or (fields is not None and b"pid" not in fields):
             redis.srem(names, name)
+        elif fields is not None:
+            try:
+                views.append(view(name, fields, max(0.0, WORKER_TTL_S - ttl_ms / 1000)))
+            except (KeyError, ValueError) as err:
+                replies.skip(key_of(name), f"{type(err).__name__}: {err}")
+    return views
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

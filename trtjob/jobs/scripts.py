@@ -9,6 +9,7 @@ A client that loses its connection before the reply comes sends its command agai
     CREATE       the job has the name of the call that made it: the same call made it, another finds it there
     MOVE         the job remembers its last calls: one that was done answers 1 again, and moves nothing
     UPDATE       sets values; the sets and the time of an end change with the state alone
+    ENLIST       enters the job where it is
     PRIORITIZE   tells of it only where the priority is another one
     FORGET       a job that is gone is gone; a new one of the same id has not ended
     DEGRADE      tells of it only where it is new
@@ -39,7 +40,7 @@ it runs out; a message that RQ took so is not leased, and is asked for again.
 """
 
 from trtjob.jobs.events import TELLING
-from trtjob.jobs.states import TERMINAL
+from trtjob.jobs.states import TERMINAL, JobState
 
 JOBS = "trtjob:jobs"  # zset: job id -> created_at
 STATE = "trtjob:state:"  # sets: the ids of the jobs in each state
@@ -57,6 +58,17 @@ NOTICES = "trtjob:notify"
 NOTICE = "trtjob:notice:"  # hashes: what is sent, and where, when, how often it was tried
 _NOTICE_TTL_S = 172_800  # above GIVE_UP_S of trtjob.jobs.notify
 
+# The kinds of the keys that are not one job's.
+KINDS = {JOBS: "zset", DEGRADED: "set", NOTICES: "set", "trtjob:workers": "set", "trtjob:daemons": "set"}
+KINDS |= {STATE + state: "set" for state in JobState}
+
+
+def kinds_of(queue: str) -> dict[str, str]:
+    """Return the kinds of the keys of all jobs, and of those of a queue."""
+    of_queue = {f"{QUEUE}{name}:{state}": "set" for name in (queue, "") for state in JobState}
+    return KINDS | of_queue | {f"{QUEUE}{name}{ENDED}": "zset" for name in (queue, "")}
+
+
 # Takes KEYS[1] job, as every script does that begins with it.
 _JOB = (
     TELLING
@@ -64,8 +76,9 @@ _JOB = (
 local has_ended = {{{", ".join(f"{state} = true" for state in sorted(TERMINAL))}}}
 local function job_id() return string.match(KEYS[1], '([^:]+)$') end
 local function leave()  -- the sets that the job is in
-  local state, queue = unpack(redis.call('HMGET', KEYS[1], 'state', 'queue'))
-  if not state then return end
+  local found = redis.pcall('HMGET', KEYS[1], 'state', 'queue')
+  if found.err or not found[1] then return end  -- what is there is not ours
+  local state, queue = unpack(found)
   local of_queue = '{QUEUE}' .. (queue or '')
   redis.call('SREM', '{STATE}' .. state, job_id())
   redis.call('SREM', of_queue .. ':' .. state, job_id())
@@ -108,7 +121,7 @@ local function forget()
   leave()
   redis.call('ZREM', '{JOBS}', job_id())
   redis.call('SREM', '{DEGRADED}', job_id())
-  for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':holders')) do
+  for _, unit in ipairs(redis.pcall('HKEYS', KEYS[1] .. ':holders')) do
     redis.call('DEL', 'trtjob:lease:' .. job_id() .. ':' .. unit)
   end
   redis.call('DEL', KEYS[1])
@@ -172,6 +185,18 @@ return 1
 """
 )
 
+# A list was lost.
+# KEYS job
+ENLIST = (
+    _JOB
+    + f"""
+local state, created_at = unpack(redis.call('HMGET', KEYS[1], 'state', 'created_at'))
+if not state or not tonumber(created_at) then return end
+redis.call('ZADD', '{JOBS}', created_at, job_id())
+enter(state)
+"""
+)
+
 # KEYS job   ARGV priority
 PRIORITIZE = (
     _JOB
@@ -209,7 +234,7 @@ local function give_up()
   redis.call('HDEL', KEYS[1] .. ':holders', ARGV[2])
   redis.call('DEL', KEYS[2])
   -- The owner's own record says what it holds: "unit:<job>:<unit>".
-  redis.call('HDEL', 'trtjob:worker:' .. owner(), 'unit:' .. job_id() .. ':' .. ARGV[2])
+  redis.pcall('HDEL', 'trtjob:worker:' .. owner(), 'unit:' .. job_id() .. ':' .. ARGV[2])
 end
 local function forget_attempts()  -- the unit is done
   for _, part in ipairs({'blame', 'attempts', 'kills', 'crashes'}) do
@@ -253,18 +278,23 @@ if not string.find(ARGV[5], ',' .. state .. ',', 1, true) then return {state} en
 local shard = tonumber(ARGV[2])
 if shard >= tonumber(shards) then return {'unknown'} end
 if shard >= 0 and redis.call('GETBIT', KEYS[3], shard) == 1 then return {'committed'} end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'busy'} end
+if redis.call('PTTL', KEYS[2]) >= 0 then return {'busy'} end  -- none of ours is without an end
 if before then  -- it sleeps, or its node has lost power: an earlier death is not its
   local spent = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[1]) or ''
   local sleeper = string.match(before, '([^|]*)$')
   tell('lost', ARGV[1], spent, sleeper, 'its lease ran out')
-  redis.call('HDEL', 'trtjob:worker:' .. sleeper, 'unit:' .. job_id() .. ':' .. ARGV[1])
+  redis.pcall('HDEL', 'trtjob:worker:' .. sleeper, 'unit:' .. job_id() .. ':' .. ARGV[1])
   redis.call('HDEL', KEYS[1] .. ':blame', ARGV[1])
 end
 local attempt = redis.call('HINCRBY', KEYS[1] .. ':attempts', ARGV[1], 1)
 if attempt > 1 then redis.call('HINCRBY', KEYS[1], 'retries', 1) end
 tell('taken', ARGV[1], attempt, ARGV[3], '')
-return grant(redis.call('INCR', KEYS[5]))
+local token = redis.pcall('INCR', KEYS[5])
+if type(token) ~= 'number' then  -- somebody has put something else there
+  redis.call('SET', KEYS[5], redis.call('TIME')[1])
+  token = redis.call('INCR', KEYS[5])
+end
+return grant(token)
 """
 )
 

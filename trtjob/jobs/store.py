@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from redis import Redis
 
 from trtjob.errors import ForeignJobError, UnknownJobError
-from trtjob.jobs import scripts
+from trtjob.jobs import replies, scripts
 from trtjob.jobs.events import Event, Happening, new_call, read_events
 from trtjob.jobs.leases import FREE_KILLS, Claim, Leases, Refusal, job_key, lease_key
 from trtjob.jobs.models import JobSpec
@@ -38,12 +39,14 @@ class JobStore(Leases):
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         register = redis.register_script
+        self._named: set[str] = set()  # the jobs that cannot be read, as far as that was said
         self._create = register(scripts.CREATE)
-        self._move = register(scripts.MOVE)
-        self._update = register(scripts.UPDATE)
-        self._prioritize = register(scripts.PRIORITIZE)
+        self._move = replies.script(redis, scripts.MOVE, 0)
+        self._update = replies.script(redis, scripts.UPDATE, 0)
+        self._prioritize = replies.script(redis, scripts.PRIORITIZE, None)
+        self._enlist = register(scripts.ENLIST)
         self._forget = register(scripts.FORGET)
-        self._degrade = register(scripts.DEGRADE)
+        self._degrade = replies.script(redis, scripts.DEGRADE, None)
 
     # -- a job's life -------------------------------------------------------------------------------------------
 
@@ -119,10 +122,11 @@ class JobStore(Leases):
         until = int(self.redis.time()[0] - keep_s)
         expired: list[bytes] = []
         for name in {queue, ""}:
-            expired += self.redis.zrange(f"{QUEUE}{name}{ENDED}", "-inf", until, byscore=True, offset=0, num=most)
+            key = f"{QUEUE}{name}{ENDED}"
+            expired += replies.guarded(key, partial(self.redis.zrangebyscore, key, "-inf", until, 0, most), ())
         gone = 0
-        for job_id in expired[:most]:
-            gone += int(self._forget(keys=[job_key(job_id.decode())], args=[until]))
+        for job_id in replies.names(f"{QUEUE}{queue}{ENDED}", expired[:most], replies.JOB_ID):
+            gone += int(self._forget(keys=[job_key(job_id)], args=[until]))
         return gone
 
     # -- one job ------------------------------------------------------------------------------------------------
@@ -131,31 +135,38 @@ class JobStore(Leases):
         """Return a job as it stands. Raises UnknownJobError, ForeignJobError."""
         with self.redis.pipeline(transaction=False) as pipe:
             _ask_view(pipe, job_id)
-            return _view(job_id, pipe.execute())
+            return _view(job_id, pipe.execute(raise_on_error=False))
 
     def knows(self, spec: JobSpec) -> bool:
         """Return whether the server knows a job, and not one of the same id that was submitted at another time."""
-        return bool(self.redis.hget(job_key(spec.job_id), "created_at") == repr(spec.created_at).encode())
+        return bool(self._field_of(spec.job_id, "created_at") == repr(spec.created_at).encode())
 
     def has(self, job_id: str) -> bool:
         """Return whether the server knows a job of this id."""
-        return bool(self.redis.hexists(job_key(job_id), "state"))
+        return self._field_of(job_id, "state") is not None
 
     def state(self, job_id: str) -> JobState:
-        """Return a job's state. Raises UnknownJobError."""
-        state = self.redis.hget(job_key(job_id), "state")
+        """Return a job's state. Raises UnknownJobError, ForeignJobError."""
+        state = self._field_of(job_id, "state")
         if state is None:
             raise UnknownJobError(job_id)
-        return JobState(state.decode())
+        try:
+            return JobState(replies.text(state))
+        except ValueError as err:
+            raise ForeignJobError(job_id) from err
 
     def queue_of(self, job_id: str) -> str:
         """Return the queue whose workers may do a job, empty where any may, or where the job is not there."""
-        return str((self.redis.hget(job_key(job_id), "queue") or b"").decode())
+        return (self._field_of(job_id, "queue") or b"").decode(errors="replace")
 
     def model(self, job_id: str) -> str | None:
         """Return the sha256 of a job's model, None for a job that is not there."""
-        value = self.redis.hget(job_key(job_id), "model")
-        return None if value is None else str(value.decode())
+        value = self._field_of(job_id, "model")
+        return None if value is None else value.decode(errors="replace")
+
+    def _field_of(self, job_id: str, field: str) -> bytes | None:
+        (value,) = self._field([job_id], field)
+        return value
 
     def events(self, job_id: str, *, after: str = "", last: int | None = None) -> list[Event]:
         """Return what happened to a job, the oldest first: behind the event `after`, or the last so many."""
@@ -175,8 +186,8 @@ class JobStore(Leases):
     def _pages(self, most: int) -> Iterable[list[str]]:
         size = min(most, _JOBS_AT_ONCE)
         start = 0
-        while page := self.redis.zrevrange(JOBS, start, start + size - 1):
-            yield [job_id.decode() for job_id in page]
+        while page := replies.guarded(JOBS, partial(self.redis.zrevrange, JOBS, start, start + size - 1), ()):
+            yield replies.names(JOBS, page, replies.JOB_ID)
             start += size
 
     def _in_state(self, job_ids: list[str], state: JobState | None) -> list[str]:
@@ -189,7 +200,7 @@ class JobStore(Leases):
         with self.redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(job_key(job_id), field)
-            return list(pipe.execute())
+            return replies.answers(pipe, map(job_key, job_ids))
 
     def active_ids(self, queue: str | None = None) -> list[str]:
         """Return the ids of the jobs that still have something to do, the newest first.
@@ -200,9 +211,27 @@ class JobStore(Leases):
             sets = [STATE + state for state in ACTIVE]
         else:
             sets = [f"{QUEUE}{name}:{state}" for state in ACTIVE for name in {queue, ""}]
-        ids = [job_id.decode() for job_id in self.redis.sunion(sets)]
-        submitted = dict(zip(ids, self.redis.zmscore(JOBS, ids) if ids else (), strict=True))
+        with self.redis.pipeline(transaction=False) as pipe:
+            for key in sets:
+                pipe.smembers(key)
+            found = zip(sets, replies.answers(pipe, sets), strict=True)
+        ids = sorted({job_id for key, members in found for job_id in replies.names(key, members or (), replies.JOB_ID)})
+        scores = replies.guarded(JOBS, partial(self.redis.zmscore, JOBS, ids), [None] * len(ids)) if ids else ()
+        submitted = dict(zip(ids, scores, strict=True))
         return sorted(ids, key=lambda job_id: (-(submitted[job_id] or 0.0), job_id))
+
+    def list_again(self) -> None:
+        """Enter each job that is in one of the lists in all where it belongs: one may have been lost."""
+        for job_id in {*self.job_ids(), *self._in_sets()}:
+            replies.guarded(job_key(job_id), partial(self._enlist, keys=[job_key(job_id)]), None)
+
+    def _in_sets(self) -> list[str]:
+        sets = [STATE + state for state in JobState]
+        with self.redis.pipeline(transaction=False) as pipe:
+            for key in sets:
+                pipe.smembers(key)
+            members = replies.answers(pipe, sets)
+        return [job_id for found in members for job_id in replies.names(STATE, found or (), replies.JOB_ID)]
 
     def recent_ids(self, most: int) -> list[str]:
         """Return the ids of the newest jobs, and of the newest of those that have something to do, the newest first."""
@@ -216,14 +245,16 @@ class JobStore(Leases):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in ids:
                     _ask_view(pipe, job_id)
-                replies = pipe.execute()
-            for job_id, answer in zip(ids, batches(replies, len(replies) // len(ids)), strict=True):
+                found_of = pipe.execute(raise_on_error=False)
+            for job_id, answer in zip(ids, batches(found_of, len(found_of) // len(ids)), strict=True):
                 try:
                     found.append(_view(job_id, answer))
                 except UnknownJobError:  # forgotten between the two reads
                     continue
                 except ForeignJobError as err:
-                    log.warning(str(err))
+                    if job_id not in self._named:
+                        log.warning(str(err), extra={"why": str(err.__cause__ or "")[:200]})
+                    self._named.add(job_id)
         return sorted(found, key=lambda view: -view.spec.created_at)
 
     def counts(self, queue: str | None = None) -> dict[str, int]:
@@ -237,10 +268,13 @@ class JobStore(Leases):
                 for prefix in prefixes:
                     pipe.scard(prefix + state)
             pipe.smembers(DEGRADED)
-            *sizes, degraded = pipe.execute()
+            asked = [prefix + state for state in JobState for prefix in prefixes]
+            *sizes, degraded = replies.answers(pipe, [*asked, DEGRADED])
+        sizes = [size or 0 for size in sizes]
+        degraded = degraded or set()
         counts = {state.value: sum(found) for state, found in zip(JobState, batches(sizes, len(prefixes)), strict=True)}
         if queue is not None and degraded:
-            degraded = {job_id.decode() for job_id in degraded} & set(self.active_ids(queue))
+            degraded = set(replies.names(DEGRADED, degraded, replies.JOB_ID)) & set(self.active_ids(queue))
         return counts | {"degraded": len(degraded)}
 
 
@@ -262,6 +296,11 @@ def _ask_view(pipe: Any, job_id: str) -> None:
 
 def _view(job_id: str, answer: Sequence[Any]) -> JobView:
     """Read the answers to what `_ask_view` asks. Raises UnknownJobError, ForeignJobError."""
+    for err in answer:
+        if isinstance(err, Exception):
+            if not replies.is_of_key(err):
+                raise err
+            raise ForeignJobError(job_id) from err
     fields = answer[0]
     if b"spec" not in fields or b"state" not in fields:
         raise UnknownJobError(job_id)

@@ -1,13 +1,16 @@
 """A job and a worker as they stand: what the hashes in Redis say, typed."""
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from trtjob.jobs import replies
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.states import JobState, Priority
+
+_UNIT = re.compile(r"unit:([a-z0-9][a-z0-9-]{0,79}):(plan|finish|shard-[0-9]{5,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,41 +122,41 @@ class DaemonView:
 def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, kinds: dict[bytes, bytes]) -> JobView:
     """Read a job's hash, its shards under way, each "done,failed,kind=count,...", and the failed of the others by kind.
 
-    Raises ValueError, KeyError where it cannot.
+    Raises ValueError, KeyError where it cannot: anybody may have written there.
     """
-    text = {key.decode(): value.decode() for key, value in fields.items()}
-    parts = [value.decode().split(",") for value in live]
-    failures = Counter({kind.decode(): int(count) for kind, count in kinds.items()})
+    text = replies.texts(fields)
+    parts = [replies.text(value).split(",") for value in live]
+    failures = Counter({kind: replies.whole(count) for kind, count in replies.texts(kinds).items()})
     for kind, count in (part.split("=") for _, _, *named in parts for part in named):
-        failures[kind] += int(count)
+        failures[kind] += replies.whole(count)
     return JobView(
         spec=JobSpec.model_validate_json(text["spec"]),
         state=JobState(text["state"]),
         message=text["message"],
-        epoch=int(text["epoch"]),
+        epoch=replies.whole(text["epoch"], replies.MOST_SHARDS),
         reason=text["reason"],
         planned=text["planned"] == "1",
-        images=int(text["images"]),
-        ok=int(text["ok"]),
-        failed=int(text["failed"]),
-        skipped=int(text["skipped"]),
-        ignored=json.loads(text["ignored"]),
-        shards=int(text["shards"]),
+        images=replies.whole(text["images"]),
+        ok=replies.whole(text["ok"]),
+        failed=replies.whole(text["failed"]),
+        skipped=replies.whole(text["skipped"]),
+        ignored=replies.counted(text["ignored"]),
+        shards=replies.whole(text["shards"], replies.MOST_SHARDS),
         shards_done=shards_done,
-        live_done=sum(int(done) for done, *_ in parts),
-        live_failed=sum(int(failed) for _, failed, *_ in parts),
+        live_done=sum(replies.whole(done) for done, *_ in parts),
+        live_failed=sum(replies.whole(failed) for _, failed, *_ in parts),
         started_at=_time(text.get("started_at")),
         finished_at=_time(text.get("finished_at")),
         priority=Priority(text["priority"]),
         degraded=text.get("degraded", ""),
         kinds=dict(sorted(failures.items())),
-        retries=int(text.get("retries", 0)),
+        retries=replies.whole(text.get("retries", "0")),
         queue=text.get("queue", ""),
     )
 
 
 def _time(value: str | None) -> float | None:
-    return float(value) if value else None
+    return replies.real(value) if value else None
 
 
 def node_of(worker: str) -> str:
@@ -162,26 +165,27 @@ def node_of(worker: str) -> str:
 
 
 def units_held(fields: Iterable[bytes]) -> list[tuple[str, str]]:
-    """Return the job and the unit of each that a worker's record says it holds."""
-    names = (field.decode().split(":") for field in fields if field.startswith(b"unit:"))
-    return sorted((job_id, unit) for _, job_id, unit in names)
+    """Return the job and the unit of each that a worker's record says it holds; what is no unit is left out."""
+    found = (_UNIT.fullmatch(field.decode(errors="replace")) for field in fields if field.startswith(b"unit:"))
+    return sorted((match[1], match[2]) for match in found if match)
 
 
 def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> WorkerView:
-    """Read a worker's hash."""
-    text = {key.decode(): value.decode() for key, value in fields.items()}
+    """Read a worker's hash. Raises ValueError, KeyError."""
+    text = replies.texts(fields)
     state: Literal["idle", "busy"] | str = text.get("state", "idle")
     return WorkerView(
         name=name,
         host=text["host"],
-        pid=int(text["pid"]),
+        pid=replies.whole(text["pid"]),
         engine=text.get("engine", ""),
         device=text.get("device", ""),
         state=state,
         units=tuple(units_held(fields)) if state != "idle" else (),
         beat_age_s=beat_age_s,
-        rate=float(text.get("rate", 0)) if state != "idle" else 0.0,  # of the last seconds, in which it may have worked
-        busy=json.loads(text.get("busy", "{}")),
+        # Of the last seconds, in which it may have worked.
+        rate=replies.real(text.get("rate", "0")) if state != "idle" else 0.0,
+        busy=replies.shares(text.get("busy", "{}")),
         doing=text.get("doing", "") if state != "idle" else "",
         trouble=text.get("trouble", ""),
         queue=text.get("queue", ""),
@@ -189,15 +193,15 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
 
 
 def daemon_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> DaemonView:
-    """Read a daemon's hash."""
-    text = {key.decode(): value.decode() for key, value in fields.items()}
+    """Read a daemon's hash. Raises ValueError, KeyError."""
+    text = replies.texts(fields)
     return DaemonView(
         name=name,
         host=text["host"],
-        pid=int(text["pid"]),
+        pid=replies.whole(text["pid"]),
         engine=text["engine"],
-        processes=int(text["processes"]),
-        restarts=json.loads(text["restarts"]),
+        processes=replies.whole(text["processes"]),
+        restarts=replies.counted(text["restarts"]),
         trouble=text["trouble"],
         beat_age_s=beat_age_s,
         queue=text.get("queue", ""),

@@ -21,6 +21,7 @@ from rq.job import Job
 from trtjob.errors import JobError
 from trtjob.jobs.aside import Asides
 from trtjob.jobs.joblog import JobLog
+from trtjob.jobs.replies import is_outage
 from trtjob.jobs.storage import is_s3, troubles
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import shard_of
@@ -50,6 +51,7 @@ class Heart(threading.Thread):
         self.store = JobStore(redis)
         self.execution: tuple[Job, Execution] | None = None  # of RQ, kept alive with our own lease
         self._ended = threading.Event()
+        self._met: set[type] = set()  # what beats have failed of
         self._steps = -1
         self._moved_at = time.monotonic()
         self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
@@ -73,8 +75,12 @@ class Heart(threading.Thread):
                     self.report()
                     reported = now
                 self._ship()
-            except RedisError as err:
-                log.debug("no heartbeat: %s", err)  # the server is away; the main thread waits for it too
+            except Exception as err:
+                if is_outage(err):
+                    log.debug("no heartbeat: %s", err)  # the main thread waits for the server too
+                elif type(err) not in self._met:
+                    self._met.add(type(err))
+                    log.exception("a heartbeat has failed; the next one comes")
 
     def end(self) -> None:
         self._ended.set()

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis, RedisError, ResponseError
 from rq import Queue, SimpleWorker
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job, JobStatus
@@ -23,6 +23,7 @@ from rq.worker.base import WorkerStatus
 
 from trtjob.jobs import queue_scripts
 from trtjob.jobs.queue import FUNCTIONS
+from trtjob.jobs.replies import is_of_key, skip
 from trtjob.jobs.states import JobState
 from trtjob.worker.context import Context
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
@@ -30,6 +31,7 @@ from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
 log = logging.getLogger(__name__)
 
 ASIDE_LOOK_S = 0.5
+FOREIGN_LOOK_S = 1.0
 DEQUEUE_TIMEOUT_S = 5  # how long an idle worker waits before it looks around
 MAINTENANCE_INTERVAL_S = 60
 WORKER_TTL_S = 60
@@ -53,8 +55,21 @@ def _server_needed() -> Iterator[None]:
     try:
         yield
     except RedisError as err:
+        if is_of_key(err):
+            raise
         log.warning("the queue's server is away: the worker process ends", extra={"error": str(err)})
         raise SystemExit(EXIT_SERVER_AWAY) from None
+
+
+@contextmanager
+def _foreign_left(job: Job) -> Iterator[None]:
+    """Leave a message where something of RQ's, or of its job, is not what it should be: a sweep sees to it."""
+    try:
+        yield
+    except ResponseError as err:
+        if not is_of_key(err):
+            raise
+        skip(job.key, err)
 
 
 class _NoDeathPenalty(BaseDeathPenalty):
@@ -169,6 +184,9 @@ class UnitWorker(SimpleWorker):
                     if timeout is not None:  # else nothing is waited for
                         self._pass_over()
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            except ResponseError as err:
+                skip(f"rq:queue:{self.context.queue.name}", err)
+                time.sleep(FOREIGN_LOOK_S)  # a sweep removes it; a stop ends this by StopRequested
             except UnreadableMessage as err:
                 self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds
             except ValueError:  # no text, or none of RQ's names
@@ -196,7 +214,7 @@ class UnitWorker(SimpleWorker):
         """Run a message's function in this thread, with the heart keeping RQ's record of it alive."""
         self._is_working = True
         try:
-            with _server_needed():
+            with _server_needed(), _foreign_left(job):
                 execution = self.prepare_execution(job)
                 self.heart.execution = (job, execution)
                 self.perform_job(job, queue, execution)

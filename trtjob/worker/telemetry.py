@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from redis import RedisError
 
-from trtjob.errors import ConfigError, QueueError, TrtjobError
+from trtjob.errors import ConfigError, QueueError
 from trtjob.jobs.aside import asides_of
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
@@ -86,7 +86,7 @@ class _Collector:
         yield from self._of_node()
         try:
             found = list(self._of_queue())
-        except (RedisError, TrtjobError) as err:
+        except Exception as err:  # noqa: BLE001 - those of this node are told always
             log.debug("no metrics of the queue: %s", err)
             found = []
         yield _gauge("trtjob_server_up", "Whether the queue's server answers.", {(): float(bool(found))})

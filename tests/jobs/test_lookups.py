@@ -40,26 +40,36 @@ def far_away(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarAway]
     store, target = FarAway(), urlsplit(s3.endpoint)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             while True:
-                request = await reader.readuntil(b"\r\n\r\n")
-                assert request.startswith(b"HEAD "), "nothing else is asked of the source"
-                store.heads += 1
-                store.now += 1
-                store.most = max(store.most, store.now)
-                await asyncio.sleep(LATENCY_S)
-                up_reader, up_writer = await asyncio.open_connection(target.hostname, target.port)
-                up_writer.write(request)
-                answer = await up_reader.readuntil(b"\r\n\r\n")
-                up_writer.close()
-                store.now -= 1
-                writer.write(answer)
-                await writer.drain()
+                await answer(await reader.readuntil(b"\r\n\r\n"), writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            with suppress(ConnectionError, asyncio.CancelledError):
+                writer.close()
+
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        assert request.startswith(b"HEAD "), "nothing else is asked of the source"
+        store.heads += 1
+        store.now += 1
+        store.most = max(store.most, store.now)
+        await asyncio.sleep(LATENCY_S)
+        up_reader, up_writer = await asyncio.open_connection(target.hostname, target.port)
+        try:
+            up_writer.write(request)
+            head = await up_reader.readuntil(b"\r\n\r\n")
+        finally:
+            up_writer.close()
+        store.now -= 1
+        writer.write(head)
+        await writer.drain()
 
     with socket_server(serve) as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         s3_bucket.forget_buckets()
         yield store
+        s3_bucket.forget_buckets()
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_finished_job_is_updated_on_a_server_that_never_heard_of_it(
     submit(store, queue, spec)
     planned(spec)
     planned(spec, epoch=1)
-    JobFolder.of(spec).finish_round(1, b"{}")
+    JobFolder.of(spec).finish_round(1, b"{}", "")
     redis.flushall()
     assert submit(store, queue, spec)[1] == "updating"
     view = store.view(spec.job_id)
@@ -179,7 +179,7 @@ def test_a_round_that_was_begun_goes_on_on_a_server_that_never_heard_of_it(
 ) -> None:
     submit(store, queue, spec)
     planned(spec)
-    JobFolder.of(spec).finish_round(0, b"{}")
+    JobFolder.of(spec).finish_round(0, b"{}", "")
     JobFolder.of(spec).open_round(1, "retry")
     redis.flushall()
     assert submit(store, queue, spec)[1] == "resumed"

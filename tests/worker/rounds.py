@@ -23,7 +23,8 @@ from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import ACTIVE
-from trtjob.jobs.storage import LocalStorage
+from trtjob.jobs.storage import LocalStorage, open_storage
+from trtjob.jobs.storage.s3_requests import S3Requests
 from trtjob.jobs.store import Claim, JobStore, lease_key
 from trtjob.jobs.submit import retry, submit
 from trtjob.jobs.units import FINISH, PLAN, shard_of
@@ -76,7 +77,7 @@ class Steps:
 
 def watch(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a step counted before each look into a folder, each change of one, and each command to the server."""
-    names = [(LocalStorage, name) for name in ("read", "lines", "list", "exists")]
+    names = [(S3Requests, "call"), *((LocalStorage, name) for name in ("read", "lines", "list", "exists"))]
     for owner, name in [*names, (os, "link"), (Path, "replace"), (Path, "unlink"), (Redis, "execute_command")]:
         monkeypatch.setattr(owner, name, _stepping(steps, getattr(owner, name)))
 
@@ -95,10 +96,11 @@ class Job:
 
     redis: Any
     place: Path
+    output: str
     rounds: list[Callable[[], None]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.photos, self.output = self.place / "photos", self.place / "out"
+        self.photos = self.place / "photos"
         self.rounds = [self._first, self._update, self._retry]
         self.workers = [self._worker(f"worker-{number}") for number in range(3)]
 
@@ -218,12 +220,20 @@ class Job:
 
     def outputs(self) -> dict[str, Any]:
         """Return every file of the job's folder without times; checks that the receipt is true."""
-        root = Path(self.folder.uri)
-        files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        storage = self.folder.storage
+        files = {key: storage.read(key) for key in self._keys()}
         receipt, results = json.loads(files[RECEIPT]), files[RESULTS]
         assert receipt["results_sha256"] == sha256(results).hexdigest()
         assert receipt["listed"] == receipt["ok"] + receipt["failed"] == len(results.splitlines())
         return {name: _timeless(data) for name, data in files.items()}
+
+    def _keys(self) -> list[str]:
+        folder = self.folder
+        if isinstance(folder.storage, LocalStorage):
+            root = folder.storage.root
+            return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+        top = open_storage(self.output).list(self.spec.job_id)
+        return top + [f"{name}/{key}" for name in ("plan", "shards") for key in folder.storage.list(name)]
 
 
 def _timeless(data: bytes) -> Any:

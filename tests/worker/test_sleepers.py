@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from s3_server import S3Server
 from worker.rounds import Job, Killed, Steps, watch
 
 from trtjob.jobs.folder import ERRORS, RECEIPT, RESULTS
@@ -36,7 +37,7 @@ def start(redis: Redis, tmp_path: Path) -> Callable[[], Job]:
     def start() -> Job:
         redis.flushall()
         shutil.rmtree(tmp_path / "job", ignore_errors=True)
-        return Job(redis, tmp_path / "job")
+        return Job(redis, tmp_path / "job", str(tmp_path / "job/out"))
 
     return start
 
@@ -161,6 +162,28 @@ def wiped(job: Job, number: int) -> None:
 @pytest.mark.parametrize(("number", "unit"), UNITS)
 @pytest.mark.parametrize("meanwhile", [same_round, all_rounds, half_a_round, wiped])
 def test_a_unit_that_sleeps_anywhere_changes_nothing(
+    start: Callable[[], Job], steps: Steps, number: int, unit: str, meanwhile: Callable[[Job, int], None]
+) -> None:
+    let_it_sleep_anywhere(start, steps, number, unit, meanwhile)
+
+
+@pytest.mark.parametrize("unit", [PLAN, FINISH])
+def test_in_a_bucket_it_changes_nothing_either(
+    redis: Redis, s3: S3Server, bucket: str, tmp_path: Path, steps: Steps, unit: str
+) -> None:
+    client = s3.client()
+
+    def start() -> Job:
+        redis.flushall()
+        shutil.rmtree(tmp_path / "job", ignore_errors=True)
+        for item in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=item["Key"])
+        return Job(redis, tmp_path / "job", f"s3://{bucket}/out")
+
+    let_it_sleep_anywhere(start, steps, 1, unit, all_rounds)
+
+
+def let_it_sleep_anywhere(
     start: Callable[[], Job], steps: Steps, number: int, unit: str, meanwhile: Callable[[Job, int], None]
 ) -> None:
     expected = calm(start())

@@ -87,7 +87,8 @@ def finish(
     try:
         summary, receipt = _write_documents(folder, spec, epochs, on_record, before_write)
         before_write()
-        _end_round(folder, epochs, receipt)
+        document = receipt.model_dump_json(indent=1).encode() + b"\n"
+        folder.finish_round(epochs[-1].epoch, document, receipt.results_sha256)
     finally:
         _make_good(folder, spec, epochs)
     return summary
@@ -131,14 +132,6 @@ def _write_documents(
         finished_at=time.time(),
     )
     return summary, receipt
-
-
-def _end_round(folder: JobFolder, epochs: list[PlanEpoch], receipt: Receipt) -> None:
-    """Say that the last round has ended, unless that was said with the same results."""
-    known = folder.receipt_of(epochs[-1].epoch)
-    if known is None or Receipt.model_validate_json(known).results_sha256 != receipt.results_sha256:
-        folder.finish_round(epochs[-1].epoch, receipt.model_dump_json(indent=1).encode() + b"\n")
-    folder.settle_receipt()
 
 
 def _make_good(folder: JobFolder, spec: JobSpec, written: list[PlanEpoch]) -> None:

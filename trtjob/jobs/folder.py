@@ -180,13 +180,11 @@ class JobFolder:
         key = plan_key(epoch.epoch, epoch.numbers.stop)
         return self.storage.create(key, epoch.model_dump_json().encode() + b"\n")
 
-    def finish_round(self, epoch: int, receipt: bytes) -> None:
-        """Say that a round has ended, and with what receipt."""
-        self.storage.write(finished_key(epoch), receipt)
-
-    def receipt_of(self, epoch: int) -> bytes | None:
-        """Return the receipt with which a round has ended, None where it has not."""
-        return self._found(finished_key(epoch))
+    def finish_round(self, epoch: int, receipt: bytes, results_sha256: str) -> None:
+        """Say that a round has ended, and with what receipt, unless that was said of the same results."""
+        key = finished_key(epoch)
+        if not self.storage.create(key, receipt) and results_sha256.encode() not in self.storage.read(key):
+            self.storage.write(key, receipt)  # the results were made again, by other means
 
     def has_finished(self, epoch: int) -> bool:
         """Return whether a round has ended, with its receipt."""
@@ -205,7 +203,7 @@ class JobFolder:
 
     def _receipt_due(self) -> bytes | None:
         newest = self.newest_round()
-        return None if newest is None else self.receipt_of(newest.epoch)
+        return None if newest is None else self._found(finished_key(newest.epoch))
 
     def _found(self, key: str) -> bytes | None:
         try:

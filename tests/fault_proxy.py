@@ -52,6 +52,10 @@ class FaultProxy:
         """How many requests were failed."""
         return len(self.met_lines)
 
+    def last_met(self) -> str:
+        """Return the first line of the last request that was failed, empty where none was."""
+        return self.met_lines[-1].decode() if self.met_lines else ""
+
     def fail(self, fault: Fault | None, *, only: str = "", passing: int = 0, times: int | None = None) -> None:
         """Fail with this from now on: requests whose first line holds `only`, behind so many of them, so many times."""
         needle = only.encode()

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from samples import job_spec
+from worker.burst import unit_worker, work
 
 from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY, JobFolder
 from trtjob.jobs.models import JobSpec
@@ -29,7 +30,7 @@ _TIMES = {"finished_at", "started_at", "elapsed_s", "busy_s"}
 @dataclass
 class SmallJob:
     """context: a worker's, perhaps on the wrong side of a proxy; redis: a client that nothing is lost of; put, names:
-    write an image, and list the files of the output, behind trtjob's back."""
+    write an image, and list the files of the output, behind trtjob's back; by_rq: RQ's worker takes the messages."""
 
     context: Context
     redis: Any
@@ -37,6 +38,8 @@ class SmallJob:
     output: str
     put: Callable[[str, bytes], object]
     names: Callable[[], list[str]]
+    by_rq: bool = False
+    submissions: int = 0
 
     @property
     def spec(self) -> JobSpec:
@@ -51,7 +54,9 @@ class SmallJob:
         return JobStore(self.redis)
 
     def submit(self) -> None:
-        submit(self.context.store, self.context.queue, self.spec)
+        self.submissions += 1  # no two are of the same moment
+        spec = self.spec.model_copy(update={"created_at": self.spec.created_at + self.submissions})
+        submit(self.context.store, self.context.queue, spec)
 
     def cancel(self) -> None:
         cancel(self.context.store, self.job_id)
@@ -68,18 +73,32 @@ class SmallJob:
         run_unit(*message.decode().rsplit("--", 2)[:2])
         return True
 
+    def take_all(self) -> None:
+        """Do what is asked for until nothing waits, with RQ's own worker or without."""
+        if not self.by_rq:
+            while self.take():
+                pass
+            return
+        with unit_worker(self.context, self.context.store.redis, self.redis) as worker:
+            work(worker)
+
     def work(self) -> None:
         """Do what is asked for, and ask again as a daemon does, until the job has ended and nothing waits."""
         for _ in range(SWEEPS):
-            while self.take():
-                pass
+            self.take_all()
             if self.store.state(self.job_id) not in ACTIVE:
                 return
             reconcile(self.context.store, self.context.queue)
         raise AssertionError(f"{self.store.state(self.job_id)} after {SWEEPS} sweeps, with {sorted(self.keys())}")
 
     def keys(self) -> set[str]:
-        return {key.decode() for key in self.redis.scan_iter("*", count=1000)}
+        """Return the server's keys, without what RQ clears away in its own time: its lock for that, and a message that
+        it has taken without hearing so."""
+        taken = f"rq:queue:{self.context.queue.name}:intermediate"
+        unheard = [message.decode() for message in self.redis.lrange(taken, 0, -1)]
+        rqs = {taken, f"rq:clean_registries:{self.context.queue.name}"}
+        rqs |= {key for message in unheard for key in (f"rq:job:{message}", f"{taken}:first_seen:{message}")}
+        return {key.decode() for key in self.redis.scan_iter("*", count=1000)} - rqs
 
     def ending(self) -> dict[str, Any]:
         """Return what must be the same whatever happened on the way; checks the receipt."""
@@ -114,6 +133,12 @@ def straight(job: SmallJob, _image: bytes) -> None:
     job.work()
 
 
+def delivered(job: SmallJob, image: bytes) -> None:
+    """Do a job as a worker process does, whose messages RQ delivers."""
+    job.by_rq = True
+    straight(job, image)
+
+
 def cancelled(job: SmallJob, _image: bytes) -> None:
     """Cancel a job that is planned, and hand it in again."""
     job.submit()
@@ -143,4 +168,5 @@ def updated(job: SmallJob, image: bytes) -> None:
     job.work()
 
 
-SCENARIOS: list[Callable[[SmallJob, bytes], None]] = [straight, cancelled, retried, updated]
+Scenario = Callable[[SmallJob, bytes], None]
+LONGER: list[Scenario] = [delivered, cancelled, retried, updated]

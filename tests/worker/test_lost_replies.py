@@ -4,6 +4,7 @@ What was asked for has been done, and who asked cannot know: it is asked again. 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha1
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,7 @@ from redis_proxy import RedisProxy, redis_proxy
 from s3_server import S3Server
 from samples import MODEL
 from worker.plain_engine import PlainEngine, write_image
-from worker.small_job import IMAGES, SCENARIOS, SmallJob
+from worker.small_job import IMAGES, LONGER, Scenario, SmallJob, straight
 
 from trtjob.config import Settings
 from trtjob.jobs import connection as connection_module
@@ -32,9 +33,17 @@ from trtjob.worker.context import Context, set_current
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-Scenario = Callable[[SmallJob, bytes], None]
 LEASE_S = 120.0  # no test waits for one to run out
-in_all_ways = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+SAMPLE = 11  # so many replies apart are those that `make test` loses on the longer ways; `make chaos` loses each
+
+in_all_ways = pytest.mark.parametrize(
+    ("scenario", "step"),
+    [
+        pytest.param(straight, 1, id="straight"),
+        *(pytest.param(longer, SAMPLE, id=f"{longer.__name__}, a sample") for longer in LONGER),
+        *(pytest.param(longer, 1, id=longer.__name__, marks=pytest.mark.chaos) for longer in LONGER),
+    ],
+)
 
 
 @pytest.fixture
@@ -66,83 +75,105 @@ def context(way: RedisProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         context.close_engine()
 
 
+@pytest.fixture
+def on_disk(context: Context, redis: Redis, tmp_path: Path, image: bytes) -> Callable[[int], SmallJob]:
+    """Make the job of a number in a folder of its own."""
+
+    def make(number: int) -> SmallJob:
+        photos, output = tmp_path / f"{number}" / "photos", tmp_path / f"{number}" / "out"
+
+        def put(key: str, data: bytes) -> None:
+            photos.mkdir(parents=True, exist_ok=True)
+            (photos / key).write_bytes(data)
+
+        def names() -> list[str]:
+            return [str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()]
+
+        return SmallJob(context, redis, f"{photos}", f"{output}", put, names)
+
+    return make
+
+
+@pytest.fixture
+def in_bucket(
+    s3: S3Server, proxy: FaultProxy, context: Context, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], SmallJob]:
+    """Make the job of a number below a prefix of its own, in a bucket behind the proxy."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 0.005)
+    bucket, client = s3.new_bucket(), s3.client()
+
+    def make(number: int) -> SmallJob:
+        def put(key: str, data: bytes) -> None:
+            client.put_object(Bucket=bucket, Key=f"{number}/photos/{key}", Body=data)
+
+        def names() -> list[str]:
+            found = client.list_objects_v2(Bucket=bucket, Prefix=f"{number}/out/")["Contents"]
+            return [item["Key"].removeprefix(f"{number}/out/") for item in found]
+
+        root = f"s3://{bucket}/{number}"
+        return SmallJob(context, redis, f"{root}/photos", f"{root}/out", put, names)
+
+    return make
+
+
 @in_all_ways
 def test_no_lost_reply_of_redis_shows_in_the_end(
-    context: Context, way: RedisProxy, redis: Redis, tmp_path: Path, image: bytes, scenario: Scenario
+    on_disk: Callable[[int], SmallJob], way: RedisProxy, image: bytes, scenario: Scenario, step: int
 ) -> None:
-    def job(number: int) -> SmallJob:
-        folder = tmp_path / f"{number}"
-        for key in _keys():
-            _put(folder / "photos" / key, image)
-        redis.flushall()
-        way.lose(number)
-        return SmallJob(
-            context,
-            redis,
-            str(folder / "photos"),
-            str(folder / "out"),
-            lambda key, data: _put(folder / "photos" / key, data),
-            lambda: [str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()],
-        )
-
-    _check_all(scenario, image, job, lambda: way.lost)
+    losses = _check_all(scenario, image, on_disk, way.lose, lambda: way.lost, step)
+    assert losses * step > 100
 
 
 @in_all_ways
 def test_no_lost_answer_of_a_store_shows_in_the_end(
-    context: Context,
-    redis: Redis,
-    s3: S3Server,
-    proxy: FaultProxy,
-    monkeypatch: pytest.MonkeyPatch,
-    image: bytes,
-    scenario: Scenario,
+    in_bucket: Callable[[int], SmallJob], proxy: FaultProxy, image: bytes, scenario: Scenario, step: int
 ) -> None:
-    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 0.005)
-
-    def job(number: int) -> SmallJob:
-        bucket, client = s3.new_bucket(), s3.client()
-
-        def names() -> list[str]:
-            return [o["Key"] for o in client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
-
-        def put(key: str, data: bytes) -> None:
-            client.put_object(Bucket=bucket, Key=f"photos/{key}", Body=data)
-
-        for key in _keys():
-            put(key, image)
-        redis.flushall()
+    def lose(number: int) -> None:
         proxy.fail("lose", passing=number - 1, times=1 if number else 0)
-        return SmallJob(context, redis, f"s3://{bucket}/photos", f"s3://{bucket}/out", put, names)
 
-    _check_all(scenario, image, job, lambda: b"".join(proxy.met_lines).decode())
-
-
-def _keys() -> list[str]:
-    return [f"{number:04d}.png" for number in range(IMAGES)]
+    losses = _check_all(scenario, image, in_bucket, lose, proxy.last_met, step)
+    assert losses * step > 40
 
 
-def _put(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+def test_no_conflict_in_a_store_shows_in_the_end(
+    in_bucket: Callable[[int], SmallJob], proxy: FaultProxy, image: bytes
+) -> None:
+    def conflict(number: int) -> None:
+        proxy.fail("conflict", only="PUT", passing=number - 1, times=1 if number else 0)
+
+    losses = _check_all(straight, image, in_bucket, conflict, proxy.last_met, 1)
+    assert losses > 10
 
 
-def _check_all(scenario: Scenario, image: bytes, job: Callable[[int], SmallJob], lost: Callable[[], str]) -> None:
-    """Go through a scenario with nothing lost, then with the first answer lost, the second, to the last."""
-    calm = _go(scenario, image, job(0))
+def _check_all(
+    scenario: Scenario,
+    image: bytes,
+    make: Callable[[int], SmallJob],
+    lose: Callable[[int], None],
+    lost: Callable[[], str],
+    step: int,
+) -> int:
+    """Go through a scenario with nothing lost, then with the first reply lost, with the one `step` behind it, and so on
+    to the last. Returns how many were lost."""
+    calm = _go(scenario, image, make(0), lambda: lose(0))
     assert isinstance(calm, dict), calm
     wrong = []
-    for number in count(1):
-        ending = _go(scenario, image, job(number))
+    for losses in count():
+        number = 1 + losses * step
+        ending = _go(scenario, image, make(number), partial(lose, number))
         if not lost():
             break
         if ending != calm:
             wrong.append(f"{number}, lost {_named(lost())}: {_difference(calm, ending)}")
-    assert number > 20, "nothing was lost"
     assert not wrong, "\n".join(wrong)
+    return losses
 
 
-def _go(scenario: Scenario, image: bytes, job: SmallJob) -> dict[str, Any] | Exception:
+def _go(scenario: Scenario, image: bytes, job: SmallJob, begin: Callable[[], None]) -> dict[str, Any] | Exception:
+    for number in range(IMAGES):
+        job.put(f"{number:04d}.png", image)
+    job.redis.flushall()
+    begin()
     try:
         scenario(job, image)
         return job.ending()

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import logging
 import pickle
 import signal
 import threading
@@ -20,6 +19,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from samples import job_spec
 from terminal import wait_for
+from worker.burst import unit_worker, work
 from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_images
 
@@ -29,33 +29,16 @@ from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
 from trtjob.jobs.submit import submit
 from trtjob.jobs.units import PLAN, shard_unit
-from trtjob.worker.heart import Heart
 from trtjob.worker.rq_worker import UnitWorker
 
 
 @pytest.fixture
 def worker(desk: Desk, server: EmbeddedServer) -> Iterator[UnitWorker]:
-    """A worker that has not begun; what it changes in this process is put back."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    logger = logging.getLogger("rq.worker")
-    before = logger.handlers[:], logger.level, logger.propagate
+    """A worker that has not begun."""
     client = redis_py.Redis.from_url(server.url)
-    heart = Heart(desk.context, client)
-    worker = UnitWorker(desk.context, heart, client, desk.queue.name)
-    yield worker
-    if worker.pubsub_thread is not None:
-        # It looks whether it should stop when a command comes; in a worker process it just ends with the process.
-        desk.store.redis.publish(worker.pubsub_channel_name, '{"command": "nothing"}')
-        worker.pubsub_thread.join(10)
+    with unit_worker(desk.context, client, desk.store.redis) as worker:
+        yield worker
     client.close()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    logger.handlers[:], logger.level, logger.propagate = before
-
-
-def work(worker: UnitWorker) -> None:
-    """Work until the queue is empty."""
-    worker.work(burst=True, logging_level="CRITICAL")
 
 
 def rq_queue(desk: Desk) -> Queue:

@@ -15,7 +15,8 @@ from typing import Any
 
 from redis import Redis, RedisError, ResponseError
 from rq import Queue, SimpleWorker
-from rq.exceptions import NoSuchJobError, StopRequested
+from rq.exceptions import InvalidJobOperation, NoSuchJobError, StopRequested
+from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
@@ -222,6 +223,17 @@ class UnitWorker(SimpleWorker):
         finally:
             self.heart.execution = None
             self._is_working = False
+
+    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
+        """End a message. Where the reply to that is lost, RQ ends it once more and stumbles, for its record is gone."""
+        try:
+            super().handle_job_success(job, queue, started_job_registry, execution)
+        except InvalidJobOperation:
+            if self.connection.exists(job.key):
+                raise
+            with self.connection.pipeline() as pipe:
+                self.cleanup_execution(job, pipeline=pipe, execution=execution)
+                pipe.execute()
 
     def request_stop(self, signum: int | None, frame: FrameType | None) -> None:
         """Stop at the next batch edge; at once where there is nothing to do. A second signal changes nothing."""

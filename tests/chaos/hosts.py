@@ -92,7 +92,7 @@ class Host:
 
     def show(self, folder: Path) -> None:
         """Take away what `hide` mounted."""
-        self.run("umount", folder)
+        self.run("umount", "--lazy", folder)
 
     def end(self) -> None:
         self.process.kill()

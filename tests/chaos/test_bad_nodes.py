@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from chaos.conftest import Note
-from chaos.hosts import Host
 from chaos.spread import LONG_S, Node, Spread
 from conftest import missing_service
 from terminal import wait_for
@@ -71,53 +70,82 @@ def _newer_version(spread: Spread) -> Bad:
 
 
 Make = Callable[[Spread], Bad]
-IN_BUCKETS = [
-    pytest.param(_wrong_secret, id="wrong-secret"),
-    pytest.param(_wrong_clock, id="wrong-clock"),
-]
-ON_DISKS = [
-    pytest.param(_source_is_empty, id="source-empty"),
-    pytest.param(_source_is_absent, id="source-absent"),
-    pytest.param(_output_is_empty, id="output-empty"),
-    pytest.param(_no_model, id="no-model"),
-    pytest.param(_newer_version, id="newer-version"),
-]
+Meet = Callable[[Spread, Node, Node], str]
 
 
-@pytest.mark.parametrize("make", IN_BUCKETS)
-@pytest.mark.parametrize("meets", ["plan", "shard"])
+def _at_the_plan(spread: Spread, healthy: Node, _bad: Node) -> str:
+    """Hand a job in while only the bad node moves. Returns its id."""
+    healthy.freeze()
+    return spread.fleet.submit("--no-upload")
+
+
+def _at_a_shard(spread: Spread, healthy: Node, bad: Node) -> str:
+    """Let the healthy node plan, then only the bad one move. Returns the job's id."""
+    bad.freeze()
+    job_id = spread.fleet.submit("--no-upload")
+    wait_for(lambda: spread.shards(job_id, healthy), "shards in work", LONG_S)
+    healthy.freeze()
+    bad.thaw()
+    return job_id
+
+
+MEETINGS = [pytest.param(_at_the_plan, id="plan"), pytest.param(_at_a_shard, id="shard")]
+
+
+@pytest.mark.parametrize("make", [_wrong_secret, _wrong_clock])
+@pytest.mark.parametrize("meet", MEETINGS)
 def test_a_node_that_a_bucket_refuses_stands_aside(
-    far: Spread, make: Make, meets: str, calm: bytes, note: Note
+    far: Spread, make: Make, meet: Meet, calm: bytes, note: Note
 ) -> None:
-    _stands_aside(far, make, meets, calm, note)
+    _stands_aside(far, make(far), meet, calm, note)
 
 
-@pytest.mark.parametrize("make", ON_DISKS)
-@pytest.mark.parametrize("meets", ["plan", "shard"])
+@pytest.mark.parametrize("make", [_source_is_empty, _source_is_absent, _output_is_empty, _no_model])
+@pytest.mark.parametrize("meet", MEETINGS)
 def test_a_node_that_lacks_what_a_job_needs_stands_aside(
-    spread: Spread, make: Make, meets: str, calm: bytes, note: Note
+    near: Spread, make: Make, meet: Meet, calm: bytes, note: Note
 ) -> None:
+    _stands_aside(near, make(near), meet, calm, note)
+
+
+def test_a_node_of_another_version_stands_aside(near: Spread, calm: bytes, note: Note) -> None:
+    """At a shard: it asks for nothing of a job that it cannot read, so nobody would hand it the plan again."""
+    _stands_aside(near, _newer_version(near), _at_a_shard, calm, note)
+
+
+@pytest.mark.parametrize("place", ["photos", "output"])
+def test_a_mount_goes_away_in_the_middle_of_a_shard_and_comes_back(
+    near: Spread, place: str, calm: bytes, note: Note
+) -> None:
+    fleet = near.fleet
+    folder = Path(fleet.photos if place == "photos" else fleet.output)
+    healthy, struck = near.start("alpha", "beta")
+    healthy.freeze()
+    job_id = fleet.submit("--no-upload")
+    near.strike(job_id, struck, lambda: struck.host.hide(folder))
+    began = time.monotonic()
+    assert str(folder) in _wait_aside(near, job_id, struck)
+    aside_s = time.monotonic() - began
+    struck.host.show(folder)
+    healthy.thaw()
+    fleet.check(job_id, calm, timeout_s=LONG_S)
+    note(aside_s=aside_s, job_s=time.monotonic() - began)
+    fleet.end(healthy.daemon, struck.daemon)
+
+
+@pytest.fixture
+def near(spread: Spread) -> Spread:
+    """A fleet over hosts that share a disk, with mount points for all that a host may lack."""
     Path(spread.fleet.output).mkdir()
     (spread.fleet.terminal.home / "models").mkdir(parents=True)
-    _stands_aside(spread, make, meets, calm, note)
+    return spread
 
 
-def _stands_aside(spread: Spread, make: Make, meets: str, calm: bytes, note: Note) -> None:
-    """Let a bad node be the only one that moves, until it says what it lacks; then let the other do the job."""
+def _stands_aside(spread: Spread, bad: Bad, meet: Meet, calm: bytes, note: Note) -> None:
+    """Let a bad node meet a job alone, until it says what it lacks; then let the healthy one do the job."""
     fleet = spread.fleet
-    bad = make(spread)
-    host = _host(spread, bad)
-    (healthy,) = spread.start("alpha")
-    node = None
-    if meets == "plan":
-        node = _join(spread, host, bad)
-        healthy.freeze()
-        job_id = fleet.submit("--no-upload")
-    else:
-        job_id = fleet.submit("--no-upload")
-        wait_for(lambda: spread.shards(job_id, healthy), "shards in work", LONG_S)
-        healthy.freeze()
-        node = _join(spread, host, bad)
+    healthy, node = _start(spread, bad)
+    job_id = meet(spread, healthy, node)
     began = time.monotonic()
     reason = _wait_aside(spread, job_id, node)
     aside_s = time.monotonic() - began
@@ -132,17 +160,15 @@ def _stands_aside(spread: Spread, make: Make, meets: str, calm: bytes, note: Not
     fleet.end(node.daemon, healthy.daemon)
 
 
-def _host(spread: Spread, bad: Bad) -> Host:
+def _start(spread: Spread, bad: Bad) -> tuple[Node, Node]:
+    """Start a healthy node and a bad one."""
     host = spread.site.host("beta")
     for folder in bad.hidden:
         host.hide(folder)
-    return host
-
-
-def _join(spread: Spread, host: Host, bad: Bad) -> Node:
     node = spread.start_on(host, **bad.environment)
+    (healthy,) = spread.start("alpha")
     wait_for(lambda: spread.worker(node), "the bad node's worker", LONG_S)
-    return node
+    return healthy, node
 
 
 def _wait_aside(spread: Spread, job_id: str, node: Node) -> str:

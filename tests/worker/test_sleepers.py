@@ -19,7 +19,13 @@ from trtjob.jobs.units import FINISH, PLAN
 from trtjob.worker import context as context_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+SAMPLE = 9  # so many steps apart are those of `make test`; `make chaos` takes each
 UNITS = [(0, PLAN), (0, FINISH), (1, PLAN), (1, FINISH), (2, PLAN)]
+
+
+@pytest.fixture(params=[pytest.param(SAMPLE, id="a sample"), pytest.param(1, id="each", marks=pytest.mark.chaos)])
+def stride(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
@@ -71,10 +77,10 @@ def test_a_calm_run_has_all_that_can_go_wrong_in_it(start: Callable[[], Job]) ->
 @pytest.mark.parametrize(("number", "unit"), UNITS)
 @pytest.mark.parametrize("is_wiped", [False, True], ids=["", "wiped"])
 def test_a_unit_that_is_killed_anywhere_is_made_good(
-    start: Callable[[], Job], steps: Steps, number: int, unit: str, is_wiped: bool
+    start: Callable[[], Job], steps: Steps, stride: int, number: int, unit: str, is_wiped: bool
 ) -> None:
     expected = calm(start(), number + 1)[-1]
-    for at in range(1, 1000):
+    for at in range(1, 1000, stride):
         job = start()
         go_to(job, number, unit)
         steps.at, steps.count, steps.is_dead, steps.action = at, 0, False, steps.kill
@@ -103,9 +109,11 @@ def test_a_unit_that_is_killed_anywhere_is_made_good(
     raise AssertionError("it has no end")
 
 
-def test_a_retry_that_is_cut_off_takes_no_part_in_the_next_round(start: Callable[[], Job], steps: Steps) -> None:
+def test_a_retry_that_is_cut_off_takes_no_part_in_the_next_round(
+    start: Callable[[], Job], steps: Steps, stride: int
+) -> None:
     """The server is wiped, and new images come before those that the retry was to plan."""
-    for at in range(1, 1000):
+    for at in range(1, 1000, stride):
         job = start()
         job.rounds[0]()
         job.work(0)
@@ -162,14 +170,14 @@ def wiped(job: Job, number: int) -> None:
 @pytest.mark.parametrize(("number", "unit"), UNITS)
 @pytest.mark.parametrize("meanwhile", [same_round, all_rounds, half_a_round, wiped])
 def test_a_unit_that_sleeps_anywhere_changes_nothing(
-    start: Callable[[], Job], steps: Steps, number: int, unit: str, meanwhile: Callable[[Job, int], None]
+    start: Callable[[], Job], steps: Steps, stride: int, number: int, unit: str, meanwhile: Callable[[Job, int], None]
 ) -> None:
-    let_it_sleep_anywhere(start, steps, number, unit, meanwhile)
+    let_it_sleep_anywhere(start, steps, stride, number, unit, meanwhile)
 
 
 @pytest.mark.parametrize("unit", [PLAN, FINISH])
 def test_in_a_bucket_it_changes_nothing_either(
-    redis: Redis, s3: S3Server, bucket: str, tmp_path: Path, steps: Steps, unit: str
+    redis: Redis, s3: S3Server, bucket: str, tmp_path: Path, steps: Steps, stride: int, unit: str
 ) -> None:
     client = s3.client()
 
@@ -180,14 +188,14 @@ def test_in_a_bucket_it_changes_nothing_either(
             client.delete_object(Bucket=bucket, Key=item["Key"])
         return Job(redis, tmp_path / "job", f"s3://{bucket}/out")
 
-    let_it_sleep_anywhere(start, steps, 1, unit, all_rounds)
+    let_it_sleep_anywhere(start, steps, stride, 1, unit, all_rounds)
 
 
 def let_it_sleep_anywhere(
-    start: Callable[[], Job], steps: Steps, number: int, unit: str, meanwhile: Callable[[Job, int], None]
+    start: Callable[[], Job], steps: Steps, stride: int, number: int, unit: str, meanwhile: Callable[[Job, int], None]
 ) -> None:
     expected = calm(start())
-    for at in range(1, 1000):
+    for at in range(1, 1000, stride):
         job = start()
         go_to(job, number, unit)
 

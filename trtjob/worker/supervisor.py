@@ -186,8 +186,6 @@ class Supervisor:
                 slot.failed_starts += 1
                 self.rounds.failed(slot.name, err)
                 pause_s = max(SWEEP_S, self.rounds.pause_s(slot.name))
-            else:
-                self.rounds.went_well(slot.name)
             if not self._has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self._slots):
                 raise _CannotWork(
                     f"the worker process ended {slot.failed_starts} times before it could work{slot.last_end}. Its "
@@ -200,6 +198,7 @@ class Supervisor:
         if not await self._server_answers(stop):
             return 0.0
         child = await self._spawn(slot.gpu)
+        self.rounds.went_well(slot.name)
         try:
             await self._watch(child, stop)
         finally:

@@ -1,11 +1,14 @@
 import errno
 import os
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trtjob.errors import StorageError
+from trtjob.errors import ImageError, StorageError
+from trtjob.jobs.listing import Entry
 from trtjob.jobs.storage import LocalStorage, place_error
 
 
@@ -155,3 +158,76 @@ def test_a_list_is_sorted_and_leaves_out_unfinished_writes(storage: LocalStorage
 
 def test_a_folder_that_is_not_there_lists_as_empty(storage: LocalStorage) -> None:
     assert storage.list("nowhere") == []
+
+
+# -- whatever the name -------------------------------------------------------------------------------------------------
+
+
+def _writing(storage: LocalStorage, key: str) -> None:
+    with storage.writing(key) as file:
+        file.write(b"1")
+
+
+Errors = tuple[type[Exception], ...]
+OPERATIONS: dict[str, tuple[Errors, Callable[[LocalStorage, str], object]]] = {
+    "exists": ((StorageError,), lambda s, key: s.exists(key)),
+    "read": ((StorageError, FileNotFoundError), lambda s, key: s.read(key)),
+    "lines": ((StorageError, FileNotFoundError), lambda s, key: list(s.lines(key))),
+    "write": ((StorageError,), lambda s, key: s.write(key, b"1")),
+    "create": ((StorageError,), lambda s, key: s.create(key, b"1")),
+    "writing": ((StorageError,), _writing),
+    "put": ((StorageError, OSError), lambda s, key: s.put(key, b"1")),
+    "delete": ((StorageError,), lambda s, key: s.delete(key)),
+    "list": ((StorageError,), lambda s, key: s.list(key)),
+    "remove_unfinished": ((StorageError,), lambda s, key: LocalStorage(s.path(key)).remove_unfinished()),
+    "images": ((StorageError,), lambda s, key: list(LocalStorage(s.path(key)).images())),
+    "entry": ((StorageError,), lambda s, key: s.entry(key)),
+    "fetch": ((StorageError, ImageError), lambda s, key: s.fetch(Entry(key, 1, ""))),
+}
+KEYS = {
+    "below a file": "file/x",
+    "a folder": "folder",
+    "too long a name": "n" * 300,
+    "too long a path": "/".join(["n" * 200] * 30),
+    "no UTF-8": "\ud800.jpg",
+    "a link to itself": "loop",
+    "below a link to itself": "loop/x",
+    "nothing": "gone",
+}
+
+
+@pytest.mark.parametrize(("errors", "operation"), OPERATIONS.values(), ids=OPERATIONS.keys())
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+def test_whatever_the_name_only_known_errors_come(
+    storage: LocalStorage, key: str, errors: Errors, operation: Callable[[LocalStorage, str], object]
+) -> None:
+    storage.put("file", b"1")
+    storage.put("folder/x", b"1")
+    storage.path("loop").symlink_to("loop")
+    err = _error_of(lambda: operation(storage, key))
+    assert err is None or type(err) in errors or (OSError in errors and isinstance(err, OSError)), repr(err)
+    if isinstance(err, StorageError):
+        assert re.search(r"Check|Choose|Free|Rename|Is its file system mounted", str(err)), err
+
+
+def _error_of(operation: Callable[[], object]) -> Exception | None:
+    try:
+        operation()
+    except Exception as err:  # noqa: BLE001 - any other than the known ones is what is looked for
+        return err
+    return None
+
+
+def test_a_link_whose_making_nfs_asked_for_twice_is_ones_own(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def link_and_lose_the_answer(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_and_lose_the_answer)
+    assert storage.create("x", b"mine")
+    assert not storage.create("x", b"another's")
+    assert storage.read("x") == b"mine"

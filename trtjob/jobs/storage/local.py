@@ -55,6 +55,10 @@ class LocalStorage:
         parts = key.split("/")
         if not key or key.startswith("/") or ".." in parts or "\0" in key:
             raise StorageError(f"the key {key!r} leaves the folder {self.root}")
+        try:
+            os.fsencode(key)
+        except UnicodeEncodeError as err:
+            raise StorageError(f"the key {key!r} cannot be the name of a file: it is no UTF-8. Rename it") from err
         return self.root.joinpath(*parts)
 
     def make_root(self) -> None:
@@ -90,7 +94,11 @@ class LocalStorage:
             folder.mkdir(exist_ok=True)
 
     def exists(self, key: str) -> bool:
-        return self.path(key).exists()
+        path = self.path(key)
+        try:
+            return path.exists()
+        except OSError as err:
+            raise _unreadable(err, path) from err
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes. Raises FileNotFoundError, StorageError."""
@@ -99,7 +107,7 @@ class LocalStorage:
         except FileNotFoundError:
             raise
         except OSError as err:
-            raise StorageError(f"cannot read {self.path(key)}: {err.strerror}") from err
+            raise _unreadable(err, self.path(key)) from err
 
     def lines(self, key: str) -> Iterator[bytes]:
         """Yield an object's lines. Raises FileNotFoundError, StorageError."""
@@ -109,7 +117,7 @@ class LocalStorage:
         except FileNotFoundError:
             raise
         except OSError as err:
-            raise StorageError(f"cannot read {self.path(key)}: {err.strerror}") from err
+            raise _unreadable(err, self.path(key)) from err
 
     def write(self, key: str, data: bytes) -> None:
         """Replace an object atomically: a reader sees the old bytes or the new ones, never a mixture."""
@@ -129,7 +137,9 @@ class LocalStorage:
                 try:
                     os.link(temporary, target)
                 except FileExistsError:
-                    return False
+                    # NFS asks again where an answer was lost, and then finds its own link: see open(2), O_EXCL.
+                    if temporary.stat().st_nlink == 1:
+                        return False
             _sync_folder(target.parent)
         except OSError as err:
             raise place_error(err, target) from err
@@ -191,18 +201,27 @@ class LocalStorage:
             names = os.listdir(self.path(folder))  # noqa: PTH208 - names alone, without a Path each
         except FileNotFoundError:
             return []
+        except OSError as err:
+            raise _unreadable(err, self.path(folder)) from err
         return sorted(name for name in names if not name.startswith("."))
 
     def remove_unfinished(self, before: Callable[[], None] = lambda: None) -> None:
         """Remove the files and folders that are called as unfinished writes are; links are not followed."""
-        found = list(_unfinished(self.root))
+        try:
+            found = list(_unfinished(self.root))
+        except OSError as err:
+            raise _unreadable(err, self.root) from err
         before()
         for path in found:
-            if path.is_dir() and not path.is_symlink():
-                with suppress(FileNotFoundError):
+            try:
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+                else:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue  # another clears up, too
+            except OSError as err:
+                raise place_error(err, path) from err
 
     def images(self, after: str = "") -> Listing:
         return Listing(self.root, after)
@@ -263,7 +282,11 @@ def _check_file(status: os.stat_result) -> None:
 
 def _unfinished(folder: Path) -> Iterator[Path]:
     # os.walk would hold the names of a whole folder; there may be a million.
-    with os.scandir(folder) as items:
+    try:
+        scan = os.scandir(folder)
+    except FileNotFoundError:  # it went while its neighbours were looked at
+        return
+    with scan as items:
         for item in items:
             if _UNFINISHED.fullmatch(item.name):
                 yield Path(item)
@@ -288,6 +311,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unreadable(err: OSError, path: Path) -> StorageError:
+    return StorageError(
+        f"cannot read {path}: {err.strerror or err}. Check its name, its permissions and its file system"
+    )
 
 
 def place_error(err: OSError, target: Path) -> StorageError:

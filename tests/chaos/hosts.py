@@ -1,7 +1,7 @@
 """Hosts on one machine: each has a network, a name and mounts of its own, and cables that can lose packets each way.
 
-A host is a process that waits, in namespaces of its own, for the end of its standard input. So all of it goes when the
-test run ends, however that ends: the namespaces with their last process, a cable with either of its ends.
+A host is a process that waits, in namespaces of its own, for the end of its standard input, and what runs in it ends
+with the test run too, however that ends. So all goes: namespaces with their last process, a cable with either end.
 """
 
 import os
@@ -17,6 +17,7 @@ Way = Literal["both", "out", "in"]  # as the host sees it
 
 QUEUE, STORE = "queue", "store"
 NETWORKS = {QUEUE: "198.18", STORE: "198.19"}  # for tests of networks alone (RFC 2544); the test run chooses the rest
+_PROGRAMS = ("ip", "tc", "unshare", "nsenter", "setpriv", "mount")
 _START = 'echo "$0" > /proc/sys/kernel/hostname && ip link set lo up && echo ready && exec cat'
 # Classic BPF: load a random word; below the limit into class 1:2, else into none.
 _SHARE = "4,32 0 0 4294963256,53 1 0 {limit},6 0 0 65538,6 0 0 0"
@@ -79,8 +80,9 @@ class Host:
 
     @property
     def within(self) -> tuple[str, ...]:
-        """What starts a command in this host when it is put before it."""
-        return ("nsenter", "--target", str(self.process.pid), "--net", "--uts", "--mount", "--")
+        """What starts a command in this host when it is put before it. The command ends with the test run."""
+        enter = ("nsenter", "--target", str(self.process.pid), "--net", "--uts", "--mount", "--")
+        return (*enter, "setpriv", "--pdeathsig", "KILL", "--")
 
     def run(self, *command: str | Path) -> str:
         """Run a command in the host and return what it says. Raises NoHosts where it fails."""
@@ -183,7 +185,9 @@ def site() -> Iterator[Site]:
     """Make the two networks. Raises NoHosts where this machine does not allow it."""
     if os.geteuid() != 0:
         raise NoHosts("only root may make network namespaces")
-    if missing := [name for name in ("ip", "tc", "unshare", "nsenter", "mount") if shutil.which(name) is None]:
+    if missing := [
+        name for name in ("ip", "tc", "unshare", "nsenter", "setpriv", "mount") if shutil.which(name) is None
+    ]:
         raise NoHosts(f"these programs are missing: {', '.join(missing)} (packages iproute2, util-linux and mount)")
     with ExitStack() as stack:
         switch = _start("switch")

@@ -92,7 +92,7 @@ def _at_a_shard(spread: Spread, healthy: Node, bad: Node) -> str:
 MEETINGS = [pytest.param(_at_the_plan, id="plan"), pytest.param(_at_a_shard, id="shard")]
 
 
-@pytest.mark.parametrize("make", [_wrong_secret, _wrong_clock])
+@pytest.mark.parametrize("make", [_wrong_secret, _wrong_clock], ids=["wrong-secret", "wrong-clock"])
 @pytest.mark.parametrize("meet", MEETINGS)
 def test_a_node_that_a_bucket_refuses_stands_aside(
     far: Spread, make: Make, meet: Meet, calm: bytes, note: Note
@@ -100,7 +100,15 @@ def test_a_node_that_a_bucket_refuses_stands_aside(
     _stands_aside(far, make(far), meet, calm, note)
 
 
-@pytest.mark.parametrize("make", [_source_is_empty, _source_is_absent, _output_is_empty, _no_model])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(_source_is_empty, id="source-empty"),
+        pytest.param(_source_is_absent, id="source-absent"),
+        pytest.param(_output_is_empty, id="output-empty"),
+        pytest.param(_no_model, id="no-model"),
+    ],
+)
 @pytest.mark.parametrize("meet", MEETINGS)
 def test_a_node_that_lacks_what_a_job_needs_stands_aside(
     near: Spread, make: Make, meet: Meet, calm: bytes, note: Note

@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.constant import ConstantEngine
 from bench.table import Row
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.listing import Entry, Listing
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import from_line
@@ -29,8 +30,8 @@ LIMITS_MS = {
 
 
 def job_spec(source: Path, output: Path, *, annotate: Annotate = Annotate.ALL, shard_size: int = 256) -> JobSpec:
-    """Return the specification of a job for a constant engine."""
-    return JobSpec(
+    """Return the specification of a job for a constant engine; its own folder is there."""
+    job = JobSpec(
         job_id="bench",
         source=Source(kind="folder", root=str(source)),
         model=ModelRef(name="constant", sha256="0" * 64, path="/none", task="detect", labels=("a",)),
@@ -41,6 +42,8 @@ def job_spec(source: Path, output: Path, *, annotate: Annotate = Annotate.ALL, s
         created_at=time.time(),
         versions={},
     )
+    JobFolder.of(job).storage.make_root()
+    return job
 
 
 def run_pipeline(pipeline: Pipeline, job: JobSpec, entries: Iterable[Entry]) -> list[Outcome]:

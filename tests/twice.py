@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 
-from trtjob.jobs import events, queue_scripts, scripts
+from trtjob.jobs import events, lease_scripts, queue_scripts, scripts
 
 
 def scripts_of(*modules: ModuleType) -> dict[str, str]:
@@ -22,7 +22,9 @@ def scripts_of(*modules: ModuleType) -> dict[str, str]:
     }
 
 
-SCRIPTS = {name: text for name, text in scripts_of(scripts, queue_scripts, events).items() if name != "TELLING"}
+SCRIPTS = {
+    name: text for name, text in scripts_of(scripts, lease_scripts, queue_scripts, events).items() if name != "TELLING"
+}
 _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
 
 

@@ -22,7 +22,7 @@ from worker.small_job import IMAGES, LONGER, Scenario, SmallJob, straight
 
 from trtjob.config import Settings
 from trtjob.jobs import connection as connection_module
-from trtjob.jobs import queue_scripts, scripts
+from trtjob.jobs import lease_scripts, queue_scripts, scripts
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.server import EmbeddedServer
@@ -183,7 +183,7 @@ def _go(scenario: Scenario, image: bytes, job: SmallJob, begin: Callable[[], Non
 
 def _named(lost: str) -> str:
     """Put a script's name in the place of its digest."""
-    texts = {**vars(scripts), **vars(queue_scripts)}
+    texts = {**vars(scripts), **vars(lease_scripts), **vars(queue_scripts)}
     names = {sha1(text.encode()).hexdigest(): name for name, text in texts.items() if isinstance(text, str)}
     return " ".join(names.get(word, word) for word in lost.split())
 

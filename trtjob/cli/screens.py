@@ -47,15 +47,17 @@ def status_document(now: Standing) -> dict[str, Any]:
     """Return what `trtjob status --json` prints."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "jobs": [{**job_document(view, now.workers), "stand_aside": _aside_documents(now, view)} for view in now.jobs],
+        "jobs": [job_document(view, now.workers, now.asides.get(view.job_id)) for view in now.jobs],
         "more": now.more,
         "workers": [_worker_document(worker) for worker in now.workers],
         "daemons": [_daemon_document(daemon) for daemon in now.daemons],
     }
 
 
-def job_document(view: "JobView", workers: "Sequence[WorkerView]") -> dict[str, Any]:
-    """Return what is said of one job."""
+def job_document(
+    view: "JobView", workers: "Sequence[WorkerView]", asides: "Mapping[str, Aside] | None" = None
+) -> dict[str, Any]:
+    """Return what is said of one job. asides: who stands aside from it, by node."""
     from trtjob.jobs.progress import remaining, sentence
 
     mine = [worker for worker in workers if worker.units_of(view.job_id)]
@@ -81,6 +83,7 @@ def job_document(view: "JobView", workers: "Sequence[WorkerView]") -> dict[str, 
         "retries": view.retries,
         "rate": rate,
         "eta_s": round(left / rate, 1) if rate and left is not None else None,
+        "stand_aside": _aside_documents(asides),
         "limit": sentence(view, list(workers)),
         "source": view.spec.source.root,
         "output": view.spec.uri,
@@ -98,9 +101,9 @@ def _shards_running(view: "JobView", workers: "Sequence[WorkerView]") -> int:
     return sum(shard_of(unit) is not None for worker in workers for unit in worker.units_of(view.job_id))
 
 
-def _aside_documents(now: Standing, view: "JobView") -> list[dict[str, Any]]:
-    asides = now.asides.get(view.job_id, {})
-    return [{"node": node, "lack": aside.lack.value, "reason": aside.reason} for node, aside in sorted(asides.items())]
+def _aside_documents(asides: "Mapping[str, Aside] | None") -> list[dict[str, Any]]:
+    found = sorted((asides or {}).items())
+    return [{"node": node, "lack": aside.lack.value, "reason": aside.reason} for node, aside in found]
 
 
 def _worker_document(worker: "WorkerView") -> dict[str, Any]:
@@ -163,7 +166,7 @@ def job_lines(now: Standing) -> list[str]:
         lines += ["", *_worker_lines(mine)]
     if job["limit"]:
         lines += ["", printable(job["limit"])]
-    lines += [_aside_line(aside) for aside in _aside_documents(now, view)]
+    lines += [_aside_line(aside) for aside in _aside_documents(now.asides.get(view.job_id))]
     return lines + _troubles(now)
 
 
@@ -188,7 +191,7 @@ def jobs_lines(now: Standing) -> list[str]:
     if now.workers:
         lines += ["", *_worker_lines(now.workers)]
     for view in now.jobs:
-        lines += [f"{view.job_id}: {_aside_line(aside)}" for aside in _aside_documents(now, view)]
+        lines += [f"{view.job_id}: {_aside_line(aside)}" for aside in _aside_documents(now.asides.get(view.job_id))]
     return lines + _troubles(now)
 
 

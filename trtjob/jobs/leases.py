@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from trtjob.jobs import replies, scripts
+from trtjob.jobs import lease_scripts, replies
 from trtjob.jobs.events import Happening, add_event, new_call
 from trtjob.jobs.roster import PREFIX, WORKER_TTL_S, Roster, worker_key
 from trtjob.jobs.states import JobState
@@ -69,21 +69,21 @@ def lease_key(job_id: str, unit: str) -> str:
 
 
 class Leases(Roster):
-    """Gives units of work out and takes them back; `trtjob.jobs.scripts` says how."""
+    """Gives units of work out and takes them back; `trtjob.jobs.lease_scripts` says how."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        self._claim = replies.script(redis, scripts.CLAIM, [b"unreadable"])
-        self._check = replies.script(redis, scripts.CHECK, b"lost")
-        self._renew = replies.script(redis, scripts.RENEW, b"lost")
-        self._commit = replies.script(redis, scripts.COMMIT, 0)
-        self._release = replies.script(redis, scripts.RELEASE, 0)
-        self._abandon = replies.script(redis, scripts.ABANDON, 0)
-        self._add_shards = replies.script(redis, scripts.ADD_SHARDS, 0)
-        self._sync = replies.script(redis, scripts.SYNC, 0)
-        self._planned = replies.script(redis, scripts.PLANNED, b"lost")
-        self._note = replies.script(redis, scripts.NOTE, 0)
-        self._end = replies.script(redis, scripts.END, 0)
+        self._claim = replies.script(redis, lease_scripts.CLAIM, [b"unreadable"])
+        self._check = replies.script(redis, lease_scripts.CHECK, b"lost")
+        self._renew = replies.script(redis, lease_scripts.RENEW, b"lost")
+        self._commit = replies.script(redis, lease_scripts.COMMIT, 0)
+        self._release = replies.script(redis, lease_scripts.RELEASE, 0)
+        self._abandon = replies.script(redis, lease_scripts.ABANDON, 0)
+        self._add_shards = replies.script(redis, lease_scripts.ADD_SHARDS, 0)
+        self._sync = replies.script(redis, lease_scripts.SYNC, 0)
+        self._planned = replies.script(redis, lease_scripts.PLANNED, b"lost")
+        self._note = replies.script(redis, lease_scripts.NOTE, 0)
+        self._end = replies.script(redis, lease_scripts.END, 0)
 
     # -- planning -----------------------------------------------------------------------------------------------
 

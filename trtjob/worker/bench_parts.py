@@ -17,6 +17,7 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import from_line, to_line
@@ -110,6 +111,7 @@ class Rig:
         self.engine = engine
         self.settings = settings
         self.output = LocalStorage(output)
+        self.output.make_root()
         self.cores = usable_cpus()
         self.limits = Limits.of(settings, engine)
         self._is_stopping = is_stopping
@@ -122,7 +124,7 @@ class Rig:
     def job(self, sample: Sample, annotate: Annotate = Annotate.ALL) -> JobSpec:
         """Return a job over a sample, with what the model says of its thresholds."""
         spec = self.model.spec
-        return JobSpec(
+        job = JobSpec(
             job_id="bench",
             source=Source(kind="folder", root=str(sample.root)),
             model=ModelRef(
@@ -139,6 +141,8 @@ class Rig:
             created_at=time.time(),
             versions={},
         )
+        JobFolder.of(job).storage.make_root()
+        return job
 
     def stages(self, sample: Sample, watch: Stopwatch | None = None) -> Stages:
         """Return the stages of such a job."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -26,13 +27,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "POLL_S", 0.005)
 
 
+@pytest.fixture(scope="module")
+def module_bucket(s3_process: S3Server) -> str:
+    """One bucket for all: each holds room of the server's disk for itself."""
+    return s3_process.new_bucket()
+
+
 @pytest.fixture
-def storage(s3: S3Server, proxy: FaultProxy) -> S3Storage:
-    """A bucket behind the proxy, with two objects in it; a place that fails is given up at once."""
-    bucket = s3.new_bucket()
+def storage(s3: S3Server, proxy: FaultProxy, module_bucket: str) -> S3Storage:
+    """A place behind the proxy, with two objects in it; one that fails is given up at once."""
+    place = secrets.token_hex(4)
     for key in ("object", ODD):
-        s3.client().put_object(Bucket=bucket, Key=key, Body=BODY)
-    return S3Storage(f"s3://{bucket}", on_trouble=give_up_after(0.02))
+        s3.client().put_object(Bucket=module_bucket, Key=f"{place}/{key}", Body=BODY)
+    return S3Storage(f"s3://{module_bucket}/{place}", on_trouble=give_up_after(0.02))
 
 
 # -- every operation, every answer -------------------------------------------------------------------------------------

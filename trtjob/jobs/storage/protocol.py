@@ -14,7 +14,8 @@ class Storage(Protocol):
     """Objects below a root: a folder, or `s3://bucket/prefix`.
 
     Keys are relative, with `/`; every method refuses one that would leave the root with a StorageError. A place that
-    fails for a while is waited for (see OnTrouble); StorageError is what a person must look at.
+    fails for a while is waited for (see OnTrouble). What a person must look at is a StorageError that says what to do;
+    beside it only those errors leave a method that it names, whatever a store answers.
     """
 
     @property
@@ -54,7 +55,10 @@ class Storage(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless it is there. Returns whether this call made it; of two at once, exactly one does."""
+        """Write an object unless it is there. Returns whether this call made it; of two at once, exactly one does.
+
+        Where an answer was lost on its way, the object that is there is this call's if it holds the same bytes.
+        """
         ...
 
     def writing(self, key: str) -> AbstractContextManager[BinaryIO]:
@@ -96,9 +100,9 @@ class Storage(Protocol):
         ...
 
     async def afetch(self, entry: Entry) -> bytes:
-        """Fetch an image without a thread of the caller's; only where `is_remote`."""
+        """Fetch an image without a thread of the caller's; only where `is_remote`. Raises as `fetch` does."""
         ...
 
     async def aput(self, key: str, data: bytes) -> None:
-        """Put an object without a thread of the caller's; only where `is_remote`."""
+        """Put an object without a thread of the caller's; only where `is_remote`. Raises as `put` does."""
         ...

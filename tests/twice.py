@@ -22,8 +22,9 @@ def scripts_of(*modules: ModuleType) -> dict[str, str]:
     }
 
 
+_PARTS = ("TELLING", "JOB_STEPS")  # of scripts, in several modules
 SCRIPTS = {
-    name: text for name, text in scripts_of(scripts, lease_scripts, queue_scripts, events).items() if name != "TELLING"
+    name: text for name, text in scripts_of(scripts, lease_scripts, queue_scripts, events).items() if name not in _PARTS
 }
 _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
 

@@ -1,4 +1,4 @@
-"""Scripts about a unit of work: who has it, how far it is, how it ends. `trtjob.jobs.scripts` says why they are safe."""
+"""Scripts about a unit of work: who has it, how far it is, how it ends; what `trtjob.jobs.scripts` says holds here."""
 
 from trtjob.jobs.scripts import JOB_STEPS
 

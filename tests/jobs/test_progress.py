@@ -126,3 +126,9 @@ def test_what_remains_is_unknown_while_images_are_listed() -> None:
 
 def test_what_remains_is_never_negative() -> None:
     assert remaining(in_state(JobState.RUNNING, images=3)) == 0
+
+
+def test_a_job_that_waits_for_what_is_outside_says_for_what() -> None:
+    waiting = dataclasses.replace(VIEW, degraded="the folder /photos is not there")
+    assert sentence(waiting, [IDLE]) == "Waiting: the folder /photos is not there"
+    assert sentence(waiting, []).startswith("No worker")

@@ -183,10 +183,11 @@ class OwnAsides:
         self._until: dict[str, float] = {}
         self._times: dict[str, int] = {}
 
-    def add(self, job_id: str) -> None:
-        """Leave a job alone for some seconds; for longer, the more often in a row."""
+    def add(self, job_id: str) -> bool:
+        """Leave a job alone for some seconds; for longer, the more often in a row. Returns whether it is the first."""
         times = self._times[job_id] = self._times.get(job_id, 0) + 1
         self._until[job_id] = self._clock() + min(LAST_PAUSE_S, FIRST_PAUSE_S * times)
+        return times == 1
 
     def current(self) -> list[str]:
         """Return the jobs that are left alone now: not those that have been continued by somebody since."""

@@ -37,6 +37,8 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
     if not workers:
         missing = f"No worker serves the queue '{view.queue}'" if is_anybody else "No worker is running"
         return f"{missing}. Start one with: {worker_command(view.queue)}"
+    if view.degraded:
+        return f"Waiting: {view.degraded}"
     mine = [worker for worker in workers if worker.units_of(view.job_id)]
     if not mine:
         # An idle worker is about to take the job up: what workers report is up to a second old.

@@ -88,11 +88,12 @@ def _give_back(context: Context, claim: Claim, reason: str) -> None:
 def _stand_aside(context: Context, claim: Claim, lack: Lack, reason: str) -> None:
     """Leave a job to other nodes for a while; where there are none, it waits or fails."""
     job_id = claim.job_id
-    context.asides.add(job_id)
+    is_first = context.asides.add(job_id)
     goes_on = context.nodes.stand_aside(job_id, context.node, lack, reason, wait_s=context.settings.place_wait_s)
     fields = {"job_id": job_id, "unit": claim.unit, "lack": lack.value, "error": reason}
     if goes_on:
-        log.warning("this node stands aside from the job", extra=fields | {"event": "stood_aside"})
+        level = logging.WARNING if is_first else logging.INFO
+        log.log(level, "this node stands aside from the job", extra=fields | {"event": "stood_aside"})
     else:
         log.error("job failed", extra=fields | {"event": "job_failed"})
     why = f"this node stands aside: {reason}" if goes_on else "the job has failed"

@@ -1,6 +1,7 @@
 """A node that lacks something for a job stands aside, and hurts nobody but itself."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +180,11 @@ def test_so_many_missing_images_are_the_places_fault(desk: Desk) -> None:
     keys = desk.plan(20, shard_size=20)
     for key in keys[:-2]:
         (desk.photos / key).unlink()
+    add_node(desk)
     run_unit(desk.job_id, SHARD)
     assert is_free(desk)
     ((lack, reason),) = reasons(desk).values()
-    assert lack is Lack.PLACE
+    assert lack is Lack.FAULT
     assert "of 20 images" in reason
     assert "TRTJOB_MAX_MISSING=1" in reason
     change(desk, max_missing=1.0)
@@ -397,3 +399,46 @@ def test_folders_are_made_below_the_root_alone(tmp_path: Path) -> None:
     storage.make_root()
     storage.put("a/b/c.txt", b"x")
     assert (tmp_path / "mnt" / "job" / "a" / "b" / "c.txt").read_bytes() == b"x"
+
+
+# -- what is not to be forgotten ---------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_worker_is_being_started_again_is_one_that_may_work(desk: Desk) -> None:
+    """Its worker was killed, and its record with it: for a moment only its daemon tells that it is there."""
+    desk.plan(4)
+    daemon = {"host": "other", "pid": 17, "engine": "cpu", "processes": 1, "restarts": "{}", "trouble": ""}
+    desk.store.report_daemon("other-17", daemon | {"queue": desk.queue.name})
+    break_model(desk)
+    run_unit(desk.job_id, SHARD)
+    assert view(desk)[0] is JobState.RUNNING
+    crash_often(desk, desk.context.name)
+    look_again(desk)
+    run_unit(desk.job_id, shard_unit(0))
+    assert view(desk)[0] is JobState.RUNNING
+    desk.store.remove_daemon("other-17")
+    look_again(desk)
+    run_unit(desk.job_id, SHARD)
+    assert view(desk)[0] is JobState.FAILED
+
+
+def test_a_place_that_is_back_is_not_waited_for_any_more(desk: Desk) -> None:
+    """A second short absence must not end the job for the first one, and nobody is told that it still waits."""
+    keys = desk.plan(40, shard_size=40)
+    away = desk.photos.rename(desk.photos.with_name("away"))
+    run_unit(desk.job_id, SHARD)
+    assert "is not there" in view(desk)[1]
+    away.rename(desk.photos)
+    look = desk.context.asides._until
+    look.clear()
+    seen: list[tuple[JobState, str]] = []
+
+    def wait_and_look(images: UInt8Array) -> None:
+        if not seen and len(desk.context.asides._lacks) == 0:
+            seen.append(view(desk))
+        time.sleep(0.05)
+
+    desk.use(PlainEngine(on_infer=wait_and_look))
+    run_unit(desk.job_id, SHARD)
+    assert seen == [(JobState.RUNNING, "")]
+    assert list(desk.records()) == keys

@@ -105,7 +105,7 @@ class Asides:
         workers = self._live()
         # One that has a unit of the job in hand has come back, or is about to say that it has not.
         at_work = {worker.node for worker in workers if worker.units_of(job_id)} - {node}
-        live = {worker.node for worker in workers} | {node}
+        live = self.live_nodes() | {node}
         said = self.of(job_id)
         return {name: said[name] for name in sorted(live)} if live <= said.keys() - at_work else {}
 
@@ -130,8 +130,9 @@ class Asides:
         return any(nodes - self.of(job_id).keys() for job_id in job_ids)
 
     def live_nodes(self) -> set[str]:
-        """Return the nodes whose workers have reported lately."""
-        return {worker.node for worker in self._live()}
+        """Return the nodes that have reported lately, those too whose workers are just being started again."""
+        daemons = {daemon.name for daemon in self._store.daemons() if daemon.queue in ("", self._queue)}
+        return daemons | {worker.node for worker in self._live()}
 
     def _live(self) -> list[WorkerView]:
         return [worker for worker in self._store.workers() if worker.may_do(self._queue)]
@@ -182,9 +183,11 @@ class OwnAsides:
         self._clock = clock
         self._until: dict[str, float] = {}
         self._times: dict[str, int] = {}
+        self._lacks: dict[str, Lack] = {}
 
-    def add(self, job_id: str) -> bool:
+    def add(self, job_id: str, lack: Lack) -> bool:
         """Leave a job alone for some seconds; for longer, the more often in a row. Returns whether it is the first."""
+        self._lacks[job_id] = lack
         times = self._times[job_id] = self._times.get(job_id, 0) + 1
         self._until[job_id] = self._clock() + min(LAST_PAUSE_S, FIRST_PAUSE_S * times)
         return times == 1
@@ -196,8 +199,13 @@ class OwnAsides:
                 del self._until[job_id]
         return list(self._until)
 
+    def note_progress(self, job_id: str) -> None:
+        """Note that images of a job are done here: a place that was away is there again."""
+        if self._lacks.get(job_id) in (Lack.PLACE, Lack.OUTAGE):
+            self.remove(job_id)
+
     def remove(self, job_id: str) -> None:
         """Note that a unit of a job has ended well here."""
-        self._until.pop(job_id, None)
-        self._times.pop(job_id, None)
+        for known in (self._until, self._times, self._lacks):
+            known.pop(job_id, None)
         self._asides.come_back(job_id, self._node)

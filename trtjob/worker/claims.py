@@ -88,7 +88,7 @@ def _give_back(context: Context, claim: Claim, reason: str) -> None:
 def _stand_aside(context: Context, claim: Claim, lack: Lack, reason: str) -> None:
     """Leave a job to other nodes for a while; where there are none, it waits or fails."""
     job_id = claim.job_id
-    is_first = context.asides.add(job_id)
+    is_first = context.asides.add(job_id, lack)
     goes_on = context.nodes.stand_aside(job_id, context.node, lack, reason, wait_s=context.settings.place_wait_s)
     fields = {"job_id": job_id, "unit": claim.unit, "lack": lack.value, "error": reason}
     if goes_on:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from redis import RedisError
 
-from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError, TooManyFailures
+from trtjob.errors import EngineError, FailureKind, StorageError, TooManyFailures
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import from_line
@@ -85,6 +85,7 @@ class _ShardRun:
         self.failures: dict[str, FailureKind] = {}
         self.away: list[str] = []  # that were there when they were planned, and are missing or unreadable
         self.crashed: list[str] = []  # of which the job's events do not tell yet
+        self.begun_with = 0  # images that an earlier attempt has done
         self.saved = time.monotonic()
 
     @property
@@ -111,6 +112,7 @@ class _ShardRun:
 
     def _prepare(self) -> Pipeline:
         self._load_checkpoint()
+        self.begun_with = len(self.lines)
         return self.context.pipeline_for(self.spec.model, self.interrupter)
 
     def report(self, manifest: ShardManifest) -> None:
@@ -161,6 +163,8 @@ class _ShardRun:
         answer = self._check()
         if answer != "go":
             raise Interrupted(answer)
+        if len(self.lines) > self.begun_with:
+            self.context.asides.note_progress(self.claim.job_id)
         if time.monotonic() - self.saved > CHECKPOINT_S:
             self._save_checkpoint()
 
@@ -186,11 +190,11 @@ class _ShardRun:
             )
 
     def _check_places(self) -> None:
-        """Raise PlaceError where so many images are missing or unreadable that it is no fault of theirs."""
+        """Raise StorageError where so many images are missing or unreadable that it is no fault of theirs."""
         away = self.away
         share = self.context.settings.max_missing
         if len(away) >= MANY and len(away) > share * len(self.entries):
-            raise PlaceError(
+            raise StorageError(
                 f"{len(away)} of {len(self.entries)} images of {self.spec.source.root} that were there when they were "
                 f"listed cannot be read on this machine, such as {away[0]!r}. Is it mounted, and may trtjob "
                 "read it? Where they really are gone: TRTJOB_MAX_MISSING=1"

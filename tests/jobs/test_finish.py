@@ -214,7 +214,7 @@ def test_a_finish_that_wakes_in_the_next_round_removes_nothing_of_it_and_gives_n
 
 def test_a_finish_whose_claim_was_lost_changes_nothing(folder: JobFolder, spec: JobSpec) -> None:
     committed(folder)
-    folder.storage.put("shards/00000.part.jsonl", b"x")
+    folder.storage.put("shards/00000.part-0123456789abcdef.jsonl", b"x")
     before = files(folder)
 
     def lost() -> None:
@@ -256,7 +256,7 @@ def test_what_attempts_have_left_is_removed(folder: JobFolder, spec: JobSpec) ->
     expected = files(folder)
     left = [
         "shards/00000.3.jsonl",  # an attempt that lost its lease
-        "shards/00001.part.jsonl",  # a checkpoint
+        "shards/00001.part-0123456789abcdef.jsonl",  # a checkpoint
         ".0123456789abcdef.part",
         "annotated/deep/er/.0123456789abcdef.part",
         ".fedcba9876543210.part/a.txt",  # an export that was killed

@@ -1,5 +1,6 @@
 """One shard to its commit, and the ways in which it is left."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -13,14 +14,13 @@ from worker.plain_engine import PlainEngine, write_image
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, StorageError, TooManyFailures
 from trtjob.jobs.folder import ShardManifest, manifest_key, results_key
+from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, lease_key
 from trtjob.jobs.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
-from trtjob.worker.shard import REPORT_S
-
-CHECKPOINT = "shards/00000.part.jsonl"
+from trtjob.worker.shard import REPORT_S, _checkpoint_key
 
 
 class Counting:
@@ -46,8 +46,13 @@ def interrupted(desk: Desk, claim: Claim) -> str:
     return caught.value.reason
 
 
+def checkpoints(desk: Desk) -> list[Path]:
+    return sorted((Path(desk.folder.uri) / "shards").glob("00000.part-*.jsonl"))
+
+
 def checkpoint(desk: Desk) -> dict[str, Record]:
-    lines = (Path(desk.folder.uri) / CHECKPOINT).read_bytes().splitlines()
+    (path,) = checkpoints(desk)
+    lines = path.read_bytes().splitlines()
     return {record.image: record for record in map(from_line, lines)}
 
 
@@ -248,7 +253,7 @@ def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> No
     desk.run(desk.claim())
     assert counting.images == 40 - len(done)
     assert list(desk.records()) == keys
-    assert not (Path(desk.folder.uri) / CHECKPOINT).exists()
+    assert checkpoints(desk) == []
 
 
 def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk) -> None:
@@ -270,9 +275,43 @@ def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk)
 
 def test_a_checkpoint_of_images_that_are_not_in_the_plan_is_no_help(desk: Desk) -> None:
     keys = desk.plan(4)
-    desk.folder.storage.write(CHECKPOINT, to_line(Record("other.png", "ab", 1, 1, detections=())))
+    key = _checkpoint_key(desk.folder.spec(), 0, read_shard(desk.folder, 0, 0))
+    desk.folder.storage.write(key, to_line(Record("other.png", "ab", 1, 1, detections=())))
     desk.run(desk.claim())
     assert list(desk.records()) == keys
+
+
+def test_a_checkpoint_of_an_earlier_life_of_the_job_is_no_help(desk: Desk) -> None:
+    """Its folder was removed, and its images are others now; who slept meanwhile may still write what it had."""
+    desk.plan(12, shard_size=12)
+    desk.use(PlainEngine(on_infer=Counting(6, desk.stop)))
+    interrupted(desk, desk.claim())
+    (before,) = checkpoints(desk)
+    old = before.read_bytes()
+    shutil.rmtree(desk.output)
+    desk.store.forget(desk.job_id)
+    desk.queue.redis.delete(f"rq:queue:{desk.queue.name}")
+    desk.context.interrupter.reset()
+    desk.context.stopping = False
+    desk.plan(12, shard_size=12)
+    before.parent.mkdir(exist_ok=True)
+    before.write_bytes(old)
+    counting = Counting()
+    desk.use(PlainEngine(on_infer=counting))
+    desk.run(desk.claim())
+    assert counting.images == 12
+
+
+def test_who_has_lost_a_shard_leaves_no_checkpoint(desk: Desk) -> None:
+    desk.plan(400, shard_size=400)
+
+    def lose() -> None:
+        desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
+        desk.claim(owner="worker-2")
+
+    desk.use(PlainEngine(on_infer=slowly(Counting(10, lose))))
+    assert interrupted(desk, desk.claim()) == "lost"
+    assert checkpoints(desk) == []
 
 
 def block_shards(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
 
-_SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part)\.jsonl")
+_SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part-[0-9a-f]+)\.jsonl")
 
 
 class _Frozen(BaseModel):

@@ -1,6 +1,7 @@
 """Run one shard: its images through the pipeline, its results to storage, its commit."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -11,6 +12,8 @@ from redis import RedisError
 
 from trtjob.errors import EngineError, FailureKind, StorageError, TooManyFailures
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
+from trtjob.jobs.listing import Entry
+from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import from_line
 from trtjob.jobs.store import Claim
@@ -27,6 +30,7 @@ CHECKPOINT_S = 15.0
 REPORT_S = 0.5
 MANY = 10  # images: fewer that are missing are just that
 _AWAY = frozenset({FailureKind.MISSING, FailureKind.READ})
+_ANOTHERS = frozenset({"lost", "gone"})  # why a shard is left that is no concern of this worker any more
 # What another node may do better at.
 _NODES_OWN = _AWAY | {FailureKind.INFER, FailureKind.WRITE}
 
@@ -50,8 +54,11 @@ async def run_shard(
     await asyncio.to_thread(run.report, manifest)
 
 
-def _checkpoint_key(shard: int) -> str:
-    return f"shards/{shard:05d}.part.jsonl"
+def _checkpoint_key(spec: JobSpec, shard: int, entries: list[Entry]) -> str:
+    """Return where a shard's checkpoint lies: of another life of the job, or another plan, it is another's."""
+    identity = [repr(spec.created_at), *(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}" for entry in entries)]
+    digest = hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()
+    return f"shards/{shard:05d}.part-{digest[:16]}.jsonl"
 
 
 def _failures_allowed(view: JobView) -> int | None:
@@ -79,6 +86,7 @@ class _ShardRun:
         self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
         self.entries = [] if self.committed else read_shard(self.folder, view.epoch, shard)
+        self.checkpoint_key = _checkpoint_key(self.spec, shard, self.entries)
         # Those that could not be read when they were planned are no sign of a place that is away.
         self.were_there = {entry.key for entry in self.entries if entry.etag}
         self.lines: dict[str, bytes] = {}  # the records of the images that are done
@@ -100,8 +108,9 @@ class _ShardRun:
         pipeline = await asyncio.to_thread(self._prepare)
         try:
             await self._run(pipeline, on_fed)
-        except (Interrupted, RedisError, asyncio.CancelledError):
-            await asyncio.to_thread(self._save_checkpoint)
+        except (Interrupted, RedisError, asyncio.CancelledError) as err:
+            if not (isinstance(err, Interrupted) and err.reason in _ANOTHERS):
+                await asyncio.to_thread(self._save_checkpoint)
             raise
         except (TooManyFailures, StorageError, EngineError) as err:
             # To be tried again when the job is continued, and by another node.
@@ -123,7 +132,7 @@ class _ShardRun:
             self.context.queue.put(self.claim.job_id, [FINISH])
         counts = {"ok": manifest.ok, "failed": manifest.failed, "elapsed_s": manifest.elapsed_s}
         log.info("shard committed", extra={"event": "shard_committed", **counts})
-        self.folder.storage.delete(_checkpoint_key(self.shard))
+        self.folder.storage.delete(self.checkpoint_key)
 
     async def _run(self, pipeline: Pipeline, on_fed: Callable[[], None]) -> None:
         """Run the pipeline until it ends or the unit is interrupted."""
@@ -226,7 +235,7 @@ class _ShardRun:
     def _load_checkpoint(self) -> None:
         """Take over what an interrupted attempt had done: records depend on nothing but the image and the job."""
         try:
-            lines = self.folder.storage.read(_checkpoint_key(self.shard)).splitlines(keepends=True)
+            lines = self.folder.storage.read(self.checkpoint_key).splitlines(keepends=True)
         except FileNotFoundError:
             return
         keys = {entry.key for entry in self.entries}
@@ -239,7 +248,8 @@ class _ShardRun:
         self.saved = time.monotonic()
         lines = list(self.lines.values())
         try:
-            self.folder.storage.write(_checkpoint_key(self.shard), b"".join(lines))
+            prove_output(self.folder, self.spec)
+            self.folder.storage.write(self.checkpoint_key, b"".join(lines))
         except StorageError as err:  # the shard is only done again
             log.warning("no checkpoint", extra={"job_id": self.claim.job_id, "shard": self.shard, "error": str(err)})
 

@@ -442,3 +442,22 @@ def test_a_place_that_is_back_is_not_waited_for_any_more(desk: Desk) -> None:
     run_unit(desk.job_id, SHARD)
     assert seen == [(JobState.RUNNING, "")]
     assert list(desk.records()) == keys
+
+
+@pytest.mark.parametrize("is_list", [pytest.param(True, id="a list"), pytest.param(False, id="no JSON")])
+def test_rubbish_where_it_is_noted_does_not_keep_a_job_from_its_end(desk: Desk, is_list: bool) -> None:
+    desk.plan(4)
+    shutil.rmtree(desk.photos)
+    key = f"trtjob:job:{desk.job_id}:aside"
+    if is_list:
+        desk.queue.redis.rpush(key, b"\xff")
+    else:
+        desk.queue.redis.hset(key, b"\xff", b"{")
+    desk.queue.redis.hset(job_key(desk.job_id), "aside_since", b"\xff")
+    run_unit(desk.job_id, SHARD)
+    assert is_free(desk)
+    assert "is not there" in view(desk)[1]
+    change(desk, place_wait_s=0)
+    look_again(desk)
+    run_unit(desk.job_id, SHARD)
+    assert view(desk)[0] is JobState.FAILED

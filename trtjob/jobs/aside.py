@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from trtjob.errors import ForeignJobError, PlaceError
 from trtjob.jobs.events import Happening, add_event
-from trtjob.jobs.replies import answers, guarded
+from trtjob.jobs.replies import Rubbish, answers, guarded, real
 from trtjob.jobs.roster import PREFIX
 from trtjob.jobs.states import ACTIVE
 from trtjob.jobs.store import JobStore, job_key
@@ -81,7 +81,7 @@ class Asides:
             return False
         now = self._store.now()
         aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
-        if redis.hset(aside_key(job_id), node, aside.model_dump_json()):
+        if self._write(job_id, node, aside):
             add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=node)
         reasons = self._all_say(job_id, node)
         if not reasons:
@@ -91,14 +91,32 @@ class Asides:
         if lacks == {Lack.VERSION}:  # a job that nobody here can read is left as it is
             return True
         message = _message(reasons)
-        redis.hsetnx(key, _SINCE, now)
-        has_waited = now - float(redis.hget(key, _SINCE) or now) >= wait_s
+        has_waited = now - self._since(key, now) >= wait_s
         if lacks & _WAITS_FOR_EVER or (not has_waited and (len(lacks) > 1 or Lack.PLACE in lacks)):
             self._store.degrade(job_id, message)
             return True
         self._store.fail(job_id, message)
         self.forget(job_id)
         return False
+
+    def _write(self, job_id: str, node: str, aside: Aside) -> bool:
+        """Write why a node stands aside, whatever stood there. Returns whether it is new."""
+        key, redis = aside_key(job_id), self._store.redis
+        is_new = guarded(key, lambda: redis.hset(key, node, aside.model_dump_json()), None)
+        if is_new is None:
+            redis.delete(key)
+            is_new = redis.hset(key, node, aside.model_dump_json())
+        return bool(is_new)
+
+    def _since(self, key: str, now: float) -> float:
+        """Return since when no node is left."""
+        redis = self._store.redis
+        redis.hsetnx(key, _SINCE, now)
+        try:
+            return min(now, real(redis.hget(key, _SINCE) or str(now)))
+        except Rubbish:
+            redis.hset(key, _SINCE, now)
+            return now
 
     def _all_say(self, job_id: str, node: str) -> dict[str, Aside]:
         """Return why each live node stands aside; nothing where one of them does not."""

@@ -25,7 +25,7 @@ from trtjob.jobs.replies import is_outage
 from trtjob.jobs.storage import is_s3, troubles
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import shard_of
-from trtjob.worker.context import OUTAGE, Context
+from trtjob.worker.context import OUTAGE, Context, Interrupter
 
 log = logging.getLogger(__name__)
 
@@ -137,15 +137,17 @@ class Heart(threading.Thread):
             "device": engine.device if engine else "",
             "state": "busy" if context.claims else "idle",
             "doing": context.doing,
-            "trouble": troubles(),
             "queue": context.queue.name,
         }
-        self.store.report_worker(context.name, fields | self._rate)
-        self._tell_trouble()
+        # What failed for a unit that was given back since is nobody's trouble: nothing asks there any more.
+        waiting = self._remote_claims() if troubles() else {}
+        trouble = troubles() if waiting else ""
+        self.store.report_worker(context.name, fields | {"trouble": trouble} | self._rate)
+        self._tell_trouble(trouble, waiting)
 
-    def _tell_trouble(self) -> None:
+    def _tell_trouble(self, trouble: str, waiting: dict[Claim, Interrupter]) -> None:
         """Say which jobs wait because storage fails; where others can go on with them, leave them after a while."""
-        trouble, before, now = troubles(), self._trouble, time.monotonic()
+        before, now = self._trouble, time.monotonic()
         if trouble != before:
             log.warning("storage fails: waiting" if trouble else "storage works again", extra={"trouble": trouble})
         if not before:
@@ -157,15 +159,14 @@ class Heart(threading.Thread):
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
-        jobs = {claim.job_id for claim in list(self.context.claims)}
+        jobs = {claim.job_id for claim in waiting}
         if not self._nodes.others_work(sorted(jobs), self.context.node):
             self._say_degraded(jobs, trouble)
             return
         self._say_degraded(set(), "")
         if now - self._trouble_since >= self.context.settings.outage_s:
-            for claim, interrupter in list(self.context.claims.items()):
-                if self._is_remote(claim):
-                    interrupter.interrupt(OUTAGE)
+            for interrupter in waiting.values():
+                interrupter.interrupt(OUTAGE)
 
     def _say_degraded(self, jobs: set[str], trouble: str) -> None:
         for job_id in sorted(self._told - jobs):
@@ -174,8 +175,11 @@ class Heart(threading.Thread):
             self.store.degrade(job_id, trouble)
         self._told = jobs
 
+    def _remote_claims(self) -> dict[Claim, Interrupter]:
+        """Return the units in hand that a bucket can hold up."""
+        return {claim: found for claim, found in list(self.context.claims.items()) if self._is_remote(claim)}
+
     def _is_remote(self, claim: Claim) -> bool:
-        """Whether a unit's job reads or writes in a bucket: another's shard on a disk is not held up by it."""
         try:
             spec = self.store.view(claim.job_id).spec
         except JobError:

@@ -64,7 +64,7 @@ def test_the_screen_of_a_job_says_all_there_is_to_say(now: Standing) -> None:
         f"{JOB}: shard-00003, shard-00004; other: shard-00001",
         "1 s ago",
         "busy   CPU  ",
-        "bound by the engine (90% busy)",
+        "Waiting: s3://bucket fails: 503",
         "node: a worker process died 7 times",
     ):
         assert said in screen

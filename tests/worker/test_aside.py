@@ -34,7 +34,7 @@ def reasons(desk: Desk) -> dict[str, tuple[Lack, str]]:
 
 def look_again(desk: Desk) -> None:
     """Let the pause be over."""
-    desk.context.asides = OwnAsides(desk.context.nodes, desk.context.node)
+    desk.context.asides = OwnAsides(desk.context.nodes, desk.context.name)
 
 
 def add_node(desk: Desk, name: str = "other", trouble: str = "", unit: str = "") -> None:
@@ -47,7 +47,7 @@ def add_node(desk: Desk, name: str = "other", trouble: str = "", unit: str = "")
 
 def says(desk: Desk, node: str, lack: Lack = Lack.FAULT, reason: str = "no model") -> bool:
     """Let another node stand aside."""
-    return desk.context.nodes.stand_aside(desk.job_id, f"{node}-17", lack, reason, wait_s=0)
+    return desk.context.nodes.stand_aside(desk.job_id, f"{node}-17-1", lack, reason, wait_s=0)
 
 
 def view(desk: Desk) -> tuple[JobState, str]:
@@ -273,7 +273,7 @@ def test_what_one_node_lacks_is_left_to_the_others(desk: Desk) -> None:
     assert lack is Lack.FAULT
     assert "/models/tiny.onnx" in reason
     events = desk.store.events(desk.job_id)
-    assert [(event.worker, event.detail) for event in events if event.event == "stood_aside"] == [("worker", reason)]
+    assert [(event.worker, event.detail) for event in events if event.event == "stood_aside"] == [("worker-1", reason)]
 
 
 def test_a_node_that_stands_aside_leaves_the_jobs_messages_alone(desk: Desk) -> None:
@@ -365,7 +365,7 @@ def test_crashes_on_one_node_say_nothing_of_the_others(desk: Desk) -> None:
     crash_often(desk, desk.context.name)
     run_unit(desk.job_id, SHARD)
     assert view(desk)[0] is JobState.RUNNING
-    assert reasons(desk)["worker"][0] is Lack.CRASH
+    assert reasons(desk)["worker-1"][0] is Lack.CRASH
     claim = desk.store.claim(desk.job_id, SHARD, "other-17-1", 10.0)
     assert claim.crashed_on == frozenset({"worker"})  # type: ignore[union-attr]
 
@@ -453,7 +453,7 @@ def test_rubbish_where_it_is_noted_does_not_keep_a_job_from_its_end(desk: Desk, 
         desk.queue.redis.rpush(key, b"\xff")
     else:
         desk.queue.redis.hset(key, b"\xff", b"{")
-    desk.queue.redis.hset(job_key(desk.job_id), "aside_since", b"\xff")
+    desk.queue.redis.hset(job_key(desk.job_id), "aside_since", "yesterday")
     run_unit(desk.job_id, SHARD)
     assert is_free(desk)
     assert "is not there" in view(desk)[1]
@@ -461,3 +461,15 @@ def test_rubbish_where_it_is_noted_does_not_keep_a_job_from_its_end(desk: Desk, 
     look_again(desk)
     run_unit(desk.job_id, SHARD)
     assert view(desk)[0] is JobState.FAILED
+
+
+def test_one_sick_worker_of_a_node_ends_nothing_while_another_works(desk: Desk) -> None:
+    """As where one GPU of several is broken."""
+    desk.plan(8)
+    fields = {"host": "worker", "pid": 1, "state": "busy", "trouble": "", "queue": desk.queue.name}
+    desk.store.report_worker("worker-2", fields | {f"unit:{desk.job_id}:{shard_unit(1)}": 1})
+    break_model(desk)
+    run_unit(desk.job_id, SHARD)
+    assert view(desk)[0] is JobState.RUNNING
+    desk.context.nodes.come_back(desk.job_id, "worker-2")  # it has committed
+    assert desk.context.asides.current() == [desk.job_id], "the sick one does not try again at once"

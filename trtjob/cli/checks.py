@@ -204,6 +204,7 @@ def _jobs(settings: "Settings") -> Check:
     from trtjob.jobs.connection import connect
     from trtjob.jobs.server import EmbeddedServer
     from trtjob.jobs.store import JobStore
+    from trtjob.jobs.views import node_of
 
     found: list[str] = []
     try:
@@ -212,7 +213,8 @@ def _jobs(settings: "Settings") -> Check:
                 store = JobStore(connection.redis)
                 here = {daemon.name for daemon in store.daemons() if daemon.host == socket.gethostname()}
                 for job_id, asides in asides_of(store, store.active_ids(settings.queue)).items():
-                    found += [f"{job_id}: {asides[node].reason}" for node in sorted(here & asides.keys())]
+                    reasons = [aside.reason for worker, aside in asides.items() if node_of(worker) in here]
+                    found += [f"{job_id}: {reason}" for reason in dict.fromkeys(reasons)]
     except TrtjobError as err:
         return Check("jobs", "note", str(err))
     if found:

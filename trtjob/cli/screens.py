@@ -26,7 +26,7 @@ class Standing:
     workers: "Sequence[WorkerView]"
     daemons: "Sequence[DaemonView]"
     more: int = 0
-    asides: "Mapping[str, Mapping[str, Aside]]" = field(default_factory=dict)  # by job and node
+    asides: "Mapping[str, Mapping[str, Aside]]" = field(default_factory=dict)  # by job and worker
 
 
 def standing(store: "JobStore", job_id: str | None, most: int = JOBS_SHOWN) -> Standing:
@@ -37,7 +37,10 @@ def standing(store: "JobStore", job_id: str | None, most: int = JOBS_SHOWN) -> S
     jobs = store.views(store.recent_ids(most)) if job_id is None else [store.view(job_id)]
     more = max(0, store.total() - len(jobs)) if job_id is None else 0
     active = [view.job_id for view in jobs if view.state in ACTIVE]
-    return Standing(jobs, store.workers(), store.daemons(), more, asides_of(store, active))
+    workers, asides = store.workers(), asides_of(store, active)
+    live = {worker.name for worker in workers}
+    here = {job_id: {name: said[name] for name in live & said.keys()} for job_id, said in asides.items()}
+    return Standing(jobs, workers, store.daemons(), more, here)
 
 
 # -- the document ------------------------------------------------------------------------------------------------------
@@ -57,7 +60,7 @@ def status_document(now: Standing) -> dict[str, Any]:
 def job_document(
     view: "JobView", workers: "Sequence[WorkerView]", asides: "Mapping[str, Aside] | None" = None
 ) -> dict[str, Any]:
-    """Return what is said of one job. asides: who stands aside from it, by node."""
+    """Return what is said of one job. asides: who stands aside from it, by worker."""
     from trtjob.jobs.progress import remaining, sentence
 
     mine = [worker for worker in workers if worker.units_of(view.job_id)]
@@ -102,8 +105,13 @@ def _shards_running(view: "JobView", workers: "Sequence[WorkerView]") -> int:
 
 
 def _aside_documents(asides: "Mapping[str, Aside] | None") -> list[dict[str, Any]]:
+    from trtjob.jobs.views import node_of
+
     found = sorted((asides or {}).items())
-    return [{"node": node, "lack": aside.lack.value, "reason": aside.reason} for node, aside in found]
+    return [
+        {"worker": worker, "node": node_of(worker), "lack": aside.lack.value, "reason": aside.reason}
+        for worker, aside in found
+    ]
 
 
 def _worker_document(worker: "WorkerView") -> dict[str, Any]:
@@ -171,7 +179,7 @@ def job_lines(now: Standing) -> list[str]:
 
 
 def _aside_line(aside: dict[str, Any]) -> str:
-    return printable(f"{aside['node']} stands aside: {aside['reason']}")
+    return printable(f"{aside['worker']} stands aside: {aside['reason']}")
 
 
 def bar(view: "JobView") -> str:

@@ -1,8 +1,8 @@
-"""Nodes that stand aside from a job, because something is missing there, and what that means for the job.
+"""Workers that stand aside from a job, because something is missing there, and what that means for the job.
 
-A node is a daemon with its worker processes. What one node lacks is no reason to end a job that others can do: it gives
-the unit back, says why, leaves the job's messages to the others, and looks again some seconds later. Only where no node
-is left the job waits, or ends.
+What one node lacks, or one GPU of it, is no reason to end a job that others can do: its worker gives the unit back,
+says why, leaves the job's messages to the others, and looks again some seconds later. Only where no worker is left the
+job waits, or ends.
 """
 
 import time
@@ -18,7 +18,7 @@ from trtjob.jobs.replies import Rubbish, answers, guarded, real
 from trtjob.jobs.roster import PREFIX
 from trtjob.jobs.states import ACTIVE
 from trtjob.jobs.store import JobStore, job_key
-from trtjob.jobs.views import WorkerView
+from trtjob.jobs.views import WorkerView, node_of
 
 _MOST_REASON = 500
 _MOST_NODES = 1000
@@ -26,7 +26,7 @@ _SINCE = "aside_since"  # a job's field: since when no node is left, by the serv
 
 
 class Lack(StrEnum):
-    """What a node misses for a job."""
+    """What a worker misses for a job."""
 
     PLACE = "place"  # the source or the output is not there: perhaps not mounted yet
     OUTAGE = "outage"  # storage does not answer it
@@ -40,7 +40,7 @@ _WAITS_FOR_EVER = frozenset({Lack.OUTAGE, Lack.VERSION})
 
 
 class Aside(BaseModel):
-    """Why a node stands aside, and since when (seconds since the epoch, by the server's clock)."""
+    """Why a worker stands aside, and since when (seconds since the epoch, by the server's clock)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,7 +50,7 @@ class Aside(BaseModel):
 
 
 def lack_of(err: BaseException) -> Lack:
-    """Return what an error says that this node lacks."""
+    """Return what an error says that this worker lacks."""
     if isinstance(err, PlaceError):
         return Lack.PLACE
     return Lack.VERSION if isinstance(err, ForeignJobError) else Lack.FAULT
@@ -61,18 +61,18 @@ def aside_key(job_id: str) -> str:
 
 
 class Asides:
-    """Who stands aside from which job. queue: the nodes that count are those that serve it."""
+    """Who stands aside from which job. queue: the workers that count are those that serve it."""
 
     def __init__(self, store: JobStore, queue: str) -> None:
         self._store = store
         self._queue = queue
 
     def of(self, job_id: str) -> dict[str, Aside]:
-        """Return the nodes that stand aside from a job; some may be gone by now."""
+        """Return the workers that stand aside from a job; some may be gone by now."""
         return asides_of(self._store, [job_id])[job_id]
 
-    def stand_aside(self, job_id: str, node: str, lack: Lack, reason: str, *, wait_s: float) -> bool:
-        """Note that a node cannot work on a job. Where no other can, the job waits or fails.
+    def stand_aside(self, job_id: str, worker: str, lack: Lack, reason: str, *, wait_s: float) -> bool:
+        """Note that a worker cannot work on a job. Where no other can, the job waits or fails.
 
         wait_s: how long it waits for a place. Returns whether the job goes on. To be called again while it lasts.
         """
@@ -81,9 +81,9 @@ class Asides:
             return False
         now = self._store.now()
         aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
-        if self._write(job_id, node, aside):
-            add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=node)
-        reasons = self._all_say(job_id, node)
+        if self._write(job_id, worker, aside):
+            add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=worker)
+        reasons = self._all_say(job_id, worker)
         if not reasons:
             self._go_on(job_id)
             return True
@@ -99,17 +99,17 @@ class Asides:
         self.forget(job_id)
         return False
 
-    def _write(self, job_id: str, node: str, aside: Aside) -> bool:
-        """Write why a node stands aside, whatever stood there. Returns whether it is new."""
+    def _write(self, job_id: str, worker: str, aside: Aside) -> bool:
+        """Write why a worker stands aside, whatever stood there. Returns whether it is new."""
         key, redis = aside_key(job_id), self._store.redis
-        is_new = guarded(key, lambda: redis.hset(key, node, aside.model_dump_json()), None)
+        is_new = guarded(key, lambda: redis.hset(key, worker, aside.model_dump_json()), None)
         if is_new is None:
             redis.delete(key)
-            is_new = redis.hset(key, node, aside.model_dump_json())
+            is_new = redis.hset(key, worker, aside.model_dump_json())
         return bool(is_new)
 
     def _since(self, key: str, now: float) -> float:
-        """Return since when no node is left."""
+        """Return since when no worker is left."""
         redis = self._store.redis
         redis.hsetnx(key, _SINCE, now)
         try:
@@ -118,34 +118,36 @@ class Asides:
             redis.hset(key, _SINCE, now)
             return now
 
-    def _all_say(self, job_id: str, node: str) -> dict[str, Aside]:
-        """Return why each live node stands aside; nothing where one of them does not."""
+    def _all_say(self, job_id: str, worker: str) -> dict[str, Aside]:
+        """Return why each live worker stands aside; nothing where one of them does not."""
         workers = self._live()
         # One that has a unit of the job in hand has come back, or is about to say that it has not.
-        at_work = {worker.node for worker in workers if worker.units_of(job_id)} - {node}
-        live = self.live_nodes() | {node}
+        at_work = {other.name for other in workers if other.units_of(job_id)} - {worker}
+        live = {other.name for other in workers} | {worker}
+        if self.live_nodes() - {node_of(name) for name in live}:  # a node's workers are being started again
+            return {}
         said = self.of(job_id)
         return {name: said[name] for name in sorted(live)} if live <= said.keys() - at_work else {}
 
-    def come_back(self, job_id: str, node: str) -> None:
-        """Note that a node has done its part of a job."""
+    def come_back(self, job_id: str, worker: str) -> None:
+        """Note that a worker has done its part of a job."""
         key = aside_key(job_id)
-        if guarded(key, lambda: self._store.redis.hdel(key, node), 0):
+        if guarded(key, lambda: self._store.redis.hdel(key, worker), 0):
             self._go_on(job_id)
 
     def forget(self, job_id: str) -> None:
-        """Have every node try a job again."""
+        """Have every worker try a job again."""
         self._store.redis.delete(aside_key(job_id))
         self._store.redis.hdel(job_key(job_id), _SINCE)
 
-    def is_aside(self, job_id: str, node: str) -> bool:
+    def is_aside(self, job_id: str, worker: str) -> bool:
         key = aside_key(job_id)
-        return bool(guarded(key, lambda: self._store.redis.hexists(key, node), False))
+        return bool(guarded(key, lambda: self._store.redis.hexists(key, worker), False))
 
     def others_work(self, job_ids: list[str], node: str) -> bool:
         """Return whether another node has a worker that nothing keeps from working on one of these jobs."""
-        nodes = {worker.node for worker in self._live() if not worker.trouble} - {node}
-        return any(nodes - self.of(job_id).keys() for job_id in job_ids)
+        others = {worker.name for worker in self._live() if not worker.trouble and worker.node != node}
+        return any(others - self.of(job_id).keys() for job_id in job_ids)
 
     def live_nodes(self) -> set[str]:
         """Return the nodes that have reported lately, those too whose workers are just being started again."""
@@ -186,7 +188,7 @@ def _message(reasons: Mapping[str, Aside]) -> str:
     texts = list(dict.fromkeys(aside.reason for aside in reasons.values()))
     if len(texts) == 1:
         return texts[0]
-    return "; ".join(f"{node}: {aside.reason}" for node, aside in reasons.items())
+    return "; ".join(dict.fromkeys(f"{node_of(worker)}: {aside.reason}" for worker, aside in reasons.items()))
 
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 15.0  # until a node looks again
@@ -195,9 +197,9 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 15.0  # until a node looks again
 class OwnAsides:
     """The jobs that one worker process leaves to others for now."""
 
-    def __init__(self, asides: Asides, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, asides: Asides, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._asides = asides
-        self._node = node
+        self._worker = worker
         self._clock = clock
         self._until: dict[str, float] = {}
         self._times: dict[str, int] = {}
@@ -213,7 +215,7 @@ class OwnAsides:
     def current(self) -> list[str]:
         """Return the jobs that are left alone now: not those that have been continued by somebody since."""
         for job_id, until in list(self._until.items()):
-            if self._clock() >= until or not self._asides.is_aside(job_id, self._node):
+            if self._clock() >= until or not self._asides.is_aside(job_id, self._worker):
                 del self._until[job_id]
         return list(self._until)
 
@@ -226,4 +228,4 @@ class OwnAsides:
         """Note that a unit of a job has ended well here."""
         for known in (self._until, self._times, self._lacks):
             known.pop(job_id, None)
-        self._asides.come_back(job_id, self._node)
+        self._asides.come_back(job_id, self._worker)

@@ -18,7 +18,7 @@ _LEFT = {"stop": "the worker stops", "lost": "another has it", "cancelled": "the
 
 
 def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
-    """Claim a unit of work; None where it is not wanted any more, another does it, this node stands aside from the job,
+    """Claim a unit of work; None where it is not wanted any more, another does it, this worker stands aside from it,
     or the unit has crashed too often."""
     settings = context.settings
     if job_id in context.asides.current():
@@ -89,14 +89,14 @@ def _stand_aside(context: Context, claim: Claim, lack: Lack, reason: str) -> Non
     """Leave a job to other nodes for a while; where there are none, it waits or fails."""
     job_id = claim.job_id
     is_first = context.asides.add(job_id, lack)
-    goes_on = context.nodes.stand_aside(job_id, context.node, lack, reason, wait_s=context.settings.place_wait_s)
+    goes_on = context.nodes.stand_aside(job_id, context.name, lack, reason, wait_s=context.settings.place_wait_s)
     fields = {"job_id": job_id, "unit": claim.unit, "lack": lack.value, "error": reason}
     if goes_on:
         level = logging.WARNING if is_first else logging.INFO
-        log.log(level, "this node stands aside from the job", extra=fields | {"event": "stood_aside"})
+        log.log(level, "this worker stands aside from the job", extra=fields | {"event": "stood_aside"})
     else:
         log.error("job failed", extra=fields | {"event": "job_failed"})
-    why = f"this node stands aside: {reason}" if goes_on else "the job has failed"
+    why = f"this worker stands aside: {reason}" if goes_on else "the job has failed"
     if context.store.release(claim, take_back=True, why=why) and goes_on:
         context.queue.put(job_id, [claim.unit], at_front=True)
 

@@ -121,7 +121,7 @@ class Context:
         self.queue = queue
         self.node = node_of(name)
         self.nodes = Asides(store, queue.name)
-        self.asides = OwnAsides(self.nodes, self.node)
+        self.asides = OwnAsides(self.nodes, name)
         self.interrupter = Interrupter()
         self.stopping = False
         self.claims: dict[Claim, Interrupter] = {}

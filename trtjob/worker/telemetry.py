@@ -18,6 +18,7 @@ from trtjob.errors import ConfigError, QueueError
 from trtjob.jobs.aside import asides_of
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
+from trtjob.jobs.views import node_of
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +118,10 @@ class _Collector:
         yield _gauge("trtjob_jobs", "Jobs of this queue, by state.", jobs, ("state",))
         yield _gauge("trtjob_jobs_degraded", "Jobs that wait for a storage that fails.", {(): float(degraded)})
         asides = asides_of(self.store, self.store.active_ids(self.queue.name)).values()
-        left = {(): float(sum(self.node.name in nodes for nodes in asides))}
-        yield _gauge("trtjob_node_stands_aside", "Jobs that this node leaves to others: see trtjob status.", left)
+        left = {(): float(sum(any(node_of(worker) == self.node.name for worker in workers) for workers in asides))}
+        yield _gauge(
+            "trtjob_node_stands_aside", "Jobs that a worker of this node leaves to others: see trtjob status.", left
+        )
         depth = {(self.queue.name,): float(len(self.queue))}
         yield _gauge("trtjob_queue_depth", "Messages that wait, at most 256 of each job.", depth, ("queue",))
         workers = [worker for worker in self.store.workers() if worker.may_do(self.queue.name)]

@@ -1,7 +1,10 @@
 """Which package ONNX Runtime comes from. What only an environment of its own shows is in scripts/check_installs.py."""
 
+import os
+import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,15 @@ def test_what_is_installed_is_found_and_whole() -> None:
     assert package.version == onnxruntime().__version__
     assert not package.is_mixed
     assert not package.is_damaged
+
+
+def test_it_keeps_no_identity_of_the_machine(tmp_path: Path) -> None:
+    """Left alone, its import writes an id and what it would send into the user's cache."""
+    code = "from trtjob.engines.onnxruntime.package import onnxruntime; onnxruntime()"
+    environment = os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_two_packages_are_a_mixture_and_one_of_them_can_be_kept() -> None:

@@ -6,6 +6,7 @@ import of ONNX Runtime goes through `onnxruntime`, and `trtjob doctor` looks at 
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -67,6 +68,8 @@ def onnxruntime() -> Any:
 
     Raises MissingDependencyError where it is not installed, EngineError where it is damaged or does not load.
     """
+    # From 1.32 on the import itself keeps an identity of this machine, before it can be told not to.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         package: Any = import_module(_FOLDER)
     except ImportError as err:

@@ -473,3 +473,16 @@ def test_one_sick_worker_of_a_node_ends_nothing_while_another_works(desk: Desk) 
     assert view(desk)[0] is JobState.RUNNING
     desk.context.nodes.come_back(desk.job_id, "worker-2")  # it has committed
     assert desk.context.asides.current() == [desk.job_id], "the sick one does not try again at once"
+
+
+def test_a_commit_of_anybody_ends_the_wait(desk: Desk) -> None:
+    """Also of a worker that never stood aside itself, such as the same daemon's after a restart."""
+    desk.plan(8)
+    away = desk.photos.rename(desk.photos.with_name("away"))
+    run_unit(desk.job_id, SHARD)
+    key = job_key(desk.job_id)
+    assert desk.queue.redis.hexists(key, "aside_since")
+    away.rename(desk.photos)
+    desk.store.commit(desk.claim(shard_unit(1), owner="other-17-1"), 1, ok=4, failed=0)
+    assert not desk.queue.redis.hexists(key, "aside_since")
+    assert view(desk) == (JobState.RUNNING, "")

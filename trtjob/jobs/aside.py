@@ -159,8 +159,8 @@ class Asides:
 
     def _go_on(self, job_id: str) -> None:
         """Note that somebody can work on a job."""
-        if self._store.redis.hdel(job_key(job_id), _SINCE):
-            self._store.degrade(job_id, "")
+        if self._store.redis.hexists(job_key(job_id), _SINCE):
+            self._store.degrade(job_id, "")  # which forgets it
 
 
 def asides_of(store: JobStore, job_ids: list[str]) -> dict[str, dict[str, Aside]]:

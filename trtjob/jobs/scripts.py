@@ -114,6 +114,7 @@ local function announce()  -- an end, to who waits for it, as things stand now; 
   redis.pcall('SADD', waiting, delivery)  -- a job ends also where somebody has put something else there
 end
 local function recover()
+  redis.call('HDEL', KEYS[1], 'aside_since')
   redis.call('SREM', '{DEGRADED}', job_id())
   if redis.call('HDEL', KEYS[1], 'degraded') == 1 then tell('recovered', '', '', '', '') end
 end

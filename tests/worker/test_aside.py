@@ -46,8 +46,8 @@ def add_node(desk: Desk, name: str = "other", trouble: str = "", unit: str = "")
 
 
 def says(desk: Desk, node: str, lack: Lack = Lack.FAULT, reason: str = "no model") -> bool:
-    """Let another node stand aside."""
-    return desk.context.nodes.stand_aside(desk.job_id, f"{node}-17-1", lack, reason, wait_s=0)
+    """Let another node stand aside. Returns whether the job goes on."""
+    return desk.context.nodes.stand_aside(desk.job_id, f"{node}-17-1", lack, reason, wait_s=0) == "goes on"
 
 
 def view(desk: Desk) -> tuple[JobState, str]:

@@ -8,7 +8,7 @@ job waits, or ends.
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -49,6 +49,9 @@ class Aside(BaseModel):
     at: float
 
 
+Outcome = Literal["goes on", "failed", "ended"]
+
+
 def lack_of(err: BaseException) -> Lack:
     """Return what an error says that this worker lacks."""
     if isinstance(err, PlaceError):
@@ -71,14 +74,15 @@ class Asides:
         """Return the workers that stand aside from a job; some may be gone by now."""
         return asides_of(self._store, [job_id])[job_id]
 
-    def stand_aside(self, job_id: str, worker: str, lack: Lack, reason: str, *, wait_s: float) -> bool:
+    def stand_aside(self, job_id: str, worker: str, lack: Lack, reason: str, *, wait_s: float) -> Outcome:
         """Note that a worker cannot work on a job. Where no other can, the job waits or fails.
 
-        wait_s: how long it waits for a place. Returns whether the job goes on. To be called again while it lasts.
+        wait_s: how long it waits for a place. Returns what became of the job: it may have `ended` before. To be called
+        again while it lasts.
         """
         redis, key = self._store.redis, job_key(job_id)
         if (redis.hget(key, "state") or b"").decode(errors="replace") not in ACTIVE:
-            return False
+            return "ended"
         now = self._store.now()
         aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
         if self._write(job_id, worker, aside):
@@ -86,18 +90,20 @@ class Asides:
         reasons = self._all_say(job_id, worker)
         if not reasons:
             self._go_on(job_id)
-            return True
+            return "goes on"
         lacks = {aside.lack for aside in reasons.values()}
         if lacks == {Lack.VERSION}:  # a job that nobody here can read is left as it is
-            return True
+            return "goes on"
         message = _message(reasons)
         has_waited = now - self._since(key, now) >= wait_s
         if lacks & _WAITS_FOR_EVER or (not has_waited and (len(lacks) > 1 or Lack.PLACE in lacks)):
             self._store.degrade(job_id, message)
-            return True
+            return "goes on"
+        if lacks == {Lack.PLACE}:
+            message += " Once it is, run the same command again: it does only what is missing"
         self._store.fail(job_id, message)
         self.forget(job_id)
-        return False
+        return "failed"
 
     def _write(self, job_id: str, worker: str, aside: Aside) -> bool:
         """Write why a worker stands aside, whatever stood there. Returns whether it is new."""

@@ -89,15 +89,15 @@ def _stand_aside(context: Context, claim: Claim, lack: Lack, reason: str) -> Non
     """Leave a job to other nodes for a while; where there are none, it waits or fails."""
     job_id = claim.job_id
     is_first = context.asides.add(job_id, lack)
-    goes_on = context.nodes.stand_aside(job_id, context.name, lack, reason, wait_s=context.settings.place_wait_s)
+    outcome = context.nodes.stand_aside(job_id, context.name, lack, reason, wait_s=context.settings.place_wait_s)
     fields = {"job_id": job_id, "unit": claim.unit, "lack": lack.value, "error": reason}
-    if goes_on:
+    if outcome == "goes on":
         level = logging.WARNING if is_first else logging.INFO
         log.log(level, "this worker stands aside from the job", extra=fields | {"event": "stood_aside"})
-    else:
+    elif outcome == "failed":
         log.error("job failed", extra=fields | {"event": "job_failed"})
-    why = f"this worker stands aside: {reason}" if goes_on else "the job has failed"
-    if context.store.release(claim, take_back=True, why=why) and goes_on:
+    why = f"this worker stands aside: {reason}" if outcome == "goes on" else "the job has ended"
+    if context.store.release(claim, take_back=True, why=why) and outcome == "goes on":
         context.queue.put(job_id, [claim.unit], at_front=True)
 
 

@@ -17,6 +17,7 @@ from worker.plain_engine import POISON, PlainEngine, write_image, write_images
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError
 from trtjob.jobs.models import Annotate
+from trtjob.worker.pipeline import engine_side
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.pipeline.limits import Limits
@@ -508,6 +509,16 @@ def test_a_place_that_hangs_is_no_images_fault(
     hangs.touch()
     code = hanging_file(".png", hangs)
     monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    monkeypatch.setattr(engine_side, "PROBE_S", 0.5)
+    scandir = os.scandir
+
+    def hang(path: str | os.PathLike[str]) -> object:
+        """List a folder, but the photographs' not before the place answers again."""
+        while os.fspath(path) == str(photos) and hangs.exists():
+            threading.Event().wait(0.02)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", hang)
     with pipeline_of(PlainEngine(), processes=2, stall_s=1.0) as pipeline:
         with pytest.raises(
             PlaceError, match=r"photos does not answer on this machine: the read of '000\d.png' took 1 s"
@@ -546,7 +557,23 @@ def test_a_file_that_hangs_while_others_can_be_read_is_unreadable(
     assert results.keys == keys
     assert results.failures == {keys[3]: FailureKind.READ}
     (failed,) = (record.error for record in results.records if record.error)
-    assert "the read stood still (no progress in 1 s), twice" in failed.message
+    assert "the read stood still (no progress in 1 s), twice, while its folder answered" in failed.message
+
+
+@pytest.mark.slow
+def test_the_last_image_that_hangs_is_its_own_record_too(
+    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else works by then who could show that the place does."""
+    keys = write_images(photos, 4)
+    hangs = tmp_path / "hangs"
+    hangs.touch()
+    code = hanging_file(keys[3], hangs)
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    with pipeline_of(PlainEngine(), processes=2, stall_s=1.0) as pipeline:
+        results = run(pipeline, job(photos, output), keys)
+    assert results.keys == keys
+    assert results.failures == {keys[3]: FailureKind.READ}
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Python's work here is by the batch: frames come and go many at a time, and the p
 import asyncio
 import logging
 import selectors
+import threading
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,7 @@ from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, PlaceError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import is_s3, note_trouble
+from trtjob.jobs.storage import is_s3, note_trouble, open_storage
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.crew import Crew, Packets
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
@@ -30,6 +31,7 @@ from trtjob.worker.pipeline.wire import Frame, Kind, frame
 
 log = logging.getLogger(__name__)
 
+PROBE_S = 5.0  # a folder that does not answer for so long hangs, and not one of its files
 LEAVE_S = 5.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
 LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
@@ -181,18 +183,25 @@ class Pipeline:
             self._fail_if_broken("see the log")
             for member in [member for member in self.crew.members if not member.is_gone]:
                 if member.hangs(self.limits.stall_s):
-                    self._hangs(member)
+                    await self._hangs(member)
 
-    def _hangs(self, member: Member) -> None:
-        """End an image process that stands still; where all that work wait for a place, leave that place's shard."""
-        stall_s = self.limits.stall_s
-        others = (other for other in self.crew.members if other is not member)
-        hand = self._slots.hands.get(member.board.slot)
-        if not member.is_at_place or hand is None or any(other.idle_s < stall_s and other.in_hand for other in others):
+    async def _hangs(self, member: Member) -> None:
+        """End an image process that stands still; where the place of its file does, leave that place's shard."""
+        stall_s, slot = self.limits.stall_s, member.board.slot
+        hand = self._slots.hands.get(slot)
+        if hand is None or hand.flow.is_left or not member.is_at_place:
             self._lost(member, f"no progress in {stall_s:.0f} s")
             return
         stage, spec = member.board.stage_now, hand.flow.spec
         place = spec.source.root if stage in READING else spec.output
+        self._on_step()  # what is done about it is no stand-still
+        answers = await answers_within(open_storage(place).check_root, PROBE_S)
+        if not member.hangs(stall_s) or member.board.slot != slot:
+            return
+        self._on_step()
+        if answers:
+            self._lost(member, f"no progress in {stall_s:.0f} s")
+            return
         hand.flow.fail(
             PlaceError(
                 f"{place} does not answer on this machine: the {stage} of {hand.entry.key!r} took {stall_s:.0f} s"
@@ -383,6 +392,33 @@ class Pipeline:
         if flow.in_hand and not all(task.done() for task in self._tasks):  # the engine is at it, and will tell
             flow.emptied.clear()
             await flow.emptied.wait()
+
+
+async def answers_within(call: Callable[[], object], seconds: float) -> bool:
+    """Return whether a call that may never return does so in time, and raises nothing of the place."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bool] = loop.create_future()
+
+    def tell(is_well: bool) -> None:
+        if not answer.done():
+            answer.set_result(is_well)
+
+    def ask() -> None:
+        try:
+            call()
+        except (StorageError, OSError):
+            is_well = False
+        else:
+            is_well = True
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, is_well)
+
+    threading.Thread(target=ask, name="trtjob-probe", daemon=True).start()  # nobody waits for it at the end
+    try:
+        async with asyncio.timeout(seconds):
+            return await answer
+    except TimeoutError:
+        return False
 
 
 async def _said(ears: selectors.BaseSelector) -> None:

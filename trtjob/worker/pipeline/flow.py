@@ -104,7 +104,7 @@ class Flow:
         """Have an image done again, alone in a new image process, whose image process has ended with it; the second
         time it is to blame.
 
-        waits_at: the stage, where the process stood still at its file while others could work.
+        waits_at: the stage, where the process stood still at its file while the folder answered.
         """
         key = entry.key
         self.deaths[key] = self.deaths.get(key, 0) + 1
@@ -113,7 +113,7 @@ class Flow:
             return
         if waits_at:
             kind = FailureKind.READ if waits_at in READING else FailureKind.WRITE
-            message = f"the {waits_at} stood still ({how}), twice, while other images could be worked on"
+            message = f"the {waits_at} stood still ({how}), twice, while its folder answered"
         else:
             kind = FailureKind.CRASHED
             message = f"processing it ended the image process ({how}), also when nothing else was in hand"

@@ -136,9 +136,11 @@ class UnknownJobError(JobError):
 class ForeignJobError(JobError):
     """A job was submitted by another version of trtjob, whose description this one does not understand."""
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, version: str = "") -> None:
+        """version: the one that submitted it, as far as that is known."""
+        theirs = f"another version of trtjob ({version})" if version else "another version of trtjob"
         super().__init__(
-            f"the job '{job_id}' was submitted by another version of trtjob, and this one cannot read it. "
+            f"the job '{job_id}' was submitted by {theirs}, and this one cannot read it. "
             "Use that version for it, or submit the job again to another output",
             job_id=job_id,
         )

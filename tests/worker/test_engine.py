@@ -5,10 +5,13 @@ import pytest
 from engines import tiny
 
 from trtjob.config import Settings
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plan_lock import locked
 from trtjob.engines.tensorrt.plans import Gpu, PlanKey
-from trtjob.errors import StorageError, TrtjobError
+from trtjob.errors import DeviceLostError, StorageError, TrtjobError
+from trtjob.worker import engine as worker_engine
 from trtjob.worker.engine import cuda_options, open_engine, tensorrt_options
 
 NO_SUCH_GPU = 99
@@ -41,6 +44,20 @@ def test_who_asks_for_an_engine_gets_no_other(model: Path, wish: str) -> None:
     settings = Settings.model_validate({"engine": wish})
     with pytest.raises(TrtjobError):
         open_engine(settings, model, "sha256", settings.engine, NO_SUCH_GPU, on_build=never_asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "opening"), [("tensorrt", "_tensorrt"), ("cuda", "_cuda")])
+def test_a_gpu_that_is_lost_while_an_engine_opens_is_no_reason_for_another(
+    model: Path, monkeypatch: pytest.MonkeyPatch, kind: EngineKind, opening: str
+) -> None:
+    """Nothing in this process can use it again, and nobody has asked for the CPU: see `Context`."""
+
+    def lose(*_args: object) -> Engine:
+        raise DeviceLostError("CUDA failed: an illegal memory access was encountered")
+
+    monkeypatch.setattr(worker_engine, opening, lose)  # the fault is in the driver, which is not here
+    with pytest.raises(DeviceLostError):
+        open_engine(Settings(), model, "sha256", kind, 0, on_build=never_asked)
 
 
 def test_the_settings_say_how_plans_are_built() -> None:

@@ -1,7 +1,10 @@
 """Where every job stands, kept in Redis. All of it can be made again from the job's folder."""
 
+import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -23,6 +26,7 @@ __all__ = ["FREE_KILLS", "JOBS", "Claim", "JobStore", "Refusal", "job_key", "lea
 log = logging.getLogger(__name__)
 
 _JOBS_AT_ONCE = 500
+_MOST_SPEC = 1 << 20  # bytes
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
     JobState.QUEUED: Happening.CONTINUED,
@@ -307,4 +311,13 @@ def _view(job_id: str, answer: Sequence[Any]) -> JobView:
     try:
         return job_view(*answer)
     except (ValueError, KeyError) as err:
-        raise ForeignJobError(job_id) from err
+        raise ForeignJobError(job_id, _version_of(fields[b"spec"])) from err
+
+
+def _version_of(spec: bytes) -> str:
+    """Return which trtjob has submitted a job, as far as its specification still says so."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        version = json.loads(spec[:_MOST_SPEC])["versions"]["trtjob"]
+        if re.fullmatch(r"[0-9a-zA-Z.+-]{1,30}", version):
+            return str(version)
+    return ""

@@ -15,6 +15,7 @@ from terminal import wait_for
 
 import trtjob
 from trtjob.jobs.states import TERMINAL
+from trtjob.jobs.views import node_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(400)]
 
@@ -187,6 +188,6 @@ def _wait_aside(spread: Spread, job_id: str, node: Node) -> str:
         view = store.view(job_id)
         assert view.state not in TERMINAL, f"the job is {view.state}: {view.message}"
         events = store.events(job_id)
-        return [event.detail for event in events if event.event == "stood_aside" and event.worker == node.name]
+        return [event.detail for event in events if event.event == "stood_aside" and node_of(event.worker) == node.name]
 
     return str(wait_for(looked, f"{node.name} to stand aside", LONG_S)[-1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trtjob.errors import ImageError, StorageError
+from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.storage import LocalStorage, place_error
 
@@ -231,3 +231,26 @@ def test_a_link_whose_making_nfs_asked_for_twice_is_ones_own(
     assert storage.create("x", b"mine")
     assert not storage.create("x", b"another's")
     assert storage.read("x") == b"mine"
+
+
+def test_a_root_that_may_not_be_listed_is_there(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list names files in it, and those can be read."""
+    (storage.root / "a.jpg").write_bytes(b"x")
+
+    def refuse(path: object) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)  # who runs the tests may be root, who may list everything
+        storage.check_root()
+        with pytest.raises(ImageError) as caught:
+            storage.fetch(Entry("gone.jpg", 1, "etag"))
+    assert caught.value.kind is FailureKind.MISSING
+
+
+def test_a_root_that_is_empty_or_gone_is_away(storage: LocalStorage) -> None:
+    with pytest.raises(PlaceError, match="is empty on this machine. Is its file system mounted"):
+        storage.check_root()
+    storage.root.rmdir()
+    with pytest.raises(PlaceError, match="is not there on this machine"):
+        storage.fetch(Entry("gone.jpg", 1, "etag"))

@@ -77,6 +77,8 @@ class LocalStorage:
             what = "is empty"
         except FileNotFoundError:
             what = "is not there"
+        except PermissionError:  # its files may be read all the same, by their names
+            return
         except OSError as err:
             what = f"cannot be read: {err.strerror}"
         raise PlaceError(f"the folder {self.root} {what} on this machine. Is its file system mounted?")

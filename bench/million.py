@@ -39,9 +39,10 @@ SAMPLE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What one phase of a job took. rss_mb: the process's highest resident memory in it, megabytes."""
+    """What one phase of a job took. cpu_s: of the process alone; rss_mb: its highest resident memory, megabytes."""
 
     elapsed_s: float
+    cpu_s: float
     rss_mb: float
 
 
@@ -106,20 +107,20 @@ class _Watch:
         self.store = store
         self.job_id = job_id
         self.redis_mb = 0.0
-        self._began: dict[JobState, float] = {}
+        self._began: dict[JobState, tuple[float, float]] = {}
         self._rss_mb: dict[JobState, float] = {}
         self._ended = threading.Event()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         before = self._redis_mb()
-        self._start = time.monotonic()
+        self._start = _now()
         thread = threading.Thread(target=self._sample, args=(before,))
         thread.start()
         try:
             yield
         finally:
-            self._end = time.monotonic()
+            self._end = _now()
             self._ended.set()
             thread.join()
 
@@ -129,7 +130,7 @@ class _Watch:
         while not self._ended.wait(SAMPLE_S):
             now = JobState((self.store.redis.hget(f"trtjob:job:{self.job_id}", "state") or b"queued").decode())
             if now is not state:
-                self._began[now] = time.monotonic()
+                self._began[now] = _now()
                 _forget_peak()
                 state = now
             self._rss_mb[state] = _peak_mb()
@@ -144,7 +145,12 @@ class _Watch:
         for state, start, end in zip(
             (JobState.PLANNING, JobState.RUNNING, JobState.FINISHING), edges, edges[1:], strict=False
         ):
-            yield Phase(end - start, self._rss_mb.get(state, 0.0))
+            yield Phase(end[0] - start[0], end[1] - start[1], self._rss_mb.get(state, 0.0))
+
+
+def _now() -> tuple[float, float]:
+    """Return the time on the clock, and this process's CPU time, seconds."""
+    return time.monotonic(), time.process_time()
 
 
 def _forget_peak() -> None:

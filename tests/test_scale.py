@@ -26,7 +26,7 @@ def outcomes() -> list[dict[str, Any]]:
 def test_cost_grows_with_the_images_in_a_straight_line(outcomes: list[dict[str, Any]]) -> None:
     small, large = outcomes
     for phase in ("plan", "shards", "finish"):
-        assert large[phase]["elapsed_s"] < 15 * small[phase]["elapsed_s"], phase
+        assert large[phase]["cpu_s"] < 15 * small[phase]["cpu_s"], phase  # others may be at work here too
     assert large["images"] / large["plan"]["elapsed_s"] > PLANNED_PER_S
 
 

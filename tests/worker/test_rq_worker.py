@@ -25,6 +25,7 @@ from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.jobs.queue import RUN_UNIT, conversion_key
+from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
 from trtjob.jobs.submit import submit
@@ -406,10 +407,14 @@ def test_a_worker_does_other_jobs_while_it_stands_aside_from_one(desk: Desk, wor
     other = job_spec(away, desk.output, job_id="others-1234abcd")
     submit(desk.store, desk.queue, other)
 
+    def is_done(job_id: str) -> bool:
+        reconcile(desk.store, desk.queue)  # as a daemon does every two seconds
+        return desk.store.state(job_id) is JobState.DONE
+
     def stop_when_done() -> None:
-        wait_for(lambda: desk.store.state(other.job_id) is JobState.DONE, "the other job")
+        wait_for(lambda: is_done(other.job_id), "the other job")
         away.rename(desk.photos)
-        wait_for(lambda: desk.store.state(desk.job_id) is JobState.DONE, "the job whose folder is there again")
+        wait_for(lambda: is_done(desk.job_id), "the job whose folder is there again")
         worker._stop_requested = True
         desk.context.request_stop()
 

@@ -216,6 +216,7 @@ def test_a_shard_that_another_has_claimed_is_left(desk: Desk) -> None:
     desk.use(PlainEngine(on_infer=slowly(Counting(10, lose))))
     assert interrupted(desk, desk.claim()) == "lost"
     assert desk.folder.manifest(0) is None
+    assert checkpoints(desk) == [], "what it had is no concern of the other"
     assert desk.store.view(desk.job_id).ok == 0
 
 
@@ -300,18 +301,6 @@ def test_a_checkpoint_of_an_earlier_life_of_the_job_is_no_help(desk: Desk) -> No
     desk.use(PlainEngine(on_infer=counting))
     desk.run(desk.claim())
     assert counting.images == 12
-
-
-def test_who_has_lost_a_shard_leaves_no_checkpoint(desk: Desk) -> None:
-    desk.plan(400, shard_size=400)
-
-    def lose() -> None:
-        desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
-        desk.claim(owner="worker-2")
-
-    desk.use(PlainEngine(on_infer=slowly(Counting(10, lose))))
-    assert interrupted(desk, desk.claim()) == "lost"
-    assert checkpoints(desk) == []
 
 
 def block_shards(desk: Desk) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -500,15 +501,26 @@ def test_an_image_that_hangs_holds_nobody_up_and_is_set_aside(
     assert results.outcomes[-1].key == keys[3]
 
 
+@pytest.fixture
+def hang_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Let opening a file of this name hang in every image process, while the file that is returned is there."""
+
+    def hang(name: str) -> Path:
+        hangs = tmp_path / "hangs"
+        hangs.touch()
+        code = hanging_file(name, hangs)
+        monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+        return hangs
+
+    return hang
+
+
 @pytest.mark.slow
 def test_a_place_that_hangs_is_no_images_fault(
-    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, output: Path, hang_at: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = write_images(photos, 8)
-    hangs = tmp_path / "hangs"
-    hangs.touch()
-    code = hanging_file(".png", hangs)
-    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    hangs = hang_at(".png")
     monkeypatch.setattr(engine_side, "PROBE_S", 0.5)
     scandir = os.scandir
 
@@ -530,13 +542,10 @@ def test_a_place_that_hangs_is_no_images_fault(
 
 @pytest.mark.slow
 def test_a_file_that_hangs_while_others_can_be_read_is_unreadable(
-    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, output: Path, hang_at: Callable[[str], Path]
 ) -> None:
     keys = write_images(photos, 400)
-    hangs = tmp_path / "hangs"
-    hangs.touch()
-    code = hanging_file(keys[3], hangs)
-    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    hangs = hang_at(keys[3])
 
     done: set[str] = set()
 
@@ -562,14 +571,11 @@ def test_a_file_that_hangs_while_others_can_be_read_is_unreadable(
 
 @pytest.mark.slow
 def test_the_last_image_that_hangs_is_its_own_record_too(
-    photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, output: Path, hang_at: Callable[[str], Path]
 ) -> None:
     """Nobody else works by then who could show that the place does."""
     keys = write_images(photos, 4)
-    hangs = tmp_path / "hangs"
-    hangs.touch()
-    code = hanging_file(keys[3], hangs)
-    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    hang_at(keys[3])
     with pipeline_of(PlainEngine(), processes=2, stall_s=1.0) as pipeline:
         results = run(pipeline, job(photos, output), keys)
     assert results.keys == keys

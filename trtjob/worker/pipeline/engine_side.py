@@ -6,7 +6,6 @@ Python's work here is by the batch: frames come and go many at a time, and the p
 import asyncio
 import logging
 import selectors
-import threading
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +26,7 @@ from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.recruits import Recruits
 from trtjob.worker.pipeline.ring import READING, Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
+from trtjob.worker.pipeline.waiting import answers_within, said
 from trtjob.worker.pipeline.wire import Frame, Kind, frame
 
 log = logging.getLogger(__name__)
@@ -282,7 +282,7 @@ class Pipeline:
     async def _listen(self, ears: selectors.BaseSelector) -> None:
         """Hear all image processes, again and again: a little later much more is to be heard at once."""
         while True:
-            await _said(ears)
+            await said(ears)
             for key, _ in ears.select(0):
                 self._hear(key.data)
             self._go_on()
@@ -392,44 +392,6 @@ class Pipeline:
         if flow.in_hand and not all(task.done() for task in self._tasks):  # the engine is at it, and will tell
             flow.emptied.clear()
             await flow.emptied.wait()
-
-
-async def answers_within(call: Callable[[], object], seconds: float) -> bool:
-    """Return whether a call that may never return does so in time, and raises nothing of the place."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[bool] = loop.create_future()
-
-    def tell(is_well: bool) -> None:
-        if not answer.done():
-            answer.set_result(is_well)
-
-    def ask() -> None:
-        try:
-            call()
-        except (StorageError, OSError):
-            is_well = False
-        else:
-            is_well = True
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, is_well)
-
-    threading.Thread(target=ask, name="trtjob-probe", daemon=True).start()  # nobody waits for it at the end
-    try:
-        async with asyncio.timeout(seconds):
-            return await answer
-    except TimeoutError:
-        return False
-
-
-async def _said(ears: selectors.BaseSelector) -> None:
-    """Wait until there is something to be heard."""
-    loop = asyncio.get_running_loop()
-    said, fd = loop.create_future(), ears.fileno()  # type: ignore[attr-defined]
-    loop.add_reader(fd, said.set_result, None)
-    try:
-        await said
-    finally:
-        loop.remove_reader(fd)
 
 
 _HANDLERS: dict[int, Callable[[Pipeline, Member, Frame], None]] = {

@@ -22,6 +22,9 @@ from trtjob.jobs.storage import s3_bucket
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
+# Tests import ONNX Runtime themselves too; see trtjob.engines.onnxruntime.package.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

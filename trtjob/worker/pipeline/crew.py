@@ -5,6 +5,7 @@ import logging
 import selectors
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from trtjob.errors import EngineError
 from trtjob.worker.pipeline.member import Member
@@ -56,28 +57,29 @@ class Crew:
                     f"{count} image processes cannot be started: {err.strerror}. Choose fewer with --image-processes, "
                     "or allow more open files and processes (ulimit -n, ulimit -u)"
                 ) from err
+        self._attach = partial(Member.attach, loop=loop, ears=ears)
         for member in self.members:
             if not member.is_gone:
-                member.attach(loop, ears)
+                self._attach(member)
 
     def note_life(self) -> None:
         """Note that one of them has spoken."""
         self._failed_starts = 0
 
-    def fill(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+    def fill(self) -> None:
         """Start those that are missing, as far as that can be done now."""
         for number, member in enumerate(self.members):
             if member.is_gone:
-                self._start(number, loop, ears)
+                self._start(number)
 
-    def _start(self, number: int, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+    def _start(self, number: int) -> None:
         try:
             member = self.members[number] = Member(self._order(number), self._ring)
         except OSError as err:
             self._failed_starts += 1
             log.warning("an image process cannot be started", extra={"error": str(err)})
         else:
-            member.attach(loop, ears)
+            self._attach(member)
 
     def send(self, packets: Packets) -> None:
         """Say to each all that is for it."""
@@ -89,14 +91,14 @@ class Crew:
         for member in self.members:
             member.detach()
 
-    def replace(self, member: Member, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> str:
+    def replace(self, member: Member) -> str:
         """End an image process and start another in its place, now or later. Returns how it ended."""
         how = member.end()
         self._past_s.update(member.board.busy_s())
         if not member.has_begun:
             self._failed_starts += 1
         if self._failed_starts < _FAILED_AT_ONCE:
-            self._start(member.number, loop, ears)
+            self._start(member.number)
         return how
 
     def dismiss(self) -> None:

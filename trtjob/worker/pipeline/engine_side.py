@@ -16,9 +16,10 @@ from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, PlaceError, StorageError
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import is_s3, note_trouble, open_storage
+from trtjob.jobs.storage import note_trouble, open_storage
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.crew import Crew, Packets
+from trtjob.worker.pipeline.dealer import Dealer
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.pipeline.member import Member
@@ -35,7 +36,6 @@ PROBE_S = 5.0  # a folder that does not answer for so long hangs, and not one of
 LEAVE_S = 5.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
 LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
-_AHEAD = 2  # images that an image process has beside the one that it prepares
 
 
 class Pipeline:
@@ -85,6 +85,7 @@ class Pipeline:
         self._flows: list[Flow] = []
         self._runs = 0
         self.crew = Crew(self.ring, self._order, recruits)
+        self._dealer = Dealer(self.crew, self._slots, self._flows, requests=limits.requests_each)
 
     # -- for others -----------------------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ class Pipeline:
             flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
             self._flows.append(flow)
             try:
-                self._distribute()
+                self._dealer.deal()
                 flow.end_if_over()
                 await flow.done
             finally:
@@ -144,16 +145,16 @@ class Pipeline:
     async def _at_work(self) -> AsyncIterator[None]:
         """Listen and compute in the running loop; the first shard in it begins that, the last ends it."""
         if not self._runs:
-            self._loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
+            loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
             try:
-                self.crew.gather(self._loop, self._ears)
+                self.crew.gather(loop, self._ears)
             except EngineError:
                 self._ears.close()
                 raise
             work: list[Callable[[], Awaitable[None]]] = [partial(self._listen, self._ears), self._watch]
             work += [partial(self.batches.run, self._taken)] * self.engine.concurrency
-            self._tasks = [self._loop.create_task(self._guarded(doing)) for doing in work]
+            self._tasks = [loop.create_task(self._guarded(doing)) for doing in work]
         self._runs += 1
         try:
             yield
@@ -179,7 +180,7 @@ class Pipeline:
         """Once a second: start image processes that are missing, and end those that hang."""
         while True:
             await asyncio.sleep(WATCH_S)
-            self.crew.fill(self._loop, self._ears)
+            self.crew.fill()
             self._fail_if_broken("see the log")
             for member in [member for member in self.crew.members if not member.is_gone]:
                 if member.hangs(self.limits.stall_s):
@@ -212,7 +213,7 @@ class Pipeline:
         """Replace an image process that is gone or hangs; what it had in hand goes to the others."""
         culprit = member.board.slot
         waits_at = member.board.stage_now if why and member.is_at_place else ""
-        ended = self.crew.replace(member, self._loop, self._ears)
+        ended = self.crew.replace(member)
         how = why or ended
         held = sorted(member.in_hand)
         fields = {"image_process": member.number, "how": how, "images_in_hand": len(held)}
@@ -231,51 +232,6 @@ class Pipeline:
             self._slots.let_go(slot)
         note_trouble(f"image process {member.number}", "")
         self._go_on()
-
-    # -- images go out --------------------------------------------------------------------------------------------
-
-    def _distribute(self) -> None:
-        """Give images to those that have too few, the first shard's first."""
-        self._reserve()
-        packets: Packets = defaultdict(list)
-        # A shard's last images are spread over all.
-        for level in range(1 + max(_AHEAD, self.limits.requests_each if self._is_remote() else 0)):
-            for member in self.crew.members:
-                if member.unprepared <= level and not (member.alone or member.is_gone) and self._slots.free:
-                    taken = self._next()
-                    if taken is None:
-                        break
-                    packets[member.number].append(self._slots.give(member, *taken))
-        self.crew.send(packets)
-
-    def _is_remote(self) -> bool:
-        return any(is_s3(flow.spec.source.root) for flow in self._flows)
-
-    def _next(self) -> tuple[Flow, Entry] | None:
-        for flow in self._flows:
-            if not flow.is_left and (entry := flow.next_entry()) is not None:
-                return flow, entry
-        return None
-
-    def _reserve(self) -> None:
-        """See to images that are suspected: each goes to an image process that has nothing else."""
-        if any(member.alone for member in self.crew.members):
-            return
-        for flow in self._flows:
-            if flow.suspects and not flow.is_left:
-                there = [member for member in self.crew.members if not member.is_gone]
-                member = min(there, key=lambda member: len(member.in_hand), default=None)
-                if member is None or not (member.in_hand or self._slots.free):
-                    return
-                if not (member.in_hand or member.is_fresh):  # what another image has left in it must not count
-                    self.crew.replace(member, self._loop, self._ears)
-                    member = self.crew.members[member.number]
-                    if member.is_gone:
-                        return
-                member.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
-                if not member.in_hand:
-                    member.send(self._slots.give(member, flow, flow.suspects.popleft()))
-                return
 
     # -- and come back --------------------------------------------------------------------------------------------
 
@@ -299,7 +255,7 @@ class Pipeline:
             _HANDLERS[told.kind](self, member, told)
 
     def _go_on(self) -> None:
-        self._distribute()
+        self._dealer.deal()
         for flow in self._flows:
             flow.end_if_over()
 

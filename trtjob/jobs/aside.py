@@ -101,8 +101,7 @@ class Asides:
             return "goes on"
         if lacks == {Lack.PLACE}:
             message += " Once it is, run the same command again: it does only what is missing"
-        self._store.fail(job_id, message)
-        self.forget(job_id)
+        self._store.fail(job_id, message)  # which has every worker try again where somebody continues the job
         return "failed"
 
     def _write(self, job_id: str, worker: str, aside: Aside) -> bool:
@@ -130,7 +129,7 @@ class Asides:
         # One that has a unit of the job in hand has come back, or is about to say that it has not.
         at_work = {other.name for other in workers if other.units_of(job_id)} - {worker}
         live = {other.name for other in workers} | {worker}
-        if self.live_nodes() - {node_of(name) for name in live}:  # a node's workers are being started again
+        if self._daemons() - {node_of(name) for name in live}:  # a node's workers are being started again
             return {}
         said = self.of(job_id)
         return {name: said[name] for name in sorted(live)} if live <= said.keys() - at_work else {}
@@ -140,11 +139,6 @@ class Asides:
         key = aside_key(job_id)
         if guarded(key, lambda: self._store.redis.hdel(key, worker), 0):
             self._go_on(job_id)
-
-    def forget(self, job_id: str) -> None:
-        """Have every worker try a job again."""
-        self._store.redis.delete(aside_key(job_id))
-        self._store.redis.hdel(job_key(job_id), _SINCE)
 
     def is_aside(self, job_id: str, worker: str) -> bool:
         key = aside_key(job_id)
@@ -157,8 +151,10 @@ class Asides:
 
     def live_nodes(self) -> set[str]:
         """Return the nodes that have reported lately, those too whose workers are just being started again."""
-        daemons = {daemon.name for daemon in self._store.daemons() if daemon.queue in ("", self._queue)}
-        return daemons | {worker.node for worker in self._live()}
+        return self._daemons() | {worker.node for worker in self._live()}
+
+    def _daemons(self) -> set[str]:
+        return {daemon.name for daemon in self._store.daemons() if daemon.queue in ("", self._queue)}
 
     def _live(self) -> list[WorkerView]:
         return [worker for worker in self._store.workers() if worker.may_do(self._queue)]

@@ -111,7 +111,6 @@ class Rig:
         self.engine = engine
         self.settings = settings
         self.output = LocalStorage(output)
-        self.output.make_root()
         self.cores = usable_cpus()
         self.limits = Limits.of(settings, engine)
         self._is_stopping = is_stopping

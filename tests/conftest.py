@@ -15,8 +15,10 @@ from terminal import DIGITS, Terminal
 from trtjob.config import Settings
 from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection, connect
+from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.storage import s3_bucket
+from trtjob.jobs.store import JobStore
 
 # A first example that imports or compiles something is slow on a busy machine, which says nothing of the code.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
@@ -98,6 +100,16 @@ def redis(server: EmbeddedServer) -> Iterator[redis_py.Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def store(redis: redis_py.Redis) -> JobStore:
+    return JobStore(redis)
+
+
+@pytest.fixture
+def queue(redis: redis_py.Redis) -> WorkQueue:
+    return WorkQueue(redis, "test")
 
 
 @pytest.fixture(scope="session")

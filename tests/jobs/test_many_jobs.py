@@ -22,11 +22,6 @@ MANY = 2000
 
 
 @pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
-
-
-@pytest.fixture
 def queue(redis: Redis) -> WorkQueue:
     return WorkQueue(redis, QUEUE)
 

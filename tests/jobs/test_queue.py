@@ -20,11 +20,6 @@ from trtjob.jobs.queue import CONVERT, MOST_PASSED, RUN_UNIT, WINDOW, WorkQueue
 from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
 
 
-@pytest.fixture
-def queue(redis: Redis) -> WorkQueue:
-    return WorkQueue(redis, "test")
-
-
 def waiting(redis: Redis) -> list[Job]:
     """Return the messages that wait, as RQ reads them, the next one first."""
     return Queue("test", connection=redis, serializer=JSONSerializer).jobs

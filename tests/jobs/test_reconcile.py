@@ -29,11 +29,6 @@ def store(redis: Redis) -> JobStore:
     return store
 
 
-@pytest.fixture
-def queue(redis: Redis) -> WorkQueue:
-    return WorkQueue(redis, "test")
-
-
 def claim(store: JobStore, unit: str) -> Claim:
     granted = store.claim(JOB, unit, "worker", 10)
     assert isinstance(granted, Claim)

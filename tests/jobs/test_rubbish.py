@@ -47,16 +47,6 @@ KINDS: dict[str, tuple[Any, ...]] = {
 LEASE_S = 0.3  # of who is at work, in case its name is lost
 
 
-@pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
-
-
-@pytest.fixture
-def queue(redis: Redis) -> WorkQueue:
-    return WorkQueue(redis, "test")
-
-
 @pytest.fixture(autouse=True)
 def _nothing_said_before() -> Iterator[None]:
     replies._told.clear()

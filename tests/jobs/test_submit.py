@@ -32,16 +32,6 @@ from trtjob.jobs.units import PLAN
 
 
 @pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
-
-
-@pytest.fixture
-def queue(redis: Redis) -> WorkQueue:
-    return WorkQueue(redis, "test")
-
-
-@pytest.fixture
 def spec(tmp_path: Path) -> JobSpec:
     return job_spec(touch(tmp_path / "photos", "a.jpg", "b.jpg"), tmp_path / "out")
 

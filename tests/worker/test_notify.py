@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
-from redis import Redis
 from samples import job_spec
 from tls_proxy import tls_proxy
 
@@ -34,11 +33,6 @@ from trtjob.worker import notify as worker_notify
 from trtjob.worker.notify import TIMEOUT_S, Refused, checked_address, send_due
 
 JOB = job_spec().job_id
-
-
-@pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
 
 
 @pytest.fixture

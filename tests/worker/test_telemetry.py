@@ -43,16 +43,6 @@ def node() -> Idle:
     return Idle()
 
 
-@pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
-
-
-@pytest.fixture
-def queue(redis: Redis) -> WorkQueue:
-    return WorkQueue(redis, "test")
-
-
 def samples(text: bytes) -> dict[str, float]:
     """Return the metrics as Prometheus reads them, as `name{label}`."""
     found = {}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trtjob.engines.candidates import candidates_from
-from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, check_images
+from trtjob.engines.protocol import AnyImage, Engine, FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import ModelSpec, Task
 
 LABELS = tuple(f"class {n}" for n in range(80))
@@ -36,7 +36,7 @@ class ConstantEngine(Engine):
         (self._answer,) = candidates_from(Outputs(self._boxes[None], self._scores[None]), self.spec)
         self.answer_shape = self._answer.shape
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         check_images(images, into, self.spec)
         for array in into:
             array[...] = self._answer

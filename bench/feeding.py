@@ -15,7 +15,7 @@ from bench.constant import ConstantEngine
 from bench.host import job_spec, run_pipeline
 from bench.table import Row
 from trtjob.config import Settings
-from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.engines.protocol import AnyImage, FloatArray
 from trtjob.jobs.listing import Entry, Listing
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.worker.pictures import write_pictures
@@ -40,7 +40,7 @@ class PacedEngine(ConstantEngine):
         self.sizes: list[int] = []
         self._gpu = threading.Lock()
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         with self._gpu:
             self.sizes.append(len(images))
             time.sleep(self.batch_s)

@@ -119,6 +119,12 @@ class Settings(BaseSettings):
     )
     gpus: str = Field(default="all", description="which GPUs: all, or numbers such as 0,2")
     gpu_memory_mib: int = Field(default=0, ge=0, description="memory of the GPU that a model may take on CUDA; 0: all")
+    gpu_file_kib: int = Field(
+        default=4096,
+        ge=64,
+        le=1 << 20,
+        description="the largest file that --decode gpu leaves to the GPU; every image in hand takes so much memory",
+    )
     tf32: bool = Field(
         default=True, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"
     )

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from mmap import mmap
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trtjob.engines.cuda import Device, capture, gpus
 from trtjob.engines.cuda.driver import Driver, driver, has_driver, version_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import AnyImage, UInt8Array
 from trtjob.engines.tensorrt.lanes import Lane, Lanes
 from trtjob.errors import DeviceMemoryError, EngineError
 
@@ -262,7 +262,7 @@ class EchoLane:
         self.outputs: dict[str, NDArray[Any]] = {"echo": device.pinned(self.images.shape, np.uint8)}
         self._buffer = device.alloc(self.images.nbytes)
 
-    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+    def launch(self, images: Sequence[AnyImage], outputs: Mapping[str, Arrays]) -> None:
         copy_in(self._stream, self._buffer, images)
         copy_out(self._stream, outputs["echo"], self._buffer)
         self._stream.mark()

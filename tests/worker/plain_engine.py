@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from trtjob.engines.candidates import candidates_from
-from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array
+from trtjob.engines.protocol import AnyImage, Engine, FloatArray, Outputs, UInt8Array, on_host
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import EngineError
 
@@ -41,8 +41,8 @@ class PlainEngine(Engine):
         self.is_closed = False
         self._on_infer = on_infer
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
-        outputs = self.infer(np.stack(images))
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
+        outputs = self.infer(np.stack(on_host(images)))
         answers = outputs.scores if self.spec.task is Task.CLASSIFY else candidates_from(outputs, self.spec)
         for array, found in zip(into, answers, strict=True):
             array[...] = found

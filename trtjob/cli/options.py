@@ -137,6 +137,15 @@ Json = Annotated[
     typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text. Default: text."),
 ]
 
+Decode = Annotated[
+    Literal["cpu", "gpu"],
+    typer.Option(
+        metavar="cpu|gpu",
+        rich_help_panel=MACHINE,
+        show_default=False,
+        help="What decodes JPEG files; gpu: the pixels differ a little, as with other decoders. Default: cpu.",
+    ),
+]
 ShardSize = Annotated[
     int,
     typer.Option(

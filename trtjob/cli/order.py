@@ -32,6 +32,7 @@ class JobOrder:
     classes: str | None = None
     annotate: Literal["all", "hits", "none"] = "all"
     resize: Literal["stretch", "letterbox"] | None = None
+    decode: Literal["cpu", "gpu"] = "cpu"
     shard_size: int = 256
     max_failures: str | None = None
     priority: Literal["high", "normal", "low"] | None = None
@@ -132,6 +133,7 @@ def _options(order: JobOrder, model: "RegisteredModel") -> "Options":
             class_ids=None if order.classes is None else class_ids_from(order.classes, spec.labels),
             annotate=Annotate(order.annotate),
             resize=order.resize or spec.resize.value,
+            decode=order.decode,
             shard_size=order.shard_size,
             max_failures=order.max_failures,
         )

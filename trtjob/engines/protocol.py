@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from mmap import mmap
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -17,6 +18,21 @@ FloatArray = NDArray[np.float32]
 
 # Outputs that are wanted of a batch, by name: where each image's are to be written.
 Wanted = Mapping[str, Sequence[FloatArray]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceImage:
+    """An image that lies on the engine's GPU already: uint8 [H, W, channels], in one piece at an address."""
+
+    address: int
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape)
+
+
+AnyImage = UInt8Array | DeviceImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +63,11 @@ class Engine(Protocol):
     concurrency: int
     answer_shape: tuple[int, ...]
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         """Run a batch, and write each image's compact answer, float32 [*answer_shape], into its array.
 
-        images: at least one, uint8 [H, W, channels], which may lie anywhere. The answer is a detector's `candidates`, a
+        images: at least one, uint8 [H, W, channels], which may lie anywhere in memory, or on the GPU of an engine that
+        has one. The answer is a detector's `candidates`, a
         classifier's `scores`. Raises EngineInputError, EngineError.
         """
         ...
@@ -100,17 +117,26 @@ def check_batch(images: NDArray[Any], spec: ModelSpec) -> None:
         )
 
 
-def check_images(images: Sequence[NDArray[Any]], into: Sequence[FloatArray], spec: ModelSpec) -> None:
+def check_images(images: Sequence[AnyImage], into: Sequence[FloatArray], spec: ModelSpec) -> None:
     """Raise EngineInputError unless every image is one that a model of this spec accepts, and has where to answer."""
     expected = (*spec.input_hw, spec.channels)
     if len(images) < 1 or len(images) != len(into):
         raise EngineInputError(f"got {len(images)} images and {len(into)} arrays: expected as many of both, 1 or more")
     for number, image in enumerate(images):
-        if image.dtype != np.uint8 or image.shape != expected:
+        kind = np.uint8 if isinstance(image, DeviceImage) else image.dtype
+        if kind != np.uint8 or image.shape != expected:
             raise EngineInputError(
-                f"image {number} of {len(images)}: got {image.dtype} {list(image.shape)}, but this model takes uint8 "
+                f"image {number} of {len(images)}: got {kind} {list(image.shape)}, but this model takes uint8 "
                 f"{list(expected)}"
             )
+
+
+def on_host(images: Sequence[AnyImage]) -> list[UInt8Array]:
+    """Return images as an engine without a GPU takes them. Raises EngineInputError for one that lies on a GPU."""
+    arrays = [image for image in images if not isinstance(image, DeviceImage)]
+    if len(arrays) < len(images):
+        raise EngineInputError("an image lies on a GPU, which this engine does not use")
+    return arrays
 
 
 def output_names(spec: ModelSpec) -> list[str]:

@@ -53,14 +53,14 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    for marker, at in _jpeg_segments(data):
+    for marker, at in jpeg_segments(data):
         if marker in _JPEG_FRAME:
             height, width = struct.unpack_from(">HH", data, at + 3)
             return width, height
     return None
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield each segment's marker and where its length stands, up to the first scan's."""
     # Segments are skipped whole, so a thumbnail inside the EXIF segment is never taken for the image. What lies between
     # them is passed over as libjpeg does (next_marker in jdmarker.c), else a byte there would hide the size.
@@ -83,7 +83,7 @@ def jpeg_scans(data: bytes) -> int:
     """Return how often a JPEG's picture is gone over: once where its first scan has all of it."""
     try:
         frame, components = 0, 0
-        for marker, at in _jpeg_segments(data):
+        for marker, at in jpeg_segments(data):
             if marker in _JPEG_FRAME:
                 frame, components = marker, data[at + 7]
             elif marker == _JPEG_SCAN and frame not in _JPEG_PROGRESSIVE and data[at + 2] == components:

@@ -26,6 +26,39 @@ class Placement:
         return np.asarray(moved * np.array(self.scale * 2, np.float32), np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a resized image lies in the network's input, in whole pixels; what juts out is cut off."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def place(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Window, Placement]:
+    """Return where an image of a size comes to lie in the network's input. hw: its height and width."""
+    (height, width), (input_h, input_w) = hw, spec.input_hw
+    if mode is ResizeMode.LETTERBOX:
+        new_h, new_w = _INNER_SIZES[spec.sampling](hw, spec.input_hw)
+        left, top = (input_w - new_w) // 2, (input_h - new_h) // 2
+        # Darknet corrects boxes by half of the border, be it odd or not (correct_yolo_boxes in yolo_layer.c).
+        offset = ((input_w - new_w) / 2, (input_h - new_h) / 2)
+        if spec.sampling is not Sampling.ALIGN_CORNERS:
+            offset = (float(left), float(top))
+        return Window(left, top, new_w, new_h), Placement(offset, (width / new_w, height / new_h))
+    if mode is ResizeMode.CROP:
+        if spec.sampling is Sampling.ALIGN_CORNERS:
+            ratio = max(input_h / height, input_w / width)
+            new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
+            left, top = -((new_w - input_w) // 2), -((new_h - input_h) // 2)
+        else:
+            new_h, new_w = _covering_size(hw, spec.input_hw)
+            left, top = -round((new_w - input_w) / 2), -round((new_h - input_h) / 2)
+        return Window(left, top, new_w, new_h), Placement((left, top), (width / new_w, height / new_h))
+    return Window(0, 0, input_w, input_h), Placement((0.0, 0.0), (width / input_w, height / input_h))
+
+
 def prepare(
     image: UInt8Array, spec: ModelSpec, mode: ResizeMode, tensor: UInt8Array | None = None
 ) -> tuple[UInt8Array, Placement]:
@@ -33,16 +66,16 @@ def prepare(
 
     image: uint8 [h, w, 3], BGR; tensor: where the input is written, None for an array of its own.
     """
-    height, width = image.shape[:2]
-    input_h, input_w = spec.input_hw
     if tensor is None:
-        tensor = np.empty((input_h, input_w, spec.channels), np.uint8)
-    if mode is ResizeMode.LETTERBOX:
-        return tensor, _letterbox(image, spec, tensor)
+        tensor = np.empty((*spec.input_hw, spec.channels), np.uint8)
     if mode is ResizeMode.CROP:
         return tensor, _crop(image, spec, tensor)
-    _fill(tensor, image, spec)
-    return tensor, Placement((0.0, 0.0), (width / input_w, height / input_h))
+    window, placement = place((image.shape[0], image.shape[1]), spec, mode)
+    if mode is ResizeMode.LETTERBOX:
+        tensor[:] = spec.pad_value
+    rows = slice(window.top, window.top + window.height)
+    _fill(tensor[rows, window.left : window.left + window.width], image, spec)
+    return tensor, placement
 
 
 def _fill(into: UInt8Array, image: UInt8Array, spec: ModelSpec) -> None:
@@ -57,21 +90,6 @@ def _convert(into: UInt8Array, image: UInt8Array, spec: ModelSpec) -> None:
         cv2.cvtColor(image, code, dst=into[..., 0] if spec.channels == 1 else into)
     elif image is not into:
         into[:] = image
-
-
-def _letterbox(image: UInt8Array, spec: ModelSpec, tensor: UInt8Array) -> Placement:
-    """Shrink or enlarge an image into the middle of a grey input."""
-    height, width = image.shape[:2]
-    input_h, input_w = spec.input_hw
-    new_h, new_w = _INNER_SIZES[spec.sampling]((height, width), spec.input_hw)
-    left, top = (input_w - new_w) // 2, (input_h - new_h) // 2
-    tensor[:] = spec.pad_value
-    _fill(tensor[top : top + new_h, left : left + new_w], image, spec)
-    # Darknet corrects boxes by half of the border, be it odd or not (correct_yolo_boxes in yolo_layer.c).
-    offset = ((input_w - new_w) / 2, (input_h - new_h) / 2)
-    if spec.sampling is not Sampling.ALIGN_CORNERS:
-        offset = (float(left), float(top))
-    return Placement(offset, (width / new_w, height / new_h))
 
 
 def _darknets_inner_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -98,22 +116,20 @@ _INNER_SIZES = {
 def _crop(image: UInt8Array, spec: ModelSpec, tensor: UInt8Array) -> Placement:
     """Bring an image's shorter side to the input's and cut the middle out."""
     input_h, input_w = spec.input_hw
-    ratio = max(input_h / image.shape[0], input_w / image.shape[1])
     # Of a thread of 1 x 60,000 pixels, enlarged as a whole, the ends that are cut off would fill the memory.
-    rows, columns = _middle(image.shape[0], input_h / ratio), _middle(image.shape[1], input_w / ratio)
+    rows, columns = middle((image.shape[0], image.shape[1]), spec.input_hw)
     image = image[rows, columns]
-    height, width = image.shape[:2]
-    if spec.sampling is Sampling.ALIGN_CORNERS:
-        new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
-        top, left = (new_h - input_h) // 2, (new_w - input_w) // 2
-    else:
-        new_h, new_w = _covering_size((height, width), spec.input_hw)
-        top, left = round((new_h - input_h) / 2), round((new_w - input_w) / 2)
-    resized = resize(image, (new_h, new_w), spec.sampling)
-    scale_x, scale_y = width / new_w, height / new_h
-    offset = (-left - columns.start / scale_x, -top - rows.start / scale_y)
-    _convert(tensor, resized[top : top + input_h, left : left + input_w], spec)
-    return Placement(offset, (scale_x, scale_y))
+    window, placement = place((image.shape[0], image.shape[1]), spec, ResizeMode.CROP)
+    resized = resize(image, (window.height, window.width), spec.sampling)
+    _convert(tensor, resized[-window.top : input_h - window.top, -window.left : input_w - window.left], spec)
+    (offset_x, offset_y), (scale_x, scale_y) = placement.offset, placement.scale
+    return Placement((offset_x - columns.start / scale_x, offset_y - rows.start / scale_y), placement.scale)
+
+
+def middle(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of an image that a crop can need: all, unless a side is many times the other."""
+    ratio = max(input_hw[0] / hw[0], input_hw[1] / hw[1])
+    return _middle(hw[0], input_hw[0] / ratio), _middle(hw[1], input_hw[1] / ratio)
 
 
 def _covering_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:

@@ -76,6 +76,7 @@ class Options(_Frozen):
 
     min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
+    decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
     """
 
@@ -85,6 +86,7 @@ class Options(_Frozen):
     class_ids: tuple[int, ...] | None = None
     annotate: Annotate = Annotate.ALL
     resize: Literal["stretch", "letterbox", "crop"]
+    decode: Literal["cpu", "gpu"] = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
 

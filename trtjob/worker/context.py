@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from redis import RedisError
 from redis.lock import Lock
@@ -24,7 +25,7 @@ from trtjob.jobs.roots import check_spec
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.views import JobView, node_of
 from trtjob.logs import bound
-from trtjob.worker.engine import open_engine
+from trtjob.worker.engine import can_decode, open_decoder, open_engine
 from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
 from trtjob.worker.pipeline.engine_side import Pipeline
@@ -277,12 +278,14 @@ class Context:
     def adopt_engine(self, model: ModelRef, engine: Engine) -> Pipeline:
         """Take an engine over, with image processes to match, for all units of its model."""
         settings = self.settings
+        limits = Limits.of(settings, engine, decodes=can_decode(engine, self.gpu))
         self.pipeline = Pipeline(
             engine,
-            Limits.of(settings, engine),
+            limits,
             recruits=self._recruits,
             on_batch=self.on_batch,
             on_step=self.on_step,
+            open_decoder=partial(open_decoder, engine, self.gpu, limits.batch),
             log_level=settings.log_level,
             log_format=settings.log_format,
         )

@@ -13,6 +13,7 @@ from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildPro
 from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
 from trtjob.engines.tensorrt.plans import PlanCache, SingleFlight
 from trtjob.errors import DeviceLostError, EngineError, MissingDependencyError
+from trtjob.imaging.gpu.decoder import GpuDecoder, is_installed
 from trtjob.jobs.storage import open_storage
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,18 @@ def _cuda(model: Path, options: CudaOptions) -> Engine:
     from trtjob.engines.onnxruntime import cuda
 
     return cuda.open_engine(model, options)
+
+
+def can_decode(engine: Engine, gpu: int | None) -> bool:
+    """Tell whether an engine's GPU may decode images: it has one, gpu, and nvImageCodec is installed."""
+    return engine.name != "cpu" and gpu is not None and is_installed()
+
+
+def open_decoder(engine: Engine, gpu: int | None, batch: int) -> GpuDecoder:
+    """Return what decodes images for an engine, on its GPU. Raises EngineError, MissingDependencyError."""
+    if engine.name == "cpu" or gpu is None:
+        raise EngineError("the job wants its images decoded on a GPU (--decode gpu), and this worker uses none")
+    return GpuDecoder(gpu, engine.spec, batch=batch, callers=engine.concurrency)
 
 
 def threads_of(settings: Settings) -> int:

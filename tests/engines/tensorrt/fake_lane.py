@@ -5,13 +5,13 @@ What it stands for - page-locked memory, streams, the driver - exists only where
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from trtjob.engines.cuda.staging import Arrays
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import AnyImage, UInt8Array, on_host
 
 
 class FakeLane:
@@ -26,16 +26,16 @@ class FakeLane:
         self.computing = threading.Event()  # set: its work is not done yet
         self.threads: set[int] = set()
         self.reached: list[Any] = []
-        self.launched: Arrays = []
+        self.launched: Sequence[AnyImage] = []
         self._wanted: Mapping[str, Arrays] = {}
 
     def reaches(self, arrays: Arrays) -> bool:
         return all(any(array is other for other in self.reached) for array in arrays)
 
-    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+    def launch(self, images: Sequence[AnyImage], outputs: Mapping[str, Arrays]) -> None:
         self.launched = images
         self._wanted = outputs
-        self._note(f"launch {sum(image.size for image in images) // 12}")
+        self._note(f"launch {sum(image.nbytes for image in images) // 12}")
         self.before_launch()
 
     def is_done(self) -> bool:
@@ -44,7 +44,7 @@ class FakeLane:
     def wait(self) -> None:
         self._note("wait")
         self.before_wait()
-        values = np.concatenate([image.reshape(-1, 12) for image in self.launched])
+        values = np.concatenate([image.reshape(-1, 12) for image in on_host(self.launched)])
         for own in self.outputs.values():
             own[:] = np.nan  # what is beyond the batch, or not wanted, is of no use to anybody
         for name, arrays in self._wanted.items():

@@ -13,7 +13,7 @@ from engines.tensorrt.test_agreement import over_all_axes
 
 from trtjob.engines.candidates import candidates_from
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
-from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
+from trtjob.engines.protocol import AnyImage, FloatArray, Outputs, UInt8Array, on_host
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.engines.tensorrt.agreement import inconsistency
 from trtjob.engines.tensorrt.selfcheck import as_written, check_plan, lively_image, reference
@@ -59,7 +59,7 @@ class WrongAtTheEnd(CpuEngine):
         outputs.boxes[-1] += self.off
         return outputs
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         super().answer(images, into)
         self.spoil(into[-1])
 
@@ -118,8 +118,8 @@ class AsWritten(CpuEngine):
     def infer(self, images: UInt8Array) -> Outputs:
         return as_written(self._path, self.spec, images)
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
-        into[0][...] = candidates_from(self.infer(images[0][None]), self.spec)[0]
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
+        into[0][...] = candidates_from(self.infer(on_host(images)[0][None]), self.spec)[0]
 
 
 def test_an_int8_plan_that_rounds_at_other_places_passes(tmp_path: Path) -> None:

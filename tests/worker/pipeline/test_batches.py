@@ -20,12 +20,14 @@ class Bench:
     def __init__(self, batch: int, on_infer: Callable[[UInt8Array], None] = lambda _images: None) -> None:
         self.taken: list[list[int]] = []
         self.answered: list[int] = []
+        self.undecoded: list[int] = []
         self.ring = Ring.create(Layout(1, 64, (8, 8, 3), (1, 6)))
         self.batches = Batches(
             PlainEngine(max_batch=batch, concurrency=4, on_infer=on_infer),
             batch,
             self.ring,
             on_answered=self.answered.extend,
+            on_undecoded=self.undecoded.extend,
             on_failed=lambda _slot, _why: None,
             on_dropped=lambda _slots: None,
             on_batch=lambda: None,

@@ -109,6 +109,9 @@ class _Stream:
     def copy_in(self, device: SupportsInt, host: NDArray[Any]) -> None:
         _done(cuda.cuMemcpyHtoDAsync(int(device), host.ctypes.data, host.nbytes, self._stream))
 
+    def copy_within(self, device: SupportsInt, source: SupportsInt, size_bytes: int) -> None:
+        _done(cuda.cuMemcpyDtoDAsync(int(device), int(source), size_bytes, self._stream))
+
     def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
         _done(cuda.cuMemcpyDtoHAsync(host.ctypes.data, int(device), host.nbytes, self._stream))
 

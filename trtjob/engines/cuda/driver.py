@@ -38,6 +38,10 @@ class Stream(Protocol):
         """Begin to copy all of a page-locked array to an address of the GPU's."""
         ...
 
+    def copy_within(self, device: SupportsInt, source: SupportsInt, size_bytes: int) -> None:
+        """Begin to copy bytes from one address of the GPU's to another."""
+        ...
+
     def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
         """Begin to fill a page-locked array from an address of the GPU's."""
         ...

@@ -100,6 +100,10 @@ class _Stream:
         with _errors(self._cuda):
             self._cuda.memcpy_htod_async(int(device), host, self._stream)
 
+    def copy_within(self, device: SupportsInt, source: SupportsInt, size_bytes: int) -> None:
+        with _errors(self._cuda):
+            self._cuda.memcpy_dtod_async(int(device), int(source), size_bytes, self._stream)
+
     def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
         with _errors(self._cuda):
             self._cuda.memcpy_dtoh_async(host, int(device), self._stream)

@@ -6,18 +6,23 @@ from typing import Any
 from numpy.typing import NDArray
 
 from trtjob.engines.cuda.driver import Memory, Stream
+from trtjob.engines.protocol import AnyImage, DeviceImage
 
 Arrays = Sequence[NDArray[Any]]
 Reaches = Callable[[Arrays], bool]
 
 
-def to_send(images: Arrays, own: NDArray[Any], reaches: Reaches) -> Arrays:
+def to_send(images: Sequence[AnyImage], own: NDArray[Any], reaches: Reaches) -> Sequence[AnyImage]:
     """Return what the GPU is to copy: the images where it reaches them all, else their copies in a lane's own array."""
-    if reaches(images):
+    hosts = [image for image in images if not isinstance(image, DeviceImage)]
+    if reaches(hosts):
         return images
-    for place, image in zip(own, images, strict=False):
-        place[...] = image
-    return [own[: len(images)]]
+    sent = list(images)
+    for number, image in enumerate(images):
+        if not isinstance(image, DeviceImage):
+            own[number][...] = image
+            sent[number] = own[number]
+    return sent if len(hosts) < len(images) else [own[: len(images)]]
 
 
 def to_fill(arrays: Arrays, own: NDArray[Any], reaches: Reaches) -> Arrays:
@@ -33,12 +38,15 @@ def deliver(filled: Arrays, arrays: Arrays) -> None:
             array[...] = values
 
 
-def copy_in(stream: Stream, device: Memory, hosts: Arrays) -> None:
-    """Begin to copy arrays to the GPU, where they lie in a row."""
+def copy_in(stream: Stream, device: Memory, images: Sequence[AnyImage]) -> None:
+    """Begin to copy images to the GPU, where they lie in a row."""
     at = int(device)
-    for host in hosts:
-        stream.copy_in(at, host)
-        at += host.nbytes
+    for image in images:
+        if isinstance(image, DeviceImage):
+            stream.copy_within(at, image.address, image.nbytes)
+        else:
+            stream.copy_in(at, image)
+        at += image.nbytes
 
 
 def copy_out(stream: Stream, hosts: Arrays, device: Memory) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from trtjob.cpus import usable_cpus
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, answer_shape, open_session, spec_of
 from trtjob.engines.protocol import (
+    AnyImage,
     Engine,
     FloatArray,
     Outputs,
@@ -16,6 +17,7 @@ from trtjob.engines.protocol import (
     answer_name,
     check_batch,
     check_images,
+    on_host,
     output_names,
     outputs_of,
 )
@@ -55,9 +57,9 @@ class CpuEngine(Engine):
         self.concurrency = threads
         self.answer_shape = answer_shape(self._session, self.spec)
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         check_images(images, into, self.spec)
-        for (found,), array in zip(self._runs(images, [answer_name(self.spec)]), into, strict=True):
+        for (found,), array in zip(self._runs(on_host(images), [answer_name(self.spec)]), into, strict=True):
             array[...] = found[0]
 
     def infer(self, images: UInt8Array) -> Outputs:

@@ -13,6 +13,7 @@ from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.pool import LANES, LanePool
 from trtjob.engines.protocol import (
+    AnyImage,
     Engine,
     FloatArray,
     Outputs,
@@ -80,7 +81,7 @@ class CudaEngine(Engine):
         self.answer_shape = self._shapes[answer_name(self.spec)]
         self._pool.offer(self._model.lanes)
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         check_images(images, into, self.spec)
         self._run(images, {answer_name(self.spec): into})
 
@@ -90,7 +91,7 @@ class CudaEngine(Engine):
         self._run(list(images), {name: list(array) for name, array in found.items()})
         return outputs_of(found)
 
-    def _run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+    def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         done = 0
         while done < len(images):
             with self._pool.taken() as lane:

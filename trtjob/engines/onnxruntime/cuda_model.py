@@ -20,7 +20,7 @@ from trtjob.engines.cuda.staging import copy_in, copy_out, deliver, to_fill, to_
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, spec_of
 from trtjob.engines.pool import LANES, RUNS
-from trtjob.engines.protocol import FloatArray, UInt8Array, Wanted, all_names
+from trtjob.engines.protocol import AnyImage, FloatArray, UInt8Array, Wanted, all_names
 from trtjob.engines.spec import INPUT_NAME, ModelSpec, Precision, load_spec
 from trtjob.errors import DeviceMemoryError, EngineError
 
@@ -156,7 +156,7 @@ class Lane:
         """The outputs' shapes, of one image."""
         return {name: values.shape[1:] for name, values in self._outputs.items()}
 
-    def run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+    def run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         """Run at most `batch` images, and bring what is wanted of them; the rest stays on the GPU."""
         reaches = self._device.reaches
         sent = to_send(images, self._images, reaches)

@@ -17,6 +17,7 @@ from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.pool import LANES, RUNS
 from trtjob.engines.protocol import (
+    AnyImage,
     Engine,
     FloatArray,
     Outputs,
@@ -151,7 +152,7 @@ class TensorRtEngine(Engine):
         self._shapes = resources.shapes
         self.answer_shape = self._shapes[answer_name(spec)]
 
-    def answer(self, images: Sequence[UInt8Array], into: Sequence[FloatArray]) -> None:
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         check_images(images, into, self.spec)
         self._run(images, {answer_name(self.spec): into})
 
@@ -161,7 +162,7 @@ class TensorRtEngine(Engine):
         self._run(list(images), {name: list(array) for name, array in found.items()})
         return outputs_of(found)
 
-    def _run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+    def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         for start in range(0, len(images), self.max_batch):
             end = start + self.max_batch
             self._lanes.run(images[start:end], part(wanted, start, end))
@@ -305,7 +306,7 @@ class TensorRtLane:
     def reaches(self, arrays: Arrays) -> bool:
         return self._device.reaches(arrays)
 
-    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+    def launch(self, images: Sequence[AnyImage], outputs: Mapping[str, Arrays]) -> None:
         try:
             compute = self._graph.launch if self._graph is not None else self._borrowed()
             copy_in(self._stream, self._buffers[INPUT_NAME], images)

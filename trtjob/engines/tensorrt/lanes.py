@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.cuda.staging import Arrays, deliver, to_fill, to_send
 from trtjob.engines.pool import LanePool
-from trtjob.engines.protocol import UInt8Array, Wanted
+from trtjob.engines.protocol import AnyImage, UInt8Array, Wanted
 from trtjob.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Lane(Protocol):
         """Tell whether `launch` takes all these arrays, which are not the lane's. May be called from any thread."""
         ...
 
-    def launch(self, images: Arrays, outputs: Mapping[str, Arrays]) -> None:
+    def launch(self, images: Sequence[AnyImage], outputs: Mapping[str, Arrays]) -> None:
         """Begin to copy images in, compute, and copy the outputs into arrays by name; return at once.
 
         The arrays are the lane's own, or such that it reaches; each may hold several images or their outputs.
@@ -65,7 +65,7 @@ class _Order:
     """A batch under way: its images are where the GPU takes them; the answer is set when the outputs are there."""
 
     lane: Lane
-    images: Arrays
+    images: Sequence[AnyImage]
     outputs: Mapping[str, Arrays]
     answer: "Future[None]" = field(default_factory=Future)
 
@@ -103,7 +103,7 @@ class Lanes:
             self._thread.join()
             raise
 
-    def run(self, images: Sequence[UInt8Array], wanted: Wanted) -> None:
+    def run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         """Run a batch and bring what is wanted; as many callers at once as there are lanes keep the GPU busy."""
         with self._pool.taken() as lane:
             # What has to be copied is copied by the caller, while the GPU works for others.

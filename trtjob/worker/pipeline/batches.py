@@ -6,12 +6,14 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import NoReturn, Protocol
 
-from trtjob.engines.protocol import Engine
+from trtjob.engines.protocol import AnyImage, Engine
 from trtjob.errors import DeviceLostError, EngineError
+from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.worker.pipeline.ring import Ring
 from trtjob.worker.pipeline.stages import Stopwatch
 
@@ -27,10 +29,29 @@ _PATIENCE = {0: 0.25, 1: 1.0}
 _NEWEST = 0.2  # weight of the newest call in what a call is thought to take
 
 
+class Decoder(Protocol):
+    """What decodes files for an engine.
+
+    title: for a person.
+    """
+
+    title: str
+
+    def decoded(self, images: Sequence[EncodedImage]) -> AbstractContextManager[Sequence[AnyImage | None]]:
+        """Have each image as the network's input for the length of the block; None for one that cannot be decoded.
+
+        By as many threads at once as call the engine. Raises EngineError.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
 class Batches:
     """Takes slots that are ready, runs them, and says what has become of them.
 
-    on_answered: called with slots whose answers lie in the ring; on_failed: with a slot that the engine cannot run, and
+    on_answered: called with slots whose answers lie in the ring; on_undecoded: with slots whose file the GPU does not
+    decode; on_failed: with a slot that the engine cannot run, and
     why; on_dropped: with slots of a batch that ended in an error which is no image's; on_batch: by any thread, before
     each call.
     """
@@ -42,6 +63,7 @@ class Batches:
         ring: Ring,
         *,
         on_answered: Callable[[list[int]], None],
+        on_undecoded: Callable[[list[int]], None],
         on_failed: Callable[[int, str], None],
         on_dropped: Callable[[list[int]], None],
         on_batch: Callable[[], None],
@@ -49,14 +71,17 @@ class Batches:
         self.engine = engine
         self.batch = batch
         self.ring = ring
+        self.decoder: Decoder | None = None  # for files in slots, which come only where there is one
         self.watch = Stopwatch()
         self.on_the_way = 0  # images that will be ready without anybody's doing
         self._on_answered = on_answered
+        self._on_undecoded = on_undecoded
         self._on_failed = on_failed
         self._on_dropped = on_dropped
         self._on_batch = on_batch
         self._pool = ThreadPoolExecutor(engine.concurrency, "trtjob-infer")
         self._ready: deque[int] = deque()
+        self._files: dict[int, EncodedImage] = {}  # by slot, where no tensor lies in it
         self._calls = 0
         self._call_s = 0.0
         self._failed_in_a_row = 0  # images, each alone in a batch
@@ -68,9 +93,13 @@ class Batches:
         self._gathering = asyncio.Lock()  # one batch fills at a time
         self._calls = 0
 
-    def add(self, slot: int) -> None:
-        """Take a slot that is ready."""
+    def add(self, slot: int, file: EncodedImage | None = None) -> None:
+        """Take a slot that is ready. file: what lies in it, None for the network's input."""
         self._ready.append(slot)
+        if file is None:
+            self._files.pop(slot, None)
+        else:
+            self._files[slot] = file
         # Who gathers a batch is not woken for each image.
         if len(self._ready) == 1 or self._is_enough():
             self._news.set()
@@ -133,7 +162,7 @@ class Batches:
         """Run a batch; where it fails, its halves, until the culprit stands alone and the others have their answers."""
         run = contextvars.copy_context().run  # what the thread logs says which job it is about
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, run, self._call, slots)
+            undecoded = await asyncio.get_running_loop().run_in_executor(self._pool, run, self._call, slots)
         except Exception as err:  # noqa: BLE001 - whatever it is, it may be one image's
             if len(slots) == 1:
                 self._note_failure(slots[0], err)
@@ -143,7 +172,9 @@ class Batches:
             await self._infer(slots[middle:])
         else:
             self._failed_in_a_row = 0
-            self._on_answered(slots)
+            self._on_answered([slot for slot in slots if slot not in undecoded])
+            if undecoded:
+                self._on_undecoded(undecoded)
 
     def _note_failure(self, slot: int, err: Exception) -> None:
         """Let one image fail. Raises EngineError where so many have in a row that it is no fault of theirs."""
@@ -158,18 +189,35 @@ class Batches:
             ) from err
         self._on_failed(slot, said)
 
-    def _call(self, slots: list[int]) -> None:
+    def _call(self, slots: list[int]) -> list[int]:
+        """Run a batch. Returns those whose file the GPU does not decode; the others have their answers."""
         start = time.monotonic()
-        with self.watch.stage("infer"):
-            self._on_batch()
-            try:
-                self.engine.answer(
-                    [self.ring.tensors[slot] for slot in slots], [self.ring.answers[slot] for slot in slots]
-                )
-            except DeviceLostError as err:
-                end_without_gpu(err)
+        try:
+            with self._inputs(slots) as inputs:
+                if inputs:
+                    self._on_batch()
+                    with self.watch.stage("infer"):
+                        self.engine.answer(list(inputs.values()), [self.ring.answers[slot] for slot in inputs])
+        except DeviceLostError as err:
+            end_without_gpu(err)
         took_s = time.monotonic() - start
         self._call_s += (took_s - self._call_s) * (_NEWEST if self._call_s else 1.0)
+        return [slot for slot in slots if slot not in inputs]
+
+    @contextmanager
+    def _inputs(self, slots: list[int]) -> Iterator[dict[int, AnyImage]]:
+        """Yield each slot's input of the network, where it can be had: files are decoded now."""
+        files = {slot: self._files[slot] for slot in slots if slot in self._files}
+        if not files:
+            yield {slot: self.ring.tensors[slot] for slot in slots}
+            return
+        assert self.decoder is not None
+        with ExitStack() as stack:
+            with self.watch.stage("decode_gpu"):
+                decoded = stack.enter_context(self.decoder.decoded(list(files.values())))
+            images = dict(zip(files, decoded, strict=True))
+            found = {slot: images.get(slot, self.ring.tensors[slot]) for slot in slots}
+            yield {slot: image for slot, image in found.items() if image is not None}
 
 
 def end_without_gpu(err: DeviceLostError) -> NoReturn:

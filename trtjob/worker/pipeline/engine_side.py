@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
+from threading import Lock
 
 from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, PlaceError, StorageError
+from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.storage import note_trouble, open_storage
-from trtjob.worker.pipeline.batches import Batches
+from trtjob.worker.pipeline.batches import Batches, Decoder
 from trtjob.worker.pipeline.crew import Crew, Packets
 from trtjob.worker.pipeline.dealer import Dealer
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
@@ -28,7 +30,7 @@ from trtjob.worker.pipeline.recruits import Recruits
 from trtjob.worker.pipeline.ring import READING, Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.waiting import answers_within, said
-from trtjob.worker.pipeline.wire import Frame, Kind, frame
+from trtjob.worker.pipeline.wire import Frame, Kind, frame, unpacked_file
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +51,21 @@ class Pipeline:
         recruits: Recruits | None = None,
         on_batch: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
+        open_decoder: Callable[[], Decoder] | None = None,
         log_level: str = "WARNING",
         log_format: str = "text",
     ) -> None:
         """recruits: image processes that were started ahead; on_batch: called, by any thread, before each call of the
-        engine; on_step: whenever something moves.
+        engine; on_step: whenever something moves; open_decoder: called when a job first wants its files decoded by
+        the engine's GPU; None: no job does.
 
         Raises EngineError where there is no memory for the ring.
         """
         spec = engine.spec
         self.engine = engine
         self.limits = limits
-        layout = Layout(limits.processes, limits.slots, (*spec.input_hw, spec.channels), engine.answer_shape)
+        tensor = (*spec.input_hw, spec.channels)
+        layout = Layout(limits.processes, limits.slots, tensor, engine.answer_shape, limits.file_bytes)
         try:
             self.ring = Ring.create(layout, recruits.fd if recruits else -1)
         except OSError as err:
@@ -76,10 +81,13 @@ class Pipeline:
             limits.batch,
             self.ring,
             on_answered=self._answered,
+            on_undecoded=self._undecoded,
             on_failed=self._failed,
             on_dropped=self._dropped,
             on_batch=on_batch,
         )
+        self._open_decoder = open_decoder
+        self._opening = Lock()
         self._numbers = count(1)
         self._slots = Slots(limits.slots, self.batches)
         self._flows: list[Flow] = []
@@ -100,9 +108,12 @@ class Pipeline:
         image has come in. Both are called in the event loop's thread.
 
         Where this is cancelled, or on_done raises, what is in hand is dropped.
-        Raises StorageError where nothing would fare better, EngineError where image processes cannot live here, and
-        what on_done raises; an image's own fault is its record.
+        Raises StorageError where nothing would fare better, EngineError where image processes cannot live here,
+        EngineError and MissingDependencyError where the GPU cannot decode and should, and what on_done raises; an
+        image's own fault is its record.
         """
+        if spec.options.decode == "gpu":
+            await asyncio.to_thread(self._have_decoder)
         async with self._at_work():
             flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
             self._flows.append(flow)
@@ -114,6 +125,12 @@ class Pipeline:
                 self._flows.remove(flow)
                 await self._leave(flow)
 
+    def _have_decoder(self) -> None:
+        with self._opening:
+            if self.batches.decoder is None and self._open_decoder is not None:
+                self.batches.decoder = self._open_decoder()
+                log.info("decoding on the GPU", extra={"by": self.batches.decoder.title})
+
     def busy_s(self) -> dict[str, float]:
         """Return the seconds of work by stage since the start."""
         return dict(self.crew.busy_s() + Counter(self.batches.watch.busy_s()))
@@ -122,6 +139,8 @@ class Pipeline:
         """End the image processes and give the ring back; the engine is the caller's."""
         self.crew.dismiss()
         self.batches.close()
+        if self.batches.decoder is not None:
+            self.batches.decoder.close()
         self.ring.close()
 
     # -- image processes ------------------------------------------------------------------------------------------
@@ -269,7 +288,11 @@ class Pipeline:
             flow.fail(err)
 
     def _on_prepared(self, _member: Member, told: Frame) -> None:
-        self._slots.prepared(told.number)
+        slot, file = told.number, None
+        if told.payload:
+            size_bytes, resampling = unpacked_file(told.payload)
+            file = EncodedImage(self.ring.files[slot][:size_bytes], resampling)
+        self._slots.prepared(slot, file)
 
     def _on_record(self, _member: Member, told: Frame) -> None:
         hand = self._slots.hands[told.number]
@@ -304,6 +327,12 @@ class Pipeline:
             if (member := self._back_from_engine(slot)) is not None:
                 packets[member.number].append(frame(Kind.ANSWER, slot))
         self.crew.send(packets)
+
+    def _undecoded(self, slots: list[int]) -> None:
+        for slot in slots:
+            if (member := self._back_from_engine(slot)) is not None:
+                self._slots.undecoded(slot)
+                member.send(frame(Kind.DECODE, slot))
 
     def _failed(self, slot: int, why: str) -> None:
         if (member := self._back_from_engine(slot)) is not None:

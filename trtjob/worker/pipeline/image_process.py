@@ -28,8 +28,17 @@ from trtjob.logs import bind_process, configure_logging
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.ring import Ring
-from trtjob.worker.pipeline.stages import Stages, failure_record, write_failure
-from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, unpacked_image, write_all
+from trtjob.worker.pipeline.stages import Prepared, Stages, failure_record, write_failure
+from trtjob.worker.pipeline.wire import (
+    READ_BYTES,
+    Frame,
+    FrameReader,
+    Kind,
+    frame,
+    packed_file,
+    unpacked_image,
+    write_all,
+)
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +124,8 @@ class ImageProcess:
             if told.kind == Kind.GRANT:
                 image.may_be_large = True
                 self._line_of(image).appendleft(image)
+            elif told.kind == Kind.DECODE:
+                self._prepare_here(image)
             else:
                 why = told.payload.decode() if told.kind == Kind.FAILED else None
                 failure = None if why is None else ImageError(FailureKind.INFER, why)
@@ -267,12 +278,22 @@ class ImageProcess:
         assert data is not None
         with self.board.working(image.slot):
             try:
-                image.item = image.job.stages.prepare(image.entry, data, self.ring.tensors[image.slot])
+                file = None if image.is_for_cpu else self.ring.files[image.slot]
+                image.item = image.job.stages.prepare(image.entry, data, self.ring.tensors[image.slot], file)
             except Exception as err:  # noqa: BLE001 - as above
                 self._fail(image, err)
                 return
         self._budget.hold_pixels(image)
-        self._say(Kind.PREPARED, image.slot)
+        self._say(Kind.PREPARED, image.slot, _file_of(image.item))
+
+    def _prepare_here(self, image: Image) -> None:
+        """Prepare an image whose file lies in its slot, where the GPU has not decoded it."""
+        item, image.item = image.item, None
+        assert item is not None
+        assert item.file is not None
+        image.data, image.is_for_cpu = item.file.tobytes(), True
+        self._budget.hold(image, file_bytes=len(image.data))
+        self._to_prepare.append(image)
 
     def _finish(self, image: Image, failure: ImageError | None) -> None:
         item = image.item
@@ -326,6 +347,11 @@ class ImageProcess:
 
     def _say_ended(self, number: int, err: TrtjobError) -> None:
         self._say(Kind.ENDED, number, str(err).encode(), flag=isinstance(err, PlaceError))
+
+
+def _file_of(item: Prepared) -> bytes:
+    """Return what to say of a file that the GPU is to decode, nothing where there is none."""
+    return b"" if item.file is None or item.resampling is None else packed_file(len(item.file), item.resampling)
 
 
 def _as_image_error(err: Exception, sha256: str | None = None) -> ImageError:

@@ -26,7 +26,7 @@ class Job:
 @dataclass(slots=True)
 class Image:
     """An image in hand. data: the file's bytes, from when they are read until they are decoded; item: what is kept
-    until the answer comes; may_be_large: the engine process has said so."""
+    until the answer comes; may_be_large: the engine process has said so; is_for_cpu: the GPU cannot decode it."""
 
     slot: int
     job: Job
@@ -34,6 +34,7 @@ class Image:
     data: bytes | None = None
     item: Prepared | None = None
     may_be_large: bool = False
+    is_for_cpu: bool = False
     file_bytes: int = 0
     pixel_bytes: int = 0
 

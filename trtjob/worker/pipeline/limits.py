@@ -14,7 +14,7 @@ _SLOTS_PER_PROCESS = 6
 POOLS = {
     "fetch": ("requests", ("fetch",)),
     "decode": ("processes", ("read", "decode", "resize")),
-    "infer": ("callers", ("infer",)),
+    "infer": ("callers", ("decode_gpu", "infer")),
     "finish": ("processes", ("nms", "draw", "encode", "write")),
     "store": ("requests", ("store",)),
 }
@@ -24,7 +24,8 @@ POOLS = {
 class Limits:
     """processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
     requests: to a bucket at once, by all image processes; memory_bytes: for the files and pixels of each of them;
-    max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs."""
+    max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs; file_bytes: of
+    the largest file that the GPU decodes, 0 where it decodes none."""
 
     processes: int
     batch: int
@@ -34,10 +35,14 @@ class Limits:
     max_pixels: int = 200_000_000
     jpeg_quality: int = 90
     stall_s: float = 120.0
+    file_bytes: int = 0
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine) -> "Limits":
-        """Return a worker process's limits: what the settings say, or what suits the engine and the cores."""
+    def of(cls, settings: Settings, engine: Engine, *, decodes: bool = False) -> "Limits":
+        """Return a worker process's limits: what the settings say, or what suits the engine and the cores.
+
+        decodes: whether the GPU may decode files.
+        """
         processes, batch = processes_of(settings), settings.batch or engine.max_batch
         return cls(
             processes,
@@ -48,6 +53,7 @@ class Limits:
             settings.max_pixels,
             settings.jpeg_quality,
             settings.stall_s,
+            settings.gpu_file_kib << 10 if decodes else 0,
         )
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Memory that an engine process shares with its image processes: slots, and a board for each of them.
 
-A slot holds one image's input of the network and the engine's answer. A board is written by its image process alone: in
-which slot it works, at which stage, how many steps it has made, and its seconds of work by stage.
+A slot holds one image's input of the network, or its file, and the engine's answer. A board is written by its image
+process alone: in which slot it works, at which stage, how many steps it has made, and its seconds of work by stage.
 """
 
 import errno
@@ -34,12 +34,14 @@ _STEPS, _SLOT, _STAGE, _FIRST_SECONDS = 0, 1, 2, 4  # places of eight bytes each
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a ring is divided. tensor: (H, W, channels), bytes; answer: the shape of float32."""
+    """How a ring is divided. tensor: (H, W, channels), bytes; answer: the shape of float32; file_bytes: of the largest
+    file that lies where a tensor would, for the GPU to decode."""
 
     processes: int
     slots: int
     tensor: tuple[int, int, int]
     answer: tuple[int, ...]
+    file_bytes: int = 0
 
     @property
     def boards_bytes(self) -> int:
@@ -48,7 +50,7 @@ class Layout:
     @property
     def answer_at(self) -> int:
         """Where the answer begins in a slot."""
-        return -(-prod(self.tensor) // 64) * 64
+        return -(-max(prod(self.tensor), self.file_bytes) // 64) * 64
 
     @property
     def slot_bytes(self) -> int:
@@ -71,10 +73,12 @@ class Ring:
         self.fd = fd
         self.memory = mmap.mmap(fd, layout.size)
         self.tensors: list[UInt8Array] = []
+        self.files: list[UInt8Array] = []
         self.answers: list[FloatArray] = []
         for slot in range(layout.slots):
             at = layout.boards_bytes + slot * layout.slot_bytes
             tensor = np.frombuffer(self.memory, np.uint8, prod(layout.tensor), at)
+            self.files.append(np.frombuffer(self.memory, np.uint8, layout.file_bytes, at))
             answer = np.frombuffer(self.memory, np.float32, prod(layout.answer), at + layout.answer_at)
             self.tensors.append(tensor.reshape(layout.tensor))
             self.answers.append(answer.reshape(layout.answer))
@@ -100,7 +104,7 @@ class Ring:
 
     def close(self) -> None:
         """Give the memory back as soon as nobody uses its arrays. May be called twice."""
-        self.tensors, self.answers, self.boards = [], [], []
+        self.tensors, self.files, self.answers, self.boards = [], [], [], []
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.jobs.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
@@ -33,14 +34,21 @@ class Slots:
             said = frame(Kind.JOB, flow.number, flow.spec.model_dump_json().encode())
         return said + frame(Kind.IMAGE, slot, packed_image(flow.number, entry))
 
-    def prepared(self, slot: int) -> None:
-        """Note that a slot holds its image's input: unless its shard was left, a batch may take it."""
+    def prepared(self, slot: int, file: EncodedImage | None = None) -> None:
+        """Note that a slot holds its image's input, or its file: unless its shard was left, a batch may take it."""
         hand = self.hands[slot]
         hand.state = State.PREPARED
         hand.owner.unprepared -= 1
         self._batches.expect(-1)
         if not hand.flow.is_left:
-            self._batches.add(slot)
+            self._batches.add(slot, file)
+
+    def undecoded(self, slot: int) -> None:
+        """Note that the file in a slot was none for the GPU: its image is to be prepared once more."""
+        hand = self.hands[slot]
+        hand.state = State.SENT
+        hand.owner.unprepared += 1
+        self._batches.expect(1)
 
     def let_go(self, slot: int) -> None:
         """Take a slot back from its image process; what the engine has of it is free when it has done."""

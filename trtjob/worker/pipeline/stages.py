@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Protocol
 
 import cv2
+import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
@@ -19,7 +20,9 @@ from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.draw import annotate, annotate_classes
 from trtjob.imaging.encode import encode_image
+from trtjob.imaging.jpeg import gpu_jpeg_size
 from trtjob.imaging.postprocess import classes_from, detections_from
+from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
 from trtjob.jobs.listing import Entry
@@ -62,8 +65,8 @@ class Stopwatch:
 class Prepared:
     """An image on its way through the engine.
 
-    image: BGR, None where no annotated copy is wanted; annotated: the copy's key and bytes, where they are still to be
-    stored in a bucket.
+    image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
+    resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket.
     """
 
     entry: Entry
@@ -72,6 +75,8 @@ class Prepared:
     image: UInt8Array | None
     placement: Placement
     annotated: tuple[str, bytes] | None = None
+    file: UInt8Array | None = None
+    resampling: Resampling | None = None
 
 
 class Stages:
@@ -109,10 +114,15 @@ class Stages:
         with self.watch.stage("read"):
             return self.source.fetch(entry)
 
-    def prepare(self, entry: Entry, data: bytes, tensor: UInt8Array) -> Prepared:
-        """Decode an image and resize it into `tensor`, uint8 [H, W, channels]. Raises ImageError."""
+    def prepare(self, entry: Entry, data: bytes, tensor: UInt8Array, file: UInt8Array | None = None) -> Prepared:
+        """Decode an image and resize it into `tensor`, uint8 [H, W, channels]; or leave that to the GPU.
+
+        file: room for the image's file, if it is one that the GPU decodes; None: it is none. Raises ImageError.
+        """
         with self.watch.stage("read"):
             digest = hashlib.sha256(data).hexdigest()
+            if file is not None and (item := self._for_gpu(entry, data, digest, file)) is not None:
+                return item
         try:
             with self.watch.stage("decode"):
                 image = decode_image(data, max_pixels=self._max_pixels)
@@ -126,6 +136,17 @@ class Stages:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
         hw = (image.shape[0], image.shape[1])
         return Prepared(entry, digest, hw, image if self.keeps_images else None, placement)
+
+    def _for_gpu(self, entry: Entry, data: bytes, digest: str, file: UInt8Array) -> Prepared | None:
+        """Put a file where the GPU decodes it; None where that is for the CPU to do."""
+        hw = gpu_jpeg_size(data) if self.options.decode == "gpu" and len(data) <= len(file) else None
+        if hw is None or hw[0] * hw[1] > self._max_pixels:
+            return None
+        if (found := resampling(hw, self.model, self._resize)) is None:
+            return None
+        file = file[: len(data)]
+        file[:] = np.frombuffer(data, np.uint8)
+        return Prepared(entry, digest, hw, None, found[1], file=file, resampling=found[0])
 
     def finish(self, item: Prepared, answer: FloatArray) -> Record:
         """Turn the engine's answer into a record, and write the annotated copy. Raises ImageError, StorageError."""
@@ -154,8 +175,12 @@ class Stages:
     ) -> None:
         shown = [d for d in detections or () if d.score >= self.options.conf]
         image, item.image = item.image, None
-        if image is None or (self.options.annotate is Annotate.HITS and not shown and not classes):
+        if not self.keeps_images or (self.options.annotate is Annotate.HITS and not shown and not classes):
             return
+        if image is None:
+            assert item.file is not None
+            with self.watch.stage("decode"):
+                image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
         with self.watch.stage("draw"):
             drawn = _draw(image, shown, classes, self.options.conf)
         key = annotated_key(item.entry.key)

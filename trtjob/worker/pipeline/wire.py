@@ -12,10 +12,12 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
+from trtjob.imaging.resampling import Resampling
 from trtjob.jobs.listing import Entry
 
 _HEAD = struct.Struct("<BBxxiI")  # kind, flag, number, bytes of the payload
 _IMAGE = struct.Struct("<iqH")  # job, size in bytes, bytes of the etag; then the etag and the key
+_FILE = struct.Struct("<I")  # bytes; then how it is resized
 _PIPE_BYTES = 1 << 20  # what Linux allows everyone
 READ_BYTES = 1 << 18
 
@@ -28,6 +30,7 @@ class Kind(IntEnum):
     JOB: number of a job; payload: what it is, JSON.
     IMAGE: prepare this image; payload: `packed_image`.
     ANSWER: the engine's answer lies in the slot: finish the image.
+    DECODE: the GPU cannot decode the file in the slot: prepare the image without it.
     FAILED: the engine could not run the image; payload: why.
     GRANT: the image, which is larger than the budget, may be decoded.
     LEAVE: number of a job; drop what is in hand of it, and forget it.
@@ -35,7 +38,7 @@ class Kind(IntEnum):
 
     From an image process:
     READY: it has begun, or has heard a PING.
-    PREPARED: the slot holds the network's input.
+    PREPARED: the slot holds the network's input, or, where there is a payload, a file; payload: `packed_file`.
     RECORD: the image is done; flag: which of FailureKind, from 1 on, 0 for none; payload: the record's line.
     LARGE: the image needs more memory than the budget: waiting for GRANT.
     LEFT: number of a job; nothing of it is in hand any more.
@@ -51,6 +54,7 @@ class Kind(IntEnum):
     GRANT = 5
     LEAVE = 6
     PING = 7
+    DECODE = 8
     PREPARED = 16
     RECORD = 17
     LARGE = 18
@@ -84,6 +88,16 @@ def unpacked_image(payload: bytes) -> tuple[int, Entry]:
     at = _IMAGE.size
     etag, key = payload[at : at + etag_bytes], payload[at + etag_bytes :]
     return job, Entry(key.decode("utf-8", "surrogateescape"), size, etag.decode("utf-8", "surrogateescape"))
+
+
+def packed_file(size_bytes: int, resampling: Resampling) -> bytes:
+    """Return the payload of a PREPARED whose slot holds a file."""
+    return _FILE.pack(size_bytes) + resampling.packed()
+
+
+def unpacked_file(payload: bytes) -> tuple[int, Resampling]:
+    """Return a file's size in bytes, and how it comes into the network's input."""
+    return _FILE.unpack_from(payload)[0], Resampling.unpacked(payload[_FILE.size :])
 
 
 class FrameReader:

@@ -1,0 +1,88 @@
+"""Which JPEGs a GPU may decode."""
+
+import struct
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from trtjob.engines.protocol import UInt8Array
+from trtjob.imaging.jpeg import gpu_jpeg_size
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+
+
+def jpeg(image: UInt8Array = COLOUR, *options: int) -> bytes:
+    return cv2.imencode(".jpg", image, list(options))[1].tobytes()
+
+
+def oriented(value: int, order: str = "<") -> bytes:
+    """Return a JPEG whose EXIF tells an orientation."""
+    mark = b"II" if order == "<" else b"MM"
+    tiff = mark + struct.pack(order + "HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    data = jpeg()
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ],
+)
+def test_baseline_files_of_the_usual_samplings(sampling: int) -> None:
+    assert gpu_jpeg_size(jpeg(COLOUR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling)) == (40, 56)
+
+
+def test_grey_and_upright_files() -> None:
+    assert gpu_jpeg_size(jpeg(COLOUR[..., 0])) == (40, 56)
+    assert gpu_jpeg_size(oriented(1)) == (40, 56)
+    assert gpu_jpeg_size(oriented(1, ">")) == (40, 56)
+
+
+def _as_pillow(mode: str, **more: object) -> bytes:
+    file = BytesIO()
+    Image.fromarray(COLOUR).convert(mode).save(file, "JPEG", **more)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(COLOUR, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        jpeg(COLOUR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411),
+        oriented(6),
+        oriented(6, ">"),
+        oriented(1)[:30] + oriented(1)[60:],
+        _as_pillow("CMYK"),
+        jpeg()[:-2],
+        jpeg()[:100] + b"\xff\xd9",
+        jpeg(COLOUR[:8]),
+        cv2.imencode(".png", COLOUR)[1].tobytes(),
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+    ],
+    ids=[
+        "progressive",
+        "4:1:1",
+        "turned",
+        "turned, the other order",
+        "damaged EXIF",
+        "CMYK",
+        "cut off",
+        "cut in the header",
+        "tiny",
+        "PNG",
+        "empty",
+        "two bytes",
+        "nothing between",
+    ],
+)
+def test_all_else_is_for_the_cpu(data: bytes) -> None:
+    assert gpu_jpeg_size(data) is None

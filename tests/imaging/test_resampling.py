@@ -1,0 +1,81 @@
+"""Resizing in numbers is what OpenCV and Pillow do: else a GPU would be shown another picture than the CPU."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from imaging.resampled import resampled
+
+import trtjob.imaging.gpu
+from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
+from trtjob.imaging.resampling import Resampling, resampling
+from trtjob.imaging.resize import prepare
+
+sides = st.integers(1, 90)
+
+
+def model(sampling: Sampling, color: str = "bgr", input_hw: tuple[int, int] = (32, 24)) -> ModelSpec:
+    return ModelSpec.model_validate(
+        {
+            "task": Task.DETECT,
+            "labels": ("cat",),
+            "input_hw": input_hw,
+            "sampling": sampling,
+            "color": color,
+            "channels": 1 if color == "gray" else 3,
+        }
+    )
+
+
+@pytest.mark.parametrize("sampling", Sampling)
+@pytest.mark.parametrize("mode", ResizeMode)
+@settings(max_examples=25)
+@given(height=sides, width=sides)
+@example(height=32, width=24)
+@example(height=64, width=48)
+@example(height=90, width=7)
+def test_the_input_is_opencvs_and_pillows(sampling: Sampling, mode: ResizeMode, height: int, width: int) -> None:
+    spec = model(sampling)
+    image = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
+    expected, placement = prepare(image, spec, mode)
+    found = resampling((height, width), spec, mode)
+    assume(found is not None)
+    assert found is not None
+    assert found[1] == placement
+    gap = np.abs(resampled(image, found[0], spec).astype(int) - expected)
+    # Pillow rounds after each of its two passes.
+    assert gap.max() <= (2 if sampling is Sampling.ANTIALIAS else 1)
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_the_colours_are_the_models(color: str) -> None:
+    spec = model(Sampling.HALF_PIXEL, color)
+    image = np.random.default_rng(1).integers(0, 256, (50, 60, 3), np.uint8)
+    found = resampling((50, 60), spec, ResizeMode.LETTERBOX)
+    assert found is not None
+    expected, _ = prepare(image, spec, ResizeMode.LETTERBOX)
+    inside = np.s_[found[0].top : found[0].bottom, found[0].left : found[0].right]
+    assert np.abs(resampled(image, found[0], spec).astype(int) - expected)[inside].max() <= 1
+
+
+def test_a_thread_whose_ends_are_cut_off_is_left_to_opencv() -> None:
+    assert resampling((1, 60_000), model(Sampling.HALF_PIXEL), ResizeMode.CROP) is None
+    assert resampling((1, 60_000), model(Sampling.HALF_PIXEL), ResizeMode.LETTERBOX) is not None
+
+
+def test_it_travels_as_bytes() -> None:
+    found = resampling((480, 640), model(Sampling.ALIGN_CORNERS), ResizeMode.LETTERBOX)
+    assert found is not None
+    again = Resampling.unpacked(found[0].packed())
+    assert again.packed() == found[0].packed()
+    assert again.step_x == pytest.approx(found[0].step_x)
+
+
+def test_the_kernel_that_is_shipped_is_its_sources() -> None:
+    folder = Path(trtjob.imaging.gpu.__file__).parent
+    digest = hashlib.sha256((folder / "resample.cu").read_bytes()).hexdigest()
+    said = (folder / "resample.ptx").read_text().splitlines()[0]
+    assert said == f"// resample.cu {digest}", "run scripts/compile_ptx.py"

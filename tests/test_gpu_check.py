@@ -504,7 +504,7 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
     wishes: Wishes, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "PROCESSES", (1, 999))
-    *rows, death, few = feed.light("digits", "cpu", wishes, pictures)
+    *rows, death, on_gpu, few = feed.light("digits", "cpu", wishes, pictures)
     assert [row.check for row in rows] == [
         f"digits, cpu, {size}, {how}" for size in ("640x480", "1920x1080") for how in ("JSON only", "annotated")
     ]
@@ -514,6 +514,8 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
         assert row.note.startswith("engine alone ")
     assert all("goal: " in row.note and "with 16 cores and a GPU" in row.note for row in (*rows, death))
     assert death.figure.endswith(" s lost")
+    assert on_gpu.state is State.NOT_RUN
+    assert "this worker uses none" in on_gpu.note
     assert few.check == "digits, cpu, 640x480, JSON only, 1 image processes"
 
 

@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from bench.constant import ConstantEngine
 from bench.feeding import DEATH_GOAL_S, death_s
@@ -30,6 +32,7 @@ from trtjob.errors import TrtjobError
 from trtjob.jobs.listing import Listing
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.worker.bench_parts import Rig, Sample
+from trtjob.worker.engine import can_decode, open_decoder
 from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
@@ -51,6 +54,7 @@ RATES = {
     (LARGE, Annotate.ALL): 750,
 }
 HEAVY_SHARE, HEAVY_BATCH = 0.95, 0.9
+GPU_DECODED_SHARE, GPU_DECODED_RATE = 0.85, 3000  # of 640x480, as a share of the engine alone; of 1920x1080, images/s
 TIMES = {Annotate.NONE: 6, Annotate.ALL: 10}  # as fast as Ultralytics
 
 
@@ -131,6 +135,7 @@ def light(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator
                 goals = {f"{least:,} images/s": now.fed.images_per_s >= least}
                 yield stand.row(f"{size}, {HOW[how]}", now, goals)
             yield stand.death(pipeline, found[SMALL, Annotate.NONE].fed.images_per_s)
+            yield from stand.decoded_on_gpu(pipeline)
         for processes in PROCESSES:
             if processes < cores:
                 with stand.pipeline(processes) as pipeline:
@@ -216,17 +221,42 @@ class _Stand:
     @contextmanager
     def pipeline(self, processes: int = 0) -> Iterator[Pipeline]:
         """Yield a pipeline around the engine. processes: 0: one for each core."""
-        limits = Limits.of(need.settings(self._wishes, self._kind, image_processes=processes), self._rig.engine)
-        pipeline = Pipeline(self._rig.engine, limits, on_batch=lambda: self._calls.append(None))
+        settings, engine = need.settings(self._wishes, self._kind, image_processes=processes), self._rig.engine
+        limits = Limits.of(settings, engine, decodes=can_decode(engine, self._gpu))
+        pipeline = Pipeline(
+            engine,
+            limits,
+            on_batch=lambda: self._calls.append(None),
+            open_decoder=partial(open_decoder, engine, self._gpu, limits.batch),
+        )
         try:
             yield pipeline
         finally:
             pipeline.close()
 
-    def measured(self, pipeline: Pipeline, size: str, how: Annotate) -> _Found:
+    @property
+    def _gpu(self) -> int | None:
+        return None if self._kind == "cpu" else 0
+
+    def decoded_on_gpu(self, pipeline: Pipeline) -> Iterator[Row]:
+        """Measure JPEG files that the GPU decodes, and what it costs to draw on them too."""
+        try:
+            for size, how in ((SMALL, Annotate.NONE), (LARGE, Annotate.NONE), (LARGE, Annotate.ALL)):
+                found = self.measured(pipeline, size, how, "gpu")
+                goals = {}
+                if (size, how) == (SMALL, Annotate.NONE):
+                    goals = {f"{GPU_DECODED_SHARE:g} of the engine alone": found.of_engine >= GPU_DECODED_SHARE}
+                elif how is Annotate.NONE:
+                    goals = {f"{GPU_DECODED_RATE:,} images/s": found.fed.images_per_s >= GPU_DECODED_RATE}
+                by = pipeline.batches.decoder.title if pipeline.batches.decoder else ""
+                yield self.row(f"{size}, {HOW[how]}, --decode gpu", found, goals, [by])
+        except TrtjobError as err:
+            yield Row(f"{self._title}, --decode gpu", State.NOT_RUN, note=str(err))
+
+    def measured(self, pipeline: Pipeline, size: str, how: Annotate, decode: Literal["cpu", "gpu"] = "cpu") -> _Found:
         seconds = self._wishes.seconds
         with GpuWatch() as watch:
-            fed = feed(pipeline, self._job(size, how), seconds, lambda: len(self._calls))
+            fed = feed(pipeline, self._job(size, how, decode), seconds, lambda: len(self._calls))
         self._alone = self._alone or alone(pipeline, seconds)
         return _Found(fed, self._alone, pipeline.limits, watch.gpu(seconds))
 
@@ -244,8 +274,9 @@ class _Stand:
         state, goal = _verdict(goals, self._kind)
         return found.row(f"{self._title}, {what}", state, [*(more or []), goal])
 
-    def _job(self, size: str, how: Annotate) -> JobSpec:
-        return self._rig.job(Sample(size, self._folder / size, (), 0), how)
+    def _job(self, size: str, how: Annotate, decode: Literal["cpu", "gpu"] = "cpu") -> JobSpec:
+        job = self._rig.job(Sample(size, self._folder / size, (), 0), how)
+        return job.model_copy(update={"options": job.options.model_copy(update={"decode": decode})})
 
 
 @contextmanager

@@ -675,7 +675,7 @@ def test_images_above_the_budget_go_one_at_a_time(photos: Path, output: Path) ->
     engine = PlainEngine(max_batch=4, concurrency=2)
     with pipeline_of(engine, processes=4, slots=12, memory_bytes=16 << 10) as pipeline:
         results = run(pipeline, job(photos, output, Annotate.ALL), keys)
-        assert not pipeline._slots._large
+        assert not pipeline._slots._granted
     assert results.keys == sorted(keys)
     assert not results.failures
 

@@ -30,7 +30,7 @@ from trtjob.worker.pipeline.recruits import Recruits
 from trtjob.worker.pipeline.ring import READING, Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.waiting import answers_within, said
-from trtjob.worker.pipeline.wire import Frame, Kind, frame, unpacked_file
+from trtjob.worker.pipeline.wire import Frame, Kind, frame, unpacked_bytes, unpacked_file
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Pipeline:
         self._open_decoder = open_decoder
         self._opening = Lock()
         self._numbers = count(1)
-        self._slots = Slots(limits.slots, self.batches)
+        self._slots = Slots(limits.slots, self.batches, limits.large_bytes)
         self._flows: list[Flow] = []
         self._runs = 0
         self.crew = Crew(self.ring, self._order, recruits)
@@ -302,7 +302,7 @@ class Pipeline:
             hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
 
     def _on_large(self, _member: Member, told: Frame) -> None:
-        self._slots.ask_for_memory(told.number)
+        self._slots.ask_for_memory(told.number, unpacked_bytes(told.payload))
 
     def _on_left(self, member: Member, told: Frame) -> None:
         for slot in [slot for slot in member.in_hand if self._slots.hands[slot].flow.number == told.number]:

@@ -35,7 +35,9 @@ from trtjob.worker.pipeline.wire import (
     FrameReader,
     Kind,
     frame,
+    packed_bytes,
     packed_file,
+    unpacked_bytes,
     unpacked_image,
     write_all,
 )
@@ -122,7 +124,7 @@ class ImageProcess:
             self._say(Kind.READY, self.order.number)
         elif (image := self._images.get(told.number)) is not None:  # else it was dropped with its job meanwhile
             if told.kind == Kind.GRANT:
-                image.may_be_large = True
+                image.granted_bytes = unpacked_bytes(told.payload)
                 self._line_of(image).appendleft(image)
             elif told.kind == Kind.DECODE:
                 self._prepare_here(image)
@@ -209,10 +211,10 @@ class ImageProcess:
 
     def _may_go_on(self, image: Image, needed_bytes: int) -> bool:
         """Whether an image is small enough, or the engine process lets it be large, for which it is asked now."""
-        if image.may_be_large or not self._budget.is_large(needed_bytes):
+        if needed_bytes <= image.granted_bytes or not self._budget.is_large(needed_bytes):
             return True
         self._line_of(image).popleft()
-        self._say(Kind.LARGE, image.slot)
+        self._say(Kind.LARGE, image.slot, packed_bytes(needed_bytes))
         return False
 
     def _fetch_more(self) -> None:
@@ -221,7 +223,7 @@ class ImageProcess:
             size_bytes = image.entry.size_bytes
             if not self._may_go_on(image, size_bytes):
                 continue
-            if not (image.may_be_large or self._budget.has_room_for_file(size_bytes)):
+            if not (image.granted_bytes or self._budget.has_room_for_file(size_bytes)):
                 return
             self._to_fetch.popleft()
             self._budget.hold(image, file_bytes=size_bytes)
@@ -256,7 +258,7 @@ class ImageProcess:
             needed_bytes = self._budget.decoding_bytes(image.data)
             if not self._may_go_on(image, max(needed_bytes, len(image.data))):
                 continue
-            if not (image.may_be_large or self._budget.has_room_for_pixels(needed_bytes)):
+            if not (image.granted_bytes or self._budget.has_room_for_pixels(needed_bytes)):
                 return None
             return self._to_prepare.popleft()
         return None

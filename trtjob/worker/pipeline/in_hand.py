@@ -26,14 +26,14 @@ class Job:
 @dataclass(slots=True)
 class Image:
     """An image in hand. data: the file's bytes, from when they are read until they are decoded; item: what is kept
-    until the answer comes; may_be_large: the engine process has said so; is_for_cpu: the GPU cannot decode it."""
+    until the answer comes; granted_bytes: what it may take though it is large; is_for_cpu: the GPU cannot decode it."""
 
     slot: int
     job: Job
     entry: Entry
     data: bytes | None = None
     item: Prepared | None = None
-    may_be_large: bool = False
+    granted_bytes: int = 0
     is_for_cpu: bool = False
     file_bytes: int = 0
     pixel_bytes: int = 0
@@ -42,7 +42,7 @@ class Image:
 class Budget:
     """A process's memory: one half for files that are not decoded yet, one for pixels, and for copies on their way out.
 
-    An image that needs more than a half is large: only one in all image processes is in hand at a time.
+    An image that needs more than a half is large: the engine process says when it may have that.
     """
 
     def __init__(self, memory_bytes: int, max_pixels: int) -> None:

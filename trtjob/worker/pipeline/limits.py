@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from trtjob.config import Settings
 from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
+from trtjob.worker.pipeline.ring import memory_bytes
 
 # Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
 _SLOTS_PER_PROCESS = 6
+
+
+_LARGE_SHARE = 8  # of the machine's memory is for images that are large; a photograph of 12 megapixels is one
 
 
 # The stages as a person sees them, and which of the limits says how many can be in one at once.
@@ -25,7 +29,8 @@ class Limits:
     """processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
     requests: to a bucket at once, by all image processes; memory_bytes: for the files and pixels of each of them;
     max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs; file_bytes: of
-    the largest file that the GPU decodes, 0 where it decodes none."""
+    the largest file that the GPU decodes, 0 where it decodes none; large_bytes: for images that need more than half of
+    memory_bytes, all together; one that needs more than that goes without others."""
 
     processes: int
     batch: int
@@ -36,6 +41,7 @@ class Limits:
     jpeg_quality: int = 90
     stall_s: float = 120.0
     file_bytes: int = 0
+    large_bytes: int = 0
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine, *, decodes: bool = False) -> "Limits":
@@ -54,6 +60,7 @@ class Limits:
             settings.jpeg_quality,
             settings.stall_s,
             settings.gpu_file_kib << 10 if decodes else 0,
+            memory_bytes() // _LARGE_SHARE,
         )
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:

@@ -7,17 +7,20 @@ from trtjob.jobs.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
 from trtjob.worker.pipeline.member import Member
-from trtjob.worker.pipeline.wire import Kind, frame, packed_image
+from trtjob.worker.pipeline.wire import Kind, frame, packed_bytes, packed_image
 
 
 class Slots:
-    """free: slots with nothing in them; hands: what lies in the others."""
+    """free: slots with nothing in them; hands: what lies in the others; large_bytes: what images that are larger than
+    their image process's budget may take together."""
 
-    def __init__(self, count: int, batches: Batches) -> None:
+    def __init__(self, count: int, batches: Batches, large_bytes: int = 0) -> None:
         self.free = list(range(count))
         self.hands: dict[int, InHand] = {}
         self._batches = batches
-        self._large: deque[int] = deque()  # images above the budget; the first has leave to be decoded
+        self._large_bytes = large_bytes
+        self._granted: dict[int, int] = {}  # to images above the budget, by slot
+        self._asking: deque[tuple[int, int]] = deque()  # slots, and what they need
 
     def give(self, member: Member, flow: Flow, entry: Entry) -> bytes:
         """Put an image into a free slot. Returns what is to be said to its image process."""
@@ -60,8 +63,7 @@ class Slots:
         if hand.state is State.SENT:
             member.unprepared -= 1
             self._batches.expect(-1)
-        if slot in self._large:
-            self._end_large(slot)
+        self._end_large(slot)
         if hand.state is State.COMPUTING:
             hand.is_orphan = True
             return
@@ -77,17 +79,25 @@ class Slots:
         if not flow.in_hand:
             flow.emptied.set()
 
-    def ask_for_memory(self, slot: int) -> None:
-        """Let an image above the budget be decoded, once no other such image is in hand."""
-        self._large.append(slot)
-        if self._large[0] == slot:
-            self._grant(slot)
+    def ask_for_memory(self, slot: int, needed_bytes: int) -> None:
+        """Let an image above the budget have memory, as soon as those before it leave so much; alone, it may have all.
+
+        Asked again, because it needs more, it gives up what it was granted first.
+        """
+        self._granted.pop(slot, None)
+        self._asking.append((slot, needed_bytes))
+        self._grant()
 
     def _end_large(self, slot: int) -> None:
-        was_first = self._large[0] == slot
-        self._large.remove(slot)
-        if was_first and self._large:
-            self._grant(self._large[0])
+        self._granted.pop(slot, None)
+        self._asking = deque(asking for asking in self._asking if asking[0] != slot)
+        self._grant()
 
-    def _grant(self, slot: int) -> None:
-        self.hands[slot].owner.send(frame(Kind.GRANT, slot))
+    def _grant(self) -> None:
+        while self._asking:
+            slot, needed_bytes = self._asking[0]
+            if self._granted and sum(self._granted.values()) + needed_bytes > self._large_bytes:
+                return
+            self._asking.popleft()
+            self._granted[slot] = needed_bytes
+            self.hands[slot].owner.send(frame(Kind.GRANT, slot, packed_bytes(needed_bytes)))

@@ -17,6 +17,7 @@ from trtjob.jobs.listing import Entry
 
 _HEAD = struct.Struct("<BBxxiI")  # kind, flag, number, bytes of the payload
 _IMAGE = struct.Struct("<iqH")  # job, size in bytes, bytes of the etag; then the etag and the key
+_BYTES = struct.Struct("<Q")
 _FILE = struct.Struct("<I")  # bytes; then how it is resized
 _PIPE_BYTES = 1 << 20  # what Linux allows everyone
 READ_BYTES = 1 << 18
@@ -32,7 +33,7 @@ class Kind(IntEnum):
     ANSWER: the engine's answer lies in the slot: finish the image.
     DECODE: the GPU cannot decode the file in the slot: prepare the image without it.
     FAILED: the engine could not run the image; payload: why.
-    GRANT: the image, which is larger than the budget, may be decoded.
+    GRANT: the image, which is larger than the budget, may take so much memory; payload: `packed_bytes`.
     LEAVE: number of a job; drop what is in hand of it, and forget it.
     PING: say that you are READY.
 
@@ -40,7 +41,7 @@ class Kind(IntEnum):
     READY: it has begun, or has heard a PING.
     PREPARED: the slot holds the network's input, or, where there is a payload, a file; payload: `packed_file`.
     RECORD: the image is done; flag: which of FailureKind, from 1 on, 0 for none; payload: the record's line.
-    LARGE: the image needs more memory than the budget: waiting for GRANT.
+    LARGE: the image needs more memory than the budget, and waits for a GRANT; payload: `packed_bytes`.
     LEFT: number of a job; nothing of it is in hand any more.
     ENDED: number of a job, which cannot go on for any image; payload: why.
     TROUBLE: payload: which place is failing, empty: none any more.
@@ -88,6 +89,16 @@ def unpacked_image(payload: bytes) -> tuple[int, Entry]:
     at = _IMAGE.size
     etag, key = payload[at : at + etag_bytes], payload[at + etag_bytes :]
     return job, Entry(key.decode("utf-8", "surrogateescape"), size, etag.decode("utf-8", "surrogateescape"))
+
+
+def packed_bytes(count: int) -> bytes:
+    """Return the payload that tells a number of bytes."""
+    return _BYTES.pack(count)
+
+
+def unpacked_bytes(payload: bytes) -> int:
+    """Return what `packed_bytes` wrote."""
+    return int(_BYTES.unpack(payload)[0])
 
 
 def packed_file(size_bytes: int, resampling: Resampling) -> bytes:

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     image_memory_mib: int = Field(
         default=128,
         ge=16,
-        description="memory for files and pixels in each of them; images that need more share an eighth of the machine's",
+        description="memory for files and pixels in each; images that need more share an eighth of the machine's",
     )
     batch: int = Field(default=0, ge=0, le=MOST_AT_ONCE, description="largest batch; 0: what the engine likes best")
     engine: Literal["auto", "tensorrt", "cuda", "cpu"] = Field(

@@ -87,10 +87,11 @@ def _wishes(wanted: argparse.Namespace, temporary: Path) -> Wishes:
     values["levels"] = tuple(values["levels"])
     if wanted.is_quick:
         values["seconds"] /= 2
-    for name in ("official", "models", "images", "darknet", "keras_path"):  # children run elsewhere
+    for name in ("official", "models", "images", "darknet", "keras_path", "ultralytics_path"):  # children run elsewhere
         values[name] = values[name] and values[name].resolve()
-    if values["keras_python"]:  # not resolved: an environment's Python is a link, and knows where it lies by its name
-        values["keras_python"] = Path(os.path.abspath(values["keras_python"]))  # noqa: PTH100
+    for name in ("keras_python", "ultralytics_python"):
+        if values[name]:  # not resolved: an environment's Python is a link, and knows where it lies by its name
+            values[name] = Path(os.path.abspath(values[name]))  # noqa: PTH100
     return Wishes(**values)
 
 
@@ -127,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     add("images", "a folder of photographs (default: made-up pictures)", type=Path)
     add("darknet", "a folder of Darknet's own results", type=Path)
     add("keras_python", "a Python that has Keras, and PyTorch or JAX with CUDA", type=Path)
+    add("ultralytics_python", "a Python that has Ultralytics, and PyTorch with CUDA (default: this one)", type=Path)
+    add("ultralytics_path", "a folder of packages that this Python lacks", type=Path)
     add("keras_path", "a folder of packages, or of wheels, that this Python lacks", type=Path)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return parser

@@ -19,7 +19,7 @@ from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.host import CALLERS, FILES
 from scripts.gpu_check.plans import build
-from scripts.gpu_check.predict import Predicted, predicted
+from scripts.gpu_check.predict import Predicted, predicted, predicted_by
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from scripts.gpu_check.wishes import Wishes
@@ -78,7 +78,9 @@ def check(wishes: Wishes) -> Iterator[Row]:
             if HEAVY in names:
                 yield from _told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, wishes, folder))
         if RIVALLED in names:
-            answer = apart(predicted, folder / SMALL, folder / "theirs", wishes.seconds)
+            at = (folder / SMALL, folder / "theirs", wishes.seconds)
+            python = wishes.ultralytics_python
+            answer = apart(predicted_by, python, wishes.ultralytics_path, *at) if python else apart(predicted, *at)
             theirs = answer.value
             yield from theirs.rows() if theirs else [answer.row(f"{RIVALLED}, Ultralytics")]
             for kind in kinds:

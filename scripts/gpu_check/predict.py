@@ -1,6 +1,9 @@
 """Ultralytics' own `predict` over the same pictures, in a process of its own: PyTorch brings its own CUDA libraries."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +15,7 @@ from typing import Any
 
 from scripts.gpu_check import need
 from scripts.gpu_check.rows import NotRun, Row
+from scripts.gpu_check.wishes import ROOT
 
 BATCH, SIDE = 32, 640
 WARM_UP = 4 * BATCH
@@ -69,9 +73,32 @@ def predicted(source: Path, output: Path, seconds: float, device: str = "cuda:0"
     return Predicted(f"Ultralytics {ultralytics.__version__}", rates, boxes)
 
 
+def predicted_by(python: Path, path: Path | None, source: Path, output: Path, seconds: float) -> Predicted:
+    """Have another Python measure it. path: a folder of packages that it lacks. Raises NotRun."""
+    ended = subprocess.run(
+        [python, "-m", __name__, source, output, str(seconds)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (ROOT, path))))},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise NotRun(f"Ultralytics gave no figure and ended with {ended.returncode}; its errors are above")
+    said = json.loads(lines[-1])
+    return Predicted(said["name"], {False: said["plain"], True: said["saved"]}, said["boxes"])
+
+
 def _rate(results: Iterator[Any], seconds: float) -> float:
     """Return images per second, by whole batches."""
     images, begin = 0, time.perf_counter()
     while (elapsed_s := time.perf_counter() - begin) < seconds or not images:
         images += len(list(islice(results, BATCH)))
     return images / elapsed_s
+
+
+if __name__ == "__main__":
+    here = predicted(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    rates = here.images_per_s
+    print(json.dumps({"name": here.name, "plain": rates[False], "saved": rates[True], "boxes": here.boxes}))

@@ -14,7 +14,8 @@ class Wishes:
 
     official: YOLOv3-tiny's weights, its cfg and names beside them; models: the folder of scripts/gpu_models/ahead.py;
     images: photographs; darknet: Darknet's own results; keras_python: a Python with Keras and PyTorch or JAX;
-    keras_path: a folder of packages or wheels for it; None: not at hand.
+    keras_path: a folder of packages or wheels for it; ultralytics_python, ultralytics_path: likewise, of Ultralytics,
+    whose path must bring what trtjob needs too; None: not at hand.
     """
 
     home: Path
@@ -29,6 +30,8 @@ class Wishes:
     darknet: Path | None = None
     keras_python: Path | None = None
     keras_path: Path | None = None
+    ultralytics_python: Path | None = None
+    ultralytics_path: Path | None = None
 
     def arguments(self) -> list[str]:
         """Return them as a child process takes them."""
@@ -57,4 +60,6 @@ OPTIONS = {
     "darknet": "--darknet",
     "keras_python": "--keras-python",
     "keras_path": "--keras-path",
+    "ultralytics_python": "--ultralytics-python",
+    "ultralytics_path": "--ultralytics-path",
 }

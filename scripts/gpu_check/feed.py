@@ -29,6 +29,7 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
+from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.listing import Listing
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.worker.bench_parts import Rig, Sample
@@ -41,6 +42,7 @@ LIGHT, HEAVY, RIVALLED = zoo.FED
 PRECISION = "fp16"
 BATCH = 32  # as the engines for a GPU have it by default
 PROCESSES = (4, 8)
+NAMES = 12_000  # of the pictures: a copy that is written over another waits for the disk, which no job's first run does
 SMALL, LARGE = SIZES
 HOW = {Annotate.NONE: "JSON only", Annotate.ALL: "annotated"}
 LIMITING = 0.9  # what is in use for so much of the time is what the rest waits for
@@ -109,7 +111,11 @@ def pictures() -> Iterator[Path]:
     """Yield a folder with a folder of pictures of each size, and room for results."""
     with TemporaryDirectory(prefix="trtjob-gpu-check-") as temporary:
         for size in SIZES:
-            write_pictures(Path(temporary) / size, size, FILES)
+            folder = Path(temporary) / size
+            write_pictures(folder, size, FILES)
+            paths = sorted(folder.iterdir())
+            for number in range(NAMES):
+                (folder / f"{number:06d}.jpg").hardlink_to(paths[number % FILES])
         yield Path(temporary)
 
 
@@ -218,6 +224,7 @@ class _Stand:
         self._rig = Rig(model, engine, need.settings(wishes, kind), folder / "out", lambda: False)
         self._calls: list[None] = []  # by any thread
         self._alone = 0.0
+        self._jobs = 0
         self._title = f"{model.name.partition('@')[0]}, {kind}"
 
     @contextmanager
@@ -229,7 +236,7 @@ class _Stand:
             engine,
             limits,
             on_batch=lambda: self._calls.append(None),
-            open_decoder=partial(open_decoder, engine, self._gpu, limits.batch),
+            open_decoder=partial(open_decoder, engine, self._gpu, limits.batch, limits.batches),
         )
         try:
             yield pipeline
@@ -278,6 +285,9 @@ class _Stand:
 
     def _job(self, size: str, how: Annotate, decode: Literal["cpu", "gpu"] = "cpu") -> JobSpec:
         job = self._rig.job(Sample(size, self._folder / size, (), 0), how)
+        self._jobs += 1
+        job = job.model_copy(update={"output": f"{job.output}-{self._jobs}"})
+        JobFolder.of(job).storage.make_root()
         return job.model_copy(update={"options": job.options.model_copy(update={"decode": decode})})
 
 

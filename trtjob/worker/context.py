@@ -285,7 +285,7 @@ class Context:
             recruits=self._recruits,
             on_batch=self.on_batch,
             on_step=self.on_step,
-            open_decoder=partial(open_decoder, engine, self.gpu, limits.batch),
+            open_decoder=partial(open_decoder, engine, self.gpu, limits.batch, limits.batches),
             log_level=settings.log_level,
             log_format=settings.log_format,
         )

@@ -80,11 +80,14 @@ def can_decode(engine: Engine, gpu: int | None) -> bool:
     return engine.name != "cpu" and gpu is not None and is_installed()
 
 
-def open_decoder(engine: Engine, gpu: int | None, batch: int) -> GpuDecoder:
-    """Return what decodes images for an engine, on its GPU. Raises EngineError, MissingDependencyError."""
+def open_decoder(engine: Engine, gpu: int | None, batch: int, callers: int) -> GpuDecoder:
+    """Return what decodes images for an engine, on its GPU, for so many batches at once.
+
+    Raises EngineError, MissingDependencyError.
+    """
     if engine.name == "cpu" or gpu is None:
         raise EngineError("the job wants its images decoded on a GPU (--decode gpu), and this worker uses none")
-    return GpuDecoder(gpu, engine.spec, batch=batch, callers=engine.concurrency)
+    return GpuDecoder(gpu, engine.spec, batch=batch, callers=callers)
 
 
 def threads_of(settings: Settings) -> int:

@@ -67,7 +67,9 @@ class Batches:
         on_failed: Callable[[int, str], None],
         on_dropped: Callable[[list[int]], None],
         on_batch: Callable[[], None],
+        at_once: int = 0,
     ) -> None:
+        """at_once: how many batches are under way, 0 for as many as the engine takes."""
         self.engine = engine
         self.batch = batch
         self.ring = ring
@@ -79,7 +81,8 @@ class Batches:
         self._on_failed = on_failed
         self._on_dropped = on_dropped
         self._on_batch = on_batch
-        self._pool = ThreadPoolExecutor(engine.concurrency, "trtjob-infer")
+        self.at_once = at_once or engine.concurrency
+        self._pool = ThreadPoolExecutor(self.at_once, "trtjob-infer")
         self._ready: deque[int] = deque()
         self._files: dict[int, EncodedImage] = {}  # by slot, where no tensor lies in it
         self._calls = 0

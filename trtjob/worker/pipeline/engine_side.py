@@ -85,6 +85,7 @@ class Pipeline:
             on_failed=self._failed,
             on_dropped=self._dropped,
             on_batch=on_batch,
+            at_once=limits.batches,
         )
         self._open_decoder = open_decoder
         self._opening = Lock()
@@ -172,7 +173,7 @@ class Pipeline:
                 self._ears.close()
                 raise
             work: list[Callable[[], Awaitable[None]]] = [partial(self._listen, self._ears), self._watch]
-            work += [partial(self.batches.run, self._taken)] * self.engine.concurrency
+            work += [partial(self.batches.run, self._taken)] * self.batches.at_once
             self._tasks = [loop.create_task(self._guarded(doing)) for doing in work]
         self._runs += 1
         try:

@@ -11,6 +11,8 @@ from trtjob.worker.pipeline.ring import memory_bytes
 _SLOTS_PER_PROCESS = 6
 
 
+# Batches for each that the engine takes at once: while it computes, others are decoded.
+_BATCHES_DECODING = 3
 _LARGE_SHARE = 8  # of the machine's memory is for images that are large; a photograph of 12 megapixels is one
 
 
@@ -30,7 +32,8 @@ class Limits:
     requests: to a bucket at once, by all image processes; memory_bytes: for the files and pixels of each of them;
     max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs; file_bytes: of
     the largest file that the GPU decodes, 0 where it decodes none; large_bytes: for images that need more than half of
-    memory_bytes, all together; one that needs more than that goes without others."""
+    memory_bytes, all together; one that needs more than that goes without others; batches: under way at
+    once, 0 for as many as the engine takes."""
 
     processes: int
     batch: int
@@ -42,6 +45,7 @@ class Limits:
     stall_s: float = 120.0
     file_bytes: int = 0
     large_bytes: int = 0
+    batches: int = 0
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine, *, decodes: bool = False) -> "Limits":
@@ -50,10 +54,11 @@ class Limits:
         decodes: whether the GPU may decode files.
         """
         processes, batch = processes_of(settings), settings.batch or engine.max_batch
+        batches = engine.concurrency * (_BATCHES_DECODING if decodes else 1)
         return cls(
             processes,
             batch,
-            settings.window or engine.concurrency * batch + _SLOTS_PER_PROCESS * processes,
+            settings.window or batches * batch + _SLOTS_PER_PROCESS * processes,
             settings.requests,
             settings.image_memory_mib << 20,
             settings.max_pixels,
@@ -61,6 +66,7 @@ class Limits:
             settings.stall_s,
             settings.gpu_file_kib << 10 if decodes else 0,
             memory_bytes() // _LARGE_SHARE,
+            batches,
         )
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:

@@ -102,12 +102,17 @@ class Settings(BaseSettings):
         "worker's user may",
     )
 
-    threads: int = Field(default=0, ge=0, le=256, description="CPU cores that a worker process uses; 0: all")
+    threads: int = Field(
+        default=0, ge=0, le=256, description="CPU cores that a worker process uses; 0: its share of all"
+    )
+    pin_cores: bool = Field(
+        default=False, description="keep each worker process, with its image processes, on its own share of the cores"
+    )
     image_processes: int = Field(
         default=0,
         ge=0,
         le=256,
-        description="processes of a worker that decode, draw and encode; 0: one for each of its cores",
+        description="processes of a worker that decode, draw and encode; 0: one for each core of its share",
     )
     image_memory_mib: int = Field(
         default=128,

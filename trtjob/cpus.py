@@ -1,12 +1,14 @@
-"""How many CPUs this process may keep busy: those of its affinity, or fewer where a container's quota says so."""
+"""How many CPUs this process may keep busy, by its affinity and a container's quota, and which lie near a device."""
 
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 PROC = Path("/proc/self")
+SYSTEM = Path("/sys/devices/system")
+PCI = Path("/sys/bus/pci/devices")
 
 
 def usable_cpus(proc: Path = PROC) -> int:
@@ -19,6 +21,39 @@ def usable_cpus(proc: Path = PROC) -> int:
 def quota_cpus(proc: Path = PROC) -> float | None:
     """Return the CPU seconds a second that the process's control groups allow, the least of all; None for no limit."""
     return min((quota for folder in _groups(proc) if (quota := _quota(folder)) is not None), default=None)
+
+
+def near_cpus(pci_bus_id: str, devices: Path = PCI) -> frozenset[int]:
+    """Return the CPUs of a device's own NUMA node; none where the kernel does not say.
+
+    pci_bus_id: as CUDA's driver writes it, such as 0000:3B:00.0; the kernel writes it in small letters.
+    """
+    return _listed(devices / pci_bus_id.lower() / "local_cpulist")
+
+
+def by_neighbourhood(cpus: Set[int], system: Path = SYSTEM) -> list[int]:
+    """Return CPUs so that those of a NUMA node stand together, and in it those that share one core."""
+    nodes = [_listed(file) for file in sorted(system.glob("node/node*/cpulist"))]
+
+    def place(cpu: int) -> tuple[int, int, int]:
+        node = next((number for number, of_node in enumerate(nodes) if cpu in of_node), len(nodes))
+        siblings = _listed(system / f"cpu/cpu{cpu}/topology/thread_siblings_list")
+        return node, min(siblings, default=cpu), cpu
+
+    return sorted(cpus, key=place)
+
+
+def _listed(file: Path) -> frozenset[int]:
+    try:
+        return cpus_of(file.read_text())
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def cpus_of(text: str) -> frozenset[int]:
+    """Return the CPUs of the kernel's list format, such as `0-3,8`. Raises ValueError."""
+    ranges = [part.partition("-") for part in text.strip().split(",") if part]
+    return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
 def _groups(proc: Path) -> Iterator[Path]:

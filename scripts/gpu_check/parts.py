@@ -17,6 +17,7 @@ from scripts.gpu_check import (
     darknet,
     faults,
     feed,
+    gpus,
     host,
     jpeg,
     machine,
@@ -73,6 +74,7 @@ PARTS = {
     "feed": Part(
         "Files to results: images/s / of the engine alone / mean batch of the largest / cores in use", feed.check, 600
     ),
+    "gpus": Part("Two GPUs", gpus.check, 500),
     "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),
     "levels": Part("TensorRT's optimization levels: build time and speed at batch 32", plan_choices.levels, 1200),
@@ -83,8 +85,8 @@ PARTS = {
     ),
     "jpeg": Part("JPEG decoding", jpeg.check, 900),
 }
-# Those of the host do not change with the engine: they are run by name.
-DEFAULT = tuple(name for name in PARTS if name not in ("host", "jpeg"))
+# Those of the host do not change with the engine, and few machines have two GPUs: they are run by name.
+DEFAULT = tuple(name for name in PARTS if name not in ("host", "jpeg", "gpus"))
 
 
 def groups(names: Sequence[str]) -> list[list[str]]:

@@ -110,13 +110,15 @@ class Context:
         *,
         engine: EngineKind = "cpu",
         gpu: int | None = None,
+        gpu_name: str = "",
         recruits: Recruits | None = None,
     ) -> None:
-        """engine: what is to run models; gpu: the number of the GPU that is this process's own, None for the CPU;
-        recruits: image processes for the first model."""
+        """engine: what is to run models; gpu: the number that this process's own GPU has here, None for the CPU;
+        gpu_name: what people call it; recruits: image processes for the first model."""
         self.name = name
         self.engine_kind = engine
         self.gpu = gpu
+        self.gpu_name = gpu_name
         self.settings = settings
         self.store = store
         self.queue = queue
@@ -211,6 +213,10 @@ class Context:
         """The engine that is warm."""
         return None if self.pipeline is None else self.pipeline.engine
 
+    def device_of(self, engine: Engine) -> str:
+        """Return what an engine runs on, and by which package."""
+        return f"{self.gpu_name}: {engine.device}" if self.gpu_name and engine.name != "cpu" else engine.device
+
     def pipeline_for(self, model: ModelRef, interrupter: Interrupter | None = None) -> Pipeline:
         """Return the pipeline around a model's engine, kept warm from unit to unit; another model's is closed first.
 
@@ -291,7 +297,7 @@ class Context:
         )
         self._recruits = None
         self._engine_sha256 = model.sha256
-        log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": engine.device})
+        log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": self.device_of(engine)})
         return self.pipeline
 
     def close_engine(self) -> None:

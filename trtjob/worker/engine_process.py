@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def work(order: dict[str, Any], recruits: Recruits | None) -> int:
     """Work until told to stop. Returns the exit code.
 
-    order: `name`, `settings`, `engine` and `gpu`, as the supervisor gives them.
+    order: as the supervisor gives it; see `Supervisor`.
     """
     settings = Settings(**order["settings"])
     configure_logging(settings.log_level, settings.log_format)
@@ -45,6 +45,7 @@ def work(order: dict[str, Any], recruits: Recruits | None) -> int:
                 WorkQueue(connection.redis, settings.queue),
                 engine=order["engine"],
                 gpu=order["gpu"],
+                gpu_name=order["gpu_name"],
                 recruits=recruits,
             )
             set_current(context)

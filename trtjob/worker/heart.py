@@ -134,7 +134,7 @@ class Heart(threading.Thread):
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "engine": engine.name if engine else "",
-            "device": engine.device if engine else "",
+            "device": context.device_of(engine) if engine else "",
             "state": "busy" if context.claims else "idle",
             "doing": context.doing,
             "queue": context.queue.name,
@@ -213,7 +213,7 @@ class Heart(threading.Thread):
             "busy_s": {stage: round(seconds, 3) for stage, seconds in context.busy_s().items()},
             "rss_bytes": _rss_bytes() + (pipeline.crew.rss_bytes() if pipeline else 0),
             "engine": engine.name if engine else "",
-            "device": engine.device if engine else "",
+            "device": context.device_of(engine) if engine else "",
         }
         _write(json.dumps(pulse).encode() + b"\n")
 

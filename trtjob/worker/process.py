@@ -5,6 +5,7 @@ the supervisor is gone. Standard output carries a line a second: the proof of li
 """
 
 import json
+import os
 import signal
 import sys
 from types import FrameType
@@ -18,6 +19,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     order = json.loads(sys.stdin.readline())
+    if order["cores"]:
+        os.sched_setaffinity(0, order["cores"])  # the image processes inherit it
     try:
         recruits = Recruits(order["image_processes"])
     except OSError:  # who needs them says so

@@ -117,7 +117,7 @@ class _ShardRun:
             self._forget_failures(frozenset(FailureKind) if isinstance(err, TooManyFailures) else _NODES_OWN)
             await asyncio.to_thread(self._save_checkpoint)
             raise
-        return await asyncio.to_thread(self._commit, pipeline.engine.device)
+        return await asyncio.to_thread(self._commit, self.context.device_of(pipeline.engine))
 
     def _prepare(self) -> Pipeline:
         self._load_checkpoint()

@@ -11,18 +11,22 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trtjob.config import Settings
+from trtjob.cpus import by_neighbourhood, near_cpus
 from trtjob.engines.choice import choose
+from trtjob.engines.cuda.survey import survey
 from trtjob.errors import QueueError
 from trtjob.jobs import replies
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
+from trtjob.worker.core_shares import core_shares, cpus_each
 from trtjob.worker.heart import EXIT_SERVER_AWAY, EXIT_STALLED
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.limits import processes_of
@@ -58,13 +62,17 @@ class _Child:
 
 @dataclass(slots=True)
 class _Slot:
-    """A place for one worker process, and how those fared that had it. gpu: its number, None for the CPU.
+    """A place for one worker process, and how those fared that had it.
 
+    gpu: its number, None for the CPU; visible_as: what CUDA_VISIBLE_DEVICES calls it, empty where nobody knows;
+    cores: its share of the machine's.
     young_deaths: in a row; failed_starts: how many in a row have ended, or were not started at all, before they worked.
     """
 
     number: int
     gpu: int | None
+    visible_as: str
+    cores: frozenset[int]
     young_deaths: int = 0
     failed_starts: int = 0
     last_end: str = ""
@@ -72,6 +80,17 @@ class _Slot:
     @property
     def name(self) -> str:
         return f"worker process {self.number}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what has a process see its own GPU alone: so another that is lost neither disturbs it, nor moves the
+        numbers."""
+        return {"CUDA_VISIBLE_DEVICES": self.visible_as} if self.visible_as else {}
+
+    @property
+    def gpu_seen(self) -> int | None:
+        """Return the number of the GPU as its process sees it."""
+        return 0 if self.visible_as else self.gpu
 
 
 class _CannotWork(QueueError):
@@ -86,8 +105,7 @@ class Supervisor:
         self.settings = settings
         self.connection = connection
         self.choice = choose(settings.engine, settings.gpus)
-        gpus = (self.choice.gpus or (None,)) * processes  # a GPU, or None for the CPU, for each process
-        self._slots = [_Slot(number, gpu) for number, gpu in enumerate(gpus)]
+        self._slots = _slots((self.choice.gpus or (None,)) * processes)
         self.job_log = JobLog()
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
@@ -197,7 +215,7 @@ class Supervisor:
         """Start a process and watch it to its end. Returns how long to wait before the next."""
         if not await self._server_answers(stop):
             return 0.0
-        child = await self._spawn(slot.gpu)
+        child = await self._spawn(slot)
         self.rounds.went_well(slot.name)
         try:
             await self._watch(child, stop)
@@ -242,7 +260,7 @@ class Supervisor:
         self.connection.ensure()
         self.store.redis.set(PROBE, int(time.time()))  # whatever stood there
 
-    async def _spawn(self, gpu: int | None) -> _Child:
+    async def _spawn(self, slot: _Slot) -> _Child:
         self._count += 1
         name = f"{self.name}-{self._count}"
         process = await asyncio.create_subprocess_exec(
@@ -253,22 +271,31 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C or a closed terminal is ours to handle
-            env=os.environ | _CHILD_ENVIRONMENT,
+            env=os.environ | _CHILD_ENVIRONMENT | slot.environment,
         )
         assert process.stdin is not None
         with suppress(ConnectionError):  # it died at once: _watch finds out
-            process.stdin.write(self._order(name, gpu))
+            process.stdin.write(self._order(name, slot))
             await process.stdin.drain()
         child = self._children[name] = _Child(name, process, time.monotonic())
         return child
 
-    def _order(self, name: str, gpu: int | None) -> bytes:
-        settings = self.settings.model_dump(mode="json")
+    def _order(self, name: str, slot: _Slot) -> bytes:
+        threads = self.settings.threads or cpus_each(slot.cores, len(self._slots))
+        shared = self.settings.model_copy(update={"threads": threads})
+        settings = shared.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
         del settings["notify_secret"]  # which no worker process needs
-        order = {"name": name, "engine": self.choice.engine, "gpu": gpu, "settings": settings}
-        order["image_processes"] = processes_of(self.settings)
+        order = {
+            "name": name,
+            "engine": self.choice.engine,
+            "gpu": slot.gpu_seen,
+            "gpu_name": "" if slot.gpu is None else f"GPU {slot.gpu}",
+            "settings": settings,
+            "image_processes": processes_of(shared),
+            "cores": sorted(slot.cores) if self.settings.pin_cores else [],
+        }
         return json.dumps(order).encode() + b"\n"
 
     async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
@@ -333,6 +360,18 @@ class Supervisor:
             "restarts": json.dumps(self.restarts),
             "trouble": "; ".join(pauses + self.rounds.troubles),
         }
+
+
+def _slots(gpus: Sequence[int | None]) -> list[_Slot]:
+    """Return a place for a process on each GPU, or on the CPU where that is None, the cores being shared out."""
+    seen = {gpu.index: gpu for gpu in survey().gpus}
+    found = [None if gpu is None else seen.get(gpu) for gpu in gpus]
+    near = [near_cpus(gpu.pci_bus_id) if gpu and gpu.pci_bus_id else frozenset[int]() for gpu in found]
+    shares = core_shares(near, by_neighbourhood(os.sched_getaffinity(0)))
+    return [
+        _Slot(number, gpu, seen_gpu.visible_as if seen_gpu else "", share)
+        for number, (gpu, seen_gpu, share) in enumerate(zip(gpus, found, shares, strict=True))
+    ]
 
 
 def _host() -> str:

@@ -106,6 +106,8 @@ class _Collector:
         restarts = {(reason,): float(count) for reason, count in self.node.restarts.items()}
         yield _counter("trtjob_worker_restarts", "Worker processes started again.", restarts, ("reason",))
         pulses = self.node.pulses()
+        each = {(name,): float(pulse.counts["images"]) for name, pulse in pulses.items()}
+        yield _counter("trtjob_worker_images", "Images that a worker process has done.", each, ("worker",))
         memory = {(name,): float(pulse.rss_bytes) for name, pulse in pulses.items()}
         yield _gauge("trtjob_worker_rss_bytes", "Memory of a worker and its image processes.", memory, ("worker",))
         engines = {(name, pulse.engine, pulse.device): 1.0 for name, pulse in pulses.items() if pulse.engine}

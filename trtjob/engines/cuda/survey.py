@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from trtjob.engines.cuda.driver import GpuInfo, version_of
 
@@ -10,6 +11,19 @@ from trtjob.engines.cuda.driver import GpuInfo, version_of
 _SUCCESS, _NO_DEVICE = 0, 100
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _NAME_BYTES = 256
+_BUS_ID_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedGpu(GpuInfo):
+    """A GPU with its place, each empty where the driver does not say.
+
+    visible_as: what CUDA_VISIBLE_DEVICES calls it, GPU-... or MIG-..., whatever its number; pci_bus_id: such as
+    0000:3B:00.0.
+    """
+
+    visible_as: str = ""
+    pci_bus_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +33,7 @@ class Survey:
     problem: why a driver that is installed names no GPU; empty where it just has none.
     """
 
-    gpus: Sequence[GpuInfo] = ()
+    gpus: Sequence[SurveyedGpu] = ()
     cuda: tuple[int, int] = (0, 0)
     problem: str = ""
 
@@ -40,7 +54,7 @@ def survey() -> Survey:
         return Survey((), (0, 0), f"libcuda.so.1 does not answer: {err}")
 
 
-def _gpu(library: ctypes.CDLL, index: int) -> GpuInfo:
+def _gpu(library: ctypes.CDLL, index: int) -> SurveyedGpu:
     device = _number(library.cuDeviceGet, index)
     name, memory_bytes = ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_size_t()
     _done(library.cuDeviceGetName(name, _NAME_BYTES, device), "cuDeviceGetName")
@@ -49,7 +63,26 @@ def _gpu(library: ctypes.CDLL, index: int) -> GpuInfo:
         _number(library.cuDeviceGetAttribute, _CAPABILITY_MAJOR, device),
         _number(library.cuDeviceGetAttribute, _CAPABILITY_MINOR, device),
     )
-    return GpuInfo(index, name.value.decode(errors="replace"), capability, memory_bytes.value)
+    title = name.value.decode(errors="replace")
+    return SurveyedGpu(
+        index, title, capability, memory_bytes.value, _visible_as(library, device, title), _bus_id(library, device)
+    )
+
+
+def _visible_as(library: ctypes.CDLL, device: int, title: str) -> str:
+    """Return a GPU's name for CUDA_VISIBLE_DEVICES; a part of one has MIG in its title."""
+    uuid = ctypes.create_string_buffer(16)
+    try:
+        code = library.cuDeviceGetUuid_v2(uuid, device)
+    except AttributeError:  # before CUDA 11.4
+        return ""
+    return "" if code else f"{'MIG' if ' MIG ' in f'{title} ' else 'GPU'}-{UUID(bytes=uuid.raw)}"
+
+
+def _bus_id(library: ctypes.CDLL, device: int) -> str:
+    bus_id = ctypes.create_string_buffer(_BUS_ID_BYTES)
+    code = library.cuDeviceGetPCIBusId(bus_id, _BUS_ID_BYTES, device)
+    return "" if code else bus_id.value.decode(errors="replace")
 
 
 def _number(function: "ctypes._NamedFuncPointer", *arguments: int) -> int:

@@ -74,7 +74,7 @@ class CudaEngine(Engine):
         self._model = _open(path, gpu, options, options.batch)
         self._gpu = gpu
         self.spec = self._model.spec
-        self.device = f"{gpu.name} (GPU {gpu.index}), {title}"
+        self.device = f"{gpu.name}, {title}"
         self.max_batch = self._model.batch
         self.concurrency = LANES
         self._shapes = self._model.lanes[0].shapes

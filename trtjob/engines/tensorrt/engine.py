@@ -142,7 +142,7 @@ class TensorRtEngine(Engine):
         self, plan: bytes, spec: ModelSpec, gpu: GpuInfo, max_batch: int, *, cuda_graphs: bool = False
     ) -> None:
         self.spec = spec
-        self.device = f"{gpu.name} (GPU {gpu.index}), {flavour().title}"
+        self.device = f"{gpu.name}, {flavour().title}"
         self.max_batch = max_batch
         resources = self._resources = _Resources(plan, gpu.index)
         self._lanes = Lanes(

@@ -1,0 +1,391 @@
+"""Several GPUs of one machine: what the second adds, what the cores allow, and what becomes of the work of one that
+ends. All by `trtjob worker`, as a user starts it."""
+
+import hashlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.node import Node
+from scripts.gpu_check import need, zoo
+from scripts.gpu_check.daemon import LOOK_S, Beat, Daemon, Speed, daemon
+from scripts.gpu_check.feed import BATCH, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL
+from scripts.gpu_check.rows import NotRun, Row, State
+from scripts.gpu_check.wishes import Wishes
+from trtjob.config import Settings
+from trtjob.converters.registry import ModelRegistry, RegisteredModel
+from trtjob.cpus import by_neighbourhood, near_cpus, usable_cpus
+from trtjob.engines.choice import EngineKind
+from trtjob.engines.cuda import gpus
+from trtjob.engines.cuda.survey import survey
+from trtjob.errors import TrtjobError
+from trtjob.jobs.connection import connect
+from trtjob.jobs.models import Annotate, JobSpec, Options
+from trtjob.jobs.queue import WorkQueue
+from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.store import JobStore, job_key
+from trtjob.worker.core_shares import core_shares
+from trtjob.worker.pictures import write_pictures
+
+HEAVIES = ("yolov4-608", "yolov3-608")  # the first that is there
+# Where images are decoded. On the GPU: as soon as a job can ask for it.
+DECODERS = ("cpu", "gpu") if "decode" in Options.model_fields else ("cpu",)
+SECOND_ADDS = 0.95
+AS_BEFORE = 0.9  # of its speed: a process that was started again is at work as before
+DISTINCT = 12
+FEW, SHARD = "few", 64  # the pictures, and the images in a unit of work, of a job that comes to its end
+PATIENCE_S = 40.0
+LEFT_S = 10.0  # a worker hears within a quarter of its lease that a job is cancelled
+BEATS_S = 4.0  # a job's progress is told once a second
+PINNED = ((SMALL, Annotate.NONE), (LARGE, Annotate.ALL))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is fed. names: how many names there are of the pictures of each size; few: of those whose results are
+    compared."""
+
+    names: dict[str, int] = field(default_factory=lambda: {SMALL: 60_000, LARGE: 30_000})
+    few: int = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A job without end. is_heavy: its model is slower than what the cores can feed."""
+
+    model: RegisteredModel
+    size: str
+    how: Annotate
+    decode: str = "cpu"
+    is_heavy: bool = False
+
+    @property
+    def title(self) -> str:
+        where = ", decoded on the GPU" if self.decode == "gpu" else ""
+        return f"{self.model.name}, {self.size}, {HOW[self.how]}{where}"
+
+
+def check(wishes: Wishes) -> Iterator[Row]:
+    need.gpu()
+    if len(gpus()) < 2:
+        raise NotRun("this machine has one GPU")
+    yield from places()
+    yield from rows(LIGHT, HEAVIES, wishes)
+
+
+def places() -> Iterator[Row]:
+    """Say where the GPUs are, and which cores their processes get."""
+    found = survey().gpus
+    near = [near_cpus(gpu.pci_bus_id) for gpu in found]
+    shares = core_shares(near, by_neighbourhood(os.sched_getaffinity(0)))
+    for gpu, node, share in zip(found, near, shares, strict=True):
+        note = f"{gpu.name}, {gpu.visible_as}; its node has {_ranges(node) or 'no cores that the kernel names'}"
+        yield Row(f"GPU {gpu.index} at {gpu.pci_bus_id}", figure=f"cores {_ranges(share)}", note=note)
+
+
+def _ranges(cores: Set[int]) -> str:
+    """Return cores as the kernel lists them: 0-3,8."""
+    runs: list[list[int]] = []
+    for core in sorted(cores):
+        if runs and core == runs[-1][-1] + 1:
+            runs[-1].append(core)
+        else:
+            runs.append([core])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def rows(
+    light: str, heavies: Sequence[str], wishes: Wishes, *, kind: EngineKind | None = None, load: Load | None = None
+) -> Iterator[Row]:
+    """Measure a light and a heavy model. kind: whatever there is for the model; the CPU stands in for GPUs where there
+    are none, each worker process for one."""
+    with _stand(wishes, load or Load()) as stand:
+        models: list[tuple[EngineKind, RegisteredModel, bool]] = []
+        for names, is_heavy in ((light,), False), (heavies, True):
+            try:
+                model = _first(names, wishes)
+                models.append((kind or _kind(model, wishes), model, is_heavy))
+            except (NotRun, TrtjobError) as err:
+                yield Row(names[0], State.NOT_RUN, note=str(err))
+        for each in dict.fromkeys(found for found, *_ in models):
+            ours = {is_heavy: model for found, model, is_heavy in models if found == each}
+            yield from stand.of_kind(each, ours)
+
+
+def _first(names: Sequence[str], wishes: Wishes) -> RegisteredModel:
+    """Return the first of the models that is converted. Raises NotRun, TrtjobError."""
+    there = {model.name for model in ModelRegistry(wishes.home / "models").list()}
+    name = next((name for name in names if f"{name}@{PRECISION}" in there), names[-1])
+    return zoo.converted(name, PRECISION, wishes)
+
+
+def _kind(model: RegisteredModel, wishes: Wishes) -> EngineKind:
+    """Return the engine for a model: TensorRT where its plan is built, for none is built here. Raises NotRun."""
+    try:
+        need.engine("tensorrt")
+        if need.has_plan(model, need.settings(wishes, "tensorrt")):
+            return "tensorrt"
+    except NotRun:
+        pass
+    need.engine("cuda")
+    return "cuda"
+
+
+def cases(models: dict[bool, RegisteredModel]) -> Iterator[Case]:
+    """Yield what is measured of a light and a heavy model."""
+    for decode in DECODERS:
+        for is_heavy, model in models.items():
+            for size, how in (
+                (SMALL, Annotate.NONE),
+                (SMALL, Annotate.ALL),
+                (LARGE, Annotate.NONE),
+                (LARGE, Annotate.ALL),
+            ):
+                if not is_heavy or (size, how) in ((SMALL, Annotate.NONE), (LARGE, Annotate.ALL)):
+                    yield Case(model, size, how, decode, is_heavy)
+
+
+@contextmanager
+def _stand(wishes: Wishes, load: Load) -> "Iterator[_Stand]":
+    with TemporaryDirectory(prefix="trtjob-gpu-check-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        for size, names in load.names.items():
+            _pictures(folder / size, size, names)
+        _pictures(folder / FEW, SMALL, load.few)
+        with EmbeddedServer(folder / "server") as server:
+            settings = Settings.model_validate({"home": folder, "redis_url": server.url})
+            with connect(settings) as connection:
+                node = Node(connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
+                yield _Stand(wishes, folder, server.url, node)
+
+
+def _pictures(folder: Path, size: str, names: int) -> None:
+    """Write a few pictures under many names."""
+    write_pictures(folder, size, min(DISTINCT, names))
+    for number in range(DISTINCT, names):
+        os.link(folder / f"{number % DISTINCT:06d}.jpg", folder / f"{number:06d}.jpg")
+
+
+class _Stand:
+    """The queue's server, the pictures, and what was found so far."""
+
+    def __init__(self, wishes: Wishes, folder: Path, url: str, node: Node) -> None:
+        self._wishes = wishes
+        self._folder = folder
+        self._url = url
+        self._node = node
+        self._numbers = count()
+        self._speeds: dict[tuple[str, int], Speed] = {}  # by the case's title and the number of GPUs
+
+    def of_kind(self, kind: EngineKind, models: dict[bool, RegisteredModel]) -> Iterator[Row]:
+        """Measure the models that one engine runs, by whether they are heavy."""
+        wanted = list(cases(models))
+        steady = Case(models.get(True) or models[False], SMALL, Annotate.NONE, is_heavy=True)
+        digests: list[str] = []
+        for gpus_in_use in (1, 2):
+            yield from _told(_title(kind, gpus_in_use), self._with(gpus_in_use, kind, wanted, steady, digests, models))
+        if light := models.get(False):
+            yield from _told(f"{_title(kind, 2)}, pinned", self._pinned(kind, light))
+
+    def _with(
+        self,
+        gpus_in_use: int,
+        kind: EngineKind,
+        wanted: list[Case],
+        steady: Case,
+        digests: list[str],
+        models: dict[bool, RegisteredModel],
+    ) -> Iterator[Row]:
+        with self._daemon(kind, gpus_in_use) as running:
+            title = _title(kind, gpus_in_use)
+            yield from self._speed(running, wanted[0], kind)  # where this cannot be, no other can
+            for case in wanted[1:]:
+                yield from _told(f"{case.title}, {title}", self._speed(running, case, kind))
+            yield from _told(f"results, {title}", self._results(running, steady, kind, digests))
+            if gpus_in_use > 1:
+                yield from _told("one engine process is killed", self._killed(running, steady, kind))
+                yield from _told(
+                    "results, one engine process is killed",
+                    self._results(running, steady, kind, digests, is_killed=True),
+                )
+                yield from _told(f"two jobs at once, {title}", self._two_jobs(running, models, kind))
+
+    @contextmanager
+    def _daemon(self, kind: EngineKind, processes: int, *, is_pinned: bool = False) -> Iterator[Daemon]:
+        """Run a daemon on so many GPUs, or with so many processes that stand in for them."""
+        gpus_or_processes = (
+            ["--processes", str(processes)] if kind == "cpu" else ["--gpus", ",".join(map(str, range(processes)))]
+        )
+        environment = {
+            "TRTJOB_HOME": str(self._wishes.home),
+            "TRTJOB_REDIS_URL": self._url,
+            "TRTJOB_PLAN_BATCHES": need.PLAN_BATCHES,
+            "TRTJOB_PLAN_CACHE_GIB": "200",
+            "TRTJOB_PIN_CORES": str(is_pinned),
+        }
+        batch = [] if kind == "cpu" else ["--batch", str(BATCH)]
+        arguments = ["--engine", kind, *gpus_or_processes, *batch]
+        log = self._folder / f"daemon-{next(self._numbers)}.log"
+        with daemon(arguments, environment, processes, self._node.store, log) as running:
+            yield running
+
+    @contextmanager
+    def _job(self, case: Case, pictures: str = "", *, shard_size: int = 256) -> Iterator[JobSpec]:
+        """Have a job under way for the length of the block; what it writes goes with it."""
+        output = self._folder / f"out-{next(self._numbers)}"
+        more: dict[str, object] = {} if case.decode == "cpu" else {"decode": case.decode}
+        job = self._node.submit(
+            self._folder / (pictures or case.size),
+            case.model,
+            output,
+            annotate=case.how,
+            shard_size=shard_size,
+            more=more,
+        )
+        try:
+            yield job
+        finally:
+            self._node.cancel(job.job_id)
+            self._wait_until_left(job.job_id)
+            shutil.rmtree(output, ignore_errors=True)
+
+    def _wait_until_left(self, job_id: str) -> None:
+        """Return when nobody works on a job any more, but not late."""
+        end = time.monotonic() + LEFT_S
+        while self._node.store.redis.hlen(f"{job_key(job_id)}:holders") and time.monotonic() < end:
+            time.sleep(LOOK_S)
+
+    def _measured(self, running: Daemon, case: Case) -> Speed:
+        with self._job(case):
+            speed = running.speed(max(1.0, self._wishes.seconds))
+        self._speeds[case.title, running.processes] = speed
+        return speed
+
+    def _speed(self, running: Daemon, case: Case, kind: EngineKind) -> Iterator[Row]:
+        speed = self._measured(running, case)
+        said = [" + ".join(f"{rate:.0f}" for rate in speed.each.values()), _in_use(speed)]
+        state = State.OK
+        if not speed.is_steady:
+            said.append("the pictures ran out")
+        is_limited = speed.cores >= LIMITING * usable_cpus()
+        if is_limited:
+            said.append("the cores limit")
+        first = self._speeds.get((case.title, 1))
+        if running.processes > 1 and first is not None and first.images_per_s:
+            adds = speed.images_per_s / first.images_per_s - 1
+            said.append(f"the second adds {adds:.2f} of the first")
+            if case.is_heavy:
+                said.append(f"goal: {SECOND_ADDS:g}")
+                state = _verdict(adds >= SECOND_ADDS or is_limited, kind)
+        figure = f"{speed.images_per_s:.0f} images/s"
+        yield Row(f"{case.title}, {_title(kind, running.processes)}", state, figure, "; ".join(said))
+
+    def _results(
+        self, running: Daemon, case: Case, kind: EngineKind, digests: list[str], *, is_killed: bool = False
+    ) -> Iterator[Row]:
+        """Let a job come to its end, and compare what it has found with what others have."""
+        title = f"results, {_title(kind, running.processes)}"
+        started = time.monotonic()
+        with self._job(case, FEW, shard_size=SHARD) as job:
+            note = ""
+            if is_killed:
+                title = "results, one engine process is killed"
+                self._node.wait(job.job_id, lambda view: view.done > 0, PATIENCE_S)
+                os.kill(running.workers()[0].pid, signal.SIGKILL)
+                note = "; one killed"
+            view = self._node.wait(job.job_id, timeout_s=PATIENCE_S)
+            digests.append(hashlib.sha256((Path(job.uri) / "results.jsonl").read_bytes()).hexdigest())
+        took_s = time.monotonic() - started
+        same = digests[0] == digests[-1]
+        is_whole = view.failed == 0 and view.ok == view.images
+        said = f"{view.ok} of {view.images} images ok, {took_s:.1f} s{note}; sha256 {digests[-1][:16]}"
+        figure = "the first" if len(digests) == 1 else f"{'the same' if same else 'other'} bytes as the first"
+        yield Row(title, State.OK if same and is_whole else State.FAILED, figure, said)
+
+    def _killed(self, running: Daemon, case: Case, kind: EngineKind) -> Iterator[Row]:
+        """Kill an engine process in the middle of its work, and wait until the one in its place is as fast."""
+        with self._job(case):
+            before = running.speed(max(1.0, self._wishes.seconds))
+            victim = running.workers()[0]
+            usual = before.each[victim.name]
+            os.kill(victim.pid, signal.SIGKILL)
+
+            at = time.monotonic()
+
+            def newcomers() -> list[list[Beat]]:
+                return [beats for name, beats in running.beats(at).items() if name not in before.each]
+
+            def is_back() -> bool:
+                return any(
+                    late.images - early.images >= AS_BEFORE * usual * (late.at - early.at)
+                    for beats in newcomers()
+                    for early, late in pairwise(beats)
+                )
+
+            first_s = running.until(lambda: bool(newcomers()), "another at work", PATIENCE_S)
+            full_s = first_s + running.until(is_back, "its speed as before", PATIENCE_S)
+        note = f"at work after {first_s:.1f} s, told once a second; before {usual:.0f} images/s; {_title(kind, 2)}"
+        yield Row("one engine process is killed", figure=f"{full_s:.1f} s until full speed", note=note)
+
+    def _two_jobs(self, running: Daemon, models: dict[bool, RegisteredModel], kind: EngineKind) -> Iterator[Row]:
+        """Run jobs of two models side by side."""
+        if len(models) < 2:
+            raise NotRun("the two models have no engine in common, or one is not there")
+        light, heavy = (Case(models[is_heavy], SMALL, Annotate.NONE, is_heavy=is_heavy) for is_heavy in (False, True))
+        loads = running.loads()
+        with self._job(light) as first, self._job(heavy) as second:
+            running.speed(1.0)
+            begun = [self._node.store.view(job.job_id).done for job in (first, second)]
+            started = time.monotonic()
+            speed = running.speed(max(BEATS_S, self._wishes.seconds))
+            done = [self._node.store.view(job.job_id).done for job in (first, second)]
+            elapsed_s = time.monotonic() - started
+        rates = [(after - before) / elapsed_s for before, after in zip(begun, done, strict=True)]
+        alone = [self._speeds.get((case.title, 1)) for case in (light, heavy)]
+        said = [f"{case.model.name} {rate:.0f}" for case, rate in zip((light, heavy), rates, strict=True)]
+        said += [f"alone on one {found.images_per_s:.0f}" for found in alone if found]
+        said += [f"models loaded {running.loads() - loads} times", _in_use(speed)]
+        figure = f"{rates[0]:.0f} + {rates[1]:.0f} images/s"
+        yield Row(f"two jobs at once, {_title(kind, 2)}", figure=figure, note="; ".join(said))
+
+    def _pinned(self, kind: EngineKind, model: RegisteredModel) -> Iterator[Row]:
+        with self._daemon(kind, 2, is_pinned=True) as running:
+            for size, how in PINNED:
+                case = Case(model, size, how)
+                usual = self._speeds.get((case.title, 2))
+                speed = self._measured(running, case)
+                times = f"{speed.images_per_s / usual.images_per_s:.2f} of not pinned" if usual else "alone"
+                note = f"{times}; {_in_use(speed)}"
+                name = f"{case.title}, {_title(kind, 2)}, pinned"
+                yield Row(name, figure=f"{speed.images_per_s:.0f} images/s", note=note)
+
+
+def _in_use(speed: Speed) -> str:
+    return f"{speed.cores:.1f} of {usable_cpus()} cores in use"
+
+
+def _title(kind: EngineKind, processes: int) -> str:
+    if kind == "cpu":
+        return f"{kind}, {processes} processes in their place"
+    return f"{kind}, {processes} GPU{'s' if processes > 1 else ''}"
+
+
+def _verdict(is_good: bool, kind: EngineKind) -> State:
+    return State.OK if is_good or kind == "cpu" else State.FAILED
+
+
+def _told(name: str, found: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows, and why there are no more."""
+    try:
+        yield from found
+    except NotRun as err:
+        yield Row(name, State.NOT_RUN, note=str(err))
+    except Exception as err:  # noqa: BLE001 - whatever it is, it belongs into the table, and the next row is measured
+        yield Row(name, State.FAILED, note=f"{type(err).__name__}: {err}")

@@ -22,6 +22,7 @@ from pydantic_settings import (
 from trtjob.errors import ConfigError
 
 MOST_AT_ONCE = 1024  # images in a batch
+MOST_THREADS = 256  # of a worker process
 DEFAULT_QUEUE = "trtjob"
 
 
@@ -37,6 +38,11 @@ def config_file() -> Path:
         return Path(named)
     config_home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(config_home) / "trtjob" / "config.toml"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Return what CUDA_VISIBLE_DEVICES names: numbers, GPU-... or MIG-...; nothing where it is not set."""
+    return tuple(filter(None, map(str.strip, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))))
 
 
 def _listed(value: object) -> object:
@@ -103,7 +109,7 @@ class Settings(BaseSettings):
     )
 
     threads: int = Field(
-        default=0, ge=0, le=256, description="CPU cores that a worker process uses; 0: its share of all"
+        default=0, ge=0, le=MOST_THREADS, description="CPU cores that a worker process uses; 0: its share of all"
     )
     pin_cores: bool = Field(
         default=False, description="keep each worker process, with its image processes, on its own share of the cores"
@@ -111,7 +117,7 @@ class Settings(BaseSettings):
     image_processes: int = Field(
         default=0,
         ge=0,
-        le=256,
+        le=MOST_THREADS,
         description="processes of a worker that decode, draw and encode; 0: one for each core of its share",
     )
     image_memory_mib: int = Field(
@@ -124,7 +130,9 @@ class Settings(BaseSettings):
         default="auto",
         description="auto: where there is a GPU, TensorRT, else ONNX Runtime on CUDA; else ONNX Runtime on the CPU",
     )
-    gpus: str = Field(default="all", description="which GPUs: all, or numbers such as 0,2")
+    gpus: str = Field(
+        default="all", description="which GPUs: all, numbers such as 0,2, or names such as GPU-1a2b3c4d and MIG-..."
+    )
     gpu_memory_mib: int = Field(default=0, ge=0, description="memory of the GPU that a model may take on CUDA; 0: all")
     gpu_file_kib: int = Field(
         default=4096,

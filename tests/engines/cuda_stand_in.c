@@ -4,7 +4,7 @@
  * the calling thread, what is freed twice or used afterwards is an error, and its memory has an end. Copies from and to
  * memory that is not page-locked, at which the driver is only slow, are errors too. So what our code forgets or frees in
  * the wrong order or thread shows on any machine. CUDA_STAND_IN_CAPABILITY, such as 61, is the GPU's compute capability;
- * CUDA_STAND_IN_GPUS how many there are.
+ * CUDA_STAND_IN_GPUS how many there are, CUDA_STAND_IN_PARTS how many parts of GPUs (MIG).
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -51,11 +51,32 @@ static int add(int kind, uintptr_t at, size_t bytes) {
 
 static int number(const char *name, int usual) { const char *text = getenv(name); return text ? atoi(text) : usual; }
 
-int cuInit(unsigned flags) { is_initialized = 1; return number("CUDA_STAND_IN_GPUS", 1) ? OK : 100; }
+/* What CUDA_VISIBLE_DEVICES leaves of the GPUs: by number, or by uuid, whose bytes are 0x11 for the first, 0x22 for the
+ * next; and of their parts (MIG, 0xA0 and up) the first that it names. What stands behind one that is not there is hidden. */
+#define PART 0xA0
+static int seen(int *which) {
+    int there = number("CUDA_STAND_IN_GPUS", 1), parts = number("CUDA_STAND_IN_PARTS", 0), count = 0;
+    const char *at = getenv("CUDA_VISIBLE_DEVICES");
+    if (!at || !*at) {
+        for (; count < there; count++) which[count] = count;
+        return count;
+    }
+    for (; at; at = strchr(at, ','), at = at ? at + 1 : at) {
+        unsigned id = 0;
+        if (sscanf(at, "GPU-%2x", &id) == 1) id = id / 0x11 - 1;
+        else if (sscanf(at, "MIG-%2x", &id) != 1 && sscanf(at, "%u", &id) != 1) break;
+        if (id >= PART ? id >= PART + parts : id >= there) break;
+        if (id >= PART && count) continue;
+        which[count++] = id;
+    }
+    return count;
+}
+
+int cuInit(unsigned flags) { int which[16]; is_initialized = 1; return seen(which) ? OK : 100; }
 int cuDriverGetVersion(int *version) { *version = 13000; return OK; }
-int cuDeviceGetCount(int *count) { *count = number("CUDA_STAND_IN_GPUS", 1); return OK; }
-int cuDeviceGet(int *device, int index) { *device = index; return index < number("CUDA_STAND_IN_GPUS", 1) ? OK : INVALID_DEVICE; }
-int cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "NVIDIA Stand-in"); return OK; }
+int cuDeviceGetCount(int *count) { int which[16]; *count = seen(which); return OK; }
+int cuDeviceGet(int *device, int index) { int which[16]; if (index >= seen(which)) return INVALID_DEVICE; *device = which[index]; return OK; }
+int cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, device < PART ? "NVIDIA Stand-in" : "NVIDIA Stand-in MIG 1g.1gb"); return OK; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = TOTAL; return OK; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     int capability = number("CUDA_STAND_IN_CAPABILITY", 90);
@@ -63,8 +84,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return OK;
 }
 
-int cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, 0x11 * (device + 1), 16); return OK; }
-int cuDeviceGetPCIBusId(char *bus_id, int size, int device) { snprintf(bus_id, size, "0000:%02X:00.0", 0x3B + device); return OK; }
+int cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, device < PART ? 0x11 * (device + 1) : device, 16); return OK; }
+int cuDeviceGetPCIBusId(char *bus_id, int size, int device) { snprintf(bus_id, size, "0000:%02X:00.0", 0x3B + device % PART); return OK; }
 
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = CONTEXT; pthread_mutex_lock(&lock); retained++; LEAVE(OK); }
 int cuDevicePrimaryCtxRelease_v2(int device) {

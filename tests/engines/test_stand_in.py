@@ -46,7 +46,8 @@ for name in sys.argv[3:]:
 from trtjob.engines.choice import choose
 from trtjob.errors import TrtjobError
 try:
-    print(json.dumps(asdict(choose(sys.argv[1], sys.argv[2]))))
+    choice = choose(sys.argv[1], sys.argv[2])
+    print(json.dumps(asdict(choice) | {"called": [gpu.called for gpu in choice.gpus]}))
 except TrtjobError as err:
     print(json.dumps({"error": str(err)}))
 """
@@ -84,7 +85,7 @@ def test_the_engines_for_gpus_do_what_every_engine_must_do(driver: Path) -> None
 
 def test_auto_takes_tensorrt_where_it_is_installed(driver: Path) -> None:
     choice = chosen(driver, "auto", hidden="tensorrt", CUDA_STAND_IN_CAPABILITY="89")
-    assert (choice["engine"], choice["gpus"], choice["is_wanting"]) == ("tensorrt", [0], False)
+    assert (choice["engine"], choice["called"], choice["is_wanting"]) == ("tensorrt", ["GPU 0"], False)
     assert re.fullmatch(r"TensorRT-RTX [\d.]+ on GPU 0 \(NVIDIA Stand-in\)", choice["reason"])
 
 
@@ -115,10 +116,48 @@ def test_a_driver_without_a_gpu_is_told_apart_from_none(driver: Path) -> None:
     assert told.endswith("Does nvidia-smi show a GPU?")
 
 
+TWO = {"CUDA_STAND_IN_GPUS": "2", "CUDA_STAND_IN_CAPABILITY": "89"}
+FIRST, SECOND = "GPU-11111111-1111-1111-1111-111111111111", "GPU-22222222-2222-2222-2222-222222222222"
+PARTS = tuple(f"MIG-{byte * 4}-{byte * 2}-{byte * 2}-{byte * 2}-{byte * 6}" for byte in ("a0", "a1"))
+
+
 def test_gpus_are_chosen_by_their_numbers(driver: Path) -> None:
-    two = {"CUDA_STAND_IN_GPUS": "2", "CUDA_STAND_IN_CAPABILITY": "89"}
-    assert chosen(driver, "auto", "1,0", "tensorrt", **two)["gpus"] == [1, 0]
-    assert "there is no GPU 2; this machine has 2" in chosen(driver, "auto", "2", "tensorrt", **two)["error"]
+    assert chosen(driver, "auto", "1,0", "tensorrt", **TWO)["called"] == ["GPU 1", "GPU 0"]
+    assert "there is no GPU 2; this machine has 2" in chosen(driver, "auto", "2", "tensorrt", **TWO)["error"]
+
+
+def places(choice: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(gpu["place"]["visible_as"], gpu["place"]["pci_bus_id"]) for gpu in choice["gpus"]]
+
+
+def test_each_gpu_is_known_by_its_name_and_its_place(driver: Path) -> None:
+    choice = chosen(driver, "auto", "all", "tensorrt", **TWO)
+    assert places(choice) == [(FIRST, "0000:3B:00.0"), (SECOND, "0000:3C:00.0")]
+
+
+@pytest.mark.parametrize("visible", ["1", SECOND, "GPU-2222"])
+def test_cuda_visible_devices_says_which_gpus_there_are(driver: Path, visible: str) -> None:
+    choice = chosen(driver, "auto", "all", "tensorrt", **TWO, CUDA_VISIBLE_DEVICES=visible)
+    assert (places(choice), choice["called"]) == ([(SECOND, "0000:3C:00.0")], ["GPU 0"])
+    told = chosen(driver, "auto", FIRST, "tensorrt", **TWO, CUDA_VISIBLE_DEVICES=visible)["error"]
+    assert f"there is no GPU {FIRST}; this machine has {SECOND}" in told
+
+
+def test_all_parts_of_gpus_are_taken_that_cuda_visible_devices_names(driver: Path) -> None:
+    """A process sees only the first of them."""
+    shown = {"CUDA_STAND_IN_PARTS": "2", "CUDA_VISIBLE_DEVICES": ",".join(PARTS), "CUDA_STAND_IN_CAPABILITY": "89"}
+    choice = chosen(driver, "auto", "all", "tensorrt", **shown)
+    assert [place for place, _ in places(choice)] == list(PARTS)
+    assert choice["called"] == list(PARTS)
+    assert [gpu["is_here"] for gpu in choice["gpus"]] == [True, False]
+    assert "Stand-in MIG 1g.1gb" in choice["reason"]
+
+
+def test_a_part_of_a_gpu_is_chosen_by_its_name(driver: Path) -> None:
+    parts = {"CUDA_STAND_IN_PARTS": "2", "CUDA_STAND_IN_CAPABILITY": "89"}
+    assert places(chosen(driver, "auto", PARTS[1], "tensorrt", **parts)) == [(PARTS[1], "0000:3C:00.0")]
+    told = chosen(driver, "auto", PARTS[1], "tensorrt", **parts, CUDA_VISIBLE_DEVICES=PARTS[0])["error"]
+    assert f"there is no GPU {PARTS[1]}; this machine has {PARTS[0]}" in told
 
 
 def test_auto_does_not_go_on_to_the_cpu_where_a_gpu_is_named_that_is_not_there(driver: Path) -> None:
@@ -150,7 +189,7 @@ def test_without_tensorrt_an_old_card_is_told_which_version_is_for_it(driver: Pa
 @pytest.mark.slow
 def test_auto_goes_on_to_cuda_where_tensorrt_rtx_refuses_the_card(driver: Path, gpu_wheel: Path) -> None:
     choice = chosen(driver, "auto", hidden="tensorrt", PYTHONPATH=str(gpu_wheel))
-    assert (choice["engine"], choice["gpus"]) == ("cuda", [0])
+    assert (choice["engine"], choice["called"]) == ("cuda", ["GPU 0"])
     assert "serves 8.0 to 8.x and 12.0 to 12.x" in choice["reason"]
 
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -416,6 +415,6 @@ def test_the_kernels_count_of_kills_is_read() -> None:
 def test_a_process_is_told_every_setting_and_the_password(connection: Connection, tmp_path: Path) -> None:
     settings = Settings.model_validate({"home": tmp_path, "redis_url": "redis://:hush@host/0", "threads": 3})
     supervisor = Supervisor(settings, connection)
-    order = json.loads(supervisor._order("worker-1", replace(supervisor._slots[0], gpu=2)))
-    assert (order["name"], order["gpu"], order["gpu_name"]) == ("worker-1", 2, "GPU 2")
+    order = json.loads(supervisor._order("worker-1", supervisor._slots[0]))
+    assert (order["name"], order["gpu"], order["gpu_name"]) == ("worker-1", None, "")
     assert Settings(**order["settings"]) == settings

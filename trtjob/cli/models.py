@@ -116,7 +116,7 @@ def build(
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     model = _registry().get(name)
     choice = choose("tensorrt", settings.gpus)
-    code = run_until_stopped(_build(settings, model, choice.gpus, report))
+    code = run_until_stopped(_build(settings, model, tuple(gpu.number for gpu in choice.gpus), report))
     if code == 0:
         typer.echo(choice.reason)
     raise typer.Exit(code)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from trtjob.config import visible_gpus
 from trtjob.errors import ConfigError, EngineError, MissingDependencyError, TrtjobError
 
 if TYPE_CHECKING:
     from trtjob.engines.cuda.driver import GpuInfo
+    from trtjob.engines.cuda.survey import SurveyedGpu
 
 EngineKind = Literal["tensorrt", "cuda", "cpu"]
 EngineWish = Literal["auto", "tensorrt", "cuda", "cpu"]
@@ -17,7 +19,30 @@ EngineWish = Literal["auto", "tensorrt", "cuda", "cpu"]
 ON_GPU: tuple[EngineKind, ...] = ("tensorrt", "cuda")
 TITLES = {"tensorrt": "TensorRT", "cuda": "ONNX Runtime on CUDA", "cpu": "ONNX Runtime on the CPU"}
 _NO_DRIVER = "no NVIDIA driver is installed (there is no libcuda.so.1)"
+_NAME = "(?:[0-9]+|(?:GPU|MIG)-[0-9A-Za-z/-]+)"
 _WITHOUT_NAMES = "Take all that are there: --gpus all (TRTJOB_GPUS=all)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenGpu:
+    """A GPU to use. called: what people call it, such as GPU 0; place: where it is.
+
+    is_here: whether this process sees it, under the number of its place. Of the parts of GPUs (MIG) a process sees one.
+    """
+
+    called: str
+    place: "SurveyedGpu"
+    is_here: bool = True
+
+    @property
+    def number(self) -> int:
+        """The GPU's number in this process. Raises ConfigError where it is not here."""
+        if not self.is_here:
+            raise ConfigError(
+                f"{self.called} cannot be used beside another part of a GPU in one process. "
+                f"Show it that one alone: CUDA_VISIBLE_DEVICES={self.called}"
+            )
+        return self.place.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +53,15 @@ class Choice:
     """
 
     engine: EngineKind
-    gpus: tuple[int, ...]
+    gpus: tuple[ChosenGpu, ...]
     reason: str
     is_wanting: bool = False
 
 
 def choose(wish: EngineWish, gpus: str) -> Choice:
-    """Return the engine and the GPUs to use. gpus: `all`, or numbers such as `0,2`.
+    """Return the engine and the GPUs to use. gpus: `all`, numbers such as `0,2`, or names such as `GPU-1a2b3c4d`.
+
+    CUDA_VISIBLE_DEVICES says which GPUs there are, as it does for every program.
 
     `auto` takes TensorRT, else CUDA, else the CPU, and never fails for want of a GPU or of a package, unless GPUs are
     named that are not there. The CPU, asked for, looks at no GPU.
@@ -66,21 +93,21 @@ def choose(wish: EngineWish, gpus: str) -> Choice:
                 raise
             problems.append(f"{TITLES[engine]}: {err}")
     if named:
-        # Of CUDA's driver alone: an engine may have failed before it asked for the GPUs.
-        _numbers(gpus, [gpu.index for gpu in survey().gpus])
+        _chosen(gpus, survey().gpus)  # by CUDA's driver alone: an engine may have failed before it asked for the GPUs
     return Choice("cpu", (), f"{TITLES['cpu']}, though NVIDIA's driver is installed. {'. '.join(problems)}", True)
 
 
 def _on_gpus(engine: EngineKind, gpus: str, problems: list[str]) -> Choice:
     """Return the choice of an engine. problems: of those that would have come first."""
     from trtjob.engines import cuda
+    from trtjob.engines.cuda.survey import survey
 
     title = _usable(engine)
-    found = cuda.gpus()
-    numbers = _numbers(gpus, [gpu.index for gpu in found])
-    _expect_served(engine, [found[number] for number in numbers])
-    names = ", ".join(f"GPU {number} ({found[number].name})" for number in numbers)
-    return Choice(engine, numbers, ". ".join([f"{title} on {names}", *problems]))
+    cuda.gpus()  # the package that the engine uses must see them, too
+    chosen = _chosen(gpus, survey().gpus)
+    _expect_served(engine, [gpu.place for gpu in chosen])
+    names = ", ".join(f"{gpu.called} ({gpu.place.name})" for gpu in chosen)
+    return Choice(engine, chosen, ". ".join([f"{title} on {names}", *problems]))
 
 
 def _usable(engine: EngineKind) -> str:
@@ -117,18 +144,46 @@ def _expect_served(engine: EngineKind, gpus: "Sequence[GpuInfo]") -> None:
     check_usable(gpus)
 
 
-def _named(gpus: str) -> tuple[int, ...]:
-    """Return the numbers that a setting names, each once; none for `all`. Raises ConfigError."""
+def _named(gpus: str) -> tuple[str, ...]:
+    """Return the numbers and names in a setting, each once; none for `all`. Raises ConfigError."""
     if gpus == "all":
         return ()
-    if not re.fullmatch(r"[0-9]+(,[0-9]+)*", gpus):
-        raise ConfigError(f"--gpus '{gpus}': expected all, or numbers such as 0,2")
-    return tuple(dict.fromkeys(int(number) for number in gpus.split(",")))
+    if not re.fullmatch(rf"{_NAME}(,{_NAME})*", gpus):
+        raise ConfigError(f"--gpus '{gpus}': expected all, numbers such as 0,2, or names such as GPU-1a2b3c4d")
+    return tuple(dict.fromkeys(gpus.split(",")))
 
 
-def _numbers(gpus: str, found: list[int]) -> tuple[int, ...]:
-    numbers = _named(gpus) or tuple(found)
-    if missing := [number for number in numbers if number not in found]:
-        there = f"this machine has {len(found)}, from 0 on" if found else "this machine has none"
-        raise ConfigError(f"--gpus '{gpus}': there is no GPU {missing[0]}; {there}. {_WITHOUT_NAMES}")
-    return numbers
+def _chosen(gpus: str, seen: "Sequence[SurveyedGpu]") -> tuple[ChosenGpu, ...]:
+    """Return the GPUs that a setting names, of those that this process sees, and of the parts that it may show to
+    others."""
+    parts = tuple(name for name in visible_gpus() if name.startswith("MIG-"))
+    names = _named(gpus) or (parts if len(parts) > 1 else ())
+    if not names:
+        return tuple(ChosenGpu(f"GPU {gpu.index}", gpu) for gpu in seen)
+    return tuple(_found(name, gpus, seen) for name in names)
+
+
+def _found(name: str, gpus: str, seen: "Sequence[SurveyedGpu]") -> ChosenGpu:
+    if name.isdecimal():
+        if found := [gpu for gpu in seen if gpu.index == int(name)]:
+            return ChosenGpu(f"GPU {int(name)}", found[0])
+        there = f"this machine has {len(seen)}, from 0 on" if seen else "this machine has none"
+        raise ConfigError(f"--gpus '{gpus}': there is no GPU {name}; {there}. {_WITHOUT_NAMES}")
+    if found := [gpu for gpu in seen if gpu.visible_as.startswith(name)]:
+        if len(found) == 1:
+            return ChosenGpu(f"GPU {found[0].index}" if name.startswith("GPU-") else name, found[0])
+        raise ConfigError(f"--gpus '{gpus}': more than one GPU is called {name}... Write more of its name")
+    part = _part(name)
+    if part is None:
+        there = ", ".join(gpu.visible_as for gpu in seen) or "none"
+        raise ConfigError(f"--gpus '{gpus}': there is no GPU {name}; this machine has {there}. {_WITHOUT_NAMES}")
+    return ChosenGpu(name, part, is_here=False)
+
+
+def _part(name: str) -> "SurveyedGpu | None":
+    """Return a part of a GPU that another process can see, if this one may show it."""
+    from trtjob.engines.cuda.survey import survey_alone
+
+    visible = visible_gpus()
+    is_shown = not visible or name in visible
+    return survey_alone(name) if name.startswith("MIG-") and is_shown else None

@@ -134,7 +134,7 @@ def _opened(model: RegisteredModel, settings: Settings, *, on_progress: Progress
 
     on_progress("opening the engine", 0, 0)
     choice = choose(settings.engine, settings.gpus)
-    gpu = next(iter(choice.gpus), None)
+    gpu = choice.gpus[0].number if choice.gpus else None
     try:
         return open_engine(settings, model.path, model.sha256, choice.engine, gpu, on_build=on_build)
     except BuildCancelled as err:

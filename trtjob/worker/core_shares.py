@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence, Set
 
+from trtjob.config import MOST_THREADS
 from trtjob.cpus import quota_cpus
 
 
@@ -33,4 +34,5 @@ def _part(items: Sequence[int], number: int, parts: int) -> list[int]:
 def cpus_each(share: Set[int], processes: int) -> int:
     """Return how many CPUs a worker process of so many may keep busy: its cores, or its part of a container's quota."""
     quota = quota_cpus()
-    return len(share) if quota is None else max(1, min(len(share), math.ceil(quota / processes)))
+    most = min(len(share), MOST_THREADS)
+    return most if quota is None else max(1, min(most, math.ceil(quota / processes)))

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from trtjob.config import Settings
 from trtjob.cpus import by_neighbourhood, near_cpus
-from trtjob.engines.choice import choose
-from trtjob.engines.cuda.survey import survey
+from trtjob.engines.choice import ChosenGpu, choose
 from trtjob.errors import QueueError
 from trtjob.jobs import replies
 from trtjob.jobs.connection import Connection
@@ -64,14 +63,12 @@ class _Child:
 class _Slot:
     """A place for one worker process, and how those fared that had it.
 
-    gpu: its number, None for the CPU; visible_as: what CUDA_VISIBLE_DEVICES calls it, empty where nobody knows;
-    cores: its share of the machine's.
+    gpu: None for the CPU; cores: its share of the machine's.
     young_deaths: in a row; failed_starts: how many in a row have ended, or were not started at all, before they worked.
     """
 
     number: int
-    gpu: int | None
-    visible_as: str
+    gpu: ChosenGpu | None
     cores: frozenset[int]
     young_deaths: int = 0
     failed_starts: int = 0
@@ -79,18 +76,20 @@ class _Slot:
 
     @property
     def name(self) -> str:
-        return f"worker process {self.number}"
+        return f"worker process {self.number}" + (f" ({self.gpu.called})" if self.gpu else "")
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return what has a process see its own GPU alone: so another that is lost neither disturbs it, nor moves the
-        numbers."""
-        return {"CUDA_VISIBLE_DEVICES": self.visible_as} if self.visible_as else {}
+        """What has a process see its own GPU alone: so another that is lost neither disturbs it nor moves numbers."""
+        name = self.gpu.place.visible_as if self.gpu else ""
+        return {"CUDA_VISIBLE_DEVICES": name} if name else {}
 
     @property
-    def gpu_seen(self) -> int | None:
-        """Return the number of the GPU as its process sees it."""
-        return 0 if self.visible_as else self.gpu
+    def gpu_number(self) -> int | None:
+        """The GPU's number in its process."""
+        if self.gpu is None:
+            return None
+        return 0 if self.environment else self.gpu.number
 
 
 class _CannotWork(QueueError):
@@ -290,8 +289,8 @@ class Supervisor:
         order = {
             "name": name,
             "engine": self.choice.engine,
-            "gpu": slot.gpu_seen,
-            "gpu_name": "" if slot.gpu is None else f"GPU {slot.gpu}",
+            "gpu": slot.gpu_number,
+            "gpu_name": slot.gpu.called if slot.gpu else "",
             "settings": settings,
             "image_processes": processes_of(shared),
             "cores": sorted(slot.cores) if self.settings.pin_cores else [],
@@ -362,16 +361,11 @@ class Supervisor:
         }
 
 
-def _slots(gpus: Sequence[int | None]) -> list[_Slot]:
+def _slots(gpus: Sequence[ChosenGpu | None]) -> list[_Slot]:
     """Return a place for a process on each GPU, or on the CPU where that is None, the cores being shared out."""
-    seen = {gpu.index: gpu for gpu in survey().gpus}
-    found = [None if gpu is None else seen.get(gpu) for gpu in gpus]
-    near = [near_cpus(gpu.pci_bus_id) if gpu and gpu.pci_bus_id else frozenset[int]() for gpu in found]
+    near = [near_cpus(gpu.place.pci_bus_id) if gpu else frozenset[int]() for gpu in gpus]
     shares = core_shares(near, by_neighbourhood(os.sched_getaffinity(0)))
-    return [
-        _Slot(number, gpu, seen_gpu.visible_as if seen_gpu else "", share)
-        for number, (gpu, seen_gpu, share) in enumerate(zip(gpus, found, shares, strict=True))
-    ]
+    return [_Slot(number, gpu, share) for number, (gpu, share) in enumerate(zip(gpus, shares, strict=True))]
 
 
 def _host() -> str:

@@ -1,8 +1,15 @@
-"""What CUDA's driver says of this machine's GPUs, asked without any Python package: for advice on what to install."""
+"""What CUDA's driver says of this machine's GPUs, asked without any Python package.
+
+For advice on what to install, and for where GPUs are. `python -m trtjob.engines.cuda.survey` prints them as JSON.
+"""
 
 import ctypes
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from trtjob.engines.cuda.driver import GpuInfo, version_of
@@ -12,6 +19,7 @@ _SUCCESS, _NO_DEVICE = 0, 100
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _NAME_BYTES = 256
 _BUS_ID_BYTES = 32
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,24 @@ def survey() -> Survey:
         return Survey([_gpu(library, index) for index in range(count)], cuda)
     except (AttributeError, OSError) as err:  # a function that this driver has not, or one that fails
         return Survey((), (0, 0), f"libcuda.so.1 does not answer: {err}")
+
+
+def survey_alone(name: str) -> SurveyedGpu | None:
+    """Return the GPU that a process sees to which only this one is visible; None where it sees none.
+
+    Of the parts of GPUs (MIG), a process sees no more than one. name: as CUDA_VISIBLE_DEVICES takes it.
+    """
+    answer = subprocess.run(
+        [sys.executable, "-P", "-m", "trtjob.engines.cuda.survey"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": name},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=True,
+    )
+    for found in json.loads(answer.stdout):
+        return SurveyedGpu(**found | {"compute_capability": tuple(found["compute_capability"])})
+    return None
 
 
 def _gpu(library: ctypes.CDLL, index: int) -> SurveyedGpu:
@@ -102,3 +128,7 @@ def error_text(library: ctypes.CDLL, code: int) -> str:
     text = ctypes.c_char_p()
     library.cuGetErrorString(code, ctypes.byref(text))
     return (text.value or b"an unknown error").decode(errors="replace") + f" (CUDA error {code})"
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(gpu) for gpu in survey().gpus]))  # noqa: T201 - for `survey_alone`

@@ -10,7 +10,7 @@ import pytest
 from conftest import missing_service
 from terminal import ROOT
 
-from trtjob.cpus import quota_cpus, usable_cpus
+from trtjob.cpus import by_neighbourhood, cpus_of, near_cpus, quota_cpus, usable_cpus
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -115,3 +115,58 @@ def test_a_real_quota_counts_for_threads_and_image_processes(half_a_cpu: Path) -
     command = ["sh", "-c", enter, "sh", sys.executable, "-c", code]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert answer.stdout.split() == ["1", "1", "1", "7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [("0-3,8\n", {0, 1, 2, 3, 8}), ("5", {5}), ("\n", set()), ("0,2-2", {0, 2})],
+)
+def test_the_kernels_lists_of_cpus_are_read(text: str, cpus: set[int]) -> None:
+    assert cpus_of(text) == cpus
+
+
+def test_a_devices_own_node_is_found_whatever_the_case_of_its_bus_id(tmp_path: Path) -> None:
+    (tmp_path / "0000:3b:00.0").mkdir()
+    (tmp_path / "0000:3b:00.0" / "local_cpulist").write_text("16-31\n")
+    assert near_cpus("0000:3B:00.0", tmp_path) == set(range(16, 32))
+
+
+@pytest.mark.parametrize("listed", ["rubbish", None])
+def test_of_a_device_that_the_kernel_says_nothing_of_no_cpu_is_near(tmp_path: Path, listed: str | None) -> None:
+    if listed is not None:
+        (tmp_path / "0000:3b:00.0").mkdir()
+        (tmp_path / "0000:3b:00.0" / "local_cpulist").write_text(listed)
+    assert near_cpus("0000:3B:00.0", tmp_path) == set()
+    assert near_cpus("", tmp_path) == set()
+
+
+def machine(tmp_path: Path, *, nodes: list[str], siblings: dict[int, str]) -> Path:
+    """Write what /sys/devices/system would say."""
+    for number, cpus in enumerate(nodes):
+        (tmp_path / f"node/node{number}").mkdir(parents=True)
+        (tmp_path / f"node/node{number}/cpulist").write_text(cpus)
+    for cpu, text in siblings.items():
+        folder = tmp_path / f"cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("nodes", "siblings", "order"),
+    [
+        pytest.param([], {}, [0, 1, 2, 3, 4, 5, 6, 7], id="nobody-says"),
+        pytest.param(["0,2,4,6", "1,3,5,7"], {}, [0, 2, 4, 6, 1, 3, 5, 7], id="nodes-in-turn"),
+        pytest.param(["0-7"], {n: f"{n % 4},{n % 4 + 4}" for n in range(8)}, [0, 4, 1, 5, 2, 6, 3, 7], id="siblings"),
+        pytest.param(
+            ["0-1,4-5", "2-3,6-7"],
+            {n: f"{n % 4},{n % 4 + 4}" for n in range(8)},
+            [0, 4, 1, 5, 2, 6, 3, 7],
+            id="both",
+        ),
+    ],
+)
+def test_neighbours_stand_side_by_side(
+    tmp_path: Path, nodes: list[str], siblings: dict[int, str], order: list[int]
+) -> None:
+    assert by_neighbourhood(set(range(8)), machine(tmp_path, nodes=nodes, siblings=siblings)) == order

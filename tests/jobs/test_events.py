@@ -61,10 +61,13 @@ def test_a_unit_that_is_left_says_why_and_one_that_is_done_does_not(store: JobSt
     assert told(store) == [taken, ("given_back", FIRST, 1, "w", "the worker stops"), taken]
 
 
-@pytest.mark.parametrize(("blame", "detail"), [("SIGSEGV", "SIGSEGV"), ("", "killed or ended")])
-def test_a_unit_of_a_dead_worker_is_lost(store: JobStore, blame: str, detail: str) -> None:
+@pytest.mark.parametrize(
+    ("blame", "fault", "detail"),
+    [("SIGSEGV", "", "SIGSEGV"), ("", "its GPU failed", "its GPU failed"), ("", "", "killed or ended")],
+)
+def test_a_unit_of_a_dead_worker_is_lost(store: JobStore, blame: str, fault: str, detail: str) -> None:
     claim(store)
-    store.abandon("w", blame)
+    store.abandon("w", blame, fault=fault)
     assert told(store)[1:] == [("lost", FIRST, 1, "w", detail)]
 
 

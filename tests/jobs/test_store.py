@@ -426,6 +426,15 @@ def test_a_planner_that_is_killed_leaves_nothing_behind(store: JobStore) -> None
     assert {key for key in set(store.redis.keys("*")) - before if b"fence" not in key and b"events" not in key} == set()
 
 
+def test_a_fault_of_the_machine_costs_no_attempt_until_it_has_happened_often(store: JobStore) -> None:
+    for number in range(1, FREE_KILLS + 2):
+        held = claim(store, f"dead-{number}")
+        assert (held.attempt, held.blame) == (1, "")
+        store.abandon(held.owner, fault="its GPU failed")
+    heir = claim(store, "heir")
+    assert (heir.attempt, heir.blame) == (2, "its GPU failed")
+
+
 def test_a_worker_that_froze_for_longer_than_its_lease_is_still_blamed(store: JobStore) -> None:
     """A frozen process is noticed by its silence, which may take longer than a lease."""
     frozen = claim(store, "frozen")

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from poison import put_into_every_process
 from samples import job_spec
 from terminal import wait_for, worker_pids
 from worker.mean_model import write_model
@@ -27,7 +28,16 @@ from trtjob.jobs.store import JobStore, job_key
 from trtjob.jobs.submit import submit
 from trtjob.jobs.units import shard_unit
 from trtjob.worker.heart import EXIT_STALLED
-from trtjob.worker.supervisor import MAX_FAILED_STARTS, Supervisor, backoff_s, blame_of, oom_kills
+from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
+from trtjob.worker.supervisor import (
+    FREE_FAULTS,
+    GPU_FAILED,
+    MAX_FAILED_STARTS,
+    Supervisor,
+    backoff_s,
+    blame_of,
+    oom_kills,
+)
 
 Scenario = Callable[[], Awaitable[None]]
 
@@ -160,6 +170,54 @@ def test_a_process_that_crashes_blames_what_it_had_in_hand(
     supervise(settings, connection, crash_it)
     assert freed(caplog) == ["SIGSEGV"]
     assert node.store.view(node.job_id).ok == MANY
+
+
+# In the place of a driver whose GPU breaks: the first process that runs its engine goes on, and every other one ends.
+_SICK_ENGINE = """
+import os
+import onnxruntime
+_run, _is_well = onnxruntime.InferenceSession.run, []
+
+def run(*args):
+    if not _is_well:
+        try:
+            os.close(os.open({well!r}, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            os._exit({code})
+        _is_well.append(True)
+    return _run(*args)
+
+onnxruntime.InferenceSession.run = run
+"""
+
+
+@pytest.mark.slow
+def test_the_shards_of_a_process_whose_gpu_fails_go_on_on_another_and_none_is_blamed(
+    node: Node,
+    settings: Settings,
+    connection: Connection,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = _SICK_ENGINE.format(well=str(tmp_path / "well"), code=EXIT_DEVICE_LOST)
+    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    troubles: set[str] = set()
+
+    def is_over() -> bool:
+        troubles.update(daemon.trouble for daemon in node.store.daemons())
+        return node.is_done() and any("its GPU failed" in trouble for trouble in troubles)
+
+    async def work() -> None:
+        node.submit(MANY, shard_size=100)
+        await until(is_over, "the end of the job, and word of the GPU")
+
+    supervise(settings, connection, work, processes=2)
+    view = node.store.view(node.job_id)
+    assert (view.state, view.ok, view.failed) == (JobState.DONE, MANY, 0)
+    assert set(freed(caplog)) == {GPU_FAILED}
+    assert not node.store.redis.exists(job_key(node.job_id) + ":crashes")
+    assert any("in a row, last of its GPU failed; pause of " in trouble for trouble in troubles)
 
 
 @pytest.mark.slow
@@ -391,6 +449,7 @@ def test_a_daemon_whose_processes_have_worked_never_gives_up(
         pytest.param(-signal.SIGSEGV, False, False, "SIGSEGV", id="segmentation-fault"),
         pytest.param(-signal.SIGABRT, False, True, "SIGABRT", id="abort"),
         pytest.param(EXIT_STALLED, False, False, "it made no progress", id="stalled"),
+        pytest.param(EXIT_DEVICE_LOST, False, False, "", id="lost-its-gpu"),
     ],
 )
 def test_the_work_in_hand_is_to_blame_for_some_deaths(
@@ -404,6 +463,10 @@ def test_the_work_in_hand_is_to_blame_for_some_deaths(
 )
 def test_the_pauses_of_a_crash_loop_double_up_to_half_a_minute(young_deaths: int, pause_s: float) -> None:
     assert backoff_s(young_deaths) == pause_s
+
+
+def test_who_has_lost_its_gpu_twice_pauses_at_once() -> None:
+    assert [backoff_s(deaths, FREE_FAULTS) for deaths in (1, 2, 3, 9)] == [0.0, 1.0, 2.0, 30.0]
 
 
 def test_the_kernels_count_of_kills_is_read() -> None:

@@ -145,7 +145,8 @@ return 1
 )
 
 # A worker process is known to be dead: free its unit now instead of waiting for the lease to run out.
-# KEYS job, lease   ARGV owner, unit, blame ("": somebody ended it), "1" where that was a kill, free kills, node
+# KEYS job, lease   ARGV owner, unit, blame ("": somebody ended it), "1" where that was a kill, free kills, node,
+#   what else it died of ("": nobody knows)
 # -> 1 freed, 0 the unit was another's
 ABANDON = (
     _OWNERSHIP
@@ -156,7 +157,7 @@ local attempt = redis.call('HGET', KEYS[1] .. ':attempts', ARGV[2]) or ''
 give_up()
 redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
 redis.call('HDEL', KEYS[1] .. ':blame', ARGV[2])  -- of an earlier death
-tell('lost', ARGV[2], attempt, ARGV[1], ARGV[3] == '' and 'killed or ended' or ARGV[3])
+tell('lost', ARGV[2], attempt, ARGV[1], ARGV[3] ~= '' and ARGV[3] or ARGV[7] ~= '' and ARGV[7] or 'killed or ended')
 local function killed_often()  -- counted for shards alone, whose commit clears it
   return ARGV[4] == '1' and string.sub(ARGV[2], 1, 6) == 'shard-'
     and redis.call('HINCRBY', KEYS[1] .. ':kills', ARGV[2], 1) > tonumber(ARGV[5])
@@ -171,7 +172,7 @@ end
 if ARGV[3] ~= '' then
   blame(ARGV[3])
 elseif killed_often() then  -- perhaps for what this unit needs
-  blame('SIGKILL')
+  blame(ARGV[7] ~= '' and ARGV[7] or 'SIGKILL')
 else
   take_back()
 end

@@ -228,18 +228,21 @@ class Leases(Roster):
 
     # -- workers ------------------------------------------------------------------------------------------------
 
-    def abandon(self, worker: str, blame: str = "", *, was_killed: bool = True) -> list[tuple[str, str]]:
+    def abandon(
+        self, worker: str, blame: str = "", *, was_killed: bool = True, fault: str = ""
+    ) -> list[tuple[str, str]]:
         """Free what a dead worker held.
 
-        blame: why its work is to blame, empty where it is not; was_killed: whether somebody ended it, which costs no
-        attempt unless it happens FREE_KILLS times: perhaps for what its work needs.
+        blame: why its work is to blame, empty where it is not; was_killed: whether it was ended from outside, which
+        costs no attempt unless it happens FREE_KILLS times: perhaps for what its work needs; fault: what it was of the
+        machine that ended it.
         Returns the job and the unit of each that was freed.
         """
         key = worker_key(worker)
         held = units_held(replies.guarded(key, lambda: self.redis.hkeys(key), ()))
         freed = []
         for job_id, unit in held:
-            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS, node_of(worker)]
+            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS, node_of(worker), fault]
             if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again

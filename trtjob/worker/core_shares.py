@@ -12,16 +12,17 @@ def core_shares(near: Sequence[Set[int]], cores: Sequence[int]) -> list[frozense
 
     near: for each process the cores of its GPU's node, none where that is not known; cores: neighbours side by side.
     """
-    sizes = [_part(cores, number, len(near)) for number in range(len(near))]
+    sizes = [len(_part(cores, number, len(near))) for number in range(len(near))]
     left = list(cores)
     shares: list[list[int]] = [[] for _ in near]
-    for number, node in enumerate(near):
-        mates = [mate for mate, theirs in enumerate(near) if theirs == node]
-        own = [core for core in cores if core in node]
-        shares[number] = _part(own, mates.index(number), len(mates))[: len(sizes[number])]
-        left = [core for core in left if core not in shares[number]]
+    for node in dict.fromkeys(map(frozenset, near)):
+        mates = [number for number, theirs in enumerate(near) if theirs == node]
+        own = [core for core in left if core in node]
+        for place, mate in enumerate(mates):
+            shares[mate] = _part(own, place, len(mates))[: sizes[mate]]
+            left = [core for core in left if core not in shares[mate]]
     for share, size in zip(shares, sizes, strict=True):
-        missing = len(size) - len(share)
+        missing = size - len(share)
         share += left[:missing]
         del left[:missing]
     return [frozenset(share or [cores[number % len(cores)]]) for number, share in enumerate(shares)]

@@ -10,6 +10,7 @@ import cv2
 from redis import RedisError
 
 from trtjob.config import Settings
+from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
 from trtjob.jobs.connection import connect
 from trtjob.jobs.joblog import JobLog
@@ -19,6 +20,7 @@ from trtjob.logs import bind_process, configure_logging
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.recruits import Recruits
 from trtjob.worker.rq_worker import UnitWorker
 
@@ -36,6 +38,9 @@ def work(order: dict[str, Any], recruits: Recruits | None) -> int:
     logging.getLogger().addHandler(job_log := JobLog())
     logging.getLogger("rq.worker").setLevel(logging.ERROR)
     cv2.setNumThreads(1)  # the pipeline has threads of its own
+    if order["gpu"] is not None and not _is_there(order["gpu"]):
+        log.critical("the GPU is not there: the worker process ends", extra={"gpu": order["gpu_name"]})
+        return EXIT_DEVICE_LOST
     try:
         with connect(settings) as connection:
             context = Context(
@@ -65,6 +70,11 @@ def work(order: dict[str, Any], recruits: Recruits | None) -> int:
         log.error(str(err))
         return 1
     return 0
+
+
+def _is_there(gpu: int) -> bool:
+    """Tell whether the driver still names a GPU: no unit is taken for one that is gone, nor done by the CPU instead."""
+    return gpu in [seen.index for seen in survey().gpus]
 
 
 def _await_supervisor(pid: int) -> None:

@@ -40,6 +40,8 @@ SWEEP_S = 2.0
 PROBE = "trtjob:starts"  # when a worker process was last started; written to see that it can be
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
+FREE_FAULTS = 1  # a new process can use a GPU whose context broke; one that fails again is sick
+GPU_FAILED = "its GPU failed"
 MAX_BACKOFF_S = 30.0
 MAX_FAILED_STARTS = 5
 # Answers come and go through several threads: with a heap for each, glibc would keep what only one can use again.
@@ -219,10 +221,10 @@ class Supervisor:
         try:
             await self._watch(child, stop)
         finally:
-            blame = await self._reap(child)
-        return 0.0 if stop.is_set() else self._after(slot, child, blame)
+            death = await self._reap(child)
+        return 0.0 if stop.is_set() else self._after(slot, child, death.blame or death.fault)
 
-    def _after(self, slot: _Slot, child: _Child, blame: str) -> float:
+    def _after(self, slot: _Slot, child: _Child, why: str) -> float:
         """Count a process's end. Returns how long to wait before the next one."""
         code = child.process.returncode
         slot.young_deaths = 0 if time.monotonic() - child.started_at > STABLE_S else slot.young_deaths + 1
@@ -231,11 +233,12 @@ class Supervisor:
         slot.last_end = f" (exit code {code})"
         if slot.failed_starts >= MAX_FAILED_STARTS and not self._has_worked:
             return SWEEP_S  # it is for the other slots to say whether this node can work at all
-        pause_s = backoff_s(slot.young_deaths)
-        self.restarts["the queue's server was away" if is_away else blame or "killed or ended"] += 1
+        pause_s = backoff_s(slot.young_deaths, FREE_FAULTS if code == EXIT_DEVICE_LOST else FREE_RESTARTS)
+        self.restarts["the queue's server was away" if is_away else why or "killed or ended"] += 1
         if pause_s:
-            cause = blame or f"exit code {code}"
-            told = f"a worker process died {slot.young_deaths} times in a row, last of {cause}; pause of {pause_s:g} s"
+            who = f"{slot.gpu.called}: its worker process" if slot.gpu else "a worker process"
+            cause = why or f"exit code {code}"
+            told = f"{who} died {slot.young_deaths} times in a row, last of {cause}; pause of {pause_s:g} s"
             self._pauses[slot.number] = told, time.monotonic() + pause_s + STABLE_S
         log.warning(
             "worker process restarts",
@@ -328,8 +331,8 @@ class Supervisor:
             child.was_silent = True
             log.error("worker process is silent", extra={"worker": child.name, "silence_s": SILENCE_S})
 
-    async def _reap(self, child: _Child) -> str:
-        """Make sure that a process is gone, and note what it died of. Returns why its work is to blame, if it is."""
+    async def _reap(self, child: _Child) -> Death:
+        """Make sure that a process is gone, and note what it died of."""
         if child.process.returncode is None and not child.was_silent:
             with suppress(TimeoutError):  # its pipe closes a moment before it ends
                 async with asyncio.timeout(2.0):
@@ -343,9 +346,10 @@ class Supervisor:
             if child.pulse is not None:
                 self._past = _added(*self._past, child.pulse)
         blame = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
-        self._sweep.dead[child.name] = Death(blame, was_killed=code != EXIT_SERVER_AWAY)
+        fault = GPU_FAILED if code == EXIT_DEVICE_LOST else ""
+        death = self._sweep.dead[child.name] = Death(blame, was_killed=code != EXIT_SERVER_AWAY, fault=fault)
         self._sweep_now.set()
-        return blame
+        return death
 
     def _report(self) -> dict[str, str | int]:
         now = time.monotonic()
@@ -390,11 +394,14 @@ def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tupl
     return counts + pulse.counts, seconds
 
 
-def backoff_s(young_deaths: int) -> float:
-    """Return how long to wait before a process starts again that has died young so many times in a row."""
-    if young_deaths <= FREE_RESTARTS:
+def backoff_s(young_deaths: int, free: int = FREE_RESTARTS) -> float:
+    """Return how long to wait before a process starts again that has died young so many times in a row.
+
+    free: how many deaths cost no wait.
+    """
+    if young_deaths <= free:
         return 0.0
-    doublings = min(young_deaths - FREE_RESTARTS, 16)  # a float ends at 1,024 of them, a crash loop does not
+    doublings = min(young_deaths - free, 16)  # a float ends at 1,024 of them, a crash loop does not
     return float(min(MAX_BACKOFF_S, 0.5 * 2**doublings))
 
 
@@ -404,8 +411,6 @@ def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:
         return "it stopped responding"
     if exit_code == EXIT_STALLED:
         return "it made no progress"
-    if exit_code == EXIT_DEVICE_LOST:
-        return "its GPU failed"
     if exit_code < 0 and -exit_code in _FATAL_SIGNALS:
         return signal.Signals(-exit_code).name
     if exit_code == -signal.SIGKILL and had_oom:

@@ -27,10 +27,12 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """blame: why its work is to blame, empty where it is not; was_killed: by somebody outside."""
+    """blame: why its work is to blame, empty where it is not; was_killed: from outside; fault: what it was of the
+    machine that ended it, empty where nobody knows."""
 
     blame: str
     was_killed: bool
+    fault: str = ""
 
 
 class Sweep:
@@ -97,10 +99,10 @@ class Sweep:
 
     def _bury(self) -> None:
         for name, death in list(self.dead.items()):
-            freed = self._store.abandon(name, death.blame, was_killed=death.was_killed)
+            freed = self._store.abandon(name, death.blame, was_killed=death.was_killed, fault=death.fault)
             self.dead.pop(name, None)  # the last sweep, in its thread, may have been here at the same time
             for job_id, unit in freed:
-                fields = {"unit": unit, "job_id": job_id, "blame": death.blame}
+                fields = {"unit": unit, "job_id": job_id, "blame": death.blame or death.fault}
                 log.warning("unit of a dead worker freed", extra=fields)
                 with suppress(UnknownJobError, ForeignJobError):  # of which the sweep tells
                     reconcile_job(self._store, self._queue, job_id)

@@ -23,6 +23,7 @@ from scripts.gpu_check import (
     bare,
     darknet,
     feed,
+    gpus,
     host,
     jpeg,
     need,
@@ -57,6 +58,7 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import Parity
 from trtjob.errors import ConfigError, TrtjobError
+from trtjob.jobs.models import Annotate
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 
@@ -187,7 +189,7 @@ def test_a_part_that_takes_too_long_is_ended_and_has_failed(wishes: Wishes, monk
 def test_without_a_gpu_every_part_that_needs_one_says_why(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     if _has_gpu():
         pytest.skip("there is a GPU here")
-    wanted = ["plans", "suite", "answers", "growth", "levels", "graphs", "faults", "keras", "darknet", "feed"]
+    wanted = ["plans", "suite", "answers", "growth", "levels", "graphs", "faults", "keras", "darknet", "feed", "gpus"]
     assert main(["--only", *wanted, "--home", str(tmp_path / "home"), "--markdown", str(tmp_path / "found.md")]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if "not run" in line]
     assert len(lines) == len(wanted) + 2  # of answers and of feed, one for each engine
@@ -484,6 +486,41 @@ def test_opencv_is_measured_with_both_steps() -> None:
 )
 def test_the_host_is_measured_with_ever_more_image_processes(cores: int, expected: list[int]) -> None:
     assert host.counts(cores) == expected
+
+
+# -- two GPUs, and processes on the CPU in their place -----------------------------------------------------------------
+
+
+def test_cores_are_listed_as_the_kernel_does() -> None:
+    assert [gpus._ranges(cores) for cores in ({0, 1, 2, 5}, {7}, set())] == ["0-2,5", "7", ""]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_processes_are_measured_and_give_the_same_bytes_as_one_also_when_one_is_killed(
+    wishes: Wishes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo.converted("digits", feed.PRECISION, wishes)
+    only = [(feed.SMALL, Annotate.NONE)]
+    monkeypatch.setattr(gpus, "CASES", {False: only, True: only})
+    monkeypatch.setattr(gpus, "PINNED", only)
+    load = gpus.Load({feed.SMALL: 2000}, few=150)
+    missing, *rows = gpus.rows("digits", ("nowhere",), replace(wishes, is_built=True), kind="cpu", load=load)
+    assert missing == Row("nowhere", State.NOT_RUN, note="it is not converted")
+    two = "cpu, 2 processes in their place"
+    case = "digits@fp16, 640x480, JSON only"
+    assert [(row.check, row.state) for row in rows] == [
+        (f"{case}, cpu, 1 process in their place", State.OK),
+        ("results, cpu, 1 process in their place", State.OK),
+        (f"{case}, {two}", State.OK),
+        (f"results, {two}", State.OK),
+        ("one engine process is killed", State.OK),
+        ("results, one engine process is killed", State.OK),
+        (f"two jobs at once, {two}", State.NOT_RUN),
+        (f"{case}, {two}, pinned", State.OK),
+    ]
+    assert all(float(rows[number].figure.split()[0]) > 0 for number in (0, 2, 4, 7))
+    assert [rows[number].figure for number in (3, 5)] == ["the same bytes as the first"] * 2
 
 
 # -- files to results --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ SETTLE_S = 1.2  # until a worker has said the last of an earlier job
 FIRST_IMAGE_S = 40.0  # for a plan to be loaded; one that must be built takes longer, and is not waited for
 BEAT_S = 2.5  # a worker that has not counted for so long has no work any more
 STOP_S = 30.0
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # it is on this machine
 _COUNT = re.compile(r'^trtjob_worker_images_total\{worker="([^"]+)"\} (\S+)$', re.MULTILINE)
 
 
@@ -115,7 +116,7 @@ class Daemon:
     def _counts(self) -> dict[str, int]:
         if self.process.poll() is not None:
             raise TrtjobError(f"the daemon ended with exit code {self.process.returncode}{self.last_words()}")
-        with urllib.request.urlopen(self._metrics, timeout=10) as answer:
+        with _open(self._metrics, timeout=10) as answer:
             text = answer.read().decode()
         return {worker: int(float(images)) for worker, images in _COUNT.findall(text)}
 

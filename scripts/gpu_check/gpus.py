@@ -37,6 +37,11 @@ from trtjob.worker.pictures import write_pictures
 HEAVIES = ("yolov4-608", "yolov3-608")  # the first that is there
 # Where images are decoded. On the GPU: as soon as a job can ask for it.
 DECODERS = ("cpu", "gpu") if "decode" in Options.model_fields else ("cpu",)
+# By whether the model is heavy.
+CASES = {
+    False: [(size, how) for size in (SMALL, LARGE) for how in (Annotate.NONE, Annotate.ALL)],
+    True: [(SMALL, Annotate.NONE), (LARGE, Annotate.ALL)],
+}
 SECOND_ADDS = 0.95
 AS_BEFORE = 0.9  # of its speed: a process that was started again is at work as before
 DISTINCT = 12
@@ -44,7 +49,7 @@ FEW, SHARD = "few", 64  # the pictures, and the images in a unit of work, of a j
 PATIENCE_S = 40.0
 LEFT_S = 10.0  # a worker hears within a quarter of its lease that a job is cancelled
 BEATS_S = 4.0  # a job's progress is told once a second
-PINNED = ((SMALL, Annotate.NONE), (LARGE, Annotate.ALL))
+PINNED = [(SMALL, Annotate.NONE), (LARGE, Annotate.ALL)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def places() -> Iterator[Row]:
     near = [near_cpus(gpu.pci_bus_id) for gpu in found]
     shares = core_shares(near, by_neighbourhood(os.sched_getaffinity(0)))
     for gpu, node, share in zip(found, near, shares, strict=True):
-        note = f"{gpu.name}, {gpu.visible_as}; its node has {_ranges(node) or 'no cores that the kernel names'}"
+        note = f"{gpu.name}, {gpu.visible_as}; near it are {_ranges(node) or 'none that the kernel names'}"
         yield Row(f"GPU {gpu.index} at {gpu.pci_bus_id}", figure=f"cores {_ranges(share)}", note=note)
 
 
@@ -113,7 +118,7 @@ def rows(
                 model = _first(names, wishes)
                 models.append((kind or _kind(model, wishes), model, is_heavy))
             except (NotRun, TrtjobError) as err:
-                yield Row(names[0], State.NOT_RUN, note=str(err))
+                yield Row(" or ".join(names), State.NOT_RUN, note=str(err))
         for each in dict.fromkeys(found for found, *_ in models):
             ours = {is_heavy: model for found, model, is_heavy in models if found == each}
             yield from stand.of_kind(each, ours)
@@ -142,14 +147,8 @@ def cases(models: dict[bool, RegisteredModel]) -> Iterator[Case]:
     """Yield what is measured of a light and a heavy model."""
     for decode in DECODERS:
         for is_heavy, model in models.items():
-            for size, how in (
-                (SMALL, Annotate.NONE),
-                (SMALL, Annotate.ALL),
-                (LARGE, Annotate.NONE),
-                (LARGE, Annotate.ALL),
-            ):
-                if not is_heavy or (size, how) in ((SMALL, Annotate.NONE), (LARGE, Annotate.ALL)):
-                    yield Case(model, size, how, decode, is_heavy)
+            for size, how in CASES[is_heavy]:
+                yield Case(model, size, how, decode, is_heavy)
 
 
 @contextmanager
@@ -373,7 +372,7 @@ def _in_use(speed: Speed) -> str:
 
 def _title(kind: EngineKind, processes: int) -> str:
     if kind == "cpu":
-        return f"{kind}, {processes} processes in their place"
+        return f"{kind}, {processes} process{'es' if processes > 1 else ''} in their place"
     return f"{kind}, {processes} GPU{'s' if processes > 1 else ''}"
 
 

@@ -16,6 +16,8 @@ import pytest
 from stand_in import compile_driver
 from wheels import install
 
+from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
+
 pytestmark = pytest.mark.extra
 
 HERE = Path(__file__).parent
@@ -163,6 +165,23 @@ def test_a_part_of_a_gpu_is_chosen_by_its_name(driver: Path) -> None:
 def test_auto_does_not_go_on_to_the_cpu_where_a_gpu_is_named_that_is_not_there(driver: Path) -> None:
     told = chosen(driver, "auto", "7", "tensorrt tensorrt_rtx")["error"]
     assert "there is no GPU 7; this machine has 1" in told
+
+
+def test_a_process_whose_gpu_has_gone_ends_before_it_takes_any_work(driver: Path, tmp_path: Path) -> None:
+    """Else the CPU would do it, or a GPU that is another process's."""
+    settings = {"home": str(tmp_path), "redis_url": "redis://127.0.0.1:1/0"}
+    order = {"name": "worker-1", "engine": "cuda", "gpu": 0, "gpu_name": "GPU 1", "image_processes": 0, "cores": []}
+    ended = subprocess.run(
+        [sys.executable, "-m", "trtjob.worker.process"],
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": SECOND},
+        input=json.dumps(order | {"settings": settings}) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == EXIT_DEVICE_LOST
+    assert "the GPU is not there: the worker process ends" in ended.stderr
+    assert "gpu=GPU 1" in ended.stderr
 
 
 @pytest.mark.parametrize(

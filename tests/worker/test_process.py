@@ -1,11 +1,13 @@
 """One worker process, started as the supervisor starts it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,12 +28,14 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
     """Start worker processes, and end what is left of them: before the connection, whose end then stops the server."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start_one(order: bytes | None = None, **changes: Any) -> subprocess.Popen[bytes]:
+    def start_one(order: bytes | None = None, cores: Sequence[int] = (), **changes: Any) -> subprocess.Popen[bytes]:
         document = {
             "name": "worker-1",
             "engine": "cpu",
             "gpu": None,
+            "gpu_name": "",
             "image_processes": 1,
+            "cores": cores,
             "settings": settings.model_dump(mode="json") | changes,
         }
         process = subprocess.Popen(
@@ -80,6 +84,15 @@ def test_a_process_reports_itself_and_beats(start: Start, store: JobStore) -> No
     assert (worker.name, worker.pid, worker.state) == ("worker-1", process.pid, "idle")
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["images"] == 0
+
+
+def test_a_pinned_process_and_its_image_processes_keep_to_their_cores(start: Start, store: JobStore) -> None:
+    core = max(os.sched_getaffinity(0))
+    process = start(cores=[core])
+    await_worker(store)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    assert all(os.sched_getaffinity(pid) == {core} for pid in (process.pid, *map(int, children)))
 
 
 def test_an_idle_process_ends_at_once_when_told_and_says_goodbye(start: Start, store: JobStore) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import Literal
 
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
@@ -36,24 +36,22 @@ class Node:
         *,
         annotate: Annotate = Annotate.ALL,
         shard_size: int = 256,
-        more: Mapping[str, object] = MappingProxyType({}),
+        decode: Literal["cpu", "gpu"] = "cpu",
     ) -> JobSpec:
-        """Hand a job in with the model's own thresholds. more: other options."""
+        """Hand a job in with the model's own thresholds."""
         origin, keys = source_from(source)
         spec = model.spec
         reference = ModelRef(
             name=model.name, sha256=model.sha256, path=str(model.path), task=spec.task.value, labels=spec.labels
         )
-        options = Options.model_validate(
-            {
-                "conf": spec.conf,
-                "min_score": spec.min_score,
-                "iou": spec.iou,
-                "annotate": annotate,
-                "resize": spec.resize.value,
-                "shard_size": shard_size,
-                **more,
-            }
+        options = Options(
+            conf=spec.conf,
+            min_score=spec.min_score,
+            iou=spec.iou,
+            annotate=annotate,
+            resize=spec.resize.value,
+            shard_size=shard_size,
+            decode=decode,
         )
         job = JobSpec(
             job_id=job_id_of(origin, b"", reference, options, str(output)),

@@ -70,10 +70,19 @@ class Daemon:
         ours = [worker for worker in self._store.workers() if worker.node.endswith(f"-{self.process.pid}")]
         return [worker for worker in ours if Path(f"/proc/{worker.pid}").exists()]
 
-    def speed(self, seconds: float) -> Speed:
-        """Measure from when all worker processes are at work. Raises TrtjobError where that does not come."""
+    def speed(self, seconds: float, is_hopeless: Callable[[], str] = str) -> Speed:
+        """Measure from when all worker processes are at work. Raises TrtjobError where that does not come.
+
+        is_hopeless: says why it cannot come any more, empty while it can.
+        """
         began = time.monotonic() + SETTLE_S
-        self.until(lambda: len(self.beats(began)) >= self.processes, "all at work", FIRST_IMAGE_S)
+
+        def are_at_work() -> bool:
+            if why := is_hopeless():
+                raise TrtjobError(why)
+            return len(self.beats(began)) >= self.processes
+
+        self.until(are_at_work, "all at work", FIRST_IMAGE_S)
         start, idle_s = time.monotonic(), _idle_s()
 
         def is_steady() -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from bench.node import Node
 from scripts.gpu_check import need, zoo
@@ -26,17 +27,18 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.cuda import gpus
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
+from trtjob.imaging.gpu.decoder import is_installed
 from trtjob.jobs.connection import connect
-from trtjob.jobs.models import Annotate, JobSpec, Options
+from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.server import EmbeddedServer
+from trtjob.jobs.states import TERMINAL
 from trtjob.jobs.store import JobStore, job_key
 from trtjob.worker.core_shares import core_shares
 from trtjob.worker.pictures import write_pictures
 
 HEAVIES = ("yolov4-608", "yolov3-608")  # the first that is there
-# Where images are decoded. On the GPU: as soon as a job can ask for it.
-DECODERS = ("cpu", "gpu") if "decode" in Options.model_fields else ("cpu",)
+Decode = Literal["cpu", "gpu"]
 # By whether the model is heavy.
 CASES = {
     False: [(size, how) for size in (SMALL, LARGE) for how in (Annotate.NONE, Annotate.ALL)],
@@ -68,7 +70,7 @@ class Case:
     model: RegisteredModel
     size: str
     how: Annotate
-    decode: str = "cpu"
+    decode: Decode = "cpu"
     is_heavy: bool = False
 
     @property
@@ -143,9 +145,10 @@ def _kind(model: RegisteredModel, wishes: Wishes) -> EngineKind:
     return "cuda"
 
 
-def cases(models: dict[bool, RegisteredModel]) -> Iterator[Case]:
-    """Yield what is measured of a light and a heavy model."""
-    for decode in DECODERS:
+def cases(models: dict[bool, RegisteredModel], kind: EngineKind) -> Iterator[Case]:
+    """Yield what is measured of a light and a heavy model: with images decoded by the CPU, then by the GPU."""
+    decoders: tuple[Decode, ...] = ("cpu", "gpu") if kind != "cpu" and is_installed() else ("cpu",)
+    for decode in decoders:
         for is_heavy, model in models.items():
             for size, how in CASES[is_heavy]:
                 yield Case(model, size, how, decode, is_heavy)
@@ -185,7 +188,9 @@ class _Stand:
 
     def of_kind(self, kind: EngineKind, models: dict[bool, RegisteredModel]) -> Iterator[Row]:
         """Measure the models that one engine runs, by whether they are heavy."""
-        wanted = list(cases(models))
+        wanted = list(cases(models, kind))
+        if kind != "cpu" and not is_installed():
+            yield Row(f"{kind}, decoded on the GPU", State.NOT_RUN, note="nvImageCodec is not installed")
         steady = Case(models.get(True) or models[False], SMALL, Annotate.NONE, is_heavy=True)
         digests: list[str] = []
         for gpus_in_use in (1, 2):
@@ -239,14 +244,13 @@ class _Stand:
     def _job(self, case: Case, pictures: str = "", *, shard_size: int = 256) -> Iterator[JobSpec]:
         """Have a job under way for the length of the block; what it writes goes with it."""
         output = self._folder / f"out-{next(self._numbers)}"
-        more: dict[str, object] = {} if case.decode == "cpu" else {"decode": case.decode}
         job = self._node.submit(
             self._folder / (pictures or case.size),
             case.model,
             output,
             annotate=case.how,
             shard_size=shard_size,
-            more=more,
+            decode=case.decode,
         )
         try:
             yield job
@@ -262,10 +266,14 @@ class _Stand:
             time.sleep(LOOK_S)
 
     def _measured(self, running: Daemon, case: Case) -> Speed:
-        with self._job(case):
-            speed = running.speed(max(1.0, self._wishes.seconds))
+        with self._job(case) as job:
+            speed = running.speed(max(1.0, self._wishes.seconds), lambda: self._why_over(job))
         self._speeds[case.title, running.processes] = speed
         return speed
+
+    def _why_over(self, job: JobSpec) -> str:
+        view = self._node.store.view(job.job_id)
+        return f"the job is {view.state}: {view.message}" if view.state in TERMINAL else ""
 
     def _speed(self, running: Daemon, case: Case, kind: EngineKind) -> Iterator[Row]:
         speed = self._measured(running, case)

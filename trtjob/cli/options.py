@@ -190,7 +190,7 @@ Threads = Annotated[
         metavar="N",
         rich_help_panel=MACHINE,
         help="CPU cores that a worker process uses: threads of an engine on the CPU, and image processes. Default: "
-        "TRTJOB_THREADS, or all.",
+        "TRTJOB_THREADS, or an even share of all.",
     ),
 ]
 ImageProcesses = Annotated[
@@ -228,7 +228,8 @@ Gpus = Annotated[
     typer.Option(
         metavar="all|N,N",
         rich_help_panel=MACHINE,
-        help="The GPUs to use, each with a worker process of its own. Default: TRTJOB_GPUS, or all.",
+        help="The GPUs to use, by number or name (GPU-1a2b3c4d, MIG-...), each with its own worker process. Default: "
+        "TRTJOB_GPUS, or all.",
     ),
 ]
 Processes = Annotated[

@@ -123,7 +123,7 @@ def rows(
                 yield Row(" or ".join(names), State.NOT_RUN, note=str(err))
         for each in dict.fromkeys(found for found, *_ in models):
             ours = {is_heavy: model for found, model, is_heavy in models if found == each}
-            yield from stand.of_kind(each, ours)
+            yield from _Checks(stand, each, ours).rows()
 
 
 def _first(names: Sequence[str], wishes: Wishes) -> RegisteredModel:
@@ -176,75 +176,39 @@ def _pictures(folder: Path, size: str, names: int) -> None:
 
 
 class _Stand:
-    """The queue's server, the pictures, and what was found so far."""
+    """The queue's server, the pictures, and room for results."""
 
     def __init__(self, wishes: Wishes, folder: Path, url: str, node: Node) -> None:
-        self._wishes = wishes
+        self.seconds = max(1.0, wishes.seconds)
+        self.node = node
+        self._home = wishes.home
         self._folder = folder
         self._url = url
-        self._node = node
         self._numbers = count()
-        self._speeds: dict[tuple[str, int], Speed] = {}  # by the case's title and the number of GPUs
-
-    def of_kind(self, kind: EngineKind, models: dict[bool, RegisteredModel]) -> Iterator[Row]:
-        """Measure the models that one engine runs, by whether they are heavy."""
-        wanted = list(cases(models, kind))
-        if kind != "cpu" and not is_installed():
-            yield Row(f"{kind}, decoded on the GPU", State.NOT_RUN, note="nvImageCodec is not installed")
-        steady = Case(models.get(True) or models[False], SMALL, Annotate.NONE, is_heavy=True)
-        digests: list[str] = []
-        for gpus_in_use in (1, 2):
-            yield from _told(_title(kind, gpus_in_use), self._with(gpus_in_use, kind, wanted, steady, digests, models))
-        if light := models.get(False):
-            yield from _told(f"{_title(kind, 2)}, pinned", self._pinned(kind, light))
-
-    def _with(
-        self,
-        gpus_in_use: int,
-        kind: EngineKind,
-        wanted: list[Case],
-        steady: Case,
-        digests: list[str],
-        models: dict[bool, RegisteredModel],
-    ) -> Iterator[Row]:
-        with self._daemon(kind, gpus_in_use) as running:
-            title = _title(kind, gpus_in_use)
-            yield from self._speed(running, wanted[0], kind)  # where this cannot be, no other can
-            for case in wanted[1:]:
-                yield from _told(f"{case.title}, {title}", self._speed(running, case, kind))
-            yield from _told(f"results, {title}", self._results(running, steady, kind, digests))
-            if gpus_in_use > 1:
-                yield from _told("one engine process is killed", self._killed(running, steady, kind))
-                yield from _told(
-                    "results, one engine process is killed",
-                    self._results(running, steady, kind, digests, is_killed=True),
-                )
-                yield from _told(f"two jobs at once, {title}", self._two_jobs(running, models, kind))
 
     @contextmanager
-    def _daemon(self, kind: EngineKind, processes: int, *, is_pinned: bool = False) -> Iterator[Daemon]:
-        """Run a daemon on so many GPUs, or with so many processes that stand in for them."""
-        gpus_or_processes = (
-            ["--processes", str(processes)] if kind == "cpu" else ["--gpus", ",".join(map(str, range(processes)))]
-        )
+    def daemon(self, kind: EngineKind, processes: int, *, is_pinned: bool = False) -> Iterator[Daemon]:
+        """Run a daemon on so many GPUs, or with so many processes on the CPU in their place."""
+        if kind == "cpu":
+            where = ["--processes", str(processes)]
+        else:
+            where = ["--gpus", ",".join(map(str, range(processes))), "--batch", str(BATCH)]
         environment = {
-            "TRTJOB_HOME": str(self._wishes.home),
+            "TRTJOB_HOME": str(self._home),
             "TRTJOB_REDIS_URL": self._url,
             "TRTJOB_PLAN_BATCHES": need.PLAN_BATCHES,
             "TRTJOB_PLAN_CACHE_GIB": "200",
             "TRTJOB_PIN_CORES": str(is_pinned),
         }
-        batch = [] if kind == "cpu" else ["--batch", str(BATCH)]
-        arguments = ["--engine", kind, *gpus_or_processes, *batch]
         log = self._folder / f"daemon-{next(self._numbers)}.log"
-        with daemon(arguments, environment, processes, self._node.store, log) as running:
+        with daemon(["--engine", kind, *where], environment, processes, self.node.store, log) as running:
             yield running
 
     @contextmanager
-    def _job(self, case: Case, pictures: str = "", *, shard_size: int = 256) -> Iterator[JobSpec]:
+    def job(self, case: Case, pictures: str = "", *, shard_size: int = 256) -> Iterator[JobSpec]:
         """Have a job under way for the length of the block; what it writes goes with it."""
         output = self._folder / f"out-{next(self._numbers)}"
-        job = self._node.submit(
+        job = self.node.submit(
             self._folder / (pictures or case.size),
             case.model,
             output,
@@ -255,28 +219,74 @@ class _Stand:
         try:
             yield job
         finally:
-            self._node.cancel(job.job_id)
+            self.node.cancel(job.job_id)
             self._wait_until_left(job.job_id)
             shutil.rmtree(output, ignore_errors=True)
 
     def _wait_until_left(self, job_id: str) -> None:
         """Return when nobody works on a job any more, but not late."""
         end = time.monotonic() + LEFT_S
-        while self._node.store.redis.hlen(f"{job_key(job_id)}:holders") and time.monotonic() < end:
+        while self.node.store.redis.hlen(f"{job_key(job_id)}:holders") and time.monotonic() < end:
             time.sleep(LOOK_S)
 
-    def _measured(self, running: Daemon, case: Case) -> Speed:
-        with self._job(case) as job:
-            speed = running.speed(max(1.0, self._wishes.seconds), lambda: self._why_over(job))
-        self._speeds[case.title, running.processes] = speed
-        return speed
+    def speed(self, running: Daemon, case: Case) -> Speed:
+        """Measure a job without end."""
+        with self.job(case) as job:
+            return running.speed(self.seconds, lambda: self._why_over(job))
 
     def _why_over(self, job: JobSpec) -> str:
-        view = self._node.store.view(job.job_id)
+        view = self.node.store.view(job.job_id)
         return f"the job is {view.state}: {view.message}" if view.state in TERMINAL else ""
 
-    def _speed(self, running: Daemon, case: Case, kind: EngineKind) -> Iterator[Row]:
-        speed = self._measured(running, case)
+
+class _Checks:
+    """What is measured with one engine, and what was found so far. models: by whether they are heavy."""
+
+    def __init__(self, stand: _Stand, kind: EngineKind, models: dict[bool, RegisteredModel]) -> None:
+        self._stand = stand
+        self._kind = kind
+        self._models = models
+        self._steady = Case(models.get(True) or models[False], SMALL, Annotate.NONE, is_heavy=True)
+        self._speeds: dict[tuple[str, int], Speed] = {}  # by the case's title and the number of GPUs
+        self._digests: list[str] = []
+
+    def rows(self) -> Iterator[Row]:
+        if self._kind != "cpu" and not is_installed():
+            yield Row(f"{self._kind}, decoded on the GPU", State.NOT_RUN, note="nvImageCodec is not installed")
+        yield from _told(self._title(1), self._with_one())
+        yield from _told(self._title(2), self._with_two())
+        if False in self._models:
+            yield from _told(f"{self._title(2)}, pinned", self._pinned(self._models[False]))
+
+    def _title(self, processes: int) -> str:
+        if self._kind == "cpu":
+            return f"cpu, {processes} process{'es' if processes > 1 else ''} in their place"
+        return f"{self._kind}, {processes} GPU{'s' if processes > 1 else ''}"
+
+    def _with_one(self) -> Iterator[Row]:
+        with self._stand.daemon(self._kind, 1) as running:
+            yield from self._usual(running)
+
+    def _with_two(self) -> Iterator[Row]:
+        with self._stand.daemon(self._kind, 2) as running:
+            yield from self._usual(running)
+            killed = "one engine process is killed"
+            yield from _told(killed, self._killed(killed, running))
+            yield from _told(f"results, {killed}", self._results(f"results, {killed}", running, is_killed=True))
+            both = f"two jobs at once, {self._title(2)}"
+            yield from _told(both, self._two_jobs(both, running))
+
+    def _usual(self, running: Daemon) -> Iterator[Row]:
+        title = self._title(running.processes)
+        first, *others = cases(self._models, self._kind)
+        yield from self._speed(f"{first.title}, {title}", running, first)  # where this cannot be, no other can
+        for case in others:
+            name = f"{case.title}, {title}"
+            yield from _told(name, self._speed(name, running, case))
+        yield from _told(f"results, {title}", self._results(f"results, {title}", running))
+
+    def _speed(self, name: str, running: Daemon, case: Case) -> Iterator[Row]:
+        speed = self._speeds[case.title, running.processes] = self._stand.speed(running, case)
         said = [" + ".join(f"{rate:.0f}" for rate in speed.each.values()), _in_use(speed)]
         state = State.OK
         if not speed.is_steady:
@@ -290,44 +300,37 @@ class _Stand:
             said.append(f"the second adds {adds:.2f} of the first")
             if case.is_heavy:
                 said.append(f"goal: {SECOND_ADDS:g}")
-                state = _verdict(adds >= SECOND_ADDS or is_limited, kind)
-        figure = f"{speed.images_per_s:.0f} images/s"
-        yield Row(f"{case.title}, {_title(kind, running.processes)}", state, figure, "; ".join(said))
+                is_good = adds >= SECOND_ADDS or is_limited or self._kind == "cpu"
+                state = State.OK if is_good else State.FAILED
+        yield Row(name, state, f"{speed.images_per_s:.0f} images/s", "; ".join(said))
 
-    def _results(
-        self, running: Daemon, case: Case, kind: EngineKind, digests: list[str], *, is_killed: bool = False
-    ) -> Iterator[Row]:
-        """Let a job come to its end, and compare what it has found with what others have."""
-        title = f"results, {_title(kind, running.processes)}"
-        started = time.monotonic()
-        with self._job(case, FEW, shard_size=SHARD) as job:
-            note = ""
+    def _results(self, name: str, running: Daemon, *, is_killed: bool = False) -> Iterator[Row]:
+        """Let a job come to its end, and compare what it has found with what the first has."""
+        node, started = self._stand.node, time.monotonic()
+        with self._stand.job(self._steady, FEW, shard_size=SHARD) as job:
             if is_killed:
-                title = "results, one engine process is killed"
-                self._node.wait(job.job_id, lambda view: view.done > 0, PATIENCE_S)
+                node.wait(job.job_id, lambda view: view.done > 0, PATIENCE_S)
                 os.kill(running.workers()[0].pid, signal.SIGKILL)
-                note = "; one killed"
-            view = self._node.wait(job.job_id, timeout_s=PATIENCE_S)
-            digests.append(hashlib.sha256((Path(job.uri) / "results.jsonl").read_bytes()).hexdigest())
+            view = node.wait(job.job_id, timeout_s=PATIENCE_S)
+            self._digests.append(hashlib.sha256((Path(job.uri) / "results.jsonl").read_bytes()).hexdigest())
         took_s = time.monotonic() - started
-        same = digests[0] == digests[-1]
-        is_whole = view.failed == 0 and view.ok == view.images
-        said = f"{view.ok} of {view.images} images ok, {took_s:.1f} s{note}; sha256 {digests[-1][:16]}"
-        figure = "the first" if len(digests) == 1 else f"{'the same' if same else 'other'} bytes as the first"
-        yield Row(title, State.OK if same and is_whole else State.FAILED, figure, said)
+        first, *_, last = self._digests * 2
+        figure = "the first" if len(self._digests) == 1 else f"{'the same' if last == first else 'other'} bytes"
+        is_good = first == last and view.failed == 0 and view.ok == view.images
+        note = f"{view.ok} of {view.images} images ok, {took_s:.1f} s; sha256 {last[:16]}"
+        yield Row(name, State.OK if is_good else State.FAILED, figure, note)
 
-    def _killed(self, running: Daemon, case: Case, kind: EngineKind) -> Iterator[Row]:
+    def _killed(self, name: str, running: Daemon) -> Iterator[Row]:
         """Kill an engine process in the middle of its work, and wait until the one in its place is as fast."""
-        with self._job(case):
-            before = running.speed(max(1.0, self._wishes.seconds))
+        with self._stand.job(self._steady):
+            before = running.speed(self._stand.seconds)
             victim = running.workers()[0]
             usual = before.each[victim.name]
             os.kill(victim.pid, signal.SIGKILL)
-
             at = time.monotonic()
 
             def newcomers() -> list[list[Beat]]:
-                return [beats for name, beats in running.beats(at).items() if name not in before.each]
+                return [beats for worker, beats in running.beats(at).items() if worker not in before.each]
 
             def is_back() -> bool:
                 return any(
@@ -338,54 +341,43 @@ class _Stand:
 
             first_s = running.until(lambda: bool(newcomers()), "another at work", PATIENCE_S)
             full_s = first_s + running.until(is_back, "its speed as before", PATIENCE_S)
-        note = f"at work after {first_s:.1f} s, told once a second; before {usual:.0f} images/s; {_title(kind, 2)}"
-        yield Row("one engine process is killed", figure=f"{full_s:.1f} s until full speed", note=note)
+        note = f"at work after {first_s:.1f} s, told once a second; before {usual:.0f} images/s; {self._title(2)}"
+        yield Row(name, figure=f"{full_s:.1f} s until full speed", note=note)
 
-    def _two_jobs(self, running: Daemon, models: dict[bool, RegisteredModel], kind: EngineKind) -> Iterator[Row]:
+    def _two_jobs(self, name: str, running: Daemon) -> Iterator[Row]:
         """Run jobs of two models side by side."""
-        if len(models) < 2:
+        if len(self._models) < 2:
             raise NotRun("the two models have no engine in common, or one is not there")
-        light, heavy = (Case(models[is_heavy], SMALL, Annotate.NONE, is_heavy=is_heavy) for is_heavy in (False, True))
+        light = Case(self._models[False], LARGE, Annotate.NONE)
+        heavy = Case(self._models[True], SMALL, Annotate.NONE, is_heavy=True)
         loads = running.loads()
-        with self._job(light) as first, self._job(heavy) as second:
+        with self._stand.job(light) as first, self._stand.job(heavy) as second:
             running.speed(1.0)
-            begun = [self._node.store.view(job.job_id).done for job in (first, second)]
-            started = time.monotonic()
-            speed = running.speed(max(BEATS_S, self._wishes.seconds))
-            done = [self._node.store.view(job.job_id).done for job in (first, second)]
-            elapsed_s = time.monotonic() - started
+            started, begun = time.monotonic(), [self._done(job) for job in (first, second)]
+            speed = running.speed(max(BEATS_S, self._stand.seconds))
+            elapsed_s, done = time.monotonic() - started, [self._done(job) for job in (first, second)]
         rates = [(after - before) / elapsed_s for before, after in zip(begun, done, strict=True)]
         alone = [self._speeds.get((case.title, 1)) for case in (light, heavy)]
-        said = [f"{case.model.name} {rate:.0f}" for case, rate in zip((light, heavy), rates, strict=True)]
+        said = [case.title for case in (light, heavy)]
         said += [f"alone on one {found.images_per_s:.0f}" for found in alone if found]
         said += [f"models loaded {running.loads() - loads} times", _in_use(speed)]
-        figure = f"{rates[0]:.0f} + {rates[1]:.0f} images/s"
-        yield Row(f"two jobs at once, {_title(kind, 2)}", figure=figure, note="; ".join(said))
+        yield Row(name, figure=" + ".join(f"{rate:.0f}" for rate in rates) + " images/s", note="; ".join(said))
 
-    def _pinned(self, kind: EngineKind, model: RegisteredModel) -> Iterator[Row]:
-        with self._daemon(kind, 2, is_pinned=True) as running:
+    def _done(self, job: JobSpec) -> int:
+        return self._stand.node.store.view(job.job_id).done
+
+    def _pinned(self, model: RegisteredModel) -> Iterator[Row]:
+        with self._stand.daemon(self._kind, 2, is_pinned=True) as running:
             for size, how in PINNED:
                 case = Case(model, size, how)
-                usual = self._speeds.get((case.title, 2))
-                speed = self._measured(running, case)
+                usual, speed = self._speeds.get((case.title, 2)), self._stand.speed(running, case)
                 times = f"{speed.images_per_s / usual.images_per_s:.2f} of not pinned" if usual else "alone"
-                note = f"{times}; {_in_use(speed)}"
-                name = f"{case.title}, {_title(kind, 2)}, pinned"
-                yield Row(name, figure=f"{speed.images_per_s:.0f} images/s", note=note)
+                name = f"{case.title}, {self._title(2)}, pinned"
+                yield Row(name, figure=f"{speed.images_per_s:.0f} images/s", note=f"{times}; {_in_use(speed)}")
 
 
 def _in_use(speed: Speed) -> str:
     return f"{speed.cores:.1f} of {usable_cpus()} cores in use"
-
-
-def _title(kind: EngineKind, processes: int) -> str:
-    if kind == "cpu":
-        return f"{kind}, {processes} process{'es' if processes > 1 else ''} in their place"
-    return f"{kind}, {processes} GPU{'s' if processes > 1 else ''}"
-
-
-def _verdict(is_good: bool, kind: EngineKind) -> State:
-    return State.OK if is_good or kind == "cpu" else State.FAILED
 
 
 def _told(name: str, found: Iterator[Row]) -> Iterator[Row]:

@@ -131,6 +131,18 @@ def test_a_models_engine_is_opened_and_runs(context: Context, tmp_path: Path) ->
     assert engine.infer(np.full((1, 8, 8, 3), 51, np.uint8)).scores.tolist() == [[pytest.approx(0.2), 0]]
 
 
+def test_what_an_engine_runs_on_is_told_with_the_name_of_the_gpu(context: Context) -> None:
+    context.gpu_name = "GPU 1"
+    with PlainEngine() as engine:
+        assert context.device_of(engine) == "GPU 1: test"
+
+
+def test_what_the_cpu_runs_in_the_place_of_a_gpu_is_not_told_as_the_gpus(context: Context, tmp_path: Path) -> None:
+    context.gpu_name = "GPU 1"
+    engine = context.pipeline_for(write_model(tmp_path / "mean.onnx")).engine
+    assert context.device_of(engine) == "CPU"
+
+
 def test_an_engine_is_kept_for_the_next_unit_of_its_model(context: Context, tmp_path: Path) -> None:
     model = write_model(tmp_path / "mean.onnx")
     first = context.pipeline_for(model)

@@ -19,6 +19,9 @@ from terminal import wait_for, worker_pids
 from worker.mean_model import write_model
 
 from trtjob.config import Settings
+from trtjob.cpus import usable_cpus
+from trtjob.engines.choice import ChosenGpu
+from trtjob.engines.cuda.survey import SurveyedGpu
 from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.models import JobSpec
@@ -34,6 +37,7 @@ from trtjob.worker.supervisor import (
     GPU_FAILED,
     MAX_FAILED_STARTS,
     Supervisor,
+    _slots,
     backoff_s,
     blame_of,
     oom_kills,
@@ -481,3 +485,30 @@ def test_a_process_is_told_every_setting_and_the_password(connection: Connection
     order = json.loads(supervisor._order("worker-1", supervisor._slots[0]))
     assert (order["name"], order["gpu"], order["gpu_name"]) == ("worker-1", None, "")
     assert Settings(**order["settings"]) == settings
+
+
+@pytest.mark.parametrize("is_pinned", [False, True])
+def test_the_cores_are_shared_by_all_processes_and_not_counted_for_each(
+    connection: Connection, tmp_path: Path, is_pinned: bool
+) -> None:
+    settings = Settings(home=tmp_path, engine="cpu", pin_cores=is_pinned)
+    supervisor = Supervisor(settings, connection, processes=2)
+    orders = [json.loads(supervisor._order("worker-1", slot)) for slot in supervisor._slots]
+    counted = [order["image_processes"] for order in orders]
+    assert sum(counted) == max(2, usable_cpus())
+    assert [order["settings"]["threads"] for order in orders] == counted
+    pinned_to = {core for order in orders for core in order["cores"]}
+    assert pinned_to == (os.sched_getaffinity(0) if is_pinned else set())
+
+
+@pytest.mark.parametrize(
+    ("visible_as", "environment", "number"),
+    [
+        pytest.param("GPU-2222", {"CUDA_VISIBLE_DEVICES": "GPU-2222"}, 0, id="by-its-name"),
+        pytest.param("", {}, 1, id="a-driver-that-knows-no-names"),
+    ],
+)
+def test_a_process_sees_its_own_gpu_alone(visible_as: str, environment: dict[str, str], number: int) -> None:
+    gpu = ChosenGpu("GPU 1", SurveyedGpu(1, "NVIDIA L4", (8, 9), 1 << 34, visible_as))
+    (slot,) = _slots([gpu])
+    assert (slot.environment, slot.gpu_number, slot.name) == (environment, number, "worker process 0 (GPU 1)")

@@ -65,6 +65,7 @@ def test_a_node_tells_what_it_has_done(node: Idle, store: JobStore, queue: WorkQ
     assert found["trtjob_worker_restarts_total{SIGSEGV}"] == 2
     assert found["trtjob_engine_info{CPU,cpu,w-1}"] == 1
     assert found["trtjob_worker_rss_bytes{w-1}"] == 1 << 20
+    assert found["trtjob_worker_images_total{w-1}"] == 30
     assert found["trtjob_jobs{queued}"] == 1
     assert found["trtjob_jobs{done}"] == 0
     assert found["trtjob_jobs_degraded"] == 1

@@ -504,7 +504,7 @@ def test_two_processes_are_measured_and_give_the_same_bytes_as_one_also_when_one
     only = [(feed.SMALL, Annotate.NONE)]
     monkeypatch.setattr(gpus, "CASES", {False: only, True: only})
     monkeypatch.setattr(gpus, "PINNED", only)
-    load = gpus.Load({feed.SMALL: 2000}, few=150)
+    load = gpus.Load({feed.SMALL: 2000}, few=90)
     missing, *rows = gpus.rows("digits", ("nowhere",), replace(wishes, is_built=True), kind="cpu", load=load)
     assert missing == Row("nowhere", State.NOT_RUN, note="it is not converted")
     two = "cpu, 2 processes in their place"

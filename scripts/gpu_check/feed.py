@@ -114,7 +114,7 @@ def pictures() -> Iterator[Path]:
             folder = Path(temporary) / size
             write_pictures(folder, size, FILES)
             paths = sorted(folder.iterdir())
-            for number in range(NAMES):
+            for number in range(FILES, NAMES):
                 (folder / f"{number:06d}.jpg").hardlink_to(paths[number % FILES])
         yield Path(temporary)
 

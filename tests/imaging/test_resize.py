@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
-from trtjob.imaging.resize import Placement, prepare, resize
+from trtjob.imaging.resize import _SAME_SAMPLE, Placement, prepare, resize
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,8 @@ def test_align_corners_is_darknets_resize(height: int, width: int, new_height: i
     off = np.abs(
         resize(image, (new_height, new_width), Sampling.ALIGN_CORNERS) - darknet_resize(image, new_height, new_width)
     )
-    assert off.max() <= 1.01  # rounding to a byte
+    assert off.mean() <= 2.5  # rounding to a byte, and what samples may be apart in noise
+    assert off.max() <= 1.01 + 2 * 255 * _SAME_SAMPLE
 
 
 @pytest.mark.parametrize("hw", [pytest.param((33, 40_000), id="wide"), pytest.param((40_000, 33), id="tall")])

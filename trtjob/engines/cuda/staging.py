@@ -1,6 +1,7 @@
 """The way of a batch to the GPU and back: straight between its arrays and the GPU, or by page-locked ones of a lane."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from numpy.typing import NDArray
@@ -41,12 +42,26 @@ def deliver(filled: Arrays, arrays: Arrays) -> None:
 def copy_in(stream: Stream, device: Memory, images: Sequence[AnyImage]) -> None:
     """Begin to copy images to the GPU, where they lie in a row."""
     at = int(device)
-    for image in images:
-        if isinstance(image, DeviceImage):
-            stream.copy_within(at, image.address, image.nbytes)
-        else:
+    for _, group in groupby(enumerate(images), _start):
+        neighbours = [image for _, image in group]
+        if isinstance(first := neighbours[0], DeviceImage):
+            nbytes = first.nbytes * len(neighbours)
+            stream.copy_within(at, first.address, nbytes)
+            at += nbytes
+            continue
+        for image in neighbours:
+            assert not isinstance(image, DeviceImage)
             stream.copy_in(at, image)
-        at += image.nbytes
+            at += image.nbytes
+
+
+def _start(numbered: tuple[int, AnyImage]) -> int | None:
+    """Return where the first image would lie, were all up to this one in a row on the GPU; None for one of the host's.
+
+    So neighbours that are one copy have the same.
+    """
+    number, image = numbered
+    return image.address - number * image.nbytes if isinstance(image, DeviceImage) else None
 
 
 def copy_out(stream: Stream, hosts: Arrays, device: Memory) -> None:

@@ -9,6 +9,7 @@ from trtjob.worker.pipeline.flow import Flow
 from trtjob.worker.pipeline.slots import Slots
 
 _AHEAD = 2  # images that an image process has beside the one that it prepares
+_AHEAD_OF_GPU = 8  # where the GPU decodes them: so many are prepared before the engine process listens again
 
 
 class Dealer:
@@ -26,7 +27,7 @@ class Dealer:
         self._reserve()
         packets: Packets = defaultdict(list)
         # A shard's last images are spread over all.
-        for level in range(1 + max(_AHEAD, self._requests if self._is_remote() else 0)):
+        for level in range(1 + self._ahead()):
             for member in self._crew.members:
                 if member.unprepared <= level and not (member.alone or member.is_gone) and self._slots.free:
                     taken = self._next()
@@ -35,8 +36,11 @@ class Dealer:
                     packets[member.number].append(self._slots.give(member, *taken))
         self._crew.send(packets)
 
-    def _is_remote(self) -> bool:
-        return any(is_s3(flow.spec.source.root) for flow in self._flows)
+    def _ahead(self) -> int:
+        specs = [flow.spec for flow in self._flows]
+        remote = self._requests if any(is_s3(spec.source.root) for spec in specs) else 0
+        on_gpu = _AHEAD_OF_GPU if any(spec.options.decode == "gpu" for spec in specs) else 0
+        return max(_AHEAD, remote, on_gpu)
 
     def _next(self) -> tuple[Flow, Entry] | None:
         for flow in self._flows:

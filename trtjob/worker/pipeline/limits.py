@@ -9,10 +9,11 @@ from trtjob.worker.pipeline.ring import memory_bytes
 
 # Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
 _SLOTS_PER_PROCESS = 6
+_SLOTS_DECODING = 12  # where the GPU may decode, and more come at once
 
 
 # Batches for each that the engine takes at once: while it computes, others are decoded.
-_BATCHES_DECODING = 3
+_BATCHES_DECODING = 2
 _LARGE_SHARE = 8  # of the machine's memory is for images that are large; a photograph of 12 megapixels is one
 
 
@@ -58,7 +59,7 @@ class Limits:
         return cls(
             processes,
             batch,
-            settings.window or batches * batch + _SLOTS_PER_PROCESS * processes,
+            settings.window or batches * batch + (_SLOTS_DECODING if decodes else _SLOTS_PER_PROCESS) * processes,
             settings.requests,
             settings.image_memory_mib << 20,
             settings.max_pixels,

@@ -62,6 +62,11 @@ def test_without_a_worker_the_sentence_says_how_to_start_one(state: JobState) ->
     assert "trtjob worker" in sentence(in_state(state), [])
 
 
+@pytest.mark.parametrize("job", ["", "another"])
+def test_the_workers_of_another_jobs_run_are_not_waited_for(job: str) -> None:
+    assert "trtjob worker" in sentence(VIEW, [dataclasses.replace(IDLE, job=job)])
+
+
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_an_ended_job_says_why_it_ended(state: JobState) -> None:
     assert sentence(in_state(state, message="the disk is full"), []) == "the disk is full"

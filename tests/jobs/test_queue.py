@@ -202,6 +202,24 @@ def test_shards_are_taken_in_the_order_of_the_queue(redis: Redis, queue: WorkQue
     assert redis.keys("rq:job:*") == []
 
 
+def test_the_units_of_one_job_are_taken_past_those_of_others(redis: Redis, queue: WorkQueue) -> None:
+    queue.put(enter(redis, "large", "high"), [PLAN, *shards(0, 1)])
+    queue.put(enter(redis, "small"), [PLAN, *shards(0, 1)])
+    queue.put(enter(redis, "small-too"), shards(0))
+    assert [queue.take_unit_of("small") for _ in range(4)] == [PLAN, shard_unit(0), shard_unit(1), None]
+    large = [("large", unit) for unit in (PLAN, *shards(0, 1))]
+    assert queue.pending() == {*large, ("small-too", shard_unit(0))}
+    assert len(redis.keys("rq:job:*")) == 4
+
+
+def test_of_one_job_shards_alone_are_taken_in_their_turn(redis: Redis, queue: WorkQueue) -> None:
+    queue.put(enter(redis, "other"), shards(0))
+    queue.put(enter(redis, "one"), shards(0))
+    queue.put("one", [FINISH])
+    assert [queue.take_unit_of("one", shards_only=True) for _ in range(2)] == [shard_unit(0), None]
+    assert queue.take_unit_of("one") == FINISH
+
+
 @pytest.mark.parametrize("unit", [PLAN, FINISH])
 def test_what_is_no_shard_is_left_to_rq(redis: Redis, queue: WorkQueue, unit: str) -> None:
     queue.put(enter(redis, "one"), [unit])

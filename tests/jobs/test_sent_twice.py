@@ -98,6 +98,7 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     end_notice(store, notice, Happening.NOTIFIED, "status 200")
     redis.lpop("rq:queue:test")  # the plan's message, as RQ takes it
     assert queue.take_shard("") == (JOB, shard_unit(0))
+    assert queue.take_unit_of(JOB) == shard_unit(1)
     assert queue.bring_forward(["another"])
     queue.put_convert("0123", {"model": "/m.weights"})
     queue.park("0123", "not ours")
@@ -189,6 +190,17 @@ def test_a_shard_that_was_taken_is_given_out_again_to_the_call_that_took_it_alon
     WorkQueue(client, "test").take_shard("")
     assert client.again(late) == [JOB.encode(), b"shard-00000"]
     assert queue.take_shard("") == (JOB, shard_unit(2))
+
+
+def test_a_unit_of_one_job_is_given_out_again_to_the_call_that_took_it_alone(
+    client: Twice, store: JobStore, queue: WorkQueue
+) -> None:
+    plan(store, queue)
+    assert queue.take_unit_of(JOB) == PLAN
+    late = client.last("TAKE_OF")
+    WorkQueue(client, "test").take_unit_of(JOB)
+    assert client.again(late) == PLAN.encode()
+    assert queue.take_unit_of(JOB) == shard_unit(1)
 
 
 def test_what_a_worker_took_last_is_not_kept_for_ever(

@@ -118,6 +118,21 @@ def test_a_place_that_no_node_has_ends_the_job_after_a_while(desk: Desk) -> None
     assert reasons(desk) == {}, "whoever continues it is not held up by what was"
 
 
+@pytest.mark.parametrize("job", [pytest.param("", id="none yet"), pytest.param("another-00000000", id="another")])
+def test_a_worker_of_another_jobs_run_is_no_node_that_is_left(desk: Desk, job: str) -> None:
+    desk.plan(4)
+    add_node(desk)
+    desk.store.report_worker("other-17-1", {"job": job})
+    desk.store.report_daemon("other-17", {"job": job, "host": "other", "pid": 1, "engine": "cpu", "processes": 1})
+    desk.store.report_daemon("other-17", {"restarts": "{}", "trouble": "", "queue": desk.queue.name})
+    assert not desk.context.nodes.others_work([desk.job_id], "worker")
+    assert desk.context.nodes.live_nodes(desk.job_id) == {"worker"}
+    shutil.rmtree(desk.photos)
+    change(desk, place_wait_s=0)
+    run_unit(desk.job_id, SHARD)
+    assert view(desk)[0] is JobState.FAILED
+
+
 @pytest.mark.parametrize("unit", [PLAN, SHARD, FINISH])
 def test_nothing_is_written_where_the_output_is_not_mounted(desk: Desk, unit: str) -> None:
     if unit == PLAN:

@@ -36,6 +36,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
             "gpu_name": "",
             "image_processes": 1,
             "cores": cores,
+            "job": None,
             "settings": settings.model_dump(mode="json") | changes,
         }
         process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """`trtjob run`: a job from its beginning to its end, with workers inside this command."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from trtjob.cli.stopping import Stop, run_until_stopped
 if TYPE_CHECKING:
     from trtjob.jobs.submit import Outcome
     from trtjob.jobs.views import JobView
+
+OnSubmitted = Callable[[str], Awaitable[None]]  # gets the job's id
 
 EXAMPLE = "Example: trtjob run photos/ --model yolov3.weights -o results --classes dog,cat"
 
@@ -81,7 +84,7 @@ async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_
     from trtjob.worker.supervisor import Supervisor
 
     stop = Stop()
-    supervisor = Supervisor(desk.settings, desk.connection, processes=processes)
+    supervisor = Supervisor(desk.settings, desk.connection, processes=processes, job_id="")
     if supervisor.choice.engine != "cpu" or supervisor.choice.is_wanting:
         typer.echo(supervisor.choice.reason, err=True)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
@@ -91,7 +94,7 @@ async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_
                 # First of all: the worker process warms up while the model is converted and the job handed in.
                 working = group.create_task(supervisor.run(ending))
                 try:
-                    code = await submit_and_follow(desk, order, place, stop, as_json=as_json)
+                    code = await submit_and_follow(desk, order, place, stop, supervisor.work_on, as_json=as_json)
                 finally:
                     ending.set()
                     await asyncio.wait([working])
@@ -103,7 +106,9 @@ async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_
     return code
 
 
-async def submit_and_follow(desk: Desk, order: JobOrder, place: Place, stop: Stop, *, as_json: bool) -> int | None:
+async def submit_and_follow(
+    desk: Desk, order: JobOrder, place: Place, stop: Stop, on_submitted: OnSubmitted | None = None, *, as_json: bool
+) -> int | None:
     """Hand a job in, show its progress and print how it ended. Returns the exit code, None where the user stopped."""
     from trtjob.cli.follow import follow
 
@@ -111,6 +116,8 @@ async def submit_and_follow(desk: Desk, order: JobOrder, place: Place, stop: Sto
     if handed_in is None:
         return None
     job_id, outcome = handed_in
+    if on_submitted is not None:
+        await on_submitted(job_id)
     view = await follow(desk, job_id, stop)
     return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 

@@ -125,11 +125,11 @@ class Asides:
 
     def _all_say(self, job_id: str, worker: str) -> dict[str, Aside]:
         """Return why each live worker stands aside; nothing where one of them does not."""
-        workers = self._live()
+        workers = self._live(job_id)
         # One that has a unit of the job in hand has come back, or is about to say that it has not.
         at_work = {other.name for other in workers if other.units_of(job_id)} - {worker}
         live = {other.name for other in workers} | {worker}
-        if self._daemons() - {node_of(name) for name in live}:  # a node's workers are being started again
+        if self._daemons(job_id) - {node_of(name) for name in live}:  # a node's workers are being started again
             return {}
         said = self.of(job_id)
         return {name: said[name] for name in sorted(live)} if live <= said.keys() - at_work else {}
@@ -146,18 +146,22 @@ class Asides:
 
     def others_work(self, job_ids: list[str], node: str) -> bool:
         """Return whether another node has a worker that nothing keeps from working on one of these jobs."""
-        others = {worker.name for worker in self._live() if not worker.trouble and worker.node != node}
-        return any(others - self.of(job_id).keys() for job_id in job_ids)
+        others = [worker for worker in self._store.workers() if not worker.trouble and worker.node != node]
+        return any(
+            {worker.name for worker in others if worker.may_do(self._queue, job_id)} - self.of(job_id).keys()
+            for job_id in job_ids
+        )
 
-    def live_nodes(self) -> set[str]:
-        """Return the nodes that have reported lately, those too whose workers are just being started again."""
-        return self._daemons() | {worker.node for worker in self._live()}
+    def live_nodes(self, job_id: str) -> set[str]:
+        """Return the nodes that may do a job and have reported lately, those too whose workers are just being started
+        again."""
+        return self._daemons(job_id) | {worker.node for worker in self._live(job_id)}
 
-    def _daemons(self) -> set[str]:
-        return {daemon.name for daemon in self._store.daemons() if daemon.queue in ("", self._queue)}
+    def _daemons(self, job_id: str) -> set[str]:
+        return {daemon.name for daemon in self._store.daemons() if daemon.may_do(self._queue, job_id)}
 
-    def _live(self) -> list[WorkerView]:
-        return [worker for worker in self._store.workers() if worker.may_do(self._queue)]
+    def _live(self, job_id: str) -> list[WorkerView]:
+        return [worker for worker in self._store.workers() if worker.may_do(self._queue, job_id)]
 
     def _go_on(self, job_id: str) -> None:
         """Note that somebody can work on a job."""

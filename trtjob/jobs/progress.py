@@ -33,7 +33,7 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
     """Say in one sentence what a job waits for, or what limits its speed; empty where there is nothing to say."""
     if view.state not in ACTIVE:
         return view.message
-    is_anybody, workers = bool(workers), [worker for worker in workers if worker.may_do(view.queue)]
+    is_anybody, workers = bool(workers), [worker for worker in workers if worker.may_do(view.queue, view.job_id)]
     if not workers:
         missing = f"No worker serves the queue '{view.queue}'" if is_anybody else "No worker is running"
         return f"{missing}. Start one with: {worker_command(view.queue)}"

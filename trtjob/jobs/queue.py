@@ -52,6 +52,7 @@ class WorkQueue:
         self._clear_rubbish = redis.register_script(queue_scripts.CLEAR_RUBBISH)
         self._bring_forward = redis.register_script(queue_scripts.BRING_FORWARD)
         self._take = redis.register_script(queue_scripts.TAKE)
+        self._take_of = redis.register_script(queue_scripts.TAKE_OF)
 
     def named(self, name: str) -> "WorkQueue":
         """Return another queue of the same server; an empty name: this one."""
@@ -103,6 +104,15 @@ class WorkQueue:
         args: list[str | int] = [model, MOST_PASSED, new_call(), _TAKEN_TTL_S]
         found = self._take(keys=[self._list, self._taken_key], args=args)
         return None if found is None else (found[0].decode(), found[1].decode())
+
+    def take_unit_of(self, job_id: str, *, shards_only: bool = False) -> str | None:
+        """Take the first message of one job, past those of all others; None where it has none, or that is no shard.
+
+        Should the taker die, the unit is asked for again by a sweep.
+        """
+        args: list[str | int] = [job_id, "1" if shards_only else "0", new_call(), _TAKEN_TTL_S]
+        unit = self._take_of(keys=[self._list, self._taken_key], args=args)
+        return None if unit is None else str(unit.decode(errors="replace"))
 
     def bring_forward(self, others: list[str]) -> bool:
         """Put the first message that is of none of these jobs before all. Returns whether there is one."""

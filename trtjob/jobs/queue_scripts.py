@@ -142,6 +142,27 @@ return take(first)
 """
 )
 
+# KEYS list, what the taker took last   ARGV job, "1" for a shard alone, call, seconds for which the last one is
+# remembered   -> the unit that the job's first message asks for, its message taken; nothing where it is none of these
+TAKE_OF = (
+    _MESSAGES
+    + """
+local function unit_of(message) return string.sub(message, #ARGV[1] + 3, -11) end
+local last = redis.call('GET', KEYS[2])
+if last and string.sub(last, 1, #ARGV[3]) == ARGV[3] then return unit_of(string.sub(last, #ARGV[3] + 1)) end
+for _, message in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if job_of(message) == ARGV[1] then
+    if ARGV[2] == '1' and not shard_of(message) then return nil end
+    redis.call('LREM', KEYS[1], 1, message)
+    redis.call('DEL', 'rq:job:' .. message)
+    redis.call('SET', KEYS[2], ARGV[3] .. message, 'EX', ARGV[4])
+    return unit_of(message)
+  end
+end
+return nil
+"""
+)
+
 # KEYS list   ARGV jobs   The first message that is of none of them comes before all.   -> 1, 0 where there is none
 BRING_FORWARD = (
     _MESSAGES

@@ -31,6 +31,7 @@ Those of the queue (`trtjob.jobs.queue_scripts`), and of events:
     PUT          passes over messages that wait; one that was taken meanwhile is doubled, and refused by its claim
     REORDER      the same places again
     TAKE         the taker has what its last call got, by the call's name
+    TAKE_OF      as TAKE
     BRING_FORWARD  what is before all is put there again
     CLEAR_RUBBISH, COUNT, SIZE   remove what is there, or read
     TELL         the job remembers it

@@ -66,7 +66,8 @@ class WorkerView:
     """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1.
 
     units: the job and the unit of all that it has in hand; doing: what keeps images waiting, empty where nothing does;
-    trouble: the storage that fails there, empty where none does; queue: the one that it serves.
+    trouble: the storage that fails there, empty where none does; queue: the one that it serves; job: the only one of
+    its jobs that it does, empty where that is not handed in yet, None where it does all.
     """
 
     name: str
@@ -82,6 +83,7 @@ class WorkerView:
     doing: str = ""
     trouble: str = ""
     queue: str = ""
+    job: str | None = None
 
     @property
     def node(self) -> str:
@@ -92,9 +94,9 @@ class WorkerView:
         """Return the units of one job that it has in hand."""
         return [unit for job, unit in self.units if job == job_id]
 
-    def may_do(self, queue: str) -> bool:
-        """Return whether it may do a queue's jobs."""
-        return not queue or not self.queue or queue == self.queue
+    def may_do(self, queue: str, job_id: str | None = None) -> bool:
+        """Return whether it may do a job of a queue; without an id: whatever waits there."""
+        return _serves(self.queue, queue) and self.job in (None, job_id)
 
     def rate_of(self, job_id: str) -> float:
         """Return its images per second for one job: where it has two in hand, what it can do is shared."""
@@ -105,7 +107,7 @@ class WorkerView:
 class DaemonView:
     """A daemon as it last reported. processes: how many worker processes it keeps; restarts: how often one was started
     again since the daemon began, by what the last had died of; trouble: why one is not started at once, or empty;
-    queue: the one that it serves.
+    queue: the one that it serves; job: as a worker's.
     """
 
     name: str
@@ -117,6 +119,15 @@ class DaemonView:
     trouble: str
     beat_age_s: float
     queue: str = ""
+    job: str | None = None
+
+    def may_do(self, queue: str, job_id: str) -> bool:
+        """Return whether its worker processes may do a job of a queue."""
+        return _serves(self.queue, queue) and self.job in (None, job_id)
+
+
+def _serves(own: str, queue: str) -> bool:
+    return not queue or not own or queue == own
 
 
 def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, kinds: dict[bytes, bytes]) -> JobView:
@@ -189,6 +200,7 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
         doing=text.get("doing", "") if state != "idle" else "",
         trouble=text.get("trouble", ""),
         queue=text.get("queue", ""),
+        job=text.get("job"),
     )
 
 
@@ -205,4 +217,5 @@ def daemon_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Dae
         trouble=text["trouble"],
         beat_age_s=beat_age_s,
         queue=text.get("queue", ""),
+        job=text.get("job"),
     )

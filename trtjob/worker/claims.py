@@ -32,7 +32,7 @@ def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
         return claim
     blame = f" Last: {claim.blame}." if claim.blame else ""
     message = f"{unit} ended its worker {claim.attempt - 1} times.{blame}"
-    if context.nodes.live_nodes() <= claim.crashed_on:
+    if context.nodes.live_nodes(job_id) <= claim.crashed_on:
         context.store.fail(job_id, message)
         # Whoever submits it again, after a change of the machine, say, starts a new count.
         context.store.clear_attempts(claim)

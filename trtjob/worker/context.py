@@ -112,10 +112,13 @@ class Context:
         gpu: int | None = None,
         gpu_name: str = "",
         recruits: Recruits | None = None,
+        job_id: str | None = None,
     ) -> None:
         """engine: what is to run models; gpu: the number that this process's own GPU has here, None for the CPU;
-        gpu_name: what people call it; recruits: image processes for the first model."""
+        gpu_name: what people call it; recruits: image processes for the first model; job_id: the only job to work on,
+        empty while it is not named; None: all of the queue."""
         self.name = name
+        self.job_id = job_id
         self.engine_kind = engine
         self.gpu = gpu
         self.gpu_name = gpu_name
@@ -143,6 +146,13 @@ class Context:
         """End after the unit under way has reached a batch edge. Safe in a signal handler."""
         self.stopping = True
         self.interrupter.interrupt("stop")
+
+    def take_shard(self) -> tuple[str, str] | None:
+        """Take the next shard that is for this worker from the queue: its job and the unit; None where none waits."""
+        if self.job_id is None:
+            return self.queue.take_shard(self.loaded_model)
+        unit = self.queue.take_unit_of(self.job_id, shards_only=True)
+        return None if unit is None else (self.job_id, unit)
 
     def view(self, job_id: str) -> JobView:
         """Return a job as it stands. Raises ConfigError where it names a place that is not allowed here."""

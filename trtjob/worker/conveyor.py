@@ -73,7 +73,7 @@ class _Conveyor:
     def _take(self) -> Claim | None:
         if self.context.asides.current():  # what waits first may be none of ours: see UnitWorker
             return None
-        while (unit := self.context.queue.take_shard(self.context.loaded_model)) is not None:
+        while (unit := self.context.take_shard()) is not None:
             if (found := claim_unit(self.context, *unit)) is not None:
                 return found
         return None

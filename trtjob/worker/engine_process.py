@@ -1,10 +1,11 @@
 """What a worker process does: it holds an engine, and takes units of work from the queue."""
 
+import json
 import logging
 import os
 import signal
 import threading
-from typing import Any
+from typing import IO, Any
 
 import cv2
 from redis import RedisError
@@ -20,6 +21,7 @@ from trtjob.logs import bind_process, configure_logging
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.job_worker import JobWorker
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.recruits import Recruits
 from trtjob.worker.rq_worker import UnitWorker
@@ -27,10 +29,11 @@ from trtjob.worker.rq_worker import UnitWorker
 log = logging.getLogger(__name__)
 
 
-def work(order: dict[str, Any], recruits: Recruits | None) -> int:
+def work(order: dict[str, Any], orders: IO[bytes], recruits: Recruits | None) -> int:
     """Work until told to stop. Returns the exit code.
 
-    order: as the supervisor gives it; see `Supervisor`.
+    order: as the supervisor gives it; see `Supervisor`; orders: what follows, the name of the only job to work on where
+    the order says that there is one.
     """
     settings = Settings(**order["settings"])
     configure_logging(settings.log_level, settings.log_format)
@@ -52,14 +55,17 @@ def work(order: dict[str, Any], recruits: Recruits | None) -> int:
                 gpu=order["gpu"],
                 gpu_name=order["gpu_name"],
                 recruits=recruits,
+                job_id=order["job"],
             )
             set_current(context)
             heart = Heart(context, connection.heartbeat(), job_log)
             heart.report()
             heart.start()
-            worker = UnitWorker(context, heart, connection.redis, settings.queue)
-            threading.Thread(target=_await_supervisor, args=(os.getpid(),), daemon=True).start()
-            worker.work(logging_level="ERROR")
+            threading.Thread(target=_heed, args=(orders, context, os.getpid()), daemon=True).start()
+            if context.job_id is None:
+                UnitWorker(context, heart, connection.redis, settings.queue).work(logging_level="ERROR")
+            else:
+                JobWorker(context).work()
             heart.end()
             context.close_engine()
             context.store.remove_worker(context.name)
@@ -77,9 +83,9 @@ def _is_there(gpu: int) -> bool:
     return gpu in [seen.index for seen in survey().gpus]
 
 
-def _await_supervisor(pid: int) -> None:
-    """Stop, as by SIGTERM, when the supervisor is gone: its end of our standard input closes however it dies."""
-    # Not sys.stdin: a thread that waits in it holds its lock, on which the interpreter stumbles when it ends.
-    while os.read(0, 4096):
-        pass
+def _heed(orders: IO[bytes], context: Context, pid: int) -> None:
+    """Hear which job to work on. Stop, as by SIGTERM, when the supervisor is gone: that ends its orders, however it
+    dies."""
+    for line in orders:
+        context.job_id = json.loads(line)
     os.kill(pid, signal.SIGTERM)

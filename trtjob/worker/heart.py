@@ -139,6 +139,8 @@ class Heart(threading.Thread):
             "doing": context.doing,
             "queue": context.queue.name,
         }
+        if context.job_id is not None:
+            fields["job"] = context.job_id
         # What failed for a unit that was given back since is nobody's trouble: nothing asks there any more.
         waiting = self._remote_claims() if troubles() else {}
         trouble = troubles() if waiting else ""

@@ -1,13 +1,15 @@
 """One worker process: `python -m trtjob.worker.process`, started by the supervisor and by nobody else.
 
-Standard input brings an order as one line of JSON (so that no password is in an argument list), and its end says that
-the supervisor is gone. Standard output carries a line a second: the proof of life. Logs go to standard error.
+Standard input brings an order as one line of JSON (so that no password is in an argument list), for `trtjob run` the
+job's id in another, and its end says that the supervisor is gone. Standard output carries a line a second: the proof of
+life. Logs go to standard error.
 """
 
 import json
 import os
 import signal
 import sys
+from io import FileIO
 from types import FrameType
 from typing import NoReturn
 
@@ -18,7 +20,9 @@ def main() -> int:
     """Work until told to stop. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
-    order = json.loads(sys.stdin.readline())
+    # Without the lock of sys.stdin: on one that a thread holds while it waits, the interpreter stumbles when it ends.
+    orders = FileIO(0, closefd=False)
+    order = json.loads(orders.readline())
     if order["cores"]:
         os.sched_setaffinity(0, order["cores"])  # the image processes inherit it
     try:
@@ -27,7 +31,7 @@ def main() -> int:
         recruits = None
     from trtjob.worker.engine_process import work  # only now: it takes as long as the image processes take to begin
 
-    return work(order, recruits)
+    return work(order, orders, recruits)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

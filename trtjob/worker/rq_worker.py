@@ -51,7 +51,7 @@ class UnreadableMessage(Exception):
 
 
 @contextmanager
-def _server_needed() -> Iterator[None]:
+def server_needed() -> Iterator[None]:
     """End the process where the server is away for longer than its client waits, or is full; RQ would just stop."""
     try:
         yield
@@ -63,14 +63,17 @@ def _server_needed() -> Iterator[None]:
 
 
 @contextmanager
-def _foreign_left(job: Job) -> Iterator[None]:
-    """Leave a message where something of RQ's, or of its job, is not what it should be: a sweep sees to it."""
+def foreign_left(key: str | bytes) -> Iterator[None]:
+    """Leave a message where something of RQ's, or of its job, is not what it should be: a sweep sees to it.
+
+    key: what stands for it in the log.
+    """
     try:
         yield
     except ResponseError as err:
         if not is_of_key(err):
             raise
-        skip(job.key, err)
+        skip(key, err)
 
 
 class _NoDeathPenalty(BaseDeathPenalty):
@@ -181,7 +184,7 @@ class UnitWorker(SimpleWorker):
         """Take a message; a name that RQ refuses is removed instead of ending the worker."""
         while True:
             try:
-                with _server_needed():
+                with server_needed():
                     if timeout is not None:  # else nothing is waited for
                         self._pass_over()
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
@@ -215,7 +218,7 @@ class UnitWorker(SimpleWorker):
         """Run a message's function in this thread, with the heart keeping RQ's record of it alive."""
         self._is_working = True
         try:
-            with _server_needed(), _foreign_left(job):
+            with server_needed(), foreign_left(job.key):
                 execution = self.prepare_execution(job)
                 self.heart.execution = (job, execution)
                 self.perform_job(job, queue, execution)

@@ -101,8 +101,14 @@ class _CannotWork(QueueError):
 class Supervisor:
     """Runs `processes` worker processes until told to stop; with TensorRT, so many on each GPU."""
 
-    def __init__(self, settings: Settings, connection: Connection, *, processes: int = 1) -> None:
-        """Choose the engine. Raises what `choose` raises."""
+    def __init__(
+        self, settings: Settings, connection: Connection, *, processes: int = 1, job_id: str | None = None
+    ) -> None:
+        """Choose the engine. Raises what `choose` raises.
+
+        job_id: the only job that the processes work on, empty where `work_on` will name it; None: all of the queue.
+        """
+        self.job_id = job_id
         self.settings = settings
         self.connection = connection
         self.choice = choose(settings.engine, settings.gpus)
@@ -140,6 +146,15 @@ class Supervisor:
             await self._serve(stop)
         finally:
             logging.getLogger().removeHandler(self.job_log)
+
+    async def work_on(self, job_id: str) -> None:
+        """Name the only job to work on, once; the processes that run are ready for it."""
+        self.job_id = job_id
+        for child in list(self._children.values()):
+            assert child.process.stdin is not None
+            with suppress(ConnectionError):  # it is dead, or dies: the next one finds the job in its order
+                child.process.stdin.write(json.dumps(job_id).encode() + b"\n")
+                await child.process.stdin.drain()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         log.info("engine chosen", extra={"engine": self.choice.engine, "reason": self.choice.reason})
@@ -296,6 +311,7 @@ class Supervisor:
             "gpu_name": slot.gpu.called if slot.gpu else "",
             "settings": settings,
             "image_processes": processes_of(shared),
+            "job": self.job_id,
             "cores": sorted(slot.cores) if self.settings.pin_cores else [],
         }
         return json.dumps(order).encode() + b"\n"
@@ -354,7 +370,7 @@ class Supervisor:
     def _report(self) -> dict[str, str | int]:
         now = time.monotonic()
         pauses = [told for told, until in list(self._pauses.values()) if now < until]
-        return {
+        report: dict[str, str | int] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "queue": self.queue.name,
@@ -363,6 +379,7 @@ class Supervisor:
             "restarts": json.dumps(self.restarts),
             "trouble": "; ".join(pauses + self.rounds.troubles),
         }
+        return report if self.job_id is None else report | {"job": self.job_id}
 
 
 def _slots(gpus: Sequence[ChosenGpu | None]) -> list[_Slot]:

@@ -1,12 +1,14 @@
 """`trtjob run` works on its own job: what another one has left undone, or does, is not its concern."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from terminal import Terminal, records, wait_for, worker_pids
+from terminal import Terminal, job_folder, records, wait_for, worker_pids
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -49,3 +51,82 @@ def test_a_small_run_does_not_wait_for_a_large_job_that_was_interrupted(
     (folder,) = (tmp_path / "out").iterdir()
     assert len(records(folder)) == SMALL
     assert _begun(tmp_path / "large") == before
+
+
+def _job(terminal: Terminal, job_id: str) -> dict[str, Any]:
+    """Return what `trtjob status` says of a job."""
+    document: dict[str, Any] = terminal.json("status", job_id)["jobs"][0]
+    return document
+
+
+def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command: list[str | Path] = ["run", photos(600), "--model", digits, "-o", output, "--shard-size", "100"]
+    first = terminal.start(*command)
+    wait_for(lambda: _begun(output), "a commit")
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=30)
+    assert first.returncode == 130
+    job_id = job_folder(output).name
+    assert f"trtjob resume {job_id}" in err
+    job = _job(terminal, job_id)
+    assert (job["state"], job["limit"]) == ("stopped", f"Go on with: trtjob resume {job_id}")
+    assert job["done"] == sum(len(path.read_bytes().splitlines()) for path in _results(output))
+    worker = terminal.start("worker")
+    wait_for(lambda: terminal.json("status")["workers"], "the worker")
+    assert terminal.run("submit", photos(3), "--model", digits, "-o", tmp_path / "small", "--wait").code == 0
+    assert _job(terminal, job_id)["done"] == job["done"]
+    worker.terminate()
+    worker.communicate(timeout=30)
+    resumed = terminal.run("resume", job_id)
+    assert resumed.code == 0, resumed.err
+    assert f"{job_id}: continues with what is missing" in resumed.err
+    assert len(records(job_folder(output))) == 600
+
+
+def _results(output: Path) -> list[Path]:
+    """Return what is kept of a job's images: what shards have committed, and their checkpoints."""
+    return [path for path in output.glob("*/shards/*.jsonl")]
+
+
+@pytest.mark.parametrize("by", ["resume", "worker"])
+def test_the_job_of_a_run_that_was_killed_goes_on_when_somebody_comes(
+    by: str, terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    first = terminal.start("run", photos(300), "--model", digits, "-o", output, "--shard-size", "50")
+    wait_for(lambda: _begun(output), "a commit")
+    (worker,) = worker_pids(first.pid)
+    first.kill()
+    first.communicate()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
+    job_id = job_folder(output).name
+    assert f"trtjob resume {job_id}" in _job(terminal, job_id)["limit"]
+    if by == "resume":
+        resumed = terminal.run("resume", output / job_id)
+        assert resumed.code == 0, resumed.err
+    else:
+        terminal.start("worker")
+        wait_for(lambda: _job(terminal, job_id)["state"] == "done", "the job's end")
+    assert len(records(job_folder(output))) == 300
+
+
+def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
+    terminal: Terminal, digits: Path, small: Path, scenes: list[Path], tmp_path: Path
+) -> None:
+    (small / "cut.jpg").write_bytes(b"no image")
+    failed = terminal.run("run", small, "--model", digits, "-o", tmp_path / "out")
+    assert failed.code == 1
+    (command,) = re.findall("Try them again with: trtjob (.+)", failed.err)
+    job_id = job_folder(tmp_path / "out").name
+    queued = terminal.run(*command.split(), "--queue")
+    assert (queued.code, "No worker is running" in queued.err) == (0, True)
+    assert _job(terminal, job_id)["state"] == "queued"
+    taken_over = terminal.run("run", small, "--model", digits, "-o", tmp_path / "out")
+    assert taken_over.code == 1
+    (small / "cut.jpg").write_bytes(scenes[0].read_bytes())
+    retried = terminal.run(*command.split())
+    assert retried.code == 0, retried.err
+    assert "detections" in records(job_folder(tmp_path / "out"))["cut.jpg"]

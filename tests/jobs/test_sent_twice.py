@@ -1,5 +1,6 @@
 """What a client sends again, since the reply was lost, is done once: every script, and every other command."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,8 @@ from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.roster import WORKER_TTL_S
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState, Priority
-from trtjob.jobs.store import Claim, JobStore, Refusal, job_key, lease_key
+from trtjob.jobs.store import Claim, Done, JobStore, Refusal, job_key, lease_key
+from trtjob.jobs.submit import stop
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
 JOB = job_spec().job_id
@@ -84,7 +86,11 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     given_back = claim(store, shard_unit(0))
     assert given_back.blame == "SIGSEGV"
     store.clear_attempts(given_back)
-    store.release(given_back, take_back=True, why="the worker stops")
+    store.release(given_back, take_back=True, why="the job is stopped", kept=Done(1, Counter(decode=1)))
+    store.update(JOB, runner="node-7")
+    assert stop(store, JOB, "node-7")
+    store.move(JOB, JobState.QUEUED, runner="")
+    store.update(JOB, state=JobState.RUNNING.value)
     redis.rpush("rq:queue:test", "a b")  # what RQ would end a worker for
     assert reconcile(store, queue) == 0
     for shard in range(4):

@@ -1,5 +1,6 @@
 """Claims, leases and counters, against a real server: what two workers may and may not do to one unit of work."""
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from terminal import wait_for
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.roster import WORKER_TTL_S, worker_key
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.jobs.store import FREE_KILLS, Claim, JobStore, Refusal, job_key, lease_key
+from trtjob.jobs.store import FREE_KILLS, Claim, Done, JobStore, Refusal, job_key, lease_key
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 
 JOB = job_spec().job_id
@@ -178,10 +179,19 @@ def test_a_unit_is_claimed_only_in_the_states_that_want_it(store: JobStore, unit
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_an_ended_job_moves_to_queued_and_nowhere_else(store: JobStore, state: JobState) -> None:
+    allowed = {JobState.QUEUED, *([JobState.CANCELLED] if state is JobState.STOPPED else [])}
     for target in JobState:
         set_state(store, state)
-        assert store.move(JOB, target, message="moved") == (target is JobState.QUEUED)
-        assert store.state(JOB) == (target if target is JobState.QUEUED else state)
+        assert store.move(JOB, target, message="moved") == (target in allowed)
+        assert store.state(JOB) == (target if target in allowed else state)
+
+
+def test_a_move_that_is_for_one_runner_moves_no_job_of_another(store: JobStore) -> None:
+    store.update(JOB, runner="mine")
+    assert not store.move(JOB, JobState.STOPPED, of="another")
+    assert store.state(JOB) == JobState.RUNNING
+    assert store.move(JOB, JobState.STOPPED, of="mine")
+    assert store.state(JOB) == JobState.STOPPED
 
 
 def test_a_move_that_is_refused_changes_no_field(store: JobStore) -> None:
@@ -370,6 +380,23 @@ def test_images_of_shards_under_way_count_until_the_commit_counts_them(store: Jo
     assert (store.view(JOB).done, store.view(JOB).failures) == (3, 1)
     store.commit(held, 0, ok=3, failed=1)
     assert (store.view(JOB).done, store.view(JOB).failures) == (4, 1)
+
+
+def test_what_is_kept_of_a_shard_that_was_given_back_counts_until_another_begins_it(store: JobStore) -> None:
+    held = claim(store, "worker")
+    store.check(held, 3, 1, {"decode": 1})
+    assert store.release(held, take_back=True, kept=Done(4, Counter(decode=1)))
+    view = store.view(JOB)
+    assert (view.done, view.failures, view.kinds) == (4, 1, {"decode": 1})
+    store.check(claim(store, "heir"), 4, 1, {"decode": 1})
+    assert store.view(JOB).done == 4
+
+
+def test_what_is_kept_of_a_shard_that_was_committed_after_all_does_not_count_twice(store: JobStore) -> None:
+    store.release(claim(store, "worker"), kept=Done(3, Counter()))
+    set_state(store, JobState.PLANNING)
+    assert store.sync(claim(store, "planner", PLAN), shards=2, images=8, ok=4, failed=0, committed=[0])
+    assert store.view(JOB).done == 4
 
 
 # -- attempts and blame ------------------------------------------------------------------------------------------------

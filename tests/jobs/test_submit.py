@@ -24,8 +24,8 @@ from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState, Priority
 from trtjob.jobs.storage import LocalStorage
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.submit import cancel, retry, submit
+from trtjob.jobs.store import JobStore, Refusal
+from trtjob.jobs.submit import cancel, resume, retry, stop, submit
 from trtjob.jobs.units import PLAN
 
 # -- submit ------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_a_list_that_is_gone_is_written_again(tmp_path: Path, store: JobStore, q
     assert JobFolder.of(spec).storage.exists(SOURCE_LIST)
 
 
-@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED, JobState.STOPPED])
 def test_submitting_a_job_that_stopped_continues_it(
     store: JobStore, queue: WorkQueue, spec: JobSpec, state: JobState
 ) -> None:
@@ -329,6 +329,83 @@ def test_a_job_is_retried_in_its_own_queue(store: JobStore, redis: Redis, spec: 
     assert len(WorkQueue(redis, "beta")) == 0
 
 
+# -- the job of a `trtjob run` -----------------------------------------------------------------------------------------
+
+
+def test_a_run_stops_its_job_which_waits_until_somebody_asks_for_it(
+    store: JobStore, queue: WorkQueue, spec: JobSpec
+) -> None:
+    submit(store, queue, spec, runner="node-7")
+    assert stop(store, spec.job_id, "node-7")
+    view = store.view(spec.job_id)
+    assert (view.state, view.message) == (JobState.STOPPED, f"Go on with: trtjob resume {spec.job_id}")
+    assert store.claim(spec.job_id, PLAN, "worker", 10.0) == Refusal("stopped")
+    assert reconcile(store, queue) == 0
+    assert resume(store, queue, JobFolder.of(spec), runner="node-8") == (spec, "resumed")
+    view = store.view(spec.job_id)
+    assert (view.state, view.message, view.runner) == (JobState.QUEUED, "", "node-8")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "runner"),
+    [
+        pytest.param("node-7", "node-8", "node-8", id="a run takes it over from another, which may have been killed"),
+        pytest.param("", "node-8", "", id="what the workers do stays theirs"),
+        pytest.param("node-7", "", "", id="it is handed over to the workers"),
+    ],
+)
+def test_a_job_under_way_is_of_one_run_or_of_the_workers(
+    store: JobStore, queue: WorkQueue, spec: JobSpec, first: str, second: str, runner: str
+) -> None:
+    store.report_worker("node-9-1", {"host": "node", "pid": 9, "queue": queue.name})
+    submit(store, queue, spec, runner=first)
+    submit(store, queue, spec, runner=second)
+    assert store.view(spec.job_id).runner == runner
+    assert stop(store, spec.job_id, "node-8") == (runner == "node-8")
+    assert not stop(store, spec.job_id, "node-7")
+
+
+def test_a_run_takes_over_what_was_handed_in_to_workers_that_are_not_there(
+    store: JobStore, queue: WorkQueue, spec: JobSpec
+) -> None:
+    store.report_worker("node-9-1", {"host": "node", "pid": 9, "queue": queue.name, "job": "another"})
+    submit(store, queue, spec)
+    submit(store, queue, spec, runner="node-8")
+    assert store.view(spec.job_id).runner == "node-8"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_finished_job_is_not_resumed(
+    redis: Redis, store: JobStore, queue: WorkQueue, spec: JobSpec, is_known: bool
+) -> None:
+    submit(store, queue, spec)
+    planned(spec)
+    JobFolder.of(spec).finish_round(0, b"{}", "")
+    store.update(spec.job_id, state=JobState.DONE.value)
+    if not is_known:
+        redis.flushall()
+    with pytest.raises(JobError, match=r"has finished.*trtjob retry"):
+        resume(store, queue, JobFolder.of(spec))
+
+
+def test_a_job_is_resumed_on_a_server_that_never_heard_of_it(
+    redis: Redis, store: JobStore, queue: WorkQueue, spec: JobSpec
+) -> None:
+    submit(store, queue, spec)
+    planned(spec)
+    redis.flushall()
+    assert resume(store, queue, JobFolder.of(spec)) == (spec, "resumed")
+    assert queue.pending() == {(spec.job_id, PLAN)}
+
+
+def test_a_job_whose_list_is_gone_is_not_resumed_with_none(tmp_path: Path, store: JobStore, queue: WorkQueue) -> None:
+    spec = job_spec(touch(tmp_path / "photos", "b.jpg"), tmp_path / "out", kind="list")
+    submit(store, queue, spec, ["b.jpg"])
+    JobFolder.of(spec).storage.delete(SOURCE_LIST)
+    with pytest.raises(JobError, match="no list of the images"):
+        resume(store, queue, JobFolder.of(spec))
+
+
 # -- retry and cancel --------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +426,14 @@ def test_retry_plans_a_round_of_the_failed_images(store: JobStore, queue: WorkQu
     assert queue.pending() == {(spec.job_id, PLAN)}
 
 
+def test_a_run_retries_in_its_own_queue(store: JobStore, redis: Redis, spec: JobSpec) -> None:
+    store.create(spec, JobState.DONE_WITH_ERRORS, queue="alpha", runner="node-7")
+    store.update(spec.job_id, failed=2)
+    beta = WorkQueue(redis, "beta")
+    assert retry(store, beta, spec.job_id, runner="node-8") == 2
+    assert (store.view(spec.job_id).runner, beta.pending()) == ("node-8", {(spec.job_id, PLAN)})
+
+
 def test_retry_without_failures_does_nothing(store: JobStore, queue: WorkQueue, spec: JobSpec) -> None:
     store.create(spec, JobState.DONE)
     assert retry(store, queue, spec.job_id) == 0
@@ -359,10 +444,16 @@ def test_a_running_job_is_cancelled_and_an_ended_one_stays_as_it_is(store: JobSt
     store.create(spec, JobState.RUNNING)
     assert cancel(store, spec.job_id)
     assert store.state(spec.job_id) == JobState.CANCELLED
-    for state in TERMINAL:
+    for state in TERMINAL - {JobState.STOPPED}:
         store.update(spec.job_id, state=state.value)
         assert not cancel(store, spec.job_id)
         assert store.state(spec.job_id) == state
+
+
+def test_a_stopped_job_can_be_cancelled(store: JobStore, spec: JobSpec) -> None:
+    store.create(spec, JobState.STOPPED)
+    assert cancel(store, spec.job_id)
+    assert store.state(spec.job_id) == JobState.CANCELLED
 
 
 def test_cancelling_a_job_that_is_not_there_names_it(store: JobStore) -> None:

@@ -352,6 +352,19 @@ def test_an_end_before_its_time_is_told(store: JobStore, settings: Settings, how
 # -- one end, one notice -----------------------------------------------------------------------------------------------
 
 
+def test_a_stop_by_the_user_is_no_end_that_is_told(store: JobStore, settings: Settings) -> None:
+    with listener(200) as (url, heard):
+        store.create(job_spec())
+        ask_for_notice(store, JOB, url)
+        store.move(JOB, JobState.STOPPED)
+        send_due(store, settings)
+        assert heard == []
+        store.move(JOB, JobState.QUEUED)
+        cancel(store, JOB)
+        send_due(store, settings)
+        assert len(heard) == 1
+
+
 def test_each_end_has_an_id_and_a_notice_of_its_own(store: JobStore, settings: Settings) -> None:
     with listener(200) as (url, heard):
         for state in (JobState.DONE, JobState.DONE, JobState.DONE_WITH_ERRORS):

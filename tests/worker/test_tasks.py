@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import job_key
-from trtjob.jobs.submit import retry
+from trtjob.jobs.submit import resume, retry, stop
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
 from trtjob.worker.tasks import convert, run_unit
 
@@ -213,6 +214,34 @@ def test_a_unit_of_a_cancelled_job_is_not_asked_for_again(desk: Desk) -> None:
     run_unit(desk.job_id, shard_unit(0))
     assert desk.queue.pending() == set()
     assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+
+
+def test_a_stopped_jobs_count_is_what_its_checkpoints_keep(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trtjob.worker.shard.REPORT_S", 0.05)
+    desk.plan(80, shard_size=80)
+    desk.store.update(desk.job_id, runner="node-7")
+    seen: list[int] = []
+
+    def stop_job(images: UInt8Array) -> None:
+        seen.append(len(images))
+        if sum(seen) > 10:
+            stop(desk.store, desk.job_id, "node-7")
+            time.sleep(0.05)
+
+    desk.use(PlainEngine(on_infer=stop_job))
+    run_unit(desk.job_id, shard_unit(0))
+    (path,) = (Path(desk.folder.uri) / "shards").glob("00000.part-*.jsonl")
+    kept = len(path.read_bytes().splitlines())
+    assert 0 < kept < 80
+    assert (state(desk), desk.store.view(desk.job_id).done) == (JobState.STOPPED, kept)
+    resume(desk.store, desk.queue, desk.folder)
+    assert desk.store.view(desk.job_id).done == kept
+    run_unit(desk.job_id, PLAN)
+    assert desk.store.view(desk.job_id).done == kept
+    seen.clear()
+    desk.use(PlainEngine(on_infer=lambda images: seen.append(len(images))))
+    run_unit(desk.job_id, shard_unit(0))
+    assert (desk.store.view(desk.job_id).ok, sum(seen)) == (80, 80 - kept)
 
 
 def test_the_context_holds_a_claim_only_while_it_is_worked_on(desk: Desk) -> None:

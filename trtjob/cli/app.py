@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trtjob import __version__
-from trtjob.cli import bench, convert, doctor, export, job_list, jobs, journal, models, run, submit, worker
+from trtjob.cli import again, bench, convert, doctor, export, job_list, jobs, journal, models, run, submit, worker
 from trtjob.errors import TrtjobError
 from trtjob.utf8 import ensure_utf8
 
@@ -55,7 +55,8 @@ app.command("status", epilog=jobs.STATUS_EXAMPLE, rich_help_panel=WATCHING)(jobs
 app.command("logs", epilog=journal.LOGS_EXAMPLE, rich_help_panel=WATCHING)(journal.logs)
 app.command("events", epilog=journal.EVENTS_EXAMPLE, rich_help_panel=WATCHING)(journal.events)
 app.command("cancel", epilog=jobs.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(jobs.cancel)
-app.command("retry", epilog=jobs.RETRY_EXAMPLE, rich_help_panel=WATCHING)(jobs.retry)
+app.command("resume", epilog=again.RESUME_EXAMPLE, rich_help_panel=WATCHING)(again.resume)
+app.command("retry", epilog=again.RETRY_EXAMPLE, rich_help_panel=WATCHING)(again.retry)
 app.add_typer(job_list.app, name="jobs", epilog=job_list.EXAMPLE, rich_help_panel=WATCHING)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)

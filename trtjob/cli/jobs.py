@@ -1,4 +1,4 @@
-"""`trtjob status`, `cancel` and `retry`: look at jobs, and change them."""
+"""`trtjob status` and `cancel`: look at jobs, and end them."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 STATUS_EXAMPLE = "Example: trtjob status photos-1a2b3c4d --watch"
 CANCEL_EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"
-RETRY_EXAMPLE = "Example: trtjob retry photos-1a2b3c4d --wait"
 
 
 def status(
@@ -63,7 +62,7 @@ def status(
             if job is not None and (now := _at_rest(desk, job, folder)) is not None:
                 _print(now, is_one=True, as_json=json)
             elif watch:
-                raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=sys.stdout.isatty())))
+                raise typer.Exit(run_until_stopped(watch_job(desk, job, is_live=sys.stdout.isatty())))
             else:
                 _print(standing(desk.store, job, limit), is_one=job is not None, as_json=json)
     except QueueError as err:
@@ -98,7 +97,7 @@ def _print(now: Standing, *, is_one: bool, as_json: bool) -> None:
         typer.echo(line)
 
 
-async def _watch(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
+async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
     """Watch until the job ends, or the user stops. is_live: as a screen and not by a line now and then."""
     from trtjob.cli.follow import follow, watch_screen
     from trtjob.cli.run import print_end
@@ -124,28 +123,3 @@ def cancel(job: o.JobArgument) -> None:
             typer.echo(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
         else:
             typer.echo(f"{job}: had ended before: {state}")
-
-
-def retry(
-    job: o.JobOrFolderArgument,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Show the progress until the job ends. Default: return at once.")
-    ] = False,
-) -> None:
-    """Run the failed images of a finished job again."""
-    from trtjob.jobs.progress import sentence
-    from trtjob.jobs.submit import enter_from
-    from trtjob.jobs.submit import retry as retry_job
-
-    folder = named_folder(job)
-    with open_desk(start()) as desk:
-        if folder is None and not desk.store.has(job):
-            folder = usual_folder(job)
-        if folder is not None:
-            job = enter_from(desk.store, desk.queue, folder)
-        images = retry_job(desk.store, desk.queue, job)
-        typer.echo(f"{job}: {images} failed images run again" if images else f"{job}: no image failed", err=True)
-        if images and wait:
-            raise typer.Exit(run_until_stopped(_watch(desk, job, is_live=False)))
-        if images and (limit := sentence(desk.store.view(job), desk.store.workers())):
-            typer.echo(limit, err=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from trtjob.jobs.submit import Outcome
     from trtjob.jobs.views import JobView
 
-OnSubmitted = Callable[[str], Awaitable[None]]  # gets the job's id
+Begun: TypeAlias = "tuple[str, Outcome]"  # the job's id, and what was done
+Begin: TypeAlias = "Callable[[str, Stop], Begun]"
 
 EXAMPLE = "Example: trtjob run photos/ --model yolov3.weights -o results --classes dog,cat"
 
 STOPPING = "Stopping at the next batch edge; Ctrl-C again stops at once. Either way the same command continues later."
-STOPPED = "Stopped. What is done is kept: run the same command again to continue."
+STOPPED = "Stopped. What is done is kept: run the same command again to continue, or: trtjob resume"
+DETACHED = "The job was handed in to the workers, and goes on there. To stop it: trtjob cancel"
 
 
 def run(
@@ -75,12 +77,21 @@ def run(
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
     with open_desk(settings) as desk:
-        code = run_until_stopped(_run(desk, order, place, processes, as_json=json))
+
+        def begin(runner: str, stop: Stop) -> Begun:
+            return hand_in(desk, order, place, stop, runner=runner)
+
+        code = run_until_stopped(run_here(desk, begin, processes, as_json=json))
     raise typer.Exit(code)
 
 
-async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_json: bool) -> int:
+async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -> int:
+    """Begin a job, work on it in this command until it ends, and print how it did. Returns the exit code.
+
+    begin: called in a thread, with what is the job's `runner` from then on, and whether the user asks to stop.
+    """
     from trtjob.errors import TrtjobError
+    from trtjob.jobs.submit import stop as stop_job
     from trtjob.worker.supervisor import Supervisor
 
     stop = Stop()
@@ -88,44 +99,69 @@ async def _run(desk: Desk, order: JobOrder, place: Place, processes: int, *, as_
     if supervisor.choice.engine != "cpu" or supervisor.choice.is_wanting:
         typer.echo(supervisor.choice.reason, err=True)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
+
+    def begin_unless_stopped() -> Begun:
+        job_id, outcome = begin(supervisor.name, stop)
+        if stop.signal is not None:  # nobody waits for it any more
+            stop_job(desk.store, job_id, supervisor.name)
+        return job_id, outcome
+
     with stop.on_signals(STOPPING):
         try:
             async with asyncio.TaskGroup() as group:
                 # First of all: the worker process warms up while the model is converted and the job handed in.
                 working = group.create_task(supervisor.run(ending))
                 try:
-                    code = await submit_and_follow(desk, order, place, stop, supervisor.work_on, as_json=as_json)
+                    code = await begin_and_follow(desk, begin_unless_stopped, stop, supervisor.work_on, as_json=as_json)
+                    if code is None and supervisor.job_id:
+                        typer.echo(await asyncio.to_thread(_leave, desk, supervisor.job_id, supervisor.name), err=True)
                 finally:
                     ending.set()
                     await asyncio.wait([working])
         except* TrtjobError as errors:
             raise errors.exceptions[0] from None
-    if code is None:
-        typer.echo(STOPPED, err=True)
-        return stop.exit_code
-    return code
+    return stop.exit_code if code is None else code
 
 
-async def submit_and_follow(
-    desk: Desk, order: JobOrder, place: Place, stop: Stop, on_submitted: OnSubmitted | None = None, *, as_json: bool
+def _leave(desk: Desk, job_id: str, runner: str) -> str:
+    """Stop a job that is this command's. Returns what a person must know of it."""
+    from trtjob.jobs.states import ACTIVE
+    from trtjob.jobs.submit import stop
+
+    if stop(desk.store, job_id, runner):
+        return f"{STOPPED} {job_id}"
+    state = desk.store.state(job_id)
+    return f"{DETACHED} {job_id}" if state in ACTIVE else f"{job_id}: {state}"
+
+
+async def begin_and_follow(
+    desk: Desk,
+    begin: "Callable[[], Begun]",
+    stop: Stop,
+    on_begun: Callable[[str], Awaitable[None]] | None = None,
+    *,
+    as_json: bool,
 ) -> int | None:
-    """Hand a job in, show its progress and print how it ended. Returns the exit code, None where the user stopped."""
+    """Begin a job in a thread, show its progress and print how it ended.
+
+    on_begun: gets the job's id. Returns the exit code, None where the user stopped.
+    """
     from trtjob.cli.follow import follow
 
-    handed_in = await stop.unless_stopped(asyncio.to_thread(hand_in, desk, order, place, stop))
-    if handed_in is None:
+    begun = await stop.unless_stopped(asyncio.to_thread(begin))
+    if begun is None:
         return None
-    job_id, outcome = handed_in
-    if on_submitted is not None:
-        await on_submitted(job_id)
+    job_id, outcome = begun
+    if on_begun is not None:
+        await on_begun(job_id)
     view = await follow(desk, job_id, stop)
     return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 
 
-def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None) -> "tuple[str, Outcome]":
+def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None, *, runner: str = "") -> Begun:
     """Resolve the model, bring to a bucket what workers need from there, and submit the job.
 
-    stop: ends an upload. Returns the job's id and what was done.
+    stop: ends an upload; runner: the `run` that the job belongs to. Returns the job's id and what was done.
     """
     from trtjob.jobs.roots import check_spec
     from trtjob.jobs.states import Priority
@@ -142,9 +178,8 @@ def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None)
     spec = job_from(order, place, desk.settings.models_dir, say_converting, ship_model=is_shipped)
     check_spec(spec, desk.settings.roots, desk.settings.home)
     priority = Priority(order.priority) if order.priority else None
-    spec, outcome = submit(desk.store, desk.queue, spec, place.keys, priority=priority, notify=notify)
-    if outcome != "queued":
-        typer.echo(f"{spec.job_id}: {_CONTINUES[outcome]}", err=True)
+    spec, outcome = submit(desk.store, desk.queue, spec, place.keys, priority=priority, notify=notify, runner=runner)
+    say_continuing(spec.job_id, outcome)
     return spec.job_id, outcome
 
 
@@ -183,6 +218,12 @@ _CONTINUES = {
     "resumed": "continues with what is missing",
     "updating": "was done before; looking for new and changed images",
 }
+
+
+def say_continuing(job_id: str, outcome: "Outcome") -> None:
+    """Tell the user that a job does not begin anew."""
+    if outcome != "queued":
+        typer.echo(f"{job_id}: {_CONTINUES[outcome]}", err=True)
 
 
 def say_converting(model: Path) -> None:

@@ -7,7 +7,7 @@ import typer
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
-from trtjob.cli.run import hand_in, say_converting, submit_and_follow
+from trtjob.cli.run import begin_and_follow, hand_in, say_converting
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> Non
 async def _wait(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> int:
     stop = Stop()
     with stop.on_signals(STOPPING):
-        code = await submit_and_follow(desk, order, place, stop, as_json=as_json)
+        code = await begin_and_follow(desk, lambda: hand_in(desk, order, place, stop), stop, as_json=as_json)
     if code is None:
         typer.echo(DETACHED, err=True)
         return stop.exit_code

@@ -45,7 +45,7 @@ tell(ARGV[2], ARGV[3], '', ARGV[4], ARGV[5])
 
 class Happening(StrEnum):
     SUBMITTED = "submitted"
-    CONTINUED = "continued"  # by submitting again, or by `retry`; the detail says which
+    CONTINUED = "continued"  # by submitting again, by `resume` or by `retry`; the detail says which
     PLANNED = "planned"
     TAKEN = "taken"  # a worker has begun a unit of work
     COMMITTED = "committed"
@@ -56,6 +56,7 @@ class Happening(StrEnum):
     DEGRADED = "degraded"  # something outside fails, so that the job waits
     RECOVERED = "recovered"
     PRIORITY = "priority"
+    STOPPED = "stopped"  # by the user of `trtjob run`
     CANCELLED = "cancelled"
     FAILED = "failed"
     FINISHED = "finished"

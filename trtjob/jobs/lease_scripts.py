@@ -129,7 +129,8 @@ return 1
 """
 )
 
-# KEYS job, lease   ARGV holder, unit, "1" to take the attempt back, attempt, why the unit is not done ("": it is)
+# KEYS job, lease   ARGV holder, unit, "1" to take the attempt back, attempt, why the unit is not done ("": it is), live
+# "done,failed,kind=count,..." of what is kept of it ("": nothing)
 # -> 1 released, 0 the unit was lost
 RELEASE = (
     _OWNERSHIP
@@ -137,7 +138,8 @@ RELEASE = (
 if not owns() then return 0 end
 give_up()
 if ARGV[3] == '1' then take_back() end
-redis.call('HDEL', KEYS[1] .. ':live', ARGV[2])
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1] .. ':live', ARGV[2], ARGV[6])
+else redis.call('HDEL', KEYS[1] .. ':live', ARGV[2]) end
 redis.call('HDEL', KEYS[1] .. ':blame', ARGV[2])
 if ARGV[5] ~= '' then tell('given_back', ARGV[2], ARGV[4], owner(), ARGV[5]) end
 return 1
@@ -205,7 +207,10 @@ note_done(ARGV[3])
 redis.call('HSET', KEYS[1], 'shards', ARGV[4], 'images', ARGV[5], 'ok', ARGV[6], 'failed', ARGV[7])
 redis.call('DEL', KEYS[1] .. ':kinds')
 for kind, count in pairs(cjson.decode(ARGV[8])) do redis.call('HSET', KEYS[1] .. ':kinds', kind, count) end
-for i = 9, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end
+for i = 9, #ARGV do
+  redis.call('SETBIT', KEYS[3], ARGV[i], 1)
+  redis.call('HDEL', KEYS[1] .. ':live', string.format('shard-%05d', ARGV[i]))
+end
 return 1
 """
 )

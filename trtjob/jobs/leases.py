@@ -1,6 +1,7 @@
 """Who may work on which unit of a job: claims, leases, what becomes of them, and what they count."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,14 @@ class Claim:
     def keys(self) -> list[str]:
         """The job's and the lease's: the keys that every script about a claim takes first."""
         return [job_key(self.job_id), lease_key(self.job_id, self.unit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is done of a unit: how many images, and how many of these have failed, by kind."""
+
+    images: int
+    kinds: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +188,8 @@ class Leases(Roster):
         Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
         """
         args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
-        live = [str(done), str(failed), *(f"{kind}={count}" for kind, count in (kinds or {}).items())]
-        return str(self._check(keys=claim.keys, args=[*args, ",".join(live)]).decode(errors="replace"))
+        answer = self._check(keys=claim.keys, args=[*args, _live(done, failed, kinds or {})])
+        return str(answer.decode(errors="replace"))
 
     def renew(self, claim: Claim) -> str:
         """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
@@ -197,12 +206,14 @@ class Leases(Roster):
         args: list[str | int] = [claim.holder, claim.unit, shard, ok, failed, claim.attempt, json.dumps(kinds or {})]
         return bool(self._commit(keys=keys, args=args) == 2)
 
-    def release(self, claim: Claim, *, take_back: bool = False, why: str = "") -> bool:
-        """Give a unit up. take_back: the attempt does not count; why: the unit is not done, for this reason.
+    def release(self, claim: Claim, *, take_back: bool = False, why: str = "", kept: Done | None = None) -> bool:
+        """Give a unit up. take_back: the attempt does not count; why: the unit is not done, for this reason; kept: what
+        of it is, and is not done again.
 
         Returns False where it was lost before.
         """
-        args = [claim.holder, claim.unit, "1" if take_back else "0", claim.attempt, why]
+        live = "" if kept is None else _live(kept.images, kept.kinds.total(), kept.kinds)
+        args = [claim.holder, claim.unit, "1" if take_back else "0", claim.attempt, why, live]
         return bool(self._release(keys=claim.keys, args=args))
 
     def set_aside(self, claim: Claim, image: str) -> None:
@@ -247,6 +258,11 @@ class Leases(Roster):
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
         return freed
+
+
+def _live(done: int, failed: int, kinds: Mapping[str, int]) -> str:
+    """Return how far a unit is, as `trtjob.jobs.views` reads it."""
+    return ",".join([str(done), str(failed), *(f"{kind}={count}" for kind, count in kinds.items())])
 
 
 def _ms(seconds: float) -> int:

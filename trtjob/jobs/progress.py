@@ -34,6 +34,8 @@ def sentence(view: JobView, workers: list[WorkerView]) -> str:
     if view.state not in ACTIVE:
         return view.message
     is_anybody, workers = bool(workers), [worker for worker in workers if worker.may_do(view.queue, view.job_id)]
+    if not workers and view.runner:
+        return f"No worker is running. Go on here with: trtjob resume {view.job_id}"
     if not workers:
         missing = f"No worker serves the queue '{view.queue}'" if is_anybody else "No worker is running"
         return f"{missing}. Start one with: {worker_command(view.queue)}"

@@ -100,7 +100,7 @@ local function enter(state, ...)  -- with other fields; the sets make jobs quick
 end
 local function announce()  -- an end, to who waits for it, as things stand now; see trtjob.jobs.notify
   local state, url = unpack(redis.call('HMGET', KEYS[1], 'state', 'notify'))
-  if not url or not has_ended[state] then return end
+  if not url or not has_ended[state] or state == '{JobState.STOPPED}' then return end
   redis.call('HDEL', KEYS[1], 'notify')
   local time = redis.call('TIME')
   local delivery = string.sub(redis.sha1hex(job_id() .. ' ' .. time[1] .. ' ' .. time[2]), 1, 16)  -- of no other end
@@ -150,18 +150,19 @@ return 1
 """
 )
 
-# KEYS job   ARGV call, target, ",origins,", event ("": none), its detail, then field, value, ...
-# -> 1 moved, 0 not from this state
+# KEYS job   ARGV call, target, ",origins,", event ("": none), its detail, the runner that it must have ("": whichever),
+# then field, value, ...   -> 1 moved, 0 not from this state, or another runner has it
 MOVE = (
     JOB_STEPS
     + """
-local state = redis.call('HGET', KEYS[1], 'state')
+local state, runner = unpack(redis.call('HMGET', KEYS[1], 'state', 'runner'))
 if not state then return 0 end
 if was_done(ARGV[1]) then return 1 end
+if ARGV[6] ~= '' and ARGV[6] ~= runner then return 0 end
 if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then return 0 end
 note_done(ARGV[1])
 leave()  -- the queue may be among the fields
-enter(ARGV[2], unpack(ARGV, 6))
+enter(ARGV[2], unpack(ARGV, 7))
 announce()
 if ARGV[4] ~= '' then tell(ARGV[4], '', '', '', ARGV[5]) end
 return 1

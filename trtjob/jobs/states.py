@@ -8,6 +8,7 @@ class JobState(StrEnum):
     PLANNING = "planning"
     RUNNING = "running"
     FINISHING = "finishing"
+    STOPPED = "stopped"  # by the user of `trtjob run`; it goes on when somebody asks for it
     DONE = "done"
     DONE_WITH_ERRORS = "done_with_errors"
     FAILED = "failed"
@@ -18,11 +19,13 @@ ACTIVE = frozenset({JobState.QUEUED, JobState.PLANNING, JobState.RUNNING, JobSta
 FINISHED = frozenset({JobState.DONE, JobState.DONE_WITH_ERRORS})
 TERMINAL = frozenset(JobState) - ACTIVE
 
+_LEFT = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.STOPPED})
 _NEXT: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.PLANNING, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.PLANNING: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.FINISHING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.FINISHING: frozenset({JobState.DONE, JobState.DONE_WITH_ERRORS, JobState.FAILED}),
+    JobState.QUEUED: frozenset({JobState.PLANNING, JobState.RUNNING}) | _LEFT,
+    JobState.PLANNING: frozenset({JobState.RUNNING}) | _LEFT,
+    JobState.RUNNING: frozenset({JobState.FINISHING}) | _LEFT,
+    JobState.FINISHING: frozenset({JobState.DONE, JobState.DONE_WITH_ERRORS, JobState.FAILED, JobState.STOPPED}),
+    JobState.STOPPED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     # Submitting again, or `retry`, continues an ended job: with what is missing, new, or failed.
     JobState.DONE: frozenset({JobState.QUEUED}),
     JobState.DONE_WITH_ERRORS: frozenset({JobState.QUEUED}),

@@ -14,14 +14,14 @@ from redis import Redis
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs import replies, scripts
 from trtjob.jobs.events import Event, Happening, new_call, read_events
-from trtjob.jobs.leases import FREE_KILLS, Claim, Leases, Refusal, job_key, lease_key
+from trtjob.jobs.leases import FREE_KILLS, Claim, Done, Leases, Refusal, job_key, lease_key
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.roster import batches
 from trtjob.jobs.scripts import DEGRADED, ENDED, JOBS, QUEUE, STATE
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.jobs.views import JobView, job_view
 
-__all__ = ["FREE_KILLS", "JOBS", "Claim", "JobStore", "Refusal", "job_key", "lease_key"]
+__all__ = ["FREE_KILLS", "JOBS", "Claim", "Done", "JobStore", "Refusal", "job_key", "lease_key"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ _MOST_SPEC = 1 << 20  # bytes
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
     JobState.QUEUED: Happening.CONTINUED,
+    JobState.STOPPED: Happening.STOPPED,
     JobState.DONE: Happening.FINISHED,
     JobState.DONE_WITH_ERRORS: Happening.FINISHED,
     JobState.FAILED: Happening.FAILED,
@@ -65,29 +66,33 @@ class JobStore(Leases):
         reason: str = "submit",
         failed: int = 0,
         is_new: bool = False,
+        runner: str = "",
     ) -> bool:
         """Enter a job unless it is there. Returns whether this call did it.
 
         A job that was submitted at another time had another folder, and gives way to this one; is_new: its folder was
         made just now, so that one that has ended gives way too.
         queue: whose workers may do it; empty: any worker. epoch, reason: of the round of planning that it is in;
-        failed: images, where it is done.
+        failed: images, where it is done; runner: as of `JobView`.
         """
         fields: dict[str, str | float] = {"message": "", "epoch": epoch, "reason": reason, "planned": 0, "images": 0}
         fields |= {"ok": 0, "failed": failed, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
-        fields |= {"model": spec.model.sha256}
+        fields |= {"model": spec.model.sha256, "runner": runner}
         args = [new_call(), spec.model_dump_json(), repr(spec.created_at), state.value, queue, "1" if is_new else "0"]
         detail = _printable(f"{spec.source.root}, model {spec.model.name}")
         return bool(self._create(keys=[job_key(spec.job_id)], args=[*args, detail, *_flat(fields)]))
 
-    def move(self, job_id: str, target: JobState, *, detail: str | None = None, **fields: str | float) -> bool:
+    def move(
+        self, job_id: str, target: JobState, *, detail: str | None = None, of: str = "", **fields: str | float
+    ) -> bool:
         """Change a job's state, and fields with it, where its present state allows. Returns whether it did.
 
-        detail: what its events say of it; the message unless given.
+        detail: what its events say of it; the message unless given; of: the runner that must have it, empty: whichever.
         """
         allowed = f",{','.join(origins(target))},"
         told = [_HAPPENINGS.get(target, ""), _printable(str(fields.get("message", "") if detail is None else detail))]
-        return bool(self._move(keys=[job_key(job_id)], args=[new_call(), target.value, allowed, *told, *_flat(fields)]))
+        args = [new_call(), target.value, allowed, *told, of, *_flat(fields)]
+        return bool(self._move(keys=[job_key(job_id)], args=args))
 
     def fail(self, job_id: str, message: str) -> bool:
         """End a job as failed; it can be submitted again once the cause is gone."""

@@ -1,7 +1,7 @@
 """Hand a job in, continue it, try its failures again, cancel it."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from trtjob.errors import JobError
 from trtjob.jobs.finish import Receipt
@@ -26,11 +26,14 @@ def submit(
     *,
     priority: Priority | None = None,
     notify: str = "",
+    runner: str = "",
 ) -> tuple[JobSpec, Outcome]:
     """Hand a job in; the same job again continues it with what is missing, new or changed.
 
     keys: the images of a `list` source; priority: None leaves a job that is there its own; notify: the URL that is told
-    of the job's end. Returns the specification in force (that of the first submission) and what was done.
+    of the job's end; runner: the `trtjob run` that hands it in, as of `JobView`. One that is under way for another
+    `run` changes hands; one that is under way for the workers stays theirs, while there are any.
+    Returns the specification in force (that of the first submission) and what was done.
     A job that has ended continues in this queue, whichever it was in.
     Raises ConfigError for a URL that cannot be one, StorageError where the output cannot be written, JobError where the
     folder is another version's, or the job is under way in another queue.
@@ -47,7 +50,7 @@ def submit(
         spec = folder.spec()
     entered: Outcome | None = None
     if is_new or not store.knows(spec):
-        entered = _enter(store, queue, folder, spec, priority or Priority.NORMAL, is_new=is_new)
+        entered = _enter(store, queue, folder, spec, priority or Priority.NORMAL, is_new=is_new, runner=runner)
     state = _state_here(store, queue, spec.job_id)
     if notify:
         ask_for_notice(store, spec.job_id, notify)
@@ -56,9 +59,11 @@ def submit(
         store.set_priority(spec.job_id, priority)
         queue.reorder(spec.job_id)
     if state in ACTIVE:
+        if store.view(spec.job_id).runner or not any(worker.may_do(queue.name) for worker in store.workers()):
+            store.update(spec.job_id, runner=runner)
         reconcile_job(store, queue, spec.job_id)
         return spec, entered or "running"
-    return spec, _continue(store, queue, spec, state)
+    return spec, _continue(store, queue, spec, state, runner)
 
 
 def enter_from(store: JobStore, queue: WorkQueue, folder: JobFolder) -> str:
@@ -88,6 +93,7 @@ def _enter(
     *,
     failed: int = 0,
     is_new: bool = False,
+    runner: str = "",
 ) -> Outcome | None:
     """Make a job known to the server, as its folder says that it stands: new, or of an earlier server.
 
@@ -104,6 +110,7 @@ def _enter(
         reason="submit" if newest is None else newest.reason,
         failed=failed,
         is_new=is_new,
+        runner=runner,
     )
     if not made:
         return None
@@ -122,35 +129,66 @@ def _state_here(store: JobStore, queue: WorkQueue, job_id: str) -> JobState:
     return state
 
 
-def _continue(store: JobStore, queue: WorkQueue, spec: JobSpec, state: JobState) -> Outcome:
+def _continue(store: JobStore, queue: WorkQueue, spec: JobSpec, state: JobState, runner: str) -> Outcome:
     if state in FINISHED:
-        _next_epoch(store, queue, spec.job_id, "update")
+        _next_epoch(store, queue, spec.job_id, "update", runner)
         return "updating"
-    store.move(spec.job_id, JobState.QUEUED, detail="what is missing", message="", finished_at="", queue=queue.name)
+    fields = {"message": "", "finished_at": "", "queue": queue.name, "runner": runner}
+    store.move(spec.job_id, JobState.QUEUED, detail="what is missing", **fields)
     queue.put(spec.job_id, [PLAN])
     return "resumed"
 
 
-def _next_epoch(store: JobStore, queue: WorkQueue, job_id: str, reason: str) -> None:
+def _next_epoch(store: JobStore, queue: WorkQueue, job_id: str, reason: str, runner: str) -> None:
     epoch = store.view(job_id).epoch + 1
-    fields: dict[str, str | float] = {"epoch": epoch, "reason": reason, "planned": 0, "message": "", "finished_at": ""}
+    fields: dict[str, Any] = {"epoch": epoch, "reason": reason, "planned": 0, "message": "", "finished_at": ""}
+    fields |= {"queue": queue.name, "runner": runner}
     detail = "failed images" if reason == "retry" else "new and changed images"
-    if store.move(job_id, JobState.QUEUED, detail=detail, queue=queue.name, **fields):
+    if store.move(job_id, JobState.QUEUED, detail=detail, **fields):
         queue.put(job_id, [PLAN])
 
 
-def retry(store: JobStore, queue: WorkQueue, job_id: str) -> int:
-    """Run a finished job's failed images again, in the queue that it was in.
+def resume(store: JobStore, queue: WorkQueue, folder: JobFolder, *, runner: str = "") -> tuple[JobSpec, Outcome]:
+    """Go on with a job that has not finished, as the command that submitted it does.
+
+    runner: as for `submit`. Raises JobError where it has finished, or only that command can say what it is to do.
+    """
+    spec = folder.spec()
+    newest = folder.newest_round()
+    if store.knows(spec):
+        has_finished = store.state(spec.job_id) in FINISHED
+    else:
+        has_finished = newest is not None and folder.has_finished(newest.epoch)
+    if has_finished:
+        hint = f"Failed images are tried again with: trtjob retry {spec.job_id}"
+        raise JobError(f"job '{spec.job_id}' has finished. {hint}", job_id=spec.job_id)
+    if spec.source.kind == "list" and not folder.storage.exists(SOURCE_LIST):
+        hint = "Continue it with the command that submitted it"
+        raise JobError(f"{folder.uri} has no list of the images. {hint}", job_id=spec.job_id)
+    return submit(store, queue, spec, runner=runner)
+
+
+def retry(store: JobStore, queue: WorkQueue, job_id: str, *, runner: str = "") -> int:
+    """Run a finished job's failed images again, in the queue that it was in; for a `trtjob run`, in this one.
 
     Returns their number; raises JobError where it has not finished.
     """
     view = store.view(job_id)
     if view.state not in FINISHED:
-        hint = "It is under way." if view.state in ACTIVE else "Continue it with the command that submitted it."
+        hint = "It is under way." if view.state in ACTIVE else f"Go on with: trtjob resume {job_id}"
         raise JobError(f"job '{job_id}' is {view.state}: its failed images are not known yet. {hint}", job_id=job_id)
     if view.failed:
-        _next_epoch(store, queue.named(view.queue), job_id, "retry")
+        _next_epoch(store, queue if runner else queue.named(view.queue), job_id, "retry", runner)
     return view.failed
+
+
+def stop(store: JobStore, job_id: str, runner: str) -> bool:
+    """Stop the job of a `trtjob run` at the next batch edge, until somebody asks for it; what is done is kept.
+
+    Returns False where it is not that `run`'s, or has ended.
+    """
+    message = f"Go on with: trtjob resume {job_id}"
+    return store.move(job_id, JobState.STOPPED, detail="", of=runner, message=message, finished_at=store.now())
 
 
 def cancel(store: JobStore, job_id: str) -> bool:

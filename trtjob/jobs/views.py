@@ -20,8 +20,9 @@ class JobView:
     images: listed so far (all of them once `planned`); ok, failed, skipped: in committed shards;
     live_done, live_failed: in shards under way; kinds: all that failed, by kind of failure;
     retries: attempts at a unit after its first one was lost; degraded: what is failing outside, so that the job waits;
-    queue: whose workers may do it, empty where any may; is_known: False where an incomplete folder says no more, so
-    that the state is not known.
+    queue: whose workers may do it, empty where any may; runner: the `trtjob run` that it belongs to and stops with, by
+    its daemon's name; empty where it was handed in to the workers; is_known: False where an incomplete folder says no
+    more, so that the state is not known.
     """
 
     spec: JobSpec
@@ -46,6 +47,7 @@ class JobView:
     kinds: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
     queue: str = ""
+    runner: str = ""
     is_known: bool = True
 
     @property
@@ -163,6 +165,7 @@ def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, ki
         kinds=dict(sorted(failures.items())),
         retries=replies.whole(text.get("retries", "0")),
         queue=text.get("queue", ""),
+        runner=text.get("runner", ""),
     )
 
 

@@ -14,7 +14,13 @@ from trtjob.worker.context import OUTAGE, Context, Interrupted
 
 log = logging.getLogger(__name__)
 
-_LEFT = {"stop": "the worker stops", "lost": "another has it", "cancelled": "the job is cancelled"}
+_LEFT = {
+    "stop": "the worker stops",
+    "lost": "another has it",
+    "cancelled": "the job is cancelled",
+    "stopped": "the job is stopped",
+}
+_KEPT = frozenset({"stop", "stopped"})  # reasons after which the unit goes on as it was left
 
 
 def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:
@@ -57,7 +63,7 @@ def settled(context: Context, claim: Claim) -> Iterator[None]:
         if interruption.reason == OUTAGE:
             _stand_aside(context, claim, Lack.OUTAGE, troubles() or "storage fails")
         else:
-            _give_back(context, claim, interruption.reason)
+            _give_back(context, claim, interruption)
     except UnknownJobError:
         context.store.release(claim, take_back=True)
     except TooManyFailures as err:
@@ -77,11 +83,13 @@ def settled(context: Context, claim: Claim) -> Iterator[None]:
         _stand_aside(context, claim, Lack.FAULT, f"{claim.unit}: {_unexpected(err)}")
 
 
-def _give_back(context: Context, claim: Claim, reason: str) -> None:
+def _give_back(context: Context, claim: Claim, interruption: Interrupted) -> None:
     """Leave a unit without spending an attempt; another worker, or this one's successor, takes it up."""
+    reason = interruption.reason
+    kept = interruption.kept if reason in _KEPT else None
     log.info("unit left", extra={"job_id": claim.job_id, "unit": claim.unit, "reason": reason, "event": "unit_left"})
     why = _LEFT.get(reason, reason)
-    if context.store.release(claim, take_back=True, why=why) and reason == "stop":
+    if context.store.release(claim, take_back=True, why=why, kept=kept) and reason == "stop":
         context.queue.put(claim.job_id, [claim.unit], at_front=True)
 
 

@@ -22,7 +22,7 @@ from trtjob.jobs.aside import Asides, OwnAsides
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.roots import check_spec
-from trtjob.jobs.store import Claim, JobStore
+from trtjob.jobs.store import Claim, Done, JobStore
 from trtjob.jobs.views import JobView, node_of
 from trtjob.logs import bound
 from trtjob.worker.engine import can_decode, open_decoder, open_engine
@@ -40,11 +40,12 @@ LOCK_LEASE_S = 20  # a process that dies while it builds a plan holds the others
 
 class Interrupted(Exception):
     """The unit must be left: `stop` (the process ends), `lost` (another has it), `outage` (storage fails here, and
-    others can go on) or the job's new state."""
+    others can go on) or the job's new state. kept: what is done of it, where a checkpoint keeps that."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.kept: Done | None = None
 
 
 @dataclass(slots=True)

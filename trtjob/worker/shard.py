@@ -16,7 +16,7 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import from_line
-from trtjob.jobs.store import Claim
+from trtjob.jobs.store import Claim, Done
 from trtjob.jobs.units import FINISH, shard_of
 from trtjob.jobs.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
@@ -109,8 +109,10 @@ class _ShardRun:
         try:
             await self._run(pipeline, on_fed)
         except (Interrupted, RedisError, asyncio.CancelledError) as err:
-            if not (isinstance(err, Interrupted) and err.reason in _ANOTHERS):
+            if not isinstance(err, Interrupted):
                 await asyncio.to_thread(self._save_checkpoint)
+            elif err.reason not in _ANOTHERS:
+                err.kept = await asyncio.to_thread(self._save_checkpoint)
             raise
         except (TooManyFailures, StorageError, EngineError) as err:
             # To be tried again when the job is continued, and by another node.
@@ -180,8 +182,11 @@ class _ShardRun:
     def _check(self) -> str:
         while self.crashed:
             self.context.store.set_aside(self.claim, self.crashed.pop())
-        kinds = Counter(map(str, list(self.failures.values())))
-        return self.context.store.check(self.claim, len(self.lines), kinds.total(), kinds)
+        done = self._done()
+        return self.context.store.check(self.claim, done.images, done.kinds.total(), done.kinds)
+
+    def _done(self) -> Done:
+        return Done(len(self.lines), Counter(map(str, list(self.failures.values()))))
 
     def _close(self) -> None:
         """Count the failures for the last time."""
@@ -244,14 +249,17 @@ class _ShardRun:
             if record.image in keys:
                 self._keep(Outcome(record.image, line, record.error.kind if record.error else None))
 
-    def _save_checkpoint(self) -> None:
+    def _save_checkpoint(self) -> Done | None:
+        """Keep what is done. Returns it, None where it cannot be kept."""
         self.saved = time.monotonic()
-        lines = list(self.lines.values())
+        done, lines = self._done(), list(self.lines.values())
         try:
             prove_output(self.folder, self.spec)
             self.folder.storage.write(self.checkpoint_key, b"".join(lines))
         except StorageError as err:  # the shard is only done again
             log.warning("no checkpoint", extra={"job_id": self.claim.job_id, "shard": self.shard, "error": str(err)})
+            return None
+        return done
 
     def _commit(self, device: str) -> ShardManifest:
         lines = [self.lines[entry.key] for entry in self.entries]

@@ -172,8 +172,16 @@ def test_cancel_stops_a_job_and_submitting_it_again_continues(
     assert terminal.run("submit", *command).code == 0
     wait_for(lambda: _commits(tmp_path / "out"), "a commit")
     job_id = job_folder(tmp_path / "out").name
-    assert terminal.run("cancel", job_id).code == 0
-    assert terminal.json("status", job_id)["jobs"][0]["state"] == "cancelled"
+    cancelled = terminal.run("cancel", job_id)
+    assert cancelled.code == 0
+    job = terminal.json("status", job_id)["jobs"][0]
+    assert job["state"] == "cancelled"
+    assert f"cancelled: {job['done']} of 240 images" in cancelled.err
+    folder = job_folder(tmp_path / "out")
+    assert 0 < len(records(folder)) == job["done"] < 240
+    assert not (folder / "_SUCCESS.json").exists()
+    exported = terminal.run("export", job_id, "--format", "csv")
+    assert (exported.code, f"cancelled: {job['done']} of 240" in exported.err) == (0, True)
     outcome = terminal.run("submit", *command, "--wait")
     assert outcome.code == 0, outcome.err
     assert len(records(job_folder(tmp_path / "out"))) == 240

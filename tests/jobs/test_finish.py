@@ -13,7 +13,7 @@ from samples import made
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification
-from trtjob.jobs.finish import Receipt, Summary, finish
+from trtjob.jobs.finish import Receipt, Summary, finish, finish_partly
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
@@ -308,3 +308,71 @@ def test_memory_does_not_hold_the_records(folder: JobFolder, spec: JobSpec) -> N
     finally:
         tracemalloc.stop()
     assert peak < 6_000_000  # 20,000 records, held, take 9 MB; Python's table of path names may grow by 3 MB at once
+
+
+# -- a job that was left -----------------------------------------------------------------------------------------------
+
+
+def leave(folder: JobFolder, spec: JobSpec) -> Summary:
+    summary = finish_partly(folder, spec, why="cancelled", listed=2000)
+    assert summary is not None
+    return summary
+
+
+def images(folder: JobFolder) -> list[str]:
+    return [record.image for record in read_records(folder.storage, RESULTS)]
+
+
+def test_a_job_that_was_left_has_the_documents_of_what_is_committed_and_no_receipt(
+    folder: JobFolder, spec: JobSpec
+) -> None:
+    committed(folder)
+    folder.storage.delete(manifest_key(1))  # c.jpg and d.jpg
+    summary = leave(folder, spec)
+    assert images(folder) == ["a.jpg", "b.jpg", "e.jpg"]
+    assert [record.image for record in read_records(folder.storage, ERRORS)] == ["e.jpg"]
+    assert (summary.images, summary.ok, summary.failed) == (3, 2, 1)
+    assert (summary.incomplete, summary.ignored) == ("cancelled: 3 of 2,000", {".txt": 3})
+    assert summary == Summary.model_validate_json(folder.storage.read(SUMMARY))
+    assert b"cancelled: 3 of 2,000" in folder.storage.read(REPORT)
+    assert not folder.storage.exists(RECEIPT)
+
+
+def test_a_job_that_was_left_and_continued_ends_as_any_other(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    manifest = folder.storage.read(manifest_key(1))
+    folder.storage.delete(manifest_key(1))
+    leave(folder, spec)
+    folder.storage.create(manifest_key(1), manifest)
+    assert finish(folder, spec).incomplete == ""
+    assert images(folder) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    assert folder.storage.exists(RECEIPT)
+
+
+def test_what_is_committed_of_a_plan_that_began_anew_in_the_middle_is_sorted(folder: JobFolder, spec: JobSpec) -> None:
+    folder.open_round(0, "submit")
+    for shard, keys in enumerate((("b.jpg", "d.jpg"), ("e.jpg",), ("a.jpg", "c.jpg"), ("f.jpg",))):
+        assert write_shard(folder, 0, shard, [Entry(key, 1, "etag") for key in keys])
+        if shard != 1:
+            commit(folder, shard, [found(key) for key in keys])
+    leave(folder, spec)
+    assert images(folder) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "f.jpg"]
+
+
+def test_an_update_that_was_left_keeps_the_records_of_the_rounds_before(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    finish(folder, spec)
+    add_epoch(folder, [found("a.jpg"), found("f.jpg"), found("g.jpg")], reason="update")
+    folder.storage.delete(manifest_key(4))
+    summary = leave(folder, spec)
+    assert images(folder) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"]
+    assert (summary.images, summary.detections) == (6, {"dog": 1})
+
+
+def test_a_round_that_was_not_begun_leaves_the_documents_alone(folder: JobFolder, spec: JobSpec) -> None:
+    assert finish_partly(folder, spec, why="cancelled", listed=0) is None
+    committed(folder)
+    finish(folder, spec)
+    before = {key: folder.storage.read(key) for key in DOCUMENTS}
+    assert finish_partly(folder, spec, why="cancelled", listed=5) is None
+    assert {key: folder.storage.read(key) for key in DOCUMENTS} == before

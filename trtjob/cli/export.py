@@ -41,10 +41,11 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a finished job's results in another format."""
+    """Write the results of a job that has finished, or was cancelled, in another format."""
     from trtjob.jobs.exports import DEFAULT_NAMES, ExportFormat
     from trtjob.jobs.exports import export as export_results
-    from trtjob.jobs.folder import RESULTS
+    from trtjob.jobs.finish import Summary
+    from trtjob.jobs.folder import RESULTS, SUMMARY
 
     folder = job_folder(job)
     spec = folder.spec()
@@ -58,6 +59,9 @@ def export(
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
     written = export_results(folder, spec, chosen, target, conf=spec.options.conf if conf is None else conf)
     typer.echo(str(target))
+    summary = folder.document(Summary, SUMMARY, remedy=f"Remove {RESULTS}")
+    if summary.incomplete:
+        typer.echo(f"The job is not complete: {summary.incomplete} images", err=True)
     typer.echo(
         f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True
     )

@@ -1,6 +1,7 @@
 """`trtjob status` and `cancel`: look at jobs, and end them."""
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 STATUS_EXAMPLE = "Example: trtjob status photos-1a2b3c4d --watch"
 CANCEL_EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"
+
+LEAVING_S = 10.0  # far above the half of a second in which a worker hears of a cancellation
 
 
 def status(
@@ -112,14 +115,45 @@ async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
 
 
 def cancel(job: o.JobArgument) -> None:
-    """Stop a job at the next batch edge; what is done is kept, and submitting it again continues."""
-    from trtjob.jobs.states import ACTIVE
+    """End a job at the next batch edge. The results of what is done are written; submitting it again continues it."""
+    from trtjob.jobs.states import ACTIVE, JobState
     from trtjob.jobs.submit import cancel as cancel_job
 
     with open_desk(start()) as desk:
-        if cancel_job(desk.store, job):
-            typer.echo(f"{job}: cancelled")
-        elif (state := desk.store.state(job)) in ACTIVE:
-            typer.echo(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
-        else:
-            typer.echo(f"{job}: had ended before: {state}")
+        if not cancel_job(desk.store, job) and (state := desk.store.state(job)) is not JobState.CANCELLED:
+            if state in ACTIVE:
+                typer.echo(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
+            else:
+                typer.echo(f"{job}: had ended before: {state}")
+            return
+        typer.echo(f"{job}: cancelled")
+        _write_results(desk, job)
+
+
+def _write_results(desk: Desk, job_id: str) -> None:
+    """Write what a cancelled job has come to, once its workers have left it."""
+    from trtjob.errors import JobError, StorageError
+    from trtjob.jobs.finish import finish_partly
+    from trtjob.jobs.folder import RESULTS, JobFolder
+    from trtjob.jobs.states import JobState
+
+    deadline = time.monotonic() + LEAVING_S
+    while time.monotonic() < deadline and any(worker.units_of(job_id) for worker in desk.store.workers()):
+        time.sleep(0.1)
+    view = desk.store.view(job_id)
+    folder = JobFolder.of(view.spec)
+
+    def still_cancelled() -> None:
+        if desk.store.state(job_id) is not JobState.CANCELLED:
+            raise JobError(f"job '{job_id}' goes on: somebody has continued it", job_id=job_id)
+
+    try:
+        folder.spec()  # where it is not mounted there would be nothing, and nothing wrong
+        summary = finish_partly(folder, view.spec, why="cancelled", listed=view.images, before_write=still_cancelled)
+    except (JobError, StorageError) as err:
+        typer.echo(
+            f"No results were written: {err}. To write them where its folder is: trtjob cancel {job_id}", err=True
+        )
+        return
+    if summary is not None:
+        typer.echo(f"{summary.incomplete} images: {folder.storage.place(RESULTS)}", err=True)

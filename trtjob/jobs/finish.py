@@ -4,13 +4,14 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder, PlanEpoch, annotated_key
-from trtjob.jobs.merge import merged_records
+from trtjob.jobs.merge import committed_records, merged_records
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
@@ -30,7 +31,8 @@ class Summary(_Frozen):
     each image); images_with_detections: images with at least one of these; truncated: images in which there may be more
     detections than the model gives; devices: images by what the model ran on,
     those that were tried again counted again;
-    busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on.
+    busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
+    incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
     """
 
     schema_version: int = 1
@@ -49,6 +51,7 @@ class Summary(_Frozen):
     devices: dict[str, int]
     busy_s: dict[str, float]
     elapsed_s: float
+    incomplete: str = ""
 
 
 class Receipt(_Frozen):
@@ -94,6 +97,39 @@ def finish(
     return summary
 
 
+def finish_partly(
+    folder: JobFolder, spec: JobSpec, *, why: str, listed: int, before_write: Callable[[], None] = lambda: None
+) -> Summary | None:
+    """Write the documents of a job that was left, with what is committed, and no receipt. It can still be continued.
+
+    why: a word; listed: how many images the job has, as far as is known; before_write: as for `finish`.
+    Returns None where no round is under way: then they are as the last one left them.
+    Raises StorageError where the folder cannot be read or written.
+    """
+    newest = folder.newest_round()
+    if newest is None or folder.has_finished(newest.epoch):
+        return None
+    part = _Results(committed_records(folder), folder.committed_shards(), _ignored(folder.epochs()), why, listed)
+    summary, _ = _write(folder, spec, part, before_write=before_write)
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What documents are written of. shards: those that hold the records; ignored: as of `Summary`; why, listed: as of
+    `finish_partly`."""
+
+    records: Iterable[Record]
+    shards: Iterable[int]
+    ignored: dict[str, int]
+    why: str = ""
+    listed: int = 0
+
+
+def _ignored(epochs: list[PlanEpoch]) -> dict[str, int]:
+    return next((epoch.ignored for epoch in reversed(epochs) if epoch.reason != "retry"), {})  # which lists no source
+
+
 def _write_documents(
     folder: JobFolder,
     spec: JobSpec,
@@ -102,10 +138,21 @@ def _write_documents(
     before_write: Callable[[], None] = lambda: None,
 ) -> tuple[Summary, Receipt]:
     """Write what rounds of planning have come to, but for the receipt, which is returned."""
+    whole = _Results(merged_records(folder, epochs), range(epochs[-1].numbers.stop), _ignored(epochs))
+    return _write(folder, spec, whole, on_record, before_write)
+
+
+def _write(
+    folder: JobFolder,
+    spec: JobSpec,
+    found: _Results,
+    on_record: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] = lambda: None,
+) -> tuple[Summary, Receipt]:
     count = _Count(folder, spec)
     digest = hashlib.sha256()
     with folder.storage.writing(RESULTS) as results, folder.storage.writing(ERRORS) as errors:
-        for record in merged_records(folder, epochs):
+        for record in found.records:
             line = to_line(record)
             results.write(line)
             digest.update(line)
@@ -114,7 +161,7 @@ def _write_documents(
             count.add(record)
             on_record()
         before_write()
-    summary = count.summary(epochs)
+    summary = count.summary(found)
     for key, document in (
         (SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n"),
         (REPORT, render_report(spec, summary.model_dump(), count.highlights)),
@@ -180,16 +227,12 @@ class _Count:
             if self.folder.storage.exists(key):
                 self.highlights.add_picture(key, record.image, Counter(labels))
 
-    def summary(self, epochs: list[PlanEpoch]) -> Summary:
+    def summary(self, found: _Results) -> Summary:
         busy_s: Counter[str] = Counter()
         devices: Counter[str] = Counter()
-        ignored: dict[str, int] = {}
-        for epoch in epochs:
-            if epoch.reason != "retry":  # which lists no source
-                ignored = epoch.ignored
-            for manifest in self.folder.manifests(epoch.numbers):
-                busy_s.update(manifest.busy_s)
-                devices[manifest.device] += manifest.ok + manifest.failed
+        for manifest in self.folder.manifests(found.shards):
+            busy_s.update(manifest.busy_s)
+            devices[manifest.device] += manifest.ok + manifest.failed
         return Summary(
             job_id=self.spec.job_id,
             model=self.spec.model.name,
@@ -197,7 +240,7 @@ class _Count:
             images=self.images,
             ok=self.ok,
             failed=self.failures.total(),
-            ignored=ignored,
+            ignored=found.ignored,
             failures=dict(sorted(self.failures.items())),
             images_with_detections=self.with_detections,
             truncated=self.truncated,
@@ -205,6 +248,7 @@ class _Count:
             devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},
             elapsed_s=round(max(0.0, time.time() - self.spec.created_at), 3),
+            incomplete=f"{found.why}: {self.images:,} of {found.listed:,}" if found.why else "",
         )
 
 

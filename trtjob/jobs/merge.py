@@ -1,14 +1,14 @@
-"""All records of a job, from its shards, in the order of `results.jsonl`."""
+"""The records of a job, from its shards, in the order of `results.jsonl`."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from itertools import groupby, zip_longest
 from operator import attrgetter
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import JobFolder, PlanEpoch
-from trtjob.jobs.plan import planned_entries
+from trtjob.jobs.plan import planned_entries, read_shard
 from trtjob.jobs.records import Record, read_records
 
 _by_image = attrgetter("image")
@@ -39,6 +39,32 @@ def merged_records(folder: JobFolder, epochs: list[PlanEpoch] | None = None) -> 
     _check_counts(folder, epochs, counts, images)
 
 
+def committed_records(folder: JobFolder) -> Iterator[Record]:
+    """Yield the record of every image whose shard is committed once, sorted by `image`, of a job that is not complete.
+
+    Raises StorageError where a shard's plan or records are not there.
+    """
+    committed = folder.committed_shards()
+    known = set(committed)
+    runs = [[shard for shard in run if shard in known] for epoch in folder.epochs() for run in epoch.runs]
+    planned = {shard for epoch in folder.epochs() for shard in epoch.numbers}
+    return _latest_of(folder, [*runs, *_runs_of(folder, [shard for shard in committed if shard not in planned])])
+
+
+def _runs_of(folder: JobFolder, shards: list[int]) -> list[list[int]]:
+    """Return shards of a round that is still planned, in runs: its end would say where its keys began anew."""
+    newest, last_key = folder.newest_round(), ""
+    runs: list[list[int]] = []
+    for shard in shards:
+        assert newest is not None, "a shard is committed, so a round was begun"
+        entries = read_shard(folder, newest.epoch, shard)
+        if not runs or entries[0].key <= last_key:
+            runs.append([])
+        runs[-1].append(shard)
+        last_key = entries[-1].key
+    return runs
+
+
 def _check_counts(folder: JobFolder, epochs: list[PlanEpoch], counts: Counter[int], images: int) -> None:
     """Compare what the plan holds with what was counted when it was made, and with what the source had last."""
     listed = next((epoch.listed for epoch in reversed(epochs) if epoch.listed is not None), 0)
@@ -52,14 +78,18 @@ def _check_counts(folder: JobFolder, epochs: list[PlanEpoch], counts: Counter[in
 
 
 def _latest(folder: JobFolder, epochs: list[PlanEpoch]) -> Iterator[Record]:
+    return _latest_of(folder, [run for epoch in epochs for run in epoch.runs])
+
+
+def _latest_of(folder: JobFolder, runs: Iterable[Iterable[int]]) -> Iterator[Record]:
     # heapq.merge keeps the order of its inputs among equal images, so the last of a group is the latest.
-    streams = (_records(folder, run) for epoch in epochs for run in epoch.runs)
+    streams = (_records(folder, run) for run in runs)
     for _, same in groupby(merge(*streams, key=_by_image), key=_by_image):
         *_, latest = same
         yield latest
 
 
-def _records(folder: JobFolder, run: range) -> Iterator[Record]:
+def _records(folder: JobFolder, run: Iterable[int]) -> Iterator[Record]:
     """Yield the records of a run of shards: they are in the order of the images."""
     for manifest in folder.manifests(run):
         try:

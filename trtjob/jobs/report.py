@@ -71,6 +71,7 @@ def render_report(spec: JobSpec, summary: dict[str, Any], highlights: Highlights
         f"<h1>{_text(spec.source.root)}</h1>",
         f'<p class="sub">model {_text(spec.model.name)}, job {_text(spec.job_id)}, submitted {started}'
         f"{_devices(summary)}</p>",
+        f'<p class="bad">{_text(summary["incomplete"])}</p>' if summary["incomplete"] else "",
         _numbers(spec, summary),
         _labels(spec, summary),
         _failures(summary, highlights.failures),

@@ -19,7 +19,8 @@ from bench.seam import seam
 from bench.startup import startup
 from bench.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
-from trtjob.worker.convert import resolve_model
+from trtjob.converters.request import ConversionRequest
+from trtjob.worker.convert import convert_model, resolve_model
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "digits" / "digits.weights"
@@ -64,12 +65,15 @@ def main() -> int:
         def model(path: Path) -> RegisteredModel:
             return resolve_model(str(path), registry=registry)
 
+        def named(path: Path) -> str:
+            return convert_model(ConversionRequest(model=path), registry=registry).name
+
         benchmarks: dict[str, Callable[[], list[Row]]] = {
             "host": lambda: host_cost(folder / "host", 96 // scale),
             "imaging": lambda: imaging(48 // scale),
             "feeding": lambda: feeding(folder, 512 // scale),
             "overhead": lambda: overhead(folder, folder / "overhead-home", 2560 // scale),
-            "start": lambda: startup(folder, home, model(arguments.weights).name),
+            "start": lambda: startup(folder, home, named(arguments.weights)),
             "submit": lambda: submission(folder, home, model(SAMPLE), 100_000 // scale),
             "known": lambda: known_jobs(folder / "known-home", 10_000 // scale),
             "listing": lambda: listing(folder, 1_000_000 // scale),

@@ -1,7 +1,15 @@
-"""`trtjob models build`, as far as it goes without a GPU."""
+"""`trtjob models`, as far as it goes without a GPU."""
+
+import json
+from pathlib import Path
 
 import pytest
 from cli.conftest import Command
+from engines import tiny
+
+from trtjob.config import load_settings
+from trtjob.converters.registry import ModelRegistry
+from trtjob.engines.spec import Task
 
 
 @pytest.mark.parametrize("batches", ["8:4:2", "8:4", "x", "1:1:4096"])
@@ -19,3 +27,27 @@ def test_a_wrong_setting_of_plans_is_refused_before_any_job_runs(
     outcome = trtjob("models")
     assert outcome.code == 2
     assert f"{name} = '{value}'" in outcome.err
+
+
+def test_a_damaged_model_is_named_below_the_others(trtjob: Command, tmp_path: Path) -> None:
+    registry = ModelRegistry(load_settings().models_dir)
+    registry.add("whole", tiny.write_model(tmp_path / "tiny.onnx"))
+    (registry.folder / "names" / "broken.json").write_text("{")
+    table, document = trtjob("models", "list"), trtjob("models", "list", "--json")
+    assert "whole" in table.out
+    assert [model["name"] for model in json.loads(document.out)] == ["whole"]
+    for outcome in (table, document):
+        assert outcome.code == 1
+        assert outcome.err.startswith("error: the registered model 'broken' is damaged")
+        assert outcome.err.endswith("Remove it with: trtjob models remove broken\n")
+    assert "'broken' is damaged" in trtjob("doctor").out
+
+
+def test_a_name_that_would_move_is_refused_and_moved_when_asked_for(trtjob: Command, tmp_path: Path) -> None:
+    first, second = tiny.write_model(tmp_path / "a.onnx"), tiny.write_model(tmp_path / "b.onnx", Task.CLASSIFY)
+    assert trtjob("convert", first, "--local", "--name", "best").code == 0
+    refused = trtjob("convert", second, "--local", "--name", "best")
+    assert (refused.code, "--replace" in refused.err) == (2, True)
+    assert trtjob("convert", second, "--local", "--name", "best", "--replace").code == 0
+    (model,) = json.loads(trtjob("models", "list", "--json").out)
+    assert model["spec"]["task"] == "classify"

@@ -89,12 +89,23 @@ def test_one_model_may_have_many_names(registry: ModelRegistry, onnx_file: Path)
     assert [model.name for model in registry.list()] == ["a", "b"]
 
 
-def test_a_name_moves_to_the_model_that_it_is_given_to_last(
+def test_a_name_moves_to_another_model_only_where_that_is_wanted(
     registry: ModelRegistry, onnx_file: Path, other_file: Path
 ) -> None:
     registry.add("tiny", onnx_file)
-    registry.add("tiny", other_file)
+    with pytest.raises(ModelError, match=r"the name 'tiny' stands for another model.*--name.*--replace") as caught:
+        registry.add("tiny", other_file)
+    assert sha256_of(onnx_file)[:12] in str(caught.value)
+    assert registry.get("tiny").sha256 == sha256_of(onnx_file)
+    assert registry.add("tiny", other_file, replace=True) == registry.get("tiny")
     assert registry.get("tiny").sha256 == sha256_of(other_file)
+
+
+def test_a_model_that_is_kept_is_known_by_its_content_and_has_no_name(registry: ModelRegistry, onnx_file: Path) -> None:
+    sha256 = registry.keep(onnx_file)
+    model = registry.known(sha256, "best")
+    assert (model.name, model.sha256, sha256_of(model.path)) == ("best", sha256, sha256)
+    assert registry.list() == []
 
 
 def test_models_are_listed_by_name(registry: ModelRegistry, onnx_file: Path, other_file: Path) -> None:
@@ -229,6 +240,18 @@ def test_a_damaged_model_says_in_one_line_what_is_wrong_and_what_to_do(
         registry.get("tiny")
     assert str(caught.value).endswith(". Remove it with: trtjob models remove tiny")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("harm", "what"), HARMS)
+def test_a_damaged_model_hides_no_other(
+    registry: ModelRegistry, onnx_file: Path, other_file: Path, harm: Harm, what: str
+) -> None:
+    registry.add("whole", other_file)
+    harm(registry, registry.add("tiny", onnx_file).sha256)
+    assert [model.name for model in registry.list()] == ["whole"]
+    (error,) = registry.damaged()
+    assert "'tiny' is damaged" in str(error)
+    assert what in str(error)
 
 
 @pytest.mark.parametrize(("harm", "what"), HARMS)

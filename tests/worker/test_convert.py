@@ -109,7 +109,12 @@ def test_a_file_that_has_changed_is_converted_again(registry: ModelRegistry, wei
     }
     path = weights.with_name(name)
     path.write_bytes(changes[name](path.read_bytes()))
-    assert convert_model(ConversionRequest(model=weights), registry=registry).sha256 != first.sha256
+    stages: list[str] = []
+    with pytest.raises(ModelError, match=r"the name 'net' stands for another model.*--name.*--replace"):
+        convert_model(ConversionRequest(model=weights), registry=registry, on_progress=noted_in(stages))
+    assert (registry.get("net"), stages) == (first, [])
+    moved = convert_model(ConversionRequest(model=weights, replace=True), registry=registry)
+    assert (registry.get("net"), moved.sha256 != first.sha256) == (moved, True)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{}", '{"sha256": "gone"}'])
@@ -194,13 +199,29 @@ def test_a_name_means_a_registered_model(registry: ModelRegistry, onnx_file: Pat
     assert resolve_model("mine", registry=registry) == model
 
 
-def test_an_onnx_file_is_registered_under_its_name(registry: ModelRegistry, onnx_file: Path) -> None:
+def test_an_onnx_file_of_ours_is_taken_as_it_is(registry: ModelRegistry, onnx_file: Path) -> None:
     model = resolve_model(str(onnx_file), registry=registry)
     assert (model.name, model.sha256) == ("tiny", sha256_of(onnx_file))
+    assert convert_model(ConversionRequest(model=onnx_file, name="mine"), registry=registry).sha256 == model.sha256
 
 
 def test_weights_are_converted(registry: ModelRegistry, weights: Path) -> None:
     assert resolve_model(str(weights), registry=registry).name == "net"
+
+
+def test_a_file_that_is_used_gets_no_name_and_moves_none(
+    registry: ModelRegistry, weights: Path, tmp_path: Path
+) -> None:
+    (other := tmp_path / "other.names").write_text("cow\nhen\n")
+    resolve_model(str(weights), registry=registry)
+    assert registry.list() == []
+    named = convert_model(ConversionRequest(model=weights), registry=registry)
+    relabelled = resolve_model(str(weights), registry=registry, labels=other)
+    assert relabelled.spec.labels == ("cow", "hen")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    retrained = resolve_model(str(weights), registry=registry)
+    assert len({named.sha256, relabelled.sha256, retrained.sha256}) == 3
+    assert registry.get("net") == named
 
 
 def test_the_ending_may_be_in_capitals(registry: ModelRegistry, weights: Path, onnx_file: Path) -> None:
@@ -294,7 +315,7 @@ def deep(tmp_path: Path) -> Path:
 
 
 def lowering(model: Path, photos: Path, precision: Precision = "int8", **fields: object) -> ConversionRequest:
-    return ConversionRequest(model=model, precision=precision, calibrate=photos, **fields)
+    return ConversionRequest(model=model, precision=precision, calibrate=photos, replace=True, **fields)
 
 
 @pytest.mark.parametrize("precision", LOWERED)

@@ -240,10 +240,10 @@ def _storage(settings: "Settings") -> Check:
 def _models(settings: "Settings") -> Check:
     from trtjob.converters.registry import ModelRegistry
 
-    try:
-        names = [model.name for model in ModelRegistry(settings.models_dir).list()]
-    except TrtjobError as err:
-        return Check("models", "note", str(err))
+    registry = ModelRegistry(settings.models_dir)
+    if damaged := registry.damaged():
+        return Check("models", "note", "; ".join(map(str, damaged)))
+    names = [model.name for model in registry.list()]
     if not names:
         return Check("models", "note", "none converted yet", "trtjob convert MODEL.weights --local")
     return Check("models", "ok", f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")

@@ -206,6 +206,14 @@ def convert(
         str | None,
         typer.Option(metavar="NAME", rich_help_panel=RESULT, help="The name in the registry. Default: the file's."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            rich_help_panel=RESULT,
+            help="Let the name move where it stands for another model. Default: that is refused.",
+        ),
+    ] = False,
     local: Annotated[
         bool,
         typer.Option(
@@ -233,6 +241,7 @@ def convert(
         labels=_absolute(labels),
         out=_absolute(out),
         name=name,
+        replace=replace,
         arch=arch,
         classes=classes,
         input=graph_input,

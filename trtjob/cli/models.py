@@ -47,14 +47,18 @@ def list_models(json: JsonOption = False) -> None:
     """List the models by name."""
     from trtjob.cli.output import print_json, print_table
 
-    models = _registry().list()
+    models, damaged = _registry().list(), _registry().damaged()
     if json:
         print_json([model.document() for model in models])
-    elif not models:
-        typer.echo("No models yet. Convert one with: trtjob convert MODEL", err=True)
-    else:
+    elif models:
         heads = ("NAME", "TASK", "CLASSES", "INPUT", "SIZE", "ADDED", "SHA256")
         print_table(heads, [_cells(model) for model in models])
+    elif not damaged:
+        typer.echo("No models yet. Convert one with: trtjob convert MODEL", err=True)
+    for error in damaged:
+        typer.echo(f"error: {error}", err=True)
+    if damaged:
+        raise typer.Exit(1)
 
 
 @app.command("show", epilog=SHOW_EXAMPLE)

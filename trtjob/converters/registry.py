@@ -1,4 +1,4 @@
-"""The models of this machine: known by the sha256 of their ONNX file, called by names.
+"""The models of this machine: known by the sha256 of their ONNX file, some called by names.
 
 models/
   files/<sha256>.onnx, .json      a model, and what is known of it without opening it
@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Facts(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A model under a name; `created_at`: seconds since the epoch."""
+    """A model under a name, or called after its file; `created_at`: seconds since the epoch."""
 
     name: str
     sha256: str
@@ -92,23 +92,45 @@ class ModelRegistry:
         self._files, self._names, self._conversions = (models_dir / n for n in ("files", "names", "conversions"))
 
     def list(self) -> "list[RegisteredModel]":
-        """Return the models by name."""
-        return [self._load(path.stem) for path in sorted(self._names.glob("*.json"))]
+        """Return the models by name, without those that are damaged."""
+        return [model for model in self._each() if isinstance(model, RegisteredModel)]
+
+    def damaged(self) -> tuple[ModelError, ...]:
+        """Return what is wrong with each damaged model, by name."""
+        return tuple(error for error in self._each() if isinstance(error, ModelError))
+
+    def _each(self) -> Iterator[RegisteredModel | ModelError]:
+        for path in sorted(self._names.glob("*.json")):
+            try:
+                yield self._load(path.stem)
+            except ModelError as err:
+                yield err
 
     def get(self, name: str) -> RegisteredModel:
         """Return a model by its name. Raises ModelError where there is none, with names that are near."""
         self._expect(name)
         return self._load(name)
 
-    def add(self, name: str, model: Path) -> RegisteredModel:
-        """Copy an ONNX file of ours into the registry, under a name. Raises ModelError, ConversionError."""
-        name, sha256 = valid_name(name), file_sha256(model)
+    def keep(self, model: Path) -> str:
+        """Copy an ONNX file of ours into the registry. Returns its sha256; it gets no name.
+
+        Raises ModelError, ConversionError.
+        """
+        sha256 = file_sha256(model)
         if not self._has(sha256):
             spec = load_spec(model)
             self._prepare()
             write_atomically(self._files / f"{sha256}.onnx", model.read_bytes())
             self._write(sha256, _Entry(spec=spec))
-        return self.call(name, sha256)
+        return sha256
+
+    def add(self, name: str, model: Path, *, replace: bool = False) -> RegisteredModel:
+        """Copy an ONNX file of ours into the registry, under a name. Raises what `keep` and `call` raise."""
+        return self.call(valid_name(name), self.keep(model), replace=replace)
+
+    def known(self, sha256: str, called: str) -> RegisteredModel:
+        """Return a model that is here by its content, whichever names it has. Raises ModelError where it is damaged."""
+        return self._loaded(called, sha256, None)
 
     def remove(self, name: str) -> str | None:
         """Forget a name, and the model where no other name stands for it; return the sha256 of a model that is gone.
@@ -126,15 +148,17 @@ class ModelRegistry:
 
     def converted(self, key: str) -> str | None:
         """Return the sha256 of what a conversion gave, None where it has to be done."""
+        sha256 = self._noted(self._conversions / f"{key}.json")
+        return sha256 if sha256 is not None and self._has(sha256) else None
+
+    def _noted(self, note: Path) -> str | None:
         try:
-            sha256 = str(json.loads((self._conversions / f"{key}.json").read_bytes())["sha256"])
+            return str(json.loads(note.read_bytes())["sha256"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return sha256 if self._has(sha256) else None
 
-    def adopt(self, name: str, convert: Callable[[Path], tuple[ModelSpec, Facts]], key: str) -> RegisteredModel:
-        """Run a conversion into the registry: `convert` writes the file that it is given, whole."""
-        name = valid_name(name)
+    def adopt(self, convert: Callable[[Path], tuple[ModelSpec, Facts]], key: str) -> str:
+        """Run a conversion into the registry: `convert` writes the file that it is given, whole. Returns its sha256."""
         self._prepare()
         fresh = self._files / f".{secrets.token_hex(8)}.part"
         try:
@@ -145,15 +169,28 @@ class ModelRegistry:
             fresh.unlink(missing_ok=True)
         self._write(sha256, _Entry(spec=spec, facts=facts))
         write_atomically(self._conversions / f"{key}.json", json.dumps({"sha256": sha256}).encode())
-        return self.call(name, sha256)
+        return sha256
 
-    def call(self, name: str, sha256: str) -> RegisteredModel:
-        """Give a model that is here a name."""
+    def call(self, name: str, sha256: str, *, replace: bool = False) -> RegisteredModel:
+        """Give a model that is here a name.
+
+        replace: also one that stands for another model; without it, that raises ModelError.
+        """
         name = valid_name(name)
-        if self._stands_for(name) != sha256:
+        before = self._stands_for(name)
+        if before not in (None, sha256) and self._has(before) and not replace:
+            raise _taken(name, before)
+        if before != sha256:
             document = _Name(sha256=sha256, created_at=time.time())
             write_atomically(self._names / f"{name}.json", document.model_dump_json().encode())
         return self._load(name)
+
+    def expect_free(self, name: str) -> None:
+        """Raise ModelError where a name stands for another model than a conversion that was not done yet can give."""
+        before = self._stands_for(name)
+        noted = map(self._noted, self._conversions.glob("*.json"))
+        if before is not None and before in noted and self._has(before):
+            raise _taken(name, before)
 
     def _expect(self, name: str) -> None:
         """Raise ModelError where there is no such name, with names that are near."""
@@ -174,15 +211,20 @@ class ModelRegistry:
         path = self._names / f"{name}.json"
         try:
             entry = _Name.model_validate_json(path.read_bytes())
-            known = _Entry.model_validate_json((self._files / f"{entry.sha256}.json").read_bytes())
-            file = self._files / f"{entry.sha256}.onnx"
-            size = file.stat().st_size
-            return RegisteredModel(name, entry.sha256, file, known.spec, known.facts, size, entry.created_at)
         except (OSError, ValidationError) as err:
-            what = problems(err) if isinstance(err, ValidationError) else f"'{err.filename}': {err.strerror}"
-            raise ModelError(
-                f"the registered model '{name}' is damaged: {what}. Remove it with: trtjob models remove {name}"
-            ) from err
+            raise _damaged(name, err) from err
+        return self._loaded(name, entry.sha256, entry.created_at)
+
+    def _loaded(self, name: str, sha256: str, created_at: float | None) -> RegisteredModel:
+        """created_at: of the name; of one that is none, the file's."""
+        file = self._files / f"{sha256}.onnx"
+        try:
+            known = _Entry.model_validate_json((self._files / f"{sha256}.json").read_bytes())
+            found = file.stat()
+        except (OSError, ValidationError) as err:
+            raise _damaged(name, err) from err
+        when = found.st_mtime if created_at is None else created_at
+        return RegisteredModel(name, sha256, file, known.spec, known.facts, found.st_size, when)
 
     def _has(self, sha256: str) -> bool:
         """Tell whether a model is here, whole: one that was damaged on the disk is made anew."""
@@ -198,6 +240,18 @@ class ModelRegistry:
 
     def _write(self, sha256: str, entry: _Entry) -> None:
         write_atomically(self._files / f"{sha256}.json", entry.model_dump_json(indent=1).encode())
+
+
+def _damaged(name: str, err: OSError | ValidationError) -> ModelError:
+    what = problems(err) if isinstance(err, ValidationError) else f"'{err.filename}': {err.strerror}"
+    return ModelError(f"the registered model '{name}' is damaged: {what}. Remove it with: trtjob models remove {name}")
+
+
+def _taken(name: str, sha256: str) -> ModelError:
+    return ModelError(
+        f"the name '{name}' stands for another model ({sha256[:12]}), and no name moves by itself: choose another with "
+        "--name, or move this one with --replace"
+    )
 
 
 def name_of(path: Path) -> str:

@@ -27,6 +27,7 @@ class ConversionRequest(BaseModel):
     model: Path
     out: Path | None = None
     name: str | None = None
+    replace: bool = False  # let the name move where it stands for another model
     labels: Path | None = None
     size: tuple[int, int] | None = None
     candidates: Annotated[int, AfterValidator(_check_candidates)] | None = Field(default=None, ge=1)  # of a detector

@@ -39,26 +39,48 @@ Progress = Callable[[str, int, int], None]
 def convert_model(
     request: ConversionRequest, *, registry: ModelRegistry, on_progress: Progress | None = None
 ) -> RegisteredModel:
-    """Convert a model unless the same was done before, register it, and copy it to `request.out`.
+    """Convert a model unless the same was done before, give it its name, and copy it to `request.out`.
 
-    Raises ModelError where the file is none that can be converted, ConfigError for an option that does not go with it,
-    ConversionError where it cannot be.
+    Raises ModelError where the file is none that can be converted, or the name is another model's, ConfigError for an
+    option that does not go with it, ConversionError where it cannot be converted.
     """
     if not _exists(request.model):
         raise ModelError(f"no model file '{request.model}'")
     if request.out is not None and not request.out.parent.is_dir():
         raise ConversionError(f"cannot write '{request.out}': there is no folder '{request.out.parent}'")
     name = valid_name(request.name) if request.name else name_of(request.model)
-    images = _calibration_images(request) if request.calibrate or request.precision == "int8" else ()
-    key = _key(request, files_of(request), images)
-    if known := registry.converted(key):
-        registered = registry.call(name, known)
-    else:
-        progress = on_progress or _silent
-        registered = registry.adopt(name, lambda file: _convert(request, file, progress), key)
+    sha256 = _kept(request, registry) or _converted(request, registry, on_progress, "" if request.replace else name)
+    registered = registry.call(name, sha256, replace=request.replace)
     if request.out is not None:
         write_atomically(request.out, registered.path.read_bytes())
     return registered
+
+
+def _kept(request: ConversionRequest, registry: ModelRegistry) -> str | None:
+    """Keep a model that is one of ours and to stay as it is. Returns its sha256, None where there is work to do."""
+    naming = {"model", "out", "name", "replace"}
+    if request.model.suffix.lower() != ".onnx" or request.model_dump(exclude=naming, exclude_defaults=True):
+        return None
+    with suppress(ForeignModelError):
+        return registry.keep(request.model)
+    return None
+
+
+def _converted(
+    request: ConversionRequest, registry: ModelRegistry, on_progress: Progress | None, name: str = ""
+) -> str:
+    """Convert a model unless the same was done before. Returns its sha256.
+
+    name: what it will be called; where that is another model's, ModelError is raised before the work is done.
+    """
+    images = _calibration_images(request) if request.calibrate or request.precision == "int8" else ()
+    key = _key(request, files_of(request), images)
+    if known := registry.converted(key):
+        return known
+    if name:
+        registry.expect_free(name)
+    progress = on_progress or _silent
+    return registry.adopt(lambda file: _convert(request, file, progress), key)
 
 
 def resolve_model(
@@ -71,16 +93,15 @@ def resolve_model(
 ) -> RegisteredModel:
     """Return the model that a user means: a model's file, converted where that was not done before, or a name.
 
+    A file means its content and gets no name: the next training run may write another model under the same one.
     on_convert: called with the file before a conversion. Raises ModelError, ConversionError.
     """
     path = _expanded(argument)
-    if path.suffix.lower() == ".onnx" and _exists(path) and (cfg, labels) == (None, None):
-        with suppress(ForeignModelError):  # else it is ours, and there is nothing to convert
-            return registry.add(name_of(path), path)
     if _exists(path) and is_model(path):
         request = ConversionRequest(model=path, cfg=cfg, labels=labels)
         announce = None if on_convert is None else _once(lambda: on_convert(path))
-        return convert_model(request, registry=registry, on_progress=announce)
+        sha256 = _kept(request, registry) or _converted(request, registry, announce)
+        return registry.known(sha256, name_of(path))
     if cfg is not None or labels is not None:
         raise ModelError(f"--cfg and --labels belong to a model's file, but the model is '{argument}'")
     if _exists(path):
@@ -233,7 +254,7 @@ def _size(dims: "list[int]") -> int:
 
 def _key(request: ConversionRequest, files: tuple[Path, ...], images: tuple[Path, ...]) -> str:
     """Return what a conversion's result depends on, as one hash: the files, by content, the wishes, and our version."""
-    wishes = request.model_dump_json(exclude={"model", "cfg", "labels", "out", "name", "calibrate"})
+    wishes = request.model_dump_json(exclude={"model", "cfg", "labels", "out", "name", "replace", "calibrate"})
     schema = ModelSpec.model_fields["schema_version"].default
     identity = [__version__, schema, wishes, *((file.name, file_sha256(file)) for file in files)]
     if images:

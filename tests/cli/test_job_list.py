@@ -153,7 +153,7 @@ def test_an_incomplete_folder_says_what_is_done_and_how_to_go_on(
 ) -> None:
     job = only_job(trtjob("status", stopped.uri, "--json"))
     assert (job["state"], job["images"], job["ok"], job["shards_done"]) == ("unknown", 4, 2, 1)
-    assert "The command that submitted it continues it" in trtjob("status", stopped.uri, "--watch").out
+    assert f"Go on with: trtjob resume {stopped.uri}" in trtjob("status", stopped.uri, "--watch").out
 
 
 def test_a_folder_of_a_job_that_the_server_knows_shows_how_it_stands_there(
@@ -195,7 +195,7 @@ def test_the_failed_images_of_a_job_that_was_forgotten_are_tried_again(
 ) -> None:
     spec = ended.spec()
     monkeypatch.chdir(Path(ended.uri).parent.parent)
-    outcome = trtjob("retry", f"trtjob-out/{spec.job_id}" if by_folder else spec.job_id)
+    outcome = trtjob("retry", f"trtjob-out/{spec.job_id}" if by_folder else spec.job_id, "--queue")
     assert outcome.code == 0, outcome.err
     assert outcome.err.startswith(f"{spec.job_id}: 1 failed images run again\n")
     view = store.view(spec.job_id)
@@ -215,7 +215,7 @@ def test_an_incomplete_job_that_was_forgotten_is_not_retried(
     trtjob: Command, store: JobStore, stopped: JobFolder
 ) -> None:
     outcome = trtjob("retry", stopped.uri)
-    assert (outcome.code, "Continue it with the command that submitted it" in outcome.err) == (1, True)
+    assert (outcome.code, f"Go on with: trtjob resume {stopped.uri}" in outcome.err) == (1, True)
     assert store.job_ids() == []
 
 

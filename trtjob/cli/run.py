@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,8 +23,8 @@ Begin: TypeAlias = "Callable[[str, Stop], Begun]"
 EXAMPLE = "Example: trtjob run photos/ --model yolov3.weights -o results --classes dog,cat"
 
 STOPPING = "Stopping at the next batch edge; Ctrl-C again stops at once. Either way the same command continues later."
-STOPPED = "Stopped. What is done is kept: run the same command again to continue, or: trtjob resume"
-DETACHED = "The job was handed in to the workers, and goes on there. To stop it: trtjob cancel"
+STOPPED = "Stopped. What is done is kept: run the same command again to continue"
+DETACHED = "The job is not this command's alone, and goes on. To end it: trtjob cancel"
 
 
 def run(
@@ -91,47 +91,63 @@ async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -
     begin: called in a thread, with what is the job's `runner` from then on, and whether the user asks to stop.
     """
     from trtjob.errors import TrtjobError
-    from trtjob.jobs.submit import stop as stop_job
     from trtjob.worker.supervisor import Supervisor
 
-    stop = Stop()
     supervisor = Supervisor(desk.settings, desk.connection, processes=processes, job_id="")
     if supervisor.choice.engine != "cpu" or supervisor.choice.is_wanting:
         typer.echo(supervisor.choice.reason, err=True)
+    stop = Stop()
+    own = _OwnJob(desk, supervisor.name, stop)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
-
-    def begin_unless_stopped() -> Begun:
-        job_id, outcome = begin(supervisor.name, stop)
-        if stop.signal is not None:  # nobody waits for it any more
-            stop_job(desk.store, job_id, supervisor.name)
-        return job_id, outcome
-
     with stop.on_signals(STOPPING):
         try:
             async with asyncio.TaskGroup() as group:
                 # First of all: the worker process warms up while the model is converted and the job handed in.
                 working = group.create_task(supervisor.run(ending))
                 try:
-                    code = await begin_and_follow(desk, begin_unless_stopped, stop, supervisor.work_on, as_json=as_json)
-                    if code is None and supervisor.job_id:
-                        typer.echo(await asyncio.to_thread(_leave, desk, supervisor.job_id, supervisor.name), err=True)
+                    code = await begin_and_follow(
+                        desk, lambda: own.begin(begin), stop, supervisor.work_on, as_json=as_json
+                    )
+                    told = await asyncio.to_thread(own.leave) if code is None else ""
                 finally:
                     ending.set()
                     await asyncio.wait([working])
         except* TrtjobError as errors:
             raise errors.exceptions[0] from None
-    return stop.exit_code if code is None else code
+    if code is None:
+        typer.echo(told, err=True)
+        return stop.exit_code
+    return code
 
 
-def _leave(desk: Desk, job_id: str, runner: str) -> str:
-    """Stop a job that is this command's. Returns what a person must know of it."""
-    from trtjob.jobs.states import ACTIVE
-    from trtjob.jobs.submit import stop
+@dataclass(slots=True)
+class _OwnJob:
+    """The job of a command that works on it: it stops with that. job_id: empty until it is handed in."""
 
-    if stop(desk.store, job_id, runner):
-        return f"{STOPPED} {job_id}"
-    state = desk.store.state(job_id)
-    return f"{DETACHED} {job_id}" if state in ACTIVE else f"{job_id}: {state}"
+    desk: Desk
+    runner: str
+    stop: Stop
+    job_id: str = ""
+
+    def begin(self, begin: Begin) -> Begun:
+        begun = begin(self.runner, self.stop)
+        self.job_id, _ = begun  # before the look: whoever comes second, the user or this, stops the job
+        if self.stop.signal is not None:
+            self.leave()
+        return begun
+
+    def leave(self) -> str:
+        """Stop the job. Returns what a person must know."""
+        from trtjob.jobs.states import ACTIVE, JobState
+        from trtjob.jobs.submit import stop
+
+        if not self.job_id:
+            return STOPPED
+        stop(self.desk.store, self.job_id, self.runner)
+        state = self.desk.store.state(self.job_id)
+        if state is JobState.STOPPED:
+            return f"{STOPPED}, or: trtjob resume {self.job_id}"
+        return f"{DETACHED} {self.job_id}" if state in ACTIVE else f"{self.job_id}: {state}"
 
 
 async def begin_and_follow(

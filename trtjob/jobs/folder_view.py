@@ -6,7 +6,7 @@ from trtjob.jobs.plan import committed_counts
 from trtjob.jobs.states import JobState
 from trtjob.jobs.views import JobView
 
-INCOMPLETE = "not complete, and this queue's server does not know it. The command that submitted it continues it"
+INCOMPLETE = "not complete, and this queue's server does not know it. Go on with: trtjob resume"
 
 
 def folder_view(folder: JobFolder) -> JobView:
@@ -43,7 +43,7 @@ def _incomplete(folder: JobFolder) -> JobView:
         ok=counts["ok"],
         failed=counts["failed"],
         kinds=dict(counts["kinds"]),
-        message=INCOMPLETE,
+        message=f"{INCOMPLETE} {folder.uri}",
         is_known=False,
     )
 

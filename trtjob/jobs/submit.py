@@ -77,8 +77,9 @@ def enter_from(store: JobStore, queue: WorkQueue, folder: JobFolder) -> str:
         raise JobError(message, job_id=spec.job_id)
     if not store.knows(spec):
         if not folder.storage.exists(RECEIPT):
-            hint = "Continue it with the command that submitted it."
-            raise JobError(f"job '{spec.job_id}' is not complete. {hint}", job_id=spec.job_id)
+            raise JobError(
+                f"job '{spec.job_id}' is not complete. Go on with: trtjob resume {folder.uri}", job_id=spec.job_id
+            )
         receipt = folder.document(Receipt, RECEIPT, remedy="Remove it")
         _enter(store, queue, folder, spec, Priority.NORMAL, failed=receipt.failed)
     return spec.job_id

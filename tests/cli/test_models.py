@@ -51,3 +51,10 @@ def test_a_name_that_would_move_is_refused_and_moved_when_asked_for(trtjob: Comm
     assert trtjob("convert", second, "--local", "--name", "best", "--replace").code == 0
     (model,) = json.loads(trtjob("models", "list", "--json").out)
     assert model["spec"]["task"] == "classify"
+
+
+@pytest.mark.parametrize("arguments", [[], ["best", "--unnamed"]])
+def test_one_model_is_removed_or_those_without_a_name(trtjob: Command, arguments: list[str]) -> None:
+    assert trtjob("models", "remove", *arguments).code == 2
+    outcome = trtjob("models", "remove", "--unnamed")
+    assert (outcome.code, outcome.out) == (0, "0 models without a name: removed\n")

@@ -198,6 +198,15 @@ def test_removing_one_model_leaves_the_others(registry: ModelRegistry, onnx_file
     assert not (registry.folder / "files" / f"{sha256_of(onnx_file)}.onnx").exists()
 
 
+def test_models_without_a_name_are_removed_together(registry: ModelRegistry, onnx_file: Path, other_file: Path) -> None:
+    registry.add("a", onnx_file)
+    unnamed = registry.keep(other_file)
+    assert registry.remove_unnamed() == (unnamed,)
+    assert registry.remove_unnamed() == ()
+    sha256 = sha256_of(onnx_file)
+    assert files_in(registry) == [f"files/{sha256}.json", f"files/{sha256}.onnx", "names/a.json"]
+
+
 def test_an_unknown_name_cannot_be_removed(registry: ModelRegistry) -> None:
     with pytest.raises(ModelError, match="no model 'tiny'"):
         registry.remove("tiny")

@@ -1,5 +1,6 @@
 """`trtjob run` works on its own job: what another one has left undone, or does, is not its concern."""
 
+import json
 import re
 import signal
 import time
@@ -130,3 +131,16 @@ def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
     retried = terminal.run(*command.split())
     assert retried.code == 0, retried.err
     assert "detections" in records(job_folder(tmp_path / "out"))["cut.jpg"]
+
+
+def test_a_worker_that_runs_helps(
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], small: Path, tmp_path: Path
+) -> None:
+    terminal.start("worker", "--threads", "1")
+    wait_for(lambda: terminal.json("status")["workers"], "the worker")
+    command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
+    outcome = terminal.run("run", photos(400), *command)
+    assert outcome.code == 0, outcome.err
+    events = terminal.run("events", job_folder(tmp_path / "out").name, "--json").out.splitlines()
+    workers = {event["worker"] for event in map(json.loads, events) if event["event"] == "committed"}
+    assert len(workers) == 2

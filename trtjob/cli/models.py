@@ -163,13 +163,33 @@ async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int
 
 
 @app.command("remove", epilog=REMOVE_EXAMPLE)
-def remove(name: NameArgument) -> None:
+def remove(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", show_default=False, help="A model's name.", autocompletion=model_names),
+    ] = None,
+    unnamed: Annotated[
+        bool,
+        typer.Option(
+            "--unnamed",
+            help="Instead, delete the models that `trtjob run` has kept for the files that it was given. It makes them "
+            "anew when it needs them; a job that is under way needs its own. Default: they stay.",
+        ),
+    ] = False,
+) -> None:
     """Forget a name, and delete the converted model and its plans where no other name stands for it."""
     from trtjob.worker.engine import plans_of
 
-    if (sha256 := _registry().remove(name)) is not None:
+    if (name is None) is not unnamed:
+        raise typer.BadParameter("name one model, or give --unnamed")
+    if name is None:
+        gone = _registry().remove_unnamed()
+    else:
+        sha256 = _registry().remove(name)
+        gone = () if sha256 is None else (sha256,)
+    for sha256 in gone:
         plans_of(_settings()).remove_all(sha256)
-    typer.echo(f"{name}: removed")
+    typer.echo(f"{len(gone)} models without a name: removed" if name is None else f"{name}: removed")
 
 
 def _settings() -> "Settings":

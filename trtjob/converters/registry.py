@@ -140,11 +140,25 @@ class ModelRegistry:
         self._expect(name)
         sha256 = self._stands_for(name)
         (self._names / f"{name}.json").unlink(missing_ok=True)
-        if sha256 is not None and all(self._stands_for(path.stem) != sha256 for path in self._names.glob("*.json")):
-            for path in (self._files / f"{sha256}.json", self._files / f"{sha256}.onnx"):
-                path.unlink(missing_ok=True)
-            return sha256
-        return None
+        if sha256 is None or sha256 in self._named():
+            return None
+        self._delete(sha256)
+        return sha256
+
+    def remove_unnamed(self) -> tuple[str, ...]:
+        """Delete the models that no name stands for. Returns their sha256."""
+        named = self._named()
+        gone = tuple(sorted(path.stem for path in self._files.glob("*.onnx") if path.stem not in named))
+        for sha256 in gone:
+            self._delete(sha256)
+        return gone
+
+    def _named(self) -> set[str | None]:
+        return {self._stands_for(path.stem) for path in self._names.glob("*.json")}
+
+    def _delete(self, sha256: str) -> None:
+        for path in (self._files / f"{sha256}.json", self._files / f"{sha256}.onnx"):
+            path.unlink(missing_ok=True)
 
     def converted(self, key: str) -> str | None:
         """Return the sha256 of what a conversion gave, None where it has to be done."""

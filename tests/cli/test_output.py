@@ -8,7 +8,7 @@ from epochs import add_epoch, found
 from samples import made
 
 from trtjob.cli.output import print_summary, print_table, printable
-from trtjob.cli.progress import duration, numbers
+from trtjob.cli.progress import LineDisplay, duration, numbers
 from trtjob.cli.screens import job_document
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JobFolder
@@ -44,6 +44,14 @@ def test_the_numbers_of_a_running_job(view: JobView) -> None:
     meter.add(0, now=0.0)
     meter.add(100, now=4.0)
     assert numbers(view, meter) == "100/200 images  25.0 images/s  4.0 s left  3 failed"
+
+
+def test_a_run_whose_worker_has_not_said_yet_for_which_job_it_is_is_waited_for(
+    view: JobView, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starting = dataclasses.replace(_worker("a", rate=0.0), job="")
+    LineDisplay().show(dataclasses.replace(view, degraded=""), [starting], RateMeter())
+    assert "No worker" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

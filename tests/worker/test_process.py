@@ -28,7 +28,14 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
     """Start worker processes, and end what is left of them: before the connection, whose end then stops the server."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start_one(order: bytes | None = None, cores: Sequence[int] = (), **changes: Any) -> subprocess.Popen[bytes]:
+    def start_one(
+        order: bytes | None = None,
+        *,
+        cores: Sequence[int] = (),
+        job: str | None = None,
+        more: bytes = b"",
+        **changes: Any,
+    ) -> subprocess.Popen[bytes]:
         document = {
             "name": "worker-1",
             "engine": "cpu",
@@ -36,7 +43,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
             "gpu_name": "",
             "image_processes": 1,
             "cores": cores,
-            "job": None,
+            "job": job,
             "settings": settings.model_dump(mode="json") | changes,
         }
         process = subprocess.Popen(
@@ -48,7 +55,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
         )
         started.append(process)
         assert process.stdin is not None
-        process.stdin.write(order if order is not None else json.dumps(document).encode() + b"\n")
+        process.stdin.write((order if order is not None else json.dumps(document).encode() + b"\n") + more)
         process.stdin.flush()
         return process
 
@@ -118,6 +125,25 @@ def test_a_process_ends_when_its_supervisor_is_gone(start: Start, store: JobStor
     process.stdin.close()
     process.stdin = None  # for communicate, which would flush it
     assert end(process) == (0, "")
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_process_of_one_job_hears_which_it_is_and_takes_no_message_of_others(
+    start: Start, store: JobStore, settings: Settings, is_at_once: bool
+) -> None:
+    name = b'"photos-1234abcd"\n'
+    WorkQueue(store.redis, settings.queue).put_convert("request-1", {"model": "/nowhere/a.weights"})
+    process = start(job="", more=name if is_at_once else b"")
+    await_worker(store)
+    if not is_at_once:
+        assert [worker.job for worker in store.workers()] == [""]
+        assert process.stdin is not None
+        process.stdin.write(name)
+        process.stdin.flush()
+    wait_for(lambda: [worker.job for worker in store.workers()] == ["photos-1234abcd"], "the job's name")
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == (0, "")
+    assert len(WorkQueue(store.redis, settings.queue)) == 1
 
 
 def test_a_process_takes_messages(start: Start, store: JobStore, settings: Settings) -> None:

@@ -90,7 +90,8 @@ class _Patience:
         from trtjob.jobs.progress import sentence
         from trtjob.jobs.states import TERMINAL
 
-        if view.state in TERMINAL or (not workers and time.monotonic() - self._since < NO_WORKER_AFTER_S):
+        is_anybody = any(worker.may_do(view.queue, view.job_id) for worker in workers)
+        if view.state in TERMINAL or (not is_anybody and time.monotonic() - self._since < NO_WORKER_AFTER_S):
             return ""
         return sentence(view, workers)
 

@@ -59,9 +59,10 @@ def export(
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
     written = export_results(folder, spec, chosen, target, conf=spec.options.conf if conf is None else conf)
     typer.echo(str(target))
-    summary = folder.document(Summary, SUMMARY, remedy=f"Remove {RESULTS}")
-    if summary.incomplete:
-        typer.echo(f"The job is not complete: {summary.incomplete} images", err=True)
+    if folder.storage.exists(SUMMARY):  # it is written behind the results
+        summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+        if summary.incomplete:
+            typer.echo(f"The job is not complete: {summary.incomplete} images", err=True)
     typer.echo(
         f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True
     )

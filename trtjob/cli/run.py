@@ -138,13 +138,20 @@ class _OwnJob:
 
     def leave(self) -> str:
         """Stop the job. Returns what a person must know."""
+        from redis import RedisError
+
+        from trtjob.errors import QueueError
         from trtjob.jobs.states import ACTIVE, JobState
         from trtjob.jobs.submit import stop
 
         if not self.job_id:
             return STOPPED
-        stop(self.desk.store, self.job_id, self.runner)
-        state = self.desk.store.state(self.job_id)
+        try:
+            self.desk.connection.ensure()
+            stop(self.desk.store, self.job_id, self.runner)
+            state = self.desk.store.state(self.job_id)
+        except (RedisError, QueueError) as err:
+            return f"{STOPPED}. The queue's server does not know it, and its workers may go on: {err}"
         if state is JobState.STOPPED:
             return f"{STOPPED}, or: trtjob resume {self.job_id}"
         return f"{DETACHED} {self.job_id}" if state in ACTIVE else f"{self.job_id}: {state}"

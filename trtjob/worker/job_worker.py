@@ -14,7 +14,7 @@ from trtjob.worker.rq_worker import ASIDE_LOOK_S, foreign_left, server_needed
 from trtjob.worker.tasks import run_unit
 
 LOOK_S = 0.05  # a list of the server's memory is looked through, so a short wait costs little
-LAST_LOOK_S = 0.4  # while others have all units in hand
+LAST_LOOK_S = 0.2  # while others have all units in hand; a stop is heard as late
 
 
 class JobWorker:

@@ -291,10 +291,10 @@ class Supervisor:
             env=os.environ | _CHILD_ENVIRONMENT | slot.environment,
         )
         assert process.stdin is not None
+        child = self._children[name] = _Child(name, process, time.monotonic())  # from here on `work_on` reaches it
         with suppress(ConnectionError):  # it died at once: _watch finds out
             process.stdin.write(self._order(name, slot))
             await process.stdin.drain()
-        child = self._children[name] = _Child(name, process, time.monotonic())
         return child
 
     def _order(self, name: str, slot: _Slot) -> bytes:

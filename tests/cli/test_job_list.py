@@ -13,7 +13,7 @@ from samples import job_spec
 from terminal import Outcome
 
 from trtjob.jobs.finish import finish
-from trtjob.jobs.folder import JOB, JobFolder
+from trtjob.jobs.folder import JOB, RECEIPT, SUMMARY, JobFolder
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.jobs.store import JobStore
@@ -241,3 +241,52 @@ def test_status_names_a_queue_that_is_not_the_usual_one(
     for command in (["status"], ["status", job], ["jobs", "list"]):
         assert ("alpha" in trtjob(*command).out) == shown
     assert only_job(trtjob("status", "--json"))["queue"] == queue
+
+
+# -- cancel and resume -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.STOPPED, JobState.CANCELLED])
+def test_a_cancelled_job_has_results_that_can_be_exported_and_no_receipt(
+    trtjob: Command, store: JobStore, stopped: JobFolder, state: JobState
+) -> None:
+    spec = stopped.spec()
+    store.create(spec, state)
+    store.update(spec.job_id, images=4, ok=2)
+    cancelled = trtjob("cancel", spec.job_id)
+    assert (cancelled.code, cancelled.out) == (0, f"{spec.job_id}: cancelled\n")
+    assert cancelled.err == f"cancelled: 2 of 4 images: {stopped.uri}/results.jsonl\n"
+    assert json.loads(stopped.storage.read(SUMMARY))["incomplete"] == "cancelled: 2 of 4"
+    assert not stopped.storage.exists(RECEIPT)
+    exported = trtjob("export", spec.job_id, "--format", "csv")
+    assert (exported.code, "cancelled: 2 of 4" in exported.err) == (0, True)
+
+
+def test_a_cancelled_job_whose_folder_is_elsewhere_says_that_nothing_was_written(
+    trtjob: Command, store: JobStore
+) -> None:
+    job_id = enter(store, 1, JobState.RUNNING)
+    cancelled = trtjob("cancel", job_id)
+    assert (cancelled.code, store.state(job_id)) == (0, JobState.CANCELLED)
+    assert cancelled.err.startswith(f"No results were written: '/out/{job_id}' is not a job's folder")
+    assert cancelled.err.endswith(f"Where its folder is, this writes them: trtjob cancel {job_id}\n")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_job_is_queued_to_go_on_where_that_is_asked_for(
+    trtjob: Command, store: JobStore, stopped: JobFolder, is_known: bool
+) -> None:
+    spec = stopped.spec()
+    if is_known:
+        store.create(spec, JobState.STOPPED, runner="node-7", queue="trtjob")
+    outcome = trtjob("resume", spec.job_id if is_known else stopped.uri, "--queue")
+    assert outcome.code == 0, outcome.err
+    assert f"{spec.job_id}: continues with what is missing" in outcome.err
+    view = store.view(spec.job_id)
+    assert (view.state, view.runner) == (JobState.QUEUED, "")
+    assert "Start one with: trtjob worker" in outcome.err
+
+
+def test_a_finished_job_is_not_resumed(trtjob: Command, store: JobStore, ended: JobFolder) -> None:
+    outcome = trtjob("resume", ended.uri, "--queue")
+    assert (outcome.code, "has finished" in outcome.err) == (1, True)

@@ -151,9 +151,8 @@ def _write_results(desk: Desk, job_id: str) -> None:
         folder.spec()  # where it is not mounted there would be nothing, and nothing wrong
         summary = finish_partly(folder, view.spec, why="cancelled", listed=view.images, before_write=still_cancelled)
     except (JobError, StorageError) as err:
-        typer.echo(
-            f"No results were written: {err}. To write them where its folder is: trtjob cancel {job_id}", err=True
-        )
+        hint = f"Where its folder is, this writes them: trtjob cancel {job_id}"
+        typer.echo(f"No results were written: {err}. {hint}", err=True)
         return
     if summary is not None:
         typer.echo(f"{summary.incomplete} images: {folder.storage.place(RESULTS)}", err=True)

@@ -166,7 +166,12 @@ async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int
 def remove(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", show_default=False, help="A model's name.", autocompletion=model_names),
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            help="A model's name. Default: none, with --unnamed.",
+            autocompletion=model_names,
+        ),
     ] = None,
     unnamed: Annotated[
         bool,

@@ -1,15 +1,19 @@
 """Non-maximum suppression: of boxes of one class that overlap, the best stays."""
 
+import math
+from typing import Any
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import NmsKind
-from trtjob.imaging.boxes import diou_matrix, iou_matrix
+from trtjob.imaging.boxes import diou_matrix
 
 IntArray = NDArray[np.intp]
 
-# Up to here one matrix over all classes costs less than a matrix for each.
+# Up to here one pass over all classes costs less than one for each.
 _TOGETHER = 192
 
 
@@ -31,21 +35,29 @@ def nms(
     order = np.argsort(-scores, kind="stable")
     if kind is NmsKind.NONE:
         return order
-    boxes, class_ids = boxes[order], class_ids[order]
+    boxes, scores, class_ids = boxes[order], scores[order], class_ids[order]
     if len(order) <= _TOGETHER:
         groups = [np.arange(len(order))]
     else:
         groups = [np.flatnonzero(class_ids == class_id) for class_id in np.unique(class_ids)]
     stays = np.zeros(len(order), bool)
     for group in groups:
-        overlaps = _overlap(boxes[group], kind, beta) > iou
-        same = class_ids[group]
-        stays[group] = _greedy(overlaps & (same[:, None] == same[None, :]))
+        if kind is NmsKind.DIOU:
+            suppresses = diou_matrix(boxes[group], boxes[group], beta) > iou
+            suppresses &= class_ids[group][:, None] == class_ids[group][None, :]
+            stays[group] = _greedy(suppresses)
+        else:
+            stays[group[_by_iou(boxes[group], scores[group], class_ids[group], iou)]] = True
     return order[stays]
 
 
-def _overlap(boxes: FloatArray, kind: NmsKind, beta: float) -> FloatArray:
-    return diou_matrix(boxes, boxes, beta) if kind is NmsKind.DIOU else iou_matrix(boxes, boxes)
+def _by_iou(boxes: FloatArray, scores: FloatArray, class_ids: IntArray, iou: float) -> IntArray:
+    """Return the indices of the boxes that stay."""
+    corners_and_sizes = boxes.astype(np.float64)
+    corners_and_sizes[:, 2:] -= corners_and_sizes[:, :2]
+    suppress: Any = cv2.dnn.NMSBoxesBatched  # its types say lists, which it takes too, more slowly
+    kept = suppress(corners_and_sizes, scores, class_ids.astype(np.int32), -math.inf, iou)
+    return np.asarray(kept, np.intp).reshape(-1)
 
 
 def _greedy(suppresses: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -138,7 +138,7 @@ class Settings(BaseSettings):
         default=4096,
         ge=64,
         le=1 << 20,
-        description="the largest file that --decode gpu leaves to the GPU; every image in hand takes so much memory",
+        description="the largest file that --decode gpu leaves to the GPU; each image in hand takes so much memory",
     )
     tf32: bool = Field(
         default=True, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"

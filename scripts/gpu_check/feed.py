@@ -143,6 +143,7 @@ def light(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator
                 goals = {f"{least:,} images/s": now.fed.images_per_s >= least}
                 yield stand.row(f"{size}, {HOW[how]}", now, goals)
             yield stand.death(pipeline, found[SMALL, Annotate.NONE].fed.images_per_s)
+        with stand.pipeline(decodes=True) as pipeline:
             yield from stand.decoded_on_gpu(pipeline)
         for processes in PROCESSES:
             if processes < cores:
@@ -228,10 +229,10 @@ class _Stand:
         self._title = f"{model.name.partition('@')[0]}, {kind}"
 
     @contextmanager
-    def pipeline(self, processes: int = 0) -> Iterator[Pipeline]:
+    def pipeline(self, processes: int = 0, *, decodes: bool = False) -> Iterator[Pipeline]:
         """Yield a pipeline around the engine. processes: 0: one for each core."""
         settings, engine = need.settings(self._wishes, self._kind, image_processes=processes), self._rig.engine
-        limits = Limits.of(settings, engine, decodes=can_decode(engine, self._gpu))
+        limits = Limits.of(settings, engine, decodes=decodes and can_decode(engine, self._gpu))
         pipeline = Pipeline(
             engine,
             limits,

@@ -150,6 +150,19 @@ def test_an_engine_is_kept_for_the_next_unit_of_its_model(context: Context, tmp_
     assert context.pipeline_for(model) is first
 
 
+def test_what_decodes_changes_the_pipeline_and_leaves_the_engine(context: Context, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "mean.onnx")
+    first = context.pipeline_for(model)
+    warm = context.loaded_model
+    second = context.pipeline_for(model, decode="gpu")
+    assert second is not first
+    assert second.engine is first.engine
+    assert context.loaded_model != warm
+    assert context.pipeline_for(model, decode="gpu") is second
+    assert context.pipeline_for(model).engine is first.engine
+    assert context.loaded_model == warm
+
+
 def test_another_models_engine_takes_the_place_of_the_first(context: Context, tmp_path: Path) -> None:
     first = context.pipeline_for(write_model(tmp_path / "one.onnx")).engine
     second = context.pipeline_for(write_model(tmp_path / "two.onnx", factor=0.5)).engine

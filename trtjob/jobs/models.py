@@ -65,6 +65,9 @@ class ModelRef(_Frozen):
     uri: Place | Literal[""] = ""
 
 
+Decode = Literal["cpu", "gpu"]
+
+
 def _check_max_failures(value: str) -> str:
     if not re.fullmatch(r"\d+|\d+(\.\d+)?%", value) or (value.endswith("%") and float(value[:-1]) > 100):
         raise ValueError("expected a number of images such as 10, or a share such as 2.5%")
@@ -86,7 +89,7 @@ class Options(_Frozen):
     class_ids: tuple[int, ...] | None = None
     annotate: Annotate = Annotate.ALL
     resize: Literal["stretch", "letterbox", "crop"]
-    decode: Literal["cpu", "gpu"] = "cpu"
+    decode: Decode = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
 
@@ -112,9 +115,19 @@ class JobSpec(_Frozen):
     versions: dict[str, str]
 
     @property
+    def warm_key(self) -> str:
+        """What a worker has warm while it does this job."""
+        return warm_key(self.model, self.options.decode)
+
+    @property
     def uri(self) -> str:
         """The job's own folder, on a disk or in a bucket."""
         return f"{self.output}/{self.job_id}"
+
+
+def warm_key(model: ModelRef, decode: Decode) -> str:
+    """Return what tells one set-up of a worker from another: the model, and what decodes images for it."""
+    return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

@@ -77,7 +77,7 @@ class JobStore(Leases):
         """
         fields: dict[str, str | float] = {"message": "", "epoch": epoch, "reason": reason, "planned": 0, "images": 0}
         fields |= {"ok": 0, "failed": failed, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
-        fields |= {"model": spec.model.sha256, "runner": runner}
+        fields |= {"model": spec.warm_key, "runner": runner}
         args = [new_call(), spec.model_dump_json(), repr(spec.created_at), state.value, queue, "1" if is_new else "0"]
         detail = _printable(f"{spec.source.root}, model {spec.model.name}")
         return bool(self._create(keys=[job_key(spec.job_id)], args=[*args, detail, *_flat(fields)]))
@@ -169,7 +169,7 @@ class JobStore(Leases):
         return (self._field_of(job_id, "queue") or b"").decode(errors="replace")
 
     def model(self, job_id: str) -> str | None:
-        """Return the sha256 of a job's model, None for a job that is not there."""
+        """Return what a worker has warm for a job (`warm_key`), None for a job that is not there."""
         value = self._field_of(job_id, "model")
         return None if value is None else value.decode(errors="replace")
 

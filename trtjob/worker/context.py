@@ -19,7 +19,7 @@ from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.errors import DeviceLostError
 from trtjob.jobs.aside import Asides, OwnAsides
-from trtjob.jobs.models import ModelRef
+from trtjob.jobs.models import Decode, ModelRef, warm_key
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.store import Claim, Done, JobStore
@@ -140,7 +140,7 @@ class Context:
         self._busy_lock = threading.Lock()
         self.pipeline: Pipeline | None = None
         self._recruits = recruits
-        self._engine_sha256 = ""
+        self._sha256 = self._warm_key = ""
         self.doing = ""  # what keeps images waiting, for a person
 
     def request_stop(self) -> None:
@@ -216,8 +216,8 @@ class Context:
 
     @property
     def loaded_model(self) -> str:
-        """The sha256 of the model whose engine is warm, empty where none is."""
-        return self._engine_sha256
+        """What is warm, as `warm_key` has it, empty where nothing is."""
+        return self._warm_key
 
     @property
     def engine(self) -> Engine | None:
@@ -228,17 +228,25 @@ class Context:
         """Return what an engine runs on, and by which package."""
         return f"{self.gpu_name}: {engine.device}" if self.gpu_name and engine.name != "cpu" else engine.device
 
-    def pipeline_for(self, model: ModelRef, interrupter: Interrupter | None = None) -> Pipeline:
+    def pipeline_for(
+        self, model: ModelRef, interrupter: Interrupter | None = None, *, decode: Decode = "cpu"
+    ) -> Pipeline:
         """Return the pipeline around a model's engine, kept warm from unit to unit; another model's is closed first.
 
-        interrupter: of the unit that needs it, which also ends a fetch or a build that takes long.
+        interrupter: of the unit that needs it, which also ends a fetch or a build that takes long; decode: what decodes
+        its images.
         Raises ModelError where the file is missing or is another model, EngineError where it does not load,
         Interrupted.
         """
-        if self.pipeline is not None and self.loaded_model == model.sha256:
+        if self.pipeline is not None and self.loaded_model == warm_key(model, decode):
             return self.pipeline
-        self.close_engine()
-        return self.adopt_engine(model, self._open(model, interrupter or Interrupter()))
+        if self.pipeline is not None and self._sha256 == model.sha256:
+            engine = self.pipeline.engine
+            self._close_pipeline()
+        else:
+            self.close_engine()
+            engine = self._open(model, interrupter or Interrupter())
+        return self.adopt_engine(model, engine, decode=decode)
 
     def _open(self, model: ModelRef, interrupter: Interrupter) -> Engine:
         try:
@@ -292,10 +300,10 @@ class Context:
             with suppress(RedisError):  # it ran out while the server was away; what is built is good all the same
                 lock.release()
 
-    def adopt_engine(self, model: ModelRef, engine: Engine) -> Pipeline:
+    def adopt_engine(self, model: ModelRef, engine: Engine, *, decode: Decode = "cpu") -> Pipeline:
         """Take an engine over, with image processes to match, for all units of its model."""
         settings = self.settings
-        limits = Limits.of(settings, engine, decodes=can_decode(engine, self.gpu))
+        limits = Limits.of(settings, engine, decodes=decode == "gpu" and can_decode(engine, self.gpu))
         self.pipeline = Pipeline(
             engine,
             limits,
@@ -307,19 +315,25 @@ class Context:
             log_format=settings.log_format,
         )
         self._recruits = None
-        self._engine_sha256 = model.sha256
+        self._sha256, self._warm_key = model.sha256, warm_key(model, decode)
         log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": self.device_of(engine)})
         return self.pipeline
 
     def close_engine(self) -> None:
         """End the image processes, then free the engine."""
+        engine = self.engine
+        self._close_pipeline()
+        if engine is not None:
+            engine.close()
+
+    def _close_pipeline(self) -> None:
         with self._busy_lock:
-            pipeline, self.pipeline, self._engine_sha256 = self.pipeline, None, ""
+            pipeline, self.pipeline = self.pipeline, None
+            self._sha256 = self._warm_key = ""
             if pipeline is not None:
                 self._busy_before.update(pipeline.busy_s())
         if pipeline is not None:
             pipeline.close()
-            pipeline.engine.close()
 
 
 def _keep_lock(lock: Lock, ended: threading.Event) -> None:

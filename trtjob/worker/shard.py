@@ -124,7 +124,7 @@ class _ShardRun:
     def _prepare(self) -> Pipeline:
         self._load_checkpoint()
         self.begun_with = len(self.lines)
-        return self.context.pipeline_for(self.spec.model, self.interrupter)
+        return self.context.pipeline_for(self.spec.model, self.interrupter, decode=self.spec.options.decode)
 
     def report(self, manifest: ShardManifest) -> None:
         """Tell the server that the shard is committed."""

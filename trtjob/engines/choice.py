@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trtjob.config import visible_gpus
 from trtjob.errors import ConfigError, EngineError, MissingDependencyError, TrtjobError
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def _named(gpus: str) -> tuple[str, ...]:
 def _chosen(gpus: str, seen: "Sequence[SurveyedGpu]") -> tuple[ChosenGpu, ...]:
     """Return the GPUs that a setting names, of those that this process sees, and of the parts that it may show to
     others."""
+    from trtjob.config import visible_gpus
+
     parts = tuple(name for name in visible_gpus() if name.startswith("MIG-"))
     names = _named(gpus) or (parts if len(parts) > 1 else ())
     if not names:
@@ -182,6 +183,7 @@ def _found(name: str, gpus: str, seen: "Sequence[SurveyedGpu]") -> ChosenGpu:
 
 def _part(name: str) -> "SurveyedGpu | None":
     """Return a part of a GPU that another process can see, if this one may show it."""
+    from trtjob.config import visible_gpus
     from trtjob.engines.cuda.survey import survey_alone
 
     visible = visible_gpus()

@@ -1,6 +1,7 @@
 """The pipeline around an engine: every image ends in one record, whoever dies, and nothing runs away from the rest."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -665,6 +666,24 @@ def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, ou
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_that_is_closed_gives_its_ring_back_at_once(photos: Path, output: Path) -> None:
+    def rings() -> int:
+        return Path("/proc/self/maps").read_text().count("trtjob-ring")
+
+    keys = write_images(photos, 5)
+    gc.collect()
+    before = rings()
+    gc.disable()  # a ring can be of gigabytes: it must not wait for a collection
+    try:
+        for _ in range(2):
+            with pipeline_of(PlainEngine(), processes=1) as pipeline:
+                run(pipeline, job(photos, output), keys)
+                assert rings() == before + 1
+            assert rings() == before
+    finally:
+        gc.enable()
 
 
 def test_images_above_the_budget_go_one_at_a_time(photos: Path, output: Path) -> None:

@@ -136,6 +136,7 @@ class Batches:
                 self._news.set()
 
     def close(self) -> None:
+        self._files.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     async def _next(self) -> list[int]:

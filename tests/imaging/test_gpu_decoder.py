@@ -78,7 +78,7 @@ def test_the_input_is_nearly_opencvs(device: Device, mode: ResizeMode, sampling:
     for data, ours in zip(files, found, strict=True):
         theirs, _ = prepare(decode_image(data, max_pixels=10**6), spec, mode)
         gap = np.abs(ours.astype(int) - theirs)
-        assert gap.max() <= 6, decoder.title
+        assert gap.max() <= 12, decoder.title
         assert gap.mean() < 0.6
 
 

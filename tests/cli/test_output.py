@@ -88,6 +88,17 @@ def test_images_that_may_lack_detections_are_counted_with_what_to_do(
         assert said[0].endswith("trtjob convert --candidates N")
 
 
+def test_images_of_which_only_the_first_page_was_looked_at_are_counted(
+    tmp_path: Path, view: JobView, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = view.spec.model_copy(update={"output": str(tmp_path)})
+    folder = made(JobFolder.of(spec))
+    add_epoch(folder, [dataclasses.replace(found("a.tif"), pages=3), found("b.jpg")])
+    finish(folder, spec)
+    print_summary(dataclasses.replace(view, spec=spec), is_fresh=True)
+    assert "first page 1 image has more pages or frames, which were not looked at" in capsys.readouterr().out
+
+
 def test_a_job_in_a_bucket_is_shown_where_no_credentials_are(view: JobView) -> None:
     spec = view.spec.model_copy(update={"output": "s3://bucket/out"})
     document = job_document(dataclasses.replace(view, spec=spec), [])

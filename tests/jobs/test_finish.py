@@ -77,6 +77,13 @@ def test_the_summary_counts_images_that_may_lack_detections(folder: JobFolder, s
     assert [record.is_truncated for record in read_records(folder.storage, RESULTS)] == [True, False]
 
 
+def test_the_summary_counts_images_of_which_only_the_first_page_was_looked_at(folder: JobFolder, spec: JobSpec) -> None:
+    scan = dataclasses.replace(found("a.tif", (0, 0.9, BOX)), pages=12)
+    add_epoch(folder, [scan, found("b.jpg", (1, 0.8, BOX))])
+    assert finish(folder, spec).multi_page == 1
+    assert [record.pages for record in read_records(folder.storage, RESULTS)] == [12, None]
+
+
 def test_the_summary_on_disk_is_the_one_returned(folder: JobFolder, spec: JobSpec) -> None:
     committed(folder)
     assert finish(folder, spec) == Summary.model_validate_json(folder.storage.read(SUMMARY))

@@ -32,6 +32,7 @@ RECORDS = (
         width=st.integers(1),
         height=st.integers(1),
         is_truncated=st.booleans(),
+        pages=st.none() | st.integers(2),
     )
     | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
     | st.builds(Record, NAMES, error=FAILURES)
@@ -66,6 +67,12 @@ def test_only_a_record_that_may_lack_detections_says_so() -> None:
         b'{"image": "a.jpg", "sha256": "cd", "width": 200, "height": 100, "detections": [], "truncated": true}\n'
     )
     assert not from_line(line.replace(b', "truncated": true', b"")).is_truncated
+
+
+def test_only_a_record_of_a_file_with_more_pages_says_so() -> None:
+    line = to_line(Record("a.tif", "cd", 200, 100, detections=(), pages=3))
+    assert line == (b'{"image": "a.tif", "sha256": "cd", "width": 200, "height": 100, "pages": 3, "detections": []}\n')
+    assert from_line(line.replace(b', "pages": 3', b"")).pages is None
 
 
 def test_a_classifiers_record_has_exactly_these_bytes() -> None:

@@ -40,6 +40,8 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     rows.append(("found", _found(summary.detections, summary.conf)))
     if summary.truncated:
         rows.append(("truncated", _truncated(summary.truncated)))
+    if summary.multi_page:
+        rows.append(("first page", _multi_page(summary.multi_page)))
     rows += [("output", folder.uri), ("results", folder.storage.place(RESULTS))]
     if view.spec.options.annotate is not Annotate.NONE:
         rows.append(("annotated", folder.storage.place("annotated")))
@@ -110,6 +112,11 @@ def _truncated(images: int) -> str:
         f"{which} as many candidates as the model gives, and perhaps more objects: raise --min-score, or convert the "
         "model with more: trtjob convert --candidates N"
     )
+
+
+def _multi_page(images: int) -> str:
+    which = "1 image has" if images == 1 else f"{images} images have"
+    return f"{which} more pages or frames, which were not looked at: `pages` in results.jsonl"
 
 
 def _time(elapsed_s: float, images: int) -> str:

@@ -1,5 +1,6 @@
 """How a running job shows on standard error: a live bar on a terminal, else a line every few seconds."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -141,7 +142,11 @@ def open_stages(title: str) -> Iterator[StageDisplay]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+    # By a descriptor of its own: what is written to number 2 while an image is decoded counts as its decoder's words.
+    with (
+        os.fdopen(os.dup(2), "w") as terminal,
+        Progress(*columns, TimeElapsedColumn(), console=Console(file=terminal), transient=True) as progress,
+    ):
         yield LiveStages(progress, escape(title))
 
 

@@ -1,48 +1,91 @@
 """The bytes of an image file -> its pixels, or the reason why there are none."""
 
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.headers import JPEG_SIGNATURE, KINDS, PNG_SIGNATURE, check_png, is_known, jpeg_scans, probe_size
+from trtjob.imaging.headers import (
+    BMP_SIGNATURE,
+    JPEG_SIGNATURE,
+    KINDS,
+    PNG_SIGNATURE,
+    check_bmp,
+    check_png,
+    has_sixteen_bits,
+    is_known,
+    jpeg_bits,
+    jpeg_scans,
+    probe_size,
+    unread_kind,
+)
+from trtjob.imaging.library_output import library_output
+from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
+from trtjob.imaging.tiff import readable
 
-# Broken images have their record; what OpenCV would say of them on standard error is no more than noise.
+log = logging.getLogger(__name__)
+
+# But for the time of a decoding, when it is listened to: what else OpenCV says on standard error is no more than noise.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+# What means that pixels are wrong. libtiff: every error, and what its decoders warn of, but for LZW as it was written
+# long ago. libjpeg: jerror.h.
+_TIFF_DAMAGE = re.compile(r"TIFF_Error (.*)|TIFF_Warning (?=JPEGLib:|\w*(?<!Pre)Decode\w*:)(.*)")
+_JPEG_DAMAGE = re.compile(r"(Premature end.*|.*(?:premature end|bad \w+ code|instead of RST).*|Inconsistent progr.*)")
+_JPEG_PASSED_OVER = re.compile(r"(\d+) extraneous bytes before marker")
+# Some cameras leave a few bytes between picture and end. Where it is this share of the file, the picture ended early.
+_MOST_PASSED_OVER = 0.1
+_PREFIX = re.compile(r"^\[.*?\] (?:global \S+ )?")  # OpenCV's: level, thread, time, file and line
+_LONGEST_REMARK = 400
+_REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
 _MOST_JPEG_SCANS = 100
+# Sensors have 10, 12 or 14 bits, and 8 come out of screens: files of 16 bits often hold them as they are.
+_NARROW_BITS = (8, 10, 12, 14)
+_DARK = 64  # of 255: 14 bits of 16 reach no further
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
     """Return the pixels of an image: uint8 [H, W, 3], BGR, turned as its EXIF orientation says.
 
     Grey becomes colour, 16 bits become 8 (the upper ones), CMYK is converted, an alpha channel is dropped: the colours
-    under it stay as they are stored. The size in the header is checked before any pixel is decoded, so a kind whose
-    header is not read here is refused, whatever OpenCV could make of it: twenty bytes may claim gigabytes of pixels.
+    under it stay as they are stored. Where no value of 16 bits needs more than 8, 10, 12 or 14 of them, the upper ones
+    of those stay. The size in the header is checked before any pixel is decoded, so a kind whose header is not read
+    here is refused, whatever OpenCV could make of it: twenty bytes may claim gigabytes of pixels. What the decoders
+    say of an image that is not damaged is logged, and never printed.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
     """
     if not data:
         raise ImageError(FailureKind.DECODE, "the file is empty")
     size = probe_size(data)
     if size is None:
-        what = "the image's header is damaged or cut off"
-        raise ImageError(
-            FailureKind.DECODE, what if is_known(data) else f"it is not an image of a kind we read: {KINDS}"
-        )
+        raise ImageError(FailureKind.DECODE, _no_size(data))
     _check_size(*size, max_pixels)
+    if data.startswith(TIFF_SIGNATURES):
+        return _decode_tiff(data)
     if data.startswith(PNG_SIGNATURE):
         check_png(data, *size)
-    if data.startswith(JPEG_SIGNATURE) and (scans := jpeg_scans(data)) > _MOST_JPEG_SCANS:
-        raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, MemoryError) as err:
-        reason = str(err).strip().splitlines()[-1] if str(err) else "out of memory"
-        raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
-    if image is None:
-        raise ImageError(FailureKind.DECODE, "the image is damaged, cut off or of a kind that is not supported")
-    return np.asarray(image, np.uint8)
+    if data.startswith(JPEG_SIGNATURE):
+        _check_jpeg(data)
+    if data.startswith(BMP_SIGNATURE):
+        check_bmp(data)
+    image = _decoded(data)
+    return _in_eight_bits(data, image) if has_sixteen_bits(data) else image
+
+
+def _no_size(data: bytes) -> str:
+    if is_known(data):
+        return "the image's header is damaged or cut off"
+    kind = unread_kind(data)
+    return f"it is not an image of a kind we read{f', but {kind}' if kind else ''}: {KINDS}"
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -53,3 +96,98 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
             FailureKind.TOO_LARGE,
             f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} (TRTJOB_MAX_PIXELS)",
         )
+
+
+def _check_jpeg(data: bytes) -> None:
+    if (bits := jpeg_bits(data)) != 8:
+        raise ImageError(FailureKind.DECODE, f"the JPEG has {bits} bits a sample: read are those of 8")
+    if (scans := jpeg_scans(data)) > _MOST_JPEG_SCANS:
+        raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
+
+
+def _decode_tiff(data: bytes) -> UInt8Array:
+    tiff = readable(data)
+    image = _decoded(tiff.data)
+    if not tiff.has_sixteen_bits:
+        return image
+    return _in_eight_bits(tiff.data, image, is_inverted=tiff.is_inverted, has_planes=tiff.has_planes)
+
+
+def _in_eight_bits(
+    data: bytes, image: UInt8Array, *, is_inverted: bool = False, has_planes: bool = False
+) -> UInt8Array:
+    """Return the upper bits of those that a file of 16 uses. image: of all 16 the upper ones; it is returned if bright.
+
+    is_inverted: 0 is white, in the image no longer; has_planes: each colour is stored for itself.
+    """
+    if (255 - image if is_inverted else image).max() > _DARK:
+        return image
+    stored = None if has_planes else _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if stored is None or stored.dtype != np.uint16:
+        what = (
+            "the TIFF is as good as black: few of its 16 bits are in use, and of planes, or grey with an alpha channel"
+        )
+        raise ImageError(FailureKind.DECODE, f"{what}, OpenCV gives 8 only. Save it with 8 bits")
+    peak = int(stored.max())
+    bits = next((bits for bits in _NARROW_BITS if peak < 1 << bits), 16)
+    if bits == 16:
+        return image
+    narrow = np.empty(stored.shape, np.uint8)
+    np.right_shift(stored, bits - 8, out=narrow, casting="unsafe")
+    return 255 - narrow if is_inverted else narrow
+
+
+def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
+    """Return what OpenCV makes of a file. Raises ImageError where that is nothing, or it says that it is damaged."""
+    with library_output() as said, _talkative():
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except (cv2.error, MemoryError) as err:
+            reason = str(err).strip().split("\n")[-1] if str(err) else "out of memory"
+            raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
+    if image is None:
+        what = "the image is damaged, cut off or of a kind that is not supported"
+        raise ImageError(FailureKind.DECODE, f"{what}: {reason}" if (reason := _reason(said)) else what)
+    if damage := _damage(data, said):
+        raise ImageError(FailureKind.DECODE, f"the image is damaged: {damage}")
+    if said:
+        log.log(_level(said), "a decoder's remark", extra={"remark": _one_line(said)})
+    return np.asarray(image)
+
+
+@contextmanager
+def _talkative() -> Iterator[None]:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _reason(said: list[str]) -> str:
+    return next((match[1] for line in said if (match := _REASON.search(line))), "")
+
+
+def _damage(data: bytes, said: list[str]) -> str:
+    """Return what a decoder says of pixels that are not those that were written; empty where it says nothing."""
+    if data.startswith(TIFF_SIGNATURES):
+        return next((match[1] or match[2] for line in said if (match := _TIFF_DAMAGE.search(line))), "")
+    if data.startswith(JPEG_SIGNATURE):
+        most = int(_MOST_PASSED_OVER * len(data))
+        return next((line for line in said if _JPEG_DAMAGE.match(line) or _passed_over(line) > most), "")
+    return ""
+
+
+def _passed_over(line: str) -> int:
+    match = _JPEG_PASSED_OVER.search(line)
+    return int(match[1]) if match else 0
+
+
+def _level(said: list[str]) -> int:
+    """Return how loud a remark is: what libjpeg calls corrupt may be seen, or not; most others are about metadata."""
+    return logging.WARNING if any(line.startswith("Corrupt") for line in said) else logging.INFO
+
+
+def _one_line(said: list[str]) -> str:
+    text = "; ".join(_PREFIX.sub("", line) for line in said)
+    return text if len(text) <= _LONGEST_REMARK else f"{text[:_LONGEST_REMARK]} ..."

@@ -4,21 +4,21 @@ import struct
 from collections.abc import Iterator
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
+from trtjob.imaging.tiff import tiff_size
 
 JPEG_SIGNATURE = b"\xff\xd8"
+BMP_SIGNATURE = b"BM"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The most bytes of a pixel (four channels of 16 bits), and what filters and the compression's own marks may add.
 _PNG_PIXEL_BYTES, _PNG_SPARE_BYTES = 8, 65_536
 # JPEG markers that carry no length: TEM, RST0 to RST7, SOI, EOI.
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
-# JPEG's start-of-frame markers: C0 to CF without DHT, JPG and DAC.
-_JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# JPEG's start-of-frame markers: C0 to CF without DHT, JPG and DAC, and JPEG-LS'.
+_JPEG_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
 _JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
-_MOST_TIFF_ENTRIES = 65_535  # in the kind with small offsets; in the other, a header may claim any number
-_BIG_TIFF = 43  # the version of the kind with offsets of eight bytes
+_BMP_32_BITS_BY_MASKS = struct.pack("<HI", 32, 3)
 KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 
 
@@ -36,6 +36,13 @@ def check_png(data: bytes, width: int, height: int) -> None:
         raise ImageError(FailureKind.DECODE, f"the PNG file holds more data than {width:,} x {height:,} pixels can be")
 
 
+def unread_kind(data: bytes) -> str:
+    """Return the name of a kind of image that is not read here; empty where it is none that we know."""
+    if data[4:8] == b"ftyp":
+        return {b"av": "AVIF", b"he": "HEIC", b"mi": "HEIC"}.get(data[8:10], "")
+    return next((name for signature, name in _UNREAD.items() if data.startswith(signature)), "")
+
+
 def is_known(data: bytes) -> bool:
     """Whether a file begins as one of the kinds that are read here."""
     return any(data.startswith(signature) for signature in _READERS)
@@ -47,7 +54,7 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
         for signature, read in _READERS.items():
             if data.startswith(signature):
                 return read(data)
-    except (struct.error, IndexError, KeyError, ValueError, OverflowError):
+    except (struct.error, IndexError, KeyError, ValueError, OverflowError, StopIteration):
         pass  # cut off within the header
     return None
 
@@ -93,6 +100,23 @@ def jpeg_scans(data: bytes) -> int:
     return data.count(b"\xff\xda")  # within compressed data, 0xFF is followed by 0 and restart markers alone
 
 
+def jpeg_bits(data: bytes) -> int:
+    """Return how many bits a sample of a JPEG has; its size has been read."""
+    return next(data[at + 2] for marker, at in jpeg_segments(data) if marker in _JPEG_FRAME)
+
+
+def has_sixteen_bits(data: bytes) -> bool:
+    """Whether a PNG has samples of 16 bits."""
+    return data.startswith(PNG_SIGNATURE) and data[24] == 16
+
+
+def check_bmp(data: bytes) -> None:
+    """Refuse an order of colours that only masks tell: behind a header of 40 or 52 bytes OpenCV ignores them."""
+    has_masks = data[14] in (40, 52) and data[28:34] == _BMP_32_BITS_BY_MASKS
+    if has_masks and data[54:66] != struct.pack("<III", 0xFF0000, 0xFF00, 0xFF):
+        raise ImageError(FailureKind.DECODE, "the BMP's colours are in an order that is not read here")
+
+
 def _png_size(data: bytes) -> tuple[int, int]:
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
@@ -117,27 +141,6 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    order = "<" if data[:2] == b"II" else ">"
-    # Where the offset of the first directory lies, then the formats of an offset and of a directory's length, and the
-    # sizes of the latter and of an entry, with the place of the value in it.
-    (version,) = struct.unpack_from(order + "H", data, 2)
-    is_big = version == _BIG_TIFF
-    start, offset, length, length_bytes, entry_bytes, value_at = (
-        (8, "Q", "Q", 8, 20, 12) if is_big else (4, "I", "H", 2, 12, 8)
-    )
-    (directory,) = struct.unpack_from(order + offset, data, start)
-    (entries,) = struct.unpack_from(order + length, data, directory)
-    sizes: dict[int, int] = {}
-    for index in range(min(entries, _MOST_TIFF_ENTRIES)):
-        at = directory + length_bytes + entry_bytes * index
-        tag, kind = struct.unpack_from(order + "HH", data, at)
-        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-            (value,) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + value_at)
-            sizes[tag] = max(value, sizes.get(tag, 0))  # named twice: whichever the decoder takes, none is larger
-    return (sizes[_TIFF_WIDTH], sizes[_TIFF_HEIGHT]) if len(sizes) == 2 else None
-
-
 def _gif_size(data: bytes) -> tuple[int, int]:
     width, height = struct.unpack_from("<HH", data, 6)
     return width, height
@@ -146,11 +149,20 @@ def _gif_size(data: bytes) -> tuple[int, int]:
 _READERS = {
     JPEG_SIGNATURE: _jpeg_size,
     PNG_SIGNATURE: _png_size,
-    b"BM": _bmp_size,
+    BMP_SIGNATURE: _bmp_size,
     b"RIFF": _webp_size,
-    b"II*\0": _tiff_size,
-    b"MM\0*": _tiff_size,
-    b"II+\0": _tiff_size,
-    b"MM\0+": _tiff_size,
+    **dict.fromkeys(TIFF_SIGNATURES, tiff_size),
     b"GIF8": _gif_size,
+}
+_UNREAD = {
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"II\xbc\x01": "JPEG XR",
+    b"8BPS": "Photoshop",
+    b"P5": "PGM",
+    b"P6": "PPM",
+    b"\0\0\1\0": "ICO",
+    b"v/1\x01": "OpenEXR",
 }

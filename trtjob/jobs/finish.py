@@ -29,7 +29,8 @@ class Summary(_Frozen):
     images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
     each image); images_with_detections: images with at least one of these; truncated: images in which there may be more
-    detections than the model gives; devices: images by what the model ran on,
+    detections than the model gives; multi_page: images with more pages or frames than the first, which is the one that
+    was looked at; devices: images by what the model ran on,
     those that were tried again counted again;
     busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
     incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
@@ -47,6 +48,7 @@ class Summary(_Frozen):
     failures: dict[str, int]
     images_with_detections: int
     truncated: int = 0
+    multi_page: int = 0
     detections: dict[str, int]
     devices: dict[str, int]
     busy_s: dict[str, float]
@@ -204,7 +206,7 @@ class _Count:
         self.spec = spec
         self.is_annotated = spec.options.annotate is not Annotate.NONE
         self.highlights = Highlights()
-        self.images = self.ok = self.with_detections = self.truncated = 0
+        self.images = self.ok = self.with_detections = self.truncated = self.multi_page = 0
         self.failures: Counter[str] = Counter()
         self.detections: Counter[str] = Counter()
 
@@ -222,6 +224,7 @@ class _Count:
         self.detections.update(labels)
         self.with_detections += bool(labels)
         self.truncated += record.is_truncated
+        self.multi_page += record.pages is not None
         if labels and self.is_annotated and self.highlights.wants_picture:
             key = annotated_key(record.image)
             if self.folder.storage.exists(key):
@@ -244,6 +247,7 @@ class _Count:
             failures=dict(sorted(self.failures.items())),
             images_with_detections=self.with_detections,
             truncated=self.truncated,
+            multi_page=self.multi_page,
             detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
             devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},

@@ -25,6 +25,7 @@ class Record:
     width, height: pixels after EXIF rotation, None where the image could not be decoded.
     detections are sorted by falling score, then class and box; classes are the five best.
     is_truncated: the model gave as many candidates as it can, so that there may be more detections.
+    pages: how many pages or frames the file has, of which the first was looked at; None where that is all.
     """
 
     image: str
@@ -35,12 +36,13 @@ class Record:
     classes: tuple[Classification, ...] | None = None
     error: ImageFailure | None = None
     is_truncated: bool = False
+    pages: int | None = None
 
 
 def to_line(record: Record) -> bytes:
     """Return the record as one line of JSON: the same record always gives the same bytes."""
     fields: dict[str, Any] = {"image": record.image}
-    for name in ("sha256", "width", "height"):
+    for name in ("sha256", "width", "height", "pages"):
         if (value := getattr(record, name)) is not None:
             fields[name] = value
     if record.error is not None:
@@ -88,6 +90,7 @@ def from_line(line: bytes | str) -> Record:
             if error is None
             else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
             is_truncated=fields.get("truncated", False),
+            pages=fields.get("pages"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err

@@ -2,6 +2,9 @@
 
 import errno
 import hashlib
+import io
+import json
+import logging
 import os
 import socket
 import time
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from samples import job_spec
+from tiffs import tiff
 from users import as_nobody
 from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
 
@@ -22,6 +26,7 @@ from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
 from trtjob.jobs.storage import LocalStorage
 from trtjob.jobs.storage.local import MAX_FILE_BYTES
+from trtjob.logs import JsonFormatter
 from trtjob.worker.pipeline.stages import Prepared, Stages, Stopwatch, failure_record
 
 
@@ -186,6 +191,27 @@ def test_the_jobs_resize_mode_counts_not_the_models(photos: Path, output: Path) 
     assert (tensor[0] == DETECTOR.pad_value).all()
 
 
+def test_what_a_decoder_remarks_is_logged_with_the_images_name(
+    photos: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done, data = cv2.imencode(".jpg", np.full((40, 40, 3), 200, np.uint8))
+    assert done
+    (photos / "phone.jpg").write_bytes(data.tobytes()[:-2] + bytes(9) + data.tobytes()[-2:])
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("trtjob.imaging.decode")
+    logger.addHandler(handler)
+    try:
+        prepared(stages(photos, output), "phone.jpg")
+    finally:
+        logger.removeHandler(handler)
+    line = json.loads(lines.getvalue())
+    assert (line["image"], line["msg"]) == ("phone.jpg", "a decoder's remark")
+    assert "extraneous bytes" in line["remark"]
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("hw", "kind"),
     [pytest.param(None, FailureKind.DECODE, id="broken"), pytest.param((200, 200), FailureKind.TOO_LARGE, id="large")],
@@ -259,6 +285,13 @@ def test_a_classifiers_record_holds_its_classes(photos: Path, output: Path) -> N
     assert record.detections is None
     assert record.classes is not None
     assert [c.label for c in record.classes] == ["bright", "dark"]
+
+
+def test_a_record_says_of_how_many_pages_the_first_was_looked_at(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output)
+    (photos / "scan.tif").write_bytes(tiff(np.full((40, 40, 3), 200, np.uint8), pages=4))
+    assert under_test.finish(prepared(under_test, "scan.tif")[0], SURE).pages == 4
+    assert finish(stages(photos, output)).pages is None
 
 
 def test_only_the_jobs_classes_are_recorded(photos: Path, output: Path) -> None:

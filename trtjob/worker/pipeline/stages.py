@@ -21,6 +21,7 @@ from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.draw import annotate, annotate_classes
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.pages import page_count
 from trtjob.imaging.postprocess import classes_from, detections_from
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
@@ -29,6 +30,7 @@ from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.storage import Storage, open_storage
+from trtjob.logs import bound
 
 
 class Watch(Protocol):
@@ -65,8 +67,9 @@ class Stopwatch:
 class Prepared:
     """An image on its way through the engine.
 
-    image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
-    resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket.
+    image: BGR, None where no annotated copy is wanted; pages: None where there is one; file: what the GPU is to decode,
+    None where the image is resized; resampling: how; annotated: the copy's key and bytes, where they are still to be
+    stored in a bucket.
     """
 
     entry: Entry
@@ -77,6 +80,7 @@ class Prepared:
     annotated: tuple[str, bytes] | None = None
     file: UInt8Array | None = None
     resampling: Resampling | None = None
+    pages: int | None = None
 
 
 class Stages:
@@ -124,7 +128,7 @@ class Stages:
             if file is not None and (item := self._for_gpu(entry, data, digest, file)) is not None:
                 return item
         try:
-            with self.watch.stage("decode"):
+            with self.watch.stage("decode"), bound(image=entry.key):
                 image = decode_image(data, max_pixels=self._max_pixels)
         except ImageError as err:
             err.sha256 = digest
@@ -135,7 +139,9 @@ class Stages:
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
         hw = (image.shape[0], image.shape[1])
-        return Prepared(entry, digest, hw, image if self.keeps_images else None, placement)
+        pages = page_count(data)
+        kept = image if self.keeps_images else None
+        return Prepared(entry, digest, hw, kept, placement, pages=pages if pages > 1 else None)
 
     def _for_gpu(self, entry: Entry, data: bytes, digest: str, file: UInt8Array) -> Prepared | None:
         """Put a file where the GPU decodes it; None where that is for the CPU to do."""
@@ -168,7 +174,16 @@ class Stages:
                     class_ids=self._class_ids,
                 )
         self._annotate(item, detections, classes)
-        return Record(item.entry.key, item.sha256, width, height, detections, classes, is_truncated=is_truncated)
+        return Record(
+            item.entry.key,
+            item.sha256,
+            width,
+            height,
+            detections,
+            classes,
+            is_truncated=is_truncated,
+            pages=item.pages,
+        )
 
     def _annotate(
         self, item: Prepared, detections: tuple[Detection, ...] | None, classes: tuple[Classification, ...] | None

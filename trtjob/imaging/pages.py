@@ -1,0 +1,67 @@
+"""How many pictures an image file holds. The first one is read; whoever counts on the others has to be told."""
+
+import struct
+from collections.abc import Iterator
+
+from trtjob.imaging import tiff
+from trtjob.imaging.headers import PNG_SIGNATURE
+
+_GIF_IMAGE, _GIF_EXTENSION = 0x2C, 0x21
+_GIF_COLOR_TABLE = 0x80
+
+
+def page_count(data: bytes) -> int:
+    """Return the number of pages of a TIFF, or of frames of a PNG, WebP or GIF that moves; 1 for all others.
+
+    data: a whole image. What is damaged behind the first picture is not counted.
+    """
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.page_count(data)
+    count = 0
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            count = _png_frames(data)
+        elif data.startswith(b"RIFF"):
+            count = sum(kind == b"ANMF" for kind in _webp_chunks(data))
+        elif data.startswith(b"GIF8"):
+            for _ in _gif_images(data):
+                count += 1
+    except (struct.error, IndexError):
+        pass
+    return max(1, count)
+
+
+def _png_frames(data: bytes) -> int:
+    at = len(PNG_SIGNATURE)
+    while (kind := data[at + 4 : at + 8]) not in (b"IDAT", b""):
+        length, frames = struct.unpack_from(">I4xI", data, at)
+        if kind == b"acTL":
+            return int(frames)
+        at += 12 + length
+    return 1
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        yield kind
+        at += 8 + length + length % 2
+
+
+def _gif_images(data: bytes) -> Iterator[int]:
+    """Yield where each image begins."""
+    at = 13 + _gif_table_bytes(data[10])
+    while (block := data[at]) in (_GIF_IMAGE, _GIF_EXTENSION):
+        if block == _GIF_IMAGE:
+            yield at
+            at += 11 + _gif_table_bytes(data[at + 9])
+        else:
+            at += 2
+        while length := data[at]:
+            at += 1 + length
+        at += 1
+
+
+def _gif_table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & _GIF_COLOR_TABLE else 0

@@ -1,0 +1,286 @@
+"""What a TIFF file says of its pages, and whether OpenCV reads the first one right.
+
+OpenCV gives black pixels where its libtiff lacks the codec, takes signed numbers for unsigned ones, multiplies colours
+with their alpha, and stops before the checksum of deflated data. So this is looked at here, before a pixel is decoded.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from trtjob.errors import FailureKind, ImageError
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+CUT_OFF = (struct.error, OverflowError)  # what reading beyond the end of a file raises
+
+
+class _Layout(NamedTuple):
+    """start: where the first directory's offset stands, in `room` bytes; offset, length: formats of it and of a count."""
+
+    start: int
+    offset: str
+    length: str
+    room: int
+
+
+_SMALL, _BIG = _Layout(4, "I", "H", 4), _Layout(8, "Q", "Q", 8)
+_BIG_VERSION = 43
+
+
+class _Tag(IntEnum):
+    SUBFILE = 254
+    WIDTH = 256
+    HEIGHT = 257
+    BITS = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    STRIP_OFFSETS = 273
+    SAMPLES = 277
+    ROWS_PER_STRIP = 278
+    STRIP_BYTES = 279
+    PLANAR = 284
+    TILE_WIDTH = 322
+    TILE_HEIGHT = 323
+    TILE_OFFSETS = 324
+    TILE_BYTES = 325
+    SUB_DIRECTORIES = 330
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    DEPTH = 32997
+
+
+_TAGS = frozenset(_Tag)
+_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # BYTE, SHORT, LONG, IFD, LONG8, IFD8
+_MOST_ENTRIES = 1_000_000  # of all directories, which may lie over each other: half a second
+_NOT_A_PAGE = 0b101  # NewSubfileType: a smaller copy of another page, or a mask
+_DEFLATE = (8, 32946)
+_READ = frozenset({1, 2, 3, 4, 5, 7, 32771, 32773, *_DEFLATE})
+_CODECS = {
+    6: "old-style JPEG",
+    9: "JBIG",
+    10: "JBIG",
+    22610: "JPEG XR",
+    32766: "NeXT",
+    32809: "ThunderScan",
+    32909: "PixarLog",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    33007: "JPEG",
+    34661: "JBIG",
+    34676: "SGI LogLuv",
+    34677: "SGI LogLuv",
+    34712: "JPEG 2000",
+    34713: "Nikon NEF",
+    34715: "JBIG2",
+    34887: "LERC",
+    34892: "lossy JPEG",
+    34925: "LZMA",
+    34926: "Zstandard",
+    34927: "WebP",
+    34933: "PNG",
+    34934: "JPEG XR",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_NUMBERS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
+_UNASSOCIATED_ALPHA = 2
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
+_INFLATED_BYTES = 16_384  # of the file at a time, so that no more than 17 MB come of them
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page's directory. entries: by tag, the type of the values, how many there are and where they lie."""
+
+    data: bytes
+    order: str
+    entries: dict[int, tuple[int, int, int]]
+    sizes: dict[int, int]
+
+    def values(self, tag: _Tag) -> tuple[int, ...]:
+        """Return the values of a tag; none where it is not there. Raises CUT_OFF where they are."""
+        if tag not in self.entries:
+            return ()
+        kind, count, place = self.entries[tag]
+        return struct.unpack_from(f"{self.order}{count}{_TYPES[kind]}", self.data, place)
+
+    def value(self, tag: _Tag, default: int) -> int:
+        """Return the first value of a tag."""
+        if tag not in self.entries:
+            return default
+        kind, _, place = self.entries[tag]
+        (value,) = struct.unpack_from(self.order + _TYPES[kind], self.data, place)
+        return int(value)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample, the most of any."""
+        return max(self.values(_Tag.BITS), default=1)
+
+    @property
+    def is_a_page(self) -> bool:
+        return not self.value(_Tag.SUBFILE, 0) & _NOT_A_PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A file that OpenCV reads right.
+
+    has_sixteen_bits: of grey or colour, so that fewer of them may be in use; is_inverted: 0 is white; has_planes: each
+    colour is stored for itself.
+    """
+
+    data: bytes
+    has_sixteen_bits: bool
+    is_inverted: bool
+    has_planes: bool
+
+
+def pages(data: bytes) -> Iterator[Page]:
+    """Yield the pages of a file, one after another. Raises CUT_OFF where a directory is."""
+    order = "<" if data[:2] == b"II" else ">"
+    (version,) = struct.unpack_from(order + "H", data, 2)
+    layout = _BIG if version == _BIG_VERSION else _SMALL
+    (at,) = struct.unpack_from(order + layout.offset, data, layout.start)
+    seen: set[int] = set()
+    looked_at = 0
+    while at and at not in seen and looked_at < _MOST_ENTRIES:
+        seen.add(at)
+        (count,) = struct.unpack_from(order + layout.length, data, at)
+        count = min(count, _MOST_ENTRIES)
+        looked_at += 1 + count
+        at += struct.calcsize(order + layout.length)
+        yield _page_at(data, at, order, count, layout)
+        at += count * (4 + 2 * layout.room)
+        at = struct.unpack_from(order + layout.offset, data, at)[0] if at + layout.room <= len(data) else 0
+
+
+def _page_at(data: bytes, at: int, order: str, count: int, layout: _Layout) -> Page:
+    entries: dict[int, tuple[int, int, int]] = {}
+    sizes: dict[int, int] = {}
+    for start in range(at, at + count * (4 + 2 * layout.room), 4 + 2 * layout.room):
+        tag, kind, number = struct.unpack_from(order + "HH" + layout.offset, data, start)
+        if tag not in _TAGS or kind not in _TYPES or not number:
+            continue
+        place = start + 4 + layout.room
+        if tag in (_Tag.WIDTH, _Tag.HEIGHT):
+            (value,) = struct.unpack_from(order + _TYPES[kind], data, place)
+            sizes[tag] = max(value, sizes.get(tag, 0))  # named twice: whichever the decoder takes, none is larger
+        elif tag not in entries:
+            if number * struct.calcsize(order + _TYPES[kind]) > layout.room:
+                (place,) = struct.unpack_from(order + layout.offset, data, place)
+            entries[tag] = kind, number, place
+    return Page(data, order, entries, sizes)
+
+
+def tiff_size(data: bytes) -> tuple[int, int]:
+    """Return the first page's (width, height). Raises CUT_OFF where it is, KeyError where there is none."""
+    sizes = next(pages(data)).sizes
+    return sizes[_Tag.WIDTH], sizes[_Tag.HEIGHT]
+
+
+def page_count(data: bytes) -> int:
+    """Return how many pages, or slices of a volume, there are, without smaller copies and masks."""
+    count = 0
+    try:
+        for page in pages(data):
+            count += page.value(_Tag.DEPTH, 1) if page.is_a_page else 0
+    except CUT_OFF:
+        pass  # what comes is cut off; the first page, which is the one that is read, may be whole
+    return max(1, count)
+
+
+def readable(data: bytes) -> Readable:
+    """Return what is to be decoded of a file. Raises ImageError where it would be read wrong, or not at all."""
+    page = next(pages(data))
+    try:
+        _check_page(page)
+        photometric = page.value(_Tag.PHOTOMETRIC, _MIN_IS_BLACK)
+        return Readable(
+            data=_without_alpha(page),
+            has_sixteen_bits=page.bits == 16 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB),
+            is_inverted=photometric == _MIN_IS_WHITE,
+            has_planes=page.value(_Tag.PLANAR, 1) == 2 and page.value(_Tag.SAMPLES, 1) > 1,
+        )
+    except CUT_OFF:
+        raise _refused("the TIFF's header is damaged or cut off") from None
+
+
+def _check_page(page: Page) -> None:
+    _check_first(page)
+    codec = page.value(_Tag.COMPRESSION, 1)
+    if codec not in _READ:
+        name = _CODECS.get(codec, "a codec without a name here")
+        raise _refused(f"the TIFF is compressed with {name} (number {codec}), which is not read here")
+    numbers = page.value(_Tag.SAMPLE_FORMAT, 1)
+    allowed = (1, 4, 8) if page.value(_Tag.PHOTOMETRIC, _MIN_IS_BLACK) == _PALETTE else (1, 8, 16)
+    if numbers in _NUMBERS or page.bits not in allowed:
+        what = f"{page.bits}-bit {_NUMBERS.get(numbers, 'numbers')}"
+        raise _refused(f"the TIFF's pixels are {what}: read are unsigned numbers of 8 or 16 bits, or of 1 bit")
+    if codec in _DEFLATE:
+        _check_deflated(page)
+
+
+def _check_first(page: Page) -> None:
+    if page.is_a_page:
+        return
+    others = pages(page.data)
+    next(others)
+    try:
+        is_copy = _Tag.SUB_DIRECTORIES in page.entries or any(other.is_a_page for other in others)
+    except CUT_OFF:
+        is_copy = True
+    if is_copy:
+        raise _refused("the TIFF's first page is a small copy or a mask of another one, and only the first is read")
+
+
+def _check_deflated(page: Page) -> None:
+    """Refuse damage inside a strip or tile: its checksum stands at its end, where libtiff does not look."""
+    tiles = _Tag.TILE_OFFSETS in page.entries
+    offsets = page.values(_Tag.TILE_OFFSETS if tiles else _Tag.STRIP_OFFSETS)
+    lengths = page.values(_Tag.TILE_BYTES if tiles else _Tag.STRIP_BYTES)
+    most = _most_bytes(page)
+    view = memoryview(page.data)
+    for number, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):
+        if not _is_whole(view[offset : offset + length], most):
+            raise _refused(f"the TIFF is damaged: the deflated data of its part {number} is not what was written")
+
+
+def _most_bytes(page: Page) -> int:
+    """Return how many bytes of pixels a strip or tile may have."""
+    width, height = page.sizes[_Tag.WIDTH], page.sizes[_Tag.HEIGHT]
+    height = min(height, page.value(_Tag.ROWS_PER_STRIP, height))
+    width, height = page.value(_Tag.TILE_WIDTH, width), page.value(_Tag.TILE_HEIGHT, height)
+    return (width * page.bits * page.value(_Tag.SAMPLES, 1) + 7) // 8 * height
+
+
+def _is_whole(deflated: memoryview, most_bytes: int) -> bool:
+    """Whether data inflates to its end, with the right checksum, and to no more bytes than there can be."""
+    inflater, count = zlib.decompressobj(), 0
+    try:
+        for at in range(0, len(deflated), _INFLATED_BYTES):
+            count += len(inflater.decompress(deflated[at : at + _INFLATED_BYTES]))
+            if inflater.eof or count > most_bytes:
+                break
+    except zlib.error:
+        return False
+    return inflater.eof and count <= most_bytes
+
+
+def _without_alpha(page: Page) -> bytes:
+    """Return a file whose colours OpenCV leaves as they are stored: it would multiply them with an alpha channel."""
+    if page.value(_Tag.EXTRA_SAMPLES, 0) != _UNASSOCIATED_ALPHA:
+        return page.data
+    # The extra sample becomes one of which nothing is said. A SHORT's two bytes lie there in either order.
+    _, _, place = page.entries[_Tag.EXTRA_SAMPLES]
+    return page.data[:place] + bytes(2) + page.data[place + 2 :]
+
+
+def _refused(why: str) -> ImageError:
+    return ImageError(FailureKind.DECODE, why)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from trtjob.engines.candidates import candidates_from
 from trtjob.engines.protocol import FloatArray, Outputs
-from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
+from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.postprocess import classes_from, detections_from
@@ -143,6 +143,14 @@ def test_an_answer_that_is_not_full_lacks_nothing() -> None:
     assert not truncated(*ROWS, most=3)
     assert not truncated(most=3)
     assert not truncated([*THERE, np.nan, 1.0], most=1)
+
+
+def test_a_model_that_suppresses_by_itself_may_lack_boxes_beyond_its_own_limit() -> None:
+    spec = model().model_copy(update={"candidates": 1024, "nms_kind": NmsKind.NONE})
+    for last, expected in ((0.2, True), (0.0, False)):
+        candidates = np.array([[*HERE, 0.5, 0.0], [*THERE, last, 1.0]], np.float32)
+        found = detections_from(candidates, AS_IT_IS, spec, hw=(100, 100), min_score=0.1, iou=0.45)
+        assert found.is_truncated is expected
 
 
 def test_what_is_lacking_may_be_of_the_classes_asked_for() -> None:

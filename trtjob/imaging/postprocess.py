@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray
-from trtjob.engines.spec import ModelSpec
+from trtjob.engines.spec import ModelSpec, NmsKind
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.boxes import clip
 from trtjob.imaging.detections import BOX_DECIMALS, SCORE_DECIMALS, Classification, Detection
@@ -40,7 +40,9 @@ def detections_from(
     image and clipped to it; what lies outside is dropped.
     """
     counting = candidates[candidates[:, 4] >= min_score]  # NaN does not
-    is_truncated = len(candidates) == spec.candidates and bool((candidates[-1:, 4] >= min_score).any())
+    # A graph that suppresses by itself has a limit of its own, such as 300 boxes.
+    is_all = len(candidates) < spec.candidates and spec.nms_kind is not NmsKind.NONE
+    is_truncated = not is_all and bool((candidates[-1:, 4] >= min_score).any())
     if class_ids is not None:
         counting = counting[np.isin(counting[:, 5], list(class_ids))]
     counting = counting[np.isfinite(counting[:, :4]).all(1)]

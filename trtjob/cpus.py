@@ -59,8 +59,8 @@ def cpus_of(text: str) -> frozenset[int]:
 def _groups(proc: Path) -> Iterator[Path]:
     """Yield the folders of the groups that limit the process's CPU time, with those that they are in."""
     try:
-        groups = [line.split(":", 2) for line in os.fsdecode((proc / "cgroup").read_bytes()).splitlines()]
-        mounts = [line.split(" ") for line in os.fsdecode((proc / "mountinfo").read_bytes()).splitlines()]
+        groups = [line.split(":", 2) for line in os.fsdecode((proc / "cgroup").read_bytes()).split("\n")]
+        mounts = [line.split(" ") for line in os.fsdecode((proc / "mountinfo").read_bytes()).split("\n")]
     except OSError:
         return
     # proc_pid_mountinfo(5): id, parent, device, root, mount point, options, tags ..., "-", type, source, its options

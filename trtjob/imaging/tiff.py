@@ -18,7 +18,7 @@ CUT_OFF = (struct.error, OverflowError)  # what reading beyond the end of a file
 
 
 class _Layout(NamedTuple):
-    """start: where the first directory's offset stands, in `room` bytes; offset, length: formats of it and of a count."""
+    """start: where the first directory's offset stands, in `room` bytes; offset, length: its format, and a count's."""
 
     start: int
     offset: str

@@ -112,3 +112,8 @@ def test_a_map_to_what_is_no_class_is_refused_with_its_line(tmp_path: Path, line
     (tmp_path / "a.map").write_text(f"3\n{line}\n1\n")
     with pytest.raises(DarknetParseError, match=r"a\.map:2: expected the number of one of 4 classes, from 0$"):
         read_map(tmp_path / "a.map", 4)
+
+
+def test_an_identifier_may_hold_what_python_takes_for_the_end_of_a_line(path: Path) -> None:
+    path.write_text("a\x1cb -1\nc\u2028d 0\n", encoding="utf-8")
+    assert read_tree(path).parents == (-1, 0)

@@ -79,11 +79,12 @@ def read_map(path: Path, classes: int) -> tuple[int, ...]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8").rstrip().splitlines()
+        text = path.read_text("utf-8").rstrip()
     except OSError as err:
         raise DarknetParseError(f"cannot be read: {err.strerror}", path=path) from err
     except UnicodeDecodeError as err:
         raise DarknetParseError("is no text", path=path) from err
+    return text.split("\n") if text else []  # not splitlines(): it parts at more than line feeds
 
 
 def group_softmax(graph: Graph, tree: Tree, x: str) -> str:

@@ -82,14 +82,17 @@ def test_a_list_names_its_images(tmp_path: Path, scenes: Path) -> None:
         shutil.copy(path, photos)
     (tmp_path / "list.txt").write_text("\n".join(str(photos / path.name) for path in chosen) + "\n\n")
     place = find_place(JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
-    assert place.keys == sorted(path.name for path in chosen)
-    assert place.source.root == str(photos)
+    assert place.keys == sorted(f"photos/{path.name}" for path in chosen)
+    assert place.source.root == str(tmp_path)
+    order = JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out"), root=str(photos))
+    assert find_place(order).keys == sorted(path.name for path in chosen)
 
 
 def test_a_dash_reads_the_list_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"/a/one.jpg\n/a/b/latin\xe9.jpg\n")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a/one.jpg\na/b/latin\xe9.jpg\n")))
     place = find_place(JobOrder("-", "model", str(tmp_path / "out")))
-    assert place.keys == ["b/latin\udce9.jpg", "one.jpg"]
+    assert (place.source.root, place.keys) == (str(tmp_path), ["a/b/latin\udce9.jpg", "a/one.jpg"])
 
 
 def test_one_image_is_a_source(tmp_path: Path, scenes: Path) -> None:

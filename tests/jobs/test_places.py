@@ -1,5 +1,6 @@
 """Where a job reads and writes: what a user may name, and what is refused."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from samples import touch
 from users import as_nobody
 
 from trtjob.errors import ConfigError
+from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.models import Source
 from trtjob.jobs.places import check_output, s3_uri, source_from
 
@@ -30,20 +32,65 @@ def test_one_file_is_a_list_of_one(tmp_path: Path) -> None:
     assert (source.kind, source.root, keys) == ("list", str(tmp_path / "photos"), ["a.jpg"])
 
 
-def test_a_list_is_rooted_where_its_files_part(tmp_path: Path) -> None:
-    lines = [f"{tmp_path}/a/b/1.jpg", f"{tmp_path}/a/c/d/2.jpg", f"{tmp_path}/a/c/3.jpg"]
-    source, keys = source_from(lines)
-    assert (source.root, keys) == (str(tmp_path / "a"), ["b/1.jpg", "c/3.jpg", "c/d/2.jpg"])
+def source_of(lines: Iterable[str], folder: Path, root: str = "") -> tuple[Source, list[str]]:
+    return source_from(ImageList(tuple(lines), folder), root)
 
 
-def test_a_list_of_files_of_one_folder_and_of_one_below_is_rooted_at_the_upper(tmp_path: Path) -> None:
-    source, keys = source_from([f"{tmp_path}/a/1.jpg", f"{tmp_path}/a/b/2.jpg"])
-    assert (source.root, keys) == (str(tmp_path / "a"), ["1.jpg", "b/2.jpg"])
+def test_what_an_image_is_called_does_not_depend_on_what_else_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a/b/1.jpg", "a/c/2.jpg")
+    first, second = f"{tmp_path}/a/b/1.jpg", "a/c/2.jpg"
+    for lines, names in (
+        ([first], ["a/b/1.jpg"]),
+        ([second], ["a/c/2.jpg"]),
+        ([first, second], ["a/b/1.jpg", "a/c/2.jpg"]),
+    ):
+        assert source_of(lines, tmp_path) == (Source(kind="list", root=str(tmp_path)), names)
+
+
+def test_a_root_says_from_where_images_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "photos/a/1.jpg", "lists/x.txt")
+    monkeypatch.chdir(tmp_path)
+    for root in (f"{tmp_path}/photos", "photos", "./photos/"):
+        for line in (f"{tmp_path}/photos/a/1.jpg", "a/1.jpg", "photos/a/1.jpg"):
+            source, keys = source_of([line], tmp_path / "lists", root)
+            assert (source.root, keys) == (str(tmp_path / "photos"), ["a/1.jpg"])
+
+
+def test_an_image_outside_the_root_is_refused_with_the_root_that_fits(tmp_path: Path) -> None:
+    touch(tmp_path, "my photos/a/1.jpg", "lists/x.txt")
+    lines = [f"{tmp_path}/my photos/a/1.jpg", f"{tmp_path}/my photos/b/2.jpg"]
+    with pytest.raises(ConfigError, match=rf"1.jpg' is not below '{tmp_path}/lists'.*--root '{tmp_path}/my photos'$"):
+        source_of(lines, tmp_path / "lists")
+
+
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--root 'nowhere': there is no such folder"):
+        source_of(["a.jpg"], tmp_path, "nowhere")
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(ConfigError, match="--root is for lists of images"):
+        source_from(tmp_path, str(tmp_path))
+
+
+def test_a_line_is_looked_for_beside_the_list_and_then_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Darknet's data/train.txt has `data/obj/1.jpg`, as seen from above."""
+    touch(tmp_path, "data/obj/1.jpg", "data/2.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert source_of(["data/obj/1.jpg", "2.jpg", "3.jpg"], tmp_path / "data")[1] == ["2.jpg", "3.jpg", "obj/1.jpg"]
+
+
+def test_a_list_and_its_images_may_be_known_by_different_links(tmp_path: Path) -> None:
+    touch(tmp_path, "real/a/1.jpg")
+    (tmp_path / "link").symlink_to("real")
+    assert source_of([f"{tmp_path}/real/a/1.jpg"], tmp_path / "link")[1] == ["a/1.jpg"]
 
 
 def test_folders_whose_names_begin_alike_are_not_one(tmp_path: Path) -> None:
-    source, keys = source_from([f"{tmp_path}/photo/1.jpg", f"{tmp_path}/photos/1.jpg"])
-    assert (source.root, keys) == (str(tmp_path), ["photo/1.jpg", "photos/1.jpg"])
+    lines = [f"{tmp_path}/photo/1.jpg", f"{tmp_path}/photos/1.jpg"]
+    assert source_of(lines, tmp_path)[1] == ["photo/1.jpg", "photos/1.jpg"]
+    with pytest.raises(ConfigError, match="is not below"):
+        source_of(lines, touch(tmp_path, "photo/1.jpg") / "photo")
 
 
 @pytest.mark.parametrize(
@@ -59,18 +106,13 @@ def test_folders_whose_names_begin_alike_are_not_one(tmp_path: Path) -> None:
 def test_one_file_named_in_two_ways_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg")
     monkeypatch.chdir(tmp_path)  # and conftest puts `~` into tmp_path/user
-    source, keys = source_from([f"{tmp_path}/a/1.jpg", f"{tmp_path}/a/2.jpg", again.format(root=tmp_path)])
-    assert (source.root, keys) == (str(tmp_path / "a"), ["1.jpg", "2.jpg"])
-
-
-def test_a_line_may_begin_or_end_with_a_space_as_file_names_do(tmp_path: Path) -> None:
-    _, keys = source_from([f"{tmp_path}/a .jpg ", f"{tmp_path}/b.jpg"])
-    assert keys == ["a .jpg ", "b.jpg"]
+    lines = [f"{tmp_path}/a/1.jpg", f"{tmp_path}/a/2.jpg", again.format(root=tmp_path)]
+    assert source_of(lines, tmp_path)[1] == ["a/1.jpg", "a/2.jpg"]
 
 
 def test_a_tilde_stands_for_home_only_before_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _, keys = source_from(["~scan.jpg", "./~/a.jpg", "~/b.jpg"])
+    _, keys = source_of(["~scan.jpg", "./~/a.jpg", "~/b.jpg"], tmp_path)
     assert keys == ["user/b.jpg", "~/a.jpg", "~scan.jpg"]
 
 
@@ -82,17 +124,17 @@ def test_a_link_in_a_list_keeps_the_name_under_which_the_user_knows_it(tmp_path:
 
 def test_the_order_of_the_lines_does_not_matter(tmp_path: Path) -> None:
     lines = [f"{tmp_path}/{name}" for name in ("a-b.jpg", "a/b.jpg", "é.jpg", "𝄞.jpg", "\uffee.jpg")]
-    assert source_from(lines) == source_from(reversed(lines))
+    assert source_of(lines, tmp_path) == source_of(reversed(lines), tmp_path)
 
 
-def test_a_list_of_nothing_is_an_error() -> None:
+def test_a_list_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one path on each line"):
-        source_from(["", "  \n"])
+        source_of([], tmp_path)
 
 
-def test_a_list_that_is_parted_by_zero_bytes_says_so() -> None:
+def test_a_list_that_is_parted_by_zero_bytes_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"zero byte.*one path on each line"):
-        source_from(["/photos/a.jpg\0/photos/b.jpg\0"])
+        source_of(["/photos/a.jpg\0/photos/b.jpg\0"], tmp_path)
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -115,9 +157,9 @@ def test_a_folder_that_may_not_be_listed_is_named(public_folder: Path) -> None:
 def test_a_source_whose_path_is_no_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """Below it any name goes; the folder itself is written into documents that are UTF-8."""
     folder = touch(tmp_path / "caf\udce9", "a.jpg", "b.jpg")
-    for paths in (folder, [str(folder / "a.jpg"), str(folder / "b.jpg")]):
+    for named in (folder, folder / "a.jpg", ImageList(("a.jpg", "b.jpg"), folder)):
         with pytest.raises(ConfigError, match=r"UTF-8.*Rename"):
-            source_from(paths)
+            source_from(named)
 
 
 # -- the output --------------------------------------------------------------------------------------------------------
@@ -186,19 +228,26 @@ def test_what_is_no_address_is_refused_with_an_example(uri: str) -> None:
         s3_uri(uri, "SOURCE")
 
 
-def test_a_list_of_objects_is_rooted_where_they_part() -> None:
-    source, keys = source_from(["s3://bucket/a/1.jpg", "s3://bucket/b/2.jpg", "s3://bucket/a/1.jpg"])
-    assert (source.kind, source.root, keys) == ("list", "s3://bucket", ["a/1.jpg", "b/2.jpg"])
+def test_objects_of_a_list_are_called_as_in_their_bucket_or_below_a_root() -> None:
+    uris = ["s3://bucket/a/1.jpg", "s3://bucket/a/b/2.jpg", "s3://bucket/a/1.jpg"]
+    assert source_of(uris, Path("/")) == (Source(kind="list", root="s3://bucket"), ["a/1.jpg", "a/b/2.jpg"])
+    assert source_of(uris[:1], Path("/"))[1] == ["a/1.jpg"]
+    assert source_of(uris, Path("/"), "s3://bucket/a/") == (
+        Source(kind="list", root="s3://bucket/a"),
+        ["1.jpg", "b/2.jpg"],
+    )
+    with pytest.raises(ConfigError, match=r"'s3://bucket/a/1.jpg' is not below 's3://bucket/a/b'"):
+        source_of(uris, Path("/"), "s3://bucket/a/b")
 
 
 def test_a_list_stays_in_one_bucket() -> None:
     with pytest.raises(ConfigError, match="several buckets: one, two"):
-        source_from(["s3://one/1.jpg", "s3://two/2.jpg"])
+        source_of(["s3://one/1.jpg", "s3://two/2.jpg"], Path("/"))
 
 
 def test_a_list_is_of_objects_or_of_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="both s3:// addresses and files"):
-        source_from(["s3://one/1.jpg", str(tmp_path / "2.jpg")])
+        source_of(["s3://one/1.jpg", str(tmp_path / "2.jpg")], tmp_path)
 
 
 @pytest.mark.parametrize("output", ["s3://b/photos", "s3://b/photos/", "s3://b/photos/out"])

@@ -283,13 +283,37 @@ def test_what_is_no_model_is_named(
 
 
 @pytest.mark.parametrize("option", ["cfg", "labels"])
-def test_a_cfg_or_labels_for_a_model_of_the_registry_are_refused(
+def test_what_belongs_to_a_models_file_is_refused_for_a_model_of_the_registry(
     registry: ModelRegistry, weights: Path, option: str
 ) -> None:
     convert_model(ConversionRequest(model=weights), registry=registry)
     cfg, labels = (weights if option == name else None for name in ("cfg", "labels"))
-    with pytest.raises(ModelError, match=r"^--cfg and --labels belong to a model's file, but the model is 'net'"):
+    message = r"^--cfg, --labels and --scores belong to a model's file, but the model is 'net'"
+    with pytest.raises(ModelError, match=message):
         resolve_model("net", registry=registry, cfg=cfg, labels=labels)
+
+
+def test_the_labels_may_be_those_that_a_data_file_names(registry: ModelRegistry, weights: Path) -> None:
+    data = weights.with_name("obj.data")
+    data.write_text("classes= 2\nnames = data/obj.names\n")
+    weights.with_name("obj.names").write_text("cow\nhen\n")
+    first = convert_model(ConversionRequest(model=weights, labels=data), registry=registry)
+    assert first.spec.labels == ("cow", "hen")
+    weights.with_name("obj.names").write_text("cow\nsow\n")
+    assert convert_model(ConversionRequest(model=weights, labels=data), registry=registry).spec.labels == ("cow", "sow")
+
+
+def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
+    registry: ModelRegistry, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights.with_name("net.names").write_text("cat\ndog\ncow\n")
+    for model in (str(weights), str(weights), "net"):
+        caplog.clear()
+        found = resolve_model(model, registry=registry)
+        assert found.facts is not None
+        assert found.facts.warnings[0].startswith("'net.names' beside the model has 3 names")
+        said = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert [record.getMessage() for record in said] == [f"model net: {found.facts.warnings[0]}"]
 
 
 # --- precision

@@ -47,7 +47,8 @@ def convert(
         typer.Option(
             metavar="FILE",
             rich_help_panel=SOURCE,
-            help="The class names, one a line. Default: those in the model, or the .names beside it.",
+            help="The class names: one a line, or a .data, .yaml or .json with them. Default: those in the model, or "
+            "the .names beside it.",
         ),
     ] = None,
     arch: Annotated[
@@ -144,6 +145,15 @@ def convert(
             metavar="NUMBERS",
             rich_help_panel=PIXELS,
             help="... and then to divide by. Default: 1.",
+        ),
+    ] = None,
+    scores: Annotated[
+        Literal["softmax", "sigmoid", "none"] | None,
+        typer.Option(
+            metavar="softmax|sigmoid|none",
+            rich_help_panel=RESULT,
+            help="Classifiers: what makes scores of the model's output. softmax: one class is right; sigmoid: each "
+            "stands for itself; none: they are scores already. Default: recognised, and what is guessed is said.",
         ),
     ] = None,
     precision: Annotated[
@@ -253,6 +263,7 @@ def convert(
         preprocess=preprocess,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
+        scores=scores,
         precision=precision,
         calibrate=_absolute(calibrate),
         calibrate_images=calibrate_images,

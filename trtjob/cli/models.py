@@ -247,6 +247,7 @@ def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
     if facts.get("cpu_ms"):
         yield "CPU time", f"{facts['cpu_ms']:.1f} ms an image" + _beside(facts, "reference_cpu_ms", 1, "ms")
     yield from (("plan", _plan(plan)) for plan in document.get("plans", ()))
+    yield from (("WARNING", warning) for warning in facts.get("warnings", ()))
     yield from (("note", note) for note in facts.get("notes", ()))
     yield "converted", f"in {duration(facts['seconds'])}" if facts else ""
 

@@ -22,6 +22,16 @@ SourceArgument = Annotated[
         "standard input.",
     ),
 ]
+Root = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER|s3://",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="For a list: the folder that has all its images; results name them as below it. Default: the list's own "
+        "folder, the current one for -, or the bucket.",
+    ),
+]
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", show_default=False, help="A job's id.", autocompletion=job_ids)
 ]
@@ -60,7 +70,17 @@ Labels = Annotated[
     typer.Option(
         metavar="FILE",
         rich_help_panel=MODEL,
-        help="The class names of a .weights file, one a line. Default: the .names beside it.",
+        help="The class names of a model's file: one a line, or a .data, .yaml or .json with them. Default: those in "
+        "the model, or the .names beside it.",
+    ),
+]
+Scores = Annotated[
+    Literal["softmax", "sigmoid", "none"] | None,
+    typer.Option(
+        metavar="softmax|sigmoid|none",
+        rich_help_panel=MODEL,
+        help="What makes scores of the output of a classifier's file. softmax: one class is right; sigmoid: each "
+        "stands for itself; none: they are scores already. Default: recognised, and what is guessed is said.",
     ),
 ]
 

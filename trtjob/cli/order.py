@@ -12,6 +12,7 @@ from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtjob.converters.registry import RegisteredModel
+    from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.models import JobSpec, Options, Source
 
 DEFAULT_OUTPUT = "trtjob-out"
@@ -26,6 +27,7 @@ class JobOrder:
     output: str = DEFAULT_OUTPUT
     cfg: Path | None = None
     labels: Path | None = None
+    scores: Literal["softmax", "sigmoid", "none"] | None = None
     conf: float | None = None
     min_score: float | None = None
     iou: float | None = None
@@ -38,6 +40,7 @@ class JobOrder:
     priority: Literal["high", "normal", "low"] | None = None
     notify: str = ""
     upload: bool | None = None
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def find_place(order: JobOrder) -> Place:
     from trtjob.jobs.places import check_output, source_from
     from trtjob.jobs.storage import is_s3
 
-    source, keys = source_from(_named(order.source))
+    source, keys = source_from(_named(order.source), order.root)
     output = check_output(order.output, source)
     if is_s3(output):
         from trtjob.jobs.storage.s3 import check_access
@@ -66,18 +69,18 @@ def find_place(order: JobOrder) -> Place:
     return Place(source, keys, output)
 
 
-def _named(source: str) -> Path | str | list[str]:
+def _named(source: str) -> "Path | str | ImageList":
+    from trtjob.jobs.image_list import ImageList, parsed_list
     from trtjob.jobs.storage import is_s3
 
     if is_s3(source):
         return source
     if source == "-":
-        # As file names are read, so that a name that is no valid UTF-8 survives.
-        return sys.stdin.buffer.read().decode(errors="surrogateescape").splitlines()
+        return ImageList(parsed_list(sys.stdin.buffer.read()), Path.cwd())
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt" and path.is_file():
         try:
-            return path.read_text("utf-8", errors="surrogateescape").splitlines()
+            return ImageList(parsed_list(path.read_bytes()), path.absolute().parent)
         except OSError as err:
             raise ConfigError(f"cannot read the list '{source}': {err.strerror}") from err
     return path
@@ -96,7 +99,14 @@ def job_from(
     from trtjob.worker.convert import resolve_model
 
     registry = ModelRegistry(models_dir)
-    model = resolve_model(order.model, registry=registry, cfg=order.cfg, labels=order.labels, on_convert=on_convert)
+    model = resolve_model(
+        order.model,
+        registry=registry,
+        cfg=order.cfg,
+        labels=order.labels,
+        scores=order.scores,
+        on_convert=on_convert,
+    )
     options = _options(order, model)
     reference = ModelRef(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels

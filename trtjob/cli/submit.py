@@ -40,8 +40,10 @@ def submit(
     dry_run: bool = typer.Option(
         False, "--dry-run", rich_help_panel=o.MACHINE, help="Print the job, and hand nothing in. Default: hand it in."
     ),
+    root: o.Root = "",
     cfg: o.Cfg = None,
     labels: o.Labels = None,
+    scores: o.Scores = None,
     conf: o.Conf = None,
     min_score: o.MinScore = None,
     iou: o.Iou = None,
@@ -63,8 +65,10 @@ def submit(
         source=source,
         model=model,
         output=output,
+        root=root,
         cfg=cfg,
         labels=labels,
+        scores=scores,
         conf=conf,
         min_score=min_score,
         iou=iou,

@@ -34,8 +34,8 @@ class Reference:
 class Converted:
     """A model in float32 and what is known of it. The model has no `candidates` and does not carry its spec yet.
 
-    layers: of the original, to show a person; reference: None where nothing here can run the original; notes: what the
-    user should know of what was found or assumed, a sentence each.
+    layers: of the original, to show a person; reference: None where nothing here can run the original; notes: what was
+    found or assumed, warnings: what may be wrong, a sentence each.
     """
 
     model: onnx.ModelProto
@@ -43,6 +43,7 @@ class Converted:
     layers: int
     reference: Reference | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def model_from_graph(graph: Graph, spec: ModelSpec, *, boxes: int | None = None) -> onnx.ModelProto:

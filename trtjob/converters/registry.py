@@ -30,7 +30,7 @@ class Facts(BaseModel):
     """What was seen at a conversion; unlike the spec it is no part of the model.
 
     outputs: the shape of each, by name; seconds: that it took; cpu_ms, reference_cpu_ms: CPU time for one image of the
-    model and of its reference; notes: what was found or assumed, a sentence each.
+    model and of its reference; notes: what was found or assumed, warnings: what may be wrong, a sentence each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +43,7 @@ class Facts(BaseModel):
     reference_cpu_ms: float | None = None
     reference_size_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class ConversionRequest(BaseModel):
     preprocess: Literal["none", "unit", "caffe", "tf", "torch"] | None = None
     mean: tuple[float, ...] | None = None  # of pixels from 0 to 255, in the model's colour order
     std: tuple[float, ...] | None = None
+    scores: Literal["softmax", "sigmoid", "none"] | None = None  # what makes a classifier's scores of its output
     resize: ResizeMode | None = None
 
     precision: Precision = "fp32"

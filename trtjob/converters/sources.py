@@ -39,6 +39,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "preprocess": ("keras", "onnx"),
     "mean": ("keras", "onnx"),
     "std": ("keras", "onnx"),
+    "scores": ("keras", "onnx"),
 }
 _TITLES = {"darknet": "Darknet models", "keras": "Keras and TensorFlow models", "onnx": "ONNX files"}
 

@@ -1,9 +1,11 @@
 """Where a job reads and writes, from what a user named: a folder, an image, a list, or any of these in a bucket."""
 
-from collections.abc import Callable, Iterable
+import os
+import shlex
 from pathlib import Path, PurePosixPath
 
 from trtjob.errors import ConfigError
+from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.listing import IMAGE_SUFFIXES
 from trtjob.jobs.models import Source
 from trtjob.jobs.storage import Storage, is_s3, open_storage
@@ -11,22 +13,27 @@ from trtjob.jobs.storage import Storage, is_s3, open_storage
 S3_EXAMPLE = "s3://bucket/photos"
 
 
-def source_from(named: Path | str | Iterable[str]) -> tuple[Source, list[str]]:
-    """Return the source for a folder, an image, an `s3://` address or the lines of a list, and the keys, sorted.
+def source_from(named: Path | str | ImageList, root: str = "") -> tuple[Source, list[str]]:
+    """Return the source for a folder, an image, an `s3://` address or a list, and the keys, sorted.
 
     The keys are those of an image or a list; a folder has none. Two lines that name the same image in two ways are one.
+    root: the folder or address below which a list's images are, and get their names; empty: the list's own folder, or
+    the bucket. So what an image is called does not depend on what else is listed.
     Raises ConfigError where a source does not exist or holds no image, and where its path is no text; StorageError for
     a bucket that cannot be listed.
     """
+    if isinstance(named, ImageList):
+        return _list_source(named, root)
+    if root:
+        raise ConfigError(f"--root is for lists of images, but the source is '{named}'. Leave --root out")
     if isinstance(named, str):
         return _s3_source(s3_uri(named, "SOURCE"))
-    if isinstance(named, Path):
-        if named.is_dir():
-            return _folder_source(named), []
-        if not named.exists():
-            raise ConfigError(f"no such folder or file: '{named}'")
-        named = [str(named)]
-    return _list_source(list(filter(str.strip, named)))
+    if named.is_dir():
+        return _folder_source(named), []
+    if not named.exists():
+        raise ConfigError(f"no such folder or file: '{named}'")
+    image = _file(str(named.absolute()))
+    return _rooted(str(image.parent), {image.name})
 
 
 def check_output(output: str, source: Source) -> str:
@@ -73,14 +80,20 @@ def _s3_source(uri: str) -> tuple[Source, list[str]]:
     return Source(kind="folder", root=uri), []
 
 
-def _s3_list(lines: list[str]) -> tuple[Source, list[str]]:
-    wrong = next((line for line in lines if not is_s3(line)), None)
+def _s3_list(paths: tuple[str, ...], root: str) -> tuple[Source, list[str]]:
+    wrong = next((path for path in paths if not is_s3(path)), None)
     if wrong is not None:
         raise ConfigError(f"the list has both s3:// addresses and files such as '{wrong}': make a job of each")
-    uris = [s3_uri(line.strip(), "the list's line") for line in lines]
+    uris = [s3_uri(path, "the list's line") for path in paths]
     if len(buckets := {uri.split("/")[2] for uri in uris}) > 1:
         raise ConfigError(f"the list names images in several buckets: {', '.join(sorted(buckets))}. Make a job of each")
-    return _under_one_root([uri.split("/") for uri in uris], "/".join)
+    root = s3_uri(root, "--root") if root else f"s3://{buckets.pop()}"
+    outside = next((uri for uri in uris if not uri.startswith(f"{root}/")), None)
+    if outside is not None:
+        raise ConfigError(
+            f"the list's image '{outside}' is not below '{root}'. Name a place with all of them as --root"
+        )
+    return Source(kind="list", root=root), sorted({uri[len(root) + 1 :] for uri in uris})
 
 
 def _check_images(storage: Storage, shown: Path | str) -> None:
@@ -92,30 +105,52 @@ def _check_images(storage: Storage, shown: Path | str) -> None:
 # -- folders and lists -------------------------------------------------------------------------------------------------
 
 
-def _list_source(lines: list[str]) -> tuple[Source, list[str]]:
-    if not lines:
+def _list_source(listed: ImageList, root: str) -> tuple[Source, list[str]]:
+    if not listed.paths:
         raise ConfigError("the list names no image: it has one path on each line")
-    if any(map(is_s3, lines)):
-        return _s3_list(lines)
-    source, keys = _under_one_root([list(_file(line).parts) for line in lines], lambda parts: str(Path(*parts)))
-    _check_text(Path(source.root), "Rename the folder")
-    return source, keys
+    if any(map(is_s3, listed.paths)):
+        return _s3_list(listed.paths, root)
+    folder = _at_home(root).absolute() if root else listed.folder
+    if not folder.is_dir():
+        raise ConfigError(f"--root '{root}': there is no such folder")
+    files = [_listed_file(path, folder) for path in listed.paths]
+    keys = [_key(file, folder) for file in files]
+    if None in keys:
+        common = os.path.commonpath([file.parent for file in files])
+        raise ConfigError(
+            f"the list's image '{files[keys.index(None)]}' is not below '{folder}', as the names of images in results "
+            f"are. Name a folder that has all of them: --root {shlex.quote(common)}"
+        )
+    return _rooted(str(folder), set(filter(None, keys)))
 
 
-def _under_one_root(files: list[list[str]], join: Callable[[list[str]], str]) -> tuple[Source, list[str]]:
-    """Return the deepest folder that all files are in, given by their parts, and what they are called below it."""
-    parents = [file[:-1] for file in files]
-    depth = next((i for i, level in enumerate(zip(*parents, strict=False)) if len(set(level)) > 1), None)
-    root = parents[0][: min(map(len, parents)) if depth is None else depth]
-    return Source(kind="list", root=join(root)), sorted({"/".join(file[len(root) :]) for file in files})
+def _rooted(root: str, keys: set[str]) -> tuple[Source, list[str]]:
+    _check_text(Path(root), "Rename the folder")
+    return Source(kind="list", root=root), sorted(keys)
+
+
+def _listed_file(path: str, folder: Path) -> Path:
+    """Return what a line means: from the root on, or, as Darknet has it, from the folder that the command runs in."""
+    file = _at_home(path)
+    if not file.is_absolute() and not (folder / file).exists() and file.exists():
+        return _file(str(file.absolute()))
+    return _file(str(folder / file))
+
+
+def _key(file: Path, folder: Path) -> str | None:
+    """Return what a file is called below a folder, links to either followed; None where it is not below it."""
+    for name, root in ((file, folder), (file.parent.resolve() / file.name, folder.resolve())):
+        if name.is_relative_to(root):
+            return name.relative_to(root).as_posix()
+    return None
 
 
 def _file(line: str) -> Path:
-    """Return the absolute path that a line of a list names, without `..`."""
+    """Return an absolute path without `..`."""
     if "\0" in line:
         raise ConfigError(f"the list has a zero byte in {line[:80]!r}: it has one path on each line (find -print)")
-    # absolute(), not resolve(): a link to an image keeps the name under which the user knows it.
-    path = _at_home(line).absolute()
+    # Not resolve(): a link to an image keeps the name under which the user knows it.
+    path = Path(line)
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 

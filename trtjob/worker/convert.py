@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trtjob import __version__
+from trtjob.converters.labels import labels_file
 from trtjob.converters.output import write_atomically
 from trtjob.converters.registry import Facts, ModelRegistry, RegisteredModel, file_sha256, name_of, valid_name
 from trtjob.converters.request import ConversionRequest
@@ -73,6 +74,8 @@ def _converted(
 
     name: what it will be called; where that is another model's, ModelError is raised before the work is done.
     """
+    if request.labels is not None:
+        request = request.model_copy(update={"labels": labels_file(request.labels)})
     images = _calibration_images(request) if request.calibrate or request.precision == "int8" else ()
     key = _key(request, files_of(request), images)
     if known := registry.converted(key):
@@ -89,6 +92,7 @@ def resolve_model(
     registry: ModelRegistry,
     cfg: Path | None = None,
     labels: Path | None = None,
+    scores: Literal["softmax", "sigmoid", "none"] | None = None,
     on_convert: Callable[[Path], None] | None = None,
 ) -> RegisteredModel:
     """Return the model that a user means: a model's file, converted where that was not done before, or a name.
@@ -98,17 +102,24 @@ def resolve_model(
     """
     path = _expanded(argument)
     if _exists(path) and is_model(path):
-        request = ConversionRequest(model=path, cfg=cfg, labels=labels)
+        request = ConversionRequest(model=path, cfg=cfg, labels=labels, scores=scores)
         announce = None if on_convert is None else _once(lambda: on_convert(path))
         sha256 = _kept(request, registry) or _converted(request, registry, announce)
         return registry.known(sha256, name_of(path))
-    if cfg is not None or labels is not None:
-        raise ModelError(f"--cfg and --labels belong to a model's file, but the model is '{argument}'")
+    if (cfg, labels, scores) != (None, None, None):
+        raise ModelError(f"--cfg, --labels and --scores belong to a model's file, but the model is '{argument}'")
     if _exists(path):
         raise ModelError(f"'{argument}' is no model that can be used: {hint_for(path)}")
     if "/" in argument or is_model(path):
         raise ModelError(f"no model file '{argument}'")
-    return registry.get(argument)
+    return _warned(registry.get(argument))
+
+
+def _warned(model: RegisteredModel) -> RegisteredModel:
+    """Say what may be wrong with a model, each time that it is used."""
+    for warning in model.facts.warnings if model.facts else ():
+        log.warning("model %s: %s", model.name, warning)
+    return model
 
 
 def _convert(request: ConversionRequest, file: Path, progress: Progress) -> tuple[ModelSpec, Facts]:
@@ -136,6 +147,7 @@ def _convert(request: ConversionRequest, file: Path, progress: Progress) -> tupl
         reference_cpu_ms=result.measured and result.measured.reference_cpu_ms,
         reference_size_bytes=result.reference_size_bytes,
         notes=(*converted.notes, *result.notes),
+        warnings=converted.warnings,
     )
 
 

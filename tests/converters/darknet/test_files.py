@@ -1,10 +1,9 @@
-import re
 from pathlib import Path
 
 import pytest
 
 from trtjob.converters.darknet.cfg import parse_cfg
-from trtjob.converters.darknet.files import beside, count_labels, files, find_cfg, find_labels, read_labels
+from trtjob.converters.darknet.files import beside, files, find_cfg, find_labels
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
@@ -74,69 +73,6 @@ def test_missing_labels_are_named_with_what_to_do(tmp_path: Path) -> None:
         f"no labels for '{tmp_path / 'a_best.weights'}': expected 'a.names' beside it, with one class on each line. "
         "Name the file with --labels FILE"
     )
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(b"cat\nhot dog\n", id="plain"),
-        pytest.param(b"cat\nhot dog", id="no line end at the end"),
-        pytest.param(b"\xef\xbb\xbfcat\r\n hot dog \r\n\r\n\n", id="as Windows has it, and empty lines at the end"),
-    ],
-)
-def test_labels_are_the_lines_of_the_file(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "a.names"
-    path.write_bytes(data)
-    assert read_labels(path, 2) == ("cat", "hot dog")
-
-
-def test_labels_may_be_in_any_language(tmp_path: Path) -> None:
-    path = tmp_path / "a.names"
-    path.write_text("größe\n猫\n", encoding="utf-8")
-    assert read_labels(path, 2) == ("größe", "猫")
-
-
-EXPECTED = "expected 2 labels, as many as the cfg has classes, one on each line; "
-REMEDY = ". Name another file with --labels FILE"
-
-
-@pytest.mark.parametrize(
-    ("data", "line", "message"),
-    [
-        pytest.param(b"cat\n", 0, f"{EXPECTED}found 1{REMEDY}", id="too few"),
-        pytest.param(b"cat\ndog\ncow\n", 0, f"{EXPECTED}found 3{REMEDY}", id="too many"),
-        pytest.param(b"cat\n \ndog\n", 2, f"{EXPECTED}line 2 is empty or binary{REMEDY}", id="a gap"),
-        pytest.param(b"", 1, f"{EXPECTED}line 1 is empty or binary{REMEDY}", id="empty"),
-        pytest.param(b"\ncat", 1, f"{EXPECTED}line 1 is empty or binary{REMEDY}", id="as many lines, one empty"),
-        pytest.param(b"cat\nd\0g\n", 2, f"{EXPECTED}line 2 is empty or binary{REMEDY}", id="binary"),
-        pytest.param(b"cat\ngr\xf6\xdfe\n", 2, "expected labels in UTF-8, one on each line", id="an old encoding"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused_with_their_line(
-    tmp_path: Path, data: bytes, line: int, message: str
-) -> None:
-    path = tmp_path / "a.names"
-    path.write_bytes(data)
-    with pytest.raises(DarknetParseError) as caught:
-        read_labels(path, 2)
-    assert str(caught.value) == f"{path}:{line}: {message}" if line else f"{path}: {message}"
-    assert caught.value.line == line
-
-
-@pytest.mark.parametrize(("name", "reason"), [("missing.names", "No such file or directory"), (".", "Is a directory")])
-def test_labels_that_cannot_be_read_are_named(tmp_path: Path, name: str, reason: str) -> None:
-    with pytest.raises(DarknetParseError, match=rf"^{re.escape(str(tmp_path / name))}: .* cannot be read: {reason}$"):
-        read_labels(tmp_path / name, 2)
-
-
-def test_a_list_of_all_of_imagenet_may_be_longer_than_the_classes(tmp_path: Path) -> None:
-    (tmp_path / "imagenet.shortnames.list").write_text("cat\ndog\ncow\n")
-    assert read_labels(tmp_path / "imagenet.shortnames.list", 2) == ("cat", "dog")
-
-
-def test_labels_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.names").write_text("cat\nhot dog\n\n")
-    assert count_labels(tmp_path / "a.names") == 2
 
 
 # --- .data files

@@ -127,7 +127,28 @@ def test_logits_become_probabilities(trained: bool, tmp_path: Path) -> None:
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     converted = convert(ConversionRequest(model=saved(model, tmp_path / "net.keras")))
     expect_agreement(converted)
-    assert any("logits" in note for note in converted.notes)
+    assert any("logits" in note for note in converted.notes) is trained
+    assert any("a softmax was added" in warning for warning in converted.warnings) is not trained
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param("sigmoid", lambda x: 1 / (1 + np.exp(-x)), id="sigmoid"),
+        pytest.param("none", lambda x: x, id="none"),
+    ],
+)
+def test_the_user_says_what_makes_scores_of_logits(asked: Any, expected: Any, tmp_path: Path) -> None:
+    model = lively(small("linear", 3))
+    converted = convert(ConversionRequest(model=saved(model, tmp_path / "net.keras"), scores=asked))
+    images = pictures(2, converted.spec.input_hw)
+    session = onnxruntime.InferenceSession(
+        serialised(converted.model, converted.spec), providers=["CPUExecutionProvider"]
+    )
+    (scores,) = session.run(None, {"images": images})
+    with packages.quiet():
+        np.testing.assert_allclose(scores, expected(model.predict(images.astype(np.float32), verbose=0)), atol=1e-4)
+    assert converted.warnings == ()
 
 
 def test_grey_images_have_one_channel(tmp_path: Path) -> None:

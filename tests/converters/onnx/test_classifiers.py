@@ -120,7 +120,6 @@ def test_pixels_become_what_the_model_expects(
     [
         pytest.param("Softmax", False, "ends in a softmax", id="softmax"),
         pytest.param("by hand", False, "ends in Div, but its scores sum to 1", id="softmax by hand"),
-        pytest.param("", True, "ends in MatMul, and its scores do not sum to 1: a softmax was added", id="logits"),
         pytest.param("LogSoftmax", True, "ends in LogSoftmax, and its scores do not sum to 1", id="log-softmax"),
     ],
 )
@@ -129,6 +128,80 @@ def test_scores_are_probabilities(ending: str, is_added: bool, note: str, tmp_pa
     assert [node.op_type for node in found.model.graph.node].count("Softmax") == is_added + (ending == "Softmax")
     np.testing.assert_allclose(scores(found), graphs.softmax(means() / 255 @ MATRIX), rtol=1e-4)
     assert note in found.notes[-1]
+
+
+def test_a_softmax_that_is_guessed_is_a_warning(tmp_path: Path) -> None:
+    found = plain(graphs.classifier(""), tmp_path)
+    np.testing.assert_allclose(scores(found), graphs.softmax(means() / 255 @ MATRIX), rtol=1e-4)
+    (warning,) = found.warnings
+    assert warning.startswith("It ends in MatMul, and its scores do not sum to 1: a softmax was added, as if one class")
+    assert "--scores sigmoid" in warning
+    assert plain(graphs.classifier(""), tmp_path, scores="softmax").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param("softmax", graphs.softmax, id="softmax"),
+        pytest.param("sigmoid", lambda logits: 1 / (1 + np.exp(-logits)), id="sigmoid"),
+        pytest.param("none", lambda logits: logits, id="none"),
+    ],
+)
+def test_the_user_says_what_makes_scores_of_the_output(asked: str, expected: Any, tmp_path: Path) -> None:
+    found = plain(graphs.classifier(""), tmp_path, scores=asked)
+    np.testing.assert_allclose(scores(found), expected(means() / 255 @ MATRIX), rtol=1e-4, atol=1e-6)
+    assert found.reference is not None
+    np.testing.assert_allclose(found.reference.run(PIXELS).scores, scores(found), rtol=1e-4, atol=1e-6)
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("ending", "asked"),
+    [pytest.param("Softmax", "sigmoid", id="softmax"), pytest.param("Sigmoid", "softmax", id="sigmoid")],
+)
+def test_scores_that_the_graph_does_not_give_are_refused(ending: str, asked: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConversionError, match=rf"^--scores {asked}: '.*' ends in a {ending.lower()}\. Leave --scores out"
+    ):
+        plain(graphs.classifier(ending), tmp_path, scores=asked)
+    assert plain(graphs.classifier(ending), tmp_path, scores=ending.lower()).warnings == ()
+
+
+def test_scores_are_not_for_detectors(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="--scores is for classifiers"):
+        convert(graphs.save(graphs.detector(), tmp_path / "net.onnx", scores="sigmoid"))
+
+
+def one_output(ending: str = "") -> onnx.ModelProto:
+    made = graphs.classifier(ending)
+    made.graph.initializer[0].CopyFrom(graphs.constant("matrix", graphs.weights(3, 1)))
+    made.graph.output[0].CopyFrom(graphs.value("answer", ["N", 1]))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("ending", "asked"),
+    [
+        pytest.param("", "sigmoid", id="logit"),
+        pytest.param("Sigmoid", None, id="probability"),
+        pytest.param("Sigmoid", "sigmoid", id="probability and said so"),
+        pytest.param("Sigmoid", "none", id="probability and none"),
+    ],
+)
+def test_one_number_becomes_a_pair_of_classes(ending: str, asked: str | None, tmp_path: Path) -> None:
+    labels = tmp_path / "two.txt"
+    labels.write_text("other\ncat\n")
+    found = plain(one_output(ending), tmp_path, labels=labels, scores=asked)
+    second = 1 / (1 + np.exp(-means() / 255 @ graphs.weights(3, 1)))
+    np.testing.assert_allclose(scores(found), np.concatenate([1 - second, second], 1), rtol=1e-4)
+    assert found.spec.labels == ("other", "cat")
+
+
+def test_names_beside_the_model_that_do_not_fit_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "net.names").write_text("cat\ndog\n")
+    found = plain(graphs.classifier("Softmax"), tmp_path, labels=None)
+    assert found.spec.labels == ("class_0", "class_1", "class_2")
+    assert "'net.names' beside the model has 2 names" in found.warnings[0]
 
 
 def test_scores_of_a_sigmoid_are_left_as_they_are(tmp_path: Path) -> None:
@@ -299,7 +372,7 @@ def test_an_input_of_any_size_asks_for_one(tmp_path: Path) -> None:
     [
         pytest.param(b"cat\ndog\n", "scores of 3 classes, but there are 2 labels", id="too few"),
         pytest.param(b"cat\n\ndog\n", "labels.txt:2: the line is empty or binary", id="an empty line"),
-        pytest.param(b"", "are empty: expected one on each line", id="empty"),
+        pytest.param(b"", "labels.txt:1: the line is empty or binary", id="empty"),
         pytest.param(b"\xff\xfe", "are no text in UTF-8", id="binary"),
     ],
 )
@@ -326,10 +399,7 @@ def test_a_map_is_no_score(tmp_path: Path) -> None:
 
 
 def test_one_number_without_bounds_is_no_score(tmp_path: Path) -> None:
-    made = graphs.classifier("")
-    made.graph.initializer[0].CopyFrom(graphs.constant("matrix", graphs.weights(3, 1)))
-    made.graph.output[0].CopyFrom(graphs.value("answer", ["N", 1]))
-    labels = tmp_path / "one.txt"
-    labels.write_text("cat\n")
-    with pytest.raises(ConversionError, match="one number without bounds for each image"):
-        plain(made, tmp_path, labels=labels)
+    with pytest.raises(ConversionError, match=r"one number without bounds for each image\..* --scores sigmoid"):
+        plain(one_output(), tmp_path)
+    with pytest.raises(ConversionError, match=r"--scores softmax: '.*' has one output"):
+        plain(one_output(), tmp_path, scores="softmax")

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from trtjob import __version__
 from trtjob.converters.artefact import Converted, model_from_graph, source_file
 from trtjob.converters.darknet.cfg import Section, read_cfg
-from trtjob.converters.darknet.files import count_labels, files, read_labels
+from trtjob.converters.darknet.files import files
 from trtjob.converters.darknet.heads import NMS_BETA, decode_heads, nms_of
 from trtjob.converters.darknet.layers import LAYERS
 from trtjob.converters.darknet.network import MAX_SIDE, Network, Tensor
@@ -16,6 +16,7 @@ from trtjob.converters.darknet.strides import check_size, has_resampled_shortcut
 from trtjob.converters.darknet.tree import probabilities
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
+from trtjob.converters.labels import fitting_labels, read_labels
 from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import DarknetParseError
@@ -45,16 +46,17 @@ def convert(request: ConversionRequest) -> Converted:
         WeightsReader(weights),
         hw,
         input_scale=1 / 255,
-        label_count=count_labels(labels),
+        label_count=len(read_labels(labels)),
         is_pjreddies=has_resampled_shortcut(sections),
     )
     _build_layers(net, sections, channels)
     task, classes = _task(net, sections)
+    names, warning = fitting_labels(labels, classes, weights, is_asked=request.labels is not None)
     most = request.candidates or USUAL_CANDIDATES
     nms_kind, nms_beta = nms_of(net.heads[-1].section) if net.heads else (NmsKind.DEFAULT, NMS_BETA)
     spec = ModelSpec(
         task=task,
-        labels=read_labels(labels, classes),
+        labels=names,
         input_hw=hw,
         channels=channels,
         color=_COLORS[channels],
@@ -73,7 +75,8 @@ def convert(request: ConversionRequest) -> Converted:
     for section in (settings, *sections):
         for name, option in section.unread():
             log.warning("%s:%d: option '%s' is not known and has no effect", cfg, option.line, name)
-    return Converted(model_from_graph(net.graph, spec, boxes=boxes), spec, layers=len(sections))
+    warnings = (warning,) if warning else ()
+    return Converted(model_from_graph(net.graph, spec, boxes=boxes), spec, layers=len(sections), warnings=warnings)
 
 
 def _check_kinds(sections: list[Section]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trtjob.converters.darknet.cfg import Section, read_cfg
+from trtjob.converters.labels import data_options
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
@@ -14,9 +15,6 @@ _TRAINING_SUFFIX = re.compile(r"_(best|last|final|\d+)$")
 _USUAL_LABELS = ("obj.names", "coco.names", "classes.txt")
 # What a cfg may name: the tree of its classes, and which of them its labels are.
 _NAMED_BY_CFG = ("tree", "map")
-# Darknet's lists of ImageNet have all its 21,842 classes, the 1,000 of a usual classifier in front.
-_LONG_LISTS = ".list"
-_MAX_DATA_BYTES = 100_000
 
 
 def files(request: ConversionRequest) -> tuple[Path, ...]:
@@ -76,7 +74,7 @@ def _labels_of_data(data: Path) -> Iterator[Path]:
 
     Raises DarknetParseError where the file is not there.
     """
-    options = _options(data)
+    options = data_options(data)
     for name in ("names", "labels"):
         if name in options:
             value, line = options[name]
@@ -88,21 +86,6 @@ def _labels_of_data(data: Path) -> Iterator[Path]:
 _MISSING = (
     "{}={}: there is no such file, neither from here nor from the folder above. Name the labels with --labels FILE"
 )
-
-
-def _options(data: Path) -> dict[str, tuple[str, int]]:
-    """Return the options of a .data file with their lines; of one given twice the first counts."""
-    try:
-        with data.open("rb") as file:
-            text = file.read(_MAX_DATA_BYTES).decode("utf-8-sig", "replace")
-    except OSError as err:
-        raise DarknetParseError(f"cannot be read: {err.strerror}", path=data) from err
-    options: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        key, equals, value = "".join(line.split()).partition("=")
-        if equals and value and key[:1] not in ("#", ";"):
-            options.setdefault(key, (value, number))
-    return options
 
 
 def beside(section: Section, name: str, weights: Path) -> Path | None:
@@ -129,40 +112,3 @@ def _found(value: str, folders: tuple[Path, ...], missing: DarknetParseError) ->
             except OSError:  # a name that no file can have
                 continue
     raise missing
-
-
-def read_labels(path: Path, classes: int) -> tuple[str, ...]:
-    """Return the labels of a names file. Raises DarknetParseError unless there are as many as the model has classes."""
-    text = _text(path)
-    labels = _lines(text)
-    if path.suffix == _LONG_LISTS:
-        labels = labels[:classes]
-    if "\0" in text or len(labels) != classes or not all(labels):
-        empty = next((number for number, label in enumerate(labels, 1) if not label or "\0" in label), 0)
-        found = f"line {empty} is empty or binary" if empty else f"found {len(labels)}"
-        raise DarknetParseError(
-            f"expected {classes} labels, as many as the cfg has classes, one on each line; {found}. "
-            "Name another file with --labels FILE",
-            path=path,
-            line=empty,
-        )
-    return tuple(labels)
-
-
-def count_labels(path: Path) -> int:
-    """Return how many labels a names file has. Raises DarknetParseError where it cannot be read."""
-    return len(_lines(_text(path)))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as err:
-        raise DarknetParseError(f"the labels cannot be read: {err.strerror}", path=path) from err
-    except UnicodeDecodeError as err:
-        line = err.object[: err.start].count(b"\n") + 1
-        raise DarknetParseError("expected labels in UTF-8, one on each line", path=path, line=line) from err
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.rstrip().split("\n")]

@@ -17,18 +17,23 @@ from trtjob.converters.keras.model import image_shape, input_hw, load
 from trtjob.converters.keras.network import Network, UntranslatableError, Value
 from trtjob.converters.keras.origin import mode_of
 from trtjob.converters.keras.pixels import add_front, prepared, unknown_pixels
-from trtjob.converters.keras.scores import (
-    Ending,
-    add_scores,
-    classes_of,
-    ending_of,
-    ends_in_probabilities,
-    scores_from,
-)
 from trtjob.converters.keras.traced import float_array, trace
-from trtjob.converters.labels import expect_count, read_labels
+from trtjob.converters.labels import fitting_labels, numbered
 from trtjob.converters.pixels import Pixels, pixels_asked_for, pixels_of_mode
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.scores import (
+    GUESSED,
+    ONE_NUMBER,
+    SHARES,
+    SINGLE,
+    Ending,
+    Found,
+    add_scores,
+    classes_of,
+    ending_asked_for,
+    last_operator,
+    scores_from,
+)
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
@@ -71,9 +76,10 @@ def convert(request: ConversionRequest) -> Converted:
     pixels = _pixels(request, original, notes)
     net, output = _network(original, pixels)
     outputs = _outputs(request, output)
-    ending = _ending(request, original, net.graph, output, outputs, notes)
-    classes = classes_of(ending, outputs)
-    add_scores(net, output, ending)
+    found = _ending(request, original, net.graph, output, outputs)
+    classes = classes_of(found.ending, outputs)
+    net.graph.scope = "classify"
+    add_scores(net.graph, output.name, found.ending)
     spec = ModelSpec(
         task=Task.CLASSIFY,
         labels=_labels(request, classes, notes),
@@ -85,11 +91,12 @@ def convert(request: ConversionRequest) -> Converted:
         converter=f"trtjob {__version__} keras",
         sources=tuple(source_file(path) for path in files(request)),
     )
-    reference = Reference(original.name, partial(_answer, original, pixels, ending))
-    notes = [*original.notes, *notes]
+    reference = Reference(original.name, partial(_answer, original, pixels, found.ending))
+    notes = [*original.notes, *notes, *([found.note] if found.note and not found.is_guess else [])]
+    warnings = (found.note,) if found.is_guess else ()
     for note in notes:
         log.info("%s: %s", request.model, note)
-    return Converted(model_from_graph(net.graph, spec), spec, original.layers, reference, tuple(notes))
+    return Converted(model_from_graph(net.graph, spec), spec, original.layers, reference, tuple(notes), warnings)
 
 
 def _network(original: _Original, pixels: Pixels) -> tuple[Network, Value]:
@@ -171,24 +178,21 @@ def _outputs(request: ConversionRequest, output: Value) -> int:
     return output.shape[0]
 
 
-def _ending(
-    request: ConversionRequest, original: _Original, graph: Graph, output: Value, outputs: int, notes: list[str]
-) -> Ending:
-    """Return what is to be done to the output: a softmax is added where there is neither that nor a sigmoid."""
-    if ends_in_probabilities(graph, output.name):
-        if outputs == 1:
-            notes.append("It has one output, the probability of the second class: the first class has the rest.")
-        return ending_of(outputs, from_logits=False)
+def _ending(request: ConversionRequest, original: _Original, graph: Graph, output: Value, outputs: int) -> Found:
+    """Return what is to be done to the output. Raises ConversionError where nobody can tell."""
+    one, last = outputs == 1, last_operator(graph.nodes, output.name)
+    if (asked := ending_asked_for(request, last, outputs)) is not None:
+        return Found(asked)
+    if last in SHARES | SINGLE:
+        what = "It has one output, the probability of the second class: the first class has the rest."
+        return Found(Ending.PAIR, what) if one else Found(Ending.NOTHING)
     if _is_trained_on_logits(original.loss):
-        notes.append("It was trained on logits: what makes probabilities of them was added.")
-        return ending_of(outputs, from_logits=True, is_multi_label="Binary" in str(original.loss))
-    if outputs == 1:
-        raise ConversionError(
-            f"'{request.model}' gives one number without bounds for an image: expected a score for each class, or one "
-            "probability"
-        )
-    notes.append("It ends in neither softmax nor sigmoid: a softmax was added, which makes probabilities of logits.")
-    return Ending.SOFTMAX
+        several = Ending.SIGMOIDS if "Binary" in str(original.loss) else Ending.SOFTMAX
+        what = "It was trained on logits: what makes probabilities of them was added."
+        return Found(Ending.PAIR_OF_LOGIT if one else several, what)
+    if one:
+        raise ConversionError(f"'{request.model}': {ONE_NUMBER}")
+    return Found(Ending.SOFTMAX, f"It ends in neither softmax nor sigmoid: {GUESSED}", is_guess=True)
 
 
 def _is_trained_on_logits(loss: Any) -> bool:
@@ -199,8 +203,6 @@ def _is_trained_on_logits(loss: Any) -> bool:
 def _labels(request: ConversionRequest, classes: int, notes: list[str]) -> tuple[str, ...]:
     """Return the labels of the file that is given, else made-up ones. Raises ConversionError."""
     if request.labels is not None:
-        labels = read_labels(request.labels)
-        expect_count(labels, classes, request.model)
-        return labels
+        return fitting_labels(request.labels, classes, request.model, is_asked=True)[0]
     notes.append("No names of its classes were given: they are called class_0 and so on. Name them with --labels FILE.")
-    return tuple(f"class_{number}" for number in range(classes))
+    return numbered(classes)

@@ -97,7 +97,7 @@ def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionReq
     for note in notes:
         log.info("%s: %s", path, note)
     reference = Reference(f"{path.name} in ONNX Runtime", partial(found.original.outputs, found.answer))
-    return Converted(complete, spec, _layers(foreign.model), reference, notes)
+    return Converted(complete, spec, _layers(foreign.model), reference, notes, found.warnings)
 
 
 def _completed(foreign: Foreign, found: Recognised, spec: ModelSpec) -> tuple[ModelProto, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.surgery import END
+from trtjob.converters.scores import Ending, add_scores
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME
 
 # From it on, reductions take their axes as an input.
@@ -32,7 +33,7 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A foreign model's output. shape: of one image, with its batch; with_softmax: logits, to become probabilities;
+    """A foreign model's output. shape: of one image, with its batch; ending: of a classifier;
     most: boxes that are kept, of a detector.
     """
 
@@ -40,7 +41,7 @@ class Answer:
     layout: Layout
     shape: tuple[int, ...]
     classes: int
-    with_softmax: bool = False
+    ending: Ending = Ending.NOTHING
     most: int = 0
 
     @property
@@ -103,10 +104,7 @@ def _add_final(graph: Graph, answer: Answer, x: str, _opset: int) -> None:
 def _add_classes(graph: Graph, answer: Answer, x: str, _opset: int) -> None:
     if len(answer.shape) > 2:
         x = graph.add("Flatten", x, axis=1)
-    if answer.with_softmax:
-        graph.add("Softmax", x, axis=1, output=SCORES_NAME)
-    else:
-        graph.add("Identity", x, output=SCORES_NAME)
+    add_scores(graph, x, answer.ending)
 
 
 _ENDS: dict[Layout, Callable[[Graph, Answer, str, int], None]] = {

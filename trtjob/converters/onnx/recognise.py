@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.converters.labels import expect_count, read_labels
+from trtjob.converters.labels import expect_count, fitting_labels, read_labels
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
@@ -18,6 +18,7 @@ from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, shape_of
 from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export
 from trtjob.converters.pixels import Pixels, torch_pixels, unit_pixels
 from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
+from trtjob.converters.scores import classes_of
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
@@ -30,7 +31,7 @@ class Recognised:
     """A foreign model that is understood.
 
     images: two made-up ones, uint8 [2, H, W, channels]; raw: what the original says of each of them; spec: without its
-    sources; notes: what was found or assumed.
+    sources; notes: what was found or assumed; warnings: what may be wrong.
     """
 
     original: Original
@@ -40,6 +41,7 @@ class Recognised:
     raw: NDArray[np.floating]
     spec: ModelSpec
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def recognised(
@@ -101,17 +103,15 @@ def _classifier(
     notes: list[str],
 ) -> Recognised:
     hw = _input_hw(foreign, export, request)
-    labels = _labels(foreign.path, metadata, request)
     original, images = Original(foreign, pixels), _made_up_images(hw, foreign.image.channels)
     raw = _numbers(original, images, foreign)
     shape = (1, *raw.shape[1:])
-    classes = raw[0].size
-    if raw.ndim < 2 or max(shape[1:], default=0) != classes or not classes:
+    outputs = raw[0].size
+    if raw.ndim < 2 or max(shape[1:], default=0) != outputs or not outputs:
         raise foreign.error(f"its output is {list(shape)} for one image: expected scores [1, classes]")
-    expect_count(labels, classes, foreign.path)
-    ending = ending_of(foreign, raw)
-    if classes == 1 and ending.with_softmax:
-        raise foreign.error("its output is one number without bounds for each image: expected a score for each class")
+    found = ending_of(foreign, raw, request, gives_logits=export is not None)
+    classes = classes_of(found.ending, outputs)
+    labels, warning = _fitting_labels(foreign.path, metadata, request, classes)
     spec = ModelSpec(
         task=Task.CLASSIFY,
         labels=labels,
@@ -121,11 +121,15 @@ def _classifier(
         resize=request.resize or resize,
         sampling=Sampling.ANTIALIAS,
     )
-    answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, ending.with_softmax)
-    return Recognised(original, pixels, answer, images, raw, spec, (*notes, ending.note))
+    answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, found.ending)
+    notes, warnings = [*notes], [warning] if warning else []
+    (warnings if found.is_guess else notes).append(found.note)
+    return Recognised(original, pixels, answer, images, raw, spec, tuple(notes), tuple(warnings))
 
 
 def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:
+    if request.scores is not None:
+        raise ConversionError(f"--scores is for classifiers, but '{foreign.path}' is a detector. Leave --scores out")
     hw = _input_hw(foreign, export, request)
     labels = _labels(foreign.path, metadata, request)
     pixels = pixels_from(request, foreign.image) or unit_pixels(foreign.image.channels)
@@ -173,6 +177,18 @@ def _labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest)
         f"'{path}' does not name its classes. Name a file of them, one a line, with --labels FILE, or lay it beside "
         f"the model as '{path.stem}.names'"
     )
+
+
+def _fitting_labels(
+    path: Path, metadata: Mapping[str, str], request: ConversionRequest, classes: int
+) -> tuple[tuple[str, ...], str]:
+    """Return a label for each class, and what the user has to know of them."""
+    file = labels_file(request, metadata)
+    if file is not None:
+        return fitting_labels(file, classes, path, is_asked=request.labels is not None)
+    labels = _labels(path, metadata, request)
+    expect_count(labels, classes, path)
+    return labels, ""
 
 
 def _input_hw(foreign: Foreign, export: Export | None, request: ConversionRequest) -> tuple[int, int]:

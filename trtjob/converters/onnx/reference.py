@@ -11,6 +11,7 @@ from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import Foreign
 from trtjob.converters.pixels import Pixels
+from trtjob.converters.scores import scores_from
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 
 
@@ -61,11 +62,7 @@ def _from_final(raw: FloatArray, answer: Answer) -> Outputs:
 
 
 def _from_classes(raw: FloatArray, answer: Answer) -> Outputs:
-    values = raw.reshape(len(raw), -1).astype(np.float64)
-    if answer.with_softmax:
-        values = np.exp(values - values.max(1, keepdims=True))
-        values /= values.sum(1, keepdims=True)
-    return Outputs(None, values.astype(np.float32))
+    return Outputs(None, scores_from(raw.reshape(len(raw), -1), answer.ending))
 
 
 _READERS: dict[Layout, Callable[[FloatArray, Answer], Outputs]] = {

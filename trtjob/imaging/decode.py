@@ -26,9 +26,9 @@ from trtjob.imaging.headers import (
     probe_size,
     unread_kind,
 )
-from trtjob.imaging.library_output import library_output
 from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
 from trtjob.imaging.tiff import readable
+from trtjob.library_output import as_remark, library_output
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,6 @@ _JPEG_DAMAGE = re.compile(r"(Premature end.*|.*(?:premature end|bad \w+ code|ins
 _JPEG_PASSED_OVER = re.compile(r"(\d+) extraneous bytes before marker")
 # Some cameras leave a few bytes between picture and end. Where it is this share of the file, the picture ended early.
 _MOST_PASSED_OVER = 0.1
-_PREFIX = re.compile(r"^\[.*?\] (?:global \S+ )?")  # OpenCV's: level, thread, time, file and line
-_LONGEST_REMARK = 400
 _REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
@@ -151,7 +149,7 @@ def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
     if damage := _damage(data, said):
         raise ImageError(FailureKind.DECODE, f"the image is damaged: {damage}")
     if said:
-        log.log(_level(said), "a decoder's remark", extra={"remark": _one_line(said)})
+        log.log(_level(said), "a decoder's remark", extra={"remark": as_remark(said)})
     return np.asarray(image)
 
 
@@ -186,8 +184,3 @@ def _passed_over(line: str) -> int:
 def _level(said: list[str]) -> int:
     """Return how loud a remark is: what libjpeg calls corrupt may be seen, or not; most others are about metadata."""
     return logging.WARNING if any(line.startswith("Corrupt") for line in said) else logging.INFO
-
-
-def _one_line(said: list[str]) -> str:
-    text = "; ".join(_PREFIX.sub("", line) for line in said)
-    return text if len(text) <= _LONGEST_REMARK else f"{text[:_LONGEST_REMARK]} ..."

@@ -1,10 +1,13 @@
 """What is refused before TensorFlow is needed."""
 
+import logging
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from trtjob.converters.keras import packages
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert, files_of
 from trtjob.errors import MissingDependencyError, ModelError
@@ -31,3 +34,14 @@ def test_a_saved_model_depends_on_every_file_of_its_folder(tmp_path: Path) -> No
     labels = tmp_path.parent / "labels.txt"
     found = files_of(ConversionRequest(model=tmp_path, labels=labels))
     assert found == (*(tmp_path / name for name in names), labels)
+
+
+def test_what_tensorflows_c_parts_print_goes_to_the_log(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), packages.quiet(), packages.quiet():
+        os.write(2, b"I0000 00:00:1 port.cc:153] oneDNN custom operations are on.\n")
+    assert capfd.readouterr().err == ""
+    assert [vars(record)["remark"] for record in caplog.records] == [
+        "I0000 00:00:1 port.cc:153] oneDNN custom operations are on."
+    ]

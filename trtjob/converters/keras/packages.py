@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import Any
 
 from trtjob.errors import MissingDependencyError
+from trtjob.library_output import as_remark, library_output
+
+log = logging.getLogger(__name__)
 
 # What TensorFlow's C++ part reads whenever it logs: it writes to stderr itself, past Python's logging.
 _SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
@@ -40,18 +43,25 @@ def tf2onnx() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep to ourselves what these packages warn of: it is meant for those who call them, not for those who convert."""
+    """Keep to ourselves what these packages warn of: it is meant for those who call them, not for those who convert.
+
+    What their C++ parts print is logged.
+    """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
+    said: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
-            yield
+            with library_output() as said:
+                yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+            if said:
+                log.info("TensorFlow's remark", extra={"remark": as_remark(said)})
 
 
 def _imported(name: str) -> Any:

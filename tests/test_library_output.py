@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from trtjob.imaging.library_output import library_output
+from trtjob.library_output import library_output
 
 
 def test_what_is_written_in_the_block_is_told_and_not_shown(capfd: pytest.CaptureFixture[str]) -> None:

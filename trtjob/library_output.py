@@ -1,18 +1,21 @@
-"""What C libraries print on standard error while they decode: taken from there, since only we know the image's name.
+"""What C libraries print on standard error: taken from there, since only we know which image or model it is about.
 
 libtiff tells of damage in no other way: OpenCV returns the rows that could be read, and black ones for the rest.
 """
 
+import fcntl
 import os
+import re
 import select
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 # A file may have a line for each of a hundred million rows. The last ones are kept: remarks on the header come first.
 _MOST_BYTES = 65_536
 _READ_BYTES = 65_536
+_PIPE_BYTES = 1 << 20  # of a library that holds Python's lock while it prints, which keeps the thread from reading
 
 
 class _Pipe:
@@ -20,6 +23,8 @@ class _Pipe:
 
     def __init__(self) -> None:
         self._out, self.into = os.pipe()
+        with suppress(OSError):  # where that is more than the system allows
+            fcntl.fcntl(self.into, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         os.set_blocking(self._out, False)
         self._kept = bytearray()
         self._lock = threading.Lock()  # of all that is read: so `take` knows that nothing is on its way
@@ -50,7 +55,9 @@ class _Pipe:
         return text
 
 
-_in_use = threading.Lock()  # standard error is the process's, not a thread's
+_in_use = threading.RLock()  # standard error is the process's, not a thread's
+_LONGEST_REMARK = 400
+_PREFIX = re.compile(r"^\[.*?\] (?:global \S+ )?")  # OpenCV's: level, thread, time, file and line
 
 
 @cache
@@ -75,3 +82,9 @@ def library_output() -> Iterator[list[str]]:
             os.dup2(shown, 2)
             os.close(shown)
             lines += filter(None, map(str.strip, pipe.take().split("\n")))
+
+
+def as_remark(lines: list[str]) -> str:
+    """Return lines as a log has them: one, of bounded length."""
+    text = "; ".join(_PREFIX.sub("", line) for line in lines)
+    return text if len(text) <= _LONGEST_REMARK else f"{text[:_LONGEST_REMARK]} ..."

@@ -32,8 +32,10 @@ class _Pipe:
 
     def _drain(self) -> None:
         """Keep room in the pipe: a library that waits for it would wait for ever."""
+        poll = select.poll()
+        poll.register(self._out, select.POLLIN)
         while True:
-            select.select([self._out], [], [])
+            poll.poll()
             self._read()
 
     def _read(self) -> None:

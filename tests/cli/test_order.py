@@ -55,6 +55,7 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "class_ids": [3, 7],
         "annotate": "hits",
         "resize": "letterbox",
+        "truncated": "refuse",
         "decode": "cpu",
         "shard_size": 9,
         "max_failures": "2.5%",

@@ -195,6 +195,43 @@ def test_an_odd_image_is_right_or_refused_with_the_reason(name: str, capfd: pyte
     assert capfd.readouterr() == ("", "")
 
 
+def corners(image: NDArray[np.uint8]) -> list[int]:
+    """Return how far the middles of the corners are from the picture's."""
+    places = (np.s_[4:12, 4:20], np.s_[4:12, 28:44], np.s_[20:28, 4:20], np.s_[20:28, 28:44])
+    return [int(np.abs(image[..., ::-1].astype(int) - RGB)[place].max()) for place in places]
+
+
+@pytest.mark.parametrize(
+    ("made", "right", "damage"),
+    [
+        pytest.param(lambda: saved("JPEG", quality=95)[:-2], 4, "ends before the image does", id="no end"),
+        pytest.param(lambda: saved("JPEG", quality=95)[:-20], 2, "ends before the image does", id="cut off"),
+        pytest.param(
+            lambda: zeroed(tiff(RGB, compression=8, rows=16), 0.05, 0.1), 2, "deflated data of its part 0", id="tiff"
+        ),
+    ],
+)
+def test_damage_may_be_allowed(made: Callable[[], bytes], right: int, damage: str) -> None:
+    data, damages = made(), list[str]()
+    with pytest.raises(ImageError):
+        decode_image(data, max_pixels=1_000_000)
+    image = decode_image(data, max_pixels=1_000_000, on_damage=damages.append)
+    assert damage in damages[0]
+    assert sum(off <= 8 for off in corners(image)) >= right
+
+
+def test_what_is_whole_has_no_damage_where_that_is_allowed() -> None:
+    damages: list[str] = []
+    assert max(corners(decode_image(saved("JPEG", quality=95), max_pixels=10_000, on_damage=damages.append))) <= 8
+    assert damages == []
+
+
+@pytest.mark.parametrize("name", ["JPEG, 12 bits", "JPEG 2000", "TIFF, JPEG 2000", "PNG, cut off", "TIFF, float"])
+def test_what_cannot_be_read_is_refused_where_damage_is_allowed(name: str) -> None:
+    with pytest.raises(ImageError):
+        decode_image(TABLE[name][0](), max_pixels=1_000_000, on_damage=lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("name", "level", "remark"),
     [

@@ -234,7 +234,7 @@ def test_one_wrong_bit_in_deflated_data_is_found() -> None:
     for at in range(20, 2000, 97):
         data = bytearray(FILES["deflate"])
         data[at] ^= 1 << at % 8
-        assert "damaged: the deflated data of its part 0" in failure(bytes(data))
+        assert failure(bytes(data)) == "the image is damaged: the deflated data of its part 0 is not what was written"
 
 
 def test_a_strip_that_inflates_to_more_than_its_pixels_is_refused() -> None:

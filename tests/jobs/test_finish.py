@@ -84,6 +84,11 @@ def test_the_summary_counts_images_of_which_only_the_first_page_was_looked_at(fo
     assert [record.pages for record in read_records(folder.storage, RESULTS)] == [12, None]
 
 
+def test_the_summary_counts_images_that_are_damaged(folder: JobFolder, spec: JobSpec) -> None:
+    add_epoch(folder, [dataclasses.replace(found("a.jpg"), damage="it ends early"), found("b.jpg")])
+    assert finish(folder, spec).damaged == 1
+
+
 def test_the_summary_on_disk_is_the_one_returned(folder: JobFolder, spec: JobSpec) -> None:
     committed(folder)
     assert finish(folder, spec) == Summary.model_validate_json(folder.storage.read(SUMMARY))

@@ -33,6 +33,7 @@ RECORDS = (
         height=st.integers(1),
         is_truncated=st.booleans(),
         pages=st.none() | st.integers(2),
+        damage=st.none() | st.text(),
     )
     | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
     | st.builds(Record, NAMES, error=FAILURES)

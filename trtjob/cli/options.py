@@ -157,6 +157,17 @@ Json = Annotated[
     typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text. Default: text."),
 ]
 
+Truncated = Annotated[
+    Literal["refuse", "ok"],
+    typer.Option(
+        "--truncated",
+        metavar="refuse|ok",
+        rich_help_panel=DETECTION,
+        show_default=False,
+        help="What to do with a JPEG or TIFF that is cut off or damaged. ok: read it as far as it goes, and say so in "
+        "its record. Default: refuse.",
+    ),
+]
 Decode = Annotated[
     Literal["cpu", "gpu"],
     typer.Option(

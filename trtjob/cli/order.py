@@ -34,6 +34,7 @@ class JobOrder:
     classes: str | None = None
     annotate: Literal["all", "hits", "none"] = "all"
     resize: Literal["stretch", "letterbox"] | None = None
+    truncated: Literal["refuse", "ok"] = "refuse"
     decode: Literal["cpu", "gpu"] = "cpu"
     shard_size: int = 256
     max_failures: str | None = None
@@ -143,6 +144,7 @@ def _options(order: JobOrder, model: "RegisteredModel") -> "Options":
             class_ids=None if order.classes is None else class_ids_from(order.classes, spec.labels),
             annotate=Annotate(order.annotate),
             resize=order.resize or spec.resize.value,
+            truncated=order.truncated,
             decode=order.decode,
             shard_size=order.shard_size,
             max_failures=order.max_failures,

@@ -40,6 +40,8 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     rows.append(("found", _found(summary.detections, summary.conf)))
     if summary.truncated:
         rows.append(("truncated", _truncated(summary.truncated)))
+    if summary.damaged:
+        rows.append(("damaged", _damaged(summary.damaged)))
     if summary.multi_page:
         rows.append(("first page", _multi_page(summary.multi_page)))
     rows += [("output", folder.uri), ("results", folder.storage.place(RESULTS))]
@@ -112,6 +114,11 @@ def _truncated(images: int) -> str:
         f"{which} as many candidates as the model gives, and perhaps more objects: raise --min-score, or convert the "
         "model with more: trtjob convert --candidates N"
     )
+
+
+def _damaged(images: int) -> str:
+    which = "1 image was" if images == 1 else f"{images} images were"
+    return f"{which} read as far as possible: `damage` in results.jsonl"
 
 
 def _multi_page(images: int) -> str:

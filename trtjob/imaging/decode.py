@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,8 @@ from trtjob.library_output import as_remark, library_output
 
 log = logging.getLogger(__name__)
 
+OnDamage = Callable[[str], None]
+
 # But for the time of a decoding, when it is listened to: what else OpenCV says on standard error is no more than noise.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -42,6 +44,7 @@ _JPEG_DAMAGE = re.compile(r"(Premature end.*|.*(?:premature end|bad \w+ code|ins
 _JPEG_PASSED_OVER = re.compile(r"(\d+) extraneous bytes before marker")
 # Some cameras leave a few bytes between picture and end. Where it is this share of the file, the picture ended early.
 _MOST_PASSED_OVER = 0.1
+_JPEG_END = b"\xff\xd9"
 _REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
@@ -51,7 +54,7 @@ _NARROW_BITS = (8, 10, 12, 14)
 _DARK = 64  # of 255: 14 bits of 16 reach no further
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
+def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = None) -> UInt8Array:
     """Return the pixels of an image: uint8 [H, W, 3], BGR, turned as its EXIF orientation says.
 
     Grey becomes colour, 16 bits become 8 (the upper ones), CMYK is converted, an alpha channel is dropped: the colours
@@ -59,6 +62,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
     of those stay. The size in the header is checked before any pixel is decoded, so a kind whose header is not read
     here is refused, whatever OpenCV could make of it: twenty bytes may claim gigabytes of pixels. What the decoders
     say of an image that is not damaged is logged, and never printed.
+    on_damage: called with what is wrong with the pixels of a JPEG or TIFF that can be read in part, which is then
+    returned; None: that is an error, too.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
     """
     if not data:
@@ -68,15 +73,15 @@ def decode_image(data: bytes, *, max_pixels: int) -> UInt8Array:
         raise ImageError(FailureKind.DECODE, _no_size(data))
     _check_size(*size, max_pixels)
     if data.startswith(TIFF_SIGNATURES):
-        return _decode_tiff(data)
+        return _decode_tiff(data, on_damage)
     if data.startswith(PNG_SIGNATURE):
         check_png(data, *size)
     if data.startswith(JPEG_SIGNATURE):
         _check_jpeg(data)
     if data.startswith(BMP_SIGNATURE):
         check_bmp(data)
-    image = _decoded(data)
-    return _in_eight_bits(data, image) if has_sixteen_bits(data) else image
+    image = _decoded(data, on_damage=on_damage)
+    return _in_eight_bits(data, image, on_damage) if has_sixteen_bits(data) else image
 
 
 def _no_size(data: bytes) -> str:
@@ -103,16 +108,23 @@ def _check_jpeg(data: bytes) -> None:
         raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
 
 
-def _decode_tiff(data: bytes) -> UInt8Array:
+def _decode_tiff(data: bytes, on_damage: OnDamage | None) -> UInt8Array:
     tiff = readable(data)
-    image = _decoded(tiff.data)
+    if tiff.damage:
+        _meet(tiff.damage, on_damage)
+    image = _decoded(tiff.data, on_damage=on_damage)
     if not tiff.has_sixteen_bits:
         return image
-    return _in_eight_bits(tiff.data, image, is_inverted=tiff.is_inverted, has_planes=tiff.has_planes)
+    return _in_eight_bits(tiff.data, image, on_damage, is_inverted=tiff.is_inverted, has_planes=tiff.has_planes)
 
 
 def _in_eight_bits(
-    data: bytes, image: UInt8Array, *, is_inverted: bool = False, has_planes: bool = False
+    data: bytes,
+    image: UInt8Array,
+    on_damage: OnDamage | None,
+    *,
+    is_inverted: bool = False,
+    has_planes: bool = False,
 ) -> UInt8Array:
     """Return the upper bits of those that a file of 16 uses. image: of all 16 the upper ones; it is returned if bright.
 
@@ -120,7 +132,8 @@ def _in_eight_bits(
     """
     if (255 - image if is_inverted else image).max() > _DARK:
         return image
-    stored = None if has_planes else _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    stored = None if has_planes else _decoded(data, flags, on_damage=on_damage)
     if stored is None or stored.dtype != np.uint16:
         what = (
             "the TIFF is as good as black: few of its 16 bits are in use, and of planes, or grey with an alpha channel"
@@ -135,7 +148,7 @@ def _in_eight_bits(
     return 255 - narrow if is_inverted else narrow
 
 
-def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
+def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR, *, on_damage: OnDamage | None = None) -> NDArray[Any]:
     """Return what OpenCV makes of a file. Raises ImageError where that is nothing, or it says that it is damaged."""
     with library_output() as said, _talkative():
         try:
@@ -143,12 +156,15 @@ def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
         except (cv2.error, MemoryError) as err:
             reason = str(err).strip().split("\n")[-1] if str(err) else "out of memory"
             raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
+    if image is None and on_damage is not None and data.startswith(JPEG_SIGNATURE) and not data.endswith(_JPEG_END):
+        on_damage("the file ends before the image does")
+        return _decoded(data + _JPEG_END, flags, on_damage=on_damage)
     if image is None:
         what = "the image is damaged, cut off or of a kind that is not supported"
         raise ImageError(FailureKind.DECODE, f"{what}: {reason}" if (reason := _reason(said)) else what)
     if damage := _damage(data, said):
-        raise ImageError(FailureKind.DECODE, f"the image is damaged: {damage}")
-    if said:
+        _meet(damage, on_damage)
+    elif said:
         log.log(_level(said), "a decoder's remark", extra={"remark": as_remark(said)})
     return np.asarray(image)
 
@@ -160,6 +176,12 @@ def _talkative() -> Iterator[None]:
         yield
     finally:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _meet(damage: str, on_damage: OnDamage | None) -> None:
+    if on_damage is None:
+        raise ImageError(FailureKind.DECODE, f"the image is damaged: {damage}")
+    on_damage(damage)
 
 
 def _reason(said: list[str]) -> str:

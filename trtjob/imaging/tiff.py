@@ -130,16 +130,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A file that OpenCV reads right.
+    """A file that OpenCV reads right, but for damage.
 
     has_sixteen_bits: of grey or colour, so that fewer of them may be in use; is_inverted: 0 is white; has_planes: each
-    colour is stored for itself.
+    colour is stored for itself; damage: what is wrong with its pixels, empty where nothing is seen of that.
     """
 
     data: bytes
     has_sixteen_bits: bool
     is_inverted: bool
     has_planes: bool
+    damage: str
 
 
 def pages(data: bytes) -> Iterator[Page]:
@@ -207,6 +208,7 @@ def readable(data: bytes) -> Readable:
             has_sixteen_bits=page.bits == 16 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB),
             is_inverted=photometric == _MIN_IS_WHITE,
             has_planes=page.value(_Tag.PLANAR, 1) == 2 and page.value(_Tag.SAMPLES, 1) > 1,
+            damage=_damage(page) if page.value(_Tag.COMPRESSION, 1) in _DEFLATE else "",
         )
     except CUT_OFF:
         raise _refused("the TIFF's header is damaged or cut off") from None
@@ -223,8 +225,6 @@ def _check_page(page: Page) -> None:
     if numbers in _NUMBERS or page.bits not in allowed:
         what = f"{page.bits}-bit {_NUMBERS.get(numbers, 'numbers')}"
         raise _refused(f"the TIFF's pixels are {what}: read are unsigned numbers of 8 or 16 bits, or of 1 bit")
-    if codec in _DEFLATE:
-        _check_deflated(page)
 
 
 def _check_first(page: Page) -> None:
@@ -240,8 +240,8 @@ def _check_first(page: Page) -> None:
         raise _refused("the TIFF's first page is a small copy or a mask of another one, and only the first is read")
 
 
-def _check_deflated(page: Page) -> None:
-    """Refuse damage inside a strip or tile: its checksum stands at its end, where libtiff does not look."""
+def _damage(page: Page) -> str:
+    """Return what is wrong inside a deflated strip or tile: its checksum is at its end, where libtiff does not look."""
     tiles = _Tag.TILE_OFFSETS in page.entries
     offsets = page.values(_Tag.TILE_OFFSETS if tiles else _Tag.STRIP_OFFSETS)
     lengths = page.values(_Tag.TILE_BYTES if tiles else _Tag.STRIP_BYTES)
@@ -249,7 +249,8 @@ def _check_deflated(page: Page) -> None:
     view = memoryview(page.data)
     for number, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):
         if not _is_whole(view[offset : offset + length], most):
-            raise _refused(f"the TIFF is damaged: the deflated data of its part {number} is not what was written")
+            return f"the deflated data of its part {number} is not what was written"
+    return ""
 
 
 def _most_bytes(page: Page) -> int:

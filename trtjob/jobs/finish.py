@@ -30,7 +30,7 @@ class Summary(_Frozen):
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
     each image); images_with_detections: images with at least one of these; truncated: images in which there may be more
     detections than the model gives; multi_page: images with more pages or frames than the first, which is the one that
-    was looked at; devices: images by what the model ran on,
+    was looked at; damaged: images that were read as far as they go; devices: images by what the model ran on,
     those that were tried again counted again;
     busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
     incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
@@ -49,6 +49,7 @@ class Summary(_Frozen):
     images_with_detections: int
     truncated: int = 0
     multi_page: int = 0
+    damaged: int = 0
     detections: dict[str, int]
     devices: dict[str, int]
     busy_s: dict[str, float]
@@ -206,7 +207,7 @@ class _Count:
         self.spec = spec
         self.is_annotated = spec.options.annotate is not Annotate.NONE
         self.highlights = Highlights()
-        self.images = self.ok = self.with_detections = self.truncated = self.multi_page = 0
+        self.images = self.ok = self.with_detections = self.truncated = self.multi_page = self.damaged = 0
         self.failures: Counter[str] = Counter()
         self.detections: Counter[str] = Counter()
 
@@ -225,6 +226,7 @@ class _Count:
         self.with_detections += bool(labels)
         self.truncated += record.is_truncated
         self.multi_page += record.pages is not None
+        self.damaged += record.damage is not None
         if labels and self.is_annotated and self.highlights.wants_picture:
             key = annotated_key(record.image)
             if self.folder.storage.exists(key):
@@ -248,6 +250,7 @@ class _Count:
             images_with_detections=self.with_detections,
             truncated=self.truncated,
             multi_page=self.multi_page,
+            damaged=self.damaged,
             detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
             devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},

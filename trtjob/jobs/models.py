@@ -79,6 +79,7 @@ class Options(_Frozen):
 
     min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
+    truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
     """
@@ -89,6 +90,7 @@ class Options(_Frozen):
     class_ids: tuple[int, ...] | None = None
     annotate: Annotate = Annotate.ALL
     resize: Literal["stretch", "letterbox", "crop"]
+    truncated: Literal["refuse", "ok"] = "refuse"
     decode: Decode = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
@@ -130,17 +132,21 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
+_LATER_OPTIONS = ("truncated", "decode")
+
+
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:
     """Return the id of this work: the same command always gives the same job, so that running it again continues it.
 
     listed: the keys of a `list` source, empty for a folder. What does not change the outputs (the shard's size, the
-    failures allowed) does not count.
+    failures allowed) does not count, nor does an option that came later and is not used: older jobs keep their ids.
     """
+    unused = {name for name in _LATER_OPTIONS if getattr(options, name) == Options.model_fields[name].default}
     identity = [
         source.model_dump(mode="json"),
         hashlib.sha256(listed).hexdigest(),
         model.sha256,
-        options.model_dump(mode="json", exclude={"shard_size", "max_failures"}),
+        options.model_dump(mode="json", exclude={"shard_size", "max_failures"} | unused),
         output,
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

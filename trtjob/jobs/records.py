@@ -25,6 +25,7 @@ class Record:
     width, height: pixels after EXIF rotation, None where the image could not be decoded.
     detections are sorted by falling score, then class and box; classes are the five best.
     is_truncated: the model gave as many candidates as it can, so that there may be more detections.
+    damage: what is wrong with an image that was read as far as it goes (`--truncated ok`), None where nothing is known.
     pages: how many pages or frames the file has, of which the first was looked at; None where that is all.
     """
 
@@ -37,12 +38,13 @@ class Record:
     error: ImageFailure | None = None
     is_truncated: bool = False
     pages: int | None = None
+    damage: str | None = None
 
 
 def to_line(record: Record) -> bytes:
     """Return the record as one line of JSON: the same record always gives the same bytes."""
     fields: dict[str, Any] = {"image": record.image}
-    for name in ("sha256", "width", "height", "pages"):
+    for name in ("sha256", "width", "height", "pages", "damage"):
         if (value := getattr(record, name)) is not None:
             fields[name] = value
     if record.error is not None:
@@ -91,6 +93,7 @@ def from_line(line: bytes | str) -> Record:
             else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
             is_truncated=fields.get("truncated", False),
             pages=fields.get("pages"),
+            damage=fields.get("damage"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err

@@ -294,6 +294,17 @@ def test_a_record_says_of_how_many_pages_the_first_was_looked_at(photos: Path, o
     assert finish(stages(photos, output)).pages is None
 
 
+def test_a_damaged_image_is_read_where_the_job_allows_it_and_its_record_says_so(photos: Path, output: Path) -> None:
+    done, data = cv2.imencode(".jpg", np.full((40, 40, 3), 200, np.uint8))
+    assert done
+    (photos / "a.jpg").write_bytes(data.tobytes()[:-2])
+    with pytest.raises(ImageError, match="damaged, cut off"):
+        prepared(stages(photos, output), "a.jpg")
+    under_test = stages(photos, output, truncated="ok")
+    record = under_test.finish(prepared(under_test, "a.jpg")[0], SURE)
+    assert (record.width, record.damage) == (40, "the file ends before the image does")
+
+
 def test_only_the_jobs_classes_are_recorded(photos: Path, output: Path) -> None:
     assert finish(stages(photos, output, class_ids=(0,))).detections == ()
 

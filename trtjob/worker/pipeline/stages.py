@@ -67,9 +67,9 @@ class Stopwatch:
 class Prepared:
     """An image on its way through the engine.
 
-    image: BGR, None where no annotated copy is wanted; pages: None where there is one; file: what the GPU is to decode,
-    None where the image is resized; resampling: how; annotated: the copy's key and bytes, where they are still to be
-    stored in a bucket.
+    image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
+    resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket;
+    pages, damage: as the record has them.
     """
 
     entry: Entry
@@ -81,6 +81,7 @@ class Prepared:
     file: UInt8Array | None = None
     resampling: Resampling | None = None
     pages: int | None = None
+    damage: str | None = None
 
 
 class Stages:
@@ -129,7 +130,9 @@ class Stages:
                 return item
         try:
             with self.watch.stage("decode"), bound(image=entry.key):
-                image = decode_image(data, max_pixels=self._max_pixels)
+                damages: list[str] = []
+                on_damage = damages.append if self.options.truncated == "ok" else None
+                image = decode_image(data, max_pixels=self._max_pixels, on_damage=on_damage)
         except ImageError as err:
             err.sha256 = digest
             raise
@@ -141,7 +144,9 @@ class Stages:
         hw = (image.shape[0], image.shape[1])
         pages = page_count(data)
         kept = image if self.keeps_images else None
-        return Prepared(entry, digest, hw, kept, placement, pages=pages if pages > 1 else None)
+        return Prepared(
+            entry, digest, hw, kept, placement, pages=pages if pages > 1 else None, damage=next(iter(damages), None)
+        )
 
     def _for_gpu(self, entry: Entry, data: bytes, digest: str, file: UInt8Array) -> Prepared | None:
         """Put a file where the GPU decodes it; None where that is for the CPU to do."""
@@ -183,6 +188,7 @@ class Stages:
             classes,
             is_truncated=is_truncated,
             pages=item.pages,
+            damage=item.damage,
         )
 
     def _annotate(

@@ -2,15 +2,17 @@
 
 import io
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from converters.darknet.networks import write_model
 from terminal import Outcome
 
-from trtjob.cli.order import JobOrder, find_place
+from trtjob.cli.order import JobOrder, find_place, job_from
 from trtjob.errors import ConfigError
 
 Command = Callable[..., Outcome]
@@ -110,3 +112,17 @@ def test_an_empty_list_is_refused(tmp_path: Path) -> None:
 def test_an_output_in_the_source_is_refused(scenes: Path) -> None:
     with pytest.raises(ConfigError, match="lies in the source"):
         find_place(JobOrder(str(scenes), "model", str(scenes / "out")))
+
+
+def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
+    tmp_path: Path, scenes: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = write_model(tmp_path)
+    (tmp_path / "net.names").write_text("cat\ndog\ncow\n")
+    order = JobOrder(str(scenes), str(weights), str(tmp_path / "out"))
+    for _ in range(2):
+        caplog.clear()
+        spec = job_from(order, find_place(order), tmp_path / "models", lambda _model: None)
+        assert spec.model.labels == ("class_0", "class_1")
+        (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+        assert record.getMessage().startswith("model net: 'net.names' beside the model has 3 names")

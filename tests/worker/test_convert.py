@@ -303,17 +303,14 @@ def test_the_labels_may_be_those_that_a_data_file_names(registry: ModelRegistry,
     assert convert_model(ConversionRequest(model=weights, labels=data), registry=registry).spec.labels == ("cow", "sow")
 
 
-def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
-    registry: ModelRegistry, weights: Path, caplog: pytest.LogCaptureFixture
+def test_labels_that_were_found_and_did_not_fit_are_refused_when_they_are_named(
+    registry: ModelRegistry, weights: Path
 ) -> None:
-    weights.with_name("net.names").write_text("cat\ndog\ncow\n")
-    for model in (str(weights), str(weights), "net"):
-        caplog.clear()
-        found = resolve_model(model, registry=registry)
-        assert found.facts is not None
-        assert found.facts.warnings[0].startswith("'net.names' beside the model has 3 names")
-        said = [record for record in caplog.records if record.levelno == logging.WARNING]
-        assert [record.getMessage() for record in said] == [f"model net: {found.facts.warnings[0]}"]
+    names = weights.with_name("net.names")
+    names.write_text("cat\ndog\ncow\n")
+    assert convert_model(ConversionRequest(model=weights), registry=registry).spec.labels == ("class_0", "class_1")
+    with pytest.raises(ConversionError, match="there are 3 labels"):
+        convert_model(ConversionRequest(model=weights, labels=names), registry=registry)
 
 
 # --- precision

@@ -1,5 +1,6 @@
 """From what a user typed to a job's specification."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from trtjob.cli.options import wrong_option
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtjob.converters.registry import RegisteredModel
+    from trtjob.converters.registry import ModelRegistry, RegisteredModel
     from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.models import JobSpec, Options, Source
+
+log = logging.getLogger(__name__)
 
 DEFAULT_OUTPUT = "trtjob-out"
 
@@ -97,17 +100,10 @@ def job_from(
     from trtjob.converters.registry import ModelRegistry
     from trtjob.jobs.models import JobSpec, ModelRef, job_id_of
     from trtjob.jobs.plan import source_list
-    from trtjob.worker.convert import resolve_model
 
-    registry = ModelRegistry(models_dir)
-    model = resolve_model(
-        order.model,
-        registry=registry,
-        cfg=order.cfg,
-        labels=order.labels,
-        scores=order.scores,
-        on_convert=on_convert,
-    )
+    model = resolved_model(order, ModelRegistry(models_dir), on_convert)
+    for warning in model.facts.warnings if model.facts else ():  # each time: the results depend on a guess
+        log.warning("model %s: %s", model.name, warning)
     options = _options(order, model)
     reference = ModelRef(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
@@ -125,6 +121,23 @@ def job_from(
         output=place.output,
         created_at=time.time(),
         versions=versions("trtjob", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless"),
+    )
+
+
+def resolved_model(order: JobOrder, registry: "ModelRegistry", on_convert: Callable[[Path], None]) -> "RegisteredModel":
+    """Return the model that is asked for, converted where that was not done before.
+
+    on_convert: called with its file before that. Raises ModelError, ConversionError.
+    """
+    from trtjob.worker.convert import resolve_model
+
+    return resolve_model(
+        order.model,
+        registry=registry,
+        cfg=order.cfg,
+        labels=order.labels,
+        scores=order.scores,
+        on_convert=on_convert,
     )
 
 

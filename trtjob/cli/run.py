@@ -10,7 +10,7 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
+from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from, resolved_model
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def run(
     )
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
+    convert_ahead(order, settings.models_dir)
     with open_desk(settings) as desk:
 
         def begin(runner: str, stop: Stop) -> Begun:
@@ -253,6 +254,19 @@ def say_continuing(job_id: str, outcome: "Outcome") -> None:
     """Tell the user that a job does not begin anew."""
     if outcome != "queued":
         typer.echo(f"{job_id}: {_CONTINUES[outcome]}", err=True)
+
+
+def convert_ahead(order: JobOrder, models_dir: Path) -> None:
+    """Convert a model that TensorFlow reads, before this command has other threads and starts processes.
+
+    What TensorFlow prints can be told apart only while nobody else writes to the same file descriptor, or is given it.
+    """
+    from trtjob.converters.registry import ModelRegistry
+    from trtjob.converters.sources import needs_tensorflow
+
+    path = Path(order.model).expanduser()
+    if path.exists() and needs_tensorflow(path):
+        resolved_model(order, ModelRegistry(models_dir), say_converting)
 
 
 def say_converting(model: Path) -> None:

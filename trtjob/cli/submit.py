@@ -7,7 +7,7 @@ import typer
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
-from trtjob.cli.run import begin_and_follow, hand_in, say_converting
+from trtjob.cli.run import begin_and_follow, convert_ahead, hand_in, say_converting
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def submit(
     )
     settings = start()
     place = find_place(order)
+    convert_ahead(order, settings.models_dir)
     if dry_run:
         _print_plan(settings, order, place)
         return

@@ -63,6 +63,11 @@ def is_model(path: Path) -> bool:
     return path.suffix.lower() in _CONVERTERS or (path / SAVED_MODEL).is_file()
 
 
+def needs_tensorflow(path: Path) -> bool:
+    """Tell whether a model that can be converted is read by TensorFlow."""
+    return is_model(path) and _package(path) == "keras"
+
+
 def hint_for(path: Path) -> str:
     """Return what to do with a file that is no model for us, as the second half of a sentence."""
     hint = _HINTS.get(path.suffix.lower(), f"expected {ACCEPTED}")

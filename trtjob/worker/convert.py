@@ -114,14 +114,7 @@ def resolve_model(
         raise ModelError(f"'{argument}' is no model that can be used: {hint_for(path)}")
     if "/" in argument or is_model(path):
         raise ModelError(f"no model file '{argument}'")
-    return _warned(registry.get(argument))
-
-
-def _warned(model: RegisteredModel) -> RegisteredModel:
-    """Say what may be wrong with a model, each time that it is used."""
-    for warning in model.facts.warnings if model.facts else ():
-        log.warning("model %s: %s", model.name, warning)
-    return model
+    return registry.get(argument)
 
 
 def _convert(request: ConversionRequest, file: Path, progress: Progress) -> tuple[ModelSpec, Facts]:
@@ -270,7 +263,14 @@ def _key(request: ConversionRequest, files: tuple[Path, ...], images: tuple[Path
     """Return what a conversion's result depends on, as one hash: the files, by content, the wishes, and our version."""
     wishes = request.model_dump_json(exclude={"model", "cfg", "labels", "out", "name", "replace", "calibrate"})
     schema = ModelSpec.model_fields["schema_version"].default
-    identity = [__version__, schema, wishes, *((file.name, file_sha256(file)) for file in files)]
+    # Labels that are named have to fit, those that are found need not: the same file may give two results.
+    identity = [
+        __version__,
+        schema,
+        wishes,
+        request.labels is not None,
+        *((file.name, file_sha256(file)) for file in files),
+    ]
     if images:
         from trtjob.worker.samples import content_hash
 

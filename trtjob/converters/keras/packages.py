@@ -2,9 +2,10 @@
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -45,7 +46,8 @@ def tf2onnx() -> Any:
 def quiet() -> Iterator[None]:
     """Keep to ourselves what these packages warn of: it is meant for those who call them, not for those who convert.
 
-    What their C++ parts print is logged.
+    What their C++ parts print is logged, where that is in the main thread: another one's standard error is not its own,
+    and may be what a child is started with meanwhile.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
@@ -55,7 +57,9 @@ def quiet() -> Iterator[None]:
         try:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
-            with library_output() as said:
+            with ExitStack() as stack:
+                if threading.current_thread() is threading.main_thread():
+                    said = stack.enter_context(library_output())
                 yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):

@@ -53,6 +53,8 @@ def grey(image: NDArray[Any]) -> NDArray[Any]:
         pytest.param({}, id="strips"),
         pytest.param({"rows": 40}, id="one-strip"),
         pytest.param({"tile": 32}, id="tiles"),
+        pytest.param({"tile": 16}, id="small-tiles"),
+        pytest.param({"tile": 48, "planar": True}, id="tiles-of-planes"),
         pytest.param({"planar": True}, id="planes"),
         pytest.param({"big": True}, id="big"),
         pytest.param({"order": ">"}, id="big-endian"),
@@ -114,6 +116,7 @@ def test_the_bits_that_are_in_use_become_eight(bits: int) -> None:
     expected = (narrow >> (bits - 8)).astype(np.uint8)
     assert np.array_equal(decode(tiff(narrow)), expected)
     assert np.array_equal(decode(tiff(narrow, order=">", compression=5, tile=32)), expected)
+    assert np.array_equal(decode(tiff(narrow, order=">", tile=16)), expected)
     assert np.array_equal(decode(tiff(narrow[..., 0])), grey(expected[..., 0]))
     done, png = cv2.imencode(".png", narrow[..., ::-1])
     assert done

@@ -1,6 +1,7 @@
 """The bytes of an image file -> its pixels, or the reason why there are none."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ _REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
 _MOST_JPEG_SCANS = 100
 # Sensors have 10, 12 or 14 bits, and 8 come out of screens: files of 16 bits often hold them as they are.
+_ALL_BITS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _NARROW_BITS = (8, 10, 12, 14)
 _DARK = 64  # of 255: 14 bits of 16 reach no further
 
@@ -81,7 +83,7 @@ def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = N
     if data.startswith(BMP_SIGNATURE):
         check_bmp(data)
     image = _decoded(data, on_damage=on_damage)
-    return _in_eight_bits(data, image, on_damage) if has_sixteen_bits(data) else image
+    return _in_eight_bits(image, lambda: _decoded(data, _ALL_BITS)) if has_sixteen_bits(data) else image
 
 
 def _no_size(data: bytes) -> str:
@@ -112,33 +114,30 @@ def _decode_tiff(data: bytes, on_damage: OnDamage | None) -> UInt8Array:
     tiff = readable(data)
     if tiff.damage:
         _meet(tiff.damage, on_damage)
-    image = _decoded(tiff.data, on_damage=on_damage)
+
+    def decoded(flags: int) -> NDArray[Any]:
+        return _decoded(tiff.data, flags, on_damage=on_damage, from_file=tiff.has_raw_tiles)
+
+    image = decoded(cv2.IMREAD_COLOR)
     if not tiff.has_sixteen_bits:
         return image
-    return _in_eight_bits(tiff.data, image, on_damage, is_inverted=tiff.is_inverted, has_planes=tiff.has_planes)
+    return _in_eight_bits(image, lambda: None if tiff.has_planes else decoded(_ALL_BITS), is_inverted=tiff.is_inverted)
 
 
 def _in_eight_bits(
-    data: bytes,
-    image: UInt8Array,
-    on_damage: OnDamage | None,
-    *,
-    is_inverted: bool = False,
-    has_planes: bool = False,
+    image: UInt8Array, read: Callable[[], NDArray[Any] | None], *, is_inverted: bool = False
 ) -> UInt8Array:
     """Return the upper bits of those that a file of 16 uses. image: of all 16 the upper ones; it is returned if bright.
 
-    is_inverted: 0 is white, in the image no longer; has_planes: each colour is stored for itself.
+    read: reads all bits as they are stored, None where that cannot be; is_inverted: 0 is white, in the image no longer.
     """
     if (255 - image if is_inverted else image).max() > _DARK:
         return image
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    stored = None if has_planes else _decoded(data, flags, on_damage=on_damage)
+    stored = read()
     if stored is None or stored.dtype != np.uint16:
-        what = (
-            "the TIFF is as good as black: few of its 16 bits are in use, and of planes, or grey with an alpha channel"
-        )
-        raise ImageError(FailureKind.DECODE, f"{what}, OpenCV gives 8 only. Save it with 8 bits")
+        what = "the TIFF is as good as black: few of its 16 bits are in use"
+        why = "of planes, and of grey with an alpha channel, OpenCV gives the upper 8 alone"
+        raise ImageError(FailureKind.DECODE, f"{what}, and {why}. Save it with 8 bits")
     peak = int(stored.max())
     bits = next((bits for bits in _NARROW_BITS if peak < 1 << bits), 16)
     if bits == 16:
@@ -148,11 +147,13 @@ def _in_eight_bits(
     return 255 - narrow if is_inverted else narrow
 
 
-def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR, *, on_damage: OnDamage | None = None) -> NDArray[Any]:
+def _decoded(
+    data: bytes, flags: int = cv2.IMREAD_COLOR, *, on_damage: OnDamage | None = None, from_file: bool = False
+) -> NDArray[Any]:
     """Return what OpenCV makes of a file. Raises ImageError where that is nothing, or it says that it is damaged."""
     with library_output() as said, _talkative():
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            image = _read_in_file(data, flags) if from_file else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except (cv2.error, MemoryError) as err:
             reason = str(err).strip().split("\n")[-1] if str(err) else "out of memory"
             raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
@@ -167,6 +168,14 @@ def _decoded(data: bytes, flags: int = cv2.IMREAD_COLOR, *, on_damage: OnDamage 
     elif said:
         log.log(_level(said), "a decoder's remark", extra={"remark": as_remark(said)})
     return np.asarray(image)
+
+
+def _read_in_file(data: bytes, flags: int) -> NDArray[Any] | None:
+    """Decode a file that can be mapped. Else libtiff 4.7.1 refuses tiles whose bytes are no multiple of 1,024."""
+    with os.fdopen(os.memfd_create("image"), "wb") as file:
+        file.write(data)
+        file.flush()
+        return cv2.imread(f"/proc/self/fd/{file.fileno()}", flags)
 
 
 @contextmanager

@@ -133,13 +133,15 @@ class Readable:
     """A file that OpenCV reads right, but for damage.
 
     has_sixteen_bits: of grey or colour, so that fewer of them may be in use; is_inverted: 0 is white; has_planes: each
-    colour is stored for itself; damage: what is wrong with its pixels, empty where nothing is seen of that.
+    colour is stored for itself; has_raw_tiles: without compression; damage: what is wrong with its pixels, empty where
+    nothing is seen of that.
     """
 
     data: bytes
     has_sixteen_bits: bool
     is_inverted: bool
     has_planes: bool
+    has_raw_tiles: bool
     damage: str
 
 
@@ -208,6 +210,7 @@ def readable(data: bytes) -> Readable:
             has_sixteen_bits=page.bits == 16 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB),
             is_inverted=photometric == _MIN_IS_WHITE,
             has_planes=page.value(_Tag.PLANAR, 1) == 2 and page.value(_Tag.SAMPLES, 1) > 1,
+            has_raw_tiles=_Tag.TILE_OFFSETS in page.entries and page.value(_Tag.COMPRESSION, 1) == 1,
             damage=_damage(page) if page.value(_Tag.COMPRESSION, 1) in _DEFLATE else "",
         )
     except CUT_OFF:

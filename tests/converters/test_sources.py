@@ -4,13 +4,19 @@ from typing import Any
 import pytest
 
 from trtjob.converters.request import ConversionRequest
-from trtjob.converters.sources import files_of, hint_for, is_model
+from trtjob.converters.sources import files_of, hint_for, is_model, needs_tensorflow
 from trtjob.errors import ConfigError, ModelError
 
 
 @pytest.mark.parametrize("name", ["a.weights", "a.WEIGHTS", "a.onnx", "a.keras", "a.h5", "a.hdf5", "a.pb"])
 def test_a_model_is_known_by_its_ending(name: str) -> None:
     assert is_model(Path(name))
+
+
+def test_what_tensorflow_reads_is_known_before_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    assert all(map(needs_tensorflow, (Path("a.keras"), Path("a.h5"), Path("a.pb"), tmp_path)))
+    assert not any(map(needs_tensorflow, (Path("a.weights"), Path("a.onnx"), Path("a.pt"), Path("digits"))))
 
 
 def test_a_folder_with_a_saved_model_is_a_model(tmp_path: Path) -> None:

@@ -261,6 +261,18 @@ def test_what_libtiff_says_of_unknown_tags_goes_to_the_log(
     assert "Unknown field with tag 33550" in vars(caplog.records[0])["remark"]
 
 
+def test_strips_that_no_pixel_needs_are_not_inflated() -> None:
+    count, strip = 50_000, zlib.compress(RGB.tobytes())
+    tags = {273: [8] * count, 279: [len(strip)] * count}
+    assert np.array_equal(decode(tiff(RGB, compression=8, rows=40, encode=lambda _: strip, tags=tags)), RGB)
+
+
+@pytest.mark.parametrize("side", [0, 60_000, 4_000_000_000])
+def test_tiles_of_impossible_sizes_are_refused(side: int) -> None:
+    message = failure(tiff(RGB, compression=8, tile=64, tags={322: side, 323: side}))
+    assert f"strips or tiles are of {side:,} x {side:,} pixels" in message
+
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 

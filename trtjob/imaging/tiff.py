@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from typing import NamedTuple
 
 from trtjob.errors import FailureKind, ImageError
@@ -91,6 +92,7 @@ _CODECS = {
 _NUMBERS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 _UNASSOCIATED_ALPHA = 2
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
+_MOST_PART_PIXELS = 1 << 30  # a strip or tile may be larger than the image that is in it
 _INFLATED_BYTES = 16_384  # of the file at a time, so that no more than 17 MB come of them
 
 
@@ -122,6 +124,11 @@ class Page:
     def bits(self) -> int:
         """Bits of a sample, the most of any."""
         return max(self.values(_Tag.BITS), default=1)
+
+    @property
+    def has_planes(self) -> bool:
+        """Whether each sample has a plane of its own."""
+        return self.value(_Tag.PLANAR, 1) == 2 and self.value(_Tag.SAMPLES, 1) > 1
 
     @property
     def is_a_page(self) -> bool:
@@ -209,7 +216,7 @@ def readable(data: bytes) -> Readable:
             data=_without_alpha(page),
             has_sixteen_bits=page.bits == 16 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB),
             is_inverted=photometric == _MIN_IS_WHITE,
-            has_planes=page.value(_Tag.PLANAR, 1) == 2 and page.value(_Tag.SAMPLES, 1) > 1,
+            has_planes=page.has_planes,
             has_raw_tiles=_Tag.TILE_OFFSETS in page.entries and page.value(_Tag.COMPRESSION, 1) == 1,
             damage=_damage(page) if page.value(_Tag.COMPRESSION, 1) in _DEFLATE else "",
         )
@@ -248,20 +255,25 @@ def _damage(page: Page) -> str:
     tiles = _Tag.TILE_OFFSETS in page.entries
     offsets = page.values(_Tag.TILE_OFFSETS if tiles else _Tag.STRIP_OFFSETS)
     lengths = page.values(_Tag.TILE_BYTES if tiles else _Tag.STRIP_BYTES)
-    most = _most_bytes(page)
+    count, most_bytes = _parts(page)
     view = memoryview(page.data)
-    for number, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):
-        if not _is_whole(view[offset : offset + length], most):
+    # Parts that no pixel needs may be named without end.
+    for number, (offset, length) in enumerate(islice(zip(offsets, lengths, strict=False), count)):
+        if not _is_whole(view[offset : offset + length], most_bytes):
             return f"the deflated data of its part {number} is not what was written"
     return ""
 
 
-def _most_bytes(page: Page) -> int:
-    """Return how many bytes of pixels a strip or tile may have."""
+def _parts(page: Page) -> tuple[int, int]:
+    """Return how many strips or tiles there are, and the most bytes of pixels that one may have."""
     width, height = page.sizes[_Tag.WIDTH], page.sizes[_Tag.HEIGHT]
-    height = min(height, page.value(_Tag.ROWS_PER_STRIP, height))
-    width, height = page.value(_Tag.TILE_WIDTH, width), page.value(_Tag.TILE_HEIGHT, height)
-    return (width * page.bits * page.value(_Tag.SAMPLES, 1) + 7) // 8 * height
+    rows = min(height, page.value(_Tag.ROWS_PER_STRIP, height))
+    part_width, part_height = page.value(_Tag.TILE_WIDTH, width), page.value(_Tag.TILE_HEIGHT, rows)
+    if part_width < 1 or part_height < 1 or part_width * part_height > _MOST_PART_PIXELS:
+        raise _refused(f"the TIFF's strips or tiles are of {part_width:,} x {part_height:,} pixels, which cannot be")
+    samples, has_planes = page.value(_Tag.SAMPLES, 1), page.has_planes
+    count = -(-width // part_width) * -(-height // part_height) * (samples if has_planes else 1)
+    return count, (part_width * page.bits * (1 if has_planes else samples) + 7) // 8 * part_height
 
 
 def _is_whole(deflated: memoryview, most_bytes: int) -> bool:

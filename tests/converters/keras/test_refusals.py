@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_a_saved_model_depends_on_every_file_of_its_folder(tmp_path: Path) -> No
     labels = tmp_path.parent / "labels.txt"
     found = files_of(ConversionRequest(model=tmp_path, labels=labels))
     assert found == (*(tmp_path / name for name in names), labels)
+
+
+def test_standard_error_is_left_to_the_main_thread(capfd: pytest.CaptureFixture[str]) -> None:
+    def say() -> None:
+        with packages.quiet():
+            os.write(2, b"shown\n")
+
+    thread = threading.Thread(target=say)
+    thread.start()
+    thread.join()
+    assert capfd.readouterr().err == "shown\n"
 
 
 def test_what_tensorflows_c_parts_print_goes_to_the_log(

@@ -297,10 +297,9 @@ def test_the_labels_may_be_those_that_a_data_file_names(registry: ModelRegistry,
     data = weights.with_name("obj.data")
     data.write_text("classes= 2\nnames = data/obj.names\n")
     weights.with_name("obj.names").write_text("cow\nhen\n")
-    first = convert_model(ConversionRequest(model=weights, labels=data), registry=registry)
-    assert first.spec.labels == ("cow", "hen")
+    assert resolve_model(str(weights), registry=registry, labels=data).spec.labels == ("cow", "hen")
     weights.with_name("obj.names").write_text("cow\nsow\n")
-    assert convert_model(ConversionRequest(model=weights, labels=data), registry=registry).spec.labels == ("cow", "sow")
+    assert resolve_model(str(weights), registry=registry, labels=data).spec.labels == ("cow", "sow")
 
 
 def test_labels_that_were_found_and_did_not_fit_are_refused_when_they_are_named(
@@ -308,9 +307,9 @@ def test_labels_that_were_found_and_did_not_fit_are_refused_when_they_are_named(
 ) -> None:
     names = weights.with_name("net.names")
     names.write_text("cat\ndog\ncow\n")
-    assert convert_model(ConversionRequest(model=weights), registry=registry).spec.labels == ("class_0", "class_1")
+    assert resolve_model(str(weights), registry=registry).spec.labels == ("class_0", "class_1")
     with pytest.raises(ConversionError, match="there are 3 labels"):
-        convert_model(ConversionRequest(model=weights, labels=names), registry=registry)
+        resolve_model(str(weights), registry=registry, labels=names)
 
 
 # --- precision

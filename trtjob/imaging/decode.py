@@ -50,8 +50,8 @@ _REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
 _MOST_JPEG_SCANS = 100
-# Sensors have 10, 12 or 14 bits, and 8 come out of screens: files of 16 bits often hold them as they are.
 _ALL_BITS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+# Sensors have 10, 12 or 14 bits, and 8 come out of screens: files of 16 bits often hold them as they are.
 _NARROW_BITS = (8, 10, 12, 14)
 _DARK = 64  # of 255: 14 bits of 16 reach no further
 

@@ -12,7 +12,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import IO, Any
+
+from trtjob.child import environment, python
 
 BEAT_S = 1.0
 GONE = 70  # the exit code of a process that nobody waits for; nobody is left to read it
@@ -20,15 +23,22 @@ GONE = 70  # the exit code of a process that nobody waits for; nobody is left to
 
 @contextmanager
 def started(
-    module: str, order: dict[str, Any], *, stderr: IO[bytes] | None = None, env: Mapping[str, str] | None = None
+    module: str,
+    order: dict[str, Any],
+    *,
+    stderr: IO[bytes] | None = None,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """Run a module with an order, and kill it when the block ends. Yields the process and its standard output."""
+    """Run a module with an order, and kill it when the block ends. Yields the process and its standard output.
+
+    env: variables beside those that every child inherits.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", module],
+        python("-m", module),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        env=env,
+        env=environment(env),
         start_new_session=True,  # Ctrl-C is for who waits, which ends this process in its own time
     )
     assert process.stdin is not None

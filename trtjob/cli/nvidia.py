@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trtjob.child import environment
 from trtjob.engines.cuda.driver import GpuInfo
 from trtjob.engines.onnxruntime.extras import Extra, can_use, cuda_major_of_driver, fitting_extra
 
@@ -69,7 +70,13 @@ def _ask_tool() -> Cards:
     try:
         # A card's name may have a sign that is no UTF-8.
         answer = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False
+            command,
+            env=environment(),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Cards(problem=f"nvidia-smi fails: it gives no answer within {_TIMEOUT_S} s")

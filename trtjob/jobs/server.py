@@ -30,6 +30,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from trtjob.child import environment
 from trtjob.errors import QueueError
 
 log = logging.getLogger(__name__)
@@ -200,6 +201,7 @@ class EmbeddedServer:
             subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
+                env=environment(),  # it outlives us
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock_fd,),
@@ -281,10 +283,12 @@ def find_server_binary() -> Path:
 
 def _binary_version(binary: str) -> tuple[int, int]:
     try:
-        answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=5, check=False).stdout
+        asked = subprocess.run(
+            [binary, "--version"], env=environment(), capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
-    match = re.search(r"\bv=(\d+)\.(\d+)", answer)
+    match = re.search(r"\bv=(\d+)\.(\d+)", asked.stdout)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trtjob.child import environment, python
 from trtjob.config import Settings
 from trtjob.cpus import by_neighbourhood, near_cpus
 from trtjob.engines.choice import ChosenGpu, choose
@@ -281,14 +281,11 @@ class Supervisor:
         self._count += 1
         name = f"{self.name}-{self._count}"
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # nothing in the folder that we happen to stand in is imported
-            "-m",
-            "trtjob.worker.process",
+            *python("-m", "trtjob.worker.process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C or a closed terminal is ours to handle
-            env=os.environ | _CHILD_ENVIRONMENT | slot.environment,
+            env=environment({**_CHILD_ENVIRONMENT, **slot.environment}, buckets=True),
         )
         assert process.stdin is not None
         child = self._children[name] = _Child(name, process, time.monotonic())  # from here on `work_on` reaches it
@@ -303,7 +300,7 @@ class Supervisor:
         settings = shared.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
-        del settings["notify_secret"]  # which no worker process needs
+        settings["notify_secret"] = None  # which no worker process needs, nor looks for in the file
         order = {
             "name": name,
             "engine": self.choice.engine,

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trtjob.child import environment, python
 from trtjob.errors import EngineError, MissingDependencyError
 
 CPU_NAME = "onnxruntime"
@@ -106,7 +107,12 @@ def missing_libraries(package: Package) -> list[str]:
     call = f"from {__name__} import _tell_missing; _tell_missing({_libraries(package.cuda_major)!r})"
     try:
         told = subprocess.run(
-            [sys.executable, "-c", call], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True
+            python("-c", call),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):  # it does not even import: whoever loads it says why
         return []

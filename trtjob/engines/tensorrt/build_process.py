@@ -95,7 +95,6 @@ def build_apart(
 def _run(order: dict[str, Any], words: IO[bytes], on_progress: BuildProgress) -> None:
     """Run the process of a build to its end. words: takes what it writes to standard error."""
     env = {
-        **os.environ,
         "TMPDIR": order["folder"],  # what it leaves when it is killed goes with the rest
         "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
     }

@@ -3,9 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from typing import NamedTuple
+
+from trtjob.child import environment, python
 
 _END_S = 2.0
 # Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
@@ -56,13 +57,13 @@ def start_process(fd: int) -> Started:
     answers, theirs = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "trtjob.worker.pipeline.image_process", str(theirs)],
+            python("-m", "trtjob.worker.pipeline.image_process", str(theirs)),
             stdin=subprocess.PIPE,
             stdout=2,
             bufsize=0,
             pass_fds=(fd, theirs),
             process_group=0,  # Ctrl-C is for who started the engine process
-            env=os.environ | _ENVIRONMENT,
+            env=environment(_ENVIRONMENT, buckets=True),
         )
     except BaseException:
         os.close(answers)

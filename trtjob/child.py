@@ -1,0 +1,34 @@
+"""How child processes are called: none imports from the folder that we happen to stand in, or inherits a secret that it
+has no use for."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# What its name says to be a secret: of trtjob itself, and of whatever else runs beside it.
+_SECRET = re.compile("SECRET|TOKEN|PASSW|CREDENTIAL|AUTH|KEY", re.IGNORECASE)
+# Our settings travel in a child's order. Its own look at the file of them must find the same one.
+_OURS, _CONFIG = "TRTJOB_", "TRTJOB_CONFIG"
+_BUCKETS = "AWS_"
+
+
+def python(*arguments: str) -> list[str]:
+    """Return the command that runs this Python with these arguments; every child that is Python is called so."""
+    return [sys.executable, "-P", *arguments]
+
+
+def environment(more: Mapping[str, str] = MappingProxyType({}), *, buckets: bool = False) -> dict[str, str]:
+    """Return what a child inherits, and more variables.
+
+    buckets: the child reads and writes buckets, so that it needs what leads to them.
+    """
+    kept = {name: value for name, value in os.environ.items() if _is_needed(name, buckets=buckets)}
+    return {**kept, **more}
+
+
+def _is_needed(name: str, *, buckets: bool) -> bool:
+    if name.startswith(_BUCKETS):
+        return buckets
+    return name == _CONFIG if name.startswith(_OURS) else not _SECRET.search(name)

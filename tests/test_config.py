@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,35 @@ def test_a_wrong_url_setting_does_not_show_its_value(toml: Path) -> None:
     with pytest.raises(ConfigError, match="TRTJOB_REDIS_URL") as caught:
         load_settings()
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param('redis_uri = "redis://:s3cret@host"', id="misspelt"),
+        pytest.param('REDIS-URL = "redis://:s3cret@host"', id="written otherwise"),
+        pytest.param('[redis]\nurl = "redis://:s3cret@host"', id="in a table"),
+        pytest.param('[[servers]]\nurl = "redis://:s3cret@host"', id="in a list of tables"),
+        pytest.param('notify-secret = "s3cret"', id="another secret"),
+        pytest.param('redis_url = {url = "s3cret"}', id="a table in its place"),
+        pytest.param('notify_secret = ["s3cret"]', id="a list in its place"),
+        pytest.param('redis_url = "redis://:s3cret@host" x', id="no TOML"),
+        pytest.param("redis_url = redis://:s3cret@host", id="without quotes"),
+        pytest.param('redis_url = "1"\nredis_url = "s3cret"', id="twice"),
+    ],
+)
+def test_no_value_of_an_unknown_or_secret_setting_is_shown(toml: Path, line: str) -> None:
+    toml.write_text(line)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    # The traceback is what --debug prints.
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_misspelt_setting_is_told_from_the_one_that_was_meant(toml: Path) -> None:
+    toml.write_text('redis_uri = "redis://host"\n')
+    with pytest.raises(ConfigError, match=r"TRTJOB_REDIS_URI: there is no such setting; is it redis_url\?"):
+        load_settings()
 
 
 def test_the_allowed_places_are_separated_by_commas_or_a_list_in_the_file(

@@ -3,6 +3,7 @@
 This module alone reads the environment.
 """
 
+import difflib
 import os
 import re
 from functools import cached_property
@@ -240,7 +241,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as err:
         problems = "; ".join(
-            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()}{_shown(problem)}: {problem['msg']}"
+            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()}{_shown(problem)}: {_said(problem)}"
             for problem in err.errors()
         )
         raise ConfigError(f"wrong setting: {problems}. Look at the environment and at {config_file()}") from err
@@ -249,5 +250,15 @@ def load_settings() -> Settings:
 
 
 def _shown(problem: ErrorDetails) -> str:
-    """Return the wrong value for a message, except where it may hold a password."""
-    return "" if problem["loc"] == ("redis_url",) else f" = {problem['input']!r}"
+    """Return the wrong value for a message; not where it may hold a password, as what has no known name may."""
+    field = Settings.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+    is_open = field is not None and "SecretStr" not in repr(field.annotation)
+    return f" = {problem['input']!r}" if is_open else ""
+
+
+def _said(problem: ErrorDetails) -> str:
+    """Return what is wrong; of a name that no setting has, which one it may stand for."""
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    near = difflib.get_close_matches(str(problem["loc"][0]), Settings.model_fields, 1)
+    return f"there is no such setting{f'; is it {near[0]}?' if near else ''}"

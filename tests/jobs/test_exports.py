@@ -9,7 +9,7 @@ import pytest
 from epochs import failed, found, job_spec, write_records
 
 from trtjob.errors import ConfigError, StorageError
-from trtjob.imaging.detections import Classification
+from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, export
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
@@ -139,7 +139,28 @@ def test_no_images_are_still_valid_json(exported: Export, format: ExportFormat) 
     assert (document if format is ExportFormat.DARKNET else document["images"]) == []
 
 
-AWKWARD = ['quote".jpg', "back\\slash.jpg", "comma, and\nline.jpg", "no utf-8 \udcff.jpg", "猫 😀.jpg"]
+@pytest.mark.parametrize(
+    "name",
+    ["=1+1.jpg", "+1.jpg", "-1.jpg", "@SUM(A1).jpg", "\t=1.jpg", "\r=1.jpg", "\n=1.jpg", " =1.jpg", "\uff1d1.jpg"],
+)
+def test_no_cell_is_a_formula(tmp_path: Path, name: str) -> None:
+    detection = Detection("=HYPERLINK(A1)", 0, 0.9, (0, 0, 1, 1))
+    write_records(tmp_path / RESULTS, [Record(name, width=200, height=100, detections=(detection,))])
+    for raw, before in ((False, "'"), (True, "")):
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.CSV, tmp_path / "out", conf=0.25, raw=raw)
+        with (tmp_path / "out").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["image"], row["label"]) == (f"{before}{name}", f"{before}=HYPERLINK(A1)")
+        assert row["score"] == "0.9"
+
+
+def test_raw_is_for_csv_alone(tmp_path: Path) -> None:
+    write_records(tmp_path / RESULTS, RECORDS)
+    with pytest.raises(ConfigError, match="--raw is for csv, but the format is coco"):
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.COCO, tmp_path / "out", conf=0.25, raw=True)
+
+
+AWKWARD = ['quote".jpg', "back\\slash.jpg", "comma, and\nline.jpg", "a\r=1.jpg", "no utf-8 \udcff.jpg", "猫 😀.jpg"]
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -40,6 +40,14 @@ def export(
             min=0, max=1, metavar="SCORE", help="Leave out detections below this score, 0 to 1. Default: the job's."
         ),
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="CSV for a machine: names and labels as they are. Default: an apostrophe before those that a "
+            "spreadsheet would run as a formula.",
+        ),
+    ] = False,
 ) -> None:
     """Write the results of a job that has finished, or was cancelled, in another format."""
     from trtjob.jobs.exports import DEFAULT_NAMES, ExportFormat
@@ -57,7 +65,8 @@ def export(
     chosen = ExportFormat(format)
     # From a bucket, into the folder where the user stands.
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
-    written = export_results(folder, spec, chosen, target, conf=spec.options.conf if conf is None else conf)
+    conf = spec.options.conf if conf is None else conf
+    written = export_results(folder, spec, chosen, target, conf=conf, raw=raw)
     typer.echo(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results
         summary = folder.document(Summary, SUMMARY, remedy="Remove it")

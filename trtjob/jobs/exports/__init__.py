@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from trtjob.errors import ConfigError
@@ -41,22 +42,27 @@ DEFAULT_NAMES = {
 }
 
 
-def export(folder: JobFolder, spec: JobSpec, format: ExportFormat, out: Path, *, conf: float) -> Exported:
+def export(
+    folder: JobFolder, spec: JobSpec, format: ExportFormat, out: Path, *, conf: float, raw: bool = False
+) -> Exported:
     """Write a job's results in another format to this machine: a file, or for `yolo` a folder. Memory stays flat.
 
-    conf: detections below it are left out. Returns how much was written.
+    conf: detections below it are left out; raw: texts of a CSV as they are, formulas too. Returns how much was written.
     Raises ConfigError where the format cannot hold the results, StorageError where a file cannot be read or written.
     """
     if spec.model.task == "classify" and format is not ExportFormat.CSV:
         raise ConfigError(
             f"a classifier's results have no boxes, so they cannot be written as {format}: use --format csv"
         )
+    if raw and format is not ExportFormat.CSV:
+        raise ConfigError(f"--raw is for csv, but the format is {format}: leave it out")
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
     if out.name in _JOBS_OWN and str(out.parent.resolve()) == folder.uri:
         raise ConfigError(f"'{out}' is the job's own {out.name}, which an export may not replace: name another file")
     job = Results(folder, spec, conf)
-    FORMATS[format](job, out)
+    write = partial(write_csv, raw=True) if raw else FORMATS[format]
+    write(job, out)
     return job.exported()
 
 

@@ -1,9 +1,14 @@
-"""A table for spreadsheets and data frames: a row for each detection, or for each class of a classifier."""
+"""A table for spreadsheets and data frames: a row for each detection, or for each class of a classifier.
+
+A spreadsheet takes a text that begins with one of FORMULA for a formula, and runs it: such a name or label gets an
+apostrophe before it, unless the table is for a machine.
+"""
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from trtjob.jobs.exports.results import Results
 from trtjob.jobs.records import Record
@@ -12,24 +17,41 @@ from trtjob.jobs.storage import LocalStorage
 _IMAGE = ("image", "width", "height")
 _FOUND = ("label", "class_id", "score")
 _BOX = ("x1", "y1", "x2", "y2")
+# Some spreadsheets take the wide forms too, and look behind blanks.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def write_csv(results: Results, out: Path) -> None:
-    """Write one CSV file in UTF-8; an image without detections has no row."""
+def write_csv(results: Results, out: Path, *, raw: bool = False) -> None:
+    """Write one CSV file in UTF-8; an image without detections has no row. raw: every text as it is."""
     is_detector = results.spec.model.task == "detect"
     with LocalStorage(out.parent).writing(out.name) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(_Lines(text))
         writer.writerow([*_IMAGE, *_FOUND, *(_BOX if is_detector else ())])
         for record in results.records():
             if record.error is None:
-                writer.writerows(_rows(results, record))
+                writer.writerows(_rows(results, record, (lambda text: text) if raw else as_text))
         text.detach()
 
 
-def _rows(results: Results, record: Record) -> Iterator[tuple[object, ...]]:
-    image = (record.image, record.width, record.height)
+class _Lines:
+    """Ends rows by a newline alone, and lets csv think otherwise: it quotes what could end a row, a lone CR too."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+
+    def write(self, row: str) -> int:
+        return self._text.write(row.removesuffix("\r\n") + "\n")
+
+
+def as_text(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.lstrip(" ").startswith(FORMULA) else cell
+
+
+def _rows(results: Results, record: Record, written: Callable[[str], str]) -> Iterator[tuple[object, ...]]:
+    image = (written(record.image), record.width, record.height)
     for item in record.classes or ():
-        yield (*image, item.label, item.class_id, item.score)
+        yield (*image, written(item.label), item.class_id, item.score)
     for detection in results.image(record).detections:
-        yield (*image, detection.label, detection.class_id, detection.score, *detection.box)
+        yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box)

@@ -160,7 +160,9 @@ def test_a_notice_is_given_up_after_a_day(store: JobStore, settings: Settings, m
     [
         *("127.0.0.1", "0.0.0.0", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1"),
         *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1"),
-        *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::"),
+        *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "2002:808:808::"),
+        *("::127.0.0.1", "::ffff:0:7f00:1", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::7f00:1", "fec0::1"),
+        *("2001::1", "192.88.99.1", "192.0.0.8", "192.0.0.170", "198.18.0.1", "240.0.0.1", "100::1", "2001:db8::1"),
     ],
 )
 def test_an_address_that_is_not_public_is_refused(address: str) -> None:
@@ -169,10 +171,39 @@ def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     assert checked_address("host", [address], allow_local=True) == address
 
 
+@pytest.mark.parametrize("address", ["93.184.215.14", "8.8.8.8", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "2a00::1"])
+def test_a_public_address_is_taken(address: str) -> None:
+    assert checked_address("host", [address], allow_local=False) == address
+
+
 def test_a_name_with_one_address_that_is_not_public_is_refused() -> None:
     with pytest.raises(Refused):
         checked_address("host", ["93.184.215.14", "127.0.0.1"], allow_local=False)
     assert checked_address("host", ["93.184.215.14"], allow_local=False) == "93.184.215.14"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_is_not_followed(store: JobStore, settings: Settings, status: int) -> None:
+    with listener(status, 200) as (url, heard):
+        ended(store, url)
+        assert send_due(store, settings) == 0
+    assert len(heard) == 1
+
+
+def test_a_name_that_leads_to_this_machine_is_refused_before_a_connection_is_made(store: JobStore) -> None:
+    with listener(200) as (url, heard):
+        ended(store, f"http://hooks.example:{urlsplit(url).port}/hook")
+        assert send_due(store, Settings(), lambda _host, _port: ["127.0.0.1"]) == 0
+    assert heard == []
+    assert store.redis.scard(NOTICES) == 0, "it is not tried again"
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(store: JobStore, settings: Settings) -> None:
+    answers = [["127.0.0.1"], ["192.0.2.1"]]  # a name that leads elsewhere as soon as it was asked for
+    with listener(200) as (url, heard):
+        ended(store, f"http://hooks.invalid:{urlsplit(url).port}/hook")
+        assert send_due(store, settings, lambda _host, _port: answers.pop(0)) == 1
+    assert len(heard) == len(answers) == 1
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f000001", "[::1]", "0"])

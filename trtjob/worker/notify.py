@@ -25,6 +25,16 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 _GONE = 410
 
+# All that is given out of IPv6: not what holds an IPv4 address (::, ::ffff:0:0, 64:ff9b::), nor what is local (fc00::,
+# fe80::, fec0::).
+_UNICAST = ipaddress.ip_network("2000::/3")
+_TRANSLATED = (
+    ipaddress.ip_network("2002::/16"),  # 6to4: the IPv4 address is in it
+    ipaddress.ip_network("2001::/32"),  # Teredo: so it is
+    ipaddress.ip_network("192.88.99.0/24"),  # the relays of 6to4
+    ipaddress.ip_network("192.0.0.0/24"),  # of the protocols themselves, such as 192.0.0.8
+)
+
 Resolve = Callable[[str, int], list[str]]
 
 
@@ -138,14 +148,19 @@ def addresses_of(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
+def _is_public(address: str) -> bool:
+    """Tell whether an address is of one machine in the internet, and is not translated into another one on its way."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    is_unicast = ip.version == 4 or ip in _UNICAST
+    return is_unicast and ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
+
+
 def checked_address(host: str, addresses: list[str], *, allow_local: bool) -> str:
     """Return the first address of a host. Raises Refused where one of them is not public."""
     if not addresses:
         raise OSError(f"{host} has no address")
     for address in addresses:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None) or ip
-        if not allow_local and not (ip.is_global and inner.is_global and not ip.is_multicast):
+        if not (allow_local or _is_public(address)):
             raise Refused(
                 f"{host} leads to {address}, which is no public address. TRTJOB_NOTIFY_ALLOW_LOCAL=true allows it"
             )

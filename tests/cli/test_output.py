@@ -7,7 +7,7 @@ import pytest
 from epochs import add_epoch, found
 from samples import made
 
-from trtjob.cli.output import print_summary, print_table, printable
+from trtjob.cli.output import print_summary, print_table
 from trtjob.cli.progress import LineDisplay, duration, numbers
 from trtjob.cli.screens import job_document
 from trtjob.jobs.finish import finish
@@ -60,10 +60,6 @@ def test_a_run_whose_worker_has_not_said_yet_for_which_job_it_is_is_waited_for(
 )
 def test_a_duration_is_as_exact_as_a_person_wants(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_a_name_that_no_terminal_can_show_is_escaped() -> None:
-    assert printable("latin\udce9\nline.jpg") == "latin\\udce9\\nline.jpg"
 
 
 def test_columns_are_as_wide_as_they_need(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.folders import named_folder, usual_folder
 from trtjob.cli.jobs import watch_job
 from trtjob.cli.run import Begun, run_here, say_continuing
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -93,12 +94,12 @@ def retry(
             from trtjob.jobs.submit import retry as retry_job
 
             images = retry_job(desk.store, desk.queue, job_id, runner=runner)
-            typer.echo(f"{job_id}: {images} failed images run again", err=True)
+            say(f"{job_id}: {images} failed images run again", err=True)
             return job_id, "resumed"
 
         view = desk.store.view(job_id)
         if view.state in FINISHED and not view.failed:
-            typer.echo(f"{job_id}: no image failed", err=True)
+            say(f"{job_id}: no image failed", err=True)
             return
         code = _again(desk, try_again, processes, is_here=is_here, wait=wait)
     raise typer.Exit(code)
@@ -136,5 +137,5 @@ def _again(desk: Desk, begin: Start, processes: int, *, is_here: bool, wait: boo
     if wait:
         return run_until_stopped(watch_job(desk, job_id, is_live=False))
     if limit := sentence(desk.store.view(job_id), desk.store.workers()):
-        typer.echo(limit, err=True)
+        say(limit, err=True)
     return 0

@@ -14,6 +14,7 @@ import typer
 
 from trtjob import __version__
 from trtjob.cli import again, bench, convert, doctor, export, job_list, jobs, journal, models, run, submit, worker
+from trtjob.cli.say import say
 from trtjob.errors import TrtjobError
 from trtjob.utf8 import ensure_utf8
 
@@ -30,7 +31,7 @@ DEBUG = "--debug"
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"trtjob {__version__}")
+        say(f"trtjob {__version__}")
         raise typer.Exit
 
 
@@ -86,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(err: Exception, message: str, code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exception(err)
-    typer.echo(f"error: {message}", err=True)
+        say(*"".join(traceback.format_exception(err)).splitlines(), err=True)
+    say(f"error: {message}", err=True)
     return code
 
 

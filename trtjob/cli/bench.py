@@ -12,6 +12,7 @@ from trtjob.cli import options as o
 from trtjob.cli.complete import model_names
 from trtjob.cli.desk import start
 from trtjob.cli.progress import duration, open_stages
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
@@ -208,9 +209,9 @@ def _print(report: "BenchReport") -> None:
         for what, rate in (("annotated", measured.annotated), ("JSON only", measured.json_only))
     ]
     _print_table(("FILES TO RESULTS", "IMAGES/S", "OF THE ENGINE", "CORES BUSY", "BY TRTJOB", "MEASURED"), rows)
-    typer.echo()
+    say()
     for measured in samples:
-        typer.echo(f"{measured.sample.name}: {measured.limit}.")
+        say(f"{measured.sample.name}: {measured.limit}.")
 
 
 def _heading(report: "BenchReport") -> Iterable[tuple[str, str]]:
@@ -263,7 +264,7 @@ def _print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Non
     """Print names, and numbers below one another."""
     lines = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    typer.echo()
+    say()
     for name, *numbers in lines:
         cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
-        typer.echo("  ".join([name.ljust(widths[0]), *cells]))
+        say("  ".join([name.ljust(widths[0]), *cells]))

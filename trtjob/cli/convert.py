@@ -11,6 +11,7 @@ import typer
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.options import wrong_option
 from trtjob.cli.progress import StageDisplay, open_stages
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 from trtjob.errors import ConfigError, ConversionError, ModelError
 
@@ -368,7 +369,7 @@ async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict
             hint_at = float("inf")
             workers = await asyncio.to_thread(desk.store.workers)
             if not any(worker.may_do(desk.queue.name) for worker in workers):
-                typer.echo(
+                say(
                     f"Waiting: no worker is running. Start one with `{worker_command(desk.queue.name)}`, or stop this "
                     "with Ctrl-C and convert here with --local",
                     err=True,

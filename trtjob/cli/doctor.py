@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from trtjob.cli.desk import start
+from trtjob.cli.say import say
 
 EXAMPLE = "Example: trtjob doctor --json"
 
@@ -28,7 +29,7 @@ def doctor(
         print_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            typer.echo(f"{check.name:<8} {_MARKS[check.state]:<8} {check.found}")
+            say(f"{check.name:<8} {_MARKS[check.state]:<8} {check.found}")
             if check.fix:
-                typer.echo(f"{'':<17} -> {check.fix}")
+                say(f"{'':<17} -> {check.fix}")
     raise typer.Exit(1 if any(check.state in _FAULTS for check in checks) else 0)

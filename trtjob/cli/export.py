@@ -7,6 +7,7 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.folders import job_folder
+from trtjob.cli.say import say
 from trtjob.errors import JobError
 
 EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"
@@ -67,11 +68,9 @@ def export(
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
     conf = spec.options.conf if conf is None else conf
     written = export_results(folder, spec, chosen, target, conf=conf, raw=raw)
-    typer.echo(str(target))
+    say(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results
         summary = folder.document(Summary, SUMMARY, remedy="Remove it")
         if summary.incomplete:
-            typer.echo(f"The job is not complete: {summary.incomplete} images", err=True)
-    typer.echo(
-        f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True
-    )
+            say(f"The job is not complete: {summary.incomplete} images", err=True)
+    say(f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True)

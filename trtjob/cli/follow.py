@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import typer
-
 from trtjob.cli.desk import Desk
 from trtjob.cli.progress import Display, open_display
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop
+from trtjob.printable import printable
 
 if TYPE_CHECKING:
     from trtjob.jobs.views import JobView, WorkerView
@@ -74,10 +74,10 @@ async def _watch_screen(desk: Desk, job_id: str | None, stop: Stop, show: "Calla
 @contextmanager
 def _open_screen() -> "Iterator[Callable[[list[str]], None]]":
     if not sys.stdout.isatty():
-        yield lambda lines: typer.echo("\n".join([*lines, ""]))
+        yield lambda lines: say(*lines, "")
         return
     from rich.live import Live
     from rich.text import Text
 
     with Live(refresh_per_second=4, transient=True) as live:
-        yield lambda lines: live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
+        yield lambda lines: live.update(Text("\n".join(map(printable, lines)), no_wrap=True, overflow="ellipsis"))

@@ -6,6 +6,7 @@ import typer
 
 from trtjob.cli.complete import job_ids
 from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.say import say
 from trtjob.errors import ForeignJobError, JobError
 from trtjob.jobs.states import JobState
 
@@ -58,13 +59,11 @@ def list_jobs(
     if json:
         print_json([job_document(view, workers) for view in views])
     elif not views:
-        typer.echo(
-            "No such jobs." if total else "No jobs yet. Start one with: trtjob run SOURCE --model MODEL", err=True
-        )
+        say("No such jobs." if total else "No jobs yet. Start one with: trtjob run SOURCE --model MODEL", err=True)
     else:
-        typer.echo("\n".join(jobs_table(views, workers)))
+        say(*jobs_table(views, workers))
         if state is None and total > len(views):
-            typer.echo(f"... and {total - len(views)} older ones; --limit shows more", err=True)
+            say(f"... and {total - len(views)} older ones; --limit shows more", err=True)
 
 
 @app.command("remove", epilog=REMOVE_EXAMPLE)
@@ -85,7 +84,7 @@ def remove(
             place = _place(desk, job)
             if not desk.store.forget_ended(job):
                 _check_ended(desk, job)  # somebody has continued it meanwhile
-            typer.echo(f"{job}: removed from the queue's server; its folder stays{place}")
+            say(f"{job}: removed from the queue's server; its folder stays{place}")
 
 
 def _check_ended(desk: Desk, job: str) -> None:

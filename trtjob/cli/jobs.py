@@ -10,6 +10,7 @@ from trtjob.cli import options as o
 from trtjob.cli.complete import job_ids_and_folders
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.folders import named_folder, usual_folder
+from trtjob.cli.say import say
 from trtjob.cli.screens import JOBS_SHOWN, Standing, job_lines, jobs_lines, standing, status_document
 from trtjob.cli.stopping import Stop, run_until_stopped
 from trtjob.errors import QueueError
@@ -71,7 +72,7 @@ def status(
     except QueueError as err:
         if folder is None:
             raise
-        typer.echo(f"{err}. What follows is what the job's folder says", err=True)
+        say(f"{err}. What follows is what the job's folder says", err=True)
         _print(_of_folder(folder), is_one=True, as_json=json)
 
 
@@ -96,8 +97,7 @@ def _print(now: Standing, *, is_one: bool, as_json: bool) -> None:
     if as_json:
         print_json(status_document(now))
         return
-    for line in job_lines(now) if is_one else jobs_lines(now):
-        typer.echo(line)
+    say(*(job_lines(now) if is_one else jobs_lines(now)))
 
 
 async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
@@ -122,11 +122,11 @@ def cancel(job: o.JobArgument) -> None:
     with open_desk(start()) as desk:
         if not cancel_job(desk.store, job) and (state := desk.store.state(job)) is not JobState.CANCELLED:
             if state in ACTIVE:
-                typer.echo(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
+                say(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
             else:
-                typer.echo(f"{job}: had ended before: {state}")
+                say(f"{job}: had ended before: {state}")
             return
-        typer.echo(f"{job}: cancelled")
+        say(f"{job}: cancelled")
         _write_results(desk, job)
 
 
@@ -152,7 +152,7 @@ def _write_results(desk: Desk, job_id: str) -> None:
         summary = finish_partly(folder, view.spec, why="cancelled", listed=view.images, before_write=still_cancelled)
     except (JobError, StorageError) as err:
         hint = f"Where its folder is, this writes them: trtjob cancel {job_id}"
-        typer.echo(f"No results were written: {err}. {hint}", err=True)
+        say(f"No results were written: {err}. {hint}", err=True)
         return
     if summary is not None:
-        typer.echo(f"{summary.incomplete} images: {folder.storage.place(RESULTS)}", err=True)
+        say(f"{summary.incomplete} images: {folder.storage.place(RESULTS)}", err=True)

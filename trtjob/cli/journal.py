@@ -1,7 +1,6 @@
 """`trtjob events` and `logs`: what happened to a job, and what its workers said of it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
@@ -10,8 +9,9 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.output import printable
+from trtjob.cli.say import say, say_json
 from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from trtjob.jobs.events import Event
@@ -145,7 +145,7 @@ async def _follow(
 
 def print_line(line: str | dict[str, Any]) -> None:
     """Print one line at once: who reads a pipe follows it, too."""
-    typer.echo(line if isinstance(line, str) else json.dumps(line))
+    say(*line.split("\n")) if isinstance(line, str) else say_json(line)
 
 
 def event_line(event: "Event") -> str:
@@ -167,10 +167,6 @@ def log_line(line: "LogLine") -> str:
     parts = [clock(line.at), f"{level:<7}", msg, others, unit, worker, again]
     text = printable("  ".join(str(part) for part in parts if part))
     return f"{text}\n{printable_lines(exception)}" if exception else text
-
-
-def printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.splitlines()))
 
 
 def clock(at: float) -> str:

@@ -11,6 +11,7 @@ import typer
 from trtjob.cli import options as o
 from trtjob.cli.complete import model_names
 from trtjob.cli.progress import duration, open_stages
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def list_models(json: JsonOption = False) -> None:
         heads = ("NAME", "TASK", "CLASSES", "INPUT", "SIZE", "ADDED", "SHA256")
         print_table(heads, [_cells(model) for model in models])
     elif not damaged:
-        typer.echo("No models yet. Convert one with: trtjob convert MODEL", err=True)
+        say("No models yet. Convert one with: trtjob convert MODEL", err=True)
     for error in damaged:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
     if damaged:
         raise typer.Exit(1)
 
@@ -122,7 +123,7 @@ def build(
     choice = choose("tensorrt", settings.gpus)
     code = run_until_stopped(_build(settings, model, tuple(gpu.number for gpu in choice.gpus), report))
     if code == 0:
-        typer.echo(choice.reason)
+        say(choice.reason)
     raise typer.Exit(code)
 
 
@@ -194,7 +195,7 @@ def remove(
         gone = () if sha256 is None else (sha256,)
     for sha256 in gone:
         plans_of(_settings()).remove_all(sha256)
-    typer.echo(f"{len(gone)} models without a name: removed" if name is None else f"{name}: removed")
+    say(f"{len(gone)} models without a name: removed" if name is None else f"{name}: removed")
 
 
 def _settings() -> "Settings":

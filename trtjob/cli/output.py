@@ -1,13 +1,12 @@
 """What commands print of jobs on standard output."""
 
-import json
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from trtjob.cli.progress import duration
+from trtjob.cli.say import say, say_json
+from trtjob.printable import printable
 
 if TYPE_CHECKING:
     from trtjob.jobs.views import JobView
@@ -18,7 +17,7 @@ FAILURES_SHOWN = 5
 
 def print_json(document: Any) -> None:
     """Print one JSON document; a name that is no valid UTF-8 is escaped."""
-    typer.echo(json.dumps(document, indent=2))
+    say_json(document, indent=2)
 
 
 def print_summary(view: "JobView", *, is_fresh: bool) -> None:
@@ -61,39 +60,32 @@ def print_failures(view: "JobView") -> None:
     storage = JobFolder.of(view.spec).storage
     for record in islice(read_records(storage, ERRORS), FAILURES_SHOWN):
         assert record.error is not None  # the file holds nothing else
-        typer.echo(f"failed: {printable(record.image)}: {record.error.kind}: {record.error.message}", err=True)
+        say(f"failed: {record.image}: {record.error.kind}: {record.error.message}", err=True)
     if view.failed > FAILURES_SHOWN:
-        typer.echo(f"... and {view.failed - FAILURES_SHOWN} more", err=True)
-    typer.echo(f"All failures: {storage.place(ERRORS)}. Try them again with: trtjob retry {view.job_id}", err=True)
+        say(f"... and {view.failed - FAILURES_SHOWN} more", err=True)
+    say(f"All failures: {storage.place(ERRORS)}. Try them again with: trtjob retry {view.job_id}", err=True)
 
 
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Print columns, as wide as they need."""
-    for line in table_lines(heads, rows):
-        typer.echo(line)
+    say(*table_lines(heads, rows))
 
 
 def table_lines(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     """Return columns, as wide as they need, a line for each row."""
-    lines = [heads, *rows]
+    lines = [heads, *(tuple(map(printable, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values."""
-    for line in row_lines(rows):
-        typer.echo(line)
+    say(*row_lines(rows))
 
 
 def row_lines(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Return names and values, a line for each."""
     return [printable(f"{name:<10} {value}" if name else value) for name, value in rows]
-
-
-def printable(text: str) -> str:
-    """Return text that any terminal can take: what is no valid UTF-8, and a new line in a name, is escaped."""
-    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
 
 
 def _images(images: int, ok: int, failed: int) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
+from trtjob.cli.say import say
+from trtjob.printable import printable
 
 if TYPE_CHECKING:
     from trtjob.jobs.progress import RateMeter
@@ -57,7 +58,7 @@ class LineDisplay:
             return
         self._state, self._shown_at = view.state, now
         parts = [f"{view.job_id}: {view.state}", numbers(view, meter), self._patience.sentence(view, workers)]
-        typer.echo("  ".join(filter(None, parts)), err=True)
+        say("  ".join(filter(None, parts)), err=True)
 
 
 class LiveDisplay:
@@ -77,7 +78,7 @@ class LiveDisplay:
             total=view.images if view.planned else None,
             completed=view.done,
             numbers=numbers(view, meter),
-            limit=escape(self._patience.sentence(view, workers)),
+            limit=escape(printable(self._patience.sentence(view, workers))),
         )
 
 
@@ -138,7 +139,6 @@ def open_stages(title: str) -> Iterator[StageDisplay]:
         yield LineStages(title)
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
@@ -147,7 +147,7 @@ def open_stages(title: str) -> Iterator[StageDisplay]:
         os.fdopen(os.dup(2), "w") as terminal,
         Progress(*columns, TimeElapsedColumn(), console=Console(file=terminal), transient=True) as progress,
     ):
-        yield LiveStages(progress, escape(title))
+        yield LiveStages(progress, title)
 
 
 class LineStages:
@@ -162,7 +162,7 @@ class LineStages:
         if stage == self._stage and now - self._shown_at < LINE_EVERY_S:
             return
         self._stage, self._shown_at = stage, now
-        typer.echo(f"{self._title}: {stage}{f' {done}/{total}' if total else ''}", err=True)
+        say(f"{self._title}: {stage}{f' {done}/{total}' if total else ''}", err=True)
 
 
 class LiveStages:
@@ -170,7 +170,10 @@ class LiveStages:
 
     def __init__(self, progress: Any, title: str) -> None:
         self._progress, self._title = progress, title
-        self._task = progress.add_task(title, total=None)
+        self._task = progress.add_task("", total=None)
 
     def show(self, stage: str, done: int, total: int) -> None:
-        self._progress.update(self._task, description=f"{self._title}: {stage}", completed=done, total=total or None)
+        from rich.markup import escape
+
+        shown = escape(printable(f"{self._title}: {stage}"))
+        self._progress.update(self._task, description=shown, completed=done, total=total or None)

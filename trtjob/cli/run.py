@@ -11,6 +11,7 @@ import typer
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from, resolved_model
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -
 
     supervisor = Supervisor(desk.settings, desk.connection, processes=processes, job_id="")
     if supervisor.choice.engine != "cpu" or supervisor.choice.is_wanting:
-        typer.echo(supervisor.choice.reason, err=True)
+        say(supervisor.choice.reason, err=True)
     stop = Stop()
     own = _OwnJob(desk, supervisor.name, stop)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
@@ -122,7 +123,7 @@ async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -
         except* TrtjobError as errors:
             raise errors.exceptions[0] from None
     if code is None:
-        typer.echo(told, err=True)
+        say(told, err=True)
         return stop.exit_code
     return code
 
@@ -253,7 +254,7 @@ _CONTINUES = {
 def say_continuing(job_id: str, outcome: "Outcome") -> None:
     """Tell the user that a job does not begin anew."""
     if outcome != "queued":
-        typer.echo(f"{job_id}: {_CONTINUES[outcome]}", err=True)
+        say(f"{job_id}: {_CONTINUES[outcome]}", err=True)
 
 
 def convert_ahead(order: JobOrder, models_dir: Path) -> None:
@@ -271,7 +272,7 @@ def convert_ahead(order: JobOrder, models_dir: Path) -> None:
 
 def say_converting(model: Path) -> None:
     """Tell the user what the wait is for."""
-    typer.echo(f"Converting {model.name}, once ...", err=True)
+    say(f"Converting {model.name}, once ...", err=True)
 
 
 def print_end(view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
@@ -285,7 +286,7 @@ def print_end(view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
     elif view.state in FINISHED:
         print_summary(view, is_fresh=is_fresh)
     if view.state not in FINISHED:
-        typer.echo(f"error: job '{view.job_id}' {view.state}: {view.message}", err=True)
+        say(f"error: job '{view.job_id}' {view.state}: {view.message}", err=True)
     elif view.failed:
         print_failures(view)
     return 0 if view.state is JobState.DONE else 1

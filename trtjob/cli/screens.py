@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trtjob.cli.output import printable, row_lines, table_lines
+from trtjob.cli.output import row_lines, table_lines
 from trtjob.cli.progress import duration
+from trtjob.printable import printable
 
 if TYPE_CHECKING:
     from trtjob.jobs.aside import Aside

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import typer
+from trtjob.cli.say import say
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Stop:
             self.signal = number
             self.event.set()
             # The terminal has written ^C at the start of the line.
-            typer.echo(f"{chr(10) if sys.stderr.isatty() else ''}{notice}", err=True)
+            say(*([""] if sys.stderr.isatty() else []), notice, err=True)
 
         for number in _SIGNALS:
             loop.add_signal_handler(number, stop, number)

@@ -8,6 +8,7 @@ from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
 from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
 from trtjob.cli.run import begin_and_follow, convert_ahead, hand_in, say_converting
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
@@ -120,10 +121,10 @@ def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> Non
     if as_json:
         print_json(job_document(view, workers))
     else:
-        typer.echo(job_id)
+        say(job_id)
         for line in (sentence(view, workers), f"Follow the job with: trtjob status {job_id} --watch"):
             if line:
-                typer.echo(line, err=True)
+                say(line, err=True)
 
 
 async def _wait(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> int:
@@ -131,6 +132,6 @@ async def _wait(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> 
     with stop.on_signals(STOPPING):
         code = await begin_and_follow(desk, lambda: hand_in(desk, order, place, stop), stop, as_json=as_json)
     if code is None:
-        typer.echo(DETACHED, err=True)
+        say(DETACHED, err=True)
         return stop.exit_code
     return code

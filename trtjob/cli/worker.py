@@ -6,6 +6,7 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.desk import Desk, open_desk, start
+from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 EXAMPLE = "Example: trtjob worker --processes 2 --threads 4 --http 127.0.0.1:9100"
@@ -33,7 +34,7 @@ def worker(
         threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus, http=http, quiet=False
     )
     with open_desk(settings) as desk:
-        typer.echo(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
+        say(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
         code = run_until_stopped(_work(desk, processes))
     raise typer.Exit(code)
 

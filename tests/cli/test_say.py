@@ -59,7 +59,13 @@ def test_json_escapes_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_line_of_a_jobs_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    fields = {"msg": HOSTILE, "image": HOSTILE, "level": "warning", "exception": f"Traceback\n  {HOSTILE}"}
+    fields = {
+        "ts": "2026-01-01T00:00:00+00:00",
+        "msg": HOSTILE,
+        "image": HOSTILE,
+        "level": "warning",
+        "exception": f"Traceback\n  {HOSTILE}",
+    }
     print_line(log_line(LogLine("1-0", fields)))
     out = capsys.readouterr().out
     assert out.count(SHOWN) == 3

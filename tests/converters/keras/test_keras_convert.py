@@ -279,3 +279,97 @@ def test_a_network_larger_than_its_weights_is_refused_before_it_takes_memory(tmp
             file.writestr(name, data)
     with pytest.raises(ConversionError, match="numbers, but the network"):
         convert(ConversionRequest(model=path))
+
+
+# -- what a file might do beside being read ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["ReadFile", "WriteFile", "PrintV2", "SaveV2", "TextLineReaderV2"])
+def test_a_graph_that_reaches_files_is_refused_and_reaches_none(operation: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    secret, made = tmp_path / "secret", tmp_path / "made"
+    secret.write_text("0.5")
+    graph = tf.Graph()
+    with graph.as_default():
+        pixels = tf.compat.v1.placeholder(tf.float32, [None, 9, 8, 3], name="pixels")
+        scores = tf.nn.softmax(tf.reshape(pixels, [-1, 216])[:, :4])
+        effects = {
+            "ReadFile": lambda: tf.io.read_file(str(secret)),
+            "WriteFile": lambda: tf.raw_ops.WriteFile(filename=str(made), contents="owned"),
+            "PrintV2": lambda: tf.raw_ops.PrintV2(input="owned", output_stream=f"file://{made}"),
+            "SaveV2": lambda: tf.raw_ops.SaveV2(
+                prefix=str(made), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(1.0)]
+            ),
+            "TextLineReaderV2": lambda: tf.raw_ops.TextLineReaderV2(),
+        }
+        with tf.control_dependencies([effects[operation]()]):
+            tf.identity(scores, name="scores_of_classes")
+    path = tmp_path / "net.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    request = ConversionRequest(model=path, input="pixels", output="scores_of_classes", preprocess="none")
+    with pytest.raises(ConversionError, match=rf"\({operation}\) reads or writes files"):
+        convert(request)
+    assert not any(tmp_path.glob("made*"))
+
+
+def test_a_saved_model_whose_answer_saves_something_is_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    class Sly(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None, 9, 8, 3], tf.float32)])  # type: ignore[untyped-decorator]
+        def __call__(self, pixels: Any) -> Any:
+            tf.raw_ops.SaveV2(
+                prefix=str(tmp_path / "made"), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(1.0)]
+            )
+            return tf.nn.softmax(tf.reshape(pixels, [-1, 216])[:, :4])
+
+    module = Sly()
+    with packages.quiet():
+        tf.saved_model.save(module, str(tmp_path / "net"), signatures=module.__call__)
+    with pytest.raises(ConversionError, match=r"\(SaveV2\) reads or writes files"):
+        convert(ConversionRequest(model=tmp_path / "net", preprocess="none"))
+    assert not any(tmp_path.glob("made*"))
+
+
+@pytest.mark.parametrize("trick", ["external link", "soft link", "external storage", "virtual", "huge"])
+def test_an_hdf5_file_that_is_not_whole_by_itself_is_refused(trick: str, tmp_path: Path) -> None:
+    import h5py
+
+    path = saved(small(), tmp_path / "net.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["kernel"] = np.zeros(8, np.float32)
+    (tmp_path / "other.bin").write_bytes(bytes(32))
+    with h5py.File(path, "r+") as file:
+        if trick == "external link":
+            file["model_weights/extra"] = h5py.ExternalLink("other.h5", "/kernel")
+        elif trick == "soft link":
+            file["model_weights/extra"] = h5py.SoftLink("/model_weights")
+        elif trick == "external storage":
+            file.create_dataset("extra", (8,), np.float32, external=[(str(tmp_path / "other.bin"), 0, 32)])
+        elif trick == "virtual":
+            layout = h5py.VirtualLayout((8,), np.float32)
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "kernel", (8,))
+            file.create_virtual_dataset("extra", layout)
+        else:  # a terabyte of nothing
+            file.create_dataset("extra", (1 << 38,), np.float32, chunks=(1 << 20,), compression="gzip")
+    with pytest.raises(ConversionError, match=r"Save the model as a whole|claims to hold"):
+        convert(ConversionRequest(model=path))
+
+
+def test_a_bomb_inside_the_weights_of_a_keras_file_is_refused(tmp_path: Path) -> None:
+    import h5py
+
+    path = saved(small(), tmp_path / "net.keras")
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as root:
+        root.create_dataset("extra", (1 << 34,), np.float32, chunks=(1 << 20,), compression="gzip")
+    members["model.weights.h5"] = weights.read_bytes()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    with pytest.raises(ConversionError, match="claims to hold"):
+        convert(ConversionRequest(model=path))

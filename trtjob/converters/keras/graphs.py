@@ -35,7 +35,7 @@ def saved_model(request: ConversionRequest, folder: Path) -> Function:
         proto = _saved_model_proto()
         proto.ParseFromString((folder / SAVED_MODEL).read_bytes())
         for meta in proto.meta_graphs:
-            expect_contained(meta.graph_def, request)
+            expect_contained(meta.graph_def, request, saver=True)
         with packages.quiet():
             loaded = tensorflow.saved_model.load(str(folder))
         signatures = dict(loaded.signatures)
@@ -53,7 +53,9 @@ def saved_model(request: ConversionRequest, folder: Path) -> Function:
     def run(images: Any, _keep: Any = loaded) -> Any:  # the variables live as long as what was loaded
         return signature(**{input_name: tensorflow.cast(images, inputs[input_name].dtype)})[output_name]
 
-    nodes = len(signature.graph.as_graph_def().node)
+    graph_def = signature.graph.as_graph_def()
+    expect_contained(graph_def, request)
+    nodes = len(graph_def.node)
     return Function(run, _shape(inputs[input_name].shape), input_name, output_name, nodes)
 
 
@@ -68,7 +70,7 @@ def frozen_graph(request: ConversionRequest) -> Function:
         raise ConversionError(
             f"'{request.model}' is no frozen graph: it holds no operation. Of a SavedModel name its folder"
         )
-    expect_contained(graph_def, request)
+    expect_contained(graph_def, request, saver=True)
     placeholders = [node for node in graph_def.node if node.op == "Placeholder"]
     input_name = _chosen(request, "input", request.input, [node.name for node in placeholders])
     output_name = _chosen(request, "output", request.output, _unread(graph_def))
@@ -86,6 +88,7 @@ def frozen_graph(request: ConversionRequest) -> Function:
             function = wrapped.prune(f"{input_name}:0", f"{output_name}:0")
     except Exception as err:
         raise _broken(request, err) from err
+    expect_contained(function.graph.as_graph_def(), request)
     return Function(
         lambda images: function(tensorflow.cast(images, tensorflow_type)),
         shape,

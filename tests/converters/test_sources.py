@@ -5,7 +5,7 @@ import pytest
 
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import files_of, hint_for, is_model, needs_tensorflow
-from trtjob.errors import ConfigError, ModelError
+from trtjob.errors import ConfigError, ConversionError, ModelError
 
 
 @pytest.mark.parametrize("name", ["a.weights", "a.WEIGHTS", "a.onnx", "a.keras", "a.h5", "a.hdf5", "a.pb"])
@@ -53,3 +53,15 @@ def test_an_option_for_another_kind_of_model_is_refused(model: str, option: dict
     with pytest.raises(ConfigError) as caught:
         files_of(ConversionRequest.model_validate({"model": model, **option}))
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("place", ["secret", "variables/secret"])
+def test_no_link_in_a_saved_model_leads_out_of_it(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "net"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    (tmp_path / "secret").touch()
+    assert files_of(ConversionRequest(model=folder)) == (folder / "saved_model.pb",)
+    (folder / place).symlink_to(tmp_path / "secret")
+    with pytest.raises(ConversionError, match=f"'{folder / place}' leads out of the folder of the model"):
+        files_of(ConversionRequest(model=folder))

@@ -409,6 +409,16 @@ def test_a_conversion_outside_of_the_allowed_places_is_refused(desk: Desk, tmp_p
     assert f"the {option} '{tmp_path / 'file'}' is in none of the places".encode() in outcome[b"message"]
 
 
+@pytest.mark.parametrize("option", ["model", "cfg"])
+def test_no_file_is_looked_for_beside_a_link_into_an_allowed_place(desk: Desk, tmp_path: Path, option: str) -> None:
+    desk.context.settings = desk.context.settings.model_copy(update={"roots": (str(DIGITS),)})
+    link = tmp_path / "digits"
+    link.symlink_to(DIGITS / ("digits.weights" if option == "model" else "digits.cfg"))
+    found = outcome(desk, {"model": str(DIGITS / "digits.weights"), option: str(link)})
+    assert found["state"] == "failed"
+    assert f"the folder of the {option} '{tmp_path}' is in none of the places" in found["message"]
+
+
 def test_a_message_cannot_have_the_code_of_a_model_file_run(desk: Desk) -> None:
     convert("request-1", {"model": str(DIGITS / "digits.weights"), "allow_unsafe": True})
     outcome = desk.store.redis.hgetall(conversion_key("request-1"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from trtjob.converters.own_files import expect_own
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, ModelError
 
@@ -77,11 +78,17 @@ def hint_for(path: Path) -> str:
 def files_of(request: ConversionRequest) -> tuple[Path, ...]:
     """Return all files that a conversion reads.
 
-    Raises ConfigError for an option that is not for such a model, ModelError, ConversionError where a file is missing.
+    Raises ConfigError for an option that is not for such a model, ModelError, ConversionError where a file is missing,
+    or is not the model's own.
     """
     _check_options(request)
-    files: Callable[[ConversionRequest], tuple[Path, ...]] = _module(request.model, "files").files
-    return files(request)
+    find: Callable[[ConversionRequest], tuple[Path, ...]] = _module(request.model, "files").files
+    files = find(request)
+    model = request.model / SAVED_MODEL if request.model.is_dir() else request.model
+    named = {model, *filter(None, (request.cfg, request.labels))}
+    for file in set(files) - named:
+        expect_own(file, model, request.cfg or model)
+    return files
 
 
 def _check_options(request: ConversionRequest) -> None:

@@ -206,4 +206,7 @@ def _check_request(request: ConversionRequest, settings: Settings) -> None:
     if request.allow_unsafe:
         raise ConfigError("a worker runs no code that a model's file carries: use --allow-unsafe together with --local")
     files = {what: getattr(request, what) for what in ("model", "cfg", "labels", "calibrate", "out")}
-    check_places({what: path for what, path in files.items() if path is not None}, settings.roots)
+    places = {what: path for what, path in files.items() if path is not None}
+    # Files are looked for beside these, which may be links into a place that is allowed.
+    beside = {f"folder of the {what}": path.parent for what, path in places.items() if what in ("model", "cfg")}
+    check_places(places | beside, settings.roots)

@@ -5,6 +5,7 @@ import pytest
 from trtjob.converters.darknet.cfg import parse_cfg
 from trtjob.converters.darknet.files import beside, files, find_cfg, find_labels
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.sources import files_of
 from trtjob.errors import ConversionError, DarknetParseError
 
 
@@ -83,7 +84,6 @@ def test_missing_labels_are_named_with_what_to_do(tmp_path: Path) -> None:
     [
         pytest.param("classes= 2\nnames = b.names\n", "m/b.names", id="beside"),
         pytest.param("names=data/b.names\n", "m/data/b.names", id="below"),
-        pytest.param("names=data/b.names\n", "data/b.names", id="from the folder above"),
         pytest.param("names=data/b.names\n", "m/b.names", id="beside, though a folder is named"),
         pytest.param("labels=b.list\n", "m/b.list", id="as labels"),
         pytest.param("labels=b.list\nnames=b.names\n", "m/b.names", id="names before labels"),
@@ -114,8 +114,8 @@ def test_a_data_file_that_names_what_is_not_there_is_refused_with_its_line(tmp_p
     with pytest.raises(DarknetParseError) as caught:
         find_labels(tmp_path / "a.weights", tmp_path / "a.cfg")
     assert str(caught.value) == (
-        f"{tmp_path / 'a.data'}:2: names=data/b.names: there is no such file, neither from here nor from the folder "
-        "above. Name the labels with --labels FILE"
+        f"{tmp_path / 'a.data'}:2: names=data/b.names: there is no such file beside the cfg or the weights. "
+        "Name the labels with --labels FILE"
     )
 
 
@@ -126,7 +126,6 @@ def test_a_data_file_that_names_what_is_not_there_is_refused_with_its_line(tmp_p
     "place",
     [
         pytest.param("cfg/data/9k.tree", id="below the cfg"),
-        pytest.param("data/9k.tree", id="from the folder above the cfg"),
         pytest.param("cfg/9k.tree", id="beside the cfg"),
         pytest.param("w/data/9k.tree", id="below the weights"),
         pytest.param("w/9k.tree", id="beside the weights"),
@@ -150,3 +149,60 @@ def test_what_a_cfg_names_in_vain_is_refused_with_its_line(tmp_path: Path, name:
     section = parse_cfg(f"[net]\n[region]\ntree={name}\n", tmp_path / "a.cfg")[1]
     with pytest.raises(DarknetParseError, match=r"a\.cfg:3: \[region\] tree=.*: there is no such file beside the cfg"):
         beside(section, "tree", tmp_path / "a.weights")
+
+
+# --- what is not the model's own
+
+# As a model's files may name one that the worker's user may read, and nobody has asked for.
+SECRET = "9k\n"
+WAYS = ["{secret}", "../secret", "sub/../../secret", "{folder}/../secret", "link", "sub/link", "circle"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's folder, and outside of it a file, which links lead to."""
+    make(tmp_path, "m/sub/x")
+    (tmp_path / "secret").write_text(SECRET)
+    for link in ("m/link", "m/sub/link"):
+        (tmp_path / link).symlink_to(tmp_path / "secret")
+    (tmp_path / "m/circle").symlink_to("circle")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("option", ["tree", "map"])
+def test_no_file_that_a_cfg_names_elsewhere_is_read(folder: Path, option: str, way: str) -> None:
+    name = way.format(secret=folder.parent / "secret", folder=folder)
+    (folder / "a.cfg").write_text(f"[net]\n[region]\n{option}={name}\n")
+    make(folder, "a.names")
+    with pytest.raises(DarknetParseError, match=r"a\.cfg:3: .*: there is no such file beside the cfg or the weights"):
+        files(ConversionRequest(model=folder / "a.weights"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("option", ["names", "labels"])
+def test_no_file_that_a_data_file_names_elsewhere_is_read(folder: Path, option: str, way: str) -> None:
+    name = way.format(secret=folder.parent / "secret", folder=folder)
+    (folder / "a.data").write_text(f"{option}={name}\n")
+    with pytest.raises(DarknetParseError, match=r"a\.data:1: .*: there is no such file beside the cfg or the weights"):
+        find_labels(folder / "a.weights", folder / "a.cfg")
+
+
+@pytest.mark.parametrize("name", ["a.cfg", "a.names", "a.data", "obj.names", "other.names", "other.data"])
+def test_no_file_that_lies_beside_as_a_link_is_read(folder: Path, name: str) -> None:
+    if name != "a.cfg":
+        (folder / "a.cfg").write_text("[net]\n")
+    (folder / name).symlink_to(folder.parent / "secret")
+    with pytest.raises(ConversionError, match=f"'{folder / name}' leads out of the folder of the model") as caught:
+        files(ConversionRequest(model=folder / "a.weights"))
+    assert SECRET.strip() not in str(caught.value).replace(str(folder), "")
+
+
+def test_files_of_a_cache_that_keeps_them_by_content_are_found(tmp_path: Path) -> None:
+    make(tmp_path, "blobs/1", "blobs/2", "snapshots/x/README.md")
+    (tmp_path / "blobs/3").write_text("[net]\n[softmax]\n")
+    for name, blob in (("a.weights", "1"), ("a.names", "2"), ("a.cfg", "3")):
+        (tmp_path / "snapshots/x" / name).symlink_to(f"../../blobs/{blob}")
+    model = tmp_path / "snapshots/x/a.weights"
+    found = files_of(ConversionRequest(model=model))
+    assert found == (model, model.with_suffix(".cfg"), model.with_suffix(".names"))

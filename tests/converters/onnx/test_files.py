@@ -108,6 +108,19 @@ def test_weights_outside_the_models_folder_are_not_read(location: str, tmp_path:
         files(request)
 
 
+def test_labels_that_lie_beside_as_a_link_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("cat\n")
+    request = with_external(folder)
+    made = onnx.load(request.model, load_external_data=False)
+    del made.metadata_props[:]  # which have names, too
+    request.model.write_bytes(made.SerializeToString())
+    (folder / "net.names").symlink_to(tmp_path / "secret")
+    with pytest.raises(ConversionError, match=r"net\.names' leads out of the folder of the model"):
+        files(request)
+
+
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [

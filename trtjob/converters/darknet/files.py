@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.labels import data_options
+from trtjob.converters.own_files import expect_own, is_own
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
@@ -33,7 +34,7 @@ def find_cfg(weights: Path) -> Path:
     stems = list(dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem)]))
     for stem in stems:
         if (candidate := weights.with_name(f"{stem}.cfg")).is_file():
-            return candidate
+            return expect_own(candidate, weights, option="--cfg")
     looked = " or ".join(f"'{stem}.cfg'" for stem in stems)
     raise ConversionError(f"no {looked} beside '{weights}'. Name the network's cfg with --cfg FILE")
 
@@ -45,69 +46,69 @@ def find_labels(weights: Path, cfg: Path) -> Path:
     """
     stems = list(dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem), cfg.stem]))
     for folder in dict.fromkeys([weights.parent, cfg.parent]):
-        for candidate in _labels_in(folder, stems):
-            return candidate
+        for candidate in _labels_in(folder, stems, (weights, cfg)):
+            return expect_own(candidate, weights, cfg, option="--labels")
     raise ConversionError(
         f"no labels for '{weights}': expected '{cfg.stem}.names' beside it, with one class on each line. "
         "Name the file with --labels FILE"
     )
 
 
-def _labels_in(folder: Path, stems: list[str]) -> Iterator[Path]:
-    """Yield the labels of a folder, the most likely first."""
+def _labels_in(folder: Path, stems: list[str], named: tuple[Path, Path]) -> Iterator[Path]:
+    """Yield the labels of a folder, the most likely first. named: the weights and the cfg."""
     yield from _existing(folder, [f"{stem}.names" for stem in stems])
     for data in _existing(folder, [f"{stem}.data" for stem in stems]):
-        yield from _labels_of_data(data)
+        yield from _labels_of_data(data, named)
     yield from _existing(folder, _USUAL_LABELS)
     if len(alone := [path for path in folder.glob("*.names") if path.is_file()]) == 1:
         yield alone[0]
     if len(alone := [path for path in folder.glob("*.data") if path.is_file()]) == 1:
-        yield from _labels_of_data(alone[0])
+        yield from _labels_of_data(alone[0], named)
 
 
 def _existing(folder: Path, names: "list[str] | tuple[str, ...]") -> Iterator[Path]:
     return (folder / name for name in names if (folder / name).is_file())
 
 
-def _labels_of_data(data: Path) -> Iterator[Path]:
+def _labels_of_data(data: Path, named: tuple[Path, Path]) -> Iterator[Path]:
     """Yield the file that a .data file names as `names`, else as `labels`; nothing where it names none.
 
     Raises DarknetParseError where the file is not there.
     """
-    options = data_options(data)
+    options = data_options(expect_own(data, *named, option="--labels"))
     for name in ("names", "labels"):
         if name in options:
             value, line = options[name]
-            folders = (data.parent, data.parent.parent)
-            yield _found(value, folders, DarknetParseError(_MISSING.format(name, value), path=data, line=line))
+            yield _found(value, named, DarknetParseError(_MISSING.format(name, value), path=data, line=line))
             return
 
 
-_MISSING = (
-    "{}={}: there is no such file, neither from here nor from the folder above. Name the labels with --labels FILE"
-)
+_MISSING = "{}={}: there is no such file beside the cfg or the weights. Name the labels with --labels FILE"
 
 
 def beside(section: Section, name: str, weights: Path) -> Path | None:
     """Return the file that a cfg's option names, None where it names none.
 
-    Darknet looks from the folder that it is started in, which is the one above the cfg's or the weights'. Raises
-    DarknetParseError where the file is not there.
+    Darknet looks from the folder that it is started in, where its weights lie as a rule. Raises DarknetParseError where
+    the file is not there, or is not the model's own.
     """
     value = section.text(name, "")
     if not value:
         return None
     cfg = Path(section.path)
     missing = section.error(f"{name}={value}: there is no such file beside the cfg or the weights", name)
-    return _found(value, (cfg.parent, cfg.parent.parent, weights.parent, weights.parent.parent), missing)
+    return _found(value, (weights, cfg), missing)
 
 
-def _found(value: str, folders: tuple[Path, ...], missing: DarknetParseError) -> Path:
-    """Return a file as it is named from one of the folders, or by its last name alone."""
+def _found(value: str, named: tuple[Path, Path], missing: DarknetParseError) -> Path:
+    """Return a file as it is named from the folder of the weights or the cfg, or by its last name alone.
+
+    What is no file of the model's own is as good as missing: nobody learns whether it is there.
+    """
     for name in dict.fromkeys((value, Path(value).name)):
-        for folder in folders:
+        for folder in dict.fromkeys(file.parent for file in named):
             try:
-                if name and "\0" not in name and (folder / name).is_file():
+                if name and "\0" not in name and is_own(folder / name, *named) and (folder / name).is_file():
                     return folder / name
             except OSError:  # a name that no file can have
                 continue

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtjob.converters.own_files import expect_own
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.spec import METADATA_KEY
 
@@ -40,4 +41,6 @@ def labels_file(request: ConversionRequest, metadata: Mapping[str, str]) -> Path
     if request.labels is not None:
         return request.labels
     beside = request.model.with_suffix(".names")
-    return beside if NAMES_KEY not in metadata and beside.is_file() else None
+    if NAMES_KEY in metadata or not beside.is_file():
+        return None
+    return expect_own(beside, request.model, option="--labels")

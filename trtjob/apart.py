@@ -4,21 +4,45 @@ The end of its standard input tells the process that nobody waits for it any mor
 """
 
 import json
+import math
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import IO, Any
 
 from trtjob.child import environment, python
+from trtjob.memory import usable_bytes
 
 BEAT_S = 1.0
+_MOST_OF_MEMORY = 0.75  # what is left is for who waits, and for the rest of the machine
 GONE = 70  # the exit code of a process that nobody waits for; nobody is left to read it
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a process may take: seconds, and bytes of memory of its own (what a GPU's driver maps is not counted).
+
+    memory_bytes: 0: three quarters of what is there.
+    """
+
+    seconds: float = math.inf
+    memory_bytes: int = 0
+
+
+USUAL = Allowance()
+
+
+class OverTime(Exception):
+    """A process has had all of its time."""
 
 
 @contextmanager
@@ -26,12 +50,13 @@ def started(
     module: str,
     order: dict[str, Any],
     *,
+    allowance: Allowance = USUAL,
     stderr: IO[bytes] | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run a module with an order, and kill it when the block ends. Yields the process and its standard output.
 
-    env: variables beside those that every child inherits.
+    allowance: of memory; of its time `lines` is told. env: variables beside those that every child inherits.
     """
     process = subprocess.Popen(
         python("-m", module),
@@ -44,6 +69,9 @@ def started(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
+        most = allowance.memory_bytes or int(_MOST_OF_MEMORY * usable_bytes())
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
         with suppress(BrokenPipeError):  # it has ended already; its exit code says how
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
@@ -55,11 +83,13 @@ def started(
         process.stdout.close()
 
 
-def lines(stream: IO[bytes]) -> Iterator[bytes | None]:
-    """Yield lines as they come, and None where a second brings none."""
-    buffer = b""
+def lines(stream: IO[bytes], seconds: float = math.inf) -> Iterator[bytes | None]:
+    """Yield lines as they come, and None where a second brings none. Raises OverTime after so many seconds."""
+    buffer, until = b"", time.monotonic() + seconds
     while True:
-        ready, _, _ = select.select([stream], [], [], BEAT_S)
+        ready, _, _ = select.select([stream], [], [], max(0.0, min(BEAT_S, until - time.monotonic())))
+        if time.monotonic() > until:
+            raise OverTime
         if not ready:
             yield None
             continue

@@ -158,6 +158,14 @@ class Settings(BaseSettings):
         default=False, description="replay batches as CUDA graphs; needs the package cuda-bindings"
     )
     plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
+    convert_limit_s: float = Field(default=3600.0, ge=1, description="how long a worker lets a conversion last")
+    plan_limit_s: float = Field(default=7200.0, ge=1, description="how long the build of a TensorRT plan may last")
+    convert_memory_mib: int = Field(
+        default=0,
+        ge=0,
+        description="memory of its own for a conversion, and for the build of a plan; 0: three quarters of what the "
+        "machine, or the container, has",
+    )
     window: int = Field(
         default=0,
         ge=0,
@@ -173,7 +181,9 @@ class Settings(BaseSettings):
     )
     lease_s: float = Field(default=10.0, ge=2, le=300, description="a worker silent for so long has lost its shard")
     stall_s: float = Field(
-        default=120.0, ge=5, description="without a step for so long an image process, after twice that a worker, ends"
+        default=120.0,
+        ge=5,
+        description="without a step for so long an image process, after twice that a worker or a batch, ends",
     )
     grace_s: float = Field(default=20.0, ge=1, description="time to reach a batch edge after SIGTERM")
     keep_jobs: float = Field(

@@ -20,7 +20,7 @@ def usable_cpus(proc: Path = PROC) -> int:
 
 def quota_cpus(proc: Path = PROC) -> float | None:
     """Return the CPU seconds a second that the process's control groups allow, the least of all; None for no limit."""
-    return min((quota for folder in _groups(proc) if (quota := _quota(folder)) is not None), default=None)
+    return min((quota for folder in groups(proc, "cpu") if (quota := _quota(folder)) is not None), default=None)
 
 
 def near_cpus(pci_bus_id: str, devices: Path = PCI) -> frozenset[int]:
@@ -56,20 +56,20 @@ def cpus_of(text: str) -> frozenset[int]:
     return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
-def _groups(proc: Path) -> Iterator[Path]:
-    """Yield the folders of the groups that limit the process's CPU time, with those that they are in."""
+def groups(proc: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the groups that limit what a process takes of `cpu` or `memory`, with those they are in."""
     try:
-        groups = [line.split(":", 2) for line in os.fsdecode((proc / "cgroup").read_bytes()).split("\n")]
+        memberships = [line.split(":", 2) for line in os.fsdecode((proc / "cgroup").read_bytes()).split("\n")]
         mounts = [line.split(" ") for line in os.fsdecode((proc / "mountinfo").read_bytes()).split("\n")]
     except OSError:
         return
     # proc_pid_mountinfo(5): id, parent, device, root, mount point, options, tags ..., "-", type, source, its options
     for mount in (mount for mount in mounts if "-" in mount[:-2]):
         kind, options = mount[mount.index("-") + 1], mount[-1].split(",")
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options):
+        if kind == "cgroup2" or (kind == "cgroup" and controller in options):
             root, point = _plain(mount[3]), Path(_plain(mount[4]))
-            for _, controllers, path in (group for group in groups if len(group) == 3):
-                if (controllers == "") if kind == "cgroup2" else ("cpu" in controllers.split(",")):
+            for _, controllers, path in (group for group in memberships if len(group) == 3):
+                if (controllers == "") if kind == "cgroup2" else (controller in controllers.split(",")):
                     yield from _upwards(point, root, path)
 
 

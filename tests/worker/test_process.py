@@ -15,6 +15,7 @@ from terminal import wait_for
 
 from trtjob.config import Settings
 from trtjob.jobs.connection import Connection
+from trtjob.jobs.conversions import Conversion
 from trtjob.jobs.queue import WorkQueue, conversion_key
 from trtjob.jobs.store import JobStore
 
@@ -147,6 +148,7 @@ def test_a_process_of_one_job_hears_which_it_is_and_takes_no_message_of_others(
 
 
 def test_a_process_takes_messages(start: Start, store: JobStore, settings: Settings) -> None:
+    Conversion(store.redis, "request-1").want()
     WorkQueue(store.redis, settings.queue).put_convert("request-1", {"model": "/nowhere/a.weights"})
     start()
     wait_for(lambda: store.redis.hget(conversion_key("request-1"), "state") == b"failed", "the conversion's end")

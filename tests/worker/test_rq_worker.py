@@ -24,6 +24,7 @@ from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
+from trtjob.jobs.conversions import Conversion
 from trtjob.jobs.queue import RUN_UNIT, conversion_key
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.server import EmbeddedServer
@@ -75,6 +76,7 @@ def test_a_name_that_rq_refuses_ends_no_worker(desk: Desk, worker: UnitWorker, n
 
 
 def test_a_conversion_is_a_message_too(desk: Desk, worker: UnitWorker) -> None:
+    Conversion(desk.store.redis, "request-1").want()
     desk.queue.put_convert("request-1", {"model": "/nowhere/a.weights"})
     work(worker)
     assert desk.store.redis.hget(conversion_key("request-1"), "state") == b"failed"

@@ -1,6 +1,7 @@
 """The daemon and real worker processes: killed, stopped, crashed, never started; what they held is done by others."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -13,10 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from loop_model import write_endless
 from poison import put_into_every_process
 from samples import job_spec
 from terminal import wait_for, worker_pids
 from worker.mean_model import write_model
+from worker.plain_engine import CLASSIFIER
 
 from trtjob.config import Settings
 from trtjob.cpus import usable_cpus
@@ -24,7 +27,7 @@ from trtjob.engines.choice import ChosenGpu
 from trtjob.engines.cuda.survey import SurveyedGpu
 from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.models import JobSpec, ModelRef
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import FINISHED, JobState
 from trtjob.jobs.store import JobStore, job_key
@@ -99,8 +102,10 @@ class Node:
         """Return the processes that have reported and live."""
         return [worker.pid for worker in self.store.workers() if Path(f"/proc/{worker.pid}").exists()]
 
-    def submit(self, images: int, *, shard_size: int = 100_000) -> JobSpec:
-        """Hand a job over so many names of one image in."""
+    def submit(
+        self, images: int, *, shard_size: int = 100_000, model: Callable[[Path], ModelRef] = write_model
+    ) -> JobSpec:
+        """Hand a job over so many names of one image in. model: writes the model."""
         photos = self.folder / "photos"
         photos.mkdir()
         noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
@@ -109,8 +114,7 @@ class Node:
         for number in range(1, images):
             os.link(first, photos / f"{number:05}.jpg")
         spec = job_spec(photos, self.folder / "out", shard_size=shard_size)
-        model = write_model(self.folder / "mean.onnx")
-        spec = spec.model_copy(update={"model": model})
+        spec = spec.model_copy(update={"model": model(self.folder / "mean.onnx")})
         submit(self.store, self.queue, spec)
         return spec
 
@@ -139,6 +143,30 @@ def is_gone(pid: int) -> bool:
 
 
 # -- lives and deaths --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_a_model_that_never_answers_ends_its_process_each_time_and_then_its_job_which_names_it(
+    node: Node, settings: Settings, connection: Connection
+) -> None:
+    settings = settings.model_copy(update={"stall_s": 5.0, "max_crashes": 1})  # the least of both
+
+    async def wait() -> None:
+        node.submit(1, model=endless)
+        await until(node.is_done, "the job's end", 60)
+
+    def endless(path: Path) -> ModelRef:
+        write_endless(path, CLASSIFIER)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return ModelRef(name="endless", sha256=digest, path=str(path), task="classify", labels=CLASSIFIER.labels)
+
+    supervise(settings, connection, wait)
+    view = node.store.view(node.job_id)
+    assert view.state is JobState.FAILED
+    assert view.message == (
+        "shard-00000 ended its worker 2 times. Last: a batch of the model 'endless' took more than 10 s."
+    )
 
 
 @pytest.mark.slow

@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import DIGITS
+from loop_model import write_endless
+from terminal import DIGITS, wait_for
 from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.engines.protocol import UInt8Array
+from trtjob.jobs.conversions import Conversion
 from trtjob.jobs.finish import Summary
 from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY
 from trtjob.jobs.queue import conversion_key
@@ -20,6 +23,7 @@ from trtjob.jobs.states import JobState
 from trtjob.jobs.store import job_key
 from trtjob.jobs.submit import resume, retry, stop
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
+from trtjob.worker.heart import Heart
 from trtjob.worker.tasks import convert, run_unit
 
 
@@ -333,6 +337,14 @@ def test_one_crash_less_than_allowed_is_tried_again(desk: Desk) -> None:
 # -- conversions -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def conversion(desk: Desk) -> Conversion:
+    """The one that `outcome` asks for, and somebody waits for."""
+    conversion = Conversion(desk.store.redis, "request-1")
+    conversion.want()
+    return conversion
+
+
 def outcome(desk: Desk, request: dict[str, Any]) -> dict[str, str]:
     convert("request-1", request)
     fields = desk.store.redis.hgetall(conversion_key("request-1"))
@@ -361,11 +373,59 @@ def test_a_conversion_that_fails_says_why(desk: Desk) -> None:
     assert (found["state"], found["message"]) == ("failed", "no model file '/nowhere/a.weights'")
 
 
-def test_a_conversion_that_is_stopped_goes_back_to_the_queue(desk: Desk) -> None:
+def test_a_conversion_that_is_stopped_goes_back_to_the_queue_and_is_given_up_after_two_tries(desk: Desk) -> None:
     desk.context.request_stop()
     request = {"model": str(DIGITS / "digits.weights")}
-    assert outcome(desk, request)["state"] == "queued"
-    assert [parts[0] for parts in desk.context.queue.pending()] == ["convert"]
+    for _ in range(2):
+        assert outcome(desk, request)["state"] == "queued"
+    found = outcome(desk, request)
+    assert found["state"] == "failed"
+    assert found["message"] == "it was begun 2 times, and its worker was stopped each time"
+    assert desk.queue.pending() == {("convert", "request-1")}
+
+
+def test_a_conversion_that_goes_back_to_the_queue_is_behind_the_others(desk: Desk) -> None:
+    desk.context.request_stop()
+    desk.queue.put_convert("another", {})
+    outcome(desk, {"model": str(DIGITS / "digits.weights")})
+    waiting = [name.split(b"--")[1] for name in desk.store.redis.lrange(f"rq:queue:{desk.queue.name}", 0, -1)]
+    assert waiting == [b"another", b"request-1"]
+
+
+def test_a_conversion_that_nobody_waits_for_is_not_begun(desk: Desk, conversion: Conversion, tmp_path: Path) -> None:
+    conversion.cancel()
+    found = outcome(desk, {"model": str(DIGITS / "digits.weights"), "out": str(tmp_path / "digits.onnx")})
+    assert found == {"state": "cancelled"}
+    assert not (tmp_path / "digits.onnx").exists()
+
+
+def test_a_conversion_ends_with_who_waits_for_it_and_shows_while_it_runs(
+    desk: Desk, conversion: Conversion, tmp_path: Path
+) -> None:
+    heart = Heart(desk.context, desk.store.redis)
+    seen: list[tuple[str, str]] = []
+
+    def look_and_leave() -> None:
+        wait_for(lambda: desk.context.doing.endswith("converting"), "the conversion")
+        heart.report()
+        (worker,) = desk.store.workers()
+        seen.append((worker.state, worker.doing))
+        conversion.cancel()
+
+    leaving = threading.Thread(target=look_and_leave)
+    leaving.start()
+    found = outcome(desk, {"model": str(write_endless(tmp_path / "endless.onnx")), "preprocess": "unit"})
+    leaving.join()
+    assert found["state"] == "cancelled"
+    assert seen == [("busy", "convert-request-1: endless.onnx, converting")]
+    assert (desk.context.conversion, desk.context.doing) == ("", "")
+
+
+def test_a_model_that_never_comes_to_an_end_is_given_up(desk: Desk, tmp_path: Path) -> None:
+    desk.context.settings = desk.context.settings.model_copy(update={"convert_limit_s": 3.0})
+    found = outcome(desk, {"model": str(write_endless(tmp_path / "endless.onnx")), "preprocess": "unit"})
+    assert found["state"] == "failed"
+    assert found["message"].startswith("the conversion was ended after 3 s, while converting. A model whose graph")
 
 
 # -- places ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from trtjob.errors import ConfigError, ConversionError, ModelError
 
 if TYPE_CHECKING:
     from trtjob.converters.request import ConversionRequest
+    from trtjob.jobs.conversions import Conversion
 
 EXAMPLE = "Example: trtjob convert yolov4.weights --precision int8 --calibrate photos/ -o yolov4-int8.onnx"
 
@@ -336,36 +336,50 @@ async def _convert(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
     """Have a worker convert. Returns what is known of the model; exits where the user stops waiting."""
     import json
 
+    from trtjob.jobs.conversions import Conversion, name_of, new_id
+
     stop = Stop()
-    request_id = secrets.token_hex(8)
-    with stop.on_signals("No longer waiting; a worker may still convert the model."):
-        await asyncio.to_thread(desk.queue.put_convert, request_id, request.model_dump(mode="json"))
-        with open_stages(request.model.name) as display:
-            outcome = await stop.unless_stopped(_outcome(desk, request_id, display))
+    conversion = Conversion(desk.store.redis, new_id())
+    with stop.on_signals("Cancelling the conversion ..."):
+        await asyncio.to_thread(conversion.want)
+        await asyncio.to_thread(desk.queue.put_convert, conversion.id, request.model_dump(mode="json"))
+        try:
+            with open_stages(request.model.name) as display:
+                outcome = await stop.unless_stopped(_outcome(desk, conversion, display))
+        finally:
+            await asyncio.to_thread(conversion.cancel)
     if outcome is None:
         raise typer.Exit(stop.exit_code)
     if outcome["state"] == "failed":
         raise ConversionError(outcome["message"])
+    if outcome["state"] == "cancelled":
+        raise ConversionError(f"the conversion {name_of(conversion.id)} was cancelled")
     document: dict[str, Any] = json.loads(outcome["model"])
     return document
 
 
-async def _outcome(desk: Desk, request_id: str, display: "StageDisplay") -> dict[str, str]:
+async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay") -> dict[str, str]:
     """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
+    from trtjob.jobs.conversions import RENEW_S
     from trtjob.jobs.progress import worker_command
 
-    hint_at = asyncio.get_running_loop().time() + HINT_AFTER_S
+    now = asyncio.get_running_loop().time
+    hint_at, renew_at = now() + HINT_AFTER_S, now() + RENEW_S
     state = "queued"
     while True:
-        outcome = await asyncio.to_thread(_look, desk, request_id)
+        outcome = await asyncio.to_thread(_look, desk, conversion.id)
         before, state = state, outcome.get("state", "queued")
-        if state in ("done", "failed"):
+        if state in ("done", "failed", "cancelled"):
             return outcome
+        if now() > renew_at:
+            renew_at = now() + RENEW_S
+            if not await asyncio.to_thread(conversion.still_want):
+                return {"state": "cancelled"}
         if state == "running":
             display.show(outcome["stage"], int(outcome["done"]), int(outcome["total"]))
         elif before == "running" and not outcome:
             raise ConversionError("the worker that was converting the model is gone. Repeat the command")
-        elif asyncio.get_running_loop().time() > hint_at:
+        elif now() > hint_at:
             hint_at = float("inf")
             workers = await asyncio.to_thread(desk.store.workers)
             if not any(worker.may_do(desk.queue.name) for worker in workers):

@@ -115,11 +115,18 @@ async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
 
 
 def cancel(job: o.JobArgument) -> None:
-    """End a job at the next batch edge. The results of what is done are written; submitting it again continues it."""
+    """End a job at the next batch edge. The results of what is done are written; submitting it again continues it.
+
+    A conversion is cancelled by the name that `trtjob status` shows: convert-...
+    """
+    from trtjob.jobs.conversions import named
     from trtjob.jobs.states import ACTIVE, JobState
     from trtjob.jobs.submit import cancel as cancel_job
 
     with open_desk(start()) as desk:
+        if (conversion := named(desk.store.redis, job)) is not None:
+            say(f"{job}: cancelled" if conversion.cancel() else f"{job}: nobody waits for it (any more)")
+            return
         if not cancel_job(desk.store, job) and (state := desk.store.state(job)) is not JobState.CANCELLED:
             if state in ACTIVE:
                 say(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")

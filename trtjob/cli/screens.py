@@ -251,7 +251,8 @@ def _worker_lines(workers: "Sequence[WorkerView]") -> list[str]:
 def _worker_cells(worker: "WorkerView") -> tuple[str, ...]:
     jobs = dict.fromkeys(job_id for job_id, _ in worker.units)
     units = "; ".join(f"{job_id}: {', '.join(worker.units_of(job_id))}" for job_id in jobs)
-    return worker.name, worker.state, worker.device, f"{worker.rate:.1f}", f"{worker.beat_age_s:.0f} s ago", units
+    works_on = units or worker.doing
+    return worker.name, worker.state, worker.device, f"{worker.rate:.1f}", f"{worker.beat_age_s:.0f} s ago", works_on
 
 
 def _troubles(now: Standing) -> list[str]:

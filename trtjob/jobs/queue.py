@@ -122,9 +122,9 @@ class WorkQueue:
         """Give a job's waiting messages the places of its present priority."""
         self._reorder(keys=[self._list], args=[job_id])
 
-    def put_convert(self, request_id: str, request: dict[str, Any], *, at_front: bool = False) -> None:
-        """Ask for a conversion; its outcome is in the hash `conversion_key(request_id)`."""
-        self._send([self._message(CONVERT, [request_id, request], f"convert--{request_id}")], at_front)
+    def put_convert(self, request_id: str, request: dict[str, Any]) -> None:
+        """Ask for a conversion, behind those that wait; its outcome is in the hash `conversion_key(request_id)`."""
+        self._send([self._message(CONVERT, [request_id, request], f"convert--{request_id}")], at_front=False)
 
     @staticmethod
     def _message(function: str, args: list[Any], name: str) -> Any:

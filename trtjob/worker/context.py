@@ -141,7 +141,9 @@ class Context:
         self.pipeline: Pipeline | None = None
         self._recruits = recruits
         self._sha256 = self._warm_key = ""
+        self.model_name = ""  # of the engine that is warm, or was last
         self.doing = ""  # what keeps images waiting, for a person
+        self.conversion = ""  # the id of the one in hand
 
     def request_stop(self) -> None:
         """End after the unit under way has reached a batch edge. Safe in a signal handler."""
@@ -179,6 +181,15 @@ class Context:
                 yield interrupter
         finally:
             self.claims.pop(claim, None)
+
+    @contextmanager
+    def converting(self, request_id: str) -> Iterator[None]:
+        """Have a conversion in hand for the length of the block: the process is busy."""
+        self.conversion = request_id
+        try:
+            yield
+        finally:
+            self.conversion = self.doing = ""
 
     def interrupt_job(self, job_id: str, reason: str) -> None:
         """Interrupt the units of one job."""
@@ -316,6 +327,7 @@ class Context:
         )
         self._recruits = None
         self._sha256, self._warm_key = model.sha256, warm_key(model, decode)
+        self.model_name = model.name
         log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": self.device_of(engine)})
         return self.pipeline
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trtjob.apart import end_when_nobody_waits, how_it_ended, lines, ordered, started
+from trtjob.apart import Allowance, OverTime, end_when_nobody_waits, how_it_ended, lines, ordered, started
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest
@@ -34,19 +34,31 @@ def convert_apart(
     on_step: called with each step, and once a second with the last one. is_stopping: asked once a second.
     """
     order = {"request": request, "models_dir": str(settings.models_dir), "log_level": settings.log_level}
-    with started(__name__, order) as (process, stream):
+    allowance = Allowance(settings.convert_limit_s, settings.convert_memory_mib << 20)
+    with started(__name__, order, allowance=allowance) as (process, stream):
         step: dict[str, Any] = {"stage": "starting", "done": 0, "total": 0}
         on_step(step)
-        for line in lines(stream):
-            if is_stopping():
-                return None
-            step = step if line is None else json.loads(line)
-            if "stage" not in step:
-                return step
-            on_step(step)
+        try:
+            for line in lines(stream, allowance.seconds):
+                if is_stopping():
+                    return None
+                step = step if line is None else json.loads(line)
+                if "stage" not in step:
+                    return step
+                on_step(step)
+        except OverTime:
+            return {"message": _over_time(step, allowance.seconds)}
         how = how_it_ended(process.wait())
     advice = "Is there enough memory, and is the file whole? Convert it with --local to see more"
     return {"message": f"the conversion {how}. {advice}"}
+
+
+def _over_time(step: dict[str, Any], seconds: float) -> str:
+    at = f" {step['done']}/{step['total']}" if step["total"] else ""
+    return (
+        f"the conversion was ended after {seconds:g} s, while {step['stage']}{at}. A model whose graph goes round in "
+        "itself may never end; TRTJOB_CONVERT_LIMIT_S gives one that only takes long more time"
+    )
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from trtjob.apart import Allowance
 from trtjob.config import Settings
 from trtjob.cpus import usable_cpus
 from trtjob.engines.choice import ON_GPU, TITLES, EngineKind
@@ -149,4 +150,5 @@ def tensorrt_options(
         single_flight=single_flight,
         on_progress=on_build,
         cuda_graphs=settings.cuda_graphs,
+        allowance=Allowance(settings.plan_limit_s, settings.convert_memory_mib << 20),
     )

@@ -110,20 +110,26 @@ class Heart(threading.Thread):
                 pipe.execute()
 
     def _check_progress(self) -> None:
-        """End the process where a shard stands still: a thread that hangs in C cannot be stopped otherwise."""
-        steps, now = self.context.steps, time.monotonic()
+        """End the process where a batch takes too long, or a shard stands still: a thread that hangs in C cannot be
+        stopped otherwise."""
+        limit_s = PATIENCE * self.context.settings.stall_s
+        steps, now, pipeline = self.context.steps, time.monotonic(), self.context.pipeline
+        if pipeline is not None and pipeline.batches.longest_s() > limit_s:
+            self._end_process(f"a batch of the model '{self.context.model_name}' took more than {limit_s:.0f} s")
         has_shard = any(shard_of(claim.unit) is not None for claim in list(self.context.claims))
         if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
-        elif now - self._moved_at > max(
-            PATIENCE * self.context.settings.stall_s, LOADING_S if self.context.doing else 0.0
-        ):
-            for claim in list(self.context.claims):
-                about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}
-                log.error("no image in %.0f s: the worker process ends", now - self._moved_at, extra=about)
-            with suppress(RedisError):
-                self._ship()
-            os._exit(EXIT_STALLED)
+        elif now - self._moved_at > max(limit_s, LOADING_S if self.context.doing else 0.0):
+            self._end_process(f"no image in {now - self._moved_at:.0f} s")
+
+    def _end_process(self, why: str) -> None:
+        for claim in list(self.context.claims):
+            about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}
+            log.error("%s: the worker process ends", why, extra=about)
+        with suppress(RedisError):
+            self._ship()
+            self.store.abandon(self.context.name, why)  # so that its job can say why, too
+        os._exit(EXIT_STALLED)
 
     def report(self) -> None:
         """Write the worker's state for `trtjob status`."""
@@ -135,7 +141,7 @@ class Heart(threading.Thread):
             "pid": os.getpid(),
             "engine": engine.name if engine else "",
             "device": context.device_of(engine) if engine else "",
-            "state": "busy" if context.claims else "idle",
+            "state": "busy" if context.claims or context.conversion else "idle",
             "doing": context.doing,
             "queue": context.queue.name,
         }

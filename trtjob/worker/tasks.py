@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,10 +12,10 @@ from pydantic import ValidationError
 from trtjob.config import Settings
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
+from trtjob.jobs.conversions import MOST_TRIES, Conversion, name_of
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
-from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.reconcile import reconcile_job
 from trtjob.jobs.roots import check_places
 from trtjob.jobs.states import ACTIVE, JobState
@@ -29,8 +30,6 @@ from trtjob.worker.conveyor import run_shards
 from trtjob.worker.proof import prove_output, prove_source
 
 log = logging.getLogger(__name__)
-
-CONVERSION_TTL_S = 86_400
 
 # Raises Interrupted where a unit must be left; takes, and does not need, what is failing where it waits.
 Check = Callable[..., None]
@@ -170,35 +169,45 @@ def _finish(context: Context, claim: Claim, check: Check, still_mine: Callable[[
 
 
 def convert(request_id: str, request: dict[str, Any]) -> None:
-    """Convert a foreign model; how it stands and how it ended is in the hash `conversion_key(request_id)`.
+    """Convert a foreign model, as long as somebody waits for it; how it stands and how it ended is told in Redis.
 
-    While it runs, the hash lives as long as this process does; a stopped conversion goes back to the queue.
+    While it runs, what is told lives as long as this process does; one that a stop ends goes back to the queue.
     """
     context = current()
-    key = conversion_key(request_id)
-    if context.store.redis.hget(key, "state") in (b"done", b"failed"):
+    conversion = Conversion(context.store.redis, request_id)
+    if conversion.is_over():
         return  # its message came twice
-
-    def report(ttl_s: float, fields: dict[str, Any]) -> None:
-        context.store.redis.hset(key, mapping=fields)
-        context.store.redis.expire(key, int(ttl_s))
-
-    def on_step(step: dict[str, Any]) -> None:
-        report(context.settings.lease_s, {"state": "running", **step})
-
+    if not conversion.is_wanted():
+        conversion.tell("cancelled")
+        return
+    if conversion.begin() > MOST_TRIES:
+        conversion.tell("failed", message=f"it was begun {MOST_TRIES} times, and its worker was stopped each time")
+        return
     try:
         _check_request(ConversionRequest.model_validate(request), context.settings)
     except (ConfigError, ValidationError) as err:
-        report(CONVERSION_TTL_S, {"state": "failed", "message": str(err)})
+        conversion.tell("failed", message=str(err))
         return
-    outcome = convert_apart(request, context.settings, on_step, lambda: context.stopping)
-    if outcome is None:
-        report(CONVERSION_TTL_S, {"state": "queued"})
-        context.queue.put_convert(request_id, request, at_front=True)
+    with context.converting(conversion.id):
+        _convert(context, conversion, request)
+
+
+def _convert(context: Context, conversion: Conversion, request: dict[str, Any]) -> None:
+    def on_step(step: dict[str, Any]) -> None:
+        conversion.tell("running", context.settings.lease_s, **step)
+        at = f" {step['done']}/{step['total']}" if step["total"] else ""
+        context.doing = f"{name_of(conversion.id)}: {Path(request['model']).name}, {step['stage']}{at}"
+
+    outcome = convert_apart(request, context.settings, on_step, lambda: context.stopping or not conversion.is_wanted())
+    if outcome is None and context.stopping:
+        conversion.tell("queued")
+        context.queue.put_convert(conversion.id, request)
+    elif outcome is None:
+        conversion.tell("cancelled")
     elif "model" in outcome:
-        report(CONVERSION_TTL_S, {"state": "done", "model": json.dumps(outcome["model"])})
+        conversion.tell("done", model=json.dumps(outcome["model"]))
     else:
-        report(CONVERSION_TTL_S, {"state": "failed", "message": outcome["message"]})
+        conversion.tell("failed", message=outcome["message"])
 
 
 def _check_request(request: ConversionRequest, settings: Settings) -> None:

@@ -19,6 +19,7 @@ import pytest
 from engines import tiny
 from terminal import children
 
+from trtjob.apart import lines
 from trtjob.engines.tensorrt import build_process
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, SETTLED_S, build_folder
 from trtjob.engines.tensorrt.build_process import build_apart
@@ -324,7 +325,7 @@ def follow(said: Callable[[IO[bytes]], None], on_progress: Callable[[str, int, i
     speaker.start()
     with os.fdopen(reading, "rb") as stream:
         try:
-            return build_process._follow(stream, on_progress)
+            return build_process._follow(lines(stream), on_progress)
         finally:
             speaker.join()
 

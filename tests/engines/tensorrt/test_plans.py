@@ -310,6 +310,14 @@ def test_what_passes_is_not_remembered(plans: PlanCache, error: BaseException) -
     assert keep(plans, KEY) == b"plan"
 
 
+def test_what_may_pass_is_tried_twice(plans: PlanCache) -> None:
+    for _ in range(plan_failures.MOST_TRIES):
+        fail(plans, PassingBuildError("ended by SIGKILL"))
+    with pytest.raises(EngineError, match=r"^ended by SIGKILL \(found 0 min ago.*trtjob models build"):
+        plans.get_or_build(KEY, never, alone)
+    assert keep(PlanCache(plans.folder, is_ahead=True), KEY) == b"plan"
+
+
 @pytest.mark.parametrize("age_s", [plan_failures.HOLDS_S + 1, -60], ids=["over an hour old", "of a wrong clock"])
 def test_a_failure_holds_for_an_hour(plans: PlanCache, age_s: float) -> None:
     fail(plans, EngineError("no such layer"))

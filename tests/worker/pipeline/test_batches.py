@@ -157,3 +157,23 @@ def test_slots_that_are_dropped_are_never_run() -> None:
     bench = Bench(8)
     bench.run(play)
     assert bench.taken == [[3]]
+
+
+def test_the_longest_call_under_way_is_told() -> None:
+    release = threading.Event()
+
+    def wait_for_release(_images: UInt8Array) -> None:
+        release.wait(10)
+
+    async def play(bench: Bench) -> None:
+        assert bench.batches.longest_s() == 0.0
+        bench.batches.expect(2)
+        bench.ready(0)
+        await until(lambda: bench.batches.longest_s() > 0.1)
+        bench.ready(1)
+        assert bench.batches.longest_s() > 0.1
+        release.set()
+        await until(lambda: len(bench.answered) == 2)
+        assert bench.batches.longest_s() == 0.0
+
+    Bench(1, wait_for_release).run(play)

@@ -16,13 +16,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from trtjob.apart import GONE, end_when_nobody_waits, how_it_ended, lines, ordered, started
+from trtjob.apart import GONE, USUAL, Allowance, OverTime, end_when_nobody_waits, how_it_ended, lines, ordered, started
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, build_folder, why_no_room
 from trtjob.engines.tensorrt.builder import (
     BatchProfile,
@@ -59,13 +59,14 @@ def build_apart(
     timing_cache: bytes = b"",
     on_progress: BuildProgress = lambda *_: True,
     name: str = "",
+    allowance: Allowance = USUAL,
 ) -> Built:
     """Build a plan in a process of its own, and check it on the GPU that it is built for.
 
     gpu: None builds for no GPU in particular, as TensorRT-RTX can, and checks nothing.
     on_progress: called with each step; at least once a second, if need be with the last one, or, where nothing tells of
     steps, with "building", the seconds so far and 0. False ends the process at once.
-    name: what messages call the model; the file's, unless given.
+    name: what messages call the model; the file's, unless given. allowance: what the process may take.
     Raises EngineError, of which PassingBuildError and DeviceMemoryError may not come again; BuildCancelled.
     """
     name = name or model.name
@@ -81,7 +82,7 @@ def build_apart(
         order = {"model": str(model), "name": name, "options": asdict(options), "gpu": gpu, "folder": str(folder)}
         order |= {"parent": os.getpid(), "log_level": logging.getLogger("trtjob").getEffectiveLevel()}
         try:
-            _run(order, words, on_progress)
+            _run(order, words, on_progress, allowance)
         except DeviceMemoryError:
             raise
         except EngineError as err:
@@ -92,22 +93,29 @@ def build_apart(
         return Built((folder / "plan").read_bytes(), (folder / "timing").read_bytes())
 
 
-def _run(order: dict[str, Any], words: IO[bytes], on_progress: BuildProgress) -> None:
+def _run(order: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, allowance: Allowance) -> None:
     """Run the process of a build to its end. words: takes what it writes to standard error."""
     env = {
         "TMPDIR": order["folder"],  # what it leaves when it is killed goes with the rest
         "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
     }
-    with started(__name__, order, stderr=words, env=env) as (process, stream):
-        if not _follow(stream, on_progress):
+    with started(__name__, order, allowance=allowance, stderr=words, env=env) as (process, stream):
+        try:
+            is_built = _follow(lines(stream, allowance.seconds), on_progress)
+        except OverTime:
+            raise EngineError(
+                f"the build of a plan for '{order['name']}' was ended after {allowance.seconds:g} s: "
+                "TRTJOB_PLAN_LIMIT_S gives it more time, and a lower TRTJOB_PLAN_LEVEL needs less"
+            ) from None
+        if not is_built:
             raise _end_error(order["name"], process.wait(), Path(order["folder"]) / "stderr")
 
 
-def _follow(stream: IO[bytes], on_progress: BuildProgress) -> bool:
+def _follow(said_lines: Iterable[bytes | None], on_progress: BuildProgress) -> bool:
     """Pass on what a build says. Returns True where it is done, False where it ended without a word."""
     started = time.monotonic()
     step: tuple[str, int, int] | None = None
-    for line in lines(stream):
+    for line in said_lines:
         said = {} if line is None else json.loads(line)
         if "built" in said:
             return True

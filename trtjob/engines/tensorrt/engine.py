@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trtjob.apart import Allowance
 from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
 from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
@@ -53,7 +54,8 @@ def alone(_name: str) -> Iterator[None]:
 class TensorRtOptions:
     """Where plans are kept, how they are built, and whether batches are replayed as CUDA graphs.
 
-    batch: images in every call; 0: the largest that the plan takes. model_name: what to call the model before a person.
+    batch: images in every call; 0: the largest that the plan takes. model_name: what to call the model before a
+    person. allowance: what a build may take.
     """
 
     plans: PlanCache
@@ -64,6 +66,7 @@ class TensorRtOptions:
     on_progress: BuildProgress | None = None
     cuda_graphs: bool = False
     model_name: str = ""
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorRtOptions) -> "TensorRtEngine":
@@ -124,7 +127,15 @@ def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions)
         name = options.model_name or path.name
         log.info("building a plan", extra={"model": name, "gpu": gpu.name, "tensorrt": found.title})
         on_progress = options.on_progress or (lambda *_: True)
-        built = build_apart(path, build, gpu=gpu.index, timing_cache=learnt, on_progress=on_progress, name=name)
+        built = build_apart(
+            path,
+            build,
+            gpu=gpu.index,
+            timing_cache=learnt,
+            on_progress=on_progress,
+            name=name,
+            allowance=options.allowance,
+        )
         return built.plan, built.timing_cache
 
     return options.plans.get_or_build(key, build_now, options.single_flight)

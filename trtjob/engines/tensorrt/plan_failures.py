@@ -1,4 +1,7 @@
-"""Plans that cannot be built: remembered for an hour, so that not every worker process takes a minute to find out."""
+"""Plans that cannot be built: remembered for an hour, so that not every worker process takes a minute to find out.
+
+What may pass is tried twice within that hour.
+"""
 
 import logging
 import secrets
@@ -13,6 +16,7 @@ from trtjob.errors import EngineError
 log = logging.getLogger(__name__)
 
 HOLDS_S = 3600.0
+MOST_TRIES = 2
 SUFFIX = ".failed"
 
 
@@ -21,18 +25,31 @@ class PassingBuildError(EngineError):
 
 
 class Failure(BaseModel):
-    """What stands beside where the plan would. model: its sha256; failed_at: seconds since the epoch."""
+    """What stands beside where the plan would. model: its sha256; failed_at: seconds since the epoch; tries: those that
+    count, all of them where another would be in vain."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     reason: str
     failed_at: float
+    tries: int = MOST_TRIES
+
+    @property
+    def age_s(self) -> float:
+        return time.time() - self.failed_at
+
+    @property
+    def holds(self) -> bool:
+        return 0 <= self.age_s < HOLDS_S
 
 
 def remember(path: Path, model: str, error: EngineError) -> None:
     """Write down why a plan cannot be built; where that fails, the next process finds out by itself."""
-    failure = Failure(model=model, reason=str(error), failed_at=time.time())
+    earlier = _read(path)
+    tried = earlier.tries if earlier is not None and earlier.holds else 0
+    tries = tried + 1 if isinstance(error, PassingBuildError) else MOST_TRIES
+    failure = Failure(model=model, reason=str(error), failed_at=time.time(), tries=tries)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         temporary.write_text(failure.model_dump_json(indent=1), "utf-8")
@@ -46,16 +63,19 @@ def remember(path: Path, model: str, error: EngineError) -> None:
 
 def check(path: Path) -> None:
     """Raise EngineError where the plan could not be built within the last hour, with the reason of then."""
-    try:
-        failure = Failure.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return
-    age_s = time.time() - failure.failed_at
-    if 0 <= age_s < HOLDS_S:
+    failure = _read(path)
+    if failure is not None and failure.holds and failure.tries >= MOST_TRIES:
         raise EngineError(
-            f"{failure.reason} (found {age_s / 60:.0f} min ago, and tried again after an hour, "
+            f"{failure.reason} (found {failure.age_s / 60:.0f} min ago, and tried again after an hour, "
             "or at once by: trtjob models build NAME)"
         )
+
+
+def _read(path: Path) -> Failure | None:
+    try:
+        return Failure.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def forget(path: Path) -> None:

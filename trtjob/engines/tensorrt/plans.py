@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trtjob.engines.tensorrt import plan_failures
 from trtjob.engines.tensorrt.builder import BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
-from trtjob.engines.tensorrt.plan_failures import PassingBuildError
 from trtjob.engines.tensorrt.plan_lock import locked
 from trtjob.errors import DeviceMemoryError, EngineError, StorageError
 
@@ -177,7 +176,7 @@ class PlanCache:
         """Return a plan, fetched or built where there is none: by one process, while the others wait for it.
 
         build: given what was learnt before, returns the plan and what is learnt now. Where it raises EngineError, the
-        reason is remembered and raised at once the next time, unless it is one that passes.
+        reason is remembered and raised at once the next time; one that may pass is tried twice.
         Raises EngineError; StorageError where a plan that is built for later cannot be kept; BuildCancelled.
         """
         plan, _ = self._look_up(key)  # what is wrong with it is said below, once
@@ -199,7 +198,7 @@ class PlanCache:
         started = time.perf_counter()
         try:
             plan, learnt = build(self._learnt(key))
-        except (PassingBuildError, DeviceMemoryError):
+        except DeviceMemoryError:
             raise
         except EngineError as err:
             plan_failures.remember(failed, key.model, err)

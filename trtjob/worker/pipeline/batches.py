@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +87,7 @@ class Batches:
         self._ready: deque[int] = deque()
         self._files: dict[int, EncodedImage] = {}  # by slot, where no tensor lies in it
         self._calls = 0
+        self._began: dict[int, float] = {}  # the calls under way, by thread
         self._call_s = 0.0
         self._failed_in_a_row = 0  # images, each alone in a batch
         self.attach()
@@ -134,6 +136,11 @@ class Batches:
             finally:
                 self._calls -= 1
                 self._news.set()
+
+    def longest_s(self) -> float:
+        """Return for how long the longest call under way has lasted. Safe in any thread."""
+        began = list(self._began.values())
+        return time.monotonic() - min(began) if began else 0.0
 
     def close(self) -> None:
         self._files.clear()
@@ -195,7 +202,7 @@ class Batches:
 
     def _call(self, slots: list[int]) -> list[int]:
         """Run a batch. Returns those whose file the GPU does not decode; the others have their answers."""
-        start = time.monotonic()
+        start = self._began[threading.get_ident()] = time.monotonic()
         try:
             with self._inputs(slots) as inputs:
                 if inputs:
@@ -204,6 +211,8 @@ class Batches:
                         self.engine.answer(list(inputs.values()), [self.ring.answers[slot] for slot in inputs])
         except DeviceLostError as err:
             end_without_gpu(err)
+        finally:
+            del self._began[threading.get_ident()]
         took_s = time.monotonic() - start
         self._call_s += (took_s - self._call_s) * (_NEWEST if self._call_s else 1.0)
         return [slot for slot in slots if slot not in inputs]

@@ -1,0 +1,23 @@
+"""How much memory this process may take: what the machine has, or less where a container's limit says so."""
+
+import os
+from pathlib import Path
+
+from trtjob.cpus import PROC, groups
+
+_LIMITS = ("memory.max", "memory.limit_in_bytes")  # of a control group, version 2 and 1
+
+
+def usable_bytes(proc: Path = PROC) -> int:
+    """Return the least of the machine's memory and of the limits of the process's control groups."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *(limit for folder in groups(proc, "memory") if (limit := _limit(folder)) is not None)])
+
+
+def _limit(folder: Path) -> int | None:
+    for name in _LIMITS:
+        try:
+            return int((folder / name).read_text())
+        except (OSError, ValueError):  # there is no such file, or it says "max"
+            continue
+    return None

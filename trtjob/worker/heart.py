@@ -128,7 +128,7 @@ class Heart(threading.Thread):
             log.error("%s: the worker process ends", why, extra=about)
         with suppress(RedisError):
             self._ship()
-            self.store.abandon(self.context.name, why)  # so that its job can say why, too
+        _write(json.dumps({"blame": why}).encode() + b"\n")  # so that its jobs can say why, too
         os._exit(EXIT_STALLED)
 
     def report(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trtjob.child import environment, python
 from trtjob.config import Settings
@@ -57,8 +58,16 @@ class _Child:
     started_at: float
     has_beaten: bool = False
     was_silent: bool = False
+    blame: str = ""  # as the process itself has said
     oom_kills: int = field(default_factory=lambda: oom_kills())
     pulse: Pulse | None = None
+
+    def hear(self, said: dict[str, Any]) -> None:
+        """Take in a line: what the process has done, or, last of all, why it ends itself."""
+        if "blame" in said:
+            self.blame = str(said["blame"])
+        else:
+            self.pulse = Pulse(said)
 
 
 @dataclass(slots=True)
@@ -339,7 +348,7 @@ class Supervisor:
                     return
                 child.has_beaten = self._has_worked = True
                 with suppress(ValueError, TypeError, AttributeError):
-                    child.pulse = Pulse(json.loads(line))
+                    child.hear(json.loads(line))
         except TimeoutError:
             child.was_silent = True
             log.error("worker process is silent", extra={"worker": child.name, "silence_s": SILENCE_S})
@@ -358,7 +367,7 @@ class Supervisor:
             del self._children[child.name]
             if child.pulse is not None:
                 self._past = _added(*self._past, child.pulse)
-        blame = blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
+        blame = child.blame or blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
         fault = GPU_FAILED if code == EXIT_DEVICE_LOST else ""
         death = self._sweep.dead[child.name] = Death(blame, was_killed=code != EXIT_SERVER_AWAY, fault=fault)
         self._sweep_now.set()

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import signal
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 from cli.conftest import Command
-from terminal import DIGITS, Terminal
+from loop_model import write_endless
+from terminal import DIGITS, Terminal, wait_for
 
 from trtjob.cli import convert
 from trtjob.converters.request import ConversionRequest
@@ -83,6 +85,35 @@ def test_a_worker_that_cannot_convert_says_why(terminal: Terminal, tmp_path: Pat
     assert outcome.code == 1
     assert "the file ends in layer" in outcome.err
     assert outcome.out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("how", ["cancel", "Ctrl-C"])
+def test_a_conversion_that_never_ends_shows_as_work_and_frees_its_worker_when_it_is_not_wanted(
+    terminal: Terminal, tmp_path: Path, how: str
+) -> None:
+    terminal.start("worker")
+    client = terminal.start("convert", write_endless(tmp_path / "endless.onnx"), "--preprocess", "unit")
+
+    def doing() -> str:
+        return next((worker["doing"] for worker in terminal.json("status")["workers"] if worker["state"] == "busy"), "")
+
+    name, _, what = wait_for(lambda: "converting" in doing() and doing(), "the conversion").partition(": ")
+    assert what == "endless.onnx, converting"
+    assert f"{name}: {what}" in terminal.run("status").out
+    if how == "cancel":
+        assert terminal.run("cancel", name).out == f"{name}: cancelled\n"
+    else:
+        client.send_signal(signal.SIGINT)
+    _, err = client.communicate(timeout=20)
+    assert (client.returncode, err.splitlines()[-1]) == (
+        (1, f"error: the conversion {name} was cancelled")
+        if how == "cancel"
+        else (130, "Cancelling the conversion ...")
+    )
+    wait_for(lambda: not doing(), "the worker to be idle")
+    assert terminal.run("cancel", name).out == f"{name}: nobody waits for it (any more)\n"
 
 
 @pytest.mark.parametrize(

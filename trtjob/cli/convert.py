@@ -230,7 +230,7 @@ def convert(
         typer.Option(
             "--local",
             rich_help_panel=RESULT,
-            help="Convert in this process. Default: a worker converts, and this waits.",
+            help="Convert in this process. Default: a worker converts, for as long as this waits.",
         ),
     ] = False,
     json: Annotated[

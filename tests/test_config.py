@@ -2,6 +2,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from users import as_nobody
 
 from trtjob.config import config_file, default_home, load_settings
 from trtjob.errors import ConfigError
@@ -110,6 +111,19 @@ def test_a_file_that_is_no_toml_is_named(toml: Path) -> None:
     toml.write_text("batch: 3\n")
     with pytest.raises(ConfigError, match=str(toml)):
         load_settings()
+
+
+def test_a_file_that_may_not_be_read_is_named(toml: Path) -> None:
+    toml.write_text("batch = 3\n")
+    toml.chmod(0)
+    with as_nobody(), pytest.raises(ConfigError, match=f"{toml} cannot be read: Permission denied"):
+        load_settings()
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "trtjob" / "config.toml").mkdir(parents=True)
+    assert load_settings().batch == 0
 
 
 def test_a_named_file_that_is_missing_is_an_error(toml: Path) -> None:

@@ -245,9 +245,8 @@ def load_settings() -> Settings:
     """Read the settings. Raises ConfigError that names each wrong one, its value and what was expected."""
     if os.environ.get("RQ_KEY_PREFIX", "rq") != "rq":
         raise ConfigError("RQ_KEY_PREFIX is set, but trtjob's scripts know RQ's keys by their usual names: unset it")
-    if os.environ.get("TRTJOB_CONFIG") and not config_file().is_file():
-        raise ConfigError(f"TRTJOB_CONFIG = '{config_file()}': no such file. Create it, or unset TRTJOB_CONFIG")
     try:
+        _expect_named_file()
         return Settings()
     except ValidationError as err:
         problems = "; ".join(
@@ -255,8 +254,15 @@ def load_settings() -> Settings:
             for problem in err.errors()
         )
         raise ConfigError(f"wrong setting: {problems}. Look at the environment and at {config_file()}") from err
+    except OSError as err:
+        raise ConfigError(f"{config_file()} cannot be read: {err.strerror}") from err
     except ValueError as err:  # the TOML file itself
         raise ConfigError(f"{config_file()}: {err}") from err
+
+
+def _expect_named_file() -> None:
+    if os.environ.get("TRTJOB_CONFIG") and not config_file().is_file():
+        raise ConfigError(f"TRTJOB_CONFIG = '{config_file()}': no such file. Create it, or unset TRTJOB_CONFIG")
 
 
 def _shown(problem: ErrorDetails) -> str:

@@ -1,13 +1,16 @@
 """The way from a command to the queue."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtjob.errors import QueueError
+from trtjob.errors import ConfigError, QueueError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trtjob.config import Settings
     from trtjob.jobs.connection import Connection
     from trtjob.jobs.queue import WorkQueue
@@ -82,4 +85,14 @@ def start(
     configure_logging(settings.log_level, settings.log_format)
     with suppress(OSError):  # a command that needs it says so
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _expect_own(settings.home)
     return settings
+
+
+def _expect_own(home: "Path") -> None:
+    """Raise ConfigError for a home that is another user's: a plan of TensorRT's that lies there is code that runs."""
+    owner = home.stat().st_uid
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"TRTJOB_HOME: '{home}' belongs to user {owner}, who could have code run as you. Name a folder of yours"
+        )

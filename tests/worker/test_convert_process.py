@@ -58,6 +58,14 @@ def test_a_conversion_that_crashes_says_by_which_signal(settings: Settings, befo
     assert children(os.getpid()) == before
 
 
+def test_a_conversion_has_so_much_memory_and_no_more(settings: Settings, before: list[int]) -> None:
+    settings = settings.model_copy(update={"convert_memory_mib": 64})
+    outcome = convert_apart(REQUEST, settings, ignore, never)
+    assert outcome is not None
+    assert "memory" in outcome["message"]
+    assert children(os.getpid()) == before
+
+
 def test_a_conversion_that_is_stopped_leaves_no_process(settings: Settings, before: list[int]) -> None:
     assert convert_apart(REQUEST, settings, ignore, lambda: True) is None
     assert children(os.getpid()) == before

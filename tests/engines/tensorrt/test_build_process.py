@@ -19,7 +19,7 @@ import pytest
 from engines import tiny
 from terminal import children
 
-from trtjob.apart import lines
+from trtjob.apart import Allowance, lines
 from trtjob.engines.tensorrt import build_process
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, SETTLED_S, build_folder
 from trtjob.engines.tensorrt.build_process import build_apart
@@ -111,6 +111,22 @@ def test_a_callback_that_fails_ends_the_build(model: Path, before: list[int]) ->
 def test_a_build_that_is_killed_says_by_which_signal(model: Path, before: list[int], how: signal.Signals) -> None:
     with pytest.raises(EngineError, match=rf"plan for 'tiny\.onnx' was ended by {how.name}.*Is there enough memory"):
         build_apart(model, BuildOptions(), gpu=None, on_progress=ending(lambda pid: os.kill(pid, how), before))
+    assert children(os.getpid()) == before
+
+
+def test_a_build_that_takes_too_long_is_ended_and_fails_for_good(
+    model: Path, before: list[int], tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=r"^the build of a plan for 'tiny.onnx' was ended after 0.2 s: ") as caught:
+        build_apart(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None, allowance=Allowance(seconds=0.2))
+    assert not isinstance(caught.value, PassingBuildError)
+    assert children(os.getpid()) == before
+    assert not any((tmp_path / "tmp").iterdir())
+
+
+def test_a_build_with_too_little_memory_may_not_come_again(model: Path, before: list[int]) -> None:
+    with pytest.raises(PassingBuildError, match="Is there enough memory"):
+        build_apart(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None, allowance=Allowance(memory_bytes=64 << 20))
     assert children(os.getpid()) == before
 
 

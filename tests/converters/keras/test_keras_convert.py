@@ -332,6 +332,40 @@ def test_a_saved_model_whose_answer_saves_something_is_refused(tmp_path: Path) -
     assert not any(tmp_path.glob("made*"))
 
 
+def test_a_saved_model_of_tensorflow_1_answers_as_its_graph_does(tmp_path: Path) -> None:
+    expect_agreement(convert(ConversionRequest(model=saved_by_version_1(tmp_path / "net"), preprocess="none")))
+
+
+def saved_by_version_1(folder: Path, **sly: Any) -> Path:
+    """Write a SavedModel as TensorFlow 1 did. sly: what makes an operation that runs when the model is loaded."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        pixels = tf.compat.v1.placeholder(tf.float32, [None, 9, 8, 3], name="pixels")
+        matrix = tf.compat.v1.get_variable("matrix", [216, 4], use_resource=True)
+        scores = tf.nn.softmax(tf.reshape(pixels / 255, [-1, 216]) @ matrix)
+        session.run(tf.compat.v1.global_variables_initializer())
+        start = {name: make(tf) for name, make in sly.items()}
+        signature = tf.compat.v1.saved_model.predict_signature_def({"pixels": pixels}, {"scores": scores})
+        builder = tf.compat.v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, **start)
+        builder.save()
+    return folder
+
+
+def test_a_saved_model_whose_loading_saves_something_is_refused(tmp_path: Path) -> None:
+    def save(tf: Any) -> Any:
+        return tf.raw_ops.SaveV2(
+            prefix=str(tmp_path / "made"), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(1.0)]
+        )
+
+    with packages.quiet():
+        folder = saved_by_version_1(tmp_path / "net", main_op=save)
+    with pytest.raises(ConversionError, match=r"\(SaveV2\) reads or writes files"):
+        convert(ConversionRequest(model=folder, preprocess="none"))
+    assert not any(tmp_path.glob("made*"))
+
+
 @pytest.mark.parametrize("trick", ["external link", "soft link", "external storage", "virtual", "huge"])
 def test_an_hdf5_file_that_is_not_whole_by_itself_is_refused(trick: str, tmp_path: Path) -> None:
     import h5py

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.converters.keras import packages
-from trtjob.converters.keras.traced import expect_contained
+from trtjob.converters.keras.contained import expect_contained, expect_dormant, expect_loadable
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import SAVED_MODEL
 from trtjob.converters.texts import one_line, shown
@@ -35,7 +35,7 @@ def saved_model(request: ConversionRequest, folder: Path) -> Function:
         proto = _saved_model_proto()
         proto.ParseFromString((folder / SAVED_MODEL).read_bytes())
         for meta in proto.meta_graphs:
-            expect_contained(meta.graph_def, request, saver=True)
+            expect_loadable(meta, request)
         with packages.quiet():
             loaded = tensorflow.saved_model.load(str(folder))
         signatures = dict(loaded.signatures)
@@ -70,7 +70,7 @@ def frozen_graph(request: ConversionRequest) -> Function:
         raise ConversionError(
             f"'{request.model}' is no frozen graph: it holds no operation. Of a SavedModel name its folder"
         )
-    expect_contained(graph_def, request, saver=True)
+    expect_dormant(graph_def, request)
     placeholders = [node for node in graph_def.node if node.op == "Placeholder"]
     input_name = _chosen(request, "input", request.input, [node.name for node in placeholders])
     output_name = _chosen(request, "output", request.output, _unread(graph_def))

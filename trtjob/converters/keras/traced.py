@@ -1,6 +1,5 @@
 """TensorFlow's own graph of a function, by tf2onnx, made the same whatever ran before it."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,27 +14,6 @@ from trtjob.converters.texts import one_line
 from trtjob.errors import ConversionError, MissingDependencyError
 
 _INPUT = "image"
-# The families of TensorFlow's operations that read or write files, reach into a network, or call back into Python.
-_REACHES_OUT = re.compile(
-    "File(?!name|spec)|Reader|Record|LMDB|Dataset|DataService|Save|Restore|Checkpoint|LoadAndRemap|Summary|ImportEvent|"
-    "Print|Dump|^Debug|PyFunc|Rpc"
-)
-# What restores and saves a SavedModel's own variables, which no classifier's answer runs.
-_SAVER = frozenset({"RestoreV2", "SaveV2", "MergeV2Checkpoints"})
-
-
-def expect_contained(graph_def: Any, request: ConversionRequest, *, saver: bool = False) -> None:
-    """Raise ConversionError for a graph whose run reaches beyond its inputs, and for damaged names.
-
-    saver: what keeps the graph's variables may be in it, for it is not what gives the answer.
-    """
-    functions = (node for function in graph_def.library.function for node in function.node_def)
-    for node in (*graph_def.node, *functions):
-        if _REACHES_OUT.search(node.op) and not request.allow_unsafe and not (saver and node.op in _SAVER):
-            raise ConversionError(
-                f"'{request.model}': the operation '{node.name}' ({node.op}) reads or writes files or runs Python when "
-                "the graph is run. Export the model without it, or pass --allow-unsafe if you trust whoever made it"
-            )
 
 
 def trace(net: Network, function: Callable[[Any], Any], image: Value, request: ConversionRequest) -> Value:

@@ -5,13 +5,12 @@ For advice on what to install, and for where GPUs are. `python -m trtjob.engines
 
 import ctypes
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
+from trtjob.child import environment, python
 from trtjob.engines.cuda.driver import GpuInfo, version_of
 
 # Values of the driver's interface, cuda.h.
@@ -68,8 +67,8 @@ def survey_alone(name: str) -> SurveyedGpu | None:
     Of the parts of GPUs (MIG), a process sees no more than one. name: as CUDA_VISIBLE_DEVICES takes it.
     """
     answer = subprocess.run(
-        [sys.executable, "-P", "-m", "trtjob.engines.cuda.survey"],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": name},
+        python("-m", "trtjob.engines.cuda.survey"),
+        env=environment({"CUDA_VISIBLE_DEVICES": name}),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

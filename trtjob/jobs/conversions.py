@@ -1,7 +1,7 @@
 """Conversions that somebody waits for: how each stands, and whether it is still wanted.
 
-trtjob:conversion:<id>          hash: state (running, queued again, done, failed, cancelled), tries, stage, done, total;
-                                last the model, or a message
+trtjob:conversion:<id>          hash: state (running, queued again, done, failed, cancelled), stage, done and total, a field
+                                for each try, and last the model, or a message
 trtjob:conversion:<id>:wanted   there for as long as a client renews it: it goes with the client, or by `cancel`
 """
 
@@ -11,12 +11,14 @@ from typing import Any
 
 from redis import Redis
 
+from trtjob.jobs.events import new_call
 from trtjob.jobs.queue import conversion_key
 
 WANTED_S = 30  # a client that is gone without a word is waited for so long
 RENEW_S = 5.0
 KEPT_S = 86_400  # what became of it
 MOST_TRIES = 2
+_TRY = "try:"
 _NAME = re.compile("convert-([0-9a-f]{16})")
 
 
@@ -61,11 +63,12 @@ class Conversion:
         return self._redis.hget(self._key, "state") in (b"done", b"failed", b"cancelled")
 
     def begin(self) -> int:
-        """Count a try. Returns which it is."""
+        """Count a try, once also where the command is sent twice. Returns which it is."""
         with self._redis.pipeline() as pipe:
-            pipe.hincrby(self._key, "tries", 1)
+            pipe.hset(self._key, f"{_TRY}{new_call()}", 1)
             pipe.expire(self._key, KEPT_S)
-            return int(pipe.execute()[0])
+            pipe.hkeys(self._key)
+            return sum(name.startswith(_TRY.encode()) for name in pipe.execute()[-1])
 
     def tell(self, state: str, ttl_s: float = KEPT_S, **fields: str | int) -> None:
         """Write how it stands, for so long."""

@@ -1,7 +1,7 @@
 """Conversions that somebody waits for: how each stands, and whether it is still wanted.
 
-trtjob:conversion:<id>          hash: state (running, queued again, done, failed, cancelled), stage, done and total, a field
-                                for each try, and last the model, or a message
+trtjob:conversion:<id>          hash: state (running, queued again, done, failed, cancelled), stage, done and total,
+                                a field for each try, and last the model, or a message
 trtjob:conversion:<id>:wanted   there for as long as a client renews it: it goes with the client, or by `cancel`
 """
 

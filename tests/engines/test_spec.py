@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from engines.tiny import detector, spec_of, write_model, write_onnx
 from hypothesis import given
@@ -154,3 +155,22 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_a_folder_is_no_onnx_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is not an ONNX file: .*Is a directory"):
         load_spec(tmp_path)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "sub/../../secret", "link", "circle", "\0"])
+def test_a_model_whose_weights_lie_outside_its_folder_is_refused(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(10_000))
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "circle").symlink_to("circle")
+    model = onnx.load(write_model(folder / "a.onnx"))
+    onnx.external_data_helper.convert_model_to_external_data(model, location="a.data", size_threshold=0)
+    onnx.save(model, folder / "a.onnx")
+    assert load_spec(folder / "a.onnx") == spec_of(Task.DETECT)
+    model = onnx.load(folder / "a.onnx", load_external_data=False)
+    places = [entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    places[-1].value = location
+    (folder / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside its folder: such a file is not read"):
+        load_spec(folder / "a.onnx")

@@ -1,12 +1,16 @@
 """What a model says about itself: the JSON document that every converted ONNX file carries."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trtjob.errors import ForeignModelError, ModelError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, TensorProto
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -124,7 +128,8 @@ class ModelSpec(_Frozen):
 def load_spec(path: Path) -> ModelSpec:
     """Read the spec out of an ONNX file.
 
-    Raises ModelError where the file is missing or is no ONNX, ForeignModelError where it carries no spec.
+    Raises ModelError where the file is missing, is no ONNX or wants weights from elsewhere, ForeignModelError where it
+    carries no spec.
     """
     import onnx  # heavy: only for those who need the file's metadata
 
@@ -136,8 +141,36 @@ def load_spec(path: Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not an ONNX file: {err}. {_REMEDY}") from err
     if not model.graph.node:  # an empty file is a valid message, too
         raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. {_REMEDY}")
+    for location in _places_of_weights(model.graph):
+        _expect_below(path, location)
     documents = {prop.key: prop.value for prop in model.metadata_props}
     return parse_spec(documents.get(METADATA_KEY), path)
+
+
+def _places_of_weights(graph: "GraphProto") -> Iterator[str]:
+    """Yield the names of the files beside a model's in which weights of a graph, and of those inside it, lie."""
+    for tensor in (*graph.initializer, *(array for node in graph.node for array in _arrays(node))):
+        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _places_of_weights(inner)
+
+
+def _arrays(node: "NodeProto") -> Iterator["TensorProto"]:
+    for attribute in node.attribute:
+        yield from ([attribute.t] if attribute.HasField("t") else [])
+        yield from attribute.tensors
+
+
+def _expect_below(path: Path, location: str) -> None:
+    """Raise ModelError unless a file lies in a model's folder or below: not every reader looks at that."""
+    try:
+        is_below = (path.parent / location).resolve().is_relative_to(path.parent.resolve())
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have, links in a circle
+        is_below = False
+    if not is_below:
+        raise ModelError(f"'{path}' wants weights from {location!r}, outside its folder: such a file is not read")
 
 
 def parse_spec(document: str | None, path: Path) -> ModelSpec:

@@ -13,6 +13,7 @@ ACCEPTED = (
     "table from numbers to names"
 )
 # ImageNet's 21,842 names take a megabyte.
+_MOST_NUMBERED = 100_000  # classes without names: more are no classes, but a mistake in the model
 _MOST_BYTES = 10_000_000
 _DATA, _YAML = ".data", (".yaml", ".yml")
 # What is text, and is no list of names.
@@ -88,7 +89,7 @@ def fitting_labels(path: Path, classes: int, model: Path, *, is_asked: bool) -> 
         labels = labels[:classes]
     if len(labels) == classes:
         return labels, ""
-    if is_asked:
+    if is_asked or classes > _MOST_NUMBERED:
         expect_count(labels, classes, model)
     return numbered(classes), (
         f"'{path.name}' beside the model has {len(labels)} names, but the model has {classes} classes. It is not used, "

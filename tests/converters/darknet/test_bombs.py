@@ -26,11 +26,11 @@ CLASSES = "[avgpool]\n[softmax]\n"
         ),
         pytest.param(NET + CONVOLUTION + "[upsample]\nstride=100000\n" + YOLO, "is too large", id="a large stride"),
         pytest.param(
-            NET + CONVOLUTION + "[route]\nlayers=-1,-1\n" * 40 + CLASSES, "expected 19791209299968", id="routes"
+            NET + CONVOLUTION + "[route]\nlayers=-1,-1\n" * 40 + CLASSES, "19791209299968", id="routes"
         ),
         pytest.param(
             NET + CONVOLUTION + f"[route]\nlayers={','.join(['0'] * 500_000)}\n" + CLASSES,
-            "expected 9000000",
+            "9000000",
             id="a route",
         ),
         pytest.param(NET.replace("32", "1000000") + CONVOLUTION + YOLO, "of 1 to 16384", id="a large image"),

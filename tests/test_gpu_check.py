@@ -189,7 +189,7 @@ def test_a_part_that_takes_too_long_is_ended_and_has_failed(wishes: Wishes, monk
 def test_without_a_gpu_every_part_that_needs_one_says_why(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     if _has_gpu():
         pytest.skip("there is a GPU here")
-    wanted = ["plans", "suite", "answers", "growth", "levels", "graphs", "faults", "keras", "darknet", "feed", "gpus"]
+    wanted = ["plans", "suite", "answers", "growth", "levels", "faults", "keras", "darknet", "feed", "gpus"]
     assert main(["--only", *wanted, "--home", str(tmp_path / "home"), "--markdown", str(tmp_path / "found.md")]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if "not run" in line]
     assert len(lines) == len(wanted) + 2  # of answers and of feed, one for each engine

@@ -154,9 +154,6 @@ class Settings(BaseSettings):
         description="a folder or s3:// prefix where machines share TensorRT plans; a plan is code, so who can write "
         "there can run code on them",
     )
-    cuda_graphs: bool = Field(
-        default=False, description="replay batches as CUDA graphs; needs the package cuda-bindings"
-    )
     plan_cache_gib: int = Field(default=20, ge=1, description="TensorRT plans kept on this machine")
     convert_limit_s: float = Field(default=3600.0, ge=1, description="how long a worker lets a conversion last")
     plan_limit_s: float = Field(default=7200.0, ge=1, description="how long the build of a TensorRT plan may last")

@@ -78,7 +78,6 @@ PARTS = {
     "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),
     "levels": Part("TensorRT's optimization levels: build time and speed at batch 32", plan_choices.levels, 1200),
-    "graphs": Part("CUDA graphs of whole batches", plan_choices.graphs, 400),
     "faults": Part("Faults", faults.check, 600),
     "host": Part(
         "What the host can feed: images/s, 640x480 annotated / not, 1920x1080 annotated / not", host.check, 900

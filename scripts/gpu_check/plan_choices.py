@@ -1,4 +1,4 @@
-"""Which plan pays: optimization levels by build time and speed, and CUDA graphs by batch size."""
+"""Which plan pays: optimization levels by build time and speed."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,9 @@ from scripts.gpu_check.plans import LEVEL_BATCHES, LEVELLED, at_level, build
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.speed import part_of, rate
 from scripts.gpu_check.wishes import Wishes
-from trtjob.config import Settings
 from trtjob.worker.engine import plans_of
 
 BATCH = 32
-GRAPH_BATCHES = (1, 8, 32)
 
 
 def levels(wishes: Wishes) -> Iterator[Row]:
@@ -35,24 +33,6 @@ def build_seconds(wishes: Wishes, level: int) -> float:
     plans = plans_of(need.settings(wishes, "tensorrt")).list()
     wanted = (sha256, level, LEVEL_BATCHES)
     return next(p.seconds for p in plans if (p.model, p.optimization_level, p.batches) == wanted)
-
-
-def graphs(wishes: Wishes) -> Iterator[Row]:
-    """Compare batches that are launched call by call with those that are replayed."""
-    need.engine("tensorrt")
-    zoo.converted(LEVELLED.name, LEVELLED.precision, wishes)
-    usual = at_level(Settings().plan_level)
-    for batch in GRAPH_BATCHES:
-        name = f"{LEVELLED.name}, {LEVELLED.title}, batch {batch}"
-        answers = [
-            apart(images_per_s, batch, wishes, {**usual, "batch": batch, "cuda_graphs": has_graphs})
-            for has_graphs in (False, True)
-        ]
-        off, on = (answer.value for answer in answers)
-        if off is None or on is None:
-            yield next(answer.row(name) for answer in answers if answer.value is None)
-            continue
-        yield Row(name, figure=f"{off:.0f} without, {on:.0f} with images/s", note=f"{on / off:.2f} times as fast")
 
 
 def images_per_s(batch: int, wishes: Wishes, more: dict[str, object]) -> float:

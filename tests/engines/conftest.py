@@ -37,7 +37,6 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> PlanCache:
         pytest.param("cpu"),
         pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.timeout(300)]),
         pytest.param("tensorrt", marks=[pytest.mark.gpu, pytest.mark.timeout(300)]),
-        pytest.param("tensorrt, graphs", marks=[pytest.mark.gpu, pytest.mark.timeout(300)]),
     ]
 )
 def open_model(request: pytest.FixtureRequest, plans: PlanCache) -> Opener:
@@ -45,9 +44,9 @@ def open_model(request: pytest.FixtureRequest, plans: PlanCache) -> Opener:
     kind: str = request.param
     if kind == "cpu":
         return cpu.open_engine
-    if kind.partition(",")[0] not in EXPECTED:
+    if kind not in EXPECTED:
         pytest.skip(f"{kind} is not among TRTJOB_GPU_ENGINES={','.join(sorted(EXPECTED))}")
-    return _open_cuda if kind == "cuda" else lambda path: _open_tensorrt(path, plans, cuda_graphs="graphs" in kind)
+    return _open_cuda if kind == "cuda" else lambda path: _open_tensorrt(path, plans)
 
 
 def _open_cuda(path: Path) -> Engine:
@@ -56,9 +55,9 @@ def _open_cuda(path: Path) -> Engine:
     return open_engine(path, CudaOptions(batch=BATCHES.largest))
 
 
-def _open_tensorrt(path: Path, plans: PlanCache, *, cuda_graphs: bool) -> Engine:
+def _open_tensorrt(path: Path, plans: PlanCache) -> Engine:
     from trtjob.engines.tensorrt.engine import TensorRtOptions, open_engine
 
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     build = BuildOptions(BATCHES, optimization_level=0)
-    return open_engine(path, load_spec(path), sha256, TensorRtOptions(plans, build=build, cuda_graphs=cuda_graphs))
+    return open_engine(path, load_spec(path), sha256, TensorRtOptions(plans, build=build))

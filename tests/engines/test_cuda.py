@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trtjob.engines.cuda import Device, capture, gpus
+from trtjob.engines.cuda import Device, gpus
 from trtjob.engines.cuda.driver import Driver, driver, has_driver, version_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.protocol import AnyImage, UInt8Array
@@ -186,42 +186,6 @@ def test_more_memory_than_there_is_is_refused_and_the_context_goes_on(device: De
     with pytest.raises(DeviceMemoryError, match="the GPU's memory is full"):
         device.alloc(1 << 50)
     device.alloc(1 << 20).free()
-
-
-@gpu
-def test_a_graph_does_its_work_at_each_launch_with_the_bytes_of_then(device: Device) -> None:
-    pytest.importorskip("cuda.bindings.driver")
-    stream, buffer = device.stream(), device.alloc(1000)
-    sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
-
-    def work() -> None:
-        stream.copy_in(buffer, sent)
-        stream.copy_out(received, buffer)
-
-    graph = capture(stream, work)
-    assert graph is not None
-    for value in (3, 7, 9):
-        sent[:] = value
-        graph.launch()
-        stream.mark()
-        stream.wait()
-        assert (received == value).all()
-    graph.close()
-    buffer.free()
-
-
-@gpu
-def test_work_that_no_graph_can_hold_leaves_the_stream_as_it_was(device: Device) -> None:
-    stream, buffer = device.stream(), device.alloc(1000)
-    assert capture(stream, lambda: device.alloc(1 << 20).free()) is None
-    sent, received = device.pinned((1000,), np.uint8), device.pinned((1000,), np.uint8)
-    sent[:] = 5
-    stream.copy_in(buffer, sent)
-    stream.copy_out(received, buffer)
-    stream.mark()
-    stream.wait()
-    assert (received == 5).all()
-    buffer.free()
 
 
 @gpu

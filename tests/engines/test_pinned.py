@@ -22,7 +22,7 @@ Opener = Callable[[Path], Engine]
 
 gpu = pytest.mark.gpu
 on_gpus = pytest.mark.parametrize(
-    "open_model", [pytest.param(kind, marks=gpu) for kind in ("cuda", "tensorrt", "tensorrt, graphs")], indirect=True
+    "open_model", [pytest.param(kind, marks=gpu) for kind in ("cuda", "tensorrt")], indirect=True
 )
 SLOTS = 6
 

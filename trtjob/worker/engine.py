@@ -149,6 +149,5 @@ def tensorrt_options(
         ),
         single_flight=single_flight,
         on_progress=on_build,
-        cuda_graphs=settings.cuda_graphs,
         allowance=Allowance(settings.plan_limit_s, settings.convert_memory_mib << 20),
     )

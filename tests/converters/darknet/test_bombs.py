@@ -25,9 +25,7 @@ CLASSES = "[avgpool]\n[softmax]\n"
             NET + CONVOLUTION + "[upsample]\nstride=2\n" * 12 + YOLO, "is too large", id="twice the size, again"
         ),
         pytest.param(NET + CONVOLUTION + "[upsample]\nstride=100000\n" + YOLO, "is too large", id="a large stride"),
-        pytest.param(
-            NET + CONVOLUTION + "[route]\nlayers=-1,-1\n" * 40 + CLASSES, "19791209299968", id="routes"
-        ),
+        pytest.param(NET + CONVOLUTION + "[route]\nlayers=-1,-1\n" * 40 + CLASSES, "19791209299968", id="routes"),
         pytest.param(
             NET + CONVOLUTION + f"[route]\nlayers={','.join(['0'] * 500_000)}\n" + CLASSES,
             "9000000",

@@ -2,6 +2,5 @@
 
 from trtjob.engines.cuda.device import Device, gpus
 from trtjob.engines.cuda.driver import Driver, GpuInfo, Memory, Stream, driver
-from trtjob.engines.cuda.graph import Graph, capture
 
-__all__ = ["Device", "Driver", "GpuInfo", "Graph", "Memory", "Stream", "capture", "driver", "gpus"]
+__all__ = ["Device", "Driver", "GpuInfo", "Memory", "Stream", "driver", "gpus"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trtjob.apart import Allowance
-from trtjob.engines.cuda import Device, GpuInfo, Graph, Memory, Stream, capture
+from trtjob.engines.cuda import Device, GpuInfo, Memory, Stream
 from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.pool import LANES, RUNS
@@ -52,7 +52,7 @@ def alone(_name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class TensorRtOptions:
-    """Where plans are kept, how they are built, and whether batches are replayed as CUDA graphs.
+    """Where plans are kept, and how they are built.
 
     batch: images in every call; 0: the largest that the plan takes. model_name: what to call the model before a
     person. allowance: what a build may take.
@@ -64,7 +64,6 @@ class TensorRtOptions:
     build: BuildOptions = field(default_factory=BuildOptions)
     single_flight: SingleFlight = alone
     on_progress: BuildProgress | None = None
-    cuda_graphs: bool = False
     model_name: str = ""
     allowance: Allowance = field(default_factory=Allowance)
 
@@ -80,7 +79,7 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
         try:
             plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
             batch = min(options.batch or batches.largest, batches.largest)
-            return TensorRtEngine(plan, spec, gpu, batch, cuda_graphs=options.cuda_graphs)
+            return TensorRtEngine(plan, spec, gpu, batch)
         except DeviceMemoryError:
             if batches.largest == 1:
                 raise
@@ -149,16 +148,12 @@ class TensorRtEngine(Engine):
 
     name = "tensorrt"
 
-    def __init__(
-        self, plan: bytes, spec: ModelSpec, gpu: GpuInfo, max_batch: int, *, cuda_graphs: bool = False
-    ) -> None:
+    def __init__(self, plan: bytes, spec: ModelSpec, gpu: GpuInfo, max_batch: int) -> None:
         self.spec = spec
         self.device = f"{gpu.name}, {flavour().title}"
         self.max_batch = max_batch
         resources = self._resources = _Resources(plan, gpu.index)
-        self._lanes = Lanes(
-            lambda: resources.lanes(spec, max_batch, cuda_graphs=cuda_graphs), resources.close, runs=RUNS
-        )
+        self._lanes = Lanes(lambda: resources.lanes(spec, max_batch), resources.close, runs=RUNS)
         self.concurrency = self._lanes.count
         self._shapes = resources.shapes
         self.answer_shape = self._shapes[answer_name(spec)]
@@ -207,7 +202,7 @@ class _Resources:
             raise EngineError(f"{flavour().title} cannot load the plan: {messages.take()}")
         return self._engine
 
-    def lanes(self, spec: ModelSpec, max_batch: int, *, cuda_graphs: bool) -> "list[TensorRtLane]":
+    def lanes(self, spec: ModelSpec, max_batch: int) -> "list[TensorRtLane]":
         """Return the lanes, or one alone where the GPU's memory is short."""
         engine = self.load()
         assert self._device is not None
@@ -229,8 +224,6 @@ class _Resources:
             for lane in lanes:
                 lane.close()
             raise
-        if cuda_graphs and not all([lane.record() for lane in lanes]):
-            log.warning("batches run without CUDA graphs: they could not be recorded. Is cuda-bindings installed?")
         return lanes
 
     def lock(self, memory: mmap) -> None:
@@ -276,8 +269,6 @@ class TensorRtLane:
         self._context: Any = None
         self._max_batch = max_batch
         self._stream: Stream = device.stream()
-        self._graph: Graph | None = None
-        self._graph_context: Any = None
         self._image_shape = (*spec.input_hw, spec.channels)
         self._buffers: dict[str, Memory] = {}
         with ExitStack() as undo:
@@ -293,33 +284,12 @@ class TensorRtLane:
         for name, values in self.outputs.items():
             self._buffers[name] = device.alloc(values.nbytes)
 
-    def record(self) -> bool:
-        """Record the computing of a batch as a CUDA graph. Returns False, and changes nothing, where that cannot be.
-
-        The copies are not in it: they come from and go to other places at each batch.
-        In a context of its own: one that a graph came from must not change its shapes any more.
-        """
-        try:
-            self._graph_context = _new_context(self._engine)
-            self._bind(self._graph_context)
-            # TensorRT prepares itself at the first run.
-            self._compute(self._graph_context)
-            self._stream.mark()
-            self._stream.wait()
-        except DeviceMemoryError:
-            self._graph_context = None
-            return False
-        self._graph = capture(self._stream, partial(self._compute, self._graph_context))
-        if self._graph is None:
-            self._graph_context = None
-        return self._graph is not None
-
     def reaches(self, arrays: Arrays) -> bool:
         return self._device.reaches(arrays)
 
     def launch(self, images: Sequence[AnyImage], outputs: Mapping[str, Arrays]) -> None:
         try:
-            compute = self._graph.launch if self._graph is not None else self._borrowed()
+            compute = self._borrowed()
             copy_in(self._stream, self._buffers[INPUT_NAME], images)
             compute()
             for name, arrays in outputs.items():
@@ -366,9 +336,7 @@ class TensorRtLane:
         self._release()
 
     def _release(self) -> None:
-        if self._graph is not None:
-            self._graph.close()
-        self._graph = self._graph_context = self._context = self._engine = None
+        self._context = self._engine = None
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers = {}

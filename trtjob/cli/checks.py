@@ -41,6 +41,8 @@ def all_checks(settings: "Settings") -> Iterator[Check]:
     yield _gpu(cards)
     yield _runtime(settings, cards)
     yield _engine(settings)
+    if cards.has_gpu and settings.engine != "cpu":
+        yield _decoder(cards)
     checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _jobs)
     for check in checks:
         yield check(settings)
@@ -182,6 +184,17 @@ def _engine(settings: "Settings") -> Check:
     if choice.is_wanting:
         return Check("engine", "note", choice.reason, "see docs/gpu.md")
     return Check("engine", "ok", choice.reason)
+
+
+def _decoder(cards: Cards) -> Check:
+    """Say whether images can be decoded on the GPU."""
+    from trtjob.engines.onnxruntime.package import installing
+    from trtjob.imaging.gpu.decoder import installed_package
+
+    if package := installed_package():
+        return Check("decode", "ok", f"{package} decodes JPEG files on the GPU (--decode gpu)")
+    extra = "nvimgcodec12" if cards.fitting_extra() == "cuda12" else "nvimgcodec"
+    return Check("decode", "note", "nvImageCodec is not installed: no --decode gpu", installing(f"trtjob[{extra}]"))
 
 
 def _server(settings: "Settings") -> Check:

@@ -62,15 +62,14 @@ def nvimgcodec() -> Any:
     return found
 
 
-def is_installed() -> bool:
-    """Tell whether nvImageCodec is there, without loading it."""
+def installed_package() -> str:
+    """Return nvImageCodec's package and version, without loading it; nothing where it is not installed."""
     for package in ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"):
         try:
-            version(package)
+            return f"{package} {version(package)}"
         except PackageNotFoundError:
             continue
-        return True
-    return False
+    return ""
 
 
 class GpuDecoder:

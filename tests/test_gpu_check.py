@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -222,6 +223,33 @@ def test_tests_are_counted_by_file_and_engine() -> None:
         ("tests.test_b", State.NOT_RUN, "0 of 1 passed"),
     ]
     assert found[1].note.startswith("failed: test_ok[tensorrt]: 1 != 2")
+
+
+def test_marked_tests_run_side_by_side_and_some_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "PROCESSES", 2)
+    tests = """
+        import os, pathlib, pytest
+        pytestmark = pytest.mark.gpu
+        HERE = pathlib.Path(__file__).parent
+        @pytest.mark.parametrize("number", range(5))
+        def test_one_of_many(number):
+            (HERE / f"{number}.ran").write_text(str(os.getpid()))
+            assert number != 3
+        @pytest.mark.alone
+        def test_that_must_be_alone():
+            assert len(list(HERE.glob("*.ran"))) == 5
+            assert os.environ["TOLD"] == "so"
+        """
+    (tmp_path / "test_some.py").write_text(textwrap.dedent(tests))
+    (tmp_path / "test_others.py").write_text("def test_that_is_not_marked(): assert False")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu\n    alone\n")
+    cases = suite.run([tmp_path / "test_some.py", tmp_path / "test_others.py"], {"TOLD": "so"}, tmp_path)
+    outcomes = {case.name: case.outcome for case in cases}
+    assert outcomes == {f"test_one_of_many[{n}]": "failure" if n == 3 else "passed" for n in range(5)} | {
+        "test_that_must_be_alone": "passed"
+    }
+    processes = {path.read_text() for path in tmp_path.glob("*.ran")}
+    assert len(processes) == min(2, need.workers())
 
 
 def test_the_tests_that_need_a_gpu_are_found() -> None:

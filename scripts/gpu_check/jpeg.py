@@ -22,12 +22,16 @@ from trtjob.engines.cuda import Device
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.imaging.decode import decode_image
+from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
+from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 from trtjob.worker.cores import Moment, Span
 from trtjob.worker.pictures import SIZES, make_picture
 
 INPUT_HW = (416, 416)
 BATCH = 32
+CALLERS_AND_THREADS = ((1, 2), (1, 8), (2, 2), (2, 8), (4, 1), (4, 2), (8, 1), (8, 2))
 PICTURES = 12
 ROUNDS = 3
 QUALITY = 90
@@ -54,6 +58,8 @@ def check(wishes: Wishes) -> Iterator[Row]:
         yield from on_cpu(name, files[name], wishes.seconds)
     need.gpu()
     nvimgcodec = need.module("nvidia.nvimgcodec", "nvImageCodec (nvidia-nvimgcodec-cu13)")
+    for name in SIZES:
+        yield from by_callers(name, files[name], wishes.seconds)
     device = Device(0)
     try:
         for name in SIZES:
@@ -91,6 +97,36 @@ def on_cpu(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
         yield run(decode_and_resize).row(f"{name}, OpenCV: decode, resize to 416x416", note)
 
 
+def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
+    """Measure the pipeline's own decoder, with its resizing, by how many call it at once and by its threads."""
+    spec = ModelSpec(task=Task.DETECT, labels=("a",), input_hw=INPUT_HW)
+    images = []
+    for data in files:
+        size = gpu_jpeg_size(data)
+        found = resampling(size, spec, spec.resize) if size else None
+        if found is None:
+            raise NotRun("the pictures are none for a GPU")
+        images.append(EncodedImage(np.frombuffer(data, np.uint8), found[0]))
+    batch = [images[index % len(images)] for index in range(BATCH)]
+    for callers, threads in CALLERS_AND_THREADS:
+        decoder = GpuDecoder(0, spec, batch=BATCH, callers=callers, threads=threads)
+
+        def call(_caller: int, decoder: GpuDecoder = decoder) -> int:
+            with decoder.decoded(batch) as found:
+                return sum(image is not None for image in found)
+
+        try:
+            with ThreadPoolExecutor(callers) as pool:
+
+                def all_at_once(pool: ThreadPoolExecutor = pool, callers: int = callers) -> int:
+                    return sum(pool.map(call, range(4 * callers)))
+
+                speed = measured(all_at_once, seconds)
+        finally:
+            decoder.close()
+        yield speed.row(f"{name}, our decoder: {callers} callers, {threads} threads each", decoder.title)
+
+
 def measured(work: Callable[[], int], seconds: float) -> Speed:
     """Return how fast `work` is, which returns how many images it did: the median of the rounds after a warm-up."""
     work()
@@ -106,7 +142,7 @@ def measured(work: Callable[[], int], seconds: float) -> Speed:
 
 def _on_gpu(name: str, nvimgcodec: Any, kind: str, files: list[bytes], device: Device, seconds: float) -> Iterator[Row]:
     try:
-        decoder = GpuDecoder(nvimgcodec, kind, files, device)
+        decoder = BareDecoder(nvimgcodec, kind, files, device)
     except NotRun as err:
         yield Row(name, State.NOT_RUN, note=str(err))
         return
@@ -129,7 +165,7 @@ def _on_gpu(name: str, nvimgcodec: Any, kind: str, files: list[bytes], device: D
     yield decoder.difference(name)
 
 
-class GpuDecoder:
+class BareDecoder:
     """nvImageCodec with one kind of backend, and as many files as it is asked for, from host memory."""
 
     def __init__(self, nvimgcodec: Any, kind: str, files: list[bytes], device: Device) -> None:

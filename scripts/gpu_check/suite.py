@@ -15,6 +15,7 @@ from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import ROOT, Wishes
 from trtjob.engines.choice import EngineKind
 
+PROCESSES = 6  # most of a test is one core's work, above all the building of a plan
 _OUTCOMES = (("passed",), ("failure", "error"), ("skipped",))
 
 
@@ -36,8 +37,10 @@ def check(wishes: Wishes) -> Iterator[Row]:
         if why:
             yield Row(f"tests with {kind}", State.NOT_RUN, note=why)
     started = time.perf_counter()
-    cases = _run(gpu_test_files(ROOT / "tests"), [kind for kind, why in engines.items() if not why], wishes)
-    yield from rows_of(cases)
+    usable = ",".join(kind for kind, why in engines.items() if not why)
+    # Plans are kept from run to run.
+    told = {"TRTJOB_GPU_ENGINES": usable, "TRTJOB_GPU_PLANS": str(wishes.home / "test-plans")}
+    yield from rows_of(run(gpu_test_files(ROOT / "tests"), told))
     yield Row("all together", figure=f"{time.perf_counter() - started:.0f} s")
 
 
@@ -56,18 +59,51 @@ def gpu_test_files(tests: Path) -> list[Path]:
     return sorted(path for path in tests.rglob("test_*.py") if path in marking or path.parent in folders)
 
 
-def _run(files: list[Path], engines: list[EngineKind], wishes: Wishes) -> list[Case]:
-    """Run the tests for these engines; plans are kept from run to run."""
+def run(files: list[Path], told: dict[str, str], root: Path = ROOT) -> list[Case]:
+    """Run the tests of files that are marked gpu, several side by side, then those that must be alone.
+
+    told: variables of the environment; root: the folder of pytest's settings.
+    Raises RuntimeError where pytest gives no report.
+    """
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        told = {"TRTJOB_GPU_ENGINES": ",".join(engines), "TRTJOB_GPU_PLANS": str(wishes.home / "test-plans")}
-        ended = subprocess.run(
-            [*command, *map(str, files)], cwd=ROOT, env={**os.environ, **told}, stdout=sys.stderr, check=False
-        )
-        if not report.exists():
-            raise RuntimeError(f"pytest ended with exit code {ended.returncode} and no report")
-        return cases_of(report.read_text())
+        together, alone = (_collected(files, marks, told, root) for marks in ("gpu and not alone", "gpu and alone"))
+        count = min(PROCESSES, need.workers())
+        groups = [tests for number in range(count) if (tests := together[number::count])]
+        cases: list[Case] = []
+        for running in (groups, [alone] if alone else []):
+            started = [
+                _started(tests, Path(folder) / f"{len(tests)}-{n}", told, root) for n, tests in enumerate(running)
+            ]
+            for process, report in started:
+                code = process.wait()
+                if not report.exists():
+                    raise RuntimeError(f"pytest ended with exit code {code} and no report")
+                cases += cases_of(report.read_text())
+        return cases
+
+
+def _pytest(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, arguments)]
+
+
+def _collected(files: list[Path], marks: str, told: dict[str, str], root: Path) -> list[str]:
+    listed = subprocess.run(
+        _pytest("--collect-only", "-m", marks, *files),
+        cwd=root,
+        env=os.environ | told,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return [line for line in listed.stdout.split("\n") if "::" in line and not line.startswith(("ERROR", "FAILED"))]
+
+
+def _started(tests: list[str], place: Path, told: dict[str, str], root: Path) -> tuple["subprocess.Popen[bytes]", Path]:
+    """Start tests. Returns their process, and where its report will be."""
+    place.write_text("\n".join(tests))  # more than a command line may hold
+    report = place.with_suffix(".xml")
+    command = _pytest(f"--junitxml={report}", f"@{place}")
+    return subprocess.Popen(command, cwd=root, env=os.environ | told, stdout=sys.stderr), report
 
 
 def cases_of(report: str) -> list[Case]:

@@ -202,6 +202,7 @@ def test_the_primary_context_is_shared_with_other_libraries(device: Device) -> N
 
 
 @gpu
+@pytest.mark.alone
 def test_a_device_can_be_opened_and_closed_many_times_without_growth(chosen: Driver) -> None:
     def cycle() -> int:
         device = Device(0)

@@ -142,6 +142,7 @@ def test_many_callers_get_the_same_bytes(device: Device, monkeypatch: pytest.Mon
         assert found == turns[0][: len(found)]
 
 
+@pytest.mark.alone
 def test_opening_and_closing_leaves_no_memory_behind(device: Device) -> None:
     spec = model()
     free = []

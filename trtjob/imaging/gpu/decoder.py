@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # batch would share it differently each time, and they round differently.
 _BACKENDS = {"HW_GPU_ONLY": "the JPEG engine", "HYBRID_CPU_GPU": "CUDA cores and the CPU"}
 _MOST_PIXEL_BYTES = 512 << 20  # decoded at once by one caller
-_DECODER_THREADS = 2  # of each caller
+DECODER_THREADS = 2
 _CHANNELS = 3
 _BLOCK = (32, 8, 1)
 _COLORS = {"rgb": 0, "bgr": 1, "gray": 2}
@@ -78,7 +78,8 @@ class GpuDecoder:
     Raises MissingDependencyError, EngineError where it cannot be had; title: what decodes, for a person.
     """
 
-    def __init__(self, gpu: int, spec: ModelSpec, *, batch: int, callers: int) -> None:
+    def __init__(self, gpu: int, spec: ModelSpec, *, batch: int, callers: int, threads: int = DECODER_THREADS) -> None:
+        """threads: of nvImageCodec, for each caller."""
         codec = nvimgcodec()
         self._device = Device(gpu, threaded_driver())
         self._device.leave()
@@ -88,10 +89,10 @@ class GpuDecoder:
         try:
             with self._device.current():
                 self._kernel = Kernel(files(__package__).joinpath("resample.ptx").read_text(), "resample")
-                kind = _backend(codec, gpu)
+                kind = _backend(codec, gpu, threads)
                 self.title = f"nvImageCodec {codec.__version__}, {_BACKENDS[kind]}"
                 for _ in range(callers):
-                    decoder = _decoder(codec, gpu, kind)
+                    decoder = _decoder(codec, gpu, kind, threads)
                     self._callers.append(_Caller(codec, decoder, self._device, self._kernel, spec, batch))
         except BaseException:
             self.close()
@@ -230,12 +231,12 @@ def _row(pixels: Any, resampling: Resampling, number: int) -> tuple[float, ...]:
     return (interface["data"][0], pitch, width, height, channels, number, *place, *steps)
 
 
-def _backend(codec: Any, gpu: int) -> str:
+def _backend(codec: Any, gpu: int, threads: int) -> str:
     """Return the first kind of decoder that this GPU has. Raises EngineError where it has none."""
     reason = ""
     for kind in _BACKENDS:
         try:
-            _decoder(codec, gpu, kind)
+            _decoder(codec, gpu, kind, threads)
         except EngineError as err:
             reason = str(err)
         else:
@@ -243,11 +244,11 @@ def _backend(codec: Any, gpu: int) -> str:
     raise EngineError(reason)
 
 
-def _decoder(codec: Any, gpu: int, kind: str) -> Any:
+def _decoder(codec: Any, gpu: int, kind: str, threads: int) -> Any:
     backend = codec.Backend(getattr(codec.BackendKind, kind))
     try:
         with _quiet():
-            return codec.Decoder(device_id=gpu, max_num_cpu_threads=_DECODER_THREADS, backends=[backend])
+            return codec.Decoder(device_id=gpu, max_num_cpu_threads=threads, backends=[backend])
     except RuntimeError as err:
         raise EngineError(f"nvImageCodec makes no decoder for GPU {gpu}: {err}") from err
 

@@ -101,12 +101,15 @@ def test_a_data_file_means_the_file_that_it_names(place: str, tmp_path: Path) ->
         pytest.param("classes= 2\nnames = x.names\n", "obj.data:2: names=x.names: there is no such file", id="no file"),
         pytest.param("names = ../secret\n", "there is no such file beside it", id="outside"),
         pytest.param("names = link\n", "there is no such file beside it", id="a link outside"),
+        pytest.param("names = /etc/hostname\n", "there is no such file beside it", id="absolute"),
+        pytest.param("names = circle\n", "there is no such file beside it", id="a link in a circle"),
     ],
 )
 def test_a_data_file_without_labels_beside_it_is_refused(text: str, message: str, tmp_path: Path) -> None:
     secret = written(tmp_path, "secret", "cat\ndog\n")
     data = written(tmp_path, "model/obj.data", text)
     (tmp_path / "model" / "link").symlink_to(secret)
+    (tmp_path / "model" / "circle").symlink_to("circle")
     with pytest.raises(ConversionError, match=re.escape(message)):
         labels_file(data)
 

@@ -469,11 +469,11 @@ def test_a_conversion_outside_of_the_allowed_places_is_refused(desk: Desk, tmp_p
     assert f"the {option} '{tmp_path / 'file'}' is in none of the places".encode() in outcome[b"message"]
 
 
-@pytest.mark.parametrize("option", ["model", "cfg"])
+@pytest.mark.parametrize("option", ["model", "cfg", "labels"])
 def test_no_file_is_looked_for_beside_a_link_into_an_allowed_place(desk: Desk, tmp_path: Path, option: str) -> None:
     desk.context.settings = desk.context.settings.model_copy(update={"roots": (str(DIGITS),)})
     link = tmp_path / "digits"
-    link.symlink_to(DIGITS / ("digits.weights" if option == "model" else "digits.cfg"))
+    link.symlink_to(DIGITS / f"digits.{dict(model='weights', cfg='cfg', labels='names')[option]}")
     found = outcome(desk, {"model": str(DIGITS / "digits.weights"), option: str(link)})
     assert found["state"] == "failed"
     assert f"the folder of the {option} '{tmp_path}' is in none of the places" in found["message"]

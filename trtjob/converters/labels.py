@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trtjob.converters.own_files import is_own
 from trtjob.converters.texts import one_line
 from trtjob.errors import ConversionError
 
@@ -36,7 +37,7 @@ def labels_file(asked: Path) -> Path:
         raise ConversionError(f"the labels '{asked}': it has no line `names = FILE`")
     for name in dict.fromkeys((value, Path(value).name)):
         file = asked.parent / name
-        if "\0" not in name and file.resolve().is_relative_to(asked.parent.resolve()) and file.is_file():
+        if "\0" not in name and is_own(file, asked) and file.is_file():
             return file
     raise ConversionError(
         f"{asked}:{line}: names={value}: there is no such file beside it. Name the labels' file with --labels FILE"

@@ -217,5 +217,5 @@ def _check_request(request: ConversionRequest, settings: Settings) -> None:
     files = {what: getattr(request, what) for what in ("model", "cfg", "labels", "calibrate", "out")}
     places = {what: path for what, path in files.items() if path is not None}
     # Files are looked for beside these, which may be links into a place that is allowed.
-    beside = {f"folder of the {what}": path.parent for what, path in places.items() if what in ("model", "cfg")}
+    beside = {f"folder of the {what}": places[what].parent for what in ("model", "cfg", "labels") if what in places}
     check_places(places | beside, settings.roots)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_labels_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path: Path)
     assert read_labels(written(tmp_path, "a.names", "größe\u2028x\n猫\x85猫\n")) == ("größe\u2028x", "猫\x85猫")
 
 
+# Nine to the power of eight, for who takes it apart.
+LISTS_OF_LISTS = "a: &a [x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{name}'] * 9)}]\n" for name, after in pairwise("abcdefghi")
+)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -70,6 +77,9 @@ def test_labels_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path: Path)
         pytest.param("a.names", "cat\nd\0g\n", ":2: the line is empty or binary", id="binary"),
         pytest.param("a.names", b"cat\ngr\xf6\xdfe\n", "are no text in UTF-8", id="an old encoding"),
         pytest.param("a.names", b"x" * 10_000_001, "are larger than 10,000,000 bytes", id="large"),
+        pytest.param("a.json", '{"' + "9" * 5000 + '": "cat"}', REFUSED, id="a long number"),
+        pytest.param("a.yaml", "[" * 10_000, "are no YAML", id="deep YAML"),
+        pytest.param("a.yaml", LISTS_OF_LISTS, REFUSED, id="lists of lists by name"),
     ],
 )
 def test_what_is_no_list_of_labels_is_refused(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ ACCEPTED = (
 # ImageNet's 21,842 names take a megabyte.
 _MOST_NUMBERED = 100_000  # classes without names: more are no classes, but a mistake in the model
 _MOST_BYTES = 10_000_000
+_MOST_DIGITS = 10  # of a class's number
 _DATA, _YAML = ".data", (".yaml", ".yml")
 # What is text, and is no list of names.
 _OTHERS = frozenset({".cfg", ".csv", ".ini", ".pbtxt", ".prototxt", ".toml", ".tsv", ".xml"})
@@ -167,7 +168,9 @@ def _in_order(table: dict[Any, Any]) -> list[Any] | None:
 
 
 def _is_number(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
+    if isinstance(value, str):
+        return value.isdecimal() and len(value) < _MOST_DIGITS
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _label(item: object) -> str:

@@ -2,9 +2,7 @@
 
 import ctypes
 import logging
-import os
 import queue
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from trtjob.engines.protocol import DeviceImage, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import EngineError, MissingDependencyError
 from trtjob.imaging.resampling import Resampling
+from trtjob.library_output import as_remark, library_output
 
 log = logging.getLogger(__name__)
 
@@ -256,14 +255,7 @@ def _decoder(codec: Any, gpu: int, kind: str, threads: int) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Have what native code prints on standard error in the log instead: it names every codec that is not installed."""
-    with tempfile.TemporaryFile() as said:
-        before = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            said.seek(0)
-            if text := " ".join(said.read().decode(errors="replace").split()):
-                log.debug("nvImageCodec", extra={"said": text})
+    with library_output() as said:
+        yield
+    if said:
+        log.debug("nvImageCodec", extra={"said": as_remark(said)})

@@ -9,9 +9,9 @@ from engines import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtjob.converters.registry import ModelRegistry, name_of
+from trtjob.converters.registry import Facts, ModelRegistry, name_of
 from trtjob.engines.onnxruntime.cpu import open_engine
-from trtjob.engines.spec import Task, load_spec
+from trtjob.engines.spec import ModelSpec, Task, load_spec
 from trtjob.errors import ConversionError, ModelError, TrtjobError
 
 
@@ -274,12 +274,36 @@ def test_a_damaged_model_can_be_removed_as_its_message_says(
     assert registry.get("tiny").spec == load_spec(onnx_file)
 
 
-@pytest.mark.parametrize("harm", [pytest.param(h, id=h.__name__) for h in (lose_spec, lose_model, garble_name)])
-def test_adding_a_damaged_model_again_repairs_it(registry: ModelRegistry, onnx_file: Path, harm: Harm) -> None:
+@pytest.mark.parametrize(("harm", "what"), HARMS)
+def test_adding_a_damaged_model_again_repairs_it(
+    registry: ModelRegistry, onnx_file: Path, harm: Harm, what: str
+) -> None:
     model = registry.add("tiny", onnx_file)
     harm(registry, model.sha256)
     assert registry.add("tiny", onnx_file).sha256 == model.sha256
     assert sha256_of(registry.get("tiny").path) == model.sha256
+
+
+@pytest.mark.parametrize("harm", [pytest.param(h, id=h.__name__) for h in (lose_spec, lose_model, garble_spec)])
+def test_a_damaged_model_without_a_name_is_converted_anew(registry: ModelRegistry, onnx_file: Path, harm: Harm) -> None:
+    def convert(file: Path) -> tuple[ModelSpec, Facts]:
+        file.write_bytes(onnx_file.read_bytes())
+        return load_spec(onnx_file), Facts(layers=1, parameters=1, seconds=0.1)
+
+    sha256 = registry.adopt(convert, key="1234")
+    assert registry.converted("1234") == sha256
+    harm(registry, sha256)
+    assert registry.converted("1234") is None
+
+
+def test_what_no_name_can_be_is_to_be_deleted_by_its_path(registry: ModelRegistry, onnx_file: Path) -> None:
+    names = registry.add("tiny", onnx_file).path.parents[1] / "names"
+    (names / "a b.json").write_text("{")
+    (names / "folder.json").mkdir()
+    assert [str(error).rpartition(". ")[2] for error in registry.damaged()] == [
+        f"Delete '{names}/a b.json'",
+        f"Delete '{names}/folder.json'",
+    ]
 
 
 def test_a_name_of_a_model_that_is_lost_can_be_given_to_another(

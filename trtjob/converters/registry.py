@@ -209,11 +209,14 @@ class ModelRegistry:
 
     def _expect(self, name: str) -> None:
         """Raise ModelError where there is no such name, with names that are near."""
-        if not _NAME.fullmatch(name) or not (self._names / f"{name}.json").is_file():
+        if not self._is_name(name):
             names = sorted(path.stem for path in self._names.glob("*.json"))
             near = difflib.get_close_matches(name, names, 3) or names[:3]
             hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise ModelError(f"no model '{name}'. {hint}List them with `trtjob models`, or name a model's file")
+
+    def _is_name(self, name: str) -> bool:
+        return _NAME.fullmatch(name) is not None and (self._names / f"{name}.json").is_file()
 
     def _stands_for(self, name: str) -> str | None:
         """Return the sha256 of a name's model, None where the name is free or damaged."""
@@ -227,24 +230,31 @@ class ModelRegistry:
         try:
             entry = _Name.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as err:
-            raise _damaged(name, err) from err
+            raise _damaged(name, err, _removal(name) if self._is_name(name) else f"Delete '{path}'") from err
         return self._loaded(name, entry.sha256, entry.created_at)
 
     def _loaded(self, name: str, sha256: str, created_at: float | None) -> RegisteredModel:
         """created_at: of the name; of one that is none, the file's."""
         file = self._files / f"{sha256}.onnx"
         try:
-            known = _Entry.model_validate_json((self._files / f"{sha256}.json").read_bytes())
+            known = self._entry(sha256)
             found = file.stat()
         except (OSError, ValidationError) as err:
-            raise _damaged(name, err) from err
+            raise _damaged(name, err, _removal(name)) from err
         when = found.st_mtime if created_at is None else created_at
         return RegisteredModel(name, sha256, file, known.spec, known.facts, found.st_size, when)
 
     def _has(self, sha256: str) -> bool:
         """Tell whether a model is here, whole: one that was damaged on the disk is made anew."""
+        try:
+            self._entry(sha256)
+        except (OSError, ValidationError):
+            return False
         model = self._files / f"{sha256}.onnx"
-        return model.is_file() and (self._files / f"{sha256}.json").is_file() and file_sha256(model) == sha256
+        return model.is_file() and file_sha256(model) == sha256
+
+    def _entry(self, sha256: str) -> _Entry:
+        return _Entry.model_validate_json((self._files / f"{sha256}.json").read_bytes())
 
     def _prepare(self) -> None:
         try:
@@ -257,9 +267,13 @@ class ModelRegistry:
         write_atomically(self._files / f"{sha256}.json", entry.model_dump_json(indent=1).encode())
 
 
-def _damaged(name: str, err: OSError | ValidationError) -> ModelError:
+def _removal(name: str) -> str:
+    return f"Remove it with: trtjob models remove {name}"
+
+
+def _damaged(name: str, err: OSError | ValidationError, remedy: str) -> ModelError:
     what = problems(err) if isinstance(err, ValidationError) else f"'{err.filename}': {err.strerror}"
-    return ModelError(f"the registered model '{name}' is damaged: {what}. Remove it with: trtjob models remove {name}")
+    return ModelError(f"the registered model '{name}' is damaged: {what}. {remedy}")
 
 
 def _taken(name: str, sha256: str) -> ModelError:

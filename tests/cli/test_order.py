@@ -103,6 +103,11 @@ def test_one_image_is_a_source(tmp_path: Path, scenes: Path) -> None:
     assert find_place(JobOrder(str(image), "model", str(tmp_path))).keys == [image.name]
 
 
+def test_a_source_without_a_name_is_not_the_current_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SOURCE is empty"):
+        find_place(JobOrder("", "model", str(tmp_path / "out")))
+
+
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     with pytest.raises(ConfigError, match="names no image"):

@@ -179,6 +179,11 @@ def test_an_output_that_a_link_leads_into_the_source_is_refused(tmp_path: Path) 
         check_output(str(tmp_path / "out" / "new"), Source(kind="folder", root=str(tmp_path / "photos")))
 
 
+def test_an_output_without_a_name_is_not_the_current_folder() -> None:
+    with pytest.raises(ConfigError, match=r"--output is empty.*Name a folder"):
+        check_output("", Source(kind="folder", root="/photos"))
+
+
 def test_an_output_beside_the_source_is_fine(tmp_path: Path) -> None:
     source = Source(kind="folder", root=str(tmp_path / "photos"))
     assert check_output(str(tmp_path / "photos-out"), source) == str(tmp_path / "photos-out")

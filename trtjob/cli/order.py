@@ -77,6 +77,8 @@ def _named(source: str) -> "Path | str | ImageList":
     from trtjob.jobs.image_list import ImageList, parsed_list
     from trtjob.jobs.storage import is_s3
 
+    if not source:  # as an unset variable of a shell is; a path would be the current folder
+        raise ConfigError("SOURCE is empty. Name a folder, an image, a list or an s3:// prefix")
     if is_s3(source):
         return source
     if source == "-":

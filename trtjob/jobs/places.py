@@ -41,6 +41,8 @@ def check_output(output: str, source: Source) -> str:
 
     Raises ConfigError where it lies in the source or cannot be a folder.
     """
+    if not output:  # as an unset variable of a shell is; a path would be the current folder
+        raise ConfigError("--output is empty. Name a folder or an s3:// prefix, or leave it out")
     if is_s3(output):
         address = s3_uri(output, "--output")
     else:

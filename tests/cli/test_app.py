@@ -45,6 +45,12 @@ def test_an_option_says_its_default(path: tuple[str, ...]) -> None:
 
 
 @EACH_COMMAND
+def test_an_option_says_what_it_takes(path: tuple[str, ...]) -> None:
+    takes = [p for p in COMMANDS[path].params if p.param_type_name == "option" and not p.is_flag]
+    assert [p.name for p in takes if not p.metavar] == []
+
+
+@EACH_COMMAND
 def test_every_command_has_an_example_that_it_understands(path: tuple[str, ...]) -> None:
     words = shlex.split(COMMANDS[path].epilog.removeprefix("Example: "))
     assert words[0] == "trtjob"

@@ -82,6 +82,11 @@ def test_no_jobs_are_said_to_be_none(trtjob: Command, store: JobStore) -> None:
     assert trtjob("jobs", "list", "--state", "failed").err == "No such jobs.\n"
 
 
+def test_the_help_names_every_state(trtjob: Command) -> None:
+    words = trtjob("jobs", "list", "--help").out.replace(",", " ").replace(".", " ").split()
+    assert [state for state in JobState if state not in words] == []
+
+
 def test_a_state_that_is_none_is_wrong_usage(trtjob: Command, store: JobStore) -> None:
     outcome = trtjob("jobs", "list", "--state", "asleep")
     assert outcome.code == 2

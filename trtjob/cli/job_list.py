@@ -31,8 +31,8 @@ def list_jobs(
         JobState | None,
         typer.Option(
             metavar="STATE",
-            help="Only jobs that are queued, planning, running, finishing, done, done_with_errors, failed or "
-            "cancelled. Default: all.",
+            help="Only jobs that are queued, planning, running, finishing, stopped, done, done_with_errors, failed "
+            "or cancelled. Default: all.",
         ),
     ] = None,
     limit: Annotated[

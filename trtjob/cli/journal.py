@@ -67,7 +67,13 @@ def logs(
     lines: Lines = 1000,
     level: Annotated[
         Literal["info", "warning", "error"],
-        typer.Option("--level", "-l", show_default=False, help="Show lines of this level and above. Default: info."),
+        typer.Option(
+            "--level",
+            "-l",
+            metavar="info|warning|error",
+            show_default=False,
+            help="Show lines of this level and above. Default: info.",
+        ),
     ] = "info",
     json: Json = False,
 ) -> None:

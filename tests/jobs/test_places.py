@@ -63,6 +63,13 @@ def test_an_image_outside_the_root_is_refused_with_the_root_that_fits(tmp_path: 
         source_of(lines, tmp_path / "lists")
 
 
+@pytest.mark.parametrize("line", [".", "..", "a/..", "a/../.."])
+def test_the_folder_itself_or_one_above_it_is_no_image_of_a_list(tmp_path: Path, line: str) -> None:
+    touch(tmp_path, "photos/a/1.jpg")
+    with pytest.raises(ConfigError, match=rf"is not below '{tmp_path}/photos'"):
+        source_of(["a/1.jpg", line], tmp_path / "photos")
+
+
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--root 'nowhere': there is no such folder"):
         source_of(["a.jpg"], tmp_path, "nowhere")

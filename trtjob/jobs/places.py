@@ -142,7 +142,7 @@ def _listed_file(path: str, folder: Path) -> Path:
 def _key(file: Path, folder: Path) -> str | None:
     """Return what a file is called below a folder, links to either followed; None where it is not below it."""
     for name, root in ((file, folder), (file.parent.resolve() / file.name, folder.resolve())):
-        if name.is_relative_to(root):
+        if name != root and name.is_relative_to(root):
             return name.relative_to(root).as_posix()
     return None
 
@@ -153,6 +153,8 @@ def _file(line: str) -> Path:
         raise ConfigError(f"the list has a zero byte in {line[:80]!r}: it has one path on each line (find -print)")
     # Not resolve(): a link to an image keeps the name under which the user knows it.
     path = Path(line)
+    if path.name == "..":
+        return path.resolve()
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 

@@ -17,8 +17,8 @@ from trtjob.jobs.finish import Receipt, Summary, finish, finish_partly
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
 from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.plan import write_shard
-from trtjob.jobs.records import Record, read_records
+from trtjob.jobs.plan import checkpoint_key, read_shard, write_shard
+from trtjob.jobs.records import Record, read_records, to_line
 
 BOX = (10.0, 20.0, 110.0, 70.0)
 DOCUMENTS = (RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT)
@@ -348,6 +348,22 @@ def test_a_job_that_was_left_has_the_documents_of_what_is_committed_and_no_recei
     assert summary == Summary.model_validate_json(folder.storage.read(SUMMARY))
     assert b"cancelled: 3 of 2,000" in folder.storage.read(REPORT)
     assert not folder.storage.exists(RECEIPT)
+
+
+def test_what_a_shard_had_done_when_it_was_left_is_among_the_documents(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    folder.storage.delete(manifest_key(1))  # c.jpg and d.jpg
+    key = checkpoint_key(spec, 1, read_shard(folder, 0, 1))
+    folder.storage.write(key, to_line(failed("d.jpg")) + to_line(found("c.jpg", (2, 0.1, BOX))))  # as they came
+    summary = leave(folder, spec)
+    assert images(folder) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    assert (summary.ok, summary.failed, summary.incomplete) == (3, 2, "cancelled: 5 of 2,000")
+    folder.storage.write(key, to_line(failed("d.jpg")))
+    leave(folder, spec)
+    assert images(folder) == ["a.jpg", "b.jpg", "d.jpg", "e.jpg"]
+    another = spec.model_copy(update={"created_at": 1.0})
+    leave(folder, another)  # another life of the job, whose checkpoint this is not
+    assert images(folder) == ["a.jpg", "b.jpg", "e.jpg"]
 
 
 def test_a_job_that_was_left_and_continued_ends_as_any_other(folder: JobFolder, spec: JobSpec) -> None:

@@ -14,13 +14,13 @@ from worker.plain_engine import PlainEngine, write_image
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, StorageError, TooManyFailures
 from trtjob.jobs.folder import ShardManifest, manifest_key, results_key
-from trtjob.jobs.plan import read_shard
+from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.states import JobState
 from trtjob.jobs.store import Claim, lease_key
 from trtjob.jobs.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
-from trtjob.worker.shard import REPORT_S, _checkpoint_key
+from trtjob.worker.shard import REPORT_S
 
 
 class Counting:
@@ -276,7 +276,7 @@ def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk)
 
 def test_a_checkpoint_of_images_that_are_not_in_the_plan_is_no_help(desk: Desk) -> None:
     keys = desk.plan(4)
-    key = _checkpoint_key(desk.folder.spec(), 0, read_shard(desk.folder, 0, 0))
+    key = checkpoint_key(desk.folder.spec(), 0, read_shard(desk.folder, 0, 0))
     desk.folder.storage.write(key, to_line(Record("other.png", "ab", 1, 1, detections=())))
     desk.run(desk.claim())
     assert list(desk.records()) == keys

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder, PlanEpoch, annotated_key
-from trtjob.jobs.merge import committed_records, merged_records
+from trtjob.jobs.merge import merged_records, records_so_far
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
@@ -103,7 +103,7 @@ def finish(
 def finish_partly(
     folder: JobFolder, spec: JobSpec, *, why: str, listed: int, before_write: Callable[[], None] = lambda: None
 ) -> Summary | None:
-    """Write the documents of a job that was left, with what is committed, and no receipt. It can still be continued.
+    """Write the documents of a job that was left, with what is done, and no receipt. It can still be continued.
 
     why: a word; listed: how many images the job has, as far as is known; before_write: as for `finish`.
     Returns None where no round is under way: then they are as the last one left them.
@@ -112,7 +112,7 @@ def finish_partly(
     newest = folder.newest_round()
     if newest is None or folder.has_finished(newest.epoch):
         return None
-    part = _Results(committed_records(folder), folder.committed_shards(), _ignored(folder.epochs()), why, listed)
+    part = _Results(records_so_far(folder, spec), folder.committed_shards(), _ignored(folder.epochs()), why, listed)
     summary, _ = _write(folder, spec, part, before_write=before_write)
     return summary
 

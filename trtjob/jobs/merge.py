@@ -1,14 +1,16 @@
 """The records of a job, from its shards, in the order of `results.jsonl`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from heapq import merge
 from itertools import groupby, zip_longest
 from operator import attrgetter
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import JobFolder, PlanEpoch
-from trtjob.jobs.plan import planned_entries, read_shard
+from trtjob.jobs.models import JobSpec
+from trtjob.jobs.plan import checkpoint_key, planned_entries, read_shard
 from trtjob.jobs.records import Record, read_records
 
 _by_image = attrgetter("image")
@@ -39,25 +41,41 @@ def merged_records(folder: JobFolder, epochs: list[PlanEpoch] | None = None) -> 
     _check_counts(folder, epochs, counts, images)
 
 
-def committed_records(folder: JobFolder) -> Iterator[Record]:
-    """Yield the record of every image whose shard is committed once, sorted by `image`, of a job that is not complete.
+def records_so_far(folder: JobFolder, spec: JobSpec) -> Iterator[Record]:
+    """Yield the record of every image that is done once, sorted by `image`, of a job that is not complete.
 
-    Raises StorageError where a shard's plan or records are not there.
+    Those count too that are in the checkpoint of a shard that was left. Raises StorageError where a shard's plan or
+    records are not there.
     """
-    committed = folder.committed_shards()
-    known = set(committed)
-    runs = [[shard for shard in run if shard in known] for epoch in folder.epochs() for run in epoch.runs]
-    planned = {shard for epoch in folder.epochs() for shard in epoch.numbers}
-    return _latest_of(folder, [*runs, *_runs_of(folder, [shard for shard in committed if shard not in planned])])
+    epochs, newest = folder.epochs(), folder.newest_round()
+    runs: list[tuple[int, Sequence[int]]] = [(epoch.epoch, run) for epoch in epochs for run in epoch.runs]
+    if newest is not None and newest.epoch not in {epoch.epoch for epoch in epochs}:
+        runs += [(newest.epoch, run) for run in _runs_of(folder, newest.epoch)]
+    committed = set(folder.committed_shards())
+    return _latest_of(_done(folder, spec, epoch, run, committed) for epoch, run in runs)
 
 
-def _runs_of(folder: JobFolder, shards: list[int]) -> list[list[int]]:
-    """Return shards of a round that is still planned, in runs: its end would say where its keys began anew."""
-    newest, last_key = folder.newest_round(), ""
+def _done(
+    folder: JobFolder, spec: JobSpec, epoch: int, run: Iterable[int], committed: Container[int]
+) -> Iterator[Record]:
+    """Yield what is done of a run of shards."""
+    for shard in run:
+        if shard in committed:
+            yield from _records(folder, [shard])
+        else:
+            entries = read_shard(folder, epoch, shard)
+            with suppress(FileNotFoundError):
+                checkpoint = read_records(folder.storage, checkpoint_key(spec, shard, entries))
+                done = {record.image: record for record in checkpoint}
+                yield from (done[entry.key] for entry in entries if entry.key in done)
+
+
+def _runs_of(folder: JobFolder, epoch: int) -> list[list[int]]:
+    """Return the shards of a round that is still planned, in runs: its end would say where its keys began anew."""
+    last_key = ""
     runs: list[list[int]] = []
-    for shard in shards:
-        assert newest is not None, "a shard is committed, so a round was begun"
-        entries = read_shard(folder, newest.epoch, shard)
+    for shard in folder.slots(epoch):
+        entries = read_shard(folder, epoch, shard)
         if not runs or entries[0].key <= last_key:
             runs.append([])
         runs[-1].append(shard)
@@ -78,12 +96,11 @@ def _check_counts(folder: JobFolder, epochs: list[PlanEpoch], counts: Counter[in
 
 
 def _latest(folder: JobFolder, epochs: list[PlanEpoch]) -> Iterator[Record]:
-    return _latest_of(folder, [run for epoch in epochs for run in epoch.runs])
+    return _latest_of(_records(folder, run) for epoch in epochs for run in epoch.runs)
 
 
-def _latest_of(folder: JobFolder, runs: Iterable[Iterable[int]]) -> Iterator[Record]:
+def _latest_of(streams: Iterable[Iterator[Record]]) -> Iterator[Record]:
     # heapq.merge keeps the order of its inputs among equal images, so the last of a group is the latest.
-    streams = (_records(folder, run) for run in runs)
     for _, same in groupby(merge(*streams, key=_by_image), key=_by_image):
         *_, latest = same
         yield latest

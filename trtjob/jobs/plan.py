@@ -5,6 +5,7 @@ another, each where nothing is. So a planner that slept, and another that took o
 finds a file of the other's reads it, and goes on behind it. Redis sees only numbers.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,13 @@ def read_shard(folder: JobFolder, epoch: int, shard: int) -> list[Entry]:
         return _entries(folder, key, folder.storage.read(key))
     except FileNotFoundError as err:
         raise StorageError(f"the plan {folder.storage.place(key)} is missing or damaged: it is not there") from err
+
+
+def checkpoint_key(spec: JobSpec, shard: int, entries: list[Entry]) -> str:
+    """Return where a shard's checkpoint lies: of another life of the job, or another plan, it is another's."""
+    identity = [repr(spec.created_at), *(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}" for entry in entries)]
+    digest = hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()
+    return f"shards/{shard:05d}.part-{digest[:16]}.jsonl"
 
 
 def _entries(folder: JobFolder, key: str, data: bytes) -> list[Entry]:

@@ -1,7 +1,6 @@
 """Run one shard: its images through the pipeline, its results to storage, its commit."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -12,9 +11,7 @@ from redis import RedisError
 
 from trtjob.errors import EngineError, FailureKind, StorageError, TooManyFailures
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.models import JobSpec
-from trtjob.jobs.plan import read_shard
+from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import from_line
 from trtjob.jobs.store import Claim, Done
 from trtjob.jobs.units import FINISH, shard_of
@@ -54,13 +51,6 @@ async def run_shard(
     await asyncio.to_thread(run.report, manifest)
 
 
-def _checkpoint_key(spec: JobSpec, shard: int, entries: list[Entry]) -> str:
-    """Return where a shard's checkpoint lies: of another life of the job, or another plan, it is another's."""
-    identity = [repr(spec.created_at), *(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}" for entry in entries)]
-    digest = hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()
-    return f"shards/{shard:05d}.part-{digest[:16]}.jsonl"
-
-
 def _failures_allowed(view: JobView) -> int | None:
     """Return how many images may fail; a share cannot be told before all are listed."""
     options = view.spec.options
@@ -86,7 +76,7 @@ class _ShardRun:
         self.allowed = _failures_allowed(view)
         self.failed_elsewhere = view.failed
         self.entries = [] if self.committed else read_shard(self.folder, view.epoch, shard)
-        self.checkpoint_key = _checkpoint_key(self.spec, shard, self.entries)
+        self.checkpoint_key = checkpoint_key(self.spec, shard, self.entries)
         # Those that could not be read when they were planned are no sign of a place that is away.
         self.were_there = {entry.key for entry in self.entries if entry.etag}
         self.lines: dict[str, bytes] = {}  # the records of the images that are done

@@ -68,8 +68,8 @@ def _plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Co
     pixels = pixels_from(request, foreign.image)
     if pixels is None:
         raise ConversionError(
-            f"'{foreign.path}' does not say what it expects of a pixel. Say it with --preprocess (unit for 0 to 1, "
-            "none for 0 to 255, or torch, tf, caffe), or with --mean and --std"
+            f"'{foreign.path}' does not say what it expects of a pixel. Say it: trtjob convert {foreign.path} "
+            "--preprocess unit (0 to 1; none: 0 to 255; or torch, tf, caffe), or --mean and --std"
         )
     notes = (
         [] if request.resize else ["Images are stretched to its input. Were they cut in training, use --resize crop."]

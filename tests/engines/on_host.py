@@ -102,7 +102,6 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_model, "_session", _Session)
     trt = SimpleNamespace(Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=_Plan))
     monkeypatch.setattr(engine, "flavour", lambda: SimpleNamespace(title="TensorRT on the host", trt=trt))
-    monkeypatch.setattr(engine, "capture", lambda _stream, work: SimpleNamespace(launch=work, close=lambda: None))
     messages = Messages()
     monkeypatch.setattr(engine, "logger", lambda: (None, messages))
     monkeypatch.setattr(engine, "_plan", lambda path, *_: path.read_bytes())

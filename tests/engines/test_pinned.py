@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -169,11 +170,11 @@ def test_memory_that_cannot_be_pinned_is_one_warning_and_the_answers_are_right(
     assert bytes_of(into) == expected(engine, 5)
 
 
-def is_locked(ring: Ring, device: Device) -> bool:
+def is_locked(memory: mmap, device: Device) -> bool:
     """Tell whether CUDA refuses to lock a ring's memory."""
     with device.current():
-        device.lock(ring.memory)
-    return not device.reaches([np.frombuffer(ring.memory, np.uint8)])
+        device.lock(memory)
+    return not device.reaches([np.frombuffer(memory, np.uint8)])
 
 
 @pytest.fixture
@@ -188,18 +189,19 @@ def witness() -> Iterator[Device]:
 @pytest.mark.parametrize("is_ring_first", [True, False], ids=["ring first", "engine first"])
 def test_a_closed_engine_has_unlocked_the_ring(witness: Device, engine: Engine, is_ring_first: bool) -> None:
     ring = ring_for(engine)
-    engine.pin(ring.memory)
-    assert is_locked(ring, witness)
+    memory = ring.memory
+    engine.pin(memory)
+    assert is_locked(memory, witness)
     for close in (ring.close, engine.close) if is_ring_first else (engine.close, ring.close):
         close()
-    assert not is_locked(ring, witness)
+    assert not is_locked(memory, witness)
 
 
 @on_gpus
 def test_another_ring_takes_the_place_of_the_first(witness: Device, engine: Engine, ring: Ring) -> None:
     second = ring_for(engine)
     engine.pin(second.memory)
-    assert not is_locked(ring, witness)
+    assert not is_locked(ring.memory, witness)
     batch, into = filled(second, 4)
     engine.answer(batch, into)
     assert NotingStream.sent == [place(image) for image in batch]

@@ -145,7 +145,7 @@ def _write_results(desk: Desk, job_id: str) -> None:
     from trtjob.jobs.states import JobState
 
     deadline = time.monotonic() + LEAVING_S
-    while time.monotonic() < deadline and any(worker.units_of(job_id) for worker in desk.store.workers()):
+    while time.monotonic() < deadline and desk.store.held(job_id):
         time.sleep(0.1)
     view = desk.store.view(job_id)
     folder = JobFolder.of(view.spec)

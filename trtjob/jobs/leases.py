@@ -237,6 +237,11 @@ class Leases(Roster):
                 pipe.pttl(lease_key(job_id, unit))
             return [ttl_ms >= 0 for ttl_ms in pipe.execute()]  # none of ours is without an end
 
+    def held(self, job_id: str) -> list[str]:
+        """Return the units of a job that workers hold."""
+        units = [unit.decode(errors="replace") for unit in self.redis.hkeys(job_key(job_id) + ":holders")]
+        return [unit for unit, is_leased in zip(units, self.is_leased(job_id, units), strict=True) if is_leased]
+
     # -- workers ------------------------------------------------------------------------------------------------
 
     def abandon(

@@ -20,7 +20,7 @@ _LEFT = {
     "cancelled": "the job is cancelled",
     "stopped": "the job is stopped",
 }
-_KEPT = frozenset({"stop", "stopped"})  # reasons after which the unit goes on as it was left
+_KEPT = frozenset({"stop", "stopped", "cancelled"})  # reasons after which what a checkpoint keeps is still counted
 
 
 def claim_unit(context: Context, job_id: str, unit: str) -> Claim | None:

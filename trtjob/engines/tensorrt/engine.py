@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -289,21 +289,16 @@ class TensorRtLane:
 
     def launch(self, images: Sequence[AnyImage], outputs: Mapping[str, Arrays]) -> None:
         try:
-            compute = self._borrowed()
+            self._context = self._contexts.popleft()
+            self._bind(self._context)
             copy_in(self._stream, self._buffers[INPUT_NAME], images)
-            compute()
+            self._compute()
             for name, arrays in outputs.items():
                 copy_out(self._stream, arrays, self._buffers[name])
             self._stream.mark()
         except EngineError:
             self._give_back()
             raise
-
-    def _borrowed(self) -> Callable[[], None]:
-        """Return what computes a batch in a context that is borrowed until `_give_back`."""
-        self._context = self._contexts.popleft()
-        self._bind(self._context)
-        return partial(self._compute, self._context)
 
     def _give_back(self) -> None:
         if self._context is not None:
@@ -318,8 +313,8 @@ class TensorRtLane:
         if not context.set_input_shape(INPUT_NAME, (self._max_batch, *self._image_shape)):
             raise EngineError(f"TensorRT refuses a batch of {self._max_batch}: {self._messages.take()}")
 
-    def _compute(self, context: Any) -> None:
-        if not context.execute_async_v3(self._stream.handle):
+    def _compute(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
             raise DeviceLostError(f"TensorRT failed: {self._messages.take()}")
 
     def is_done(self) -> bool:

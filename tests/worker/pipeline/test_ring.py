@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trtjob.worker.pipeline.ring import IDLE, STAGES, Board, Layout, Ring, memory_bytes
+from trtjob.memory import usable_bytes
+from trtjob.worker.pipeline.ring import IDLE, STAGES, Board, Layout, Ring
 
 SMALL = Layout(processes=2, slots=3, tensor=(4, 5, 3), answer=(7, 6))
 
@@ -117,7 +118,7 @@ def test_all_stages_have_a_place_on_a_board() -> None:
 def test_a_ring_larger_than_half_of_the_memory_is_refused_and_leaves_nothing_open() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
-        Ring.create(Layout(1, memory_bytes() // 2000 + 2, (1000, 1, 1), (1,)))
+        Ring.create(Layout(1, usable_bytes() // 2000 + 2, (1000, 1, 1), (1,)))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from trtjob.config import Settings
 from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
-from trtjob.worker.pipeline.ring import memory_bytes
+from trtjob.memory import usable_bytes
 
 # Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
 _SLOTS_PER_PROCESS = 6
@@ -66,7 +66,7 @@ class Limits:
             settings.jpeg_quality,
             settings.stall_s,
             settings.gpu_file_kib << 10 if decodes else 0,
-            memory_bytes() // _LARGE_SHARE,
+            usable_bytes() // _LARGE_SHARE,
             batches,
         )
 

@@ -9,14 +9,14 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.memory import usable_bytes
 from trtjob.worker.pipeline.recruits import shared_memory
 
 # The stages of an image process, in the order in which an image goes through them.
@@ -90,7 +90,7 @@ class Ring:
 
         Its memory is taken at once, so that it cannot be missing later. Raises OSError.
         """
-        if layout.size > memory_bytes() * _MOST_SHARE:  # the kernel would end processes rather than refuse it
+        if layout.size > usable_bytes() * _MOST_SHARE:  # the kernel would end processes rather than refuse it
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         fd = shared_memory() if fd < 0 else fd
         try:
@@ -111,14 +111,6 @@ class Ring:
             os.close(self.fd)
             self.fd = -1
             del self.memory  # this ring may live on in a circle of references
-
-
-def memory_bytes() -> int:
-    """Return how much memory this process may use: the machine's, or its control group's where that is less."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with suppress(OSError, ValueError):  # not a number: no limit
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
 
 
 class Board:

@@ -33,18 +33,10 @@ from trtjob.jobs.states import FINISHED, TERMINAL, JobState
 from trtjob.jobs.store import JobStore, job_key
 from trtjob.jobs.submit import submit
 from trtjob.jobs.units import shard_unit
+from trtjob.worker.deaths import FREE_FAULTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.heart import EXIT_STALLED
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
-from trtjob.worker.supervisor import (
-    FREE_FAULTS,
-    GPU_FAILED,
-    MAX_FAILED_STARTS,
-    Supervisor,
-    _slots,
-    backoff_s,
-    blame_of,
-    oom_kills,
-)
+from trtjob.worker.supervisor import GPU_FAILED, MAX_FAILED_STARTS, Supervisor, _slots
 
 Scenario = Callable[[], Awaitable[None]]
 

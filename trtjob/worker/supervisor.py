@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from trtjob.child import environment, python
@@ -27,7 +26,8 @@ from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.store import JobStore
 from trtjob.worker.core_shares import core_shares, cpus_each
-from trtjob.worker.heart import EXIT_SERVER_AWAY, EXIT_STALLED
+from trtjob.worker.deaths import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
+from trtjob.worker.heart import EXIT_SERVER_AWAY
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.limits import processes_of
 from trtjob.worker.rounds import Rounds
@@ -40,15 +40,11 @@ SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead
 SWEEP_S = 2.0
 PROBE = "trtjob:starts"  # when a worker process was last started; written to see that it can be
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
-FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
-FREE_FAULTS = 1  # a new process can use a GPU whose context broke; one that fails again is sick
 GPU_FAILED = "its GPU failed"
-MAX_BACKOFF_S = 30.0
 MAX_FAILED_STARTS = 5
 # Answers come and go through several threads: with a heap for each, glibc would keep what only one can use again.
 # CUDA loads a kernel when it is first used, as versions from 12.2 on do by themselves; TensorRT has a gigabyte of them.
 _CHILD_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "CUDA_MODULE_LOADING": "LAZY"}
-_FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 
 
 @dataclass(slots=True)
@@ -415,39 +411,6 @@ def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tupl
     stages = {**busy_s, **pulse.busy_s}
     seconds = {stage: busy_s.get(stage, 0.0) + pulse.busy_s.get(stage, 0.0) for stage in stages}
     return counts + pulse.counts, seconds
-
-
-def backoff_s(young_deaths: int, free: int = FREE_RESTARTS) -> float:
-    """Return how long to wait before a process starts again that has died young so many times in a row.
-
-    free: how many deaths cost no wait.
-    """
-    if young_deaths <= free:
-        return 0.0
-    doublings = min(young_deaths - free, 16)  # a float ends at 1,024 of them, a crash loop does not
-    return float(min(MAX_BACKOFF_S, 0.5 * 2**doublings))
-
-
-def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:
-    """Say why the work in hand is to blame for a process's death; empty where it is not (somebody killed it)."""
-    if was_silent:
-        return "it stopped responding"
-    if exit_code == EXIT_STALLED:
-        return "it made no progress"
-    if exit_code < 0 and -exit_code in _FATAL_SIGNALS:
-        return signal.Signals(-exit_code).name
-    if exit_code == -signal.SIGKILL and had_oom:
-        return "out of memory"
-    return ""
-
-
-def oom_kills() -> int:
-    """Return how many processes the kernel has killed for want of memory; 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -1,0 +1,90 @@
+"""A conversion that a worker does: asked for, watched, and cancelled where nobody waits for it any more."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trtjob.cli.desk import Desk
+from trtjob.cli.progress import StageDisplay, open_stages
+from trtjob.cli.say import say
+from trtjob.cli.stopping import Stop
+from trtjob.errors import ConversionError
+
+if TYPE_CHECKING:
+    from trtjob.converters.request import ConversionRequest
+    from trtjob.jobs.conversions import Conversion
+
+POLL_S = 0.2
+HINT_AFTER_S = 3.0
+
+
+async def converted_by_worker(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
+    """Have a worker convert. Returns what is known of the model; exits where the user stops waiting."""
+    from trtjob.jobs.conversions import Conversion, name_of, new_id
+
+    stop = Stop()
+    conversion = Conversion(desk.store.redis, new_id())
+    with stop.on_signals("Cancelling the conversion ..."):
+        await asyncio.to_thread(conversion.want)
+        await asyncio.to_thread(desk.queue.put_convert, conversion.id, request.model_dump(mode="json"))
+        try:
+            with open_stages(request.model.name) as display:
+                outcome = await stop.unless_stopped(_outcome(desk, conversion, display))
+        finally:
+            await asyncio.to_thread(conversion.cancel)
+    if outcome is None:
+        raise typer.Exit(stop.exit_code)
+    if outcome["state"] == "failed":
+        raise ConversionError(outcome["message"])
+    if outcome["state"] == "cancelled":
+        raise ConversionError(f"the conversion {name_of(conversion.id)} was cancelled")
+    document: dict[str, Any] = json.loads(outcome["model"])
+    return document
+
+
+async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay") -> dict[str, str]:
+    """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
+    from trtjob.jobs.conversions import RENEW_S
+    from trtjob.jobs.progress import worker_command
+
+    now = asyncio.get_running_loop().time
+    hint_at, renew_at = now() + HINT_AFTER_S, now() + RENEW_S
+    state = "queued"
+    while True:
+        outcome = await asyncio.to_thread(_look, desk, conversion.id)
+        before, state = state, outcome.get("state", "queued")
+        if state in ("done", "failed", "cancelled"):
+            return outcome
+        if now() > renew_at:
+            renew_at = now() + RENEW_S
+            if not await asyncio.to_thread(conversion.still_want):
+                return {"state": "cancelled"}
+        if state == "running":
+            display.show(outcome["stage"], int(outcome["done"]), int(outcome["total"]))
+        elif before == "running" and not outcome:
+            raise ConversionError("the worker that was converting the model is gone. Repeat the command")
+        elif now() > hint_at:
+            hint_at = float("inf")
+            workers = await asyncio.to_thread(desk.store.workers)
+            if not any(worker.may_do(desk.queue.name) for worker in workers):
+                say(
+                    f"Waiting: no worker is running. Start one with `{worker_command(desk.queue.name)}`, or stop this "
+                    "with Ctrl-C and convert here with --local",
+                    err=True,
+                )
+        await asyncio.sleep(POLL_S)
+
+
+def _look(desk: Desk, request_id: str) -> dict[str, str]:
+    from trtjob.jobs import replies
+    from trtjob.jobs.queue import conversion_key
+
+    desk.connection.ensure()
+    key = conversion_key(request_id)
+    try:
+        return replies.texts(replies.guarded(key, lambda: desk.store.redis.hgetall(key), {}))
+    except replies.Rubbish as err:
+        replies.skip(key, err)
+        return {}

@@ -7,7 +7,6 @@ requests to a bucket wait beside each other. The end of standard input ends it, 
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
@@ -28,7 +27,7 @@ from trtjob.logs import bind_process, configure_logging
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.ring import Ring
-from trtjob.worker.pipeline.stages import Prepared, Stages, failure_record, write_failure
+from trtjob.worker.pipeline.stages import Prepared, Stages, as_image_error, failure_record, write_failure
 from trtjob.worker.pipeline.wire import (
     READ_BYTES,
     Frame,
@@ -41,8 +40,6 @@ from trtjob.worker.pipeline.wire import (
     unpacked_image,
     write_all,
 )
-
-log = logging.getLogger(__name__)
 
 
 class _Left(Exception):
@@ -334,7 +331,7 @@ class ImageProcess:
         if isinstance(err, StorageError):
             self._end(image.job, err)
         elif not isinstance(err, _Left):
-            self._record(image, failure_record(image.entry.key, _as_image_error(err, sha256)))
+            self._record(image, failure_record(image.entry.key, as_image_error(err, sha256)))
 
     def _record(self, image: Image, record: Record) -> None:
         self._drop(image)
@@ -354,21 +351,6 @@ class ImageProcess:
 def _file_of(item: Prepared) -> bytes:
     """Return what to say of a file that the GPU is to decode, nothing where there is none."""
     return b"" if item.file is None or item.resampling is None else packed_file(len(item.file), item.resampling)
-
-
-def _as_image_error(err: Exception, sha256: str | None = None) -> ImageError:
-    """Return what happened to one image: the others go on, whatever it is."""
-    if isinstance(err, ImageError):
-        err.sha256 = err.sha256 or sha256
-        return err
-    if isinstance(err, MemoryError):
-        return ImageError(FailureKind.DECODE, "there was not enough memory for the image", sha256)
-    log.error("unexpected error", exc_info=err)
-    return ImageError(
-        FailureKind.CRASHED,
-        f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where",
-        sha256,
-    )
 
 
 def _die_first() -> None:

@@ -1,6 +1,7 @@
 """What happens to one image before and after the engine, in an image process."""
 
 import hashlib
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.storage import Storage, open_storage
 from trtjob.logs import bound
+
+log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
@@ -236,3 +239,18 @@ def _draw(
 def failure_record(key: str, err: ImageError, attempts: int = 1) -> Record:
     """Return the error record of an image."""
     return Record(key, err.sha256, error=ImageFailure(FailureKind(err.kind), str(err), attempts))
+
+
+def as_image_error(err: Exception, sha256: str | None = None) -> ImageError:
+    """Return what happened to one image: the others go on, whatever it is."""
+    if isinstance(err, ImageError):
+        err.sha256 = err.sha256 or sha256
+        return err
+    if isinstance(err, MemoryError):
+        return ImageError(FailureKind.DECODE, "there was not enough memory for the image", sha256)
+    log.error("unexpected error", exc_info=err)
+    return ImageError(
+        FailureKind.CRASHED,
+        f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where",
+        sha256,
+    )

@@ -147,7 +147,7 @@ def _kind(model: RegisteredModel, wishes: Wishes) -> EngineKind:
 
 def cases(models: dict[bool, RegisteredModel], kind: EngineKind) -> Iterator[Case]:
     """Yield what is measured of a light and a heavy model: with images decoded by the CPU, then by the GPU."""
-    decoders: tuple[Decode, ...] = ("cpu", "gpu") if kind != "cpu" and bool(installed_package()) else ("cpu",)
+    decoders: tuple[Decode, ...] = ("cpu", "gpu") if kind != "cpu" and installed_package() else ("cpu",)
     for decode in decoders:
         for is_heavy, model in models.items():
             for size, how in CASES[is_heavy]:
@@ -251,7 +251,7 @@ class _Checks:
         self._digests: list[str] = []
 
     def rows(self) -> Iterator[Row]:
-        if self._kind != "cpu" and not bool(installed_package()):
+        if self._kind != "cpu" and not installed_package():
             yield Row(f"{self._kind}, decoded on the GPU", State.NOT_RUN, note="nvImageCodec is not installed")
         yield from _told(self._title(1), self._with_one())
         yield from _told(self._title(2), self._with_two())

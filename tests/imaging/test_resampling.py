@@ -8,28 +8,17 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from imaging.resampled import resampled
+from imaging.specs import model
 
 import trtjob.imaging.gpu
-from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
+from trtjob.engines.spec import ResizeMode, Sampling
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import _SAME_SAMPLE, prepare
 
 sides = st.integers(1, 90)
+HW = (32, 24)
 # Pillow rounds after each of its two passes; with aligned corners OpenCV's samples may lie a little beside.
 LEVELS = {Sampling.HALF_PIXEL: 1, Sampling.ANTIALIAS: 2, Sampling.ALIGN_CORNERS: 1 + 2 * 255 * _SAME_SAMPLE}
-
-
-def model(sampling: Sampling, color: str = "bgr", input_hw: tuple[int, int] = (32, 24)) -> ModelSpec:
-    return ModelSpec.model_validate(
-        {
-            "task": Task.DETECT,
-            "labels": ("cat",),
-            "input_hw": input_hw,
-            "sampling": sampling,
-            "color": color,
-            "channels": 1 if color == "gray" else 3,
-        }
-    )
 
 
 @pytest.mark.parametrize("sampling", Sampling)
@@ -40,7 +29,7 @@ def model(sampling: Sampling, color: str = "bgr", input_hw: tuple[int, int] = (3
 @example(height=64, width=48)
 @example(height=90, width=7)
 def test_the_input_is_opencvs_and_pillows(sampling: Sampling, mode: ResizeMode, height: int, width: int) -> None:
-    spec = model(sampling)
+    spec = model(HW, sampling=sampling)
     image = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
     expected, placement = prepare(image, spec, mode)
     found = resampling((height, width), spec, mode)
@@ -53,7 +42,7 @@ def test_the_input_is_opencvs_and_pillows(sampling: Sampling, mode: ResizeMode, 
 
 @pytest.mark.parametrize("color", ["rgb", "gray"])
 def test_the_colours_are_the_models(color: str) -> None:
-    spec = model(Sampling.HALF_PIXEL, color)
+    spec = model(HW, color=color)
     image = np.random.default_rng(1).integers(0, 256, (50, 60, 3), np.uint8)
     found = resampling((50, 60), spec, ResizeMode.LETTERBOX)
     assert found is not None
@@ -63,12 +52,12 @@ def test_the_colours_are_the_models(color: str) -> None:
 
 
 def test_a_thread_whose_ends_are_cut_off_is_left_to_opencv() -> None:
-    assert resampling((1, 60_000), model(Sampling.HALF_PIXEL), ResizeMode.CROP) is None
-    assert resampling((1, 60_000), model(Sampling.HALF_PIXEL), ResizeMode.LETTERBOX) is not None
+    assert resampling((1, 60_000), model(HW), ResizeMode.CROP) is None
+    assert resampling((1, 60_000), model(HW), ResizeMode.LETTERBOX) is not None
 
 
 def test_it_travels_as_bytes() -> None:
-    found = resampling((480, 640), model(Sampling.ALIGN_CORNERS), ResizeMode.LETTERBOX)
+    found = resampling((480, 640), model(HW, sampling=Sampling.ALIGN_CORNERS), ResizeMode.LETTERBOX)
     assert found is not None
     again = Resampling.unpacked(found[0].packed())
     assert again.packed() == found[0].packed()

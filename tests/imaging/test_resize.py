@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imaging.specs import model
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
+from trtjob.engines.spec import ResizeMode, Sampling
 from trtjob.imaging.resize import _SAME_SAMPLE, Placement, prepare, resize
 
 Floats = NDArray[np.float64]
@@ -19,26 +20,6 @@ sides = st.integers(1, 70)
 
 def noise(height: int, width: int) -> UInt8Array:
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def model(
-    input_hw: tuple[int, int] = (32, 32),
-    *,
-    sampling: Sampling = Sampling.HALF_PIXEL,
-    color: str = "bgr",
-    pad_value: int = 127,
-) -> ModelSpec:
-    return ModelSpec.model_validate(
-        {
-            "task": Task.DETECT,
-            "labels": ("cat",),
-            "input_hw": input_hw,
-            "sampling": sampling,
-            "color": color,
-            "channels": 1 if color == "gray" else 3,
-            "pad_value": pad_value,
-        }
-    )
 
 
 def darknet_resize(image: UInt8Array, height: int, width: int) -> Floats:

@@ -61,16 +61,11 @@ TIMES = {Annotate.NONE: 6, Annotate.ALL: 10}  # as fast as Ultralytics
 
 
 def check(wishes: Wishes) -> Iterator[Row]:
-    kinds: list[EngineKind] = []
-    for kind in need.ON_GPU:
-        try:
-            need.engine(kind)
-            kinds.append(kind)
-        except NotRun as err:
-            yield Row(kind, State.NOT_RUN, note=str(err))
+    kinds, why_not = _engines()
+    yield from why_not
     if not kinds:
         return
-    names = zoo.chosen(zoo.FED, wishes)
+    names = zoo.chosen((LIGHT, HEAVY), wishes)
     with pictures() as folder:
         yield bound(wishes, folder)
         for kind in kinds:
@@ -79,14 +74,37 @@ def check(wishes: Wishes) -> Iterator[Row]:
             yield from _told(f"{LIGHT}, {kind}", light(LIGHT, kind, wishes, folder))
             if HEAVY in names:
                 yield from _told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, wishes, folder))
-        if RIVALLED in names:
-            at = (folder / SMALL, folder / "theirs", wishes.seconds)
-            python = wishes.ultralytics_python
-            answer = apart(predicted_by, python, wishes.ultralytics_path, *at) if python else apart(predicted, *at)
-            theirs = answer.value
-            yield from theirs.rows() if theirs else [answer.row(f"{RIVALLED}, Ultralytics")]
-            for kind in kinds:
-                yield from _told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, wishes, folder))
+
+
+def check_beside(wishes: Wishes) -> Iterator[Row]:
+    """Measure a model beside Ultralytics' own `predict`."""
+    kinds, why_not = _engines()
+    yield from why_not
+    if not kinds or not zoo.chosen((RIVALLED,), wishes):
+        return
+    with pictures() as folder:
+        if "tensorrt" in kinds:
+            _build((RIVALLED,), wishes)
+        at = (folder / SMALL, folder / "theirs", wishes.seconds)
+        python = wishes.ultralytics_python
+        answer = apart(predicted_by, python, wishes.ultralytics_path, *at) if python else apart(predicted, *at)
+        theirs = answer.value
+        yield from theirs.rows() if theirs else [answer.row(f"{RIVALLED}, Ultralytics")]
+        for kind in kinds:
+            yield from _told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, wishes, folder))
+
+
+def _engines() -> tuple[list[EngineKind], list[Row]]:
+    """Return the engines that can be used here, and why others cannot."""
+    kinds: list[EngineKind] = []
+    rows = []
+    for kind in need.ON_GPU:
+        try:
+            need.engine(kind)
+            kinds.append(kind)
+        except NotRun as err:
+            rows.append(Row(kind, State.NOT_RUN, note=str(err)))
+    return kinds, rows
 
 
 def _build(names: Sequence[str], wishes: Wishes) -> None:

@@ -74,6 +74,11 @@ PARTS = {
     "feed": Part(
         "Files to results: images/s / of the engine alone / mean batch of the largest / cores in use", feed.check, 600
     ),
+    "ultralytics": Part(
+        "YOLOv8n 640 from files to results, beside Ultralytics: images/s / of the engine alone / mean batch / cores",
+        feed.check_beside,
+        300,
+    ),
     "gpus": Part("Two GPUs", gpus.check, 500),
     "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),

@@ -102,7 +102,7 @@ def _started(tests: list[str], place: Path, told: dict[str, str], root: Path) ->
     """Start tests. Returns their process, and where its report will be."""
     place.write_text("\n".join(tests))  # more than a command line may hold
     report = place.with_suffix(".xml")
-    command = _pytest(f"--junitxml={report}", f"@{place}")
+    command = _pytest("--durations=10", f"--junitxml={report}", f"@{place}")
     return subprocess.Popen(command, cwd=root, env=os.environ | told, stdout=sys.stderr), report
 
 

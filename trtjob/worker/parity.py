@@ -56,17 +56,36 @@ class Measured:
     reference_cpu_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One image's answers beside the reference's.
+
+    wanted: detections of the reference, or 1 for its best class; found: those that are found again; differences: of
+    each that is compared, by output: pixels of the network input, and scores; same_top5: of a classifier.
+    """
+
+    wanted: int
+    found: int
+    differences: dict[str, list[float]]
+    same_top5: bool = False
+
+
 @dataclass(slots=True)
 class _Tally:
     images: int = 0
     wanted: int = 0
     found: int = 0
-    same_top1: int = 0
     same_top5: int = 0
     max_abs: dict[str, float] = field(default_factory=dict)
 
-    def differ(self, name: str, difference: float) -> None:
-        self.max_abs[name] = max(self.max_abs.get(name, 0.0), difference)
+    def add(self, compared: Comparison) -> None:
+        self.images += 1
+        self.wanted += compared.wanted
+        self.found += compared.found
+        self.same_top5 += compared.same_top5
+        for name, values in compared.differences.items():
+            if values:
+                self.max_abs[name] = max(self.max_abs.get(name, 0.0), *values)
 
 
 def measure(
@@ -88,8 +107,7 @@ def measure(
         best = min(best, seconds)
         _expect_numbers(expected, "the reference's")
         _expect_numbers(found, f"the {spec.precision} model's")
-        tally.images += 1
-        _COMPARISONS[spec.task](spec, expected, found, tally)
+        tally.add(compare(spec, expected, found))
         on_step(tally.images)
     parity = _record(spec, tally, reference.name, samples.description)
     return Measured(parity, round(best * 1000, 2), round(reference_best * 1000, 2))
@@ -107,14 +125,17 @@ def _expect_numbers(outputs: Outputs, whose: str) -> None:
         raise ConversionError(f"{whose} answers are not numbers for some images. Try another precision")
 
 
-def _compare_detections(spec: ModelSpec, expected: Outputs, found: Outputs, tally: _Tally) -> None:
+def compare(spec: ModelSpec, expected: Outputs, found: Outputs) -> Comparison:
+    """Compare a model's answer to one image with its reference's."""
+    return _COMPARISONS[spec.task](spec, expected, found)
+
+
+def _compare_detections(spec: ModelSpec, expected: Outputs, found: Outputs) -> Comparison:
     wanted = [item for item in _detections(spec, expected) if item.score >= spec.conf]
-    there = _detections(spec, found)
-    tally.wanted += len(wanted)
-    for ours, theirs in _matches(wanted, there):
-        tally.found += 1
-        tally.differ(SCORES_NAME, abs(ours.score - theirs.score))
-        tally.differ(BOXES_NAME, max(abs(a - b) for a, b in zip(ours.box, theirs.box, strict=True)))
+    pairs = _matches(wanted, _detections(spec, found))
+    scores = [abs(ours.score - theirs.score) for ours, theirs in pairs]
+    boxes = [max(abs(a - b) for a, b in zip(ours.box, theirs.box, strict=True)) for ours, theirs in pairs]
+    return Comparison(len(wanted), len(pairs), {BOXES_NAME: boxes, SCORES_NAME: scores})
 
 
 def _detections(spec: ModelSpec, outputs: Outputs) -> tuple[Detection, ...]:
@@ -149,12 +170,11 @@ def _boxes(detections: "list[Detection] | tuple[Detection, ...]") -> FloatArray:
     return np.array([detection.box for detection in detections], np.float32)
 
 
-def _compare_classes(_spec: ModelSpec, expected: Outputs, found: Outputs, tally: _Tally) -> None:
+def _compare_classes(_spec: ModelSpec, expected: Outputs, found: Outputs) -> Comparison:
     ours, theirs = expected.scores[0], found.scores[0]
-    tally.differ(SCORES_NAME, float(np.abs(ours - theirs).max()))
     first, second = (np.argsort(-scores, kind="stable")[:_TOP].tolist() for scores in (ours, theirs))
-    tally.same_top1 += first[0] == second[0]
-    tally.same_top5 += set(first) == set(second)
+    differences = {SCORES_NAME: [float(np.abs(ours - theirs).max())]}
+    return Comparison(1, int(first[0] == second[0]), differences, same_top5=set(first) == set(second))
 
 
 _COMPARISONS = {Task.DETECT: _compare_detections, Task.CLASSIFY: _compare_classes}
@@ -167,8 +187,8 @@ def _record(spec: ModelSpec, tally: _Tally, reference: str, inputs: str) -> Pari
         inputs=inputs,
         images=tally.images,
         max_abs={name: _significant(value) for name, value in sorted(tally.max_abs.items())},
-        matched=_share(tally.found, tally.wanted),
-        top1=_share(tally.same_top1, tally.images) if is_classifier else None,
+        matched=None if is_classifier else _share(tally.found, tally.wanted),
+        top1=_share(tally.found, tally.images) if is_classifier else None,
         top5=_share(tally.same_top5, tally.images) if is_classifier else None,
     )
 

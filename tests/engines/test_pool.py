@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -68,6 +69,31 @@ def test_with_all_lanes_withdrawn_nobody_uses_one_however_many_come_and_are_refu
         for caller in callers:
             caller.join(10)
         assert told == ["the engine is closed"] * 5
+
+
+def test_whoever_withdraws_comes_before_busy_callers() -> None:
+    pool: LanePool[int] = LanePool()
+    lanes = range(4)
+    pool.offer(lanes)
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            with pool.taken():
+                time.sleep(0.001)
+
+    callers = [threading.Thread(target=work) for _ in range(5)]
+    for caller in callers:
+        caller.start()
+    started = time.monotonic()
+    for _ in range(50):
+        pool.withdraw(len(lanes))
+        pool.offer(lanes)
+    took_s = time.monotonic() - started
+    is_over.set()
+    for caller in callers:
+        caller.join(10)
+    assert took_s < 2
 
 
 def test_where_an_engine_has_failed_all_are_told_how() -> None:

@@ -1,6 +1,7 @@
 """The lanes of an engine that nobody uses now: callers take one, give it back, and at the end none is left out."""
 
-import queue
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -19,31 +20,41 @@ class LanePool(Generic[Lane]):
     """Free lanes, for any number of callers, and for one thread that offers, withdraws and closes."""
 
     def __init__(self) -> None:
-        self._free: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()  # None: there will be no more
+        self._free: deque[Lane] = deque()
+        self._news = threading.Condition()
+        self._is_withdrawing = False  # whoever does comes first: among busy callers it would wait for very long
         self._is_closed = False
+        self._is_over = False
         self._why: EngineError | None = None
 
     @contextmanager
     def taken(self) -> Iterator[Lane]:
         """Have a lane for the length of a block, waiting for one. Raises EngineError where the engine is closed."""
         self.check()
-        lane = self._free.get()
-        if lane is None:
-            self._free.put(None)  # for whoever else waits
-            raise self._error()
+        with self._news:
+            self._news.wait_for(lambda: self._is_over or (self._free and not self._is_withdrawing))
+            if self._is_over:
+                raise self._error()
+            lane = self._free.popleft()
         try:
             yield lane
         finally:
-            self._free.put(lane)
+            self.offer([lane])
 
     def offer(self, lanes: Iterable[Lane]) -> None:
-        for lane in lanes:
-            self._free.put(lane)
+        with self._news:
+            self._free.extend(lanes)
+            self._news.notify_all()
 
     def withdraw(self, count: int) -> None:
         """Wait until so many lanes are back, and keep them: with all of them, nobody uses one any more."""
-        for _ in range(count):
-            self._free.get()
+        with self._news:
+            self._is_withdrawing = True
+            self._news.wait_for(lambda: len(self._free) >= count)
+            for _ in range(count):
+                self._free.popleft()
+            self._is_withdrawing = False
+            self._news.notify_all()
 
     def refuse(self) -> None:
         """Refuse whoever comes from now on; those who wait for a lane may still get one."""
@@ -54,9 +65,10 @@ class LanePool(Generic[Lane]):
 
         why: what they are told where the engine was not closed but has failed.
         """
-        self._why = why
-        self._is_closed = True
-        self._free.put(None)
+        with self._news:
+            self._why = why
+            self._is_closed = self._is_over = True
+            self._news.notify_all()
 
     @property
     def is_closed(self) -> bool:

@@ -368,8 +368,8 @@ def test_a_section_knows_its_number() -> None:
 def test_answers_are_compared_with_those_of_the_cpu(wishes: Wishes) -> None:
     (row,) = answers.rows_of("digits", ("cpu",), wishes)
     assert (row.check, row.state, row.note) == ("digits, cpu", State.OK, answers.SAME_BYTES)
-    off, on, half, same_half, int8, same_int8 = row.figure.split("; ")
-    assert (off, on) == ("fp32, TF32 off: 100.0%, 0 px, 0", "fp32, TF32 on: 100.0%, 0 px, 0")
+    exact, half, same_half, int8, same_int8, tf32 = row.figure.split("; ")
+    assert (exact, tf32) == ("fp32: 100.0%, 0 px, 0", "TF32: 100.0%, 0 px, 0")
     assert half.startswith("fp16: 100.0%, 0.1")
     assert int8.startswith("int8: 100.0%, 1")
     same = [f"of the CPU's in {precision}: 100.0%, 0 px, 0" for precision in ("fp16", "int8")]
@@ -390,7 +390,7 @@ def agreement(*, wanted: int = 100, found: int = 99, boxes: float = 1.2, scores:
 
 
 def test_answers_out_of_their_tolerances_are_named() -> None:
-    half, exact = Variant("digits", "fp16"), Variant("digits", "fp32", tf32=False)
+    half, exact = Variant("digits", "fp16"), Variant("digits", "fp32")
     assert answers.out_of(half, agreement()) == []
     assert answers.out_of(exact, agreement()) == ["scores may differ by 0.005", "boxes may differ by 1"]
     assert answers.out_of(half, agreement(found=50)) == ["expected 98% or more"]
@@ -402,15 +402,15 @@ def test_of_made_up_weights_the_median_is_judged_but_in_float32() -> None:
     assert answers.out_of(Variant("yolov4-tiny", "fp16"), agreement(found=97)) == ["expected 98% or more"]
     all_off = Comparison(3, 3, {"scores": [0.5] * 3})
     assert answers.out_of(Variant("vgg16", "fp16"), answers.Agreement([all_off])) == ["scores may differ by 0.02"]
-    exact = Variant("yolov4-tiny", "fp32", tf32=False)
+    exact = Variant("yolov4-tiny", "fp32")
     assert answers.out_of(exact, agreement(boxes=100.0, scores=0.0)) == ["boxes may differ by 1"]
 
 
 @pytest.mark.slow
 def test_what_convert_warns_of_is_not_judged(wishes: Wishes) -> None:
-    assert answers.against(Variant("yolov4-tiny", "fp32"), wishes) == ""
+    assert answers.against(Variant("yolov4-tiny", "fp32", tf32=True), wishes) == ""
     assert answers.against(Variant("yolov4-tiny", "int8"), wishes) == "not judged: convert warns of int8"
-    assert answers.against(Variant("yolov4-tiny", "fp32", tf32=False), wishes) == ""
+    assert answers.against(Variant("yolov4-tiny", "fp32"), wishes) == ""
 
 
 class Leaky:

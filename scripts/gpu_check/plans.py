@@ -33,9 +33,9 @@ def build(variant: Variant, wishes: Wishes, more: dict[str, object]) -> None:
 
 def check(wishes: Wishes) -> Iterator[Row]:
     need.engine("tensorrt")
-    cases: list[tuple[object, ...]] = [(variant, wishes, {}) for variant in zoo.variants(wishes)]
-    cases += [(LEVELLED, wishes, at_level(level)) for level in sorted(wishes.levels, reverse=True)]
-    cases += [(Variant(SMALL, "fp16"), wishes, ONE_IMAGE)]
+    levels = [(LEVELLED, wishes, at_level(level)) for level in sorted(wishes.levels, reverse=True)]
+    variants: list[tuple[object, ...]] = [(variant, wishes, {}) for variant in zoo.variants(wishes)]
+    cases: list[tuple[object, ...]] = [*levels[:3], *variants, *levels[3:], (Variant(SMALL, "fp16"), wishes, ONE_IMAGE)]
     found: dict[str, list[str]] = {}
     problems: dict[str, list[str]] = {}
     for (variant, _, more), answer in side_by_side(build, cases, wishes.builders):

@@ -26,16 +26,21 @@ ROUNDS = 3  # by turns with the bare loop
 LEAST_OF_BARE = 0.95
 WARM_UP_S = 0.3
 MIB = 1 << 20
-PRECISIONS: dict[EngineKind, tuple[str, ...]] = {"cuda": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16", "int8")}
+# ONNX Runtime has no kernels for int8 on CUDA.
+HOW: dict[EngineKind, tuple[tuple[str, bool], ...]] = {
+    "cuda": (("fp32", False), ("fp32", True), ("fp16", False)),
+    "tensorrt": (("fp32", False), ("fp16", False), ("int8", False)),
+}
 
 
 def check(wishes: Wishes) -> Iterator[Row]:
     for name in zoo.chosen(zoo.TIMED, wishes):
-        for kind, precisions in PRECISIONS.items():
-            for precision in precisions:
+        for kind, variants in HOW.items():
+            for precision, tf32 in variants:
+                variant = Variant(name, precision, tf32)
                 # A process for each: what one leaves in the GPU's memory is not counted as the next one's.
-                answer = apart(row_of, Variant(name, precision), kind, wishes)
-                yield answer.value or answer.row(f"{name}, {kind}, {precision}")
+                answer = apart(row_of, variant, kind, wishes)
+                yield answer.value or answer.row(f"{name}, {kind}, {variant.title}")
 
 
 @dataclass(slots=True)
@@ -56,26 +61,34 @@ def row_of(variant: Variant, kind: EngineKind, wishes: Wishes) -> Row:
     found = _Found()
     for batch in need.BATCHES:
         free = device_free_mib(device)
-        with need.opened(model, wishes, kind, batch=batch) as engine:  # an engine runs one size of batches only
+        with need.opened(
+            model, wishes, kind, batch=batch, tf32=variant.tf32
+        ) as engine:  # an engine runs one size of batches only
             part = part_of(model, engine, wishes, kind, batch)
             if batch == COMPARED_BATCH:
-                _compare(found, part, kind, device, wishes, free)
+                _compare(found, part, variant, kind, device, wishes, free)
             else:
                 found.rates[batch] = rate(part, wishes.seconds)
     state = State.FAILED if found.ratio < LEAST_OF_BARE else State.OK
     figure = " / ".join(f"{found.rates[batch]:.0f}" for batch in need.BATCHES)
-    return Row(f"{variant.name}, {kind}, {variant.precision}", state, figure, "; ".join(found.notes))
+    return Row(f"{variant.name}, {kind}, {variant.title}", state, figure, "; ".join(found.notes))
 
 
 def _compare(
-    found: _Found, part: EnginePart, kind: EngineKind, device: Device, wishes: Wishes, free_before_mib: float
+    found: _Found,
+    part: EnginePart,
+    variant: Variant,
+    kind: EngineKind,
+    device: Device,
+    wishes: Wishes,
+    free_before_mib: float,
 ) -> None:
     """Measure an engine with the batch that is compared: how busy the GPU is, its memory, and a bare loop beside it."""
     with GpuWatch() as watch:
         rate(part, wishes.seconds / 2)
         taken_mib = free_before_mib - device_free_mib(device)  # before the bare loop takes its own
     busy = watch.gpu(wishes.seconds / 4) or f"not known: {watch.how}"
-    loops = _loops(part.rig.model, kind, device, part.batch, wishes)
+    loops = _loops(part.rig.model, variant, kind, device, part.batch, wishes)
     ours, bare_rate, loop = _beside(part, loops, wishes.seconds)
     found.rates[part.batch], found.ratio = ours, ours / bare_rate
     found.notes = [
@@ -104,12 +117,12 @@ def rate(part: EnginePart, seconds: float) -> float:
 
 
 def _loops(
-    model: RegisteredModel, kind: EngineKind, device: Device, batch: int, wishes: Wishes
+    model: RegisteredModel, variant: Variant, kind: EngineKind, device: Device, batch: int, wishes: Wishes
 ) -> dict[str, bare.Loop]:
     shape = (batch, *model.spec.input_hw, model.spec.channels)
     images = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
     if kind == "cuda":
-        return bare.onnxruntime_loops(model.path, images, device, tf32=True)
+        return bare.onnxruntime_loops(model.path, images, device, tf32=variant.tf32)
     plan = last_used_plan(need.settings(wishes, kind).plans_dir, model.sha256)
     return {"execute_async_v3": bare.tensorrt_loop(plan, images, device)}
 

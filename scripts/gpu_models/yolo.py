@@ -60,7 +60,7 @@ def _squeezed(cfg: Cfg, channels: int, layers: int) -> int:
 
 
 def yolov4(folder: Path, size: int = 416) -> Path:
-    """Write YOLOv4, its backbone with Mish, as `yolov4`; return the weights' path."""
+    """Write YOLOv4, its backbone with Mish, as `yolov4-SIZE`; return the weights' path."""
     cfg = Cfg(size, activation="mish")
     cfg.conv(32, 3)
     _, _, c3, c4, _ = [_csp_stage(cfg, channels, blocks) for channels, blocks in _DARKNET53]
@@ -78,7 +78,7 @@ def yolov4(folder: Path, size: int = 416) -> Path:
         down = _squeezed(cfg, channels, 5)
         cfg.conv(2 * channels, 3)
         cfg.head(mask, _ANCHORS_4, CLASSES, gain=_GAIN_4, scale_x_y=scale, **_GREEDY)
-    return cfg.write(folder, "yolov4", CLASSES)
+    return cfg.write(folder, f"yolov4-{size}", CLASSES)
 
 
 _GREEDY = {"nms_kind": "greedynms", "beta_nms": 0.6}

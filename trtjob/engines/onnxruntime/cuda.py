@@ -32,6 +32,8 @@ __all__ = ["CudaEngine", "CudaOptions", "check_usable", "open_engine"]
 
 log = logging.getLogger(__name__)
 
+_CONVOLUTION = "running Conv node"  # in what ONNX Runtime says where one fails
+
 
 def check_usable(gpus: Sequence[GpuInfo] = ()) -> str:
     """Return what runs models on CUDA here, by name and version. gpus: those that it is for; none: not compared.
@@ -152,13 +154,22 @@ class CudaEngine(Engine):
 
 
 def _open(path: Path, gpu: GpuInfo, options: CudaOptions, batch: int) -> "CudaModel":
-    """Load a model for batches of a size, or of a half, a quarter, ... of it where the GPU's memory is short."""
+    """Load a model for batches of a size, or of a half, a quarter, ... of it where the GPU's memory is short; without
+    fused convolutions where cuDNN has none for it."""
+    is_fused = True
     while True:
         try:
-            return CudaModel(path, gpu, options, batch)
+            return CudaModel(path, gpu, options, batch, is_fused=is_fused)
         except DeviceMemoryError as err:
             if batch == 1:
                 raise
             smaller = {"batch": batch, "instead": batch // 2, "error": str(err)}
             log.warning("too little GPU memory: smaller batches", extra=smaller)
             batch //= 2
+        except DeviceLostError:
+            raise
+        except EngineError as err:
+            if not is_fused or _CONVOLUTION not in str(err):
+                raise
+            log.warning("cuDNN cannot fuse this model's convolutions", extra={"error": str(err)})
+            is_fused = False

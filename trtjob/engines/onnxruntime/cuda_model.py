@@ -48,7 +48,7 @@ class CudaOptions:
     gpu: int = 0
     batch: int = 32
     memory_mib: int = 0
-    tf32: bool = True
+    tf32: bool = False
 
 
 class CudaModel:
@@ -57,8 +57,10 @@ class CudaModel:
     Raises ModelError, EngineError; DeviceMemoryError where the GPU has too little memory for such batches.
     """
 
-    def __init__(self, path: Path, gpu: GpuInfo, options: CudaOptions, batch: int) -> None:
+    def __init__(self, path: Path, gpu: GpuInfo, options: CudaOptions, batch: int, *, is_fused: bool) -> None:
+        """is_fused: whether a convolution and what is added to it are one kernel, where tensor cores take halves."""
         self.batch = batch
+        self._is_fused = is_fused
         self.lanes: list[Lane] = []
         self._session: Any = None
         self._device = Device(gpu.index, threaded_driver())
@@ -76,7 +78,7 @@ class CudaModel:
 
     def _opened(self, path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
         try:
-            return _session(path, gpu, options)
+            return _session(path, gpu, options, is_fused=self._is_fused)
         except EngineError as err:
             with self._device.current():
                 free_mib = self._device.free_bytes() >> 20
@@ -196,11 +198,11 @@ class Lane:
         self._stream.close()
 
 
-def _session(path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
+def _session(path: Path, gpu: GpuInfo, options: CudaOptions, *, is_fused: bool) -> Any:
     """Load a model on a GPU. Raises EngineError where ONNX Runtime fell back to the CPU, of which it only logs."""
     _load_libraries()
     precision = load_spec(path).precision
-    session = open_session(path, [_provider(options, gpu, precision), (CPU_PROVIDER, {})])
+    session = open_session(path, [_provider(options, gpu, precision, is_fused=is_fused), (CPU_PROVIDER, {})])
     if (found := session.get_providers()[0]) != CUDA_PROVIDER:
         raise EngineError(
             f"ONNX Runtime {onnxruntime().__version__} cannot use {gpu.name}: it fell back to {found}. Its CUDA "
@@ -209,7 +211,7 @@ def _session(path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
     return session
 
 
-def _provider(options: CudaOptions, gpu: GpuInfo, precision: Precision) -> Provider:
+def _provider(options: CudaOptions, gpu: GpuInfo, precision: Precision, *, is_fused: bool) -> Provider:
     kind = "tf32" if precision == "fp32" and options.tf32 else precision
     has_tensor_cores = gpu.compute_capability >= _TENSOR_CORES.get(kind, (99, 0))
     chosen = {
@@ -219,6 +221,8 @@ def _provider(options: CudaOptions, gpu: GpuInfo, precision: Precision) -> Provi
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": str(int(options.tf32)),
         "prefer_nhwc": str(int(has_tensor_cores)),  # as tensor cores take images
+        # cuDNN's kernels of their own may sum in another order at the end of a batch; those that it fuses do not.
+        "fuse_conv_bias": str(int(is_fused and has_tensor_cores and precision == "fp16")),
     }
     if options.memory_mib:
         chosen["gpu_mem_limit"] = str(options.memory_mib << 20)

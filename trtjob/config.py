@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         default="1:32:32", description="batch sizes of a TensorRT plan: smallest:best:largest"
     )
     plan_workspace_mib: int = Field(default=0, ge=0, description="GPU memory that a layer may borrow; 0: all")
-    plan_level: int = Field(default=2, ge=0, le=5, description="how long TensorRT looks for faster kernels")
+    plan_level: int = Field(default=3, ge=0, le=5, description="how long TensorRT looks for faster kernels")
     plan_store: Annotated[str, AfterValidator(_shared_place)] = Field(
         default="",
         description="a folder or s3:// prefix where machines share TensorRT plans; a plan is code, so who can write "

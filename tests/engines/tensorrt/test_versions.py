@@ -70,7 +70,7 @@ def test_tf32_is_as_it_is_asked_for(version: str, is_on: bool, model: Path, monk
 
 @pytest.mark.parametrize(
     ("precision", "flags"),
-    [("fp16", {"FP16", "PREFER_PRECISION_CONSTRAINTS"}), ("int8", {"INT8"})],
+    [("fp16", {"FP16", "TF32", "PREFER_PRECISION_CONSTRAINTS"}), ("int8", {"INT8"})],
 )
 def test_8_6_may_compute_in_the_types_of_the_graph(
     precision: str, flags: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -219,7 +219,8 @@ def _provider(options: CudaOptions, gpu: GpuInfo, precision: Precision, *, is_fu
         "arena_extend_strategy": "kSameAsRequested",
         # By rule, not by timing, which would choose other kernels, and give other bits, from one start to the next.
         "cudnn_conv_algo_search": "HEURISTIC",
-        "use_tf32": str(int(options.tf32)),
+        # Without it no convolution is fused, in half either, where it makes no other difference.
+        "use_tf32": str(int(options.tf32 or precision == "fp16")),
         "prefer_nhwc": str(int(has_tensor_cores)),  # as tensor cores take images
         # cuDNN's kernels of their own may sum in another order at the end of a batch; those that it fuses do not.
         "fuse_conv_bias": str(int(is_fused and has_tensor_cores and precision == "fp16")),

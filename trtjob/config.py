@@ -141,8 +141,10 @@ class Settings(BaseSettings):
         le=1 << 20,
         description="the largest file that --decode gpu leaves to the GPU; each image in hand takes so much memory",
     )
-    tf32: bool = Field(
-        default=False, description="float32 models multiply with ten bits of mantissa on GPUs that can: faster"
+    tf32: bool | None = Field(
+        default=None,
+        description="float32 models multiply with ten bits of mantissa on GPUs that can: faster; unset: with TensorRT, "
+        "and not on CUDA, where an image's last digits would depend on its place in the batch",
     )
     plan_batches: Annotated[str, AfterValidator(check_plan_batches)] = Field(
         default="1:32:32", description="batch sizes of a TensorRT plan: smallest:best:largest"

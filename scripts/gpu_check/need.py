@@ -13,7 +13,7 @@ from trtjob.engines.choice import EngineKind, choose
 from trtjob.engines.cuda import GpuInfo, gpus
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
-from trtjob.worker.engine import open_engine, plans_of
+from trtjob.worker.engine import open_engine, plans_of, tf32_in_plans
 
 ON_GPU: tuple[EngineKind, ...] = ("cuda", "tensorrt")
 BATCHES = (1, 8, 32, 64)
@@ -68,7 +68,7 @@ def opened(model: RegisteredModel, wishes: Wishes, kind: EngineKind, **more: obj
 
 def has_plan(model: RegisteredModel, told: Settings) -> bool:
     """Tell whether a model's plan for these settings is built."""
-    wanted = (model.sha256, told.plan_batches, told.plan_level, told.tf32)
+    wanted = (model.sha256, told.plan_batches, told.plan_level, tf32_in_plans(told))
     return any((p.model, p.batches, p.optimization_level, p.tf32) == wanted for p in plans_of(told).list())
 
 

@@ -29,7 +29,7 @@ MIB = 1 << 20
 # ONNX Runtime has no kernels for int8 on CUDA.
 HOW: dict[EngineKind, tuple[tuple[str, bool], ...]] = {
     "cuda": (("fp32", False), ("fp32", True), ("fp16", False)),
-    "tensorrt": (("fp32", False), ("fp16", False), ("int8", False)),
+    "tensorrt": (("fp32", True), ("fp16", False), ("int8", False)),
 }
 
 
@@ -59,11 +59,10 @@ def row_of(variant: Variant, kind: EngineKind, wishes: Wishes) -> Row:
     device = Device(0)
     device.leave()
     found = _Found()
+    more: dict[str, object] = variant.settings if kind == "tensorrt" else {"tf32": variant.tf32}
     for batch in need.BATCHES:
         free = device_free_mib(device)
-        with need.opened(
-            model, wishes, kind, batch=batch, tf32=variant.tf32
-        ) as engine:  # an engine runs one size of batches only
+        with need.opened(model, wishes, kind, batch=batch, **more) as engine:  # which runs one size of batches only
             part = part_of(model, engine, wishes, kind, batch)
             if batch == COMPARED_BATCH:
                 _compare(found, part, variant, kind, device, wishes, free)

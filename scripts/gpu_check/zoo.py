@@ -77,8 +77,9 @@ class Variant:
     @property
     def settings(self) -> dict[str, object]:
         """Return how it is opened: a plan of which nobody asks how fast it is, is built quickly."""
-        if (self.name in TIMED and not self.tf32) or (self.name in FED and self.precision == FED_PRECISION):
-            return {}
+        is_fed = self.name in FED and self.precision == FED_PRECISION
+        if is_fed or (self.name in TIMED and (self.tf32 or self.precision != "fp32")):
+            return {"tf32": True} if self.tf32 else {}
         return {"tf32": self.tf32, "plan_batches": QUICK_BATCHES, "plan_level": QUICK_LEVELS.get(self.precision, 0)}
 
     @property
@@ -94,7 +95,8 @@ def chosen(names: tuple[str, ...], wishes: Wishes) -> tuple[str, ...]:
 def variants(wishes: Wishes) -> list[Variant]:
     """Return every variant that some part opens, those first whose plans take longest."""
     answered = chosen(ANSWERED, wishes)
-    found = [Variant(name, precision) for name in chosen(TIMED, wishes)[::-1] for precision in PRECISIONS]
+    timed = chosen(TIMED, wishes)[::-1]
+    found = [Variant(name, precision, precision == "fp32") for name in timed for precision in PRECISIONS]
     found += [Variant(name, FED_PRECISION) for name in chosen(FED, wishes)]
     found += [Variant(name, precision) for name in answered for precision in PRECISIONS]
     return list(dict.fromkeys([*found, *(Variant(name, "fp32", tf32=True) for name in answered)]))

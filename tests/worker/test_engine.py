@@ -67,6 +67,12 @@ def test_the_settings_say_how_plans_are_built() -> None:
     assert found == ("2:4:6", 512, 5, False)
 
 
+def test_float32_is_multiplied_as_tf32_where_that_keeps_the_same_bytes() -> None:
+    assert tensorrt_options(Settings(), 0, never_asked).build.tf32
+    assert not cuda_options(Settings(), 0).tf32
+    assert cuda_options(Settings(tf32=True), 0).tf32
+
+
 @pytest.mark.parametrize("is_ahead", [False, True])
 def test_only_a_plan_that_is_built_ahead_must_be_kept(tmp_path: Path, is_ahead: bool) -> None:
     (tmp_path / "plans").write_text("in the way")

@@ -121,9 +121,14 @@ class PlansInStorage:
         storage.write(name, data)
 
 
+def tf32_in_plans(settings: Settings) -> bool:
+    """Tell whether TensorRT may use TF32: it does so the same way at each place of a batch."""
+    return settings.tf32 is not False
+
+
 def cuda_options(settings: Settings, gpu: int) -> CudaOptions:
     """Return how ONNX Runtime uses a GPU."""
-    options = CudaOptions(gpu, memory_mib=settings.gpu_memory_mib, tf32=settings.tf32)
+    options = CudaOptions(gpu, memory_mib=settings.gpu_memory_mib, tf32=bool(settings.tf32))
     return replace(options, batch=settings.batch) if settings.batch else options
 
 
@@ -145,7 +150,7 @@ def tensorrt_options(
             replace(profile, largest=max(profile.largest, settings.batch)),
             settings.plan_workspace_mib or None,
             settings.plan_level,
-            tf32=settings.tf32,
+            tf32=tf32_in_plans(settings),
         ),
         single_flight=single_flight,
         on_progress=on_build,

@@ -70,7 +70,7 @@ def test_tf32_is_as_it_is_asked_for(version: str, is_on: bool, model: Path, monk
 
 @pytest.mark.parametrize(
     ("precision", "flags"),
-    [("fp16", {"FP16", "TF32", "PREFER_PRECISION_CONSTRAINTS"}), ("int8", {"INT8"})],
+    [("fp16", {"FP16", "TF32", "PREFER_PRECISION_CONSTRAINTS"}), ("int8", {"INT8", "TF32"})],
 )
 def test_8_6_may_compute_in_the_types_of_the_graph(
     precision: str, flags: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -84,7 +84,7 @@ def test_8_6_may_compute_in_the_types_of_the_graph(
 def test_later_versions_are_told_no_precision(
     version: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert build(lowered_to(precision, tmp_path), version, monkeypatch)[0].flags == set()
+    assert build(lowered_to(precision, tmp_path), version, monkeypatch)[0].flags == {"TF32"}
 
 
 def test_the_end_of_a_half_model_is_held_to_float32_by_8_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

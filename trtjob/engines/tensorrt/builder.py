@@ -66,7 +66,7 @@ class BuildOptions:
     profile: BatchProfile = field(default_factory=BatchProfile)
     workspace_mib: int | None = None
     optimization_level: int = 3
-    tf32: bool = False
+    tf32: bool = True
 
 
 @dataclass(frozen=True, slots=True)

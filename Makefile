@@ -49,7 +49,7 @@ lint: .venv/.extras-up-to-date ## Run the static checks: format, lint, types, im
 	scripts/compile_lock.sh --check
 
 bench: setup ## Measure the speed on this machine and print a table
-	$(BIN)/python -m bench
+	$(BIN)/python -m benchmarks
 
 lock: setup ## Write requirements.lock from pyproject.toml (UPGRADE=1: newest versions)
 	scripts/compile_lock.sh

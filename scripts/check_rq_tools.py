@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.__main__ import SAMPLE
-from bench.node import node
+from benchmarks.__main__ import SAMPLE
+from benchmarks.node import node
 from trtjob.converters.registry import ModelRegistry
 from trtjob.jobs.models import Annotate
 from trtjob.worker.convert import resolve_model

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import pytest
 
-from bench.constant import ConstantEngine
-from bench.host import job_spec
+from benchmarks.constant import ConstantEngine
+from benchmarks.host import job_spec
 from scripts.gpu_check import (
     answers,
     apart,

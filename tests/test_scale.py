@@ -16,7 +16,7 @@ PLANNED_PER_S = 20_000
 
 @pytest.fixture(scope="module")
 def outcomes() -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "bench.million", "--json", "10000", "100000"]
+    command = [sys.executable, "-m", "benchmarks.million", "--json", "10000", "100000"]
     run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     return [json.loads(line) for line in run.stdout.splitlines()]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from bench.constant import ConstantEngine
-from bench.feeding import DEATH_GOAL_S, death_s
-from bench.host import job_spec
+from benchmarks.constant import ConstantEngine
+from benchmarks.feeding import DEATH_GOAL_S, death_s
+from benchmarks.host import job_spec
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import apart, side_by_side
 from scripts.gpu_check.bare import in_threads

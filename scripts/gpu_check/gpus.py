@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from bench.node import Node
+from benchmarks.node import Node
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.daemon import LOOK_S, Beat, Daemon, Speed, daemon
 from scripts.gpu_check.feed import BATCH, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.constant import ConstantEngine
-from bench.host import job_spec
+from benchmarks.constant import ConstantEngine
+from benchmarks.host import job_spec
 from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.wishes import Wishes

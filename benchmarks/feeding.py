@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench.constant import ConstantEngine
-from bench.host import job_spec, run_pipeline
-from bench.table import Row
+from benchmarks.constant import ConstantEngine
+from benchmarks.host import job_spec, run_pipeline
+from benchmarks.table import Row
 from trtjob.config import Settings
 from trtjob.engines.protocol import AnyImage, FloatArray
 from trtjob.jobs.listing import Entry, Listing

@@ -3,8 +3,8 @@
 import statistics
 from pathlib import Path
 
-from bench.node import node
-from bench.table import Row
+from benchmarks.node import node
+from benchmarks.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.jobs.models import Annotate
 from trtjob.worker.pictures import write_pictures

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from bench.table import Row
+from benchmarks.table import Row
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine

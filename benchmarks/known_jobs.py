@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.host import job_spec
-from bench.node import node
-from bench.table import Row
+from benchmarks.host import job_spec
+from benchmarks.node import node
+from benchmarks.table import Row
 from trtjob.jobs.models import Annotate
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.states import JobState

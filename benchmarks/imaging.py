@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import cv2
 
-from bench.constant import LABELS
-from bench.table import Row
+from benchmarks.constant import LABELS
+from benchmarks.table import Row
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.draw import annotate

@@ -10,10 +10,10 @@ from typing import TypeVarTuple
 
 import numpy as np
 
-from bench.node import Node, node
-from bench.plain import PlainLoop
-from bench.processes import tree_cpu_s
-from bench.table import Row
+from benchmarks.node import Node, node
+from benchmarks.plain import PlainLoop
+from benchmarks.processes import tree_cpu_s
+from benchmarks.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Engine, answer_of

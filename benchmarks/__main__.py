@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, and print a table with the goals."""
+"""`python -m benchmarks`: measure, and print a table with the goals."""
 
 import argparse
 import sys
@@ -6,18 +6,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.end_to_end import end_to_end
-from bench.feeding import feeding
-from bench.growth import memory, submission
-from bench.host import host_cost
-from bench.imaging import imaging
-from bench.known_jobs import known_jobs
-from bench.listing import listing
-from bench.overhead import overhead
-from bench.precision import precision
-from bench.seam import seam
-from bench.startup import startup
-from bench.table import Row, render
+from benchmarks.end_to_end import end_to_end
+from benchmarks.feeding import feeding
+from benchmarks.growth import memory, submission
+from benchmarks.host import host_cost
+from benchmarks.imaging import imaging
+from benchmarks.known_jobs import known_jobs
+from benchmarks.listing import listing
+from benchmarks.overhead import overhead
+from benchmarks.precision import precision
+from benchmarks.seam import seam
+from benchmarks.startup import startup
+from benchmarks.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
 from trtjob.worker.convert import convert_model, resolve_model
@@ -31,7 +31,7 @@ YOLO = ROOT.parent / "shared" / "models" / "yolov3-tiny.weights"
 
 def main() -> int:
     """Run the benchmarks that are asked for. Returns 1 where a goal is missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parts = (
         "host",
         "feeding",

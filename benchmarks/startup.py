@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.table import Row
+from benchmarks.table import Row
 from trtjob.worker.pictures import write_pictures
 
 GOAL_S = 3.0

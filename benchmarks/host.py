@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench.constant import ConstantEngine
-from bench.table import Row
+from benchmarks.constant import ConstantEngine
+from benchmarks.table import Row
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.listing import Entry, Listing
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source

@@ -1,4 +1,4 @@
-"""A job of many images from submission to receipt, with an engine that costs nothing: `python -m bench.million`.
+"""A job of many images from submission to receipt, with an engine that costs nothing: `python -m benchmarks.million`.
 
 Each size runs in a process of its own, so that its memory is its own; the table shows how cost grows with the job.
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import cv2
 
-from bench.constant import ConstantEngine
-from bench.host import job_spec
-from bench.node import node
+from benchmarks.constant import ConstantEngine
+from benchmarks.host import job_spec
+from benchmarks.node import node
 from trtjob.config import Settings
 from trtjob.jobs.models import Annotate
 from trtjob.jobs.reconcile import reconcile
@@ -164,7 +164,7 @@ def _peak_mb() -> float:
 
 def main() -> int:
     """Run the sizes that are asked for, each in a process of its own, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.million", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="images in a job (default: 10^4 10^5 10^6)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each size instead of the table")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # the folder of the one size that a child runs
@@ -186,7 +186,7 @@ def main() -> int:
 def measure(count: int) -> Outcome:
     """Run a job of so many images in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="trtjob-bench-") as folder:
-        command = [sys.executable, "-m", "bench.million", str(count), "--one", folder]
+        command = [sys.executable, "-m", "benchmarks.million", str(count), "--one", folder]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
         fields = json.loads(done.stdout.splitlines()[-1])
     phases = [Phase(**fields.pop(name)) for name in ("plan", "shards", "finish")]

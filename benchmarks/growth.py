@@ -4,9 +4,9 @@ import statistics
 import time
 from pathlib import Path
 
-from bench.node import Node, node
-from bench.processes import tree_mb
-from bench.table import Row
+from benchmarks.node import Node, node
+from benchmarks.processes import tree_mb
+from benchmarks.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.worker.pictures import write_pictures
 

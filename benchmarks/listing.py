@@ -15,8 +15,8 @@ from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
-from bench.host import job_spec
-from bench.table import Row
+from benchmarks.host import job_spec
+from benchmarks.table import Row
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.models import Source
 from trtjob.jobs.plan import plan_epoch
@@ -68,7 +68,7 @@ def serve(count: int) -> None:
 
 @contextmanager
 def _store(count: int) -> Iterator[None]:
-    command = [sys.executable, "-c", f"from bench.listing import serve; serve({count})"]
+    command = [sys.executable, "-c", f"from benchmarks.listing import serve; serve({count})"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         environment = {

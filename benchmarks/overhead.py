@@ -6,10 +6,10 @@ from pathlib import Path
 
 import cv2
 
-from bench.constant import ConstantEngine
-from bench.host import cpu_s, job_spec, run_pipeline
-from bench.node import node
-from bench.table import Row
+from benchmarks.constant import ConstantEngine
+from benchmarks.host import cpu_s, job_spec, run_pipeline
+from benchmarks.node import node
+from benchmarks.table import Row
 from trtjob.config import Settings
 from trtjob.jobs.listing import Listing
 from trtjob.jobs.models import Annotate, JobSpec

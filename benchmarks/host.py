@@ -12,9 +12,9 @@ import numpy as np
 from benchmarks.constant import ConstantEngine
 from benchmarks.table import Row
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.listing import Entry, Listing
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import from_line
+from trtjob.storage.listing import Entry, Listing
 from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome

@@ -20,8 +20,8 @@ from benchmarks.table import Row
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.models import Source
 from trtjob.jobs.plan import plan_epoch
-from trtjob.jobs.storage import open_storage
-from trtjob.jobs.storage.s3_bucket import forget_buckets
+from trtjob.storage import open_storage
+from trtjob.storage.s3.client import forget_buckets
 
 GOAL_PER_S = 20_000
 PAGE = 1000

@@ -11,10 +11,10 @@ from benchmarks.host import cpu_s, job_spec, run_pipeline
 from benchmarks.node import node
 from benchmarks.table import Row
 from trtjob.config import Settings
-from trtjob.jobs.listing import Listing
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.states import FINISHED
 from trtjob.jobs.submit import submit
+from trtjob.storage.listing import Listing
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
 from trtjob.worker.pictures import make_picture

@@ -17,8 +17,8 @@ from trtjob.errors import QueueError
 from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.server import EmbeddedServer
-from trtjob.jobs.storage import s3_bucket
 from trtjob.jobs.store import JobStore
+from trtjob.storage.s3 import client
 
 # A first example that imports or compiles something is slow on a busy machine, which says nothing of the code.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
@@ -126,9 +126,9 @@ def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
     """The session's S3 server, which this test and the processes that it starts find in their environment."""
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     yield s3_process
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
     """A proxy before the S3 server that can be told to fail; this test's requests go through it."""
     with fault_proxy(s3.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        s3_bucket.forget_buckets()
+        client.forget_buckets()
         yield proxy
 
 

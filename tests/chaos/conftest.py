@@ -14,8 +14,9 @@ from conftest import missing_service
 from s3_server import S3Server, s3_server, weed
 from terminal import DIGITS, Terminal, job_folder
 
-from trtjob.jobs.storage import LocalStorage, open_storage, s3_bucket
-from trtjob.jobs.storage.upload import upload_images
+from trtjob.storage import LocalStorage, open_storage
+from trtjob.storage.s3 import client
+from trtjob.storage.upload import upload_images
 
 Note = Callable[..., None]  # takes seconds by what they are of
 
@@ -109,10 +110,10 @@ def fill(place: str, crowd: Path, server: S3Server) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        s3_bucket.forget_buckets()
+        client.forget_buckets()
         local = LocalStorage(crowd)
         upload_images(local, open_storage(place), list(local.images()), lambda *_: None)
-        s3_bucket.forget_buckets()
+        client.forget_buckets()
 
 
 @pytest.fixture
@@ -136,11 +137,11 @@ def far(spread: Spread, store: S3Server, stored_crowd: str, monkeypatch: pytest.
     """A fleet over hosts, whose photos and outputs are in buckets."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     spread.fleet.photos = stored_crowd
     spread.fleet.output = f"s3://{store.new_bucket()}/out"
     yield spread
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import planned_entries
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import TERMINAL, JobState
-from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import JobStore
 from trtjob.jobs.views import JobView
+from trtjob.storage import open_storage
 
 SHARD = 25
 # On a machine that is busy a worker may take longer to start than it is left to live.

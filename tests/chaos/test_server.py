@@ -9,8 +9,8 @@ from terminal import wait_for
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import JobState
-from trtjob.jobs.storage import open_storage
 from trtjob.jobs.units import FINISH, PLAN, shard_unit
+from trtjob.storage import open_storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 

@@ -15,10 +15,10 @@ from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import Receipt, Summary, finish, finish_partly
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import checkpoint_key, read_shard, write_shard
 from trtjob.jobs.records import Record, read_records, to_line
+from trtjob.storage.listing import Entry
 
 BOX = (10.0, 20.0, 110.0, 70.0)
 DOCUMENTS = (RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT)

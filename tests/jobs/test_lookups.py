@@ -15,11 +15,12 @@ from socket_server import socket_server
 
 from trtjob.errors import FailureKind
 from trtjob.jobs.folder import RESULTS, JobFolder
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import LOOKS_AT_ONCE, plan_epoch, planned_entries, write_source_list
 from trtjob.jobs.records import ImageFailure, Record, to_line
-from trtjob.jobs.storage import open_storage, s3_bucket
+from trtjob.storage import open_storage
+from trtjob.storage.listing import Entry
+from trtjob.storage.s3 import client
 
 LATENCY_S = 0.05
 KEYS = [f"{number:03d}.jpg" for number in range(300)]
@@ -67,9 +68,9 @@ def far_away(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarAway]
 
     with socket_server(serve) as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        s3_bucket.forget_buckets()
+        client.forget_buckets()
         yield store
-        s3_bucket.forget_buckets()
+        client.forget_buckets()
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from trtjob.jobs.plan import (
 )
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.records import ImageFailure, Record, to_line
-from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.storage import open_storage
 
 ODD_NAME = os.fsdecode(b"caf\xe9.jpg")
 TEN = [f"{n}.jpg" for n in range(10)]

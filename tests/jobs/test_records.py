@@ -15,7 +15,7 @@ from trtjob.jobs.records import (
     read_records,
     to_line,
 )
-from trtjob.jobs.storage import LocalStorage
+from trtjob.storage import LocalStorage
 
 SCORES = st.integers(0, 10_000).map(lambda n: n / 10_000)
 PIXELS = st.integers(0, 1_000_000).map(lambda n: n / 10)

@@ -16,17 +16,17 @@ from twice import Dying, Killed, Twice, keyspace
 
 from trtjob.errors import JobError, StorageError, UnknownJobError
 from trtjob.jobs.folder import JOB, SOURCE_LIST, JobFolder, PlanEpoch
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import source_images
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState, Priority
-from trtjob.jobs.storage import LocalStorage
 from trtjob.jobs.store import JobStore, Refusal
 from trtjob.jobs.submit import cancel, resume, retry, stop, submit
 from trtjob.jobs.units import PLAN
+from trtjob.storage import LocalStorage
+from trtjob.storage.listing import Entry
 
 # -- submit ------------------------------------------------------------------------------------------------------------
 

@@ -23,11 +23,11 @@ from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import ACTIVE
-from trtjob.jobs.storage import LocalStorage, open_storage
-from trtjob.jobs.storage.s3_requests import S3Requests
 from trtjob.jobs.store import Claim, JobStore, lease_key
 from trtjob.jobs.submit import retry, submit
 from trtjob.jobs.units import FINISH, PLAN, shard_of
+from trtjob.storage import LocalStorage, open_storage
+from trtjob.storage.s3.requests import S3Requests
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.tasks import run_unit
 

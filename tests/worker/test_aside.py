@@ -405,7 +405,7 @@ def test_a_shard_that_crashes_on_every_node_fails_the_job(desk: Desk) -> None:
 
 def test_folders_are_made_below_the_root_alone(tmp_path: Path) -> None:
     from trtjob.errors import PlaceError
-    from trtjob.jobs.storage import LocalStorage
+    from trtjob.storage import LocalStorage
 
     storage = LocalStorage(tmp_path / "mnt" / "job")
     for write in (storage.write, storage.create, storage.put):

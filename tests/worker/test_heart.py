@@ -20,9 +20,9 @@ from worker.desk import Desk
 
 from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
-from trtjob.jobs.storage import note_trouble
 from trtjob.jobs.store import job_key, lease_key
 from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter
 from trtjob.worker.heart import EXIT_STALLED, Heart
 
@@ -295,7 +295,7 @@ def test_shares_are_reported_as_json(desk: Desk, heart: Heart) -> None:
 @pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Storage that fails, for as long as the test runs or until it says otherwise."""
-    monkeypatch.setattr("trtjob.jobs.storage.trouble._troubles", {})  # without what other tests have left
+    monkeypatch.setattr("trtjob.storage.trouble._troubles", {})  # without what other tests have left
     note_trouble("s3://b", "s3://b fails: no answer in time")
     yield "s3://b fails: no answer in time"
     note_trouble("s3://b", "")

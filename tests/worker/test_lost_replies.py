@@ -26,8 +26,8 @@ from trtjob.jobs import lease_scripts, queue_scripts, scripts
 from trtjob.jobs.connection import Connection
 from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.server import EmbeddedServer
-from trtjob.jobs.storage import breaker
 from trtjob.jobs.store import JobStore
+from trtjob.storage import retry
 from trtjob.worker import context as context_module
 from trtjob.worker.context import Context, set_current
 
@@ -99,7 +99,7 @@ def in_bucket(
     s3: S3Server, proxy: FaultProxy, context: Context, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], SmallJob]:
     """Make the job of a number below a prefix of its own, in a bucket behind the proxy."""
-    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.005)
     bucket, client = s3.new_bucket(), s3.client()
 
     def make(number: int) -> SmallJob:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def named_folder(job: str) -> "JobFolder | None":
     """Return the folder that is named; None for an id. Raises ConfigError for a path that is no folder."""
     from trtjob.jobs.folder import JobFolder
-    from trtjob.jobs.storage import is_s3
+    from trtjob.storage import is_s3
 
     if Path(job).is_dir():
         return JobFolder.at(Path(job).resolve())

@@ -62,12 +62,12 @@ def find_place(order: JobOrder) -> Place:
     Raises ConfigError, StorageError for a bucket that cannot be used.
     """
     from trtjob.jobs.places import check_output, source_from
-    from trtjob.jobs.storage import is_s3
+    from trtjob.storage import is_s3
 
     source, keys = source_from(_named(order.source), order.root)
     output = check_output(order.output, source)
     if is_s3(output):
-        from trtjob.jobs.storage.s3 import check_access
+        from trtjob.storage.s3.storage import check_access
 
         check_access(output, write=True)
     return Place(source, keys, output)
@@ -75,7 +75,7 @@ def find_place(order: JobOrder) -> Place:
 
 def _named(source: str) -> "Path | str | ImageList":
     from trtjob.jobs.image_list import ImageList, parsed_list
-    from trtjob.jobs.storage import is_s3
+    from trtjob.storage import is_s3
 
     if not source:  # as an unset variable of a shell is; a path would be the current folder
         raise ConfigError("SOURCE is empty. Name a folder, an image, a list or an s3:// prefix")

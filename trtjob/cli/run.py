@@ -217,7 +217,7 @@ def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None,
 def _is_shipped(desk: Desk, order: JobOrder, place: Place) -> bool:
     """Return whether the model, and a local folder's images, go to the output's bucket first."""
     from trtjob.errors import ConfigError
-    from trtjob.jobs.storage import is_s3
+    from trtjob.storage import is_s3
 
     if order.upload and not is_s3(place.output):
         raise ConfigError("--upload puts the images beside the outputs: give an --output such as s3://bucket/results")
@@ -230,7 +230,7 @@ def _ship(place: Place, stop: Stop | None) -> Place:
     from trtjob.cli.progress import open_stages
     from trtjob.errors import StorageError
     from trtjob.jobs.shipping import shipped_source
-    from trtjob.jobs.storage import is_s3
+    from trtjob.storage import is_s3
 
     if is_s3(place.source.root):
         return place

@@ -106,7 +106,7 @@ def _print_plan(settings: "Settings", order: JobOrder, place: Place) -> None:
 
 
 def _count(root: str) -> int:
-    from trtjob.jobs.storage import open_storage
+    from trtjob.storage import open_storage
 
     return sum(1 for _ in open_storage(root).images())
 

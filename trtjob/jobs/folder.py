@@ -18,9 +18,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trtjob.errors import JobError, StorageError
-from trtjob.jobs.ahead import in_order
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import OnTrouble, Storage, open_storage
+from trtjob.storage import OnTrouble, Storage, open_storage
+from trtjob.storage.prefetch import in_order
 
 JOB = "job.json"
 SOURCE_LIST = "plan/source.jsonl"

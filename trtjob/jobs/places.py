@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.listing import IMAGE_SUFFIXES
 from trtjob.jobs.models import Source
-from trtjob.jobs.storage import Storage, is_s3, open_storage
+from trtjob.storage import Storage, is_s3, open_storage
+from trtjob.storage.listing import IMAGE_SUFFIXES
 
 S3_EXAMPLE = "s3://bucket/photos"
 

@@ -15,12 +15,12 @@ from operator import attrgetter
 from typing import Any, TypedDict
 
 from trtjob.errors import FailureKind, StorageError
-from trtjob.jobs.ahead import in_order
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
-from trtjob.jobs.listing import Entry, Images
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, json_line, parse_line, read_records
-from trtjob.jobs.storage import Storage
+from trtjob.storage import Storage
+from trtjob.storage.listing import Entry, Images
+from trtjob.storage.prefetch import in_order
 
 # A bucket is asked for so many named images at a time: nearly all of the time of an answer is waiting.
 LOOKS_AT_ONCE = 32

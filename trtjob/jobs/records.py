@@ -7,7 +7,7 @@ from typing import Any
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.jobs.storage import Storage
+from trtjob.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

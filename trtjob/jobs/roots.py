@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import is_s3
+from trtjob.storage import is_s3
 
 
 def check_spec(spec: JobSpec, roots: Sequence[str], home: Path) -> None:

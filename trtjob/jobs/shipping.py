@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from trtjob.errors import StorageError
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import ModelRef, Source, slug_of
-from trtjob.jobs.storage import LocalStorage, open_storage
+from trtjob.storage import LocalStorage, open_storage
+from trtjob.storage.listing import Entry
 
 # done, total: images; sent_bytes: what really went over the network, as the rest was there. May raise to stop.
 OnUpload = Callable[[int, int, int], None]
@@ -20,7 +20,7 @@ def shipped_source(source: Source, keys: Iterable[str], output: str, on_progress
     The same folder of the same machine always goes to the same place, so the same command continues its job.
     Raises StorageError.
     """
-    from trtjob.jobs.storage.upload import upload_images
+    from trtjob.storage.upload import upload_images
 
     local = LocalStorage(Path(source.root))
     origin = hashlib.sha256(f"{socket.gethostname()}:{source.root}".encode()).hexdigest()[:8]

@@ -23,8 +23,8 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import choose
 from trtjob.engines.protocol import Engine
 from trtjob.errors import ConfigError, ImageError
-from trtjob.jobs.listing import IMAGE_SUFFIXES, Listing
 from trtjob.jobs.models import Annotate
+from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
 from trtjob.worker.bench_parts import (
     BenchStopped,
     EnginePart,

@@ -18,10 +18,10 @@ from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import from_line, to_line
-from trtjob.jobs.storage import LocalStorage
+from trtjob.storage import LocalStorage
+from trtjob.storage.listing import Entry
 from trtjob.worker.cores import Moment, Span
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome

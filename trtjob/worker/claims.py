@@ -8,8 +8,8 @@ from redis import RedisError
 
 from trtjob.errors import TooManyFailures, TrtjobError, UnknownJobError
 from trtjob.jobs.aside import Lack, lack_of
-from trtjob.jobs.storage import troubles
 from trtjob.jobs.store import Claim, Refusal
+from trtjob.storage import troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupted
 
 log = logging.getLogger(__name__)

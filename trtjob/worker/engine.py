@@ -15,7 +15,7 @@ from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
 from trtjob.engines.tensorrt.plans import PlanCache, SingleFlight
 from trtjob.errors import DeviceLostError, EngineError, MissingDependencyError
 from trtjob.imaging.gpu.decoder import GpuDecoder, installed_package
-from trtjob.jobs.storage import open_storage
+from trtjob.storage import open_storage
 
 log = logging.getLogger(__name__)
 

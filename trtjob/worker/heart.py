@@ -22,9 +22,9 @@ from trtjob.errors import JobError
 from trtjob.jobs.aside import Asides
 from trtjob.jobs.joblog import JobLog
 from trtjob.jobs.replies import is_outage
-from trtjob.jobs.storage import is_s3, troubles
 from trtjob.jobs.store import Claim, JobStore
 from trtjob.jobs.units import shard_of
+from trtjob.storage import is_s3, troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupter
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from trtjob.config import Settings
 from trtjob.errors import ConfigError, ModelError
 from trtjob.jobs.models import ModelRef
 from trtjob.jobs.roots import check_places
-from trtjob.jobs.storage import OnTrouble, open_storage
+from trtjob.storage import OnTrouble, open_storage
 
 
 def model_file(model: ModelRef, settings: Settings, on_trouble: OnTrouble) -> Path:

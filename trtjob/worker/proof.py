@@ -6,7 +6,7 @@ from contextlib import suppress
 from trtjob.errors import PlaceError
 from trtjob.jobs.folder import JOB, JobFolder
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import open_storage
+from trtjob.storage import open_storage
 
 
 def prove_output(folder: JobFolder, spec: JobSpec) -> None:

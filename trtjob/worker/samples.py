@@ -13,7 +13,7 @@ from trtjob.engines.spec import ModelSpec
 from trtjob.errors import ConversionError, ImageError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.resize import prepare
-from trtjob.jobs.listing import Listing
+from trtjob.storage.listing import Listing
 
 GENERATED = 8
 _GENERATED_HW = (480, 640)

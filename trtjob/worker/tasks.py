@@ -19,10 +19,10 @@ from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.reconcile import reconcile_job
 from trtjob.jobs.roots import check_places
 from trtjob.jobs.states import ACTIVE, JobState
-from trtjob.jobs.storage import open_storage
 from trtjob.jobs.store import Claim
 from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.jobs.views import JobView
+from trtjob.storage import open_storage
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context, Interrupted, current
 from trtjob.worker.convert_process import convert_apart

@@ -9,7 +9,7 @@ from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.models import Annotate, JobSpec
-from trtjob.jobs.storage import open_storage
+from trtjob.storage import open_storage
 
 
 def upload(bucket: str, folder: Path, count: int, hw: tuple[int, int] = (16, 16)) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trtjob.imaging.encode import encode_image
-from trtjob.jobs.listing import Entry
+from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.in_hand import Budget, Image
 
 HALF = 1000

@@ -21,12 +21,12 @@ from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError, StorageError
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
-from trtjob.jobs.storage import LocalStorage
-from trtjob.jobs.storage.local import MAX_FILE_BYTES
 from trtjob.logs import JsonFormatter
+from trtjob.storage import LocalStorage
+from trtjob.storage.listing import Entry
+from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.worker.pipeline.stages import Prepared, Stages, Stopwatch, failure_record
 
 

@@ -6,7 +6,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtjob.jobs.listing import Entry
+from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.wire import Frame, FrameReader, Kind, frame, packed_image, unpacked_image, write_all
 
 FRAMES = st.lists(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.jobs.exports.results import Results, to_json, write_array
-from trtjob.jobs.storage import LocalStorage
+from trtjob.storage import LocalStorage
 
 
 def write_coco(results: Results, out: Path) -> None:

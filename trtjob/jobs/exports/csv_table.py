@@ -12,7 +12,7 @@ from typing import TextIO
 
 from trtjob.jobs.exports.results import Results
 from trtjob.jobs.records import Record
-from trtjob.jobs.storage import LocalStorage
+from trtjob.storage import LocalStorage
 
 _IMAGE = ("image", "width", "height")
 _FOUND = ("label", "class_id", "score")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.jobs.exports.results import Image, Results, share, write_array
-from trtjob.jobs.storage import LocalStorage
+from trtjob.storage import LocalStorage
 
 
 def write_darknet(results: Results, out: Path) -> None:

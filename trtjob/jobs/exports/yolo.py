@@ -9,7 +9,7 @@ from trtjob.errors import ConfigError
 from trtjob.jobs.exports.darknet import centre_and_size
 from trtjob.jobs.exports.results import Image, Results
 from trtjob.jobs.folder import suffixed_key
-from trtjob.jobs.storage import LocalStorage, place_error
+from trtjob.storage import LocalStorage, place_error
 
 CLASSES = "classes.txt"
 

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage import is_s3
+from trtjob.storage import is_s3
+from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.crew import Crew, Packets
 from trtjob.worker.pipeline.flow import Flow
 from trtjob.worker.pipeline.slots import Slots

@@ -16,9 +16,9 @@ from threading import Lock
 from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, PlaceError, StorageError
 from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.jobs.listing import Entry
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.storage import note_trouble, open_storage
+from trtjob.storage import note_trouble, open_storage
+from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches, Decoder
 from trtjob.worker.pipeline.crew import Crew, Packets
 from trtjob.worker.pipeline.dealer import Dealer

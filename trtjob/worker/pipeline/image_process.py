@@ -22,8 +22,8 @@ from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError, Trt
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, to_line
-from trtjob.jobs.storage import open_storage, troubles
 from trtjob.logs import bind_process, configure_logging
+from trtjob.storage import open_storage, troubles
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.ring import Ring

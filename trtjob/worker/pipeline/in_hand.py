@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from trtjob.imaging.headers import probe_size
-from trtjob.jobs.listing import Entry
+from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.stages import Prepared, Stages
 
 _CHANNELS = 3

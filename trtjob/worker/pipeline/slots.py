@@ -3,7 +3,7 @@
 from collections import deque
 
 from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.jobs.listing import Entry
+from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
 from trtjob.worker.pipeline.member import Member

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from trtjob.imaging.resampling import Resampling
-from trtjob.jobs.listing import Entry
+from trtjob.storage.listing import Entry
 
 _HEAD = struct.Struct("<BBxxiI")  # kind, flag, number, bytes of the payload
 _IMAGE = struct.Struct("<iqH")  # job, size in bytes, bytes of the etag; then the etag and the key

@@ -9,8 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trtjob.errors import StorageError
-from trtjob.jobs.listing import IMAGE_SUFFIXES, Entry, suffix_of
-from trtjob.jobs.storage.s3_errors import Damaged
+from trtjob.storage.listing import IMAGE_SUFFIXES, Entry, suffix_of
+from trtjob.storage.s3.errors import Damaged
 
 Page = dict[str, Any]
 

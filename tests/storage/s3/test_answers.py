@@ -11,9 +11,9 @@ from fault_proxy import FaultProxy, answer
 from s3_server import KEY, SECRET, S3Server
 
 from trtjob.errors import ImageError, StorageError
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage import breaker, give_up_after
-from trtjob.jobs.storage.s3 import S3Storage
+from trtjob.storage import give_up_after, retry
+from trtjob.storage.listing import Entry
+from trtjob.storage.s3.storage import S3Storage
 
 BODY = bytes(range(256)) * 40
 ODD = "object\todd"  # which boto3 moves, since obstore refuses it
@@ -22,9 +22,9 @@ ENTRY, ODD_ENTRY = Entry("object", len(BODY), ""), Entry(ODD, len(BODY), "")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(breaker, "LAST_PAUSE_S", 0.005)
-    monkeypatch.setattr(breaker, "POLL_S", 0.005)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retry, "LAST_PAUSE_S", 0.005)
+    monkeypatch.setattr(retry, "POLL_S", 0.005)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_conflict_that_does_not_end_says_what_to_do(storage: S3Storage, proxy:
     proxy.fail("conflict", only="PUT")
     with pytest.raises(StorageError, match=r"cannot write s3://.*/object-new: Conditional.*Run the same command"):
         storage.create("object-new", BODY)
-    assert proxy.met == breaker.TRIES
+    assert proxy.met == retry.TRIES
 
 
 def test_of_two_creators_with_a_conflict_the_later_one_has_lost(storage: S3Storage, proxy: FaultProxy) -> None:
@@ -221,14 +221,14 @@ def test_a_bucket_that_cannot_be_is_named_at_once(s3: S3Server) -> None:
 
 
 def test_an_outage_may_last_for_hours() -> None:
-    assert 0 < breaker.pause_s(10_000) <= breaker.LAST_PAUSE_S
+    assert 0 < retry.pause_s(10_000) <= retry.LAST_PAUSE_S
 
 
 def test_a_place_whose_every_request_hangs_is_given_up(
     storage: S3Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each probe takes longer than the patience, so that no word of the trouble comes for as long."""
-    monkeypatch.setattr(breaker, "TRIES", 1)
+    monkeypatch.setattr(retry, "TRIES", 1)
     proxy.hang_s = 0.3
     proxy.fail("hang")
     hanging = S3Storage(storage.uri, on_trouble=give_up_after(0.2))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage import LocalStorage, place_error
+from trtjob.storage import LocalStorage, place_error
+from trtjob.storage.listing import Entry
 
 
 @pytest.fixture

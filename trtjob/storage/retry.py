@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from trtjob.jobs.storage.trouble import note_trouble
+from trtjob.storage.trouble import note_trouble
 
 TRIES = 6  # of one request, over about ten seconds, where the place works
 OPEN_AT = 3  # objects that fail one after another

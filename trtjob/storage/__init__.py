@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from trtjob.errors import StorageError
-from trtjob.jobs.storage.local import LocalStorage, place_error
-from trtjob.jobs.storage.protocol import OnTrouble, Storage
-from trtjob.jobs.storage.trouble import note_trouble, trouble_age_s, troubles
+from trtjob.storage.local import LocalStorage, place_error
+from trtjob.storage.protocol import OnTrouble, Storage
+from trtjob.storage.trouble import note_trouble, trouble_age_s, troubles
 
 S3_SCHEME = "s3://"
 PATIENCE_S = 60.0
@@ -24,7 +24,7 @@ def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Sto
     """
     if not is_s3(str(uri)):
         return LocalStorage(Path(uri))
-    from trtjob.jobs.storage.s3 import S3Storage
+    from trtjob.storage.s3.storage import S3Storage
 
     return S3Storage(str(uri), on_trouble=on_trouble or give_up_after(PATIENCE_S))
 

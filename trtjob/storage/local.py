@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
-from trtjob.jobs.listing import Entry, Listing, entry_of
+from trtjob.storage.listing import Entry, Listing, entry_of
 
 MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what a file is called while it is written

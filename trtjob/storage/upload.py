@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from trtjob.errors import ImageError, StorageError
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage.protocol import Storage
+from trtjob.storage.listing import Entry
+from trtjob.storage.protocol import Storage
 
 AT_ONCE = 16
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trtjob.jobs.ahead import in_order
+from trtjob.storage.prefetch import in_order
 
 
 def test_answers_come_in_the_order_of_the_items() -> None:

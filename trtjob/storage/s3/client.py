@@ -12,10 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import StorageError
-from trtjob.jobs.storage.breaker import Breaker
-from trtjob.jobs.storage.s3_errors import Damaged, check_whole
-from trtjob.jobs.storage.s3_listing import checked_page, take_objects
-from trtjob.jobs.storage.trouble import note_trouble
+from trtjob.storage.retry import Breaker
+from trtjob.storage.s3.errors import Damaged, check_whole
+from trtjob.storage.s3.listing import checked_page, take_objects
+from trtjob.storage.trouble import note_trouble
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

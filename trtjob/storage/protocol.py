@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
-from trtjob.jobs.listing import Entry, Images
+from trtjob.storage.listing import Entry, Images
 
 # Told in one sentence what is failing, before each wait for a place that fails as a whole; may raise to stop waiting.
 OnTrouble = Callable[[str], None]

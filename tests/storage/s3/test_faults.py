@@ -10,9 +10,10 @@ from s3_server import S3Server
 from terminal import wait_for
 
 from trtjob.errors import FailureKind, ImageError, StorageError
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage import breaker, give_up_after, s3, troubles
-from trtjob.jobs.storage.s3 import S3Storage
+from trtjob.storage import give_up_after, retry, troubles
+from trtjob.storage.listing import Entry
+from trtjob.storage.s3 import storage as s3
+from trtjob.storage.s3.storage import S3Storage
 
 FAULTS: list[Fault] = ["slow_down", "reset", "truncate", "refuse"]
 BODY = bytes(range(256)) * 400
@@ -21,8 +22,8 @@ BODY = bytes(range(256)) * 400
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds, so that a request is given up within a second."""
-    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(breaker, "LAST_PAUSE_S", 0.1)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "LAST_PAUSE_S", 0.1)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_one_request_that_hangs_with_its_place_is_enough_to_say_so(
     storage: S3Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(breaker, "ASK_AFTER_S", 0.3)
+    monkeypatch.setattr(retry, "ASK_AFTER_S", 0.3)
     proxy.hang_s = 1.0
     proxy.fail("hang")
     read: list[bytes] = []

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
-from trtjob.jobs.listing import Entry
-from trtjob.jobs.storage.breaker import Trial
-from trtjob.jobs.storage.local import MAX_FILE_BYTES
-from trtjob.jobs.storage.protocol import OnTrouble
-from trtjob.jobs.storage.s3_bucket import READ_TIMEOUT_S, bucket_named
-from trtjob.jobs.storage.s3_errors import ONCE_MORE, check_whole
-from trtjob.jobs.storage.s3_listing import Page, S3Listing, checked_page
-from trtjob.jobs.storage.s3_requests import S3Requests, What
+from trtjob.storage.listing import Entry
+from trtjob.storage.local import MAX_FILE_BYTES
+from trtjob.storage.protocol import OnTrouble
+from trtjob.storage.retry import Trial
+from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
+from trtjob.storage.s3.errors import ONCE_MORE, check_whole
+from trtjob.storage.s3.listing import Page, S3Listing, checked_page
+from trtjob.storage.s3.requests import S3Requests, What
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ def check_access(uri: str, *, write: bool) -> None:
     """Look whether a place can be listed, and written where it must be. Raises StorageError with what to do."""
     import secrets
 
-    from trtjob.jobs.storage import PATIENCE_S, give_up_after
+    from trtjob.storage import PATIENCE_S, give_up_after
 
     storage = S3Storage(uri, on_trouble=give_up_after(PATIENCE_S / 4))
     storage._page(storage._prefix, "")

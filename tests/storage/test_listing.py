@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from samples import touch
 from users import as_nobody
 
-from trtjob.jobs import listing
-from trtjob.jobs.listing import Entry, Listing
-from trtjob.jobs.storage import LocalStorage
+from trtjob.storage import LocalStorage, listing
+from trtjob.storage.listing import Entry, Listing
 
 ODD_NAME = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, as old cameras and zip files leave it
 

@@ -10,12 +10,13 @@ import pytest
 from s3_server import READER_KEY, READER_SECRET, S3Server
 
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
-from trtjob.jobs.listing import Entry, suffix_of
-from trtjob.jobs.storage import LocalStorage, s3_bucket
-from trtjob.jobs.storage.protocol import Storage
-from trtjob.jobs.storage.s3 import S3Storage, check_access
-from trtjob.jobs.storage.s3_listing import S3Listing
-from trtjob.jobs.storage.upload import upload_images
+from trtjob.storage import LocalStorage
+from trtjob.storage.listing import Entry, suffix_of
+from trtjob.storage.protocol import Storage
+from trtjob.storage.s3 import client
+from trtjob.storage.s3.listing import S3Listing
+from trtjob.storage.s3.storage import S3Storage, check_access
+from trtjob.storage.upload import upload_images
 
 
 def never(trouble: str) -> None:
@@ -135,7 +136,7 @@ def test_uploads_that_may_not_be_ended_hold_nothing_up(
     s3.client().create_multipart_upload(Bucket=bucket, Key="a/prefix/big")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     S3Storage(storage.uri, on_trouble=never).remove_unfinished()
     assert "unfinished uploads are left in the bucket" in caplog.messages
 
@@ -293,7 +294,7 @@ def test_wrong_credentials_are_named_and_not_shown(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     storage = S3Storage(f"s3://{bucket}", on_trouble=never)
     for request in (lambda: storage.list(""), lambda: storage.read("x"), lambda: storage.write("x", b"")):
         with pytest.raises(StorageError, match=message) as caught:
@@ -304,7 +305,7 @@ def test_wrong_credentials_are_named_and_not_shown(
 def test_without_credentials_it_is_said_how_to_give_them(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     with pytest.raises(StorageError, match=r"no credentials for s3://.*AWS_PROFILE"):
         S3Storage(f"s3://{bucket}", on_trouble=never)
 
@@ -319,7 +320,7 @@ def test_a_profile_brings_credentials_and_endpoint(
     (tmp_path / "config").write_text(f"[profile mine]\n{credentials}region = us-east-1\nendpoint_url = {s3.endpoint}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "mine")
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     check_access(f"s3://{bucket}", write=True)
 
 
@@ -334,7 +335,7 @@ def test_a_bucket_that_may_only_be_read_is_named(bucket: str, monkeypatch: pytes
     S3Storage(f"s3://{bucket}", on_trouble=never).write("x", b"data")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
-    s3_bucket.forget_buckets()
+    client.forget_buckets()
     check_access(f"s3://{bucket}", write=False)
     assert S3Storage(f"s3://{bucket}", on_trouble=never).read("x") == b"data"
     with pytest.raises(StorageError, match=r"cannot write .*access is denied.*s3:PutObject"):

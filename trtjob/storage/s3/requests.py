@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
 from trtjob.errors import ImageError, StorageError
-from trtjob.jobs.storage.breaker import Breaker, Trial
-from trtjob.jobs.storage.protocol import OnTrouble
-from trtjob.jobs.storage.s3_errors import ABSENT_BUCKET, Verdict, judge, person_error
+from trtjob.storage.protocol import OnTrouble
+from trtjob.storage.retry import Breaker, Trial
+from trtjob.storage.s3.errors import ABSENT_BUCKET, Verdict, judge, person_error
 
 T = TypeVar("T")
 What = Literal["read", "look for", "write", "remove", "list"]

@@ -1,0 +1,1 @@
+"""A prefix of a bucket in any S3-compatible store."""

@@ -12,8 +12,8 @@ from benchmarks.host import job_spec
 from benchmarks.node import node
 from benchmarks.table import Row
 from trtjob.jobs.models import Annotate
-from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.states import JobState
+from trtjob.queue.reconcile import reconcile
 
 SWEEP_GOAL_MS = 20.0
 STATUS_GOAL_S = 0.5

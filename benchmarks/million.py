@@ -23,10 +23,10 @@ from benchmarks.host import job_spec
 from benchmarks.node import node
 from trtjob.config import Settings
 from trtjob.jobs.models import Annotate
-from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.states import ACTIVE, FINISHED, JobState
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.submit import submit
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.reconcile import reconcile
+from trtjob.queue.submit import submit
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
 from trtjob.worker.pictures import make_picture

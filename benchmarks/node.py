@@ -11,14 +11,14 @@ from typing import Literal
 
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
-from trtjob.jobs.connection import Connection, connect
 from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, job_id_of
 from trtjob.jobs.places import source_from
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import FINISHED, TERMINAL
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.submit import cancel, submit
-from trtjob.jobs.views import JobView
+from trtjob.queue.connection import Connection, connect
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.submit import cancel, submit
+from trtjob.queue.views import JobView
 from trtjob.worker.supervisor import Supervisor
 
 

@@ -13,7 +13,7 @@ from benchmarks.table import Row
 from trtjob.config import Settings
 from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.states import FINISHED
-from trtjob.jobs.submit import submit
+from trtjob.queue.submit import submit
 from trtjob.storage.listing import Listing
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart

@@ -14,10 +14,10 @@ from terminal import DIGITS, Terminal
 
 from trtjob.config import Settings
 from trtjob.errors import QueueError
-from trtjob.jobs.connection import Connection, connect
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.server import EmbeddedServer
-from trtjob.jobs.store import JobStore
+from trtjob.queue.connection import Connection, connect
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.storage.s3 import client
 
 # A first example that imports or compiles something is slow on a busy machine, which says nothing of the code.

@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 
-from trtjob.jobs import events, lease_scripts, queue_scripts, scripts
+from trtjob.queue import events, lease_scripts, queue_scripts, scripts
 
 
 def scripts_of(*modules: ModuleType) -> dict[str, str]:

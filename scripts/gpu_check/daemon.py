@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trtjob.errors import TrtjobError
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.views import WorkerView
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.views import WorkerView
 from trtjob.worker.cores import idle_seconds
 
 LOOK_S = 0.05

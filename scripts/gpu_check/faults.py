@@ -26,9 +26,9 @@ from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey
 from trtjob.errors import DeviceMemoryError, EngineError
 from trtjob.jobs.models import ModelRef
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.server import EmbeddedServer
-from trtjob.jobs.store import JobStore
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.context import Context
 
 OTHER, PRECISION = "yolov4-tiny", "fp16"

@@ -28,12 +28,12 @@ from trtjob.engines.cuda import gpus
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu.decoder import installed_package
-from trtjob.jobs.connection import connect
 from trtjob.jobs.models import Annotate, JobSpec
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import TERMINAL
-from trtjob.jobs.store import JobStore, job_key
+from trtjob.queue.connection import connect
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares
 from trtjob.worker.pictures import write_pictures
 

@@ -20,8 +20,8 @@ from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import planned_entries
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import TERMINAL, JobState
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.views import JobView
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.views import JobView
 from trtjob.storage import open_storage
 
 SHARD = 25

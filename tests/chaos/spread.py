@@ -13,9 +13,9 @@ from chaos.fleet import Fleet
 from chaos.hosts import Host, Site
 from terminal import Terminal, descendants, wait_for
 
-from trtjob.jobs.store import job_key
-from trtjob.jobs.units import shard_of
-from trtjob.jobs.views import WorkerView
+from trtjob.queue.job_store import job_key
+from trtjob.queue.units import shard_of
+from trtjob.queue.views import WorkerView
 
 LONG_S = 120.0  # for what takes a few seconds on an idle machine
 

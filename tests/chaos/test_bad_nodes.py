@@ -15,7 +15,7 @@ from terminal import wait_for
 
 import trtjob
 from trtjob.jobs.states import TERMINAL
-from trtjob.jobs.views import node_of
+from trtjob.queue.views import node_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(400)]
 

@@ -7,9 +7,9 @@ from chaos.fleet import Fleet
 from terminal import wait_for
 
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import JobState
-from trtjob.jobs.units import FINISH, PLAN, shard_unit
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.storage import open_storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]

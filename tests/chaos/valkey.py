@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from trtjob.jobs.server import find_server_binary
+from trtjob.queue.embedded_server import find_server_binary
 
 PASSWORD = "correct-horse"
 

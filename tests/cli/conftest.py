@@ -10,10 +10,10 @@ from samples import job_spec
 from terminal import DIGITS, Outcome, Terminal
 
 from trtjob.cli.app import main
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState, Priority
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.views import JobView
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.views import JobView
 
 Command = Callable[..., Outcome]
 

@@ -16,9 +16,9 @@ from terminal import Outcome, Terminal, job_folder, wait_for, worker_pids
 
 from trtjob.cli.complete import job_ids, job_ids_and_folders, model_names
 from trtjob.config import Settings
-from trtjob.jobs.connection import Connection
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobStore
+from trtjob.queue.connection import Connection
+from trtjob.queue.job_store import JobStore
 
 Command = Callable[..., Outcome]
 

@@ -14,9 +14,9 @@ from terminal import Outcome
 
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JOB, RECEIPT, SUMMARY, JobFolder
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import ACTIVE, JobState
-from trtjob.jobs.store import JobStore
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
 
 Command = Callable[..., Outcome]
 

@@ -10,10 +10,10 @@ from samples import job_spec
 from terminal import DIGITS, Terminal, job_folder, wait_for
 
 from trtjob.cli.journal import event_line, log_line
-from trtjob.jobs.events import Event
-from trtjob.jobs.joblog import LogLine
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobStore
+from trtjob.queue.events import Event
+from trtjob.queue.job_log import LogLine
+from trtjob.queue.job_store import JobStore
 
 JOB = job_spec().job_id
 

@@ -12,8 +12,8 @@ from trtjob.cli.progress import LineDisplay, duration, numbers
 from trtjob.cli.screens import job_document
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.progress import RateMeter
-from trtjob.jobs.views import JobView, WorkerView
+from trtjob.queue.progress import RateMeter
+from trtjob.queue.views import JobView, WorkerView
 
 
 def _worker(name: str, *jobs: str, rate: float) -> WorkerView:

@@ -18,9 +18,9 @@ from trtjob.cli.journal import log_line, print_line
 from trtjob.cli.output import print_rows, print_table
 from trtjob.cli.progress import LineStages, LiveStages
 from trtjob.cli.say import say, say_json
-from trtjob.jobs.joblog import LogLine
 from trtjob.logs import TextFormatter
 from trtjob.printable import printable
+from trtjob.queue.job_log import LogLine
 
 # The title of the window, the clipboard, a cleared screen, an 8-bit escape, and a line that is read backwards.
 HOSTILE = "\x1b]0;owned\x07\x1b]52;c;ZWNobw==\x1b\\\x1b[2J\x9b31m\u202egpj.exe"

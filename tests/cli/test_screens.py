@@ -9,7 +9,7 @@ from terminal import ROOT
 
 from trtjob.cli.screens import Standing, bar, job_document, job_lines, jobs_lines, status_document
 from trtjob.jobs.states import JobState
-from trtjob.jobs.views import DaemonView, JobView, WorkerView
+from trtjob.queue.views import DaemonView, JobView, WorkerView
 
 JOB = "photos-1a2b3c4d"
 PAGE = (ROOT / "docs" / "status.md").read_text()

@@ -12,7 +12,7 @@ from samples import job_spec
 from terminal import Terminal, wait_for
 
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobStore
+from trtjob.queue.job_store import JobStore
 
 JOB = job_spec().job_id
 

@@ -11,8 +11,8 @@ import yaml
 from terminal import ROOT
 
 from trtjob.config import Settings, load_settings
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.server import EmbeddedServer
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.rq_queue import WorkQueue
 
 K8S = ROOT / "docker" / "k8s"
 VERSION = "1.37"

@@ -20,7 +20,7 @@ from converters.damage import damaged
 from terminal import DIGITS, Terminal, job_folder, records, wait_for, worker_pids
 
 from trtjob.errors import FailureKind
-from trtjob.jobs.queue import RUN_UNIT
+from trtjob.queue.rq_queue import RUN_UNIT
 
 SEED = 20261101
 IMAGES = 2500

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from terminal import Terminal, job_folder, records
 
-from trtjob.jobs.server import EmbeddedServer
+from trtjob.queue.embedded_server import EmbeddedServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

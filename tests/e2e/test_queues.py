@@ -6,9 +6,9 @@ import pytest
 from redis import Redis
 from terminal import Terminal, job_folder, records, wait_for
 
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobStore
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -12,9 +12,9 @@ import pytest
 from terminal import Terminal, descendants, job_folder, records, wait_for, worker_pids
 
 from trtjob.config import Settings
-from trtjob.jobs.connection import connect
-from trtjob.jobs.store import JobStore, job_key
-from trtjob.jobs.units import shard_unit
+from trtjob.queue.connection import connect
+from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.units import shard_unit
 
 
 def _commits(output: Path) -> list[Path]:

@@ -22,10 +22,10 @@ from trtjob.jobs.plan import (
     source_images,
     write_source_list,
 )
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.records import ImageFailure, Record, to_line
-from trtjob.jobs.store import Claim, JobStore
-from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import open_storage
 
 ODD_NAME = os.fsdecode(b"caf\xe9.jpg")

@@ -9,8 +9,8 @@ from worker.desk import Desk
 from worker.plain_engine import PlainEngine
 
 from trtjob.config import Settings
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.store import JobStore
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import context as context_module
 from trtjob.worker.context import Context, set_current
 

@@ -10,11 +10,11 @@ from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.records import Record, read_records
-from trtjob.jobs.store import Claim, JobStore
-from trtjob.jobs.submit import submit
-from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.submit import submit
+from trtjob.queue.units import PLAN, shard_unit
 from trtjob.worker.context import Context
 from trtjob.worker.shard import run_shard
 from trtjob.worker.tasks import run_unit

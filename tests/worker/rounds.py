@@ -19,13 +19,13 @@ from trtjob.config import Settings
 from trtjob.errors import FailureKind
 from trtjob.jobs.folder import RECEIPT, RESULTS, JobFolder
 from trtjob.jobs.plan import read_shard
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import ACTIVE
-from trtjob.jobs.store import Claim, JobStore, lease_key
-from trtjob.jobs.submit import retry, submit
-from trtjob.jobs.units import FINISH, PLAN, shard_of
+from trtjob.queue.job_store import Claim, JobStore, lease_key
+from trtjob.queue.reconcile import reconcile
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.submit import retry, submit
+from trtjob.queue.units import FINISH, PLAN, shard_of
 from trtjob.storage import LocalStorage, open_storage
 from trtjob.storage.s3.requests import S3Requests
 from trtjob.worker.context import Context, set_current

@@ -13,10 +13,10 @@ from worker.burst import unit_worker, work
 
 from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY, JobFolder
 from trtjob.jobs.models import JobSpec
-from trtjob.jobs.reconcile import reconcile
 from trtjob.jobs.states import ACTIVE
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.submit import cancel, retry, submit
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.reconcile import reconcile
+from trtjob.queue.submit import cancel, retry, submit
 from trtjob.worker.context import Context
 from trtjob.worker.tasks import run_unit
 

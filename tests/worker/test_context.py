@@ -20,8 +20,8 @@ from worker.plain_engine import PlainEngine
 from trtjob.config import Settings
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildOptions, build_plan
 from trtjob.errors import EngineError, ModelError, TrtjobError
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.store import JobStore
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import context as module
 from trtjob.worker.context import Context, Interrupted, Interrupter, current, set_current
 

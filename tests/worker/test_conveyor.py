@@ -10,7 +10,7 @@ from worker.plain_engine import PlainEngine
 from trtjob.engines.protocol import UInt8Array
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.states import JobState
-from trtjob.jobs.units import FINISH, shard_unit
+from trtjob.queue.units import FINISH, shard_unit
 from trtjob.worker.tasks import run_unit
 
 

@@ -18,10 +18,10 @@ from rq.job import Job
 from terminal import wait_for
 from worker.desk import Desk
 
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import job_key, lease_key
-from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import job_key, lease_key
+from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter
 from trtjob.worker.heart import EXIT_STALLED, Heart
@@ -218,8 +218,8 @@ STANDING_STILL = """
 import sys, threading
 import redis
 from trtjob.config import Settings
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.store import Claim, JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.job_store import Claim, JobStore
 from trtjob.worker.context import Context
 from trtjob.worker.heart import LOADING_S, PATIENCE, Heart
 client = redis.Redis.from_url(sys.argv[1])

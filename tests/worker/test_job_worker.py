@@ -13,8 +13,8 @@ from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.jobs.states import JobState
-from trtjob.jobs.submit import submit
-from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.queue.submit import submit
+from trtjob.queue.units import PLAN, shard_unit
 from trtjob.worker.job_worker import JobWorker
 
 

@@ -21,12 +21,12 @@ from worker.plain_engine import PlainEngine, write_image
 from worker.small_job import IMAGES, LONGER, Scenario, SmallJob, straight
 
 from trtjob.config import Settings
-from trtjob.jobs import connection as connection_module
-from trtjob.jobs import lease_scripts, queue_scripts, scripts
-from trtjob.jobs.connection import Connection
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.server import EmbeddedServer
-from trtjob.jobs.store import JobStore
+from trtjob.queue import connection as connection_module
+from trtjob.queue import lease_scripts, queue_scripts, scripts
+from trtjob.queue.connection import Connection
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.storage import retry
 from trtjob.worker import context as context_module
 from trtjob.worker.context import Context, set_current

@@ -22,13 +22,13 @@ from tls_proxy import tls_proxy
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError
-from trtjob.jobs import notify
-from trtjob.jobs.notify import LEASE_S, ask_for_notice, check_notify_url
-from trtjob.jobs.scripts import NOTICE, NOTICES
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import Claim, JobStore
-from trtjob.jobs.submit import cancel
-from trtjob.jobs.units import FINISH
+from trtjob.queue import notifications
+from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
+from trtjob.queue.scripts import NOTICE, NOTICES
+from trtjob.queue.submit import cancel
+from trtjob.queue.units import FINISH
 from trtjob.worker import notify as worker_notify
 from trtjob.worker.notify import TIMEOUT_S, Refused, checked_address, send_due
 
@@ -112,7 +112,7 @@ def test_a_job_that_runs_has_no_notice(store: JobStore, settings: Settings) -> N
 def test_a_notice_that_is_not_taken_is_sent_again_later_under_the_same_name(
     store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(notifications, "FIRST_PAUSE_S", 0.05)
     with listener(500, 302, 200) as (url, heard):
         ended(store, url)
         assert send_due(store, settings) == 0
@@ -145,8 +145,8 @@ def test_an_address_that_is_gone_is_not_tried_again(store: JobStore, settings: S
 
 
 def test_a_notice_is_given_up_after_a_day(store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "GIVE_UP_S", 0.0)
-    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(notifications, "GIVE_UP_S", 0.0)
+    monkeypatch.setattr(notifications, "FIRST_PAUSE_S", 0.0)
     with listener(500) as (url, _):
         ended(store, url)
         for _ in range(3):
@@ -276,7 +276,7 @@ def test_the_message_names_the_host_the_fault_and_what_is_expected() -> None:
 )
 def test_what_is_a_web_address_is_taken(url: str, host: str, header: str) -> None:
     assert check_notify_url(url) == url
-    address = notify.address_from(url)
+    address = notifications.address_from(url)
     assert (address.host, address.header) == (host, header)
 
 
@@ -463,12 +463,12 @@ def test_a_notice_that_is_being_sent_is_sent_by_nobody_else(store: JobStore, set
 def test_who_took_a_notice_too_long_ago_cannot_put_it_off(
     store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "LEASE_S", 0.0)
+    monkeypatch.setattr(notifications, "LEASE_S", 0.0)
     ended(store, "http://localhost:1/")
-    (sleeper,) = notify.take_due(store)
-    (_,) = notify.take_due(store)
-    notify.put_off(store, sleeper, "too late")
-    assert len(list(notify.take_due(store))) == 1, "it was put off by who had lost it"
+    (sleeper,) = notifications.take_due(store)
+    (_,) = notifications.take_due(store)
+    notifications.put_off(store, sleeper, "too late")
+    assert len(list(notifications.take_due(store))) == 1, "it was put off by who had lost it"
 
 
 def test_a_server_that_answers_a_byte_at_a_time_is_left(

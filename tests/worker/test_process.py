@@ -14,10 +14,10 @@ import pytest
 from terminal import wait_for
 
 from trtjob.config import Settings
-from trtjob.jobs.connection import Connection
-from trtjob.jobs.conversions import Conversion
-from trtjob.jobs.queue import WorkQueue, conversion_key
-from trtjob.jobs.store import JobStore
+from trtjob.queue.connection import Connection
+from trtjob.queue.conversions import Conversion
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue, conversion_key
 
 pytestmark = pytest.mark.slow
 

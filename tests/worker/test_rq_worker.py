@@ -24,13 +24,13 @@ from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.jobs.conversions import Conversion
-from trtjob.jobs.queue import RUN_UNIT, conversion_key
-from trtjob.jobs.reconcile import reconcile
-from trtjob.jobs.server import EmbeddedServer
 from trtjob.jobs.states import JobState
-from trtjob.jobs.submit import submit
-from trtjob.jobs.units import PLAN, shard_unit
+from trtjob.queue.conversions import Conversion
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.reconcile import reconcile
+from trtjob.queue.rq_queue import RUN_UNIT, conversion_key
+from trtjob.queue.submit import submit
+from trtjob.queue.units import PLAN, shard_unit
 from trtjob.worker.rq_worker import UnitWorker
 
 

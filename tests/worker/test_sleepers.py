@@ -14,8 +14,8 @@ from worker.rounds import Job, Killed, Steps, watch
 from trtjob.jobs.folder import ERRORS, RECEIPT, RESULTS
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import ACTIVE
-from trtjob.jobs.submit import retry
-from trtjob.jobs.units import FINISH, PLAN
+from trtjob.queue.submit import retry
+from trtjob.queue.units import FINISH, PLAN
 from trtjob.worker import context as context_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

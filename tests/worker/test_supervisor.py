@@ -26,13 +26,13 @@ from trtjob.cpus import usable_cpus
 from trtjob.engines.choice import ChosenGpu
 from trtjob.engines.cuda.survey import SurveyedGpu
 from trtjob.errors import QueueError
-from trtjob.jobs.connection import Connection
 from trtjob.jobs.models import JobSpec, ModelRef
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState
-from trtjob.jobs.store import JobStore, job_key
-from trtjob.jobs.submit import submit
-from trtjob.jobs.units import shard_unit
+from trtjob.queue.connection import Connection
+from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.submit import submit
+from trtjob.queue.units import shard_unit
 from trtjob.worker.deaths import FREE_FAULTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.heart import EXIT_STALLED
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST

@@ -14,15 +14,15 @@ from worker.desk import Desk
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.jobs.conversions import Conversion
 from trtjob.jobs.finish import Summary
 from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY
-from trtjob.jobs.queue import conversion_key
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import job_key
-from trtjob.jobs.submit import resume, retry, stop
-from trtjob.jobs.units import FINISH, PLAN, shard_unit
+from trtjob.queue.conversions import Conversion
+from trtjob.queue.job_store import job_key
+from trtjob.queue.rq_queue import conversion_key
+from trtjob.queue.submit import resume, retry, stop
+from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.heart import Heart
 from trtjob.worker.tasks import convert, run_unit
 

@@ -13,10 +13,10 @@ from samples import job_spec
 from terminal import Terminal, wait_for
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.states import JobState
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.units import shard_unit
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.units import shard_unit
 from trtjob.worker.telemetry import Pulse, is_live, is_ready, metrics, serve
 
 

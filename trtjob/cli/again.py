@@ -55,7 +55,7 @@ def resume(
         job_id = folder.spec().job_id
 
         def go_on(desk: Desk, runner: str) -> Begun:
-            from trtjob.jobs.submit import resume as resume_job
+            from trtjob.queue.submit import resume as resume_job
 
             queue = desk.queue if runner else desk.queue.named(desk.store.queue_of(job_id))
             spec, outcome = resume_job(desk.store, queue, folder, runner=runner)
@@ -82,7 +82,7 @@ def retry(
     After `trtjob run` they run here, and this command waits for the results; those of another job go to the workers.
     """
     from trtjob.jobs.states import FINISHED
-    from trtjob.jobs.submit import enter_from
+    from trtjob.queue.submit import enter_from
 
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     with open_desk(settings) as desk:
@@ -91,7 +91,7 @@ def retry(
         job_id = job if folder is None else enter_from(desk.store, desk.queue, folder)
 
         def try_again(desk: Desk, runner: str) -> Begun:
-            from trtjob.jobs.submit import retry as retry_job
+            from trtjob.queue.submit import retry as retry_job
 
             images = retry_job(desk.store, desk.queue, job_id, runner=runner)
             say(f"{job_id}: {images} failed images run again", err=True)
@@ -125,7 +125,7 @@ def _is_here(desk: Desk, job_id: str) -> bool:
 
 def _again(desk: Desk, begin: Start, processes: int, *, is_here: bool, wait: bool) -> int:
     """Begin a job again, here or by the workers. Returns the exit code."""
-    from trtjob.jobs.progress import sentence
+    from trtjob.queue.progress import sentence
 
     if is_here:
 

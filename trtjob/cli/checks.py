@@ -198,8 +198,8 @@ def _decoder(cards: Cards) -> Check:
 
 
 def _server(settings: "Settings") -> Check:
-    from trtjob.jobs.connection import connect
-    from trtjob.jobs.server import EmbeddedServer, find_server_binary
+    from trtjob.queue.connection import connect
+    from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary
 
     try:
         # Connecting would start an embedded server, which a look at the machine should not.
@@ -213,11 +213,11 @@ def _server(settings: "Settings") -> Check:
 
 def _jobs(settings: "Settings") -> Check:
     """Say from which jobs the daemons of this machine stand aside."""
-    from trtjob.jobs.aside import asides_of
-    from trtjob.jobs.connection import connect
-    from trtjob.jobs.server import EmbeddedServer
-    from trtjob.jobs.store import JobStore
-    from trtjob.jobs.views import node_of
+    from trtjob.queue.connection import connect
+    from trtjob.queue.embedded_server import EmbeddedServer
+    from trtjob.queue.exclusions import asides_of
+    from trtjob.queue.job_store import JobStore
+    from trtjob.queue.views import node_of
 
     found: list[str] = []
     try:

@@ -23,9 +23,9 @@ def job_ids() -> list[str]:
 
     from trtjob.config import load_settings
     from trtjob.errors import TrtjobError
-    from trtjob.jobs.connection import connect
-    from trtjob.jobs.server import EmbeddedServer
-    from trtjob.jobs.store import JobStore
+    from trtjob.queue.connection import connect
+    from trtjob.queue.embedded_server import EmbeddedServer
+    from trtjob.queue.job_store import JobStore
 
     try:
         settings = load_settings()

@@ -14,7 +14,7 @@ from trtjob.errors import ConversionError
 
 if TYPE_CHECKING:
     from trtjob.converters.request import ConversionRequest
-    from trtjob.jobs.conversions import Conversion
+    from trtjob.queue.conversions import Conversion
 
 POLL_S = 0.2
 HINT_AFTER_S = 3.0
@@ -22,7 +22,7 @@ HINT_AFTER_S = 3.0
 
 async def converted_by_worker(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
     """Have a worker convert. Returns what is known of the model; exits where the user stops waiting."""
-    from trtjob.jobs.conversions import Conversion, name_of, new_id
+    from trtjob.queue.conversions import Conversion, name_of, new_id
 
     stop = Stop()
     conversion = Conversion(desk.store.redis, new_id())
@@ -46,8 +46,8 @@ async def converted_by_worker(desk: Desk, request: "ConversionRequest") -> dict[
 
 async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay") -> dict[str, str]:
     """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
-    from trtjob.jobs.conversions import RENEW_S
-    from trtjob.jobs.progress import worker_command
+    from trtjob.queue.conversions import RENEW_S
+    from trtjob.queue.progress import worker_command
 
     now = asyncio.get_running_loop().time
     hint_at, renew_at = now() + HINT_AFTER_S, now() + RENEW_S
@@ -78,8 +78,8 @@ async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay"
 
 
 def _look(desk: Desk, request_id: str) -> dict[str, str]:
-    from trtjob.jobs import replies
-    from trtjob.jobs.queue import conversion_key
+    from trtjob.queue import replies
+    from trtjob.queue.rq_queue import conversion_key
 
     desk.connection.ensure()
     key = conversion_key(request_id)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtjob.config import Settings
-    from trtjob.jobs.connection import Connection
-    from trtjob.jobs.queue import WorkQueue
-    from trtjob.jobs.store import JobStore
+    from trtjob.queue.connection import Connection
+    from trtjob.queue.job_store import JobStore
+    from trtjob.queue.rq_queue import WorkQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ def open_desk(settings: "Settings") -> Iterator[Desk]:
     """Connect to the queue's server for the length of the block. Raises QueueError also where it is lost inside."""
     from redis import RedisError
 
-    from trtjob.jobs.connection import connect
-    from trtjob.jobs.queue import WorkQueue
-    from trtjob.jobs.replies import is_of_key
-    from trtjob.jobs.store import JobStore
+    from trtjob.queue.connection import connect
+    from trtjob.queue.job_store import JobStore
+    from trtjob.queue.replies import is_of_key
+    from trtjob.queue.rq_queue import WorkQueue
 
     with connect(settings) as connection:
         try:

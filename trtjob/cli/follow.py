@@ -14,7 +14,7 @@ from trtjob.cli.stopping import Stop
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
-    from trtjob.jobs.views import JobView, WorkerView
+    from trtjob.queue.views import JobView, WorkerView
 
 POLL_S = 0.2
 SCREEN_S = 1.0
@@ -27,8 +27,8 @@ async def follow(desk: Desk, job_id: str, stop: Stop) -> "JobView | None":
 
 
 async def _follow(desk: Desk, job_id: str, stop: Stop, display: Display) -> "JobView":
-    from trtjob.jobs.progress import RateMeter
     from trtjob.jobs.states import TERMINAL
+    from trtjob.queue.progress import RateMeter
 
     meter = RateMeter()
     while True:

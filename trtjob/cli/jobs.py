@@ -86,7 +86,7 @@ def _at_rest(desk: Desk, job_id: str, folder: "JobFolder | None") -> Standing | 
 
 
 def _of_folder(folder: "JobFolder") -> Standing:
-    from trtjob.jobs.folder_view import folder_view
+    from trtjob.queue.folder_view import folder_view
 
     return Standing([folder_view(folder)], (), ())
 
@@ -119,9 +119,9 @@ def cancel(job: o.JobArgument) -> None:
 
     A conversion is cancelled by the name that `trtjob status` shows: convert-...
     """
-    from trtjob.jobs.conversions import named
     from trtjob.jobs.states import ACTIVE, JobState
-    from trtjob.jobs.submit import cancel as cancel_job
+    from trtjob.queue.conversions import named
+    from trtjob.queue.submit import cancel as cancel_job
 
     with open_desk(start()) as desk:
         if (conversion := named(desk.store.redis, job)) is not None:

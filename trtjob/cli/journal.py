@@ -14,8 +14,8 @@ from trtjob.cli.stopping import Stop, run_until_stopped
 from trtjob.printable import printable, printable_lines
 
 if TYPE_CHECKING:
-    from trtjob.jobs.events import Event
-    from trtjob.jobs.joblog import LogLine
+    from trtjob.queue.events import Event
+    from trtjob.queue.job_log import LogLine
 
 LOGS_EXAMPLE = "Example: trtjob logs photos-1a2b3c4d --follow --level warning"
 EVENTS_EXAMPLE = "Example: trtjob events photos-1a2b3c4d --follow"
@@ -80,7 +80,7 @@ def logs(
     """Show what workers logged of a job, on whichever node they ran; the last 5,000 lines are kept."""
     import logging
 
-    from trtjob.jobs.joblog import read_log
+    from trtjob.queue.job_log import read_log
 
     lowest = logging.getLevelNamesMapping()[level.upper()]
     with open_desk(start()) as desk:

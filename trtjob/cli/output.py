@@ -9,7 +9,7 @@ from trtjob.cli.say import say, say_json
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
-    from trtjob.jobs.views import JobView
+    from trtjob.queue.views import JobView
 
 LABELS_SHOWN = 10
 FAILURES_SHOWN = 5

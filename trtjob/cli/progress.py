@@ -11,8 +11,8 @@ from trtjob.cli.say import say
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
-    from trtjob.jobs.progress import RateMeter
-    from trtjob.jobs.views import JobView, WorkerView
+    from trtjob.queue.progress import RateMeter
+    from trtjob.queue.views import JobView, WorkerView
 
 LINE_EVERY_S = 5.0
 NO_WORKER_AFTER_S = 3.0  # a worker process takes a second or two to report for the first time
@@ -89,8 +89,8 @@ class _Patience:
         self._since = time.monotonic()
 
     def sentence(self, view: "JobView", workers: "list[WorkerView]") -> str:
-        from trtjob.jobs.progress import sentence
         from trtjob.jobs.states import TERMINAL
+        from trtjob.queue.progress import sentence
 
         is_anybody = any(worker.may_do(view.queue, view.job_id) for worker in workers)
         if view.state in TERMINAL or (not is_anybody and time.monotonic() - self._since < NO_WORKER_AFTER_S):
@@ -100,7 +100,7 @@ class _Patience:
 
 def numbers(view: "JobView", meter: "RateMeter") -> str:
     """Return `120/240 images  35.1 images/s  3 s left  2 failed`, as far as it is known."""
-    from trtjob.jobs.progress import remaining
+    from trtjob.queue.progress import remaining
 
     if not view.images:
         return ""

@@ -15,8 +15,8 @@ from trtjob.cli.say import say
 from trtjob.cli.stopping import Stop, run_until_stopped
 
 if TYPE_CHECKING:
-    from trtjob.jobs.submit import Outcome
-    from trtjob.jobs.views import JobView
+    from trtjob.queue.submit import Outcome
+    from trtjob.queue.views import JobView
 
 Begun: TypeAlias = "tuple[str, Outcome]"  # the job's id, and what was done
 Begin: TypeAlias = "Callable[[str, Stop], Begun]"
@@ -150,7 +150,7 @@ class _OwnJob:
 
         from trtjob.errors import QueueError
         from trtjob.jobs.states import ACTIVE, JobState
-        from trtjob.jobs.submit import stop
+        from trtjob.queue.submit import stop
 
         if not self.job_id:
             return STOPPED
@@ -196,11 +196,11 @@ def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None,
     """
     from trtjob.jobs.roots import check_spec
     from trtjob.jobs.states import Priority
-    from trtjob.jobs.submit import submit
+    from trtjob.queue.submit import submit
 
     notify = ""
     if order.notify:
-        from trtjob.jobs.notify import check_notify_url
+        from trtjob.queue.notifications import check_notify_url
 
         notify = check_notify_url(order.notify)
     is_shipped = _is_shipped(desk, order, place)

@@ -10,9 +10,9 @@ from trtjob.cli.progress import duration
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
-    from trtjob.jobs.aside import Aside
-    from trtjob.jobs.store import JobStore
-    from trtjob.jobs.views import DaemonView, JobView, WorkerView
+    from trtjob.queue.exclusions import Aside
+    from trtjob.queue.job_store import JobStore
+    from trtjob.queue.views import DaemonView, JobView, WorkerView
 
 SCHEMA_VERSION = 1
 JOBS_SHOWN = 50
@@ -32,8 +32,8 @@ class Standing:
 
 def standing(store: "JobStore", job_id: str | None, most: int = JOBS_SHOWN) -> Standing:
     """Look at one job, or at the newest, and the newest that are under way. Raises UnknownJobError, ForeignJobError."""
-    from trtjob.jobs.aside import asides_of
     from trtjob.jobs.states import ACTIVE
+    from trtjob.queue.exclusions import asides_of
 
     jobs = store.views(store.recent_ids(most)) if job_id is None else [store.view(job_id)]
     more = max(0, store.total() - len(jobs)) if job_id is None else 0
@@ -62,7 +62,7 @@ def job_document(
     view: "JobView", workers: "Sequence[WorkerView]", asides: "Mapping[str, Aside] | None" = None
 ) -> dict[str, Any]:
     """Return what is said of one job. asides: who stands aside from it, by worker."""
-    from trtjob.jobs.progress import remaining, sentence
+    from trtjob.queue.progress import remaining, sentence
 
     mine = [worker for worker in workers if worker.units_of(view.job_id)]
     rate = sum(worker.rate_of(view.job_id) for worker in mine) or None
@@ -100,13 +100,13 @@ def job_document(
 
 
 def _shards_running(view: "JobView", workers: "Sequence[WorkerView]") -> int:
-    from trtjob.jobs.units import shard_of
+    from trtjob.queue.units import shard_of
 
     return sum(shard_of(unit) is not None for worker in workers for unit in worker.units_of(view.job_id))
 
 
 def _aside_documents(asides: "Mapping[str, Aside] | None") -> list[dict[str, Any]]:
-    from trtjob.jobs.views import node_of
+    from trtjob.queue.views import node_of
 
     found = sorted((asides or {}).items())
     return [

@@ -114,7 +114,7 @@ def _count(root: str) -> int:
 def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> None:
     from trtjob.cli.output import print_json
     from trtjob.cli.screens import job_document
-    from trtjob.jobs.progress import sentence
+    from trtjob.queue.progress import sentence
 
     job_id, _ = hand_in(desk, order, place)
     view, workers = desk.store.view(job_id), desk.store.workers()

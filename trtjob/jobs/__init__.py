@@ -1,1 +1,1 @@
-"""What a job is, where it stands, how it travels, and where its bytes live."""
+"""What a job is: its specification, its folder, its plan, its results and its end. Knows neither queue nor worker."""

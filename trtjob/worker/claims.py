@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from redis import RedisError
 
 from trtjob.errors import TooManyFailures, TrtjobError, UnknownJobError
-from trtjob.jobs.aside import Lack, lack_of
-from trtjob.jobs.store import Claim, Refusal
+from trtjob.queue.exclusions import Lack, lack_of
+from trtjob.queue.job_store import Claim, Refusal
 from trtjob.storage import troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupted
 

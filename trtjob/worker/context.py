@@ -18,13 +18,13 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.errors import DeviceLostError
-from trtjob.jobs.aside import Asides, OwnAsides
 from trtjob.jobs.models import Decode, ModelRef, warm_key
-from trtjob.jobs.queue import WorkQueue
 from trtjob.jobs.roots import check_spec
-from trtjob.jobs.store import Claim, Done, JobStore
-from trtjob.jobs.views import JobView, node_of
 from trtjob.logs import bound
+from trtjob.queue.exclusions import Asides, OwnAsides
+from trtjob.queue.job_store import Claim, Done, JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.views import JobView, node_of
 from trtjob.worker.engine import can_decode, open_decoder, open_engine
 from trtjob.worker.model_file import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu

@@ -6,7 +6,7 @@ long as it begins with a shard, and has at most two in hand: one that is fed and
 
 import asyncio
 
-from trtjob.jobs.store import Claim
+from trtjob.queue.job_store import Claim
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context
 from trtjob.worker.shard import run_shard

@@ -13,11 +13,11 @@ from redis import RedisError
 from trtjob.config import Settings
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
-from trtjob.jobs.connection import connect
-from trtjob.jobs.joblog import JobLog
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.store import JobStore
 from trtjob.logs import bind_process, configure_logging
+from trtjob.queue.connection import connect
+from trtjob.queue.job_log import JobLog
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart

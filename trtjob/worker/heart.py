@@ -19,11 +19,11 @@ from rq.executions import Execution
 from rq.job import Job
 
 from trtjob.errors import JobError
-from trtjob.jobs.aside import Asides
-from trtjob.jobs.joblog import JobLog
-from trtjob.jobs.replies import is_outage
-from trtjob.jobs.store import Claim, JobStore
-from trtjob.jobs.units import shard_of
+from trtjob.queue.exclusions import Asides
+from trtjob.queue.job_log import JobLog
+from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.replies import is_outage
+from trtjob.queue.units import shard_of
 from trtjob.storage import is_s3, troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupter
 

@@ -15,9 +15,9 @@ from redis import RedisError
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError, QueueError, TrtjobError
-from trtjob.jobs.events import Happening
-from trtjob.jobs.notify import Address, Notice, address_from, end_notice, headers_of, put_off, take_due
-from trtjob.jobs.store import JobStore
+from trtjob.queue.events import Happening
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.notifications import Address, Notice, address_from, end_notice, headers_of, put_off, take_due
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from trtjob.errors import TrtjobError
-from trtjob.jobs.replies import is_outage
+from trtjob.queue.replies import is_outage
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.worker.base import WorkerStatus
 
-from trtjob.jobs import queue_scripts
-from trtjob.jobs.queue import FUNCTIONS
-from trtjob.jobs.replies import is_of_key, skip
 from trtjob.jobs.states import JobState
+from trtjob.queue import queue_scripts
+from trtjob.queue.replies import is_of_key, skip
+from trtjob.queue.rq_queue import FUNCTIONS
 from trtjob.worker.context import Context
 from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
 

@@ -13,9 +13,9 @@ from trtjob.errors import EngineError, FailureKind, StorageError, TooManyFailure
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import from_line
-from trtjob.jobs.store import Claim, Done
-from trtjob.jobs.units import FINISH, shard_of
-from trtjob.jobs.views import JobView
+from trtjob.queue.job_store import Claim, Done
+from trtjob.queue.units import FINISH, shard_of
+from trtjob.queue.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome

@@ -20,11 +20,11 @@ from trtjob.config import Settings
 from trtjob.cpus import by_neighbourhood, near_cpus
 from trtjob.engines.choice import ChosenGpu, choose
 from trtjob.errors import QueueError
-from trtjob.jobs import replies
-from trtjob.jobs.connection import Connection
-from trtjob.jobs.joblog import JobLog
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.store import JobStore
+from trtjob.queue import replies
+from trtjob.queue.connection import Connection
+from trtjob.queue.job_log import JobLog
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares, cpus_each
 from trtjob.worker.deaths import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.heart import EXIT_SERVER_AWAY

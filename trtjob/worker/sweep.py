@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from trtjob.config import Settings
 from trtjob.errors import ForeignJobError, UnknownJobError
-from trtjob.jobs.connection import Connection
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.reconcile import reconcile, reconcile_job
-from trtjob.jobs.store import JobStore
+from trtjob.queue.connection import Connection
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.reconcile import reconcile, reconcile_job
+from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.notify import send_due
 from trtjob.worker.rounds import Rounds
 

@@ -12,16 +12,16 @@ from pydantic import ValidationError
 from trtjob.config import Settings
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
-from trtjob.jobs.conversions import MOST_TRIES, Conversion, name_of
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
-from trtjob.jobs.reconcile import reconcile_job
 from trtjob.jobs.roots import check_places
 from trtjob.jobs.states import ACTIVE, JobState
-from trtjob.jobs.store import Claim
-from trtjob.jobs.units import FINISH, PLAN, shard_of, shard_unit
-from trtjob.jobs.views import JobView
+from trtjob.queue.conversions import MOST_TRIES, Conversion, name_of
+from trtjob.queue.job_store import Claim
+from trtjob.queue.reconcile import reconcile_job
+from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
+from trtjob.queue.views import JobView
 from trtjob.storage import open_storage
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context, Interrupted, current

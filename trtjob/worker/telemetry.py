@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from redis import RedisError
 
 from trtjob.errors import ConfigError, QueueError
-from trtjob.jobs.aside import asides_of
-from trtjob.jobs.queue import WorkQueue
-from trtjob.jobs.store import JobStore
-from trtjob.jobs.views import node_of
+from trtjob.queue.exclusions import asides_of
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.views import node_of
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,128 @@
+"""What happened to a job, step by step: a short stream in Redis beside the job's state.
+
+Most events are written by the script that changes the state (`trtjob.queue.scripts`), so that there is no change
+without its event; the others go into the pipeline that makes the change. Only about the last MOST_EVENTS are kept.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from trtjob.errors import ForeignJobError
+from trtjob.queue.replies import guarded
+
+# Enough for every shard of a million images; some 100 more may be kept, since the server drops them by the block.
+MOST_EVENTS = 10_000
+# The last calls that a job remembers, to know one that is sent again: far more than can lie between the two.
+MOST_CALLS = 64
+
+# Takes KEYS[1] job, as every script does that begins with it. A call has a name of its own: what the client sends once
+# more, since the reply was lost, has the same one.
+TELLING = f"""
+local function tell(event, unit, attempt, worker, detail)
+  redis.pcall('XADD', KEYS[1] .. ':events', 'MAXLEN', '~', {MOST_EVENTS}, '*',
+    'event', event, 'unit', unit, 'attempt', attempt, 'worker', worker, 'detail', detail)
+end
+local function was_done(call) return type(redis.pcall('LPOS', KEYS[1] .. ':calls', call)) == 'number' end
+local function note_done(call)
+  redis.pcall('LPUSH', KEYS[1] .. ':calls', call)
+  redis.pcall('LTRIM', KEYS[1] .. ':calls', 0, {MOST_CALLS - 1})
+end
+"""
+
+# KEYS job   ARGV call, event, unit, worker, detail
+TELL = (
+    TELLING
+    + """
+if redis.call('EXISTS', KEYS[1]) == 0 or was_done(ARGV[1]) then return end
+note_done(ARGV[1])
+tell(ARGV[2], ARGV[3], '', ARGV[4], ARGV[5])
+"""
+)
+
+
+class Happening(StrEnum):
+    SUBMITTED = "submitted"
+    CONTINUED = "continued"  # by submitting again, by `resume` or by `retry`; the detail says which
+    PLANNED = "planned"
+    TAKEN = "taken"  # a worker has begun a unit of work
+    COMMITTED = "committed"
+    GIVEN_BACK = "given_back"  # a worker left a unit in order
+    LOST = "lost"  # its worker died, or was not heard of for too long
+    SET_ASIDE = "set_aside"  # an image that ends worker processes
+    STOOD_ASIDE = "stood_aside"  # a node that cannot work on the job; the detail says what it lacks
+    DEGRADED = "degraded"  # something outside fails, so that the job waits
+    RECOVERED = "recovered"
+    PRIORITY = "priority"
+    STOPPED = "stopped"  # by the user of `trtjob run`
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    FINISHED = "finished"
+    NOTIFIED = "notified"
+    NOT_NOTIFIED = "not_notified"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """at: seconds since the epoch by the server's clock; unit, worker: empty and attempt: 0 where none is meant."""
+
+    id: str
+    at: float
+    event: str
+    unit: str
+    attempt: int
+    worker: str
+    detail: str
+
+    def document(self) -> dict[str, Any]:
+        """Return what `trtjob events --json` prints."""
+        return {
+            "at": self.at,
+            "event": self.event,
+            "unit": self.unit or None,
+            "attempt": self.attempt or None,
+            "worker": self.worker or None,
+            "detail": self.detail,
+        }
+
+
+def add_event(pipe: Any, job_key: str, event: Happening, detail: str = "", *, unit: str = "", worker: str = "") -> None:
+    """Write an event of a job that is there, once, together with the change that a pipeline makes."""
+    detail = detail.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
+    pipe.eval(TELL, 1, job_key, new_call(), event.value, unit, worker, detail)
+
+
+def new_call() -> str:
+    """Return a name for one call of a script."""
+    return secrets.token_hex(8)
+
+
+def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None = None) -> list[Event]:
+    """Return a job's events, the oldest first: those behind the event `after`, or the last so many.
+
+    Raises ForeignJobError for what no version of ours has written.
+    """
+    key = f"{job_key}:events"
+    if last is not None:
+        entries = list(reversed(guarded(key, lambda: redis.xrevrange(key, count=last), ())))
+    else:
+        entries = guarded(key, lambda: redis.xrange(key, min=f"({after}" if after else "-"), ())
+    try:
+        return [_event(entry_id.decode(), fields) for entry_id, fields in entries]
+    except (KeyError, ValueError) as err:
+        raise ForeignJobError(job_key.rpartition(":")[2]) from err
+
+
+def _event(entry_id: str, fields: Mapping[bytes, bytes]) -> Event:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Event(
+        id=entry_id,
+        at=int(entry_id.partition("-")[0]) / 1000,
+        event=text["event"],
+        unit=text["unit"],
+        attempt=int(text["attempt"] or 0),
+        worker=text["worker"],
+        detail=text["detail"],
+    )

@@ -1,0 +1,237 @@
+"""Workers that stand aside from a job, because something is missing there, and what that means for the job.
+
+What one node lacks, or one GPU of it, is no reason to end a job that others can do: its worker gives the unit back,
+says why, leaves the job's messages to the others, and looks again some seconds later. Only where no worker is left the
+job waits, or ends.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from trtjob.errors import ForeignJobError, PlaceError
+from trtjob.jobs.states import ACTIVE
+from trtjob.queue.events import Happening, add_event
+from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.replies import Rubbish, answers, guarded, real
+from trtjob.queue.views import WorkerView, node_of
+from trtjob.queue.worker_registry import PREFIX
+
+_MOST_REASON = 500
+_MOST_NODES = 1000
+_SINCE = "aside_since"  # a job's field: since when no node is left, by the server's clock
+
+
+class Lack(StrEnum):
+    """What a worker misses for a job."""
+
+    PLACE = "place"  # the source or the output is not there: perhaps not mounted yet
+    OUTAGE = "outage"  # storage does not answer it
+    VERSION = "version"  # the job is another version's
+    CRASH = "crash"  # a unit ends its processes
+    FAULT = "fault"  # anything else: a secret, the clock, the model's file, the engine
+
+
+# Of these a job only waits, however many nodes say so: storage comes back, and another version may start.
+_WAITS_FOR_EVER = frozenset({Lack.OUTAGE, Lack.VERSION})
+
+
+class Aside(BaseModel):
+    """Why a worker stands aside, and since when (seconds since the epoch, by the server's clock)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lack: Lack
+    reason: Annotated[str, StringConstraints(max_length=_MOST_REASON)]
+    at: float
+
+
+Outcome = Literal["goes on", "failed", "ended"]
+
+
+def lack_of(err: BaseException) -> Lack:
+    """Return what an error says that this worker lacks."""
+    if isinstance(err, PlaceError):
+        return Lack.PLACE
+    return Lack.VERSION if isinstance(err, ForeignJobError) else Lack.FAULT
+
+
+def aside_key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}:aside"
+
+
+class Asides:
+    """Who stands aside from which job. queue: the workers that count are those that serve it."""
+
+    def __init__(self, store: JobStore, queue: str) -> None:
+        self._store = store
+        self._queue = queue
+
+    def of(self, job_id: str) -> dict[str, Aside]:
+        """Return the workers that stand aside from a job; some may be gone by now."""
+        return asides_of(self._store, [job_id])[job_id]
+
+    def stand_aside(self, job_id: str, worker: str, lack: Lack, reason: str, *, wait_s: float) -> Outcome:
+        """Note that a worker cannot work on a job. Where no other can, the job waits or fails.
+
+        wait_s: how long it waits for a place. Returns what became of the job: it may have `ended` before. To be called
+        again while it lasts.
+        """
+        redis, key = self._store.redis, job_key(job_id)
+        if (redis.hget(key, "state") or b"").decode(errors="replace") not in ACTIVE:
+            return "ended"
+        now = self._store.now()
+        aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
+        if self._write(job_id, worker, aside):
+            add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=worker)
+        reasons = self._all_say(job_id, worker)
+        if not reasons:
+            self._go_on(job_id)
+            return "goes on"
+        lacks = {aside.lack for aside in reasons.values()}
+        if lacks == {Lack.VERSION}:  # a job that nobody here can read is left as it is
+            return "goes on"
+        message = _message(reasons)
+        has_waited = now - self._since(key, now) >= wait_s
+        if lacks & _WAITS_FOR_EVER or (not has_waited and (len(lacks) > 1 or Lack.PLACE in lacks)):
+            self._store.degrade(job_id, message)
+            return "goes on"
+        if lacks == {Lack.PLACE}:
+            message += " Once it is, run the same command again: it does only what is missing"
+        self._store.fail(job_id, message)  # which has every worker try again where somebody continues the job
+        return "failed"
+
+    def _write(self, job_id: str, worker: str, aside: Aside) -> bool:
+        """Write why a worker stands aside, whatever stood there. Returns whether it is new."""
+        key, redis = aside_key(job_id), self._store.redis
+        is_new = guarded(key, lambda: redis.hset(key, worker, aside.model_dump_json()), None)
+        if is_new is None:
+            redis.delete(key)
+            is_new = redis.hset(key, worker, aside.model_dump_json())
+        return bool(is_new)
+
+    def _since(self, key: str, now: float) -> float:
+        """Return since when no worker is left."""
+        redis = self._store.redis
+        redis.hsetnx(key, _SINCE, now)
+        try:
+            return min(now, real(redis.hget(key, _SINCE) or str(now)))
+        except Rubbish:
+            redis.hset(key, _SINCE, now)
+            return now
+
+    def _all_say(self, job_id: str, worker: str) -> dict[str, Aside]:
+        """Return why each live worker stands aside; nothing where one of them does not."""
+        workers = self._live(job_id)
+        # One that has a unit of the job in hand has come back, or is about to say that it has not.
+        at_work = {other.name for other in workers if other.units_of(job_id)} - {worker}
+        live = {other.name for other in workers} | {worker}
+        if self._daemons(job_id) - {node_of(name) for name in live}:  # a node's workers are being started again
+            return {}
+        said = self.of(job_id)
+        return {name: said[name] for name in sorted(live)} if live <= said.keys() - at_work else {}
+
+    def come_back(self, job_id: str, worker: str) -> None:
+        """Note that a worker has done its part of a job."""
+        key = aside_key(job_id)
+        if guarded(key, lambda: self._store.redis.hdel(key, worker), 0):
+            self._go_on(job_id)
+
+    def is_aside(self, job_id: str, worker: str) -> bool:
+        key = aside_key(job_id)
+        return bool(guarded(key, lambda: self._store.redis.hexists(key, worker), False))
+
+    def others_work(self, job_ids: list[str], node: str) -> bool:
+        """Return whether another node has a worker that nothing keeps from working on one of these jobs."""
+        others = [worker for worker in self._store.workers() if not worker.trouble and worker.node != node]
+        return any(
+            {worker.name for worker in others if worker.may_do(self._queue, job_id)} - self.of(job_id).keys()
+            for job_id in job_ids
+        )
+
+    def live_nodes(self, job_id: str) -> set[str]:
+        """Return the nodes that may do a job and have reported lately, those too whose workers are just being started
+        again."""
+        return self._daemons(job_id) | {worker.node for worker in self._live(job_id)}
+
+    def _daemons(self, job_id: str) -> set[str]:
+        return {daemon.name for daemon in self._store.daemons() if daemon.may_do(self._queue, job_id)}
+
+    def _live(self, job_id: str) -> list[WorkerView]:
+        return [worker for worker in self._store.workers() if worker.may_do(self._queue, job_id)]
+
+    def _go_on(self, job_id: str) -> None:
+        """Note that somebody can work on a job."""
+        if self._store.redis.hexists(job_key(job_id), _SINCE):
+            self._store.degrade(job_id, "")  # which forgets it
+
+
+def asides_of(store: JobStore, job_ids: list[str]) -> dict[str, dict[str, Aside]]:
+    """Return who stands aside from each of these jobs."""
+    with store.redis.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hgetall(aside_key(job_id))
+        found = answers(pipe, map(aside_key, job_ids))
+    return {job_id: read_asides(fields or {}) for job_id, fields in zip(job_ids, found, strict=True)}
+
+
+def read_asides(fields: Mapping[bytes, bytes]) -> dict[str, Aside]:
+    """Read a job's record of who stands aside; what is none of ours is left out."""
+    found = {}
+    for name, value in list(fields.items())[:_MOST_NODES]:
+        try:
+            found[name.decode()] = Aside.model_validate_json(value)
+        except (ValidationError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def _message(reasons: Mapping[str, Aside]) -> str:
+    """Say why nobody can work on a job: once, where all say the same."""
+    texts = list(dict.fromkeys(aside.reason for aside in reasons.values()))
+    if len(texts) == 1:
+        return texts[0]
+    return "; ".join(dict.fromkeys(f"{node_of(worker)}: {aside.reason}" for worker, aside in reasons.items()))
+
+
+FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 15.0  # until a node looks again
+
+
+class OwnAsides:
+    """The jobs that one worker process leaves to others for now."""
+
+    def __init__(self, asides: Asides, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._asides = asides
+        self._worker = worker
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._times: dict[str, int] = {}
+        self._lacks: dict[str, Lack] = {}
+
+    def add(self, job_id: str, lack: Lack) -> bool:
+        """Leave a job alone for some seconds; for longer, the more often in a row. Returns whether it is the first."""
+        self._lacks[job_id] = lack
+        times = self._times[job_id] = self._times.get(job_id, 0) + 1
+        self._until[job_id] = self._clock() + min(LAST_PAUSE_S, FIRST_PAUSE_S * times)
+        return times == 1
+
+    def current(self) -> list[str]:
+        """Return the jobs that are left alone now: not those that have been continued by somebody since."""
+        for job_id, until in list(self._until.items()):
+            if self._clock() >= until or not self._asides.is_aside(job_id, self._worker):
+                del self._until[job_id]
+        return list(self._until)
+
+    def note_progress(self, job_id: str) -> None:
+        """Note that images of a job are done here: a place that was away is there again."""
+        if self._lacks.get(job_id) in (Lack.PLACE, Lack.OUTAGE):
+            self.remove(job_id)
+
+    def remove(self, job_id: str) -> None:
+        """Note that a unit of a job has ended well here."""
+        for known in (self._until, self._times, self._lacks):
+            known.pop(job_id, None)
+        self._asides.come_back(job_id, self._worker)

@@ -1,0 +1,274 @@
+"""Who may work on which unit of a job: claims, leases, what becomes of them, and what they count."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from redis import Redis
+
+from trtjob.jobs.states import JobState
+from trtjob.queue import lease_scripts, replies
+from trtjob.queue.events import Happening, add_event, new_call
+from trtjob.queue.units import FINISH, PLAN, shard_of
+from trtjob.queue.views import node_of, units_held
+from trtjob.queue.worker_registry import PREFIX, WORKER_TTL_S, Roster, worker_key
+
+FENCE = PREFIX + "fence"
+FREE_KILLS = 10
+
+_CLAIMABLE = {
+    PLAN: (JobState.QUEUED, JobState.PLANNING),
+    FINISH: (JobState.FINISHING,),
+}
+_SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one unit, until another claims it: `lease_s` without a word from its owner allow that.
+
+    token: larger than that of every earlier claim, until the server loses what it knows; call: random, so that no two
+    claims are the same even then; attempt: counts from 1; blame: what the last attempt's worker died of, empty where it
+    did not, or where somebody ended it; crashed_on: the nodes whose workers died of this unit.
+    """
+
+    job_id: str
+    unit: str
+    owner: str
+    token: int
+    attempt: int
+    lease_s: float
+    blame: str = ""
+    call: str = ""
+    crashed_on: frozenset[str] = frozenset()
+
+    @property
+    def holder(self) -> str:
+        return f"{self.token}.{self.call}|{self.owner}"
+
+    @property
+    def keys(self) -> list[str]:
+        """The job's and the lease's: the keys that every script about a claim takes first."""
+        return [job_key(self.job_id), lease_key(self.job_id, self.unit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is done of a unit: how many images, and how many of these have failed, by kind."""
+
+    images: int
+    kinds: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a unit may not be worked on: a state of the job, `committed`, `busy` (another holds it), `gone` (the job
+    is), `elsewhere` (the job is another queue's) or `unknown` (the job has no such unit)."""
+
+    reason: str
+
+
+def job_key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}"
+
+
+def lease_key(job_id: str, unit: str) -> str:
+    return f"{PREFIX}lease:{job_id}:{unit}"
+
+
+class Leases(Roster):
+    """Gives units of work out and takes them back; `trtjob.queue.lease_scripts` says how."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._claim = replies.script(redis, lease_scripts.CLAIM, [b"unreadable"])
+        self._check = replies.script(redis, lease_scripts.CHECK, b"lost")
+        self._renew = replies.script(redis, lease_scripts.RENEW, b"lost")
+        self._commit = replies.script(redis, lease_scripts.COMMIT, 0)
+        self._release = replies.script(redis, lease_scripts.RELEASE, 0)
+        self._abandon = replies.script(redis, lease_scripts.ABANDON, 0)
+        self._add_shards = replies.script(redis, lease_scripts.ADD_SHARDS, 0)
+        self._sync = replies.script(redis, lease_scripts.SYNC, 0)
+        self._planned = replies.script(redis, lease_scripts.PLANNED, b"lost")
+        self._note = replies.script(redis, lease_scripts.NOTE, 0)
+        self._end = replies.script(redis, lease_scripts.END, 0)
+
+    # -- planning -----------------------------------------------------------------------------------------------
+
+    def add_shards(self, claim: Claim, *, first: int = 0, shards: int, images: int) -> bool:
+        """Count shards that the planner has written, from the number `first` on, unless they are counted.
+
+        images: in these shards. Returns False where another plans now.
+        """
+        return bool(self._add_shards(keys=claim.keys, args=[claim.holder, claim.unit, first, shards, images]))
+
+    def sync(
+        self,
+        claim: Claim,
+        *,
+        shards: int,
+        images: int,
+        ok: int,
+        failed: int,
+        committed: Iterable[int],
+        kinds: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Set a job's counters and committed shards to what its folder says; kinds: the failed by kind.
+
+        Returns False where another plans now.
+        """
+        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
+        counters: list[str | int] = [claim.holder, claim.unit, new_call(), shards, images, ok, failed]
+        return bool(self._sync(keys=keys, args=[*counters, json.dumps(kinds or {}), *committed]))
+
+    def planned(self, claim: Claim) -> str:
+        """Say that the plan is complete.
+
+        Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
+        """
+        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
+        return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode(errors="replace"))
+
+    def note(self, claim: Claim, **fields: str | float) -> bool:
+        """Set fields of a job. Returns False where another has the unit now."""
+        flat = [item for pair in fields.items() for item in pair]
+        return bool(self._note(keys=claim.keys, args=[claim.holder, claim.unit, *flat]))
+
+    def end(self, claim: Claim, target: JobState, *, epoch: int, detail: str, **fields: str | float) -> bool:
+        """End a job that this claim finished, in the round `epoch`. Returns False where another has the unit now."""
+        flat = [item for pair in fields.items() for item in pair]
+        args = [claim.holder, claim.unit, epoch, target.value, detail, *flat]
+        return bool(self._end(keys=claim.keys, args=args))
+
+    def open_shards(self, job_id: str, shards: int) -> list[int]:
+        """Return the numbers of the shards below `shards` that are not committed."""
+        return list(self.each_open_shard(job_id, shards))
+
+    def each_open_shard(self, job_id: str, shards: int) -> Iterator[int]:
+        """Yield the numbers of the shards below `shards` that are not committed."""
+        key = job_key(job_id) + ":done"
+        bits = replies.guarded(key, lambda: self.redis.getrange(key, 0, shards // 8), b"")
+        return (n for n in range(shards) if n // 8 >= len(bits) or not bits[n // 8] & (0x80 >> n % 8))
+
+    # -- units of work ------------------------------------------------------------------------------------------
+
+    def claim(self, job_id: str, unit: str, owner: str, lease_s: float, *, queue: str = "") -> Claim | Refusal:
+        """Take a unit of work, unless it is done, held by another, or not wanted in the job's state.
+
+        queue: the one that the owner serves; a job of another is refused. Empty: whatever the job's is.
+        """
+        shard = shard_of(unit)
+        allowed = _SHARD_CLAIMABLE if shard is not None else _CLAIMABLE.get(unit)
+        if allowed is None:
+            return Refusal("unknown")
+        key, call = job_key(job_id), new_call()
+        answer = self._claim(
+            keys=[key, lease_key(job_id, unit), key + ":done", worker_key(owner), FENCE],
+            args=[
+                unit,
+                -1 if shard is None else shard,
+                owner,
+                _ms(lease_s),
+                f",{','.join(allowed)},",
+                WORKER_TTL_S,
+                call,
+                queue,
+            ],
+        )
+        if answer[0] != b"go":
+            return Refusal(answer[0].decode(errors="replace"))
+        _, token, attempt, blame, crashed_on = answer
+        nodes = frozenset(filter(None, crashed_on.decode(errors="replace").split("|")))
+        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode(errors="replace"), call, nodes)
+
+    def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
+        """Say how far a shard is; kinds: the failed images by kind.
+
+        Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
+        """
+        args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
+        answer = self._check(keys=claim.keys, args=[*args, _live(done, failed, kinds or {})])
+        return str(answer.decode(errors="replace"))
+
+    def renew(self, claim: Claim) -> str:
+        """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
+        return str(
+            self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode(errors="replace")
+        )
+
+    def commit(self, claim: Claim, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
+        """Count a shard whose manifest is written, once however often it is called; kinds: the failed by kind.
+
+        Returns whether it was the job's last; while the job is finishing, the same claim is told so again.
+        """
+        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
+        args: list[str | int] = [claim.holder, claim.unit, shard, ok, failed, claim.attempt, json.dumps(kinds or {})]
+        return bool(self._commit(keys=keys, args=args) == 2)
+
+    def release(self, claim: Claim, *, take_back: bool = False, why: str = "", kept: Done | None = None) -> bool:
+        """Give a unit up. take_back: the attempt does not count; why: the unit is not done, for this reason; kept: what
+        of it is, and is not done again.
+
+        Returns False where it was lost before.
+        """
+        live = "" if kept is None else _live(kept.images, kept.kinds.total(), kept.kinds)
+        args = [claim.holder, claim.unit, "1" if take_back else "0", claim.attempt, why, live]
+        return bool(self._release(keys=claim.keys, args=args))
+
+    def set_aside(self, claim: Claim, image: str) -> None:
+        """Note that an image ends image processes."""
+        key = job_key(claim.job_id)
+        add_event(self.redis, key, Happening.SET_ASIDE, image, unit=claim.unit, worker=claim.owner)
+
+    def clear_attempts(self, claim: Claim) -> None:
+        """Start counting a unit's attempts anew."""
+        with self.redis.pipeline() as pipe:
+            pipe.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
+            pipe.hdel(job_key(claim.job_id) + ":crashes", claim.unit)
+            pipe.execute()
+
+    def is_leased(self, job_id: str, units: list[str]) -> list[bool]:
+        """Return, for each unit, whether a worker holds it."""
+        if not units:
+            return []
+        with self.redis.pipeline(transaction=False) as pipe:
+            for unit in units:
+                pipe.pttl(lease_key(job_id, unit))
+            return [ttl_ms >= 0 for ttl_ms in pipe.execute()]  # none of ours is without an end
+
+    def held(self, job_id: str) -> list[str]:
+        """Return the units of a job that workers hold."""
+        units = [unit.decode(errors="replace") for unit in self.redis.hkeys(job_key(job_id) + ":holders")]
+        return [unit for unit, is_leased in zip(units, self.is_leased(job_id, units), strict=True) if is_leased]
+
+    # -- workers ------------------------------------------------------------------------------------------------
+
+    def abandon(
+        self, worker: str, blame: str = "", *, was_killed: bool = True, fault: str = ""
+    ) -> list[tuple[str, str]]:
+        """Free what a dead worker held.
+
+        blame: why its work is to blame, empty where it is not; was_killed: whether it was ended from outside, which
+        costs no attempt unless it happens FREE_KILLS times: perhaps for what its work needs; fault: what it was of the
+        machine that ended it.
+        Returns the job and the unit of each that was freed.
+        """
+        key = worker_key(worker)
+        held = units_held(replies.guarded(key, lambda: self.redis.hkeys(key), ()))
+        freed = []
+        for job_id, unit in held:
+            args = [worker, unit, blame, "1" if was_killed else "0", FREE_KILLS, node_of(worker), fault]
+            if self._abandon(keys=[job_key(job_id), lease_key(job_id, unit)], args=args):
+                freed.append((job_id, unit))
+        self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
+        return freed
+
+
+def _live(done: int, failed: int, kinds: Mapping[str, int]) -> str:
+    """Return how far a unit is, as `trtjob.queue.views` reads it."""
+    return ",".join([str(done), str(failed), *(f"{kind}={count}" for kind, count in kinds.items())])
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

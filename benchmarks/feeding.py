@@ -16,7 +16,7 @@ from benchmarks.host import job_spec, run_pipeline
 from benchmarks.table import Row
 from trtjob.config import Settings
 from trtjob.engines.protocol import AnyImage, FloatArray
-from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Entry, Listing
 from trtjob.worker.pictures import write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline

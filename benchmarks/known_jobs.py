@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.host import job_spec
 from benchmarks.node import node
 from benchmarks.table import Row
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import JobState
 from trtjob.queue.reconcile import reconcile
 

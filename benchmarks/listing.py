@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 from benchmarks.host import job_spec
 from benchmarks.table import Row
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import Source
 from trtjob.jobs.plan import plan_epoch
+from trtjob.jobs.spec import Source
 from trtjob.storage import open_storage
 from trtjob.storage.s3.client import forget_buckets
 

@@ -22,7 +22,7 @@ from benchmarks.constant import ConstantEngine
 from benchmarks.host import job_spec
 from benchmarks.node import node
 from trtjob.config import Settings
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import ACTIVE, FINISHED, JobState
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile

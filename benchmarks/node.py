@@ -11,8 +11,8 @@ from typing import Literal
 
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
-from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, job_id_of
-from trtjob.jobs.places import source_from
+from trtjob.jobs.sources import source_from
+from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, job_id_of
 from trtjob.jobs.states import FINISHED, TERMINAL
 from trtjob.queue.connection import Connection, connect
 from trtjob.queue.job_store import JobStore

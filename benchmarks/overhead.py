@@ -11,7 +11,7 @@ from benchmarks.host import cpu_s, job_spec, run_pipeline
 from benchmarks.node import node
 from benchmarks.table import Row
 from trtjob.config import Settings
-from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.jobs.states import FINISHED
 from trtjob.queue.submit import submit
 from trtjob.storage.listing import Listing

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.node import node
 from benchmarks.table import Row
 from trtjob.converters.registry import RegisteredModel
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.worker.pictures import write_pictures
 
 SHARD = 256

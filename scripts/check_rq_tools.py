@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.__main__ import SAMPLE
 from benchmarks.node import node
 from trtjob.converters.registry import ModelRegistry
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.worker.convert import resolve_model
 from trtjob.worker.pictures import write_pictures
 

@@ -7,9 +7,9 @@ from typing import Literal
 from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Detection
 from trtjob.jobs.folder import JobFolder, PlanEpoch, ShardManifest, results_key
-from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.plan import write_shard
 from trtjob.jobs.records import ImageFailure, Record, to_line
+from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.storage.listing import Entry
 
 LABELS = ("cat", "dog", "traffic light")

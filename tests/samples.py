@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
+from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 
 MODEL = ModelRef(name="tiny", sha256="ab" * 32, path="/models/tiny.onnx", task="detect", labels=("cat", "dog"))
 

@@ -58,7 +58,7 @@ from scripts.gpu_models.skeleton import drawn
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Outputs
 from trtjob.errors import ConfigError, TrtjobError
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.worker.parity import Comparison
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits

@@ -25,7 +25,7 @@ from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey
 from trtjob.errors import DeviceMemoryError, EngineError
-from trtjob.jobs.models import ModelRef
+from trtjob.jobs.spec import ModelRef
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trtjob.errors import TrtjobError
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage.listing import Entry, Listing
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome

@@ -30,7 +30,7 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Listing
 from trtjob.worker.bench_parts import Rig, Sample
 from trtjob.worker.engine import can_decode, open_decoder

@@ -28,7 +28,7 @@ from trtjob.engines.cuda import gpus
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu.decoder import installed_package
-from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.jobs.states import TERMINAL
 from trtjob.queue.connection import connect
 from trtjob.queue.embedded_server import EmbeddedServer

@@ -14,7 +14,7 @@ from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.wishes import Wishes
 from trtjob.config import Settings
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits

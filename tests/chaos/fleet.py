@@ -16,9 +16,9 @@ from chaos.valkey import Valkey
 from terminal import Terminal, descendants, wait_for, worker_pids
 
 from trtjob.jobs.folder import JOB, RECEIPT, RESULTS, JobFolder
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import planned_entries
 from trtjob.jobs.records import read_records
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.views import JobView

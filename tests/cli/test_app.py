@@ -15,7 +15,7 @@ from trtjob import __version__
 from trtjob.cli import doctor, export, options
 from trtjob.cli.app import app
 from trtjob.jobs.exports import ExportFormat
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 
 Command = Callable[..., Outcome]
 

@@ -12,9 +12,9 @@ from samples import made
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import ERRORS, JOB, RESULTS, JobFolder, manifest_key, plan_key, results_key
-from trtjob.jobs.merge import merged_records
 from trtjob.jobs.plan import committed_counts, kept_counts, planned_entries, read_shard
 from trtjob.jobs.records import read_records
+from trtjob.jobs.results import merged_records
 
 SEED = 20261102
 COUNT = 3000

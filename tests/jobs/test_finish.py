@@ -15,9 +15,9 @@ from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import Receipt, Summary, finish, finish_partly
 from trtjob.jobs.folder import ERRORS, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, manifest_key
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import checkpoint_key, read_shard, write_shard
 from trtjob.jobs.records import Record, read_records, to_line
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage.listing import Entry
 
 BOX = (10.0, 20.0, 110.0, 70.0)

@@ -12,7 +12,6 @@ from samples import job_spec, made, touch
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, JobFolder, PlanEpoch, ShardManifest, manifest_key, plan_key, results_key
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import (
     committed_counts,
     kept_counts,
@@ -23,6 +22,7 @@ from trtjob.jobs.plan import (
     write_source_list,
 )
 from trtjob.jobs.records import ImageFailure, Record, to_line
+from trtjob.jobs.spec import JobSpec
 from trtjob.queue.job_store import Claim, JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.units import PLAN, shard_unit

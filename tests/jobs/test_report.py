@@ -10,8 +10,8 @@ from samples import made
 from trtjob.imaging.detections import Classification
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import REPORT, JobFolder, annotated_key
-from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
+from trtjob.jobs.spec import Annotate
 
 BOX = (10.0, 20.0, 110.0, 70.0)
 

@@ -16,8 +16,8 @@ from twice import Dying, Killed, Twice, keyspace
 
 from trtjob.errors import JobError, StorageError, UnknownJobError
 from trtjob.jobs.folder import JOB, SOURCE_LIST, JobFolder, PlanEpoch
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import source_images
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState, Priority
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore, Refusal

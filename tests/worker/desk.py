@@ -9,8 +9,8 @@ from terminal import wait_for
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, read_records
+from trtjob.jobs.spec import JobSpec
 from trtjob.queue.job_store import Claim, JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from worker.plain_engine import CLASSIFIER
 
 from trtjob.engines.spec import METADATA_KEY
-from trtjob.jobs.models import ModelRef
+from trtjob.jobs.spec import ModelRef
 
 
 def write_model(path: Path, factor: float = 1.0) -> ModelRef:

@@ -12,7 +12,7 @@ from samples import job_spec
 from worker.burst import unit_worker, work
 
 from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY, JobFolder
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile

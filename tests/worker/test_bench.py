@@ -14,7 +14,7 @@ from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import ConfigError, TrtjobError
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.worker.bench import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
 from trtjob.worker.bench_parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
 from trtjob.worker.pipeline.engine_side import Pipeline

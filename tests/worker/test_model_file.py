@@ -7,7 +7,7 @@ from worker.mean_model import write_model
 
 from trtjob.config import Settings
 from trtjob.errors import ModelError
-from trtjob.jobs.models import ModelRef
+from trtjob.jobs.spec import ModelRef
 from trtjob.worker.context import Interrupted
 from trtjob.worker.model_file import model_file
 

@@ -26,7 +26,7 @@ from trtjob.cpus import usable_cpus
 from trtjob.engines.choice import ChosenGpu
 from trtjob.engines.cuda.survey import SurveyedGpu
 from trtjob.errors import QueueError
-from trtjob.jobs.models import JobSpec, ModelRef
+from trtjob.jobs.spec import JobSpec, ModelRef
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState
 from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore, job_key

@@ -14,7 +14,7 @@ from trtjob.errors import ConfigError
 if TYPE_CHECKING:
     from trtjob.converters.registry import ModelRegistry, RegisteredModel
     from trtjob.jobs.image_list import ImageList
-    from trtjob.jobs.models import JobSpec, Options, Source
+    from trtjob.jobs.spec import JobSpec, Options, Source
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def find_place(order: JobOrder) -> Place:
 
     Raises ConfigError, StorageError for a bucket that cannot be used.
     """
-    from trtjob.jobs.places import check_output, source_from
+    from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
     source, keys = source_from(_named(order.source), order.root)
@@ -100,8 +100,8 @@ def job_from(
     ship_model: put it beside the outputs, in their bucket. Raises ConfigError, ModelError and ConversionError.
     """
     from trtjob.converters.registry import ModelRegistry
-    from trtjob.jobs.models import JobSpec, ModelRef, job_id_of
     from trtjob.jobs.plan import source_list
+    from trtjob.jobs.spec import JobSpec, ModelRef, job_id_of
 
     model = resolved_model(order, ModelRegistry(models_dir), on_convert)
     for warning in model.facts.warnings if model.facts else ():  # each time: the results depend on a guess
@@ -111,7 +111,7 @@ def job_from(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
     )
     if ship_model:
-        from trtjob.jobs.shipping import shipped_model
+        from trtjob.jobs.upload import shipped_model
 
         reference = shipped_model(reference, place.output)
     listed = source_list(place.keys) if place.keys else b""
@@ -146,7 +146,7 @@ def resolved_model(order: JobOrder, registry: "ModelRegistry", on_convert: Calla
 def _options(order: JobOrder, model: "RegisteredModel") -> "Options":
     from pydantic import ValidationError
 
-    from trtjob.jobs.models import Annotate, Options, class_ids_from
+    from trtjob.jobs.spec import Annotate, Options, class_ids_from
 
     spec = model.spec
     conf = spec.conf if order.conf is None else order.conf

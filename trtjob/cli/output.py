@@ -27,7 +27,7 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     """
     from trtjob.jobs.finish import Summary
     from trtjob.jobs.folder import REPORT, RESULTS, SUMMARY, JobFolder
-    from trtjob.jobs.models import Annotate
+    from trtjob.jobs.spec import Annotate
 
     folder = JobFolder.of(view.spec)
     summary = Summary.model_validate_json(folder.storage.read(SUMMARY))

@@ -229,7 +229,7 @@ def _is_shipped(desk: Desk, order: JobOrder, place: Place) -> bool:
 def _ship(place: Place, stop: Stop | None) -> Place:
     from trtjob.cli.progress import open_stages
     from trtjob.errors import StorageError
-    from trtjob.jobs.shipping import shipped_source
+    from trtjob.jobs.upload import shipped_source
     from trtjob.storage import is_s3
 
     if is_s3(place.source.root):

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder, PlanEpoch, annotated_key
-from trtjob.jobs.merge import merged_records, records_so_far
-from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.report import Highlights, render_report
+from trtjob.jobs.results import merged_records, records_so_far
+from trtjob.jobs.spec import Annotate, JobSpec
 
 _SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part-[0-9a-f]+)\.jsonl")
 

@@ -18,7 +18,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trtjob.errors import JobError, StorageError
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage import OnTrouble, Storage, open_storage
 from trtjob.storage.prefetch import in_order
 

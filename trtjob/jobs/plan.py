@@ -16,8 +16,8 @@ from typing import Any, TypedDict
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, json_line, parse_line, read_records
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.prefetch import in_order

@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record
+from trtjob.jobs.spec import JobSpec
 
 MAX_PICTURES = 48
 MAX_FAILURES = 200

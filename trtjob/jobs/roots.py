@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage import is_s3
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from trtjob.errors import ForeignJobError, UnknownJobError
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.queue import replies, scripts
 from trtjob.queue.events import Event, Happening, new_call, read_events

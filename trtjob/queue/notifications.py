@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 from redis import ResponseError
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue import replies
 from trtjob.queue.events import Happening, add_event

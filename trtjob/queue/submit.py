@@ -6,8 +6,8 @@ from typing import Any, Literal
 from trtjob.errors import JobError
 from trtjob.jobs.finish import Receipt
 from trtjob.jobs.folder import JOB, RECEIPT, SOURCE_LIST, JobFolder
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import write_source_list
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, FINISHED, JobState, Priority
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.notifications import ask_for_notice, check_notify_url

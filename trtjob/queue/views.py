@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import JobState, Priority
 from trtjob.queue import replies
 

@@ -23,7 +23,7 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import choose
 from trtjob.engines.protocol import Engine
 from trtjob.errors import ConfigError, ImageError
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
 from trtjob.worker.bench_parts import (
     BenchStopped,

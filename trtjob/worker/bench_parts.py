@@ -18,8 +18,8 @@ from trtjob.cpus import usable_cpus
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.jobs.records import from_line, to_line
+from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
 from trtjob.worker.cores import Moment, Span

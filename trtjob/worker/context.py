@@ -18,8 +18,8 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.errors import DeviceLostError
-from trtjob.jobs.models import Decode, ModelRef, warm_key
 from trtjob.jobs.roots import check_spec
+from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import bound
 from trtjob.queue.exclusions import Asides, OwnAsides
 from trtjob.queue.job_store import Claim, Done, JobStore

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError, ModelError
-from trtjob.jobs.models import ModelRef
 from trtjob.jobs.roots import check_places
+from trtjob.jobs.spec import ModelRef
 from trtjob.storage import OnTrouble, open_storage
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from trtjob.errors import PlaceError
 from trtjob.jobs.folder import JOB, JobFolder
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage import open_storage
 
 

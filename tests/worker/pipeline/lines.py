@@ -12,8 +12,8 @@ from worker.plain_engine import PlainEngine
 
 from trtjob.errors import FailureKind
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import Record, from_line
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome

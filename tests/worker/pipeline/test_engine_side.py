@@ -18,7 +18,7 @@ from worker.plain_engine import POISON, PlainEngine, write_image, write_images
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError
-from trtjob.jobs.models import Annotate
+from trtjob.jobs.spec import Annotate
 from trtjob.worker.pipeline import engine_side
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome

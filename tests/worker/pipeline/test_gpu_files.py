@@ -14,7 +14,7 @@ from worker.plain_engine import PlainEngine, write_images
 from trtjob.engines.protocol import AnyImage
 from trtjob.errors import EngineError
 from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

@@ -8,7 +8,7 @@ from worker.pipeline.lines import job, pipeline_of, run
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.errors import FailureKind, StorageError
-from trtjob.jobs.models import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage import open_storage
 
 

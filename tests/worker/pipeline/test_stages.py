@@ -21,8 +21,8 @@ from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError, StorageError
-from trtjob.jobs.models import Annotate
 from trtjob.jobs.records import Record
+from trtjob.jobs.spec import Annotate
 from trtjob.logs import JsonFormatter
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry

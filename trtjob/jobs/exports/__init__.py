@@ -13,7 +13,7 @@ from trtjob.jobs.exports.megadetector import write_megadetector
 from trtjob.jobs.exports.results import Exported, Results
 from trtjob.jobs.exports.yolo import write_yolo
 from trtjob.jobs.folder import ERRORS, JOB, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 
 
 class ExportFormat(StrEnum):

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 from trtjob.errors import StorageError
 from trtjob.imaging.detections import Detection
 from trtjob.jobs.folder import RESULTS, JobFolder
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, read_records
+from trtjob.jobs.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from threading import Lock
 from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, PlaceError, StorageError
 from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.jobs.models import JobSpec
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage import note_trouble, open_storage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches, Decoder

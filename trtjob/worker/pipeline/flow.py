@@ -9,8 +9,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from trtjob.errors import FailureKind
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import ImageFailure, Record, to_line
+from trtjob.jobs.spec import JobSpec
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.member import Member
 from trtjob.worker.pipeline.ring import READING

@@ -20,8 +20,8 @@ import cv2
 
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError, TrtjobError
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.records import Record, to_line
+from trtjob.jobs.spec import JobSpec
 from trtjob.logs import bind_process, configure_logging
 from trtjob.storage import open_storage, troubles
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job

@@ -27,8 +27,8 @@ from trtjob.imaging.postprocess import classes_from, detections_from
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
-from trtjob.jobs.models import Annotate, JobSpec
 from trtjob.jobs.records import ImageFailure, Record
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.logs import bound
 from trtjob.storage import Storage, open_storage
 from trtjob.storage.listing import Entry

@@ -9,8 +9,8 @@ from samples import made
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import JobFolder, manifest_key, plan_key, results_key
-from trtjob.jobs.merge import merged_records
 from trtjob.jobs.records import Record
+from trtjob.jobs.results import merged_records
 
 # Names that sort in unlike ways by code point, by locale and by path; `\udcff` is a byte that is no UTF-8.
 NAMES = st.sampled_from(

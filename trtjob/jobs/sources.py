@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.models import Source
+from trtjob.jobs.spec import Source
 from trtjob.storage import Storage, is_s3, open_storage
 from trtjob.storage.listing import IMAGE_SUFFIXES
 

@@ -9,8 +9,8 @@ from users import as_nobody
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.models import Source
-from trtjob.jobs.places import check_output, s3_uri, source_from
+from trtjob.jobs.sources import check_output, s3_uri, source_from
+from trtjob.jobs.spec import Source
 
 # -- the source --------------------------------------------------------------------------------------------------------
 

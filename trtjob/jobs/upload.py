@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from trtjob.errors import StorageError
-from trtjob.jobs.models import ModelRef, Source, slug_of
+from trtjob.jobs.spec import ModelRef, Source, slug_of
 from trtjob.storage import LocalStorage, open_storage
 from trtjob.storage.listing import Entry
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from samples import MODEL, job_spec, options
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.models import Annotate, JobSpec, ModelRef, Options, Source, class_ids_from, job_id_of
+from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source, class_ids_from, job_id_of
 
 SOURCE = Source(kind="folder", root="/home/ann/Summer Photos")
 

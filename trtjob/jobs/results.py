@@ -9,9 +9,9 @@ from operator import attrgetter
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import JobFolder, PlanEpoch
-from trtjob.jobs.models import JobSpec
 from trtjob.jobs.plan import checkpoint_key, planned_entries, read_shard
 from trtjob.jobs.records import Record, read_records
+from trtjob.jobs.spec import JobSpec
 
 _by_image = attrgetter("image")
 

@@ -20,7 +20,7 @@ from benchmarks.startup import startup
 from benchmarks.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
-from trtjob.worker.convert import convert_model, resolve_model
+from trtjob.converters.run import convert_model, resolve_model
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "digits" / "digits.weights"

@@ -8,17 +8,17 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.table import Row
+from trtjob.converters.calibration_images import Samples, chosen_images
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.run import convert_model
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.protocol import answer_of
 from trtjob.engines.spec import Precision
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import prepare
-from trtjob.worker.convert import convert_model
 from trtjob.worker.pictures import write_pictures
-from trtjob.worker.samples import Samples, chosen_images
 
 GOAL_SPEED = 1.3
 GOAL_LOSS = {"fp16": 0.2, "int8": 1.0}  # points of mAP

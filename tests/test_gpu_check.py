@@ -55,11 +55,11 @@ from scripts.gpu_check.zoo import Variant
 from scripts.gpu_models import yolo
 from scripts.gpu_models.cfg import LOST, Cfg, variance_after
 from scripts.gpu_models.skeleton import drawn
+from trtjob.converters.parity import Comparison
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Outputs
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.spec import Annotate
-from trtjob.worker.parity import Comparison
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

@@ -11,12 +11,12 @@ from scripts.gpu_check.apart import side_by_side
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
+from trtjob.converters.calibration_images import Samples, chosen_images
+from trtjob.converters.parity import LIMITS, Comparison, Limits, check_parity, compare
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Precision
 from trtjob.errors import TrtjobError
-from trtjob.worker.parity import LIMITS, Comparison, Limits, check_parity, compare
-from trtjob.worker.samples import Samples, chosen_images
 
 IMAGES = 8
 BATCH = 8  # of the middle size that an image is put into

@@ -12,7 +12,7 @@ from scripts.gpu_models import yolo
 from scripts.gpu_models.skeleton import SUFFIX, write_whole
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
-from trtjob.worker.convert import convert_model
+from trtjob.converters.run import convert_model
 from trtjob.worker.pictures import write_pictures
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -15,11 +15,11 @@ import numpy as np
 from scripts.gpu_models.cfg import LOST
 from scripts.gpu_models.skeleton import SUFFIX, strip_weights
 from trtjob.converters.artefact import pieces
+from trtjob.converters.calibration_images import generated_image
 from trtjob.converters.keras import packages
 from trtjob.converters.output import write_atomically
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
-from trtjob.worker.samples import generated_image
 
 SEED = 16
 _LOGIT_DEVIATION = 2.5

@@ -125,9 +125,9 @@ async def _bench(settings: "Settings", model: str, wishes: "Wishes") -> "BenchRe
     """Return what was measured, the exit code where the user stopped it."""
     from trtjob.cli.run import say_converting
     from trtjob.converters.registry import ModelRegistry
+    from trtjob.converters.run import resolve_model
     from trtjob.worker.bench import bench
     from trtjob.worker.bench_parts import BenchStopped
-    from trtjob.worker.convert import resolve_model
 
     stop = Stop()
     with stop.on_signals(STOPPING):

@@ -270,7 +270,7 @@ def convert(
         raise ConfigError("--allow-unsafe runs code that the file carries, which no worker does: add --local")
     if local:
         from trtjob.converters.registry import ModelRegistry
-        from trtjob.worker.convert import convert_model
+        from trtjob.converters.run import convert_model
 
         with open_stages(request.model.name) as display:
             registered = convert_model(request, registry=ModelRegistry(settings.models_dir), on_progress=display.show)

@@ -131,7 +131,7 @@ def resolved_model(order: JobOrder, registry: "ModelRegistry", on_convert: Calla
 
     on_convert: called with its file before that. Raises ModelError, ConversionError.
     """
-    from trtjob.worker.convert import resolve_model
+    from trtjob.converters.run import resolve_model
 
     return resolve_model(
         order.model,

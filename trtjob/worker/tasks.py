@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trtjob.config import Settings
+from trtjob.converters.process import convert_apart
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.finish import finish
@@ -25,7 +26,6 @@ from trtjob.queue.views import JobView
 from trtjob.storage import open_storage
 from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context, Interrupted, current
-from trtjob.worker.convert_process import convert_apart
 from trtjob.worker.conveyor import run_shards
 from trtjob.worker.proof import prove_output, prove_source
 

@@ -10,13 +10,13 @@ from terminal import DIGITS
 
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
+from trtjob.converters.run import convert_model
 from trtjob.engines.candidates import count_of
 from trtjob.engines.spec import Task
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, _config, build_plan
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lowering import lowered
 from trtjob.engines.tensorrt.messages import logger
-from trtjob.worker.convert import convert_model
 
 pytestmark = pytest.mark.extra
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from engines import tiny
 
+from trtjob.converters.calibration_images import GENERATED, Samples, chosen_images, content_hash, generated_image
 from trtjob.engines.spec import ResizeMode, Task
 from trtjob.errors import ConversionError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.resize import prepare
-from trtjob.worker.samples import GENERATED, Samples, chosen_images, content_hash, generated_image
 
 SPEC = tiny.spec_of(Task.DETECT)
 

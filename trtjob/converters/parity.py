@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trtjob.converters.artefact import Reference
+from trtjob.converters.calibration_images import Samples
 from trtjob.engines.candidates import candidates_from
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity, Precision, Task
@@ -16,7 +17,6 @@ from trtjob.imaging.boxes import iou_matrix
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import Placement
-from trtjob.worker.samples import Samples
 
 MATCH_IOU = 0.5
 DIGITS = 3  # significant ones: what differs beyond them is the machine's, and would change the model's bytes

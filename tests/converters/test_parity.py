@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 
 from trtjob.converters.artefact import Reference
+from trtjob.converters.calibration_images import GENERATED, Samples
+from trtjob.converters.parity import LIMITS, Measured, check_parity, measure
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity, Precision, Task
 from trtjob.errors import ConversionError
-from trtjob.worker.parity import LIMITS, Measured, check_parity, measure
-from trtjob.worker.samples import GENERATED, Samples
 
 HW = (100, 200)
 DETECTOR = ModelSpec(task=Task.DETECT, labels=("cat", "dog"), input_hw=HW, min_score=0.05, conf=0.25, candidates=99)

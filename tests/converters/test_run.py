@@ -16,10 +16,10 @@ from terminal import DIGITS
 
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.run import Progress, convert_model, resolve_model
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.spec import Precision, load_spec
 from trtjob.errors import ConversionError, EngineError, ModelError
-from trtjob.worker.convert import Progress, convert_model, resolve_model
 
 
 @pytest.fixture
@@ -607,7 +607,7 @@ def test_calibration_takes_no_more_memory_for_more_images(digits: Path, tmp_path
         "import resource, sys; from pathlib import Path\n"
         "from trtjob.converters.registry import ModelRegistry\n"
         "from trtjob.converters.request import ConversionRequest\n"
-        "from trtjob.worker.convert import convert_model; _, model, images, count, home = sys.argv\n"
+        "from trtjob.converters.run import convert_model; _, model, images, count, home = sys.argv\n"
         "convert_model(ConversionRequest(model=Path(model), precision='int8', calibrate=Path(images),"
         " calibrate_images=int(count)), registry=ModelRegistry(Path(home)))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"

@@ -6,8 +6,8 @@ import pytest
 from terminal import DIGITS, children
 
 from trtjob.config import Settings
+from trtjob.converters.process import convert_apart
 from trtjob.converters.registry import ModelRegistry
-from trtjob.worker.convert_process import convert_apart
 
 REQUEST = {"model": str(DIGITS / "digits.weights")}
 

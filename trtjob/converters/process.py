@@ -1,4 +1,4 @@
-"""A conversion in a process of its own: `python -m trtjob.worker.convert_process`, started by a worker.
+"""A conversion in a process of its own: `python -m trtjob.converters.process`, started by a worker.
 
 TensorFlow's memory goes with it, and a file that crashes a reader ends no worker. Standard input brings one line of
 JSON, what to convert and where the registry lies, and its end says that the worker is gone. Standard output carries a
@@ -16,9 +16,9 @@ from trtjob.apart import Allowance, OverTime, end_when_nobody_waits, how_it_ende
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.run import convert_model
 from trtjob.errors import TrtjobError
 from trtjob.logs import configure_logging
-from trtjob.worker.convert import convert_model
 
 log = logging.getLogger(__name__)
 

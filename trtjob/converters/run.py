@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
     from trtjob.converters.artefact import Converted, Reference
+    from trtjob.converters.calibration_images import Samples
+    from trtjob.converters.parity import Measured
     from trtjob.engines.onnxruntime.cpu import CpuEngine
-    from trtjob.worker.parity import Measured
-    from trtjob.worker.samples import Samples
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +164,8 @@ class _Result:
 def _lowered(converted: "Converted", request: ConversionRequest, progress: Progress) -> _Result:
     """Lower a model's precision, and compare it with the float32 graph."""
     from trtjob.converters.artefact import Reference, pieces
+    from trtjob.converters.parity import check_parity
     from trtjob.converters.precision.lower import lowered
-    from trtjob.worker.parity import check_parity
 
     samples = _samples(request, converted.spec)
     stage = _LOOKING[request.precision]
@@ -186,7 +186,7 @@ def _compared(
     converted: "Converted", reference: "Reference", request: ConversionRequest, progress: Progress
 ) -> _Result:
     """Compare a float32 model with the original that it was converted from."""
-    from trtjob.worker.parity import check_parity
+    from trtjob.converters.parity import check_parity
 
     samples = _samples(request, converted.spec)
     measured = _measured(converted.model, converted.spec, samples, reference, progress)
@@ -204,7 +204,7 @@ def _measured(
     progress: Progress,
 ) -> "Measured":
     """Compare a model with its reference."""
-    from trtjob.worker.parity import measure
+    from trtjob.converters.parity import measure
 
     progress("measuring", 0, len(samples))
     with _opened(model, spec) as engine:
@@ -224,14 +224,14 @@ def _opened(model: "ModelProto", spec: ModelSpec) -> "Iterator[CpuEngine]":
 
 
 def _samples(request: ConversionRequest, spec: ModelSpec) -> "Samples":
-    from trtjob.worker.samples import Samples
+    from trtjob.converters.calibration_images import Samples
 
     return Samples(_calibration_images(request), spec)
 
 
 def _calibration_images(request: ConversionRequest) -> tuple[Path, ...]:
     """Return the images that are asked for; none where they are to be made up. Raises ConversionError."""
-    from trtjob.worker.samples import chosen_images
+    from trtjob.converters.calibration_images import chosen_images
 
     if request.calibrate is not None:
         return chosen_images(request.calibrate, request.calibrate_images)
@@ -272,7 +272,7 @@ def _key(request: ConversionRequest, files: tuple[Path, ...], images: tuple[Path
         *((file.name, file_sha256(file)) for file in files),
     ]
     if images:
-        from trtjob.worker.samples import content_hash
+        from trtjob.converters.calibration_images import content_hash
 
         identity.append(content_hash(images))
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()

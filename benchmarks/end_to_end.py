@@ -14,10 +14,10 @@ from benchmarks.node import Node, node
 from benchmarks.plain import PlainLoop
 from benchmarks.processes import tree_cpu_s
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import Engine, answer_of
-from trtjob.worker.pictures import SIZES, write_pictures
 
 Args = TypeVarTuple("Args")
 

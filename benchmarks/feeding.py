@@ -14,11 +14,11 @@ import numpy as np
 from benchmarks.constant import ConstantEngine
 from benchmarks.host import job_spec, run_pipeline
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.config import Settings
 from trtjob.engines.protocol import AnyImage, FloatArray
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Entry, Listing
-from trtjob.worker.pictures import write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.pipeline.limits import Limits

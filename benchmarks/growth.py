@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.node import Node, node
 from benchmarks.processes import tree_mb
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.converters.registry import RegisteredModel
-from trtjob.worker.pictures import write_pictures
 
 RSS_GOAL = 10.0
 SUBMIT_GOAL_S = 20.0

@@ -11,11 +11,11 @@ import numpy as np
 
 from benchmarks.constant import ConstantEngine
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import from_line
 from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.storage.listing import Entry, Listing
-from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.pipeline.limits import Limits

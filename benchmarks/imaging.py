@@ -8,11 +8,11 @@ import cv2
 
 from benchmarks.constant import LABELS
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import SIZES, make_picture
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.draw import annotate
 from trtjob.imaging.encode import encode_image
-from trtjob.worker.pictures import SIZES, make_picture
 
 ROUNDS = 10  # the best counts: what disturbs a machine only ever adds
 DRAW_LIMITS_MS = {

@@ -21,6 +21,7 @@ import cv2
 from benchmarks.constant import ConstantEngine
 from benchmarks.host import job_spec
 from benchmarks.node import node
+from trtjob.bench.synthetic_images import make_picture
 from trtjob.config import Settings
 from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import ACTIVE, FINISHED, JobState
@@ -29,7 +30,6 @@ from trtjob.queue.reconcile import reconcile
 from trtjob.queue.submit import submit
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
-from trtjob.worker.pictures import make_picture
 from trtjob.worker.rq_worker import UnitWorker
 
 SIZES = (10_000, 100_000, 1_000_000)

@@ -10,6 +10,7 @@ from benchmarks.constant import ConstantEngine
 from benchmarks.host import cpu_s, job_spec, run_pipeline
 from benchmarks.node import node
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import make_picture
 from trtjob.config import Settings
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.jobs.states import FINISHED
@@ -17,7 +18,6 @@ from trtjob.queue.submit import submit
 from trtjob.storage.listing import Listing
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heart import Heart
-from trtjob.worker.pictures import make_picture
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.rq_worker import UnitWorker

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.converters.calibration_images import Samples, chosen_images
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
@@ -18,7 +19,6 @@ from trtjob.engines.spec import Precision
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import prepare
-from trtjob.worker.pictures import write_pictures
 
 GOAL_SPEED = 1.3
 GOAL_LOSS = {"fp16": 0.2, "int8": 1.0}  # points of mAP

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from benchmarks.node import node
 from benchmarks.table import Row
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.converters.registry import RegisteredModel
 from trtjob.jobs.spec import Annotate
-from trtjob.worker.pictures import write_pictures
 
 SHARD = 256
 LOSS_GOAL = 2.0

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Row
-from trtjob.worker.pictures import write_pictures
+from trtjob.bench.synthetic_images import write_pictures
 
 GOAL_S = 3.0
 ROUNDS = 3

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from benchmarks.__main__ import SAMPLE
 from benchmarks.node import node
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.run import resolve_model
 from trtjob.jobs.spec import Annotate
-from trtjob.worker.pictures import write_pictures
 
 TOOLS = ("rq-exporter==3.1.0", "rq-dashboard==0.9.0", "six")  # rq-dashboard needs six, and does not say so
 IMAGES, SHARD = 2000, 50

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from trtjob.bench.cores import idle_seconds
 from trtjob.errors import TrtjobError
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.views import WorkerView
-from trtjob.worker.cores import idle_seconds
 
 LOOK_S = 0.05
 SOON_S = 0.5

@@ -24,6 +24,8 @@ from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
+from trtjob.bench.parts import Rig, Sample
+from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind
@@ -32,9 +34,7 @@ from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Listing
-from trtjob.worker.bench_parts import Rig, Sample
 from trtjob.worker.engine import can_decode, open_decoder
-from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

@@ -20,6 +20,7 @@ from scripts.gpu_check.daemon import LOOK_S, Beat, Daemon, Speed, daemon
 from scripts.gpu_check.feed import BATCH, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.cpus import by_neighbourhood, near_cpus, usable_cpus
@@ -35,7 +36,6 @@ from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore, job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares
-from trtjob.worker.pictures import write_pictures
 
 HEAVIES = ("yolov4-608", "yolov3-608")  # the first that is there
 Decode = Literal["cpu", "gpu"]

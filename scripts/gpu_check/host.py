@@ -13,9 +13,9 @@ from benchmarks.host import job_spec
 from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.wishes import Wishes
+from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.config import Settings
 from trtjob.jobs.spec import Annotate
-from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

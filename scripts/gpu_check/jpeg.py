@@ -18,6 +18,8 @@ from scripts.gpu_check import need
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from scripts.gpu_check.wishes import Wishes
+from trtjob.bench.cores import Moment, Span
+from trtjob.bench.synthetic_images import SIZES, make_picture
 from trtjob.engines.cuda import Device
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
@@ -26,8 +28,6 @@ from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
 from trtjob.imaging.jpeg import gpu_jpeg_size
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
-from trtjob.worker.cores import Moment, Span
-from trtjob.worker.pictures import SIZES, make_picture
 
 INPUT_HW = (416, 416)
 BATCH = 32

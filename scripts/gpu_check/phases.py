@@ -8,9 +8,9 @@ from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import apart
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.wishes import Wishes
+from trtjob.bench.parts import Rig, StagesPart
+from trtjob.bench.run import sample_of
 from trtjob.engines.choice import EngineKind
-from trtjob.worker.bench import sample_of
-from trtjob.worker.bench_parts import Rig, StagesPart
 
 MODELS = ("vgg16", "yolov3-416", "yolov3-608")
 CASES: tuple[tuple[EngineKind, str], ...] = (

@@ -14,12 +14,12 @@ from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
+from trtjob.bench.parts import EnginePart, Rig
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.cuda import Device
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.plans import Sidecar
-from trtjob.worker.bench_parts import EnginePart, Rig
 
 COMPARED_BATCH = 32
 ROUNDS = 3  # by turns with the bare loop

@@ -10,10 +10,10 @@ from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import SAMPLE, SCENES, Wishes
 from scripts.gpu_models import yolo
 from scripts.gpu_models.skeleton import SUFFIX, write_whole
+from trtjob.bench.synthetic_images import write_pictures
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.run import convert_model
-from trtjob.worker.pictures import write_pictures
 
 PRECISIONS = ("fp32", "fp16", "int8")
 QUICK_BATCHES = "1:1:8"

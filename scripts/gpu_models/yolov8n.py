@@ -14,9 +14,9 @@ from ultralytics import YOLO  # type: ignore[import-not-found, unused-ignore]
 from ultralytics.nn.modules import Bottleneck  # type: ignore[import-not-found, unused-ignore]
 
 from scripts.gpu_models.cfg import LOST
+from trtjob.bench.synthetic_images import make_picture
 from trtjob.converters.calibration_images import generated_image
 from trtjob.engines.protocol import UInt8Array
-from trtjob.worker.pictures import make_picture
 
 SEED, SIDE, PAD = 8, 640, 114
 PICTURES = 12

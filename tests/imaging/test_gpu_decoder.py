@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from trtjob.bench.synthetic_images import make_picture
 from trtjob.engines.cuda import Device
 from trtjob.engines.cuda.driver import threaded_driver
 from trtjob.engines.protocol import DeviceImage, UInt8Array
@@ -17,7 +18,6 @@ from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
 from trtjob.imaging.jpeg import gpu_jpeg_size
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
-from trtjob.worker.pictures import make_picture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
 

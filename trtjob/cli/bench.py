@@ -18,9 +18,9 @@ from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
+    from trtjob.bench.parts import EngineRate, PipelineRate
+    from trtjob.bench.run import BenchReport, SampleReport, Wishes
     from trtjob.config import Settings
-    from trtjob.worker.bench import BenchReport, SampleReport, Wishes
-    from trtjob.worker.bench_parts import EngineRate, PipelineRate
 
 EXAMPLE = "Example: trtjob bench yolov3.weights --images photos/ --seconds 10"
 
@@ -97,8 +97,8 @@ def bench(
 
     It runs one worker process's pipeline in this process, without the queue, and removes what it writes.
     """
+    from trtjob.bench.run import Wishes
     from trtjob.cli.output import print_json
-    from trtjob.worker.bench import Wishes
 
     settings = start(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus)
     wishes = Wishes(None if images is None else images.expanduser(), _batches(batch), seconds)
@@ -123,11 +123,11 @@ def _batches(text: str | None) -> tuple[int, ...]:
 
 async def _bench(settings: "Settings", model: str, wishes: "Wishes") -> "BenchReport | int":
     """Return what was measured, the exit code where the user stopped it."""
+    from trtjob.bench.parts import BenchStopped
+    from trtjob.bench.run import bench
     from trtjob.cli.run import say_converting
     from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.run import resolve_model
-    from trtjob.worker.bench import bench
-    from trtjob.worker.bench_parts import BenchStopped
 
     stop = Stop()
     with stop.on_signals(STOPPING):
@@ -250,7 +250,7 @@ def _rate_cells(rate: "PipelineRate") -> tuple[str, ...]:
 
 
 def _phase_rows(samples: "tuple[SampleReport, ...]") -> Iterable[tuple[str, ...]]:
-    from trtjob.worker.bench_parts import PHASES
+    from trtjob.bench.parts import PHASES
 
     for phase, stages in PHASES.items():
         yield _PHASES[phase], *(f"{measured.times.phases_ms[phase]:.2f}" for measured in samples)

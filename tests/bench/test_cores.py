@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trtjob.worker import cores
-from trtjob.worker.cores import Moment, Span, idle_seconds
+from trtjob.bench import cores
+from trtjob.bench.cores import Moment, Span, idle_seconds
 
 CORES = len(os.sched_getaffinity(0))
 TICKS = os.sysconf("SC_CLK_TCK")

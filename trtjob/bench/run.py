@@ -18,14 +18,8 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from trtjob.config import Settings
-from trtjob.converters.registry import RegisteredModel
-from trtjob.engines.choice import choose
-from trtjob.engines.protocol import Engine
-from trtjob.errors import ConfigError, ImageError
-from trtjob.jobs.spec import Annotate
-from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
-from trtjob.worker.bench_parts import (
+from trtjob.bench.bottleneck import Load, sentence
+from trtjob.bench.parts import (
     BenchStopped,
     EnginePart,
     EngineRate,
@@ -37,9 +31,15 @@ from trtjob.worker.bench_parts import (
     StagesPart,
     StageTimes,
 )
-from trtjob.worker.bound import Load, sentence
+from trtjob.bench.synthetic_images import SIZES, write_pictures
+from trtjob.config import Settings
+from trtjob.converters.registry import RegisteredModel
+from trtjob.engines.choice import choose
+from trtjob.engines.protocol import Engine
+from trtjob.errors import ConfigError, ImageError
+from trtjob.jobs.spec import Annotate
+from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
 from trtjob.worker.engine import open_engine
-from trtjob.worker.pictures import SIZES, write_pictures
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

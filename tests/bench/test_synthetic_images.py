@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from trtjob.worker.pictures import SIZES, make_picture, write_pictures
+from trtjob.bench.synthetic_images import SIZES, make_picture, write_pictures
 
 
 def test_the_same_seed_gives_the_same_picture() -> None:

@@ -10,13 +10,13 @@ import pytest
 from worker.mean_model import write_model
 from worker.plain_engine import CLASSIFIER, POISON, PlainEngine, write_image, write_images
 
+from trtjob.bench.parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
+from trtjob.bench.run import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.spec import Annotate
-from trtjob.worker.bench import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
-from trtjob.worker.bench_parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
 from trtjob.worker.pipeline.engine_side import Pipeline
 
 BRIEF = Wishes(images=None, batches=(), seconds=0.05)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from trtjob.worker.bound import Load, sentence
+from trtjob.bench.bottleneck import Load, sentence
 
 STAGES_MS = {"read": 0.2, "decode": 6.0, "resize": 1.0, "infer": 90.0, "nms": 0.3, "record": 0.1, "encode": 2.0}
 # A model that takes most of the work of two full cores.

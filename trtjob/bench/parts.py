@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from trtjob.bench.cores import Moment, Span
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
 from trtjob.cpus import usable_cpus
@@ -22,7 +23,6 @@ from trtjob.jobs.records import from_line, to_line
 from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
-from trtjob.worker.cores import Moment, Span
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.pipeline.limits import Limits

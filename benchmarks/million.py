@@ -29,7 +29,7 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.submit import submit
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heart import Heart
+from trtjob.worker.heartbeat import Heart
 from trtjob.worker.rq_worker import UnitWorker
 
 SIZES = (10_000, 100_000, 1_000_000)

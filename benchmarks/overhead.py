@@ -17,7 +17,7 @@ from trtjob.jobs.states import FINISHED
 from trtjob.queue.submit import submit
 from trtjob.storage.listing import Listing
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heart import Heart
+from trtjob.worker.heartbeat import Heart
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.rq_worker import UnitWorker

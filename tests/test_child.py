@@ -13,7 +13,7 @@ import pytest
 import trtjob
 from trtjob.apart import lines, started
 from trtjob.child import environment, python
-from trtjob.worker.pipeline.recruits import end_process, shared_memory, start_process
+from trtjob.worker.pipeline.prestart import end_process, shared_memory, start_process
 
 PACKAGE = Path(trtjob.__file__).parent
 STARTS = {"subprocess.Popen", "subprocess.run", "asyncio.create_subprocess_exec"}

@@ -106,7 +106,7 @@ def test_a_real_quota_counts_for_threads_and_image_processes(half_a_cpu: Path) -
     code = (
         "from trtjob.config import Settings\n"
         "from trtjob.cpus import usable_cpus\n"
-        "from trtjob.worker.engine import threads_of\n"
+        "from trtjob.worker.engine_choice import threads_of\n"
         "from trtjob.worker.pipeline.limits import processes_of\n"
         "settings = Settings()\n"
         "print(usable_cpus(), threads_of(settings), processes_of(settings), threads_of(Settings(threads=7)))\n"

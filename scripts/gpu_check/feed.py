@@ -34,7 +34,7 @@ from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Listing
-from trtjob.worker.engine import can_decode, open_decoder
+from trtjob.worker.engine_choice import can_decode, open_decoder
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

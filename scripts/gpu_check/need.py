@@ -13,7 +13,7 @@ from trtjob.engines.choice import EngineKind, choose
 from trtjob.engines.cuda import GpuInfo, gpus
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
-from trtjob.worker.engine import open_engine, plans_of, tf32_in_plans
+from trtjob.worker.engine_choice import open_engine, plans_of, tf32_in_plans
 
 ON_GPU: tuple[EngineKind, ...] = ("cuda", "tensorrt")
 BATCHES = (1, 8, 32, 64)

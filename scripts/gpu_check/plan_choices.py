@@ -8,7 +8,7 @@ from scripts.gpu_check.plans import LEVEL_BATCHES, LEVELLED, at_level, build
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.speed import part_of, rate
 from scripts.gpu_check.wishes import Wishes
-from trtjob.worker.engine import plans_of
+from trtjob.worker.engine_choice import plans_of
 
 BATCH = 32
 

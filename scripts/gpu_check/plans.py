@@ -8,7 +8,7 @@ from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.engines.tensorrt.engine import build_ahead
-from trtjob.worker.engine import tensorrt_options
+from trtjob.worker.engine_choice import tensorrt_options
 
 LEVELLED = Variant("yolov3-tiny", "fp16")  # whose plan is built at every level
 LEVEL_BATCHES = need.PLAN_BATCHES

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from redis import Redis
 
 from trtjob.worker.context import Context
-from trtjob.worker.heart import Heart
+from trtjob.worker.heartbeat import Heart
 from trtjob.worker.rq_worker import UnitWorker
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine
 
 from trtjob.config import Settings

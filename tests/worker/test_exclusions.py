@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from samples import job_spec
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
@@ -18,7 +18,7 @@ from trtjob.jobs.states import JobState
 from trtjob.queue.exclusions import Lack, OwnAsides
 from trtjob.queue.job_store import job_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
-from trtjob.worker.shard import MANY
+from trtjob.worker.shard.run import MANY
 from trtjob.worker.tasks import run_unit
 
 SHARD = shard_unit(0)

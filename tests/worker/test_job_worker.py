@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from samples import job_spec
 from terminal import wait_for
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from samples import job_spec
 from terminal import wait_for
 from worker.burst import unit_worker, work
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array

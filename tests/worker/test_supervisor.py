@@ -33,9 +33,9 @@ from trtjob.queue.job_store import JobStore, job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import shard_unit
-from trtjob.worker.deaths import FREE_FAULTS, backoff_s, blame_of, oom_kills
-from trtjob.worker.heart import EXIT_STALLED
+from trtjob.worker.heartbeat import EXIT_STALLED
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
+from trtjob.worker.restart_policy import FREE_FAULTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.supervisor import GPU_FAILED, MAX_FAILED_STARTS, Supervisor, _slots
 
 Scenario = Callable[[], Awaitable[None]]

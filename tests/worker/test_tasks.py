@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from loop_model import write_endless
 from terminal import DIGITS, wait_for
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.engines.protocol import UInt8Array
@@ -23,7 +23,7 @@ from trtjob.queue.job_store import job_key
 from trtjob.queue.rq_queue import conversion_key
 from trtjob.queue.submit import resume, retry, stop
 from trtjob.queue.units import FINISH, PLAN, shard_unit
-from trtjob.worker.heart import Heart
+from trtjob.worker.heartbeat import Heart
 from trtjob.worker.tasks import convert, run_unit
 
 
@@ -221,7 +221,7 @@ def test_a_unit_of_a_cancelled_job_is_not_asked_for_again(desk: Desk) -> None:
 
 
 def test_a_stopped_jobs_count_is_what_its_checkpoints_keep(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtjob.worker.shard.REPORT_S", 0.05)
+    monkeypatch.setattr("trtjob.worker.shard.run.REPORT_S", 0.05)
     desk.plan(80, shard_size=80)
     desk.store.update(desk.job_id, runner="node-7")
     seen: list[int] = []

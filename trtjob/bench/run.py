@@ -39,7 +39,7 @@ from trtjob.engines.protocol import Engine
 from trtjob.errors import ConfigError, ImageError
 from trtjob.jobs.spec import Annotate
 from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
-from trtjob.worker.engine import open_engine
+from trtjob.worker.engine_choice import open_engine
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 

@@ -66,7 +66,7 @@ def list_models(json: JsonOption = False) -> None:
 def show(name: NameArgument, json: JsonOption = False) -> None:
     """Print what a model is: its input, its labels, its precision, and how near it is to the original."""
     from trtjob.cli.output import print_json
-    from trtjob.worker.engine import plans_of
+    from trtjob.worker.engine_choice import plans_of
 
     model = _registry().get(name)
     plans = [plan.model_dump(mode="json") for plan in plans_of(_settings()).list() if plan.model == model.sha256]
@@ -142,7 +142,7 @@ def _check_batches(text: str | None) -> None:
 async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int, ...], report: Path | None) -> int:
     from trtjob.engines.tensorrt.builder import BuildCancelled
     from trtjob.engines.tensorrt.engine import build_ahead, layer_report
-    from trtjob.worker.engine import tensorrt_options
+    from trtjob.worker.engine_choice import tensorrt_options
 
     stop = Stop()
     with open_stages(model.name) as display, stop.on_signals("Stopping the build."):
@@ -184,7 +184,7 @@ def remove(
     ] = False,
 ) -> None:
     """Forget a name, and delete the converted model and its plans where no other name stands for it."""
-    from trtjob.worker.engine import plans_of
+    from trtjob.worker.engine_choice import plans_of
 
     if (name is None) is not unnamed:
         raise typer.BadParameter("name one model, or give --unnamed")

@@ -29,7 +29,7 @@ from trtjob.queue.scripts import NOTICE, NOTICES, SETTLE_NOTICE, TAKE_NOTICE
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 3600.0
 GIVE_UP_S = 86_400.0
-LEASE_S = 60.0  # longer than a send lasts: see trtjob.worker.notify
+LEASE_S = 60.0  # longer than a send lasts: see trtjob.worker.webhooks
 MOST_TRIES = 1000
 MOST_URL = 2048
 _DELIVERY = re.compile(r"[0-9a-f]{16}")

@@ -25,12 +25,12 @@ from trtjob.queue.exclusions import Asides, OwnAsides
 from trtjob.queue.job_store import Claim, Done, JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import JobView, node_of
-from trtjob.worker.engine import can_decode, open_decoder, open_engine
-from trtjob.worker.model_file import model_file
+from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine
+from trtjob.worker.model_files import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
-from trtjob.worker.pipeline.recruits import Recruits
+from trtjob.worker.pipeline.prestart import Recruits
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, Heart
 from trtjob.worker.job_worker import JobWorker
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
-from trtjob.worker.pipeline.recruits import Recruits
+from trtjob.worker.pipeline.prestart import Recruits
 from trtjob.worker.rq_worker import UnitWorker
 
 log = logging.getLogger(__name__)

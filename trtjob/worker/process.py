@@ -13,7 +13,7 @@ from io import FileIO
 from types import FrameType
 from typing import NoReturn
 
-from trtjob.worker.pipeline.recruits import Recruits
+from trtjob.worker.pipeline.prestart import Recruits
 
 
 def main() -> int:

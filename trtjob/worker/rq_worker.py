@@ -27,7 +27,7 @@ from trtjob.queue import queue_scripts
 from trtjob.queue.replies import is_of_key, skip
 from trtjob.queue.rq_queue import FUNCTIONS
 from trtjob.worker.context import Context
-from trtjob.worker.heart import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, Heart
 
 log = logging.getLogger(__name__)
 

@@ -26,13 +26,13 @@ from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares, cpus_each
-from trtjob.worker.deaths import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
-from trtjob.worker.heart import EXIT_SERVER_AWAY
+from trtjob.worker.heartbeat import EXIT_SERVER_AWAY
+from trtjob.worker.metrics import Pulse, serve
+from trtjob.worker.periodic import Rounds
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.limits import processes_of
-from trtjob.worker.rounds import Rounds
+from trtjob.worker.restart_policy import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.sweep import Death, Sweep
-from trtjob.worker.telemetry import Pulse, serve
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.worker.notify import send_due
-from trtjob.worker.rounds import Rounds
+from trtjob.worker.periodic import Rounds
+from trtjob.worker.webhooks import send_due
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from trtjob.queue.reconcile import reconcile_job
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView
 from trtjob.storage import open_storage
-from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context, Interrupted, current
-from trtjob.worker.conveyor import run_shards
-from trtjob.worker.proof import prove_output, prove_source
+from trtjob.worker.leases import claim_unit, settled
+from trtjob.worker.preflight import prove_output, prove_source
+from trtjob.worker.shard.overlap import run_shards
 
 log = logging.getLogger(__name__)
 

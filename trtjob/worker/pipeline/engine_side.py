@@ -20,13 +20,13 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.storage import note_trouble, open_storage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches, Decoder
-from trtjob.worker.pipeline.crew import Crew, Packets
-from trtjob.worker.pipeline.dealer import Dealer
+from trtjob.worker.pipeline.child_config import FAILURES, Order
+from trtjob.worker.pipeline.dispatcher import Dealer
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
-from trtjob.worker.pipeline.member import Member
-from trtjob.worker.pipeline.order import FAILURES, Order
-from trtjob.worker.pipeline.recruits import Recruits
+from trtjob.worker.pipeline.prestart import Recruits
+from trtjob.worker.pipeline.process_handle import Member
+from trtjob.worker.pipeline.process_pool import Crew, Packets
 from trtjob.worker.pipeline.ring import READING, Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.waiting import answers_within, said

@@ -12,7 +12,7 @@ from trtjob.errors import FailureKind
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage.listing import Entry
-from trtjob.worker.pipeline.member import Member
+from trtjob.worker.pipeline.process_handle import Member
 from trtjob.worker.pipeline.ring import READING
 
 log = logging.getLogger(__name__)

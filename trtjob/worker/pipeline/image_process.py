@@ -24,8 +24,8 @@ from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.spec import JobSpec
 from trtjob.logs import bind_process, configure_logging
 from trtjob.storage import open_storage, troubles
+from trtjob.worker.pipeline.child_config import FAILURES, Order
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
-from trtjob.worker.pipeline.order import FAILURES, Order
 from trtjob.worker.pipeline.ring import Ring
 from trtjob.worker.pipeline.stages import Prepared, Stages, as_image_error, failure_record, write_failure
 from trtjob.worker.pipeline.wire import (

@@ -17,7 +17,7 @@ import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.memory import usable_bytes
-from trtjob.worker.pipeline.recruits import shared_memory
+from trtjob.worker.pipeline.prestart import shared_memory
 
 # The stages of an image process, in the order in which an image goes through them.
 STAGES = ("fetch", "read", "decode", "resize", "nms", "draw", "encode", "write", "store")

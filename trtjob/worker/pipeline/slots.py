@@ -6,7 +6,7 @@ from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
-from trtjob.worker.pipeline.member import Member
+from trtjob.worker.pipeline.process_handle import Member
 from trtjob.worker.pipeline.wire import Kind, frame, packed_bytes, packed_image
 
 

@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from trtjob.errors import ForeignJobError, QueueError
-from trtjob.worker import rounds as rounds_module
-from trtjob.worker.rounds import MAX_PAUSE_S, Rounds
+from trtjob.worker import periodic as rounds_module
+from trtjob.worker.periodic import MAX_PAUSE_S, Rounds
 
 
 def said(caplog: pytest.LogCaptureFixture, name: str) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import partial
 
 from trtjob.errors import EngineError
-from trtjob.worker.pipeline.member import Member
-from trtjob.worker.pipeline.order import Order
-from trtjob.worker.pipeline.recruits import Recruits, end_process
+from trtjob.worker.pipeline.child_config import Order
+from trtjob.worker.pipeline.prestart import Recruits, end_process
+from trtjob.worker.pipeline.process_handle import Member
 from trtjob.worker.pipeline.ring import Ring
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.worker.context import Context
-from trtjob.worker.shard import run_shard
+from trtjob.worker.shard.run import run_shard
 from trtjob.worker.tasks import run_unit
 
 

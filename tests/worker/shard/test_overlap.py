@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine
 
 from trtjob.engines.protocol import UInt8Array

@@ -4,8 +4,8 @@ from collections import defaultdict
 
 from trtjob.storage import is_s3
 from trtjob.storage.listing import Entry
-from trtjob.worker.pipeline.crew import Crew, Packets
 from trtjob.worker.pipeline.flow import Flow
+from trtjob.worker.pipeline.process_pool import Crew, Packets
 from trtjob.worker.pipeline.slots import Slots
 
 _AHEAD = 2  # images that an image process has beside the one that it prepares

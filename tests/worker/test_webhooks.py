@@ -29,8 +29,8 @@ from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.queue.scripts import NOTICE, NOTICES
 from trtjob.queue.submit import cancel
 from trtjob.queue.units import FINISH
-from trtjob.worker import notify as worker_notify
-from trtjob.worker.notify import TIMEOUT_S, Refused, checked_address, send_due
+from trtjob.worker import webhooks as worker_notify
+from trtjob.worker.webhooks import TIMEOUT_S, Refused, checked_address, send_due
 
 JOB = job_spec().job_id
 

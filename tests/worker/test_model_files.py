@@ -9,7 +9,7 @@ from trtjob.config import Settings
 from trtjob.errors import ModelError
 from trtjob.jobs.spec import ModelRef
 from trtjob.worker.context import Interrupted
-from trtjob.worker.model_file import model_file
+from trtjob.worker.model_files import model_file
 
 
 def never(trouble: str) -> None:

@@ -17,7 +17,7 @@ from trtjob.jobs.states import JobState
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.units import shard_unit
-from trtjob.worker.telemetry import Pulse, is_live, is_ready, metrics, serve
+from trtjob.worker.metrics import Pulse, is_live, is_ready, metrics, serve
 
 
 class Idle:

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from trtjob.worker.heart import EXIT_STALLED
+from trtjob.worker.heartbeat import EXIT_STALLED
 
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 FREE_FAULTS = 1  # a new process can use a GPU whose context broke; one that fails again is sick

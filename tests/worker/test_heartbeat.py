@@ -16,7 +16,7 @@ from rq import Queue
 from rq.executions import Execution
 from rq.job import Job
 from terminal import wait_for
-from worker.desk import Desk
+from worker.local_worker import Desk
 
 from trtjob.jobs.states import JobState
 from trtjob.queue.embedded_server import EmbeddedServer
@@ -24,7 +24,7 @@ from trtjob.queue.job_store import job_key, lease_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter
-from trtjob.worker.heart import EXIT_STALLED, Heart
+from trtjob.worker.heartbeat import EXIT_STALLED, Heart
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ from trtjob.config import Settings
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.job_store import Claim, JobStore
 from trtjob.worker.context import Context
-from trtjob.worker.heart import LOADING_S, PATIENCE, Heart
+from trtjob.worker.heartbeat import LOADING_S, PATIENCE, Heart
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
 heart = Heart(context, client)

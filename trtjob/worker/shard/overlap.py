@@ -7,9 +7,9 @@ long as it begins with a shard, and has at most two in hand: one that is fed and
 import asyncio
 
 from trtjob.queue.job_store import Claim
-from trtjob.worker.claims import claim_unit, settled
 from trtjob.worker.context import Context
-from trtjob.worker.shard import run_shard
+from trtjob.worker.leases import claim_unit, settled
+from trtjob.worker.shard.run import run_shard
 
 
 def run_shards(context: Context, first: Claim) -> None:

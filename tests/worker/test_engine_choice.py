@@ -11,8 +11,8 @@ from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plan_lock import locked
 from trtjob.engines.tensorrt.plans import Gpu, PlanKey
 from trtjob.errors import DeviceLostError, StorageError, TrtjobError
-from trtjob.worker import engine as worker_engine
-from trtjob.worker.engine import cuda_options, open_engine, tensorrt_options
+from trtjob.worker import engine_choice as worker_engine
+from trtjob.worker.engine_choice import cuda_options, open_engine, tensorrt_options
 
 NO_SUCH_GPU = 99
 KEY = PlanKey("ab" * 32, "1:8:32", 3, "tensorrt", "11.4.0", Gpu("NVIDIA L4", (8, 9)))

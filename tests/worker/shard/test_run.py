@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from poison import crashing_decoder, make_poison, put_into_every_process
-from worker.desk import Desk
+from worker.local_worker import Desk
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.engines.protocol import UInt8Array
@@ -20,7 +20,7 @@ from trtjob.jobs.states import JobState
 from trtjob.queue.job_store import Claim, lease_key
 from trtjob.queue.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
-from trtjob.worker.shard import REPORT_S
+from trtjob.worker.shard.run import REPORT_S
 
 
 class Counting:
@@ -224,7 +224,7 @@ def test_a_shard_that_another_has_claimed_is_left(desk: Desk) -> None:
 def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_image(
     desk: Desk, is_lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trtjob.worker.shard.REPORT_S", 600.0)  # no look falls between the last image and the end
+    monkeypatch.setattr("trtjob.worker.shard.run.REPORT_S", 600.0)  # no look falls between the last image and the end
     desk.plan(4)
 
     def happen() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from trtjob.worker.pipeline.order import Order
-from trtjob.worker.pipeline.recruits import Started, end_process, start_process
+from trtjob.worker.pipeline.child_config import Order
+from trtjob.worker.pipeline.prestart import Started, end_process, start_process
 from trtjob.worker.pipeline.ring import IDLE, WAITING, Ring
 from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, widen
 

@@ -19,7 +19,7 @@ from trtjob.queue.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.proof import prove_output, prove_source
+from trtjob.worker.preflight import prove_output, prove_source
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Shards, one after another: their images through the pipeline, their results to storage, their commits."""

@@ -14,7 +14,7 @@ import pytest
 from samples import job_spec
 from terminal import Outcome, Terminal, job_folder, wait_for, worker_pids
 
-from trtjob.cli.complete import job_ids, job_ids_and_folders, model_names
+from trtjob.cli.completion import job_ids, job_ids_and_folders, model_names
 from trtjob.config import Settings
 from trtjob.jobs.states import JobState
 from trtjob.queue.connection import Connection

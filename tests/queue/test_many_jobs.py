@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from samples import job_spec
 
-from trtjob.cli.screens import jobs_lines, standing, status_document
+from trtjob.cli.ui.screens import jobs_lines, standing, status_document
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
 from trtjob.queue.events import Happening, add_event
 from trtjob.queue.job_store import JobStore, job_key

@@ -12,7 +12,7 @@ from redis import Redis
 from samples import job_spec
 from terminal import wait_for
 
-from trtjob.cli.screens import job_lines, jobs_lines, standing, status_document
+from trtjob.cli.ui.screens import job_lines, jobs_lines, standing, status_document
 from trtjob.errors import ForeignJobError, JobError, UnknownJobError
 from trtjob.jobs.states import JobState
 from trtjob.queue import replies

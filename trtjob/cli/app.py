@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from trtjob import __version__
-from trtjob.cli import again, bench, convert, doctor, export, job_list, jobs, journal, models, run, submit, worker
-from trtjob.cli.say import say
+from trtjob.cli import bench, convert, doctor, export, jobs, logs, models, resume, run, status, submit, worker
+from trtjob.cli.ui.say import say
 from trtjob.errors import TrtjobError
 from trtjob.utf8 import ensure_utf8
 
@@ -52,13 +52,13 @@ RUNNING, WATCHING, MODELS, MACHINE = "Run", "Jobs", "Models", "This machine"
 app.command("run", epilog=run.EXAMPLE, rich_help_panel=RUNNING)(run.run)
 app.command("submit", epilog=submit.EXAMPLE, rich_help_panel=RUNNING)(submit.submit)
 app.command("worker", epilog=worker.EXAMPLE, rich_help_panel=RUNNING)(worker.worker)
-app.command("status", epilog=jobs.STATUS_EXAMPLE, rich_help_panel=WATCHING)(jobs.status)
-app.command("logs", epilog=journal.LOGS_EXAMPLE, rich_help_panel=WATCHING)(journal.logs)
-app.command("events", epilog=journal.EVENTS_EXAMPLE, rich_help_panel=WATCHING)(journal.events)
-app.command("cancel", epilog=jobs.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(jobs.cancel)
-app.command("resume", epilog=again.RESUME_EXAMPLE, rich_help_panel=WATCHING)(again.resume)
-app.command("retry", epilog=again.RETRY_EXAMPLE, rich_help_panel=WATCHING)(again.retry)
-app.add_typer(job_list.app, name="jobs", epilog=job_list.EXAMPLE, rich_help_panel=WATCHING)
+app.command("status", epilog=status.STATUS_EXAMPLE, rich_help_panel=WATCHING)(status.status)
+app.command("logs", epilog=logs.LOGS_EXAMPLE, rich_help_panel=WATCHING)(logs.logs)
+app.command("events", epilog=logs.EVENTS_EXAMPLE, rich_help_panel=WATCHING)(logs.events)
+app.command("cancel", epilog=status.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(status.cancel)
+app.command("resume", epilog=resume.RESUME_EXAMPLE, rich_help_panel=WATCHING)(resume.resume)
+app.command("retry", epilog=resume.RETRY_EXAMPLE, rich_help_panel=WATCHING)(resume.retry)
+app.add_typer(jobs.app, name="jobs", epilog=jobs.EXAMPLE, rich_help_panel=WATCHING)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLE, rich_help_panel=MODELS)

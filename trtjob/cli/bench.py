@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.complete import model_names
-from trtjob.cli.desk import start
-from trtjob.cli.progress import duration, open_stages
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.completion import model_names
+from trtjob.cli.session import start
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.ui.progress import duration, open_stages
+from trtjob.cli.ui.say import say
 from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
 
@@ -98,7 +98,7 @@ def bench(
     It runs one worker process's pipeline in this process, without the queue, and removes what it writes.
     """
     from trtjob.bench.run import Wishes
-    from trtjob.cli.output import print_json
+    from trtjob.cli.ui.output import print_json
 
     settings = start(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus)
     wishes = Wishes(None if images is None else images.expanduser(), _batches(batch), seconds)
@@ -194,7 +194,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _print(report: "BenchReport") -> None:
-    from trtjob.cli.output import print_rows
+    from trtjob.cli.ui.output import print_rows
 
     print_rows(_heading(report))
     _print_table(

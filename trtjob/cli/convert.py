@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trtjob.cli.conversion import converted_by_worker
-from trtjob.cli.desk import open_desk, start
 from trtjob.cli.options import wrong_option
-from trtjob.cli.progress import open_stages
-from trtjob.cli.stopping import run_until_stopped
+from trtjob.cli.session import open_desk, start
+from trtjob.cli.signals import run_until_stopped
+from trtjob.cli.ui.progress import open_stages
+from trtjob.cli.worker_conversion import converted_by_worker
 from trtjob.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def convert(
     `trtjob run` does this by itself for a model that needs no option.
     """
     from trtjob.cli.models import print_model
-    from trtjob.cli.output import print_json
+    from trtjob.cli.ui.output import print_json
 
     settings = start()
     request = _request(

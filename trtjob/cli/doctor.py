@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from trtjob.cli.desk import start
-from trtjob.cli.say import say
+from trtjob.cli.session import start
+from trtjob.cli.ui.say import say
 
 EXAMPLE = "Example: trtjob doctor --json"
 
@@ -21,8 +21,8 @@ def doctor(
 
     Exit code 1 where something that trtjob needs is missing or broken.
     """
-    from trtjob.cli.checks import all_checks
-    from trtjob.cli.output import print_json
+    from trtjob.cli.doctor_checks import all_checks
+    from trtjob.cli.ui.output import print_json
 
     checks = list(all_checks(start()))
     if json:

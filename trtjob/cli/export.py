@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.folders import job_folder
-from trtjob.cli.say import say
+from trtjob.cli.job_folders import job_folder
+from trtjob.cli.ui.say import say
 from trtjob.errors import JobError
 
 EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from trtjob.cli.desk import Desk
-from trtjob.cli.progress import Display, open_display
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop
+from trtjob.cli.session import Desk
+from trtjob.cli.signals import Stop
+from trtjob.cli.ui.progress import Display, open_display
+from trtjob.cli.ui.say import say
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ async def watch_screen(desk: Desk, job_id: str | None, stop: Stop) -> "JobView |
 
 
 async def _watch_screen(desk: Desk, job_id: str | None, stop: Stop, show: "Callable[[list[str]], None]") -> "JobView":
-    from trtjob.cli.screens import bar, job_lines, jobs_lines, standing
+    from trtjob.cli.ui.screens import bar, job_lines, jobs_lines, standing
     from trtjob.jobs.states import TERMINAL
 
     while True:

@@ -1,42 +1,40 @@
-"""`trtjob status` and `cancel`: look at jobs, and end them."""
+"""`trtjob jobs`: the jobs that the queue's server knows; list them, and have it forget some."""
 
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from trtjob.cli import options as o
-from trtjob.cli.complete import job_ids_and_folders
-from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.folders import named_folder, usual_folder
-from trtjob.cli.say import say
-from trtjob.cli.screens import JOBS_SHOWN, Standing, job_lines, jobs_lines, standing, status_document
-from trtjob.cli.stopping import Stop, run_until_stopped
-from trtjob.errors import QueueError
+from trtjob.cli.completion import job_ids
+from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.ui.say import say
+from trtjob.errors import ForeignJobError, JobError
+from trtjob.jobs.states import JobState
 
-if TYPE_CHECKING:
-    from trtjob.jobs.folder import JobFolder
+EXAMPLE = "Example: trtjob jobs"
+LIST_EXAMPLE = "Example: trtjob jobs list --state failed --limit 10"
+REMOVE_EXAMPLE = "Example: trtjob jobs remove photos-1a2b3c4d"
 
-STATUS_EXAMPLE = "Example: trtjob status photos-1a2b3c4d --watch"
-CANCEL_EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"
+LISTED = 100
 
-LEAVING_S = 10.0  # far above the half of a second in which a worker hears of a cancellation
+app = typer.Typer(help="List the jobs that the queue's server knows, and remove some.", invoke_without_command=True)
 
 
-def status(
-    job: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="JOB",
-            show_default=False,
-            help="A job's id, or its folder or s3:// prefix. Default: the newest jobs.",
-            autocompletion=job_ids_and_folders,
+@app.callback()
+def _jobs(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_jobs()
+
+
+@app.command("list", epilog=LIST_EXAMPLE)
+def list_jobs(
+    state: Annotated[
+        JobState | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only jobs that are queued, planning, running, finishing, stopped, done, done_with_errors, failed "
+            "or cancelled. Default: all.",
         ),
     ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow one job until it ends, or all jobs. Default: look once.")
-    ] = False,
     limit: Annotated[
         int,
         typer.Option(
@@ -46,120 +44,61 @@ def status(
             max=100_000,
             metavar="JOBS",
             show_default=False,
-            help="Show so many of the newest jobs, and of those under way. Default: 50.",
+            help="List so many of the newest. Default: 100.",
         ),
-    ] = JOBS_SHOWN,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")] = False,
+    ] = LISTED,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table. Default: a table.")] = False,
 ) -> None:
-    """Show where jobs stand: progress, speed, failures, and what limits the speed.
-
-    Of a job that the queue's server does not know (any more), name the folder.
-    """
-    if watch and json:
-        raise typer.BadParameter("--watch shows progress to a person: leave --json out, or call it repeatedly")
-    settings = start()
-    folder = None if job is None else named_folder(job)
-    if folder is not None:
-        job = folder.spec().job_id
-    try:
-        with open_desk(settings) as desk:
-            if job is not None and (now := _at_rest(desk, job, folder)) is not None:
-                _print(now, is_one=True, as_json=json)
-            elif watch:
-                raise typer.Exit(run_until_stopped(watch_job(desk, job, is_live=sys.stdout.isatty())))
-            else:
-                _print(standing(desk.store, job, limit), is_one=job is not None, as_json=json)
-    except QueueError as err:
-        if folder is None:
-            raise
-        say(f"{err}. What follows is what the job's folder says", err=True)
-        _print(_of_folder(folder), is_one=True, as_json=json)
-
-
-def _at_rest(desk: Desk, job_id: str, folder: "JobFolder | None") -> Standing | None:
-    """Return what a job's folder says, where the server does not know that job; None where it does."""
-    if folder is None:
-        folder = None if desk.store.has(job_id) else usual_folder(job_id)
-    elif desk.store.knows(folder.spec()) and desk.store.view(job_id).spec.uri == folder.uri:
-        return None
-    return None if folder is None else _of_folder(folder)
-
-
-def _of_folder(folder: "JobFolder") -> Standing:
-    from trtjob.queue.folder_view import folder_view
-
-    return Standing([folder_view(folder)], (), ())
-
-
-def _print(now: Standing, *, is_one: bool, as_json: bool) -> None:
-    from trtjob.cli.output import print_json
-
-    if as_json:
-        print_json(status_document(now))
-        return
-    say(*(job_lines(now) if is_one else jobs_lines(now)))
-
-
-async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
-    """Watch until the job ends, or the user stops. is_live: as a screen and not by a line now and then."""
-    from trtjob.cli.follow import follow, watch_screen
-    from trtjob.cli.run import print_end
-
-    stop = Stop()
-    with stop.on_signals("No longer watching."):
-        if job_id is None or is_live:
-            view = await watch_screen(desk, job_id, stop)
-        else:
-            view = await follow(desk, job_id, stop)
-    return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)
-
-
-def cancel(job: o.JobArgument) -> None:
-    """End a job at the next batch edge. The results of what is done are written; submitting it again continues it.
-
-    A conversion is cancelled by the name that `trtjob status` shows: convert-...
-    """
-    from trtjob.jobs.states import ACTIVE, JobState
-    from trtjob.queue.conversions import named
-    from trtjob.queue.submit import cancel as cancel_job
+    """List jobs, the newest first."""
+    from trtjob.cli.ui.output import print_json
+    from trtjob.cli.ui.screens import job_document, jobs_table
 
     with open_desk(start()) as desk:
-        if (conversion := named(desk.store.redis, job)) is not None:
-            say(f"{job}: cancelled" if conversion.cancel() else f"{job}: nobody waits for it (any more)")
-            return
-        if not cancel_job(desk.store, job) and (state := desk.store.state(job)) is not JobState.CANCELLED:
-            if state in ACTIVE:
-                say(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
-            else:
-                say(f"{job}: had ended before: {state}")
-            return
-        say(f"{job}: cancelled")
-        _write_results(desk, job)
+        views = desk.store.views(desk.store.job_ids(limit, state=state))
+        workers, total = desk.store.workers(), desk.store.total()
+    if json:
+        print_json([job_document(view, workers) for view in views])
+    elif not views:
+        say("No such jobs." if total else "No jobs yet. Start one with: trtjob run SOURCE --model MODEL", err=True)
+    else:
+        say(*jobs_table(views, workers))
+        if state is None and total > len(views):
+            say(f"... and {total - len(views)} older ones; --limit shows more", err=True)
 
 
-def _write_results(desk: Desk, job_id: str) -> None:
-    """Write what a cancelled job has come to, once its workers have left it."""
-    from trtjob.errors import JobError, StorageError
-    from trtjob.jobs.finish import finish_partly
-    from trtjob.jobs.folder import RESULTS, JobFolder
-    from trtjob.jobs.states import JobState
+@app.command("remove", epilog=REMOVE_EXAMPLE)
+def remove(
+    jobs: Annotated[
+        list[str],
+        typer.Argument(metavar="JOB...", show_default=False, help="The ids of the jobs.", autocompletion=job_ids),
+    ],
+) -> None:
+    """Have the queue's server forget jobs that have ended, with their events and logs; their folders stay.
 
-    deadline = time.monotonic() + LEAVING_S
-    while time.monotonic() < deadline and desk.store.held(job_id):
-        time.sleep(0.1)
-    view = desk.store.view(job_id)
-    folder = JobFolder.of(view.spec)
+    A job that is under way is refused: cancel it first. Jobs go by themselves after TRTJOB_KEEP_JOBS seconds.
+    """
+    with open_desk(start()) as desk:
+        for job in jobs:
+            _check_ended(desk, job)
+        for job in jobs:
+            place = _place(desk, job)
+            if not desk.store.forget_ended(job):
+                _check_ended(desk, job)  # somebody has continued it meanwhile
+            say(f"{job}: removed from the queue's server; its folder stays{place}")
 
-    def still_cancelled() -> None:
-        if desk.store.state(job_id) is not JobState.CANCELLED:
-            raise JobError(f"job '{job_id}' goes on: somebody has continued it", job_id=job_id)
 
+def _check_ended(desk: Desk, job: str) -> None:
+    from trtjob.jobs.states import ACTIVE
+
+    state = desk.store.state(job)
+    if state in ACTIVE:
+        raise JobError(
+            f"job '{job}' is {state}, and was not removed. Stop it first with: trtjob cancel {job}", job_id=job
+        )
+
+
+def _place(desk: Desk, job: str) -> str:
     try:
-        folder.spec()  # where it is not mounted there would be nothing, and nothing wrong
-        summary = finish_partly(folder, view.spec, why="cancelled", listed=view.images, before_write=still_cancelled)
-    except (JobError, StorageError) as err:
-        hint = f"Where its folder is, this writes them: trtjob cancel {job_id}"
-        say(f"No results were written: {err}. {hint}", err=True)
-        return
-    if summary is not None:
-        say(f"{summary.incomplete} images: {folder.storage.place(RESULTS)}", err=True)
+        return f": {desk.store.view(job).spec.uri}"
+    except ForeignJobError:
+        return ""

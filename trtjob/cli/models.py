@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.complete import model_names
-from trtjob.cli.progress import duration, open_stages
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.completion import model_names
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.ui.progress import duration, open_stages
+from trtjob.cli.ui.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _models(context: typer.Context) -> None:
 @app.command("list", epilog=LIST_EXAMPLE)
 def list_models(json: JsonOption = False) -> None:
     """List the models by name."""
-    from trtjob.cli.output import print_json, print_table
+    from trtjob.cli.ui.output import print_json, print_table
 
     models, damaged = _registry().list(), _registry().damaged()
     if json:
@@ -65,7 +65,7 @@ def list_models(json: JsonOption = False) -> None:
 @app.command("show", epilog=SHOW_EXAMPLE)
 def show(name: NameArgument, json: JsonOption = False) -> None:
     """Print what a model is: its input, its labels, its precision, and how near it is to the original."""
-    from trtjob.cli.output import print_json
+    from trtjob.cli.ui.output import print_json
     from trtjob.worker.engine_choice import plans_of
 
     model = _registry().get(name)
@@ -112,7 +112,7 @@ def build(
 
     A plan that is there already is not built again; one that could not be built is tried again.
     """
-    from trtjob.cli.desk import start
+    from trtjob.cli.session import start
     from trtjob.engines.choice import choose
 
     _check_batches(batch)
@@ -199,7 +199,7 @@ def remove(
 
 
 def _settings() -> "Settings":
-    from trtjob.cli.desk import start
+    from trtjob.cli.session import start
 
     return start()
 
@@ -225,7 +225,7 @@ def _cells(model: "RegisteredModel") -> tuple[str, ...]:
 
 def print_model(document: dict[str, Any]) -> None:
     """Print what is known of a model, from `RegisteredModel.document()`."""
-    from trtjob.cli.output import print_rows
+    from trtjob.cli.ui.output import print_rows
 
     print_rows(row for row in _rows(document) if row[1])
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trtjob.cli.complete import job_ids, job_ids_and_folders, model_names
+from trtjob.cli.completion import job_ids, job_ids_and_folders, model_names
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:

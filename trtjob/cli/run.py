@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from, resolved_model
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.job_request import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from, resolved_model
+from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.ui.say import say
 
 if TYPE_CHECKING:
     from trtjob.queue.submit import Outcome
@@ -227,7 +227,7 @@ def _is_shipped(desk: Desk, order: JobOrder, place: Place) -> bool:
 
 
 def _ship(place: Place, stop: Stop | None) -> Place:
-    from trtjob.cli.progress import open_stages
+    from trtjob.cli.ui.progress import open_stages
     from trtjob.errors import StorageError
     from trtjob.jobs.upload import shipped_source
     from trtjob.storage import is_s3
@@ -277,8 +277,8 @@ def say_converting(model: Path) -> None:
 
 def print_end(view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
     """Print how a job ended. Returns the exit code."""
-    from trtjob.cli.output import print_failures, print_json, print_summary
-    from trtjob.cli.screens import job_document
+    from trtjob.cli.ui.output import print_failures, print_json, print_summary
+    from trtjob.cli.ui.screens import job_document
     from trtjob.jobs.states import FINISHED, JobState
 
     if as_json:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.order import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
+from trtjob.cli.job_request import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
 from trtjob.cli.run import begin_and_follow, convert_ahead, hand_in, say_converting
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.ui.say import say
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
@@ -98,7 +98,7 @@ def submit(
 
 
 def _print_plan(settings: "Settings", order: JobOrder, place: Place) -> None:
-    from trtjob.cli.output import print_json
+    from trtjob.cli.ui.output import print_json
 
     spec = job_from(order, place, settings.models_dir, say_converting)
     images = len(place.keys) if spec.source.kind == "list" else _count(spec.source.root)
@@ -112,8 +112,8 @@ def _count(root: str) -> int:
 
 
 def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> None:
-    from trtjob.cli.output import print_json
-    from trtjob.cli.screens import job_document
+    from trtjob.cli.ui.output import print_json
+    from trtjob.cli.ui.screens import job_document
     from trtjob.queue.progress import sentence
 
     job_id, _ = hand_in(desk, order, place)

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.ui.say import say
 
 EXAMPLE = "Example: trtjob worker --processes 2 --threads 4 --http 127.0.0.1:9100"
 

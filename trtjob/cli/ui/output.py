@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from trtjob.cli.progress import duration
-from trtjob.cli.say import say, say_json
+from trtjob.cli.ui.progress import duration
+from trtjob.cli.ui.say import say, say_json
 from trtjob.printable import printable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.checks import _mended
+from trtjob.cli.doctor_checks import _mended
 from trtjob.cli.nvidia import Card, Cards
 from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
 from trtjob.engines.onnxruntime.package import Package

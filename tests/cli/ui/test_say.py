@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 import trtjob.cli
-from trtjob.cli.journal import log_line, print_line
-from trtjob.cli.output import print_rows, print_table
-from trtjob.cli.progress import LineStages, LiveStages
-from trtjob.cli.say import say, say_json
+from trtjob.cli.logs import log_line, print_line
+from trtjob.cli.ui.output import print_rows, print_table
+from trtjob.cli.ui.progress import LineStages, LiveStages
+from trtjob.cli.ui.say import say, say_json
 from trtjob.logs import TextFormatter
 from trtjob.printable import printable
 from trtjob.queue.job_log import LogLine

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from terminal import ROOT
 
-from trtjob.cli.screens import Standing, bar, job_document, job_lines, jobs_lines, status_document
+from trtjob.cli.ui.screens import Standing, bar, job_document, job_lines, jobs_lines, status_document
 from trtjob.jobs.states import JobState
 from trtjob.queue.views import DaemonView, JobView, WorkerView
 

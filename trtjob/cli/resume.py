@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.folders import named_folder, usual_folder
-from trtjob.cli.jobs import watch_job
+from trtjob.cli.job_folders import named_folder, usual_folder
 from trtjob.cli.run import Begun, run_here, say_continuing
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.status import watch_job
+from trtjob.cli.ui.say import say
 
 if TYPE_CHECKING:
     from trtjob.jobs.folder import JobFolder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trtjob.cli.say import say
+from trtjob.cli.ui.say import say
 from trtjob.printable import printable
 
 if TYPE_CHECKING:

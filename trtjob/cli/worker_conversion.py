@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trtjob.cli.desk import Desk
-from trtjob.cli.progress import StageDisplay, open_stages
-from trtjob.cli.say import say
-from trtjob.cli.stopping import Stop
+from trtjob.cli.session import Desk
+from trtjob.cli.signals import Stop
+from trtjob.cli.ui.progress import StageDisplay, open_stages
+from trtjob.cli.ui.say import say
 from trtjob.errors import ConversionError
 
 if TYPE_CHECKING:

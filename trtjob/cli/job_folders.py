@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtjob.cli.desk import open_desk, start
-from trtjob.cli.order import DEFAULT_OUTPUT
+from trtjob.cli.job_request import DEFAULT_OUTPUT
+from trtjob.cli.session import open_desk, start
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:

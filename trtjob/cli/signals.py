@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from trtjob.cli.say import say
+from trtjob.cli.ui.say import say
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.desk import Desk, open_desk, start
-from trtjob.cli.say import say, say_json
-from trtjob.cli.stopping import Stop, run_until_stopped
+from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.ui.say import say, say_json
 from trtjob.printable import printable, printable_lines
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from converters.darknet.networks import write_model
 from terminal import Outcome
 
-from trtjob.cli.order import JobOrder, find_place, job_from
+from trtjob.cli.job_request import JobOrder, find_place, job_from
 from trtjob.errors import ConfigError
 
 Command = Callable[..., Outcome]

@@ -1,0 +1,1 @@
+"""What commands show: progress, screens, and what stays on standard output."""

@@ -15,7 +15,7 @@ from benchmarks.known_jobs import known_jobs
 from benchmarks.listing import listing
 from benchmarks.overhead import overhead
 from benchmarks.precision import precision
-from benchmarks.seam import seam
+from benchmarks.shard_boundary import seam
 from benchmarks.startup import startup
 from benchmarks.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel

@@ -37,6 +37,7 @@ from scripts.gpu_check import (
 )
 from scripts.gpu_check.__main__ import _keep, _parser, _wishes, main
 from scripts.gpu_check.fed import feed as fed_with
+from scripts.gpu_check.options import OPTIONS, Wishes
 from scripts.gpu_check.predict import Predicted, predicted
 from scripts.gpu_check.rows import (
     MARKER,
@@ -50,7 +51,6 @@ from scripts.gpu_check.rows import (
     merged,
     to_line,
 )
-from scripts.gpu_check.wishes import OPTIONS, Wishes
 from scripts.gpu_check.zoo import Variant
 from scripts.gpu_models import yolo
 from scripts.gpu_models.cfg import LOST, Cfg, variance_after

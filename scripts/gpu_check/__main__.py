@@ -20,9 +20,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.gpu_check.options import OPTIONS, Wishes
 from scripts.gpu_check.parts import DEFAULT, PARTS, end_children, groups, run_here, run_part
 from scripts.gpu_check.rows import Row, as_markdown, as_text, failures, merged
-from scripts.gpu_check.wishes import OPTIONS, Wishes
 
 _one_document = threading.Lock()
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import side_by_side
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.converters.calibration_images import Samples, chosen_images
 from trtjob.converters.parity import LIMITS, Comparison, Limits, check_parity, compare

@@ -9,8 +9,8 @@ import numpy as np
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.answers import joined
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import Wishes
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array, answer_of
 from trtjob.engines.spec import ResizeMode

@@ -16,9 +16,9 @@ from redis import Redis
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import Answer, apart
 from scripts.gpu_check.memory import free_mib, nearly_full, own_mib, process_mib
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.plans import ONE_IMAGE, SMALL
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array

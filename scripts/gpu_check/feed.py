@@ -18,11 +18,11 @@ from scripts.gpu_check.apart import apart, side_by_side
 from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.host import CALLERS, FILES
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.plans import build
 from scripts.gpu_check.predict import Predicted, predicted, predicted_by
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
-from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.bench.parts import Rig, Sample
 from trtjob.bench.synthetic_images import SIZES, write_pictures

@@ -18,8 +18,8 @@ from benchmarks.node import Node
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.daemon import LOOK_S, Beat, Daemon, Speed, daemon
 from scripts.gpu_check.feed import BATCH, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import Wishes
 from trtjob.bench.synthetic_images import write_pictures
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry, RegisteredModel

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.constant import ConstantEngine
 from benchmarks.host import job_spec
 from scripts.gpu_check.fed import Fed, feed
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import Row
-from scripts.gpu_check.wishes import Wishes
 from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.config import Settings
 from trtjob.jobs.spec import Annotate

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from scripts.gpu_check import need
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
-from scripts.gpu_check.wishes import Wishes
 from trtjob.bench.cores import Moment, Span
 from trtjob.bench.synthetic_images import SIZES, make_picture
 from trtjob.engines.cuda import Device

@@ -5,8 +5,8 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun
-from scripts.gpu_check.wishes import Wishes
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind, choose

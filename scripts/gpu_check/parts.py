@@ -29,8 +29,8 @@ from scripts.gpu_check import (
     suite,
     zoo,
 )
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State, from_lines, to_line
-from scripts.gpu_check.wishes import Wishes
 from trtjob.errors import TrtjobError
 
 Check = Callable[[Wishes], Iterator[Row]]

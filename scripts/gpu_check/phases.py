@@ -6,8 +6,8 @@ from pathlib import Path
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import apart
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import Row
-from scripts.gpu_check.wishes import Wishes
 from trtjob.bench.parts import Rig, StagesPart
 from trtjob.bench.run import sample_of
 from trtjob.engines.choice import EngineKind

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import apart
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.plans import LEVEL_BATCHES, LEVELLED, at_level, build
 from scripts.gpu_check.rows import Row
 from scripts.gpu_check.speed import part_of, rate
-from scripts.gpu_check.wishes import Wishes
 from trtjob.worker.engine_choice import plans_of
 
 BATCH = 32

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import side_by_side
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.engines.tensorrt.engine import build_ahead
 from trtjob.worker.engine_choice import tensorrt_options

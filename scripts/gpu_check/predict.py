@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.gpu_check import need
+from scripts.gpu_check.options import ROOT
 from scripts.gpu_check.rows import NotRun, Row
-from scripts.gpu_check.wishes import ROOT
 
 BATCH, SIDE = 32, 640
 WARM_UP = 4 * BATCH

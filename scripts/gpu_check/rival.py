@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.gpu_check import zoo
+from scripts.gpu_check.options import ROOT, Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import ROOT, Wishes
 
 BACKENDS = ("torch", "jax")
 MODELS = {"vgg16": "", "yolov3-416": "yolov3-416.cfg", "yolov3-608": "yolov3-608.cfg"}

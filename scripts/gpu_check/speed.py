@@ -10,9 +10,9 @@ import numpy as np
 
 from scripts.gpu_check import bare, need, zoo
 from scripts.gpu_check.apart import apart
+from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
-from scripts.gpu_check.wishes import Wishes
 from scripts.gpu_check.zoo import Variant
 from trtjob.bench.parts import EnginePart, Rig
 from trtjob.converters.registry import RegisteredModel

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.gpu_check import need
+from scripts.gpu_check.options import ROOT, Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import ROOT, Wishes
 from trtjob.engines.choice import EngineKind
 
 PROCESSES = 6  # most of a test is one core's work, above all the building of a plan

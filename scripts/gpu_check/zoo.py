@@ -6,8 +6,8 @@ from pathlib import Path
 
 from scripts.gpu_check import need
 from scripts.gpu_check.apart import side_by_side
+from scripts.gpu_check.options import SAMPLE, SCENES, Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
-from scripts.gpu_check.wishes import SAMPLE, SCENES, Wishes
 from scripts.gpu_models import yolo
 from scripts.gpu_models.skeleton import SUFFIX, write_whole
 from trtjob.bench.synthetic_images import write_pictures

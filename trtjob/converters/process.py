@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trtjob.apart import Allowance, OverTime, end_when_nobody_waits, how_it_ended, lines, ordered, started
+from trtjob.child_process import Allowance, OverTime, end_when_nobody_waits, how_it_ended, lines, ordered, started
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest

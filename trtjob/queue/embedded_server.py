@@ -30,7 +30,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from trtjob.child import environment
+from trtjob.child_environment import environment
 from trtjob.errors import QueueError
 
 log = logging.getLogger(__name__)

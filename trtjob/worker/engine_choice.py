@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from trtjob.apart import Allowance
+from trtjob.child_process import Allowance
 from trtjob.config import Settings
 from trtjob.cpus import usable_cpus
 from trtjob.engines.choice import ON_GPU, TITLES, EngineKind

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtjob.child import environment, python
+from trtjob.child_environment import environment, python
 from trtjob.config import Settings
 from trtjob.cpus import by_neighbourhood, near_cpus
 from trtjob.engines.choice import ChosenGpu, choose

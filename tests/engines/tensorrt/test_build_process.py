@@ -19,7 +19,7 @@ import pytest
 from engines import tiny
 from terminal import children
 
-from trtjob.apart import Allowance, lines
+from trtjob.child_process import Allowance, lines
 from trtjob.engines.tensorrt import build_process
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, SETTLED_S, build_folder
 from trtjob.engines.tensorrt.build_process import build_apart

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from trtjob.child import environment, python
+from trtjob.child_environment import environment, python
 from trtjob.engines.cuda.driver import GpuInfo, version_of
 
 # Values of the driver's interface, cuda.h.

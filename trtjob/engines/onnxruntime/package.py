@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trtjob.child import environment, python
+from trtjob.child_environment import environment, python
 from trtjob.errors import EngineError, MissingDependencyError
 
 CPU_NAME = "onnxruntime"

@@ -22,7 +22,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from trtjob.apart import GONE, USUAL, Allowance, OverTime, end_when_nobody_waits, how_it_ended, lines, ordered, started
+from trtjob.child_process import (
+    GONE,
+    USUAL,
+    Allowance,
+    OverTime,
+    end_when_nobody_waits,
+    how_it_ended,
+    lines,
+    ordered,
+    started,
+)
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, build_folder, why_no_room
 from trtjob.engines.tensorrt.builder import (
     BatchProfile,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trtjob.apart import Allowance
+from trtjob.child_process import Allowance
 from trtjob.engines.cuda import Device, GpuInfo, Memory, Stream
 from trtjob.engines.cuda.device import gpu_of as device_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from typing import NamedTuple
 
-from trtjob.child import environment, python
+from trtjob.child_environment import environment, python
 
 _END_S = 2.0
 # Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import IO, Any
 
-from trtjob.child import environment, python
+from trtjob.child_environment import environment, python
 from trtjob.memory import usable_bytes
 
 BEAT_S = 1.0

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import trtjob
-from trtjob.apart import lines, started
-from trtjob.child import environment, python
+from trtjob.child_environment import environment, python
+from trtjob.child_process import lines, started
 from trtjob.worker.pipeline.prestart import end_process, shared_memory, start_process
 
 PACKAGE = Path(trtjob.__file__).parent

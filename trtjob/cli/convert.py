@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trtjob.cli.options import wrong_option
-from trtjob.cli.session import open_desk, start
+from trtjob.cli.session import open_session, start
 from trtjob.cli.signals import run_until_stopped
 from trtjob.cli.ui.progress import open_stages
 from trtjob.cli.worker_conversion import converted_by_worker
@@ -276,8 +276,8 @@ def convert(
             registered = convert_model(request, registry=ModelRegistry(settings.models_dir), on_progress=display.show)
         document = registered.document()
     else:
-        with open_desk(settings) as desk:
-            answer = run_until_stopped(converted_by_worker(desk, request))
+        with open_session(settings) as session:
+            answer = run_until_stopped(converted_by_worker(session, request))
         if isinstance(answer, int):
             raise typer.Exit(answer)
         document = answer

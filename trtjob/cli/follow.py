@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from trtjob.cli.session import Desk
+from trtjob.cli.session import Session
 from trtjob.cli.signals import Stop
 from trtjob.cli.ui.progress import Display, open_display
 from trtjob.cli.ui.say import say
@@ -20,20 +20,20 @@ POLL_S = 0.2
 SCREEN_S = 1.0
 
 
-async def follow(desk: Desk, job_id: str, stop: Stop) -> "JobView | None":
+async def follow(session: Session, job_id: str, stop: Stop) -> "JobView | None":
     """Show a job's progress on standard error; return the job as it ended, None where the user asked to stop."""
     with open_display() as display:
-        return await stop.unless_stopped(_follow(desk, job_id, stop, display))
+        return await stop.unless_stopped(_follow(session, job_id, stop, display))
 
 
-async def _follow(desk: Desk, job_id: str, stop: Stop, display: Display) -> "JobView":
+async def _follow(session: Session, job_id: str, stop: Stop, display: Display) -> "JobView":
     from trtjob.jobs.states import TERMINAL
     from trtjob.queue.progress import RateMeter
 
     meter = RateMeter()
     while True:
         # In a thread: while the server is away a command waits for it, and the signals must be heard meanwhile.
-        view, workers = await asyncio.to_thread(_look, desk, job_id)
+        view, workers = await asyncio.to_thread(_look, session, job_id)
         meter.add(view.done, time.monotonic())
         display.show(view, workers, meter)
         if view.state in TERMINAL:
@@ -41,27 +41,29 @@ async def _follow(desk: Desk, job_id: str, stop: Stop, display: Display) -> "Job
         await stop.sleep(POLL_S)
 
 
-def _look(desk: Desk, job_id: str) -> "tuple[JobView, list[WorkerView]]":
-    desk.connection.ensure()  # nobody else starts the embedded server again where no worker runs
-    return desk.store.view(job_id), desk.store.workers()
+def _look(session: Session, job_id: str) -> "tuple[JobView, list[WorkerView]]":
+    session.connection.ensure()  # nobody else starts the embedded server again where no worker runs
+    return session.store.view(job_id), session.store.workers()
 
 
-async def watch_screen(desk: Desk, job_id: str | None, stop: Stop) -> "JobView | None":
+async def watch_screen(session: Session, job_id: str | None, stop: Stop) -> "JobView | None":
     """Keep a screen of one job, or of all, up to date on standard output; where that is no terminal, print it anew.
 
     Returns the one job as it ended; None where the user asked to stop.
     """
     with _open_screen() as show:
-        return await stop.unless_stopped(_watch_screen(desk, job_id, stop, show))
+        return await stop.unless_stopped(_watch_screen(session, job_id, stop, show))
 
 
-async def _watch_screen(desk: Desk, job_id: str | None, stop: Stop, show: "Callable[[list[str]], None]") -> "JobView":
+async def _watch_screen(
+    session: Session, job_id: str | None, stop: Stop, show: "Callable[[list[str]], None]"
+) -> "JobView":
     from trtjob.cli.ui.screens import bar, job_lines, jobs_lines, standing
     from trtjob.jobs.states import TERMINAL
 
     while True:
-        await asyncio.to_thread(desk.connection.ensure)
-        now = await asyncio.to_thread(standing, desk.store, job_id)
+        await asyncio.to_thread(session.connection.ensure)
+        now = await asyncio.to_thread(standing, session.store, job_id)
         if job_id is None:
             show(jobs_lines(now))
         elif now.jobs[0].state in TERMINAL:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtjob.cli.job_request import DEFAULT_OUTPUT
-from trtjob.cli.session import open_desk, start
+from trtjob.cli.session import open_session, start
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def job_folder(job: str) -> "JobFolder":
 
     if (folder := named_folder(job)) is not None:
         return folder
-    with open_desk(start()) as desk:
+    with open_session(start()) as session:
         try:
-            return JobFolder.of(desk.store.view(job).spec)
+            return JobFolder.of(session.store.view(job).spec)
         except UnknownJobError:
             if (folder := usual_folder(job)) is None:
                 raise

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from trtjob.cli.completion import job_ids
-from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.ui.say import say
 from trtjob.errors import ForeignJobError, JobError
 from trtjob.jobs.states import JobState
@@ -53,9 +53,9 @@ def list_jobs(
     from trtjob.cli.ui.output import print_json
     from trtjob.cli.ui.screens import job_document, jobs_table
 
-    with open_desk(start()) as desk:
-        views = desk.store.views(desk.store.job_ids(limit, state=state))
-        workers, total = desk.store.workers(), desk.store.total()
+    with open_session(start()) as session:
+        views = session.store.views(session.store.job_ids(limit, state=state))
+        workers, total = session.store.workers(), session.store.total()
     if json:
         print_json([job_document(view, workers) for view in views])
     elif not views:
@@ -77,28 +77,28 @@ def remove(
 
     A job that is under way is refused: cancel it first. Jobs go by themselves after TRTJOB_KEEP_JOBS seconds.
     """
-    with open_desk(start()) as desk:
+    with open_session(start()) as session:
         for job in jobs:
-            _check_ended(desk, job)
+            _check_ended(session, job)
         for job in jobs:
-            place = _place(desk, job)
-            if not desk.store.forget_ended(job):
-                _check_ended(desk, job)  # somebody has continued it meanwhile
+            place = _place(session, job)
+            if not session.store.forget_ended(job):
+                _check_ended(session, job)  # somebody has continued it meanwhile
             say(f"{job}: removed from the queue's server; its folder stays{place}")
 
 
-def _check_ended(desk: Desk, job: str) -> None:
+def _check_ended(session: Session, job: str) -> None:
     from trtjob.jobs.states import ACTIVE
 
-    state = desk.store.state(job)
+    state = session.store.state(job)
     if state in ACTIVE:
         raise JobError(
             f"job '{job}' is {state}, and was not removed. Stop it first with: trtjob cancel {job}", job_id=job
         )
 
 
-def _place(desk: Desk, job: str) -> str:
+def _place(session: Session, job: str) -> str:
     try:
-        return f": {desk.store.view(job).spec.uri}"
+        return f": {session.store.view(job).spec.uri}"
     except ForeignJobError:
         return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say, say_json
 from trtjob.printable import printable, printable_lines
@@ -50,15 +50,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 
 def events(job: o.JobArgument, follow: Follow = False, lines: Lines = 1000, json: Json = False) -> None:
     """Show what happened to a job: shards taken, committed, given back and lost, images set aside, and how it ended."""
-    with open_desk(start()) as desk:
+    with open_session(start()) as session:
 
         def read(after: str, last: int | None) -> "Sequence[Event]":
-            return desk.store.events(job, after=after, last=last)
+            return session.store.events(job, after=after, last=last)
 
         def show(event: "Event") -> None:
             print_line(event.document() if json else event_line(event))
 
-        raise typer.Exit(run_until_stopped(_print(desk, job, read, show, lines, is_followed=follow)))
+        raise typer.Exit(run_until_stopped(_print(session, job, read, show, lines, is_followed=follow)))
 
 
 def logs(
@@ -83,21 +83,21 @@ def logs(
     from trtjob.queue.job_log import read_log
 
     lowest = logging.getLevelNamesMapping()[level.upper()]
-    with open_desk(start()) as desk:
+    with open_session(start()) as session:
 
         def read(after: str, last: int | None) -> "Sequence[LogLine]":
-            return read_log(desk.store.redis, job, after=after, last=last)
+            return read_log(session.store.redis, job, after=after, last=last)
 
         def show(line: "LogLine") -> None:
             if line.level >= lowest:
                 print_line(line.fields if json else log_line(line))
 
-        printing = _print(desk, job, read, show, lines, is_followed=follow, late_s=LATE_S)
+        printing = _print(session, job, read, show, lines, is_followed=follow, late_s=LATE_S)
         raise typer.Exit(run_until_stopped(printing))
 
 
 async def _print(
-    desk: Desk,
+    session: Session,
     job_id: str,
     read: Read[Entry],
     show: Callable[[Entry], None],
@@ -112,13 +112,13 @@ async def _print(
     """
     stop = Stop()
     with stop.on_signals("No longer following."):
-        following = _follow(desk, job_id, read, show, lines, stop, is_followed=is_followed, late_s=late_s)
+        following = _follow(session, job_id, read, show, lines, stop, is_followed=is_followed, late_s=late_s)
         code = await stop.unless_stopped(following)
     return stop.exit_code if code is None else code
 
 
 async def _follow(
-    desk: Desk,
+    session: Session,
     job_id: str,
     read: Read[Entry],
     show: Callable[[Entry], None],
@@ -134,9 +134,9 @@ async def _follow(
     after = ""
     ended_at = 0.0
     while True:
-        desk.connection.ensure()  # nobody else starts the embedded server again where no worker runs
+        session.connection.ensure()  # nobody else starts the embedded server again where no worker runs
         # Asked first: what is written with the job's end is then among what is read.
-        state = await asyncio.to_thread(desk.store.state, job_id)
+        state = await asyncio.to_thread(session.store.state, job_id)
         for entry in await asyncio.to_thread(read, after, last):
             show(entry)
             after, last = entry.id, None

@@ -10,7 +10,7 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.job_request import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from, resolved_model
-from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
 
@@ -84,16 +84,16 @@ def run(
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     place = find_place(order)
     convert_ahead(order, settings.models_dir)
-    with open_desk(settings) as desk:
+    with open_session(settings) as session:
 
         def begin(runner: str, stop: Stop) -> Begun:
-            return hand_in(desk, order, place, stop, runner=runner)
+            return hand_in(session, order, place, stop, runner=runner)
 
-        code = run_until_stopped(run_here(desk, begin, processes, as_json=json))
+        code = run_until_stopped(run_here(session, begin, processes, as_json=json))
     raise typer.Exit(code)
 
 
-async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -> int:
+async def run_here(session: Session, begin: Begin, processes: int, *, as_json: bool) -> int:
     """Begin a job, work on it in this command until it ends, and print how it did. Returns the exit code.
 
     begin: called in a thread, with what is the job's `runner` from then on, and whether the user asks to stop.
@@ -101,11 +101,11 @@ async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -
     from trtjob.errors import TrtjobError
     from trtjob.worker.supervisor import Supervisor
 
-    supervisor = Supervisor(desk.settings, desk.connection, processes=processes, job_id="")
+    supervisor = Supervisor(session.settings, session.connection, processes=processes, job_id="")
     if supervisor.choice.engine != "cpu" or supervisor.choice.is_wanting:
         say(supervisor.choice.reason, err=True)
     stop = Stop()
-    own = _OwnJob(desk, supervisor.name, stop)
+    own = _OwnJob(session, supervisor.name, stop)
     ending = asyncio.Event()  # of the workers: when the job has ended, or the user asks to stop
     with stop.on_signals(STOPPING):
         try:
@@ -114,7 +114,7 @@ async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -
                 working = group.create_task(supervisor.run(ending))
                 try:
                     code = await begin_and_follow(
-                        desk, lambda: own.begin(begin), stop, supervisor.work_on, as_json=as_json
+                        session, lambda: own.begin(begin), stop, supervisor.work_on, as_json=as_json
                     )
                     told = await asyncio.to_thread(own.leave) if code is None else ""
                 finally:
@@ -132,7 +132,7 @@ async def run_here(desk: Desk, begin: Begin, processes: int, *, as_json: bool) -
 class _OwnJob:
     """The job of a command that works on it: it stops with that. job_id: empty until it is handed in."""
 
-    desk: Desk
+    session: Session
     runner: str
     stop: Stop
     job_id: str = ""
@@ -155,9 +155,9 @@ class _OwnJob:
         if not self.job_id:
             return STOPPED
         try:
-            self.desk.connection.ensure()
-            stop(self.desk.store, self.job_id, self.runner)
-            state = self.desk.store.state(self.job_id)
+            self.session.connection.ensure()
+            stop(self.session.store, self.job_id, self.runner)
+            state = self.session.store.state(self.job_id)
         except (RedisError, QueueError) as err:
             return f"{STOPPED}. The queue's server does not know it, and its workers may go on: {err}"
         if state is JobState.STOPPED:
@@ -166,7 +166,7 @@ class _OwnJob:
 
 
 async def begin_and_follow(
-    desk: Desk,
+    session: Session,
     begin: "Callable[[], Begun]",
     stop: Stop,
     on_begun: Callable[[str], Awaitable[None]] | None = None,
@@ -185,11 +185,11 @@ async def begin_and_follow(
     job_id, outcome = begun
     if on_begun is not None:
         await on_begun(job_id)
-    view = await follow(desk, job_id, stop)
+    view = await follow(session, job_id, stop)
     return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 
 
-def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None, *, runner: str = "") -> Begun:
+def hand_in(session: Session, order: JobOrder, place: Place, stop: Stop | None = None, *, runner: str = "") -> Begun:
     """Resolve the model, bring to a bucket what workers need from there, and submit the job.
 
     stop: ends an upload; runner: the `run` that the job belongs to. Returns the job's id and what was done.
@@ -203,18 +203,20 @@ def hand_in(desk: Desk, order: JobOrder, place: Place, stop: Stop | None = None,
         from trtjob.queue.notifications import check_notify_url
 
         notify = check_notify_url(order.notify)
-    is_shipped = _is_shipped(desk, order, place)
+    is_shipped = _is_shipped(session, order, place)
     if is_shipped:
         place = _ship(place, stop)
-    spec = job_from(order, place, desk.settings.models_dir, say_converting, ship_model=is_shipped)
-    check_spec(spec, desk.settings.roots, desk.settings.home)
+    spec = job_from(order, place, session.settings.models_dir, say_converting, ship_model=is_shipped)
+    check_spec(spec, session.settings.roots, session.settings.home)
     priority = Priority(order.priority) if order.priority else None
-    spec, outcome = submit(desk.store, desk.queue, spec, place.keys, priority=priority, notify=notify, runner=runner)
+    spec, outcome = submit(
+        session.store, session.queue, spec, place.keys, priority=priority, notify=notify, runner=runner
+    )
     say_continuing(spec.job_id, outcome)
     return spec.job_id, outcome
 
 
-def _is_shipped(desk: Desk, order: JobOrder, place: Place) -> bool:
+def _is_shipped(session: Session, order: JobOrder, place: Place) -> bool:
     """Return whether the model, and a local folder's images, go to the output's bucket first."""
     from trtjob.errors import ConfigError
     from trtjob.storage import is_s3
@@ -222,7 +224,7 @@ def _is_shipped(desk: Desk, order: JobOrder, place: Place) -> bool:
     if order.upload and not is_s3(place.output):
         raise ConfigError("--upload puts the images beside the outputs: give an --output such as s3://bucket/results")
     # Workers of a server elsewhere are elsewhere too; those of one on this machine see its folders.
-    wanted = not desk.connection.is_local if order.upload is None else order.upload
+    wanted = not session.connection.is_local if order.upload is None else order.upload
     return wanted and is_s3(place.output)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Session:
     """What a command works with while it is connected."""
 
     settings: "Settings"
@@ -28,7 +28,7 @@ class Desk:
 
 
 @contextmanager
-def open_desk(settings: "Settings") -> Iterator[Desk]:
+def open_session(settings: "Settings") -> Iterator[Session]:
     """Connect to the queue's server for the length of the block. Raises QueueError also where it is lost inside."""
     from redis import RedisError
 
@@ -39,7 +39,7 @@ def open_desk(settings: "Settings") -> Iterator[Desk]:
 
     with connect(settings) as connection:
         try:
-            yield Desk(settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
+            yield Session(settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
         except RedisError as err:
             if is_of_key(err):
                 raise QueueError(

@@ -9,7 +9,7 @@ import typer
 from trtjob.cli import options as o
 from trtjob.cli.completion import job_ids_and_folders
 from trtjob.cli.job_folders import named_folder, usual_folder
-from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
 from trtjob.cli.ui.screens import JOBS_SHOWN, Standing, job_lines, jobs_lines, standing, status_document
@@ -62,13 +62,13 @@ def status(
     if folder is not None:
         job = folder.spec().job_id
     try:
-        with open_desk(settings) as desk:
-            if job is not None and (now := _at_rest(desk, job, folder)) is not None:
+        with open_session(settings) as session:
+            if job is not None and (now := _at_rest(session, job, folder)) is not None:
                 _print(now, is_one=True, as_json=json)
             elif watch:
-                raise typer.Exit(run_until_stopped(watch_job(desk, job, is_live=sys.stdout.isatty())))
+                raise typer.Exit(run_until_stopped(watch_job(session, job, is_live=sys.stdout.isatty())))
             else:
-                _print(standing(desk.store, job, limit), is_one=job is not None, as_json=json)
+                _print(standing(session.store, job, limit), is_one=job is not None, as_json=json)
     except QueueError as err:
         if folder is None:
             raise
@@ -76,11 +76,11 @@ def status(
         _print(_of_folder(folder), is_one=True, as_json=json)
 
 
-def _at_rest(desk: Desk, job_id: str, folder: "JobFolder | None") -> Standing | None:
+def _at_rest(session: Session, job_id: str, folder: "JobFolder | None") -> Standing | None:
     """Return what a job's folder says, where the server does not know that job; None where it does."""
     if folder is None:
-        folder = None if desk.store.has(job_id) else usual_folder(job_id)
-    elif desk.store.knows(folder.spec()) and desk.store.view(job_id).spec.uri == folder.uri:
+        folder = None if session.store.has(job_id) else usual_folder(job_id)
+    elif session.store.knows(folder.spec()) and session.store.view(job_id).spec.uri == folder.uri:
         return None
     return None if folder is None else _of_folder(folder)
 
@@ -100,7 +100,7 @@ def _print(now: Standing, *, is_one: bool, as_json: bool) -> None:
     say(*(job_lines(now) if is_one else jobs_lines(now)))
 
 
-async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
+async def watch_job(session: Session, job_id: str | None, *, is_live: bool) -> int:
     """Watch until the job ends, or the user stops. is_live: as a screen and not by a line now and then."""
     from trtjob.cli.follow import follow, watch_screen
     from trtjob.cli.run import print_end
@@ -108,9 +108,9 @@ async def watch_job(desk: Desk, job_id: str | None, *, is_live: bool) -> int:
     stop = Stop()
     with stop.on_signals("No longer watching."):
         if job_id is None or is_live:
-            view = await watch_screen(desk, job_id, stop)
+            view = await watch_screen(session, job_id, stop)
         else:
-            view = await follow(desk, job_id, stop)
+            view = await follow(session, job_id, stop)
     return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)
 
 
@@ -123,21 +123,21 @@ def cancel(job: o.JobArgument) -> None:
     from trtjob.queue.conversions import named
     from trtjob.queue.submit import cancel as cancel_job
 
-    with open_desk(start()) as desk:
-        if (conversion := named(desk.store.redis, job)) is not None:
+    with open_session(start()) as session:
+        if (conversion := named(session.store.redis, job)) is not None:
             say(f"{job}: cancelled" if conversion.cancel() else f"{job}: nobody waits for it (any more)")
             return
-        if not cancel_job(desk.store, job) and (state := desk.store.state(job)) is not JobState.CANCELLED:
+        if not cancel_job(session.store, job) and (state := session.store.state(job)) is not JobState.CANCELLED:
             if state in ACTIVE:
                 say(f"{job}: all its images are done and it is {state}: it ends by itself in a moment")
             else:
                 say(f"{job}: had ended before: {state}")
             return
         say(f"{job}: cancelled")
-        _write_results(desk, job)
+        _write_results(session, job)
 
 
-def _write_results(desk: Desk, job_id: str) -> None:
+def _write_results(session: Session, job_id: str) -> None:
     """Write what a cancelled job has come to, once its workers have left it."""
     from trtjob.errors import JobError, StorageError
     from trtjob.jobs.finish import finish_partly
@@ -145,13 +145,13 @@ def _write_results(desk: Desk, job_id: str) -> None:
     from trtjob.jobs.states import JobState
 
     deadline = time.monotonic() + LEAVING_S
-    while time.monotonic() < deadline and desk.store.held(job_id):
+    while time.monotonic() < deadline and session.store.held(job_id):
         time.sleep(0.1)
-    view = desk.store.view(job_id)
+    view = session.store.view(job_id)
     folder = JobFolder.of(view.spec)
 
     def still_cancelled() -> None:
-        if desk.store.state(job_id) is not JobState.CANCELLED:
+        if session.store.state(job_id) is not JobState.CANCELLED:
             raise JobError(f"job '{job_id}' goes on: somebody has continued it", job_id=job_id)
 
     try:

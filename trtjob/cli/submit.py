@@ -7,7 +7,7 @@ import typer
 from trtjob.cli import options as o
 from trtjob.cli.job_request import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
 from trtjob.cli.run import begin_and_follow, convert_ahead, hand_in, say_converting
-from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
 
@@ -91,10 +91,10 @@ def submit(
     if dry_run:
         _print_plan(settings, order, place)
         return
-    with open_desk(settings) as desk:
+    with open_session(settings) as session:
         if wait:
-            raise typer.Exit(run_until_stopped(_wait(desk, order, place, as_json=json)))
-        _hand_in(desk, order, place, as_json=json)
+            raise typer.Exit(run_until_stopped(_wait(session, order, place, as_json=json)))
+        _hand_in(session, order, place, as_json=json)
 
 
 def _print_plan(settings: "Settings", order: JobOrder, place: Place) -> None:
@@ -111,13 +111,13 @@ def _count(root: str) -> int:
     return sum(1 for _ in open_storage(root).images())
 
 
-def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> None:
+def _hand_in(session: Session, order: JobOrder, place: Place, *, as_json: bool) -> None:
     from trtjob.cli.ui.output import print_json
     from trtjob.cli.ui.screens import job_document
     from trtjob.queue.progress import sentence
 
-    job_id, _ = hand_in(desk, order, place)
-    view, workers = desk.store.view(job_id), desk.store.workers()
+    job_id, _ = hand_in(session, order, place)
+    view, workers = session.store.view(job_id), session.store.workers()
     if as_json:
         print_json(job_document(view, workers))
     else:
@@ -127,10 +127,10 @@ def _hand_in(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> Non
                 say(line, err=True)
 
 
-async def _wait(desk: Desk, order: JobOrder, place: Place, *, as_json: bool) -> int:
+async def _wait(session: Session, order: JobOrder, place: Place, *, as_json: bool) -> int:
     stop = Stop()
     with stop.on_signals(STOPPING):
-        code = await begin_and_follow(desk, lambda: hand_in(desk, order, place, stop), stop, as_json=as_json)
+        code = await begin_and_follow(session, lambda: hand_in(session, order, place, stop), stop, as_json=as_json)
     if code is None:
         say(DETACHED, err=True)
         return stop.exit_code

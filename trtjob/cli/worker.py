@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.session import Desk, open_desk, start
+from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
 
@@ -33,16 +33,16 @@ def worker(
     settings = start(
         threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus, http=http, quiet=False
     )
-    with open_desk(settings) as desk:
-        say(f"Working on queue '{settings.queue}' of {desk.connection.describe()}", err=True)
-        code = run_until_stopped(_work(desk, processes))
+    with open_session(settings) as session:
+        say(f"Working on queue '{settings.queue}' of {session.connection.describe()}", err=True)
+        code = run_until_stopped(_work(session, processes))
     raise typer.Exit(code)
 
 
-async def _work(desk: Desk, processes: int) -> int:
+async def _work(session: Session, processes: int) -> int:
     from trtjob.worker.supervisor import Supervisor
 
     stop = Stop()
     with stop.on_signals(STOPPING):
-        await Supervisor(desk.settings, desk.connection, processes=processes).run(stop.event)
+        await Supervisor(session.settings, session.connection, processes=processes).run(stop.event)
     return 0

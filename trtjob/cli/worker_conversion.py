@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trtjob.cli.session import Desk
+from trtjob.cli.session import Session
 from trtjob.cli.signals import Stop
 from trtjob.cli.ui.progress import StageDisplay, open_stages
 from trtjob.cli.ui.say import say
@@ -20,18 +20,18 @@ POLL_S = 0.2
 HINT_AFTER_S = 3.0
 
 
-async def converted_by_worker(desk: Desk, request: "ConversionRequest") -> dict[str, Any]:
+async def converted_by_worker(session: Session, request: "ConversionRequest") -> dict[str, Any]:
     """Have a worker convert. Returns what is known of the model; exits where the user stops waiting."""
     from trtjob.queue.conversions import Conversion, name_of, new_id
 
     stop = Stop()
-    conversion = Conversion(desk.store.redis, new_id())
+    conversion = Conversion(session.store.redis, new_id())
     with stop.on_signals("Cancelling the conversion ..."):
         await asyncio.to_thread(conversion.want)
-        await asyncio.to_thread(desk.queue.put_convert, conversion.id, request.model_dump(mode="json"))
+        await asyncio.to_thread(session.queue.put_convert, conversion.id, request.model_dump(mode="json"))
         try:
             with open_stages(request.model.name) as display:
-                outcome = await stop.unless_stopped(_outcome(desk, conversion, display))
+                outcome = await stop.unless_stopped(_outcome(session, conversion, display))
         finally:
             await asyncio.to_thread(conversion.cancel)
     if outcome is None:
@@ -44,7 +44,7 @@ async def converted_by_worker(desk: Desk, request: "ConversionRequest") -> dict[
     return document
 
 
-async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay") -> dict[str, str]:
+async def _outcome(session: Session, conversion: "Conversion", display: "StageDisplay") -> dict[str, str]:
     """Return what the worker reports, once it is done; after a while, say what is missing where no worker runs."""
     from trtjob.queue.conversions import RENEW_S
     from trtjob.queue.progress import worker_command
@@ -53,7 +53,7 @@ async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay"
     hint_at, renew_at = now() + HINT_AFTER_S, now() + RENEW_S
     state = "queued"
     while True:
-        outcome = await asyncio.to_thread(_look, desk, conversion.id)
+        outcome = await asyncio.to_thread(_look, session, conversion.id)
         before, state = state, outcome.get("state", "queued")
         if state in ("done", "failed", "cancelled"):
             return outcome
@@ -67,24 +67,25 @@ async def _outcome(desk: Desk, conversion: "Conversion", display: "StageDisplay"
             raise ConversionError("the worker that was converting the model is gone. Repeat the command")
         elif now() > hint_at:
             hint_at = float("inf")
-            workers = await asyncio.to_thread(desk.store.workers)
-            if not any(worker.may_do(desk.queue.name) for worker in workers):
+            workers = await asyncio.to_thread(session.store.workers)
+            if not any(worker.may_do(session.queue.name) for worker in workers):
+                command = worker_command(session.queue.name)
                 say(
-                    f"Waiting: no worker is running. Start one with `{worker_command(desk.queue.name)}`, or stop this "
-                    "with Ctrl-C and convert here with --local",
+                    f"Waiting: no worker is running. Start one with `{command}`, or stop this with Ctrl-C and convert "
+                    "here with --local",
                     err=True,
                 )
         await asyncio.sleep(POLL_S)
 
 
-def _look(desk: Desk, request_id: str) -> dict[str, str]:
+def _look(session: Session, request_id: str) -> dict[str, str]:
     from trtjob.queue import replies
     from trtjob.queue.rq_queue import conversion_key
 
-    desk.connection.ensure()
+    session.connection.ensure()
     key = conversion_key(request_id)
     try:
-        return replies.texts(replies.guarded(key, lambda: desk.store.redis.hgetall(key), {}))
+        return replies.texts(replies.guarded(key, lambda: session.store.redis.hgetall(key), {}))
     except replies.Rubbish as err:
         replies.skip(key, err)
         return {}

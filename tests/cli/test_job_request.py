@@ -12,7 +12,7 @@ import pytest
 from converters.darknet.networks import write_model
 from terminal import Outcome
 
-from trtjob.cli.job_request import JobOrder, find_place, job_from
+from trtjob.cli.job_request import JobRequest, find_locations, job_from
 from trtjob.errors import ConfigError
 
 Command = Callable[..., Outcome]
@@ -84,39 +84,39 @@ def test_a_list_names_its_images(tmp_path: Path, scenes: Path) -> None:
     for path in chosen:
         shutil.copy(path, photos)
     (tmp_path / "list.txt").write_text("\n".join(str(photos / path.name) for path in chosen) + "\n\n")
-    place = find_place(JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
-    assert place.keys == sorted(f"photos/{path.name}" for path in chosen)
-    assert place.source.root == str(tmp_path)
-    order = JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out"), root=str(photos))
-    assert find_place(order).keys == sorted(path.name for path in chosen)
+    locations = find_locations(JobRequest(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
+    assert locations.keys == sorted(f"photos/{path.name}" for path in chosen)
+    assert locations.source.root == str(tmp_path)
+    request = JobRequest(str(tmp_path / "list.txt"), "model", str(tmp_path / "out"), root=str(photos))
+    assert find_locations(request).keys == sorted(path.name for path in chosen)
 
 
 def test_a_dash_reads_the_list_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a/one.jpg\na/b/latin\xe9.jpg\n")))
-    place = find_place(JobOrder("-", "model", str(tmp_path / "out")))
-    assert (place.source.root, place.keys) == (str(tmp_path), ["a/b/latin\udce9.jpg", "a/one.jpg"])
+    locations = find_locations(JobRequest("-", "model", str(tmp_path / "out")))
+    assert (locations.source.root, locations.keys) == (str(tmp_path), ["a/b/latin\udce9.jpg", "a/one.jpg"])
 
 
 def test_one_image_is_a_source(tmp_path: Path, scenes: Path) -> None:
     image = min(scenes.rglob("*.jpg"))
-    assert find_place(JobOrder(str(image), "model", str(tmp_path))).keys == [image.name]
+    assert find_locations(JobRequest(str(image), "model", str(tmp_path))).keys == [image.name]
 
 
 def test_a_source_without_a_name_is_not_the_current_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SOURCE is empty"):
-        find_place(JobOrder("", "model", str(tmp_path / "out")))
+        find_locations(JobRequest("", "model", str(tmp_path / "out")))
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     with pytest.raises(ConfigError, match="names no image"):
-        find_place(JobOrder(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
+        find_locations(JobRequest(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
 
 
 def test_an_output_in_the_source_is_refused(scenes: Path) -> None:
     with pytest.raises(ConfigError, match="lies in the source"):
-        find_place(JobOrder(str(scenes), "model", str(scenes / "out")))
+        find_locations(JobRequest(str(scenes), "model", str(scenes / "out")))
 
 
 def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
@@ -124,10 +124,10 @@ def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
 ) -> None:
     weights = write_model(tmp_path)
     (tmp_path / "net.names").write_text("cat\ndog\ncow\n")
-    order = JobOrder(str(scenes), str(weights), str(tmp_path / "out"))
+    request = JobRequest(str(scenes), str(weights), str(tmp_path / "out"))
     for _ in range(2):
         caplog.clear()
-        spec = job_from(order, find_place(order), tmp_path / "models", lambda _model: None)
+        spec = job_from(request, find_locations(request), tmp_path / "models", lambda _model: None)
         assert spec.model.labels == ("class_0", "class_1")
         (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
         assert record.getMessage().startswith("model net: 'net.names' beside the model has 3 names")

@@ -22,7 +22,7 @@ DEFAULT_OUTPUT = "trtjob-out"
 
 
 @dataclass(frozen=True, slots=True)
-class JobOrder:
+class JobRequest:
     """The source, the model and the options of `run` and `submit`, as typed; None: what the model says."""
 
     source: str
@@ -48,7 +48,7 @@ class JobOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JobLocations:
     """Where a job reads and writes, checked. keys: the images of a list, empty for a folder."""
 
     source: "Source"
@@ -56,7 +56,7 @@ class Place:
     output: str
 
 
-def find_place(order: JobOrder) -> Place:
+def find_locations(request: JobRequest) -> JobLocations:
     """Look at the source and the output; reads standard input where the source is `-`.
 
     Raises ConfigError, StorageError for a bucket that cannot be used.
@@ -64,13 +64,13 @@ def find_place(order: JobOrder) -> Place:
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
-    source, keys = source_from(_named(order.source), order.root)
-    output = check_output(order.output, source)
+    source, keys = source_from(_named(request.source), request.root)
+    output = check_output(request.output, source)
     if is_s3(output):
         from trtjob.storage.s3.storage import check_access
 
         check_access(output, write=True)
-    return Place(source, keys, output)
+    return JobLocations(source, keys, output)
 
 
 def _named(source: str) -> "Path | str | ImageList":
@@ -93,7 +93,12 @@ def _named(source: str) -> "Path | str | ImageList":
 
 
 def job_from(
-    order: JobOrder, place: Place, models_dir: Path, on_convert: Callable[[Path], None], *, ship_model: bool = False
+    request: JobRequest,
+    locations: JobLocations,
+    models_dir: Path,
+    on_convert: Callable[[Path], None],
+    *,
+    ship_model: bool = False,
 ) -> "JobSpec":
     """Return the job's specification; converts the model where that was not done before.
 
@@ -103,30 +108,32 @@ def job_from(
     from trtjob.jobs.plan import source_list
     from trtjob.jobs.spec import JobSpec, ModelRef, job_id_of
 
-    model = resolved_model(order, ModelRegistry(models_dir), on_convert)
+    model = resolved_model(request, ModelRegistry(models_dir), on_convert)
     for warning in model.facts.warnings if model.facts else ():  # each time: the results depend on a guess
         log.warning("model %s: %s", model.name, warning)
-    options = _options(order, model)
+    options = _options(request, model)
     reference = ModelRef(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
     )
     if ship_model:
         from trtjob.jobs.upload import shipped_model
 
-        reference = shipped_model(reference, place.output)
-    listed = source_list(place.keys) if place.keys else b""
+        reference = shipped_model(reference, locations.output)
+    listed = source_list(locations.keys) if locations.keys else b""
     return JobSpec(
-        job_id=job_id_of(place.source, listed, reference, options, place.output),
-        source=place.source,
+        job_id=job_id_of(locations.source, listed, reference, options, locations.output),
+        source=locations.source,
         model=reference,
         options=options,
-        output=place.output,
+        output=locations.output,
         created_at=time.time(),
         versions=versions("trtjob", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless"),
     )
 
 
-def resolved_model(order: JobOrder, registry: "ModelRegistry", on_convert: Callable[[Path], None]) -> "RegisteredModel":
+def resolved_model(
+    request: JobRequest, registry: "ModelRegistry", on_convert: Callable[[Path], None]
+) -> "RegisteredModel":
     """Return the model that is asked for, converted where that was not done before.
 
     on_convert: called with its file before that. Raises ModelError, ConversionError.
@@ -134,35 +141,35 @@ def resolved_model(order: JobOrder, registry: "ModelRegistry", on_convert: Calla
     from trtjob.converters.run import resolve_model
 
     return resolve_model(
-        order.model,
+        request.model,
         registry=registry,
-        cfg=order.cfg,
-        labels=order.labels,
-        scores=order.scores,
+        cfg=request.cfg,
+        labels=request.labels,
+        scores=request.scores,
         on_convert=on_convert,
     )
 
 
-def _options(order: JobOrder, model: "RegisteredModel") -> "Options":
+def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
     from pydantic import ValidationError
 
     from trtjob.jobs.spec import Annotate, Options, class_ids_from
 
     spec = model.spec
-    conf = spec.conf if order.conf is None else order.conf
+    conf = spec.conf if request.conf is None else request.conf
     try:
         return Options(
             conf=conf,
             # What is drawn must be stored, so a lower --conf alone lowers what is stored too.
-            min_score=min(spec.min_score, conf) if order.min_score is None else order.min_score,
-            iou=spec.iou if order.iou is None else order.iou,
-            class_ids=None if order.classes is None else class_ids_from(order.classes, spec.labels),
-            annotate=Annotate(order.annotate),
-            resize=order.resize or spec.resize.value,
-            truncated=order.truncated,
-            decode=order.decode,
-            shard_size=order.shard_size,
-            max_failures=order.max_failures,
+            min_score=min(spec.min_score, conf) if request.min_score is None else request.min_score,
+            iou=spec.iou if request.iou is None else request.iou,
+            class_ids=None if request.classes is None else class_ids_from(request.classes, spec.labels),
+            annotate=Annotate(request.annotate),
+            resize=request.resize or spec.resize.value,
+            truncated=request.truncated,
+            decode=request.decode,
+            shard_size=request.shard_size,
+            max_failures=request.max_failures,
         )
     except ValidationError as err:
         raise wrong_option(err) from err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.job_request import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from, resolved_model
+from trtjob.cli.job_request import DEFAULT_OUTPUT, JobLocations, JobRequest, find_locations, job_from, resolved_model
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
@@ -60,7 +60,7 @@ def run(
 
     The same command again does only what is missing, new or changed.
     """
-    order = JobOrder(
+    request = JobRequest(
         source=source,
         model=model,
         output=output,
@@ -82,12 +82,12 @@ def run(
         notify=notify,
     )
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
-    place = find_place(order)
-    convert_ahead(order, settings.models_dir)
+    locations = find_locations(request)
+    convert_ahead(request, settings.models_dir)
     with open_session(settings) as session:
 
         def begin(runner: str, stop: Stop) -> Begun:
-            return hand_in(session, order, place, stop, runner=runner)
+            return hand_in(session, request, locations, stop, runner=runner)
 
         code = run_until_stopped(run_here(session, begin, processes, as_json=json))
     raise typer.Exit(code)
@@ -189,7 +189,9 @@ async def begin_and_follow(
     return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 
 
-def hand_in(session: Session, order: JobOrder, place: Place, stop: Stop | None = None, *, runner: str = "") -> Begun:
+def hand_in(
+    session: Session, request: JobRequest, locations: JobLocations, stop: Stop | None = None, *, runner: str = ""
+) -> Begun:
     """Resolve the model, bring to a bucket what workers need from there, and submit the job.
 
     stop: ends an upload; runner: the `run` that the job belongs to. Returns the job's id and what was done.
@@ -199,51 +201,53 @@ def hand_in(session: Session, order: JobOrder, place: Place, stop: Stop | None =
     from trtjob.queue.submit import submit
 
     notify = ""
-    if order.notify:
+    if request.notify:
         from trtjob.queue.notifications import check_notify_url
 
-        notify = check_notify_url(order.notify)
-    is_shipped = _is_shipped(session, order, place)
+        notify = check_notify_url(request.notify)
+    is_shipped = _is_shipped(session, request, locations)
     if is_shipped:
-        place = _ship(place, stop)
-    spec = job_from(order, place, session.settings.models_dir, say_converting, ship_model=is_shipped)
+        locations = _ship(locations, stop)
+    spec = job_from(request, locations, session.settings.models_dir, say_converting, ship_model=is_shipped)
     check_spec(spec, session.settings.roots, session.settings.home)
-    priority = Priority(order.priority) if order.priority else None
+    priority = Priority(request.priority) if request.priority else None
     spec, outcome = submit(
-        session.store, session.queue, spec, place.keys, priority=priority, notify=notify, runner=runner
+        session.store, session.queue, spec, locations.keys, priority=priority, notify=notify, runner=runner
     )
     say_continuing(spec.job_id, outcome)
     return spec.job_id, outcome
 
 
-def _is_shipped(session: Session, order: JobOrder, place: Place) -> bool:
+def _is_shipped(session: Session, request: JobRequest, locations: JobLocations) -> bool:
     """Return whether the model, and a local folder's images, go to the output's bucket first."""
     from trtjob.errors import ConfigError
     from trtjob.storage import is_s3
 
-    if order.upload and not is_s3(place.output):
+    if request.upload and not is_s3(locations.output):
         raise ConfigError("--upload puts the images beside the outputs: give an --output such as s3://bucket/results")
     # Workers of a server elsewhere are elsewhere too; those of one on this machine see its folders.
-    wanted = not session.connection.is_local if order.upload is None else order.upload
-    return wanted and is_s3(place.output)
+    wanted = not session.connection.is_local if request.upload is None else request.upload
+    return wanted and is_s3(locations.output)
 
 
-def _ship(place: Place, stop: Stop | None) -> Place:
+def _ship(locations: JobLocations, stop: Stop | None) -> JobLocations:
     from trtjob.cli.ui.progress import open_stages
     from trtjob.errors import StorageError
     from trtjob.jobs.upload import shipped_source
     from trtjob.storage import is_s3
 
-    if is_s3(place.source.root):
-        return place
-    with open_stages(place.source.root) as display:
+    if is_s3(locations.source.root):
+        return locations
+    with open_stages(locations.source.root) as display:
 
         def on_progress(done: int, total: int, sent_bytes: int) -> None:
             display.show(f"uploading, {sent_bytes / 1e6:.1f} MB sent", done, total)
             if stop is not None and stop.signal is not None:
                 raise StorageError("the upload was stopped; the same command continues it")
 
-        return replace(place, source=shipped_source(place.source, place.keys, place.output, on_progress))
+        return replace(
+            locations, source=shipped_source(locations.source, locations.keys, locations.output, on_progress)
+        )
 
 
 _CONTINUES = {
@@ -259,7 +263,7 @@ def say_continuing(job_id: str, outcome: "Outcome") -> None:
         say(f"{job_id}: {_CONTINUES[outcome]}", err=True)
 
 
-def convert_ahead(order: JobOrder, models_dir: Path) -> None:
+def convert_ahead(request: JobRequest, models_dir: Path) -> None:
     """Convert a model that TensorFlow reads, before this command has other threads and starts processes.
 
     What TensorFlow prints can be told apart only while nobody else writes to the same file descriptor, or is given it.
@@ -267,9 +271,9 @@ def convert_ahead(order: JobOrder, models_dir: Path) -> None:
     from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.sources import needs_tensorflow
 
-    path = Path(order.model).expanduser()
+    path = Path(request.model).expanduser()
     if path.exists() and needs_tensorflow(path):
-        resolved_model(order, ModelRegistry(models_dir), say_converting)
+        resolved_model(request, ModelRegistry(models_dir), say_converting)
 
 
 def say_converting(model: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.job_request import DEFAULT_OUTPUT, JobOrder, Place, find_place, job_from
+from trtjob.cli.job_request import DEFAULT_OUTPUT, JobLocations, JobRequest, find_locations, job_from
 from trtjob.cli.run import begin_and_follow, convert_ahead, hand_in, say_converting
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
@@ -63,7 +63,7 @@ def submit(
 
     The same command again continues the job with what is missing, new or changed.
     """
-    order = JobOrder(
+    request = JobRequest(
         source=source,
         model=model,
         output=output,
@@ -86,22 +86,22 @@ def submit(
         upload=upload,
     )
     settings = start()
-    place = find_place(order)
-    convert_ahead(order, settings.models_dir)
+    locations = find_locations(request)
+    convert_ahead(request, settings.models_dir)
     if dry_run:
-        _print_plan(settings, order, place)
+        _print_plan(settings, request, locations)
         return
     with open_session(settings) as session:
         if wait:
-            raise typer.Exit(run_until_stopped(_wait(session, order, place, as_json=json)))
-        _hand_in(session, order, place, as_json=json)
+            raise typer.Exit(run_until_stopped(_wait(session, request, locations, as_json=json)))
+        _hand_in(session, request, locations, as_json=json)
 
 
-def _print_plan(settings: "Settings", order: JobOrder, place: Place) -> None:
+def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocations) -> None:
     from trtjob.cli.ui.output import print_json
 
-    spec = job_from(order, place, settings.models_dir, say_converting)
-    images = len(place.keys) if spec.source.kind == "list" else _count(spec.source.root)
+    spec = job_from(request, locations, settings.models_dir, say_converting)
+    images = len(locations.keys) if spec.source.kind == "list" else _count(spec.source.root)
     print_json({"images": images, **spec.model_dump(mode="json")})
 
 
@@ -111,12 +111,12 @@ def _count(root: str) -> int:
     return sum(1 for _ in open_storage(root).images())
 
 
-def _hand_in(session: Session, order: JobOrder, place: Place, *, as_json: bool) -> None:
+def _hand_in(session: Session, request: JobRequest, locations: JobLocations, *, as_json: bool) -> None:
     from trtjob.cli.ui.output import print_json
     from trtjob.cli.ui.screens import job_document
     from trtjob.queue.progress import sentence
 
-    job_id, _ = hand_in(session, order, place)
+    job_id, _ = hand_in(session, request, locations)
     view, workers = session.store.view(job_id), session.store.workers()
     if as_json:
         print_json(job_document(view, workers))
@@ -127,10 +127,12 @@ def _hand_in(session: Session, order: JobOrder, place: Place, *, as_json: bool) 
                 say(line, err=True)
 
 
-async def _wait(session: Session, order: JobOrder, place: Place, *, as_json: bool) -> int:
+async def _wait(session: Session, request: JobRequest, locations: JobLocations, *, as_json: bool) -> int:
     stop = Stop()
     with stop.on_signals(STOPPING):
-        code = await begin_and_follow(session, lambda: hand_in(session, order, place, stop), stop, as_json=as_json)
+        code = await begin_and_follow(
+            session, lambda: hand_in(session, request, locations, stop), stop, as_json=as_json
+        )
     if code is None:
         say(DETACHED, err=True)
         return stop.exit_code

@@ -17,7 +17,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _check_place(value: str) -> str:
+def _check_uri(value: str) -> str:
     is_bucket = value.startswith("s3://")
     parts = value.removeprefix("s3:/").split("/")
     if not value.startswith(("/", "s3://")) or (is_bucket and not parts[1]):
@@ -28,7 +28,7 @@ def _check_place(value: str) -> str:
 
 
 # An absolute path or `s3://bucket/prefix`, with no way up in it.
-Place = Annotated[str, AfterValidator(_check_place)]
+StorageUri = Annotated[str, AfterValidator(_check_uri)]
 
 
 class Annotate(StrEnum):
@@ -47,7 +47,7 @@ class Source(_Frozen):
     """
 
     kind: Literal["folder", "list"]
-    root: Place
+    root: StorageUri
 
 
 class ModelRef(_Frozen):
@@ -59,10 +59,10 @@ class ModelRef(_Frozen):
 
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    path: Place
+    path: StorageUri
     task: Literal["detect", "classify"]
     labels: tuple[str, ...]
-    uri: Place | Literal[""] = ""
+    uri: StorageUri | Literal[""] = ""
 
 
 Decode = Literal["cpu", "gpu"]
@@ -112,7 +112,7 @@ class JobSpec(_Frozen):
     source: Source
     model: ModelRef
     options: Options
-    output: Place
+    output: StorageUri
     created_at: float  # seconds since the epoch
     versions: dict[str, str]
 

@@ -12,7 +12,7 @@ from trtjob.queue import lease_scripts, replies
 from trtjob.queue.events import Happening, add_event, new_call
 from trtjob.queue.units import FINISH, PLAN, shard_of
 from trtjob.queue.views import node_of, units_held
-from trtjob.queue.worker_registry import PREFIX, WORKER_TTL_S, Roster, worker_key
+from trtjob.queue.worker_registry import PREFIX, WORKER_TTL_S, WorkerRegistry, worker_key
 
 FENCE = PREFIX + "fence"
 FREE_KILLS = 10
@@ -77,7 +77,7 @@ def lease_key(job_id: str, unit: str) -> str:
     return f"{PREFIX}lease:{job_id}:{unit}"
 
 
-class Leases(Roster):
+class Leases(WorkerRegistry):
     """Gives units of work out and takes them back; `trtjob.queue.lease_scripts` says how."""
 
     def __init__(self, redis: Redis) -> None:

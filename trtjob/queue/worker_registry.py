@@ -16,7 +16,7 @@ WORKER_TTL_S = 30
 Item = TypeVar("Item")
 
 
-class Roster:
+class WorkerRegistry:
     """Reads and writes the reports; each is forgotten after WORKER_TTL_S without another."""
 
     def __init__(self, redis: Redis) -> None:

@@ -23,7 +23,7 @@ from trtjob.jobs.plan import (
 )
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.spec import JobSpec
-from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import open_storage
@@ -412,11 +412,11 @@ def test_the_server_holds_as_much_for_five_thousand_images_as_for_ten(
     def bytes_held(job_id: str, shard_size: int) -> int:
         spec = job_spec(photos, tmp_path / "out", job_id=job_id, shard_size=shard_size)
         store.create(spec)
-        claim = store.claim(job_id, PLAN, "planner", 10)
-        assert isinstance(claim, Claim)
+        lease = store.claim(job_id, PLAN, "planner", 10)
+        assert isinstance(lease, Lease)
 
         def on_shards(shards: list[int], images: int) -> None:
-            assert store.add_shards(claim, shards=len(shards), images=images)
+            assert store.add_shards(lease, shards=len(shards), images=images)
             queue.put(job_id, map(shard_unit, shards))
 
         assert plan(made(JobFolder.of(spec)), spec, on_shards=on_shards).shards == 2

@@ -7,7 +7,7 @@ from samples import job_spec
 from trtjob.errors import ForeignJobError
 from trtjob.jobs.states import JobState, Priority
 from trtjob.queue.events import MOST_EVENTS
-from trtjob.queue.job_store import Claim, JobStore, job_key, lease_key
+from trtjob.queue.job_store import JobStore, Lease, job_key, lease_key
 from trtjob.queue.units import PLAN, shard_unit
 
 JOB = job_spec().job_id
@@ -21,16 +21,16 @@ def store(redis: Redis) -> JobStore:
     store = JobStore(redis)
     store.create(job_spec())
     store.move(JOB, JobState.PLANNING)
-    plan = claim(store, "planner", PLAN)
+    plan = lease(store, "planner", PLAN)
     store.add_shards(plan, shards=2, images=8)
     store.planned(plan)
     store.release(plan, take_back=True)
     return store
 
 
-def claim(store: JobStore, owner: str = "w", unit: str = FIRST) -> Claim:
+def lease(store: JobStore, owner: str = "w", unit: str = FIRST) -> Lease:
     granted = store.claim(JOB, unit, owner, 10.0)
-    assert isinstance(granted, Claim), granted
+    assert isinstance(granted, Lease), granted
     return granted
 
 
@@ -48,15 +48,15 @@ def test_a_job_that_is_submitted_and_planned_says_so(store: JobStore) -> None:
 
 
 def test_a_shard_is_taken_and_committed_once(store: JobStore) -> None:
-    held = claim(store)
+    held = lease(store)
     for _ in range(2):
         store.commit(held, 0, ok=3, failed=1)
     assert told(store) == [("taken", FIRST, 1, "w", ""), ("committed", FIRST, 1, "w", "3 ok, 1 failed")]
 
 
 def test_a_unit_that_is_left_says_why_and_one_that_is_done_does_not(store: JobStore) -> None:
-    store.release(claim(store), take_back=True, why="the worker stops")
-    store.release(claim(store), take_back=True)
+    store.release(lease(store), take_back=True, why="the worker stops")
+    store.release(lease(store), take_back=True)
     taken = ("taken", FIRST, 1, "w", "")
     assert told(store) == [taken, ("given_back", FIRST, 1, "w", "the worker stops"), taken]
 
@@ -66,22 +66,22 @@ def test_a_unit_that_is_left_says_why_and_one_that_is_done_does_not(store: JobSt
     [("SIGSEGV", "", "SIGSEGV"), ("", "its GPU failed", "its GPU failed"), ("", "", "killed or ended")],
 )
 def test_a_unit_of_a_dead_worker_is_lost(store: JobStore, blame: str, fault: str, detail: str) -> None:
-    claim(store)
+    lease(store)
     store.abandon("w", blame, fault=fault)
     assert told(store)[1:] == [("lost", FIRST, 1, "w", detail)]
 
 
 def test_a_unit_whose_worker_was_not_heard_of_is_lost_when_another_takes_it(store: JobStore) -> None:
-    claim(store)
+    lease(store)
     store.redis.delete(lease_key(JOB, FIRST))
-    claim(store, "heir")
+    lease(store, "heir")
     assert told(store)[1:] == [("lost", FIRST, 1, "w", "its lease ran out"), ("taken", FIRST, 2, "heir", "")]
 
 
 def test_what_is_refused_is_no_event(store: JobStore) -> None:
-    held = claim(store)
+    held = lease(store)
     store.redis.delete(lease_key(JOB, FIRST))
-    claim(store, "heir")
+    lease(store, "heir")
     before = told(store)
     assert not store.release(held, why="it is tired")
     assert store.claim(JOB, FIRST, "third", 10.0) != held
@@ -91,12 +91,12 @@ def test_what_is_refused_is_no_event(store: JobStore) -> None:
 
 
 def test_an_image_that_is_set_aside_is_named_whatever_its_name(store: JobStore) -> None:
-    store.set_aside(claim(store), "caf\udce9.jpg")
+    store.set_aside(lease(store), "caf\udce9.jpg")
     assert told(store)[-1] == ("set_aside", FIRST, 0, "w", "caf\\udce9.jpg")
 
 
 def test_trouble_outside_is_told_once_and_its_end_too(store: JobStore) -> None:
-    held = claim(store)
+    held = lease(store)
     for _ in range(3):
         store.degrade(JOB, "s3://b fails")
     assert store.counts()["degraded"] == 1
@@ -126,7 +126,7 @@ def test_an_end_says_why(store: JobStore, state: JobState, event: str) -> None:
 
 def test_a_job_that_is_forgotten_leaves_nothing(store: JobStore) -> None:
     store.degrade(JOB, "s3://b fails")
-    store.commit(claim(store), 0, ok=3, failed=1, kinds={"decode": 1})
+    store.commit(lease(store), 0, ok=3, failed=1, kinds={"decode": 1})
     store.forget(JOB)
     store.degrade(JOB, "s3://b fails")
     assert [key for key in store.redis.keys("*") if JOB.encode() in key] == []
@@ -136,7 +136,7 @@ def test_a_job_that_is_forgotten_leaves_nothing(store: JobStore) -> None:
 def test_only_what_is_new_is_read(store: JobStore) -> None:
     last = store.events(JOB)[-1]
     assert store.events(JOB, after=last.id) == []
-    claim(store)
+    lease(store)
     assert [event.event for event in store.events(JOB, after=last.id)] == ["taken"]
     assert [event.event for event in store.events(JOB, last=2)] == ["planned", "taken"]
 
@@ -150,7 +150,7 @@ def test_an_event_has_the_servers_time(store: JobStore) -> None:
 def test_the_events_of_thousands_of_shards_stay_small(store: JobStore) -> None:
     store.update(JOB, shards=6000)
     for number in range(5500):
-        store.commit(claim(store, unit=shard_unit(number)), number, ok=256, failed=0)
+        store.commit(lease(store, unit=shard_unit(number)), number, ok=256, failed=0)
     count = store.redis.xlen(job_key(JOB) + ":events")
     assert MOST_EVENTS <= count <= MOST_EVENTS + 100
     assert store.redis.memory_usage(job_key(JOB) + ":events") < MOST_BYTES
@@ -178,14 +178,14 @@ def test_jobs_are_counted_by_state_wherever_they_go(store: JobStore) -> None:
     assert store.counts()["running"] == 1
     store.create(job_spec(job_id="other"), JobState.DONE)
     for number in range(2):
-        store.commit(claim(store, unit=shard_unit(number)), number, ok=4, failed=0)
+        store.commit(lease(store, unit=shard_unit(number)), number, ok=4, failed=0)
     assert {state: count for state, count in store.counts().items() if count} == {"finishing": 1, "done": 1}
     store.move(JOB, JobState.FAILED, message="")
     assert {state: count for state, count in store.counts().items() if count} == {"failed": 1, "done": 1}
 
 
 def test_failures_are_counted_by_kind_once(store: JobStore) -> None:
-    held, other = claim(store), claim(store, unit=shard_unit(1))
+    held, other = lease(store), lease(store, unit=shard_unit(1))
     store.check(other, 3, 2, {"decode": 1, "missing": 1})
     for _ in range(2):
         store.commit(held, 0, ok=3, failed=1, kinds={"decode": 1})
@@ -196,11 +196,11 @@ def test_failures_are_counted_by_kind_once(store: JobStore) -> None:
 
 
 def test_only_attempts_after_a_loss_are_retries(store: JobStore) -> None:
-    store.release(claim(store), take_back=True)
-    claim(store)
+    store.release(lease(store), take_back=True)
+    lease(store)
     store.abandon("w")
     assert store.view(JOB).retries == 0
-    claim(store)
+    lease(store)
     store.abandon("w", "SIGSEGV")
-    claim(store)
+    lease(store)
     assert store.view(JOB).retries == 1

@@ -6,7 +6,7 @@ from samples import job_spec
 
 from trtjob.jobs.states import JobState
 from trtjob.queue.events import Happening
-from trtjob.queue.job_store import Claim, JobStore, Refusal
+from trtjob.queue.job_store import JobStore, Lease, Refusal
 from trtjob.queue.notifications import ask_for_notice, end_notice, take_due
 from trtjob.queue.progress import sentence
 from trtjob.queue.reconcile import reconcile, reconcile_job
@@ -56,7 +56,7 @@ def test_a_unit_of_another_queue_is_refused_whoever_sent_the_message(
     before = store.events(JOB)
     assert store.claim(JOB, unit, "worker", 10.0, queue="beta") == Refusal("elsewhere")
     assert store.events(JOB) == before
-    assert isinstance(store.claim(JOB, unit, "worker", 10.0, queue="alpha"), Claim)
+    assert isinstance(store.claim(JOB, unit, "worker", 10.0, queue="alpha"), Lease)
 
 
 def test_jobs_are_counted_for_their_own_queue(store: JobStore) -> None:

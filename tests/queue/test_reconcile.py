@@ -9,7 +9,7 @@ from terminal import wait_for
 
 from trtjob.errors import ForeignJobError
 from trtjob.jobs.states import TERMINAL, JobState
-from trtjob.queue.job_store import Claim, JobStore, lease_key
+from trtjob.queue.job_store import JobStore, Lease, lease_key
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_unit
@@ -23,15 +23,15 @@ def store(redis: Redis) -> JobStore:
     """A store with a job of three shards, whose messages were all lost."""
     store = JobStore(redis)
     store.create(job_spec())
-    plan = claim(store, PLAN)
+    plan = lease(store, PLAN)
     store.add_shards(plan, shards=3, images=12)
     store.release(plan, take_back=True)
     return store
 
 
-def claim(store: JobStore, unit: str) -> Claim:
+def lease(store: JobStore, unit: str) -> Lease:
     granted = store.claim(JOB, unit, "worker", 10)
-    assert isinstance(granted, Claim)
+    assert isinstance(granted, Lease)
     return granted
 
 
@@ -71,36 +71,36 @@ def test_what_waits_is_not_asked_for_twice(running: JobStore, queue: WorkQueue) 
 
 
 def test_what_a_worker_holds_is_not_asked_for(running: JobStore, queue: WorkQueue) -> None:
-    claim(running, SHARDS[0])
+    lease(running, SHARDS[0])
     reconcile(running, queue)
     assert sorted(units(queue)) == SHARDS[1:]
 
 
 def test_what_is_committed_is_not_asked_for(running: JobStore, queue: WorkQueue) -> None:
-    running.commit(claim(running, SHARDS[2]), 2, ok=4, failed=0)
+    running.commit(lease(running, SHARDS[2]), 2, ok=4, failed=0)
     reconcile(running, queue)
     assert sorted(units(queue)) == SHARDS[:2]
 
 
-def leave(store: JobStore, held: Claim) -> None:
+def leave(store: JobStore, held: Lease) -> None:
     store.release(held, take_back=True)
 
 
-def die(store: JobStore, held: Claim) -> None:
+def die(store: JobStore, held: Lease) -> None:
     store.abandon(held.owner)
 
 
-def fall_silent(store: JobStore, held: Claim) -> None:
+def fall_silent(store: JobStore, held: Lease) -> None:
     store.redis.pexpire(lease_key(JOB, held.unit), 1)
     wait_for(lambda: store.is_leased(JOB, [held.unit]) == [False], "the end of the lease")
 
 
 @pytest.mark.parametrize("lose", [leave, die, fall_silent])
 def test_a_unit_that_its_worker_lost_is_asked_for_once(
-    running: JobStore, queue: WorkQueue, lose: Callable[[JobStore, Claim], None]
+    running: JobStore, queue: WorkQueue, lose: Callable[[JobStore, Lease], None]
 ) -> None:
     queue.put(JOB, SHARDS[1:3])
-    held = claim(running, SHARDS[0])
+    held = lease(running, SHARDS[0])
     assert reconcile(running, queue) == 0
     lose(running, held)
     assert reconcile(running, queue) == 1
@@ -128,7 +128,7 @@ def large(redis: Redis) -> JobStore:
     """A store with a job of a million images, planned and not begun."""
     store = JobStore(redis)
     store.create(job_spec())
-    plan = claim(store, PLAN)
+    plan = lease(store, PLAN)
     store.move(JOB, JobState.PLANNING)
     store.add_shards(plan, shards=3907, images=1_000_000)
     assert store.planned(plan) == JobState.RUNNING
@@ -140,7 +140,7 @@ def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: R
     before = redis.info("memory")["used_memory"]
     store = JobStore(redis)
     store.create(job_spec())
-    plan = claim(store, PLAN)
+    plan = lease(store, PLAN)
     store.move(JOB, JobState.PLANNING)
     for first in range(0, 3907, 4):  # as it is planned
         store.add_shards(plan, shards=min(4, 3907 - first), images=1024)
@@ -152,10 +152,10 @@ def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: R
     assert redis.info("memory")["used_memory"] - before < 1_000_000
 
 
-def take(store: JobStore, queue: WorkQueue, count: int) -> list[Claim]:
+def take(store: JobStore, queue: WorkQueue, count: int) -> list[Lease]:
     """Take the next shards, as a worker does."""
     taken = (queue.take_shard("") for _ in range(count))
-    return [claim(store, unit[1]) for unit in taken if unit is not None]
+    return [lease(store, unit[1]) for unit in taken if unit is not None]
 
 
 def test_the_window_is_filled_up_as_shards_are_taken(large: JobStore, queue: WorkQueue) -> None:

@@ -17,7 +17,7 @@ from trtjob.errors import ForeignJobError, JobError, UnknownJobError
 from trtjob.jobs.states import JobState
 from trtjob.queue import replies
 from trtjob.queue.job_log import JobLog, log_key, read_log
-from trtjob.queue.job_store import Claim, JobStore, job_key, lease_key
+from trtjob.queue.job_store import JobStore, Lease, job_key, lease_key
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.replies import MOST_SHARDS, Rubbish, drop_foreign
@@ -58,14 +58,14 @@ def live(store: JobStore, queue: WorkQueue, job_id: str) -> None:
     """Have a job in the middle of its life: planned, a shard done, one under way, one waiting."""
     store.create(job_spec(job_id=job_id), queue=queue.name)
     plan = store.claim(job_id, PLAN, "planner", 30)
-    assert isinstance(plan, Claim)
+    assert isinstance(plan, Lease)
     store.move(job_id, JobState.PLANNING, started_at=1.0)
     store.add_shards(plan, first=0, shards=3, images=12)
     store.planned(plan)
     store.release(plan, take_back=True)
     done, running = (store.claim(job_id, shard_unit(n), f"worker-{n}", LEASE_S) for n in range(2))
-    assert isinstance(done, Claim)
-    assert isinstance(running, Claim)
+    assert isinstance(done, Lease)
+    assert isinstance(running, Lease)
     store.commit(done, 0, ok=3, failed=1, kinds={"decode": 1})
     store.check(running, 2, 1, {"decode": 1})
     ask_for_notice(store, job_id, "https://hooks.example/")
@@ -99,11 +99,11 @@ def look(store: JobStore, queue: WorkQueue) -> None:
     with suppress(ForeignJobError):
         store.events(JOB, last=3)
     for unit in (PLAN, shard_unit(1), shard_unit(2)):
-        claim = store.claim(JOB, unit, "another", 30)
-        if isinstance(claim, Claim):
-            store.check(claim, 1, 0)
-            store.renew(claim)
-            store.release(claim, take_back=True, why="for the test")
+        lease = store.claim(JOB, unit, "another", 30)
+        if isinstance(lease, Lease):
+            store.check(lease, 1, 0)
+            store.renew(lease)
+            store.release(lease, take_back=True, why="for the test")
     store.abandon("worker-1", "SIGSEGV")
     store.degrade(JOB, "s3 fails")
     len(queue)
@@ -114,16 +114,16 @@ def goes_on(store: JobStore, queue: WorkQueue) -> None:
     assert WELL in {view.job_id for view in store.views()}
     assert store.view(WELL).state == JobState.RUNNING
     for number in (1, 2):
-        claim = wait_for(partial(take, store, shard_unit(number)), "the end of a lease")
-        assert store.check(claim, 1, 0) == "go"
-        store.commit(claim, number, ok=4, failed=0)
+        lease = wait_for(partial(take, store, shard_unit(number)), "the end of a lease")
+        assert store.check(lease, 1, 0) == "go"
+        store.commit(lease, number, ok=4, failed=0)
     assert store.state(WELL) == JobState.FINISHING
     assert store.move(WELL, JobState.DONE, finished_at=2.0)
 
 
-def take(store: JobStore, unit: str) -> Claim | None:
-    claim = store.claim(WELL, unit, "a-third", 30, queue="test")
-    return claim if isinstance(claim, Claim) else None
+def take(store: JobStore, unit: str) -> Lease | None:
+    lease = store.claim(WELL, unit, "a-third", 30, queue="test")
+    return lease if isinstance(lease, Lease) else None
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

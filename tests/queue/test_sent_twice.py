@@ -12,7 +12,7 @@ from trtjob.jobs.states import JobState, Priority
 from trtjob.queue import scripts
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.events import Happening, add_event
-from trtjob.queue.job_store import Claim, Done, JobStore, Refusal, job_key, lease_key
+from trtjob.queue.job_store import Done, JobStore, Lease, Refusal, job_key, lease_key
 from trtjob.queue.notifications import ask_for_notice, end_notice, put_off, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
@@ -47,9 +47,9 @@ def queue(client: Twice) -> WorkQueue:
     return WorkQueue(client, "test")
 
 
-def claim(store: JobStore, unit: str, owner: str = "worker") -> Claim:
+def lease(store: JobStore, unit: str, owner: str = "worker") -> Lease:
     granted = store.claim(JOB, unit, owner, 10.0, queue="test")
-    assert isinstance(granted, Claim), granted
+    assert isinstance(granted, Lease), granted
     return granted
 
 
@@ -58,7 +58,7 @@ def plan(store: JobStore, queue: WorkQueue, shards: int = 4) -> None:
     assert store.create(job_spec(), queue="test")
     queue.put(JOB, [PLAN])
     store.move(JOB, JobState.PLANNING, started_at=1.0)
-    held = claim(store, PLAN)
+    held = lease(store, PLAN)
     assert store.sync(held, shards=0, images=0, ok=0, failed=0, committed=[])
     for shard in range(shards):
         assert store.add_shards(held, first=shard, shards=1, images=3)
@@ -78,12 +78,12 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     store.report_worker("worker", {"host": "node", "pid": 7})
     store.degrade(JOB, "s3 fails")
     store.degrade(JOB, "")
-    lost = claim(store, shard_unit(0), "dead")
+    lost = lease(store, shard_unit(0), "dead")
     store.set_aside(lost, "a.jpg")
     assert store.check(lost, 1, 1, {"decode": 1}) == "go"
     assert store.renew(lost) == JobState.RUNNING
     store.abandon("dead", "SIGSEGV")
-    given_back = claim(store, shard_unit(0))
+    given_back = lease(store, shard_unit(0))
     assert given_back.blame == "SIGSEGV"
     store.clear_attempts(given_back)
     store.release(given_back, take_back=True, why="the job is stopped", kept=Done(1, Counter(decode=1)))
@@ -94,9 +94,9 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     redis.rpush("rq:queue:test", "a b")  # what RQ would end a worker for
     assert reconcile(store, queue) == 0
     for shard in range(4):
-        store.commit(claim(store, shard_unit(shard)), shard, ok=2, failed=1, kinds={"decode": 1})
+        store.commit(lease(store, shard_unit(shard)), shard, ok=2, failed=1, kinds={"decode": 1})
     store.update(JOB, ignored="{}")
-    finish = claim(store, FINISH)
+    finish = lease(store, FINISH)
     assert store.end(finish, JobState.DONE_WITH_ERRORS, epoch=0, detail="8 ok, 4 failed", finished_at=2.0)
     store.release(finish, take_back=True)
     (notice,) = take_due(store, "test")
@@ -146,10 +146,10 @@ def test_a_claim_that_comes_again_late_is_refused_where_another_has_the_unit(
     client: Twice, store: JobStore, queue: WorkQueue
 ) -> None:
     plan(store, queue)
-    claim(store, shard_unit(0), "sleeper")
+    lease(store, shard_unit(0), "sleeper")
     late = client.last("CLAIM")
     client.delete(lease_key(JOB, shard_unit(0)))
-    heir = claim(store, shard_unit(0), "heir")
+    heir = lease(store, shard_unit(0), "heir")
     assert client.again(late) == [b"busy"]
     assert store.check(heir, 0, 0) == "go"
 
@@ -158,7 +158,7 @@ def test_a_claim_that_comes_again_late_is_as_long_as_a_new_one(
     client: Twice, store: JobStore, queue: WorkQueue
 ) -> None:
     plan(store, queue)
-    held = claim(store, shard_unit(0))
+    held = lease(store, shard_unit(0))
     client.delete(lease_key(JOB, held.unit))
     assert client.again(client.last("CLAIM"))[:3] == [b"go", held.token, 1]
     assert store.claim(JOB, held.unit, "another", 10.0) == Refusal("busy")
@@ -178,10 +178,10 @@ def test_a_cancellation_that_comes_again_does_not_stop_the_job_that_was_continue
 def test_a_plans_count_that_comes_again_takes_no_commit_back(client: Twice, store: JobStore, queue: WorkQueue) -> None:
     store.create(job_spec())
     store.move(JOB, JobState.PLANNING)
-    planner = claim(store, PLAN)
+    planner = lease(store, PLAN)
     store.sync(planner, shards=2, images=6, ok=0, failed=0, committed=[])
     late = client.last("SYNC")
-    store.commit(claim(store, shard_unit(0)), 0, ok=3, failed=0)
+    store.commit(lease(store, shard_unit(0)), 0, ok=3, failed=0)
     assert client.again(late) == 1
     assert store.view(JOB).ok == 3
 
@@ -223,10 +223,10 @@ def test_the_claims_of_a_server_that_has_forgotten_everything_are_others(
     client: Twice, store: JobStore, queue: WorkQueue
 ) -> None:
     plan(store, queue)
-    before = claim(store, shard_unit(0))
+    before = lease(store, shard_unit(0))
     client.flushall()
     plan(store, queue)
-    after = claim(store, shard_unit(0))
+    after = lease(store, shard_unit(0))
     assert after.holder != before.holder
     assert store.renew(before) == "lost"
 

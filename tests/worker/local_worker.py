@@ -11,7 +11,7 @@ from worker.plain_engine import PlainEngine, write_images
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.spec import JobSpec
-from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit
@@ -64,18 +64,18 @@ class Desk:
         run_unit(self.job_id, PLAN)
         return keys
 
-    def claim(self, unit: str = shard_unit(0), owner: str = "") -> Claim:
+    def claim(self, unit: str = shard_unit(0), owner: str = "") -> Lease:
         """Claim a unit, which must be free, as `run_unit` does."""
-        claim = self.store.claim(self.job_id, unit, owner or self.context.name, self.context.settings.lease_s)
-        assert isinstance(claim, Claim), claim
-        return claim
+        lease = self.store.claim(self.job_id, unit, owner or self.context.name, self.context.settings.lease_s)
+        assert isinstance(lease, Lease), lease
+        return lease
 
-    def run(self, claim: Claim) -> None:
+    def run(self, lease: Lease) -> None:
         """Run one shard, and none after it."""
 
         async def run() -> None:
-            with self.context.holding(claim) as interrupter:
-                await run_shard(self.context, claim, interrupter)
+            with self.context.holding(lease) as interrupter:
+                await run_shard(self.context, lease, interrupter)
 
         asyncio.run(run())
 
@@ -95,6 +95,6 @@ class Desk:
     def attempts(self, unit: str = shard_unit(0)) -> int:
         return int(self.store.redis.hget(f"trtjob:job:{self.job_id}:attempts", unit) or 0)
 
-    def crash(self, claim: Claim, blame: str = "SIGSEGV") -> None:
+    def crash(self, lease: Lease, blame: str = "SIGSEGV") -> None:
         """Let a unit's worker die."""
-        assert self.store.abandon(claim.owner, blame) == [(claim.job_id, claim.unit)]
+        assert self.store.abandon(lease.owner, blame) == [(lease.job_id, lease.unit)]

@@ -21,7 +21,7 @@ from trtjob.jobs.folder import RECEIPT, RESULTS, JobFolder
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import ACTIVE
-from trtjob.queue.job_store import Claim, JobStore, lease_key
+from trtjob.queue.job_store import JobStore, Lease, lease_key
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import retry, submit
@@ -182,8 +182,8 @@ class Job:
         run_unit(self.spec.job_id, unit)
 
     def _shard(self, context: Context, unit: str) -> None:
-        claim, shard = context.store.claim(self.spec.job_id, unit, context.name, 10), shard_of(unit)
-        assert isinstance(claim, Claim), claim
+        lease, shard = context.store.claim(self.spec.job_id, unit, context.name, 10), shard_of(unit)
+        assert isinstance(lease, Lease), lease
         assert shard is not None
         epoch = self.store.view(self.spec.job_id).epoch
         if epoch == 0:
@@ -192,7 +192,7 @@ class Job:
             commit(self.folder, shard, list(map(self._record, read_shard(self.folder, epoch, shard))))
             manifest = self.folder.manifest(shard)
         assert manifest is not None
-        context.store.commit(claim, shard, ok=manifest.ok, failed=manifest.failed, kinds=manifest.failures)
+        context.store.commit(lease, shard, ok=manifest.ok, failed=manifest.failed, kinds=manifest.failures)
 
     def _record(self, entry: Any) -> Record:
         try:

@@ -382,8 +382,8 @@ def test_crashes_on_one_node_say_nothing_of_the_others(desk: Desk) -> None:
     run_unit(desk.job_id, SHARD)
     assert view(desk)[0] is JobState.RUNNING
     assert reasons(desk)["worker-1"][0] is Lack.CRASH
-    claim = desk.store.claim(desk.job_id, SHARD, "other-17-1", 10.0)
-    assert claim.crashed_on == frozenset({"worker"})  # type: ignore[union-attr]
+    lease = desk.store.claim(desk.job_id, SHARD, "other-17-1", 10.0)
+    assert lease.crashed_on == frozenset({"worker"})  # type: ignore[union-attr]
 
 
 def test_a_shard_that_crashed_elsewhere_is_done_here(desk: Desk) -> None:

@@ -44,7 +44,7 @@ def work_on(desk: Desk, unit: str = shard_unit(0)) -> Interrupter:
         desk.submit()
     else:
         desk.plan(8)
-    interrupter = desk.context.claims[desk.claim(unit)] = Interrupter()
+    interrupter = desk.context.leases[desk.claim(unit)] = Interrupter()
     return interrupter
 
 
@@ -90,7 +90,7 @@ def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: Heart)
 
 def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(desk: Desk, heart: Heart) -> None:
     first = work_on(desk)
-    second = desk.context.claims[desk.claim(shard_unit(1))] = Interrupter()
+    second = desk.context.leases[desk.claim(shard_unit(1))] = Interrupter()
     desk.store.redis.delete(lease_key(desk.job_id, shard_unit(1)))
     desk.claim(shard_unit(1), owner="worker-2")
     heart._renew()
@@ -219,13 +219,13 @@ import sys, threading
 import redis
 from trtjob.config import Settings
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.job_store import Lease, JobStore
 from trtjob.worker.context import Context
 from trtjob.worker.heartbeat import LOADING_S, PATIENCE, Heart
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
 heart = Heart(context, client)
-context.claims[Claim("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)] = context.interrupter
+context.leases[Lease("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)] = context.interrupter
 heart._check_progress()  # notes where the unit stands
 if sys.argv[3] == "moving":
     context.steps += 1

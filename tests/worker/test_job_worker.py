@@ -76,7 +76,7 @@ def test_told_to_stop_it_gives_back_what_it_has_in_hand(desk: Desk) -> None:
     desk.use(PlainEngine(on_infer=infer))
     desk.context.job_id = desk.job_id
     work_until(desk, begun.is_set)
-    assert not desk.context.claims
+    assert not desk.context.leases
     assert (desk.job_id, shard_unit(0)) in desk.queue.pending()
 
 
@@ -85,4 +85,4 @@ def test_a_job_that_is_gone_is_waited_for_by_nobody_else(desk: Desk) -> None:
     desk.store.forget(desk.job_id)
     desk.context.job_id = desk.job_id
     work_until(desk, lambda: not desk.queue.pending())
-    assert not desk.context.claims
+    assert not desk.context.leases

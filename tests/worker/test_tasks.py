@@ -251,11 +251,11 @@ def test_a_stopped_jobs_count_is_what_its_checkpoints_keep(desk: Desk, monkeypat
 def test_the_context_holds_a_claim_only_while_it_is_worked_on(desk: Desk) -> None:
     desk.plan(4)
     held: list[list[str]] = []
-    desk.use(PlainEngine(on_infer=lambda _images: held.append([claim.unit for claim in desk.context.claims])))
+    desk.use(PlainEngine(on_infer=lambda _images: held.append([lease.unit for lease in desk.context.leases])))
     run_unit(desk.job_id, shard_unit(0))
     assert held == [[shard_unit(0)]] * len(held)
     assert held
-    assert desk.context.claims == {}
+    assert desk.context.leases == {}
 
 
 # -- failed ------------------------------------------------------------------------------------------------------------

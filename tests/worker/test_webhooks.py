@@ -24,7 +24,7 @@ from trtjob.config import Settings
 from trtjob.errors import ConfigError
 from trtjob.jobs.states import JobState
 from trtjob.queue import notifications
-from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.queue.scripts import NOTICE, NOTICES
 from trtjob.queue.submit import cancel
@@ -361,10 +361,10 @@ def test_the_end_that_a_finisher_makes_is_told_once(store: JobStore, settings: S
     with listener(200) as (url, heard):
         store.create(job_spec(), JobState.FINISHING)
         ask_for_notice(store, JOB, url)
-        claim = store.claim(JOB, FINISH, "worker-1", 30)
-        assert isinstance(claim, Claim)
+        lease = store.claim(JOB, FINISH, "worker-1", 30)
+        assert isinstance(lease, Lease)
         for _ in range(2):
-            assert store.end(claim, JobState.DONE, epoch=0, detail="4 ok", finished_at=time.time(), images=4, ok=4)
+            assert store.end(lease, JobState.DONE, epoch=0, detail="4 ok", finished_at=time.time(), images=4, ok=4)
         assert send_due(store, settings) == 1
         assert send_due(store, settings) == 0
     assert json.loads(heard[0][2])["ok"] == 4

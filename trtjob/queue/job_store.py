@@ -16,12 +16,12 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.queue import replies, scripts
 from trtjob.queue.events import Event, Happening, new_call, read_events
-from trtjob.queue.leases import FREE_KILLS, Claim, Done, Leases, Refusal, job_key, lease_key
+from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal, job_key, lease_key
 from trtjob.queue.scripts import DEGRADED, ENDED, JOBS, QUEUE, STATE
 from trtjob.queue.views import JobView, job_view
 from trtjob.queue.worker_registry import batches
 
-__all__ = ["FREE_KILLS", "JOBS", "Claim", "Done", "JobStore", "Refusal", "job_key", "lease_key"]
+__all__ = ["FREE_KILLS", "JOBS", "Done", "JobStore", "Lease", "Refusal", "job_key", "lease_key"]
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ _SHARD_CLAIMABLE = (JobState.PLANNING, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Lease:
     """The right to work on one unit, until another claims it: `lease_s` without a word from its owner allow that.
 
     token: larger than that of every earlier claim, until the server loses what it knows; call: random, so that no two
@@ -49,7 +49,7 @@ class Claim:
 
     @property
     def keys(self) -> list[str]:
-        """The job's and the lease's: the keys that every script about a claim takes first."""
+        """The job's and the lease's: the keys that every script about a lease takes first."""
         return [job_key(self.job_id), lease_key(self.job_id, self.unit)]
 
 
@@ -96,16 +96,16 @@ class Leases(WorkerRegistry):
 
     # -- planning -----------------------------------------------------------------------------------------------
 
-    def add_shards(self, claim: Claim, *, first: int = 0, shards: int, images: int) -> bool:
+    def add_shards(self, lease: Lease, *, first: int = 0, shards: int, images: int) -> bool:
         """Count shards that the planner has written, from the number `first` on, unless they are counted.
 
         images: in these shards. Returns False where another plans now.
         """
-        return bool(self._add_shards(keys=claim.keys, args=[claim.holder, claim.unit, first, shards, images]))
+        return bool(self._add_shards(keys=lease.keys, args=[lease.holder, lease.unit, first, shards, images]))
 
     def sync(
         self,
-        claim: Claim,
+        lease: Lease,
         *,
         shards: int,
         images: int,
@@ -118,28 +118,28 @@ class Leases(WorkerRegistry):
 
         Returns False where another plans now.
         """
-        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        counters: list[str | int] = [claim.holder, claim.unit, new_call(), shards, images, ok, failed]
+        keys = [*lease.keys, job_key(lease.job_id) + ":done"]
+        counters: list[str | int] = [lease.holder, lease.unit, new_call(), shards, images, ok, failed]
         return bool(self._sync(keys=keys, args=[*counters, json.dumps(kinds or {}), *committed]))
 
-    def planned(self, claim: Claim) -> str:
+    def planned(self, lease: Lease) -> str:
         """Say that the plan is complete.
 
         Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
         """
-        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        return str(self._planned(keys=keys, args=[claim.holder, claim.unit, claim.attempt]).decode(errors="replace"))
+        keys = [*lease.keys, job_key(lease.job_id) + ":done"]
+        return str(self._planned(keys=keys, args=[lease.holder, lease.unit, lease.attempt]).decode(errors="replace"))
 
-    def note(self, claim: Claim, **fields: str | float) -> bool:
+    def note(self, lease: Lease, **fields: str | float) -> bool:
         """Set fields of a job. Returns False where another has the unit now."""
         flat = [item for pair in fields.items() for item in pair]
-        return bool(self._note(keys=claim.keys, args=[claim.holder, claim.unit, *flat]))
+        return bool(self._note(keys=lease.keys, args=[lease.holder, lease.unit, *flat]))
 
-    def end(self, claim: Claim, target: JobState, *, epoch: int, detail: str, **fields: str | float) -> bool:
-        """End a job that this claim finished, in the round `epoch`. Returns False where another has the unit now."""
+    def end(self, lease: Lease, target: JobState, *, epoch: int, detail: str, **fields: str | float) -> bool:
+        """End a job that its owner finished, in the round `epoch`. Returns False where another has the unit now."""
         flat = [item for pair in fields.items() for item in pair]
-        args = [claim.holder, claim.unit, epoch, target.value, detail, *flat]
-        return bool(self._end(keys=claim.keys, args=args))
+        args = [lease.holder, lease.unit, epoch, target.value, detail, *flat]
+        return bool(self._end(keys=lease.keys, args=args))
 
     def open_shards(self, job_id: str, shards: int) -> list[int]:
         """Return the numbers of the shards below `shards` that are not committed."""
@@ -153,7 +153,7 @@ class Leases(WorkerRegistry):
 
     # -- units of work ------------------------------------------------------------------------------------------
 
-    def claim(self, job_id: str, unit: str, owner: str, lease_s: float, *, queue: str = "") -> Claim | Refusal:
+    def claim(self, job_id: str, unit: str, owner: str, lease_s: float, *, queue: str = "") -> Lease | Refusal:
         """Take a unit of work, unless it is done, held by another, or not wanted in the job's state.
 
         queue: the one that the owner serves; a job of another is refused. Empty: whatever the job's is.
@@ -180,52 +180,52 @@ class Leases(WorkerRegistry):
             return Refusal(answer[0].decode(errors="replace"))
         _, token, attempt, blame, crashed_on = answer
         nodes = frozenset(filter(None, crashed_on.decode(errors="replace").split("|")))
-        return Claim(job_id, unit, owner, token, attempt, lease_s, blame.decode(errors="replace"), call, nodes)
+        return Lease(job_id, unit, owner, token, attempt, lease_s, blame.decode(errors="replace"), call, nodes)
 
-    def check(self, claim: Claim, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
+    def check(self, lease: Lease, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
         """Say how far a shard is; kinds: the failed images by kind.
 
         Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
         """
-        args: list[str | int] = [claim.holder, claim.unit, _ms(claim.lease_s)]
-        answer = self._check(keys=claim.keys, args=[*args, _live(done, failed, kinds or {})])
+        args: list[str | int] = [lease.holder, lease.unit, _ms(lease.lease_s)]
+        answer = self._check(keys=lease.keys, args=[*args, _live(done, failed, kinds or {})])
         return str(answer.decode(errors="replace"))
 
-    def renew(self, claim: Claim) -> str:
-        """Keep a claim, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
+    def renew(self, lease: Lease) -> str:
+        """Keep a lease, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
         return str(
-            self._renew(keys=claim.keys, args=[claim.holder, claim.unit, _ms(claim.lease_s)]).decode(errors="replace")
+            self._renew(keys=lease.keys, args=[lease.holder, lease.unit, _ms(lease.lease_s)]).decode(errors="replace")
         )
 
-    def commit(self, claim: Claim, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
+    def commit(self, lease: Lease, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
         """Count a shard whose manifest is written, once however often it is called; kinds: the failed by kind.
 
-        Returns whether it was the job's last; while the job is finishing, the same claim is told so again.
+        Returns whether it was the job's last; while the job is finishing, the same lease is told so again.
         """
-        keys = [*claim.keys, job_key(claim.job_id) + ":done"]
-        args: list[str | int] = [claim.holder, claim.unit, shard, ok, failed, claim.attempt, json.dumps(kinds or {})]
+        keys = [*lease.keys, job_key(lease.job_id) + ":done"]
+        args: list[str | int] = [lease.holder, lease.unit, shard, ok, failed, lease.attempt, json.dumps(kinds or {})]
         return bool(self._commit(keys=keys, args=args) == 2)
 
-    def release(self, claim: Claim, *, take_back: bool = False, why: str = "", kept: Done | None = None) -> bool:
+    def release(self, lease: Lease, *, take_back: bool = False, why: str = "", kept: Done | None = None) -> bool:
         """Give a unit up. take_back: the attempt does not count; why: the unit is not done, for this reason; kept: what
         of it is, and is not done again.
 
         Returns False where it was lost before.
         """
         live = "" if kept is None else _live(kept.images, kept.kinds.total(), kept.kinds)
-        args = [claim.holder, claim.unit, "1" if take_back else "0", claim.attempt, why, live]
-        return bool(self._release(keys=claim.keys, args=args))
+        args = [lease.holder, lease.unit, "1" if take_back else "0", lease.attempt, why, live]
+        return bool(self._release(keys=lease.keys, args=args))
 
-    def set_aside(self, claim: Claim, image: str) -> None:
+    def set_aside(self, lease: Lease, image: str) -> None:
         """Note that an image ends image processes."""
-        key = job_key(claim.job_id)
-        add_event(self.redis, key, Happening.SET_ASIDE, image, unit=claim.unit, worker=claim.owner)
+        key = job_key(lease.job_id)
+        add_event(self.redis, key, Happening.SET_ASIDE, image, unit=lease.unit, worker=lease.owner)
 
-    def clear_attempts(self, claim: Claim) -> None:
+    def clear_attempts(self, lease: Lease) -> None:
         """Start counting a unit's attempts anew."""
         with self.redis.pipeline() as pipe:
-            pipe.hset(job_key(claim.job_id) + ":attempts", claim.unit, 1)
-            pipe.hdel(job_key(claim.job_id) + ":crashes", claim.unit)
+            pipe.hset(job_key(lease.job_id) + ":attempts", lease.unit, 1)
+            pipe.hdel(job_key(lease.job_id) + ":crashes", lease.unit)
             pipe.execute()
 
     def is_leased(self, job_id: str, units: list[str]) -> list[bool]:

@@ -22,7 +22,7 @@ from trtjob.jobs.roots import check_spec
 from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import bound
 from trtjob.queue.exclusions import Asides, OwnAsides
-from trtjob.queue.job_store import Claim, Done, JobStore
+from trtjob.queue.job_store import Done, JobStore, Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import JobView, node_of
 from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine
@@ -131,7 +131,7 @@ class Context:
         self.asides = OwnAsides(self.nodes, name)
         self.interrupter = Interrupter()
         self.stopping = False
-        self.claims: dict[Claim, Interrupter] = {}
+        self.leases: dict[Lease, Interrupter] = {}
         self.steps = 0  # grows with everything that moves in the pipeline: no growth for long means a stand-still
         self.images = self.failed = self.shards = self.batches = 0
         self._busy_before: Counter[str] = Counter()  # of pipelines that were closed
@@ -163,24 +163,24 @@ class Context:
         check_spec(view.spec, self.settings.roots, self.settings.home)
         return view
 
-    def take_in_hand(self, claim: Claim) -> Interrupter:
+    def take_in_hand(self, lease: Lease) -> Interrupter:
         """Have the heart keep a claim, until `holding` ends or it is put down."""
-        return self.claims.setdefault(claim, Interrupter())
+        return self.leases.setdefault(lease, Interrupter())
 
-    def put_down(self, claim: Claim) -> None:
+    def put_down(self, lease: Lease) -> None:
         """Give a unit up that was not begun."""
-        if self.claims.pop(claim, None) is not None:
-            self.store.release(claim, take_back=True, why="the worker ends")
+        if self.leases.pop(lease, None) is not None:
+            self.store.release(lease, take_back=True, why="the worker ends")
 
     @contextmanager
-    def holding(self, claim: Claim) -> Iterator[Interrupter]:
+    def holding(self, lease: Lease) -> Iterator[Interrupter]:
         """Have a unit in hand for the length of the block: the heart keeps its claim."""
-        interrupter = self.take_in_hand(claim)
+        interrupter = self.take_in_hand(lease)
         try:
-            with bound(job_id=claim.job_id, unit=claim.unit, attempt=claim.attempt):
+            with bound(job_id=lease.job_id, unit=lease.unit, attempt=lease.attempt):
                 yield interrupter
         finally:
-            self.claims.pop(claim, None)
+            self.leases.pop(lease, None)
 
     @contextmanager
     def converting(self, request_id: str) -> Iterator[None]:
@@ -193,8 +193,8 @@ class Context:
 
     def interrupt_job(self, job_id: str, reason: str) -> None:
         """Interrupt the units of one job."""
-        for claim, interrupter in list(self.claims.items()):
-            if claim.job_id == job_id:
+        for lease, interrupter in list(self.leases.items()):
+            if lease.job_id == job_id:
                 interrupter.interrupt(reason)
 
     def busy_s(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ from rq.job import Job
 from trtjob.errors import JobError
 from trtjob.queue.exclusions import Asides
 from trtjob.queue.job_log import JobLog
-from trtjob.queue.job_store import Claim, JobStore
+from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.replies import is_outage
 from trtjob.queue.units import shard_of
 from trtjob.storage import is_s3, troubles
@@ -93,8 +93,8 @@ class Heart(threading.Thread):
             self.job_log.ship(self.store.redis)
 
     def _renew(self) -> None:
-        for claim, interrupter in list(self.context.claims.items()):
-            answer = self.store.renew(claim)
+        for lease, interrupter in list(self.context.leases.items()):
+            answer = self.store.renew(lease)
             if answer not in _KEEP:
                 interrupter.interrupt(answer)
         held = self.execution  # the main thread may end it at any moment
@@ -116,15 +116,15 @@ class Heart(threading.Thread):
         steps, now, pipeline = self.context.steps, time.monotonic(), self.context.pipeline
         if pipeline is not None and pipeline.batches.longest_s() > limit_s:
             self._end_process(f"a batch of the model '{self.context.model_name}' took more than {limit_s:.0f} s")
-        has_shard = any(shard_of(claim.unit) is not None for claim in list(self.context.claims))
+        has_shard = any(shard_of(lease.unit) is not None for lease in list(self.context.leases))
         if not has_shard or steps != self._steps:
             self._steps, self._moved_at = steps, now
         elif now - self._moved_at > max(limit_s, LOADING_S if self.context.doing else 0.0):
             self._end_process(f"no image in {now - self._moved_at:.0f} s")
 
     def _end_process(self, why: str) -> None:
-        for claim in list(self.context.claims):
-            about = {"job_id": claim.job_id, "unit": claim.unit, "attempt": claim.attempt}
+        for lease in list(self.context.leases):
+            about = {"job_id": lease.job_id, "unit": lease.unit, "attempt": lease.attempt}
             log.error("%s: the worker process ends", why, extra=about)
         with suppress(RedisError):
             self._ship()
@@ -141,7 +141,7 @@ class Heart(threading.Thread):
             "pid": os.getpid(),
             "engine": engine.name if engine else "",
             "device": context.device_of(engine) if engine else "",
-            "state": "busy" if context.claims or context.conversion else "idle",
+            "state": "busy" if context.leases or context.conversion else "idle",
             "doing": context.doing,
             "queue": context.queue.name,
         }
@@ -153,7 +153,7 @@ class Heart(threading.Thread):
         self.store.report_worker(context.name, fields | {"trouble": trouble} | self._rate)
         self._tell_trouble(trouble, waiting)
 
-    def _tell_trouble(self, trouble: str, waiting: dict[Claim, Interrupter]) -> None:
+    def _tell_trouble(self, trouble: str, waiting: dict[Lease, Interrupter]) -> None:
         """Say which jobs wait because storage fails; where others can go on with them, leave them after a while."""
         before, now = self._trouble, time.monotonic()
         if trouble != before:
@@ -167,7 +167,7 @@ class Heart(threading.Thread):
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
-        jobs = {claim.job_id for claim in waiting}
+        jobs = {lease.job_id for lease in waiting}
         if not self._nodes.others_work(sorted(jobs), self.context.node):
             self._say_degraded(jobs, trouble)
             return
@@ -183,13 +183,13 @@ class Heart(threading.Thread):
             self.store.degrade(job_id, trouble)
         self._told = jobs
 
-    def _remote_claims(self) -> dict[Claim, Interrupter]:
+    def _remote_claims(self) -> dict[Lease, Interrupter]:
         """Return the units in hand that a bucket can hold up."""
-        return {claim: found for claim, found in list(self.context.claims.items()) if self._is_remote(claim)}
+        return {lease: found for lease, found in list(self.context.leases.items()) if self._is_remote(lease)}
 
-    def _is_remote(self, claim: Claim) -> bool:
+    def _is_remote(self, lease: Lease) -> bool:
         try:
-            spec = self.store.view(claim.job_id).spec
+            spec = self.store.view(lease.job_id).spec
         except JobError:
             return False
         return any(is_s3(place) for place in (spec.source.root, spec.output, spec.model.uri))
@@ -205,7 +205,7 @@ class Heart(threading.Thread):
         shares = (
             pipeline.limits.shares(gained, elapsed, pipeline.engine.concurrency) if pipeline and elapsed > 0 else {}
         )
-        rate = (images - images_then) / elapsed if elapsed > 0 and self.context.claims else 0.0
+        rate = (images - images_then) / elapsed if elapsed > 0 and self.context.leases else 0.0
         self._rate = {"rate": round(rate, 2), "busy": json.dumps(shares)}
         self._sample = (now, images, busy_s)
 

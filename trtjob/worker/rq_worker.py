@@ -268,7 +268,7 @@ class UnitWorker(SimpleWorker):
 
     def kill_horse(self, sig: Any = None) -> None:
         """Obey RQ's stop-job command, which comes from its pubsub thread: the job is cancelled."""
-        for job_id in {claim.job_id for claim in list(self.context.claims)}:
+        for job_id in {lease.job_id for lease in list(self.context.leases)}:
             self.context.store.move(
                 job_id, JobState.CANCELLED, message="stopped through RQ", finished_at=self.context.store.now()
             )

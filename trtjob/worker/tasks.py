@@ -19,7 +19,7 @@ from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.roots import check_places
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.queue.conversions import MOST_TRIES, Conversion, name_of
-from trtjob.queue.job_store import Claim
+from trtjob.queue.job_store import Lease
 from trtjob.queue.reconcile import reconcile_job
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView
@@ -38,38 +38,38 @@ Check = Callable[..., None]
 def run_unit(job_id: str, unit: str) -> None:
     """Do one unit of work of a job, if it is still wanted and nobody else does it; after a shard, those that follow."""
     context = current()
-    claim = claim_unit(context, job_id, unit)
-    if claim is None:
+    lease = claim_unit(context, job_id, unit)
+    if lease is None:
         return
     context.interrupter.reset()
     if context.stopping:
         context.interrupter.interrupt("stop")
     if shard_of(unit) is not None:
-        run_shards(context, claim)
+        run_shards(context, lease)
         return
-    with context.holding(claim) as interrupter, settled(context, claim):
+    with context.holding(lease) as interrupter, settled(context, lease):
 
         def check(_trouble: str = "") -> None:
             context.still_wanted(interrupter)
 
-        still_mine = _ownership(context, claim, check)
+        still_mine = _ownership(context, lease, check)
         try:
             still_mine()
             if unit == PLAN:
-                _plan(context, claim, check, still_mine)
+                _plan(context, lease, check, still_mine)
             else:
-                _finish(context, claim, check, still_mine)
+                _finish(context, lease, check, still_mine)
         except (TrtjobError, OSError):
             still_mine()  # what fails for one that slept, since others have gone on, is no failure of the job
             raise
 
 
-def _plan(context: Context, claim: Claim, check: Check, still_mine: Callable[[], None]) -> None:
+def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[], None]) -> None:
     """List the source, write the shards, and ask for them: those of a first submission as soon as they are written.
 
     check: called often; raises Interrupted where the unit must be left; still_mine: asks the server too.
     """
-    store, job_id = context.store, claim.job_id
+    store, job_id = context.store, lease.job_id
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
     prove_output(folder, view.spec)
@@ -79,20 +79,20 @@ def _plan(context: Context, claim: Claim, check: Check, still_mine: Callable[[],
     epoch, reason = _open_round(folder, view, still_mine)
     if (epoch, reason) != (view.epoch, view.reason):
         log.warning("planning goes on with another round", extra={"job_id": job_id, "epoch": epoch, "reason": reason})
-        _still(store.note(claim, epoch=epoch, reason=reason))
+        _still(store.note(lease, epoch=epoch, reason=reason))
     is_first = epoch == 0
     committed: set[int] = set()
     if is_first:
         counts = committed_counts(folder, 0)
         committed.update(counts["committed"])
-        _still(store.sync(claim, shards=0, images=0, **counts))
+        _still(store.sync(lease, shards=0, images=0, **counts))
     else:
         folder.settle_receipt()
 
     def on_shards(shards: list[int], images: int) -> None:
         check()
         if is_first:
-            _still(store.add_shards(claim, first=min(shards, default=0), shards=len(shards), images=images))
+            _still(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
     source = open_storage(view.spec.source.root, on_trouble=check)
@@ -103,7 +103,7 @@ def _plan(context: Context, claim: Claim, check: Check, still_mine: Callable[[],
         counts = committed_counts(folder, plan.first_shard)
         ok, kinds = kept_counts(folder, plan)
         is_mine = store.sync(
-            claim,
+            lease,
             shards=plan.first_shard + plan.shards,
             images=ok + kinds.total() + plan.images,
             ok=ok + counts["ok"],
@@ -112,10 +112,10 @@ def _plan(context: Context, claim: Claim, check: Check, still_mine: Callable[[],
             committed=[*range(plan.first_shard), *counts["committed"]],
         )
         _still(is_mine)
-    _still(store.note(claim, ignored=json.dumps(plan.ignored)))
-    state = store.planned(claim)
+    _still(store.note(lease, ignored=json.dumps(plan.ignored)))
+    state = store.planned(lease)
     _still(state != "lost")
-    store.release(claim, take_back=True)
+    store.release(lease, take_back=True)
     if state == JobState.FINISHING:
         context.queue.put(job_id, [FINISH])
     else:
@@ -142,20 +142,20 @@ def _still(is_mine: bool) -> None:
         raise Interrupted("lost")
 
 
-def _ownership(context: Context, claim: Claim, check: Check) -> Callable[[], None]:
+def _ownership(context: Context, lease: Lease, check: Check) -> Callable[[], None]:
     """Return what leaves a unit that another worker has by now, or that nobody wants any more."""
 
     def still_mine() -> None:
         check()
-        answer = context.store.renew(claim)
+        answer = context.store.renew(lease)
         if answer == "lost" or answer not in ACTIVE:
             raise Interrupted(answer)
 
     return still_mine
 
 
-def _finish(context: Context, claim: Claim, check: Check, still_mine: Callable[[], None]) -> None:
-    store, job_id = context.store, claim.job_id
+def _finish(context: Context, lease: Lease, check: Check, still_mine: Callable[[], None]) -> None:
+    store, job_id = context.store, lease.job_id
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
     prove_output(folder, view.spec)
@@ -163,8 +163,8 @@ def _finish(context: Context, claim: Claim, check: Check, still_mine: Callable[[
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}
-    _still(store.end(claim, target, epoch=view.epoch, detail=detail, finished_at=store.now(), message="", **counts))
-    store.release(claim, take_back=True)
+    _still(store.end(lease, target, epoch=view.epoch, detail=detail, finished_at=store.now(), message="", **counts))
+    store.release(lease, take_back=True)
     log.info("job finished", extra={"job_id": job_id, "ok": summary.ok, "failed": summary.failed})
 
 

@@ -22,7 +22,7 @@ def committed(desk: Desk) -> list[int]:
 def wait_for_the_second(desk: Desk) -> None:
     """Have the engine wait, while it has images of the first shard, until the second is in hand."""
     deadline = time.monotonic() + 20
-    while not any(claim.unit == shard_unit(1) for claim in list(desk.context.claims)):
+    while not any(lease.unit == shard_unit(1) for lease in list(desk.context.leases)):
         assert time.monotonic() < deadline, "the next shard does not come in"
         time.sleep(0.001)
 
@@ -56,7 +56,7 @@ def test_the_next_shard_comes_in_while_the_last_images_of_the_first_are_worked_o
 
     def look(_images: UInt8Array) -> None:
         second()
-        held.append({claim.unit for claim in list(desk.context.claims)})
+        held.append({lease.unit for lease in list(desk.context.leases)})
 
     desk.use(PlainEngine(on_infer=look))
     run_unit(desk.job_id, shard_unit(0))
@@ -75,7 +75,7 @@ def test_no_more_than_two_shards_and_a_window_of_images_are_in_hand(desk: Desk) 
         second()
         with lock:
             inside += len(images)
-            most.append((len(desk.context.claims), inside))
+            most.append((len(desk.context.leases), inside))
             inside -= len(images)
 
     desk.use(PlainEngine(on_infer=look))
@@ -92,14 +92,14 @@ def test_a_shard_that_is_lost_does_not_disturb_its_neighbour(desk: Desk) -> None
 
     def lose_the_second(_images: UInt8Array) -> None:
         second()
-        for claim, interrupter in list(desk.context.claims.items()):
-            if claim.unit == shard_unit(1):
+        for lease, interrupter in list(desk.context.leases.items()):
+            if lease.unit == shard_unit(1):
                 interrupter.interrupt("lost")
 
     desk.use(PlainEngine(on_infer=lose_the_second))
     run_unit(desk.job_id, shard_unit(0))
     assert committed(desk) == [0]
-    assert desk.context.claims == {}
+    assert desk.context.leases == {}
 
 
 def test_a_stop_gives_all_shards_in_hand_back_and_takes_no_more(desk: Desk) -> None:

@@ -17,7 +17,7 @@ from trtjob.jobs.folder import ShardManifest, manifest_key, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.states import JobState
-from trtjob.queue.job_store import Claim, lease_key
+from trtjob.queue.job_store import Lease, lease_key
 from trtjob.queue.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
 from trtjob.worker.shard.run import REPORT_S
@@ -40,9 +40,9 @@ class Counting:
             self.action()
 
 
-def interrupted(desk: Desk, claim: Claim) -> str:
+def interrupted(desk: Desk, lease: Lease) -> str:
     with pytest.raises(Interrupted) as caught:
-        desk.run(claim)
+        desk.run(lease)
     return caught.value.reason
 
 
@@ -68,15 +68,15 @@ def poison_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_shards_records_are_committed_in_the_order_of_its_plan(desk: Desk) -> None:
     keys = desk.plan(7, shard_size=7)
     write_image(desk.photos / keys[2]).write_bytes(b"rubbish")
-    claim = desk.claim()
-    desk.run(claim)
+    lease = desk.claim()
+    desk.run(lease)
     records = desk.records()
     assert list(records) == keys
     assert [key for key in keys if records[key].error] == [keys[2]]
     manifest = desk.folder.manifest(0)
     assert manifest is not None
     assert (manifest.ok, manifest.failed, manifest.attempt, manifest.worker) == (6, 1, 1, "worker-1")
-    assert manifest.results == results_key(0, f"{claim.token}-{claim.call}")
+    assert manifest.results == results_key(0, f"{lease.token}-{lease.call}")
     assert set(manifest.busy_s) == {"read", "decode", "resize", "infer", "nms"}
 
 
@@ -128,10 +128,10 @@ def test_of_two_commits_the_first_is_in_force(desk: Desk) -> None:
     desk.plan(4)
     first = manifest_of(99, ok=4, failed=0)
     desk.use(PlainEngine(on_infer=Counting(4, lambda: desk.folder.commit_shard(first))))
-    claim = desk.claim()
-    desk.run(claim)
+    lease = desk.claim()
+    desk.run(lease)
     assert desk.folder.manifest(0) == first
-    assert [name for name in desk.folder.storage.list("shards") if f".{claim.token}" in name] == []
+    assert [name for name in desk.folder.storage.list("shards") if f".{lease.token}" in name] == []
     assert desk.store.view(desk.job_id).ok == 4
 
 
@@ -139,11 +139,11 @@ def test_attempts_write_to_different_files_when_a_wiped_server_gives_their_token
     def run() -> tuple[int, str]:
         desk.store.redis.flushall()
         desk.plan(4)
-        claim = desk.claim()
-        desk.run(claim)
+        lease = desk.claim()
+        desk.run(lease)
         manifest = desk.folder.manifest(0)
         assert manifest is not None
-        return claim.token, manifest.results
+        return lease.token, manifest.results
 
     first_token, first = run()
     desk.folder.storage.delete(manifest_key(0))
@@ -243,11 +243,11 @@ def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_ima
 def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> None:
     keys = desk.plan(40, shard_size=40)
     desk.use(PlainEngine(on_infer=Counting(20, desk.stop)))
-    claim = desk.claim()
-    interrupted(desk, claim)
+    lease = desk.claim()
+    interrupted(desk, lease)
     done = checkpoint(desk)
     assert 10 < len(done) < 40
-    desk.store.release(claim, take_back=True)
+    desk.store.release(lease, take_back=True)
     desk.context.interrupter.reset()
     counting = Counting()
     desk.use(PlainEngine(on_infer=counting))
@@ -260,9 +260,9 @@ def test_what_was_done_when_a_shard_was_left_is_not_done_again(desk: Desk) -> No
 def test_an_interrupted_shard_commits_the_same_bytes_as_one_in_peace(desk: Desk) -> None:
     desk.plan(24, shard_size=12)
     desk.use(PlainEngine(on_infer=Counting(5, desk.stop)))
-    claim = desk.claim()
-    interrupted(desk, claim)
-    desk.store.release(claim, take_back=True)
+    lease = desk.claim()
+    interrupted(desk, lease)
+    desk.store.release(lease, take_back=True)
     desk.context.interrupter.reset()
     desk.run(desk.claim())
     desk.run(desk.claim(shard_unit(1)))
@@ -402,10 +402,10 @@ def test_failed_images_are_tried_again_when_the_job_is_continued(desk: Desk) -> 
     keys = desk.plan(20, shard_size=20, max_failures="1")
     good = (desk.photos / keys[0]).read_bytes()
     break_images(desk.photos, keys[-2:])
-    claim = desk.claim()
+    lease = desk.claim()
     with pytest.raises(TooManyFailures):
-        desk.run(claim)
-    desk.store.release(claim)
+        desk.run(lease)
+    desk.store.release(lease)
     kept = len(checkpoint(desk))
     (desk.photos / keys[-1]).write_bytes(good)
     counting = Counting()

@@ -6,13 +6,13 @@ long as it begins with a shard, and has at most two in hand: one that is fed and
 
 import asyncio
 
-from trtjob.queue.job_store import Claim
+from trtjob.queue.job_store import Lease
 from trtjob.worker.context import Context
 from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.shard.run import run_shard
 
 
-def run_shards(context: Context, first: Claim) -> None:
+def run_shards(context: Context, first: Lease) -> None:
     """Run a claimed shard, and those that follow it. Raises RedisError where the server is away for too long."""
     asyncio.run(_Conveyor(context).run(first))
 
@@ -22,40 +22,40 @@ class _Conveyor:
         self.context = context
         self.in_hand: set[asyncio.Task[None]] = set()
 
-    async def run(self, first: Claim) -> None:
+    async def run(self, first: Lease) -> None:
         try:
             await self._run_all(first)
         finally:
             # Where the server is away, that of one says it for all.
             await asyncio.gather(*self.in_hand, return_exceptions=True)
 
-    async def _run_all(self, first: Claim) -> None:
-        claim: Claim | None = first
-        while claim is not None:
-            self.context.take_in_hand(claim)  # its lease must not run out while others drain
+    async def _run_all(self, first: Lease) -> None:
+        lease: Lease | None = first
+        while lease is not None:
+            self.context.take_in_hand(lease)  # its lease must not run out while others drain
             try:
-                if not await self._has_loaded(claim):
+                if not await self._has_loaded(lease):
                     await self._drain(0)  # before the engine is closed
             except BaseException:
-                await asyncio.to_thread(self.context.put_down, claim)
+                await asyncio.to_thread(self.context.put_down, lease)
                 raise
-            await self._feed(claim)
+            await self._feed(lease)
             await self._drain(1)  # before the next is claimed: others may have time for it
-            claim = await self._next()
+            lease = await self._next()
         await self._drain(0)
 
-    async def _feed(self, claim: Claim) -> None:
+    async def _feed(self, lease: Lease) -> None:
         """Start a shard, and return when its last image has come in, or it has ended."""
         fed = asyncio.Event()
-        task = asyncio.create_task(self._run(claim, fed))
+        task = asyncio.create_task(self._run(lease, fed))
         self.in_hand.add(task)
         feeding = asyncio.create_task(fed.wait())
         await asyncio.wait({task, feeding}, return_when=asyncio.FIRST_COMPLETED)
         feeding.cancel()
 
-    async def _run(self, claim: Claim, fed: asyncio.Event) -> None:
-        with self.context.holding(claim) as interrupter, settled(self.context, claim):
-            await run_shard(self.context, claim, interrupter, fed.set)
+    async def _run(self, lease: Lease, fed: asyncio.Event) -> None:
+        with self.context.holding(lease) as interrupter, settled(self.context, lease):
+            await run_shard(self.context, lease, interrupter, fed.set)
 
     async def _drain(self, most: int) -> None:
         """Wait until at most so many shards are in hand. Raises what one of them raised."""
@@ -64,13 +64,13 @@ class _Conveyor:
             for task in done:
                 task.result()
 
-    async def _next(self) -> Claim | None:
+    async def _next(self) -> Lease | None:
         """Take the next shard from the queue; None where the process must stop or RQ must deliver something else."""
         if self.context.stopping or self.context.interrupter.reason:
             return None
         return await asyncio.to_thread(self._take)
 
-    def _take(self) -> Claim | None:
+    def _take(self) -> Lease | None:
         if self.context.asides.current():  # what waits first may be none of ours: see UnitWorker
             return None
         while (unit := self.context.take_shard()) is not None:
@@ -78,6 +78,6 @@ class _Conveyor:
                 return found
         return None
 
-    async def _has_loaded(self, claim: Claim) -> bool:
-        model = await asyncio.to_thread(self.context.store.model, claim.job_id)
+    async def _has_loaded(self, lease: Lease) -> bool:
+        model = await asyncio.to_thread(self.context.store.model, lease.job_id)
         return model == self.context.loaded_model

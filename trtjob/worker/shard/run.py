@@ -13,7 +13,7 @@ from trtjob.errors import EngineError, FailureKind, StorageError, TooManyFailure
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import from_line
-from trtjob.queue.job_store import Claim, Done
+from trtjob.queue.job_store import Done, Lease
 from trtjob.queue.units import FINISH, shard_of
 from trtjob.queue.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
@@ -34,7 +34,7 @@ _NODES_OWN = _AWAY | {FailureKind.INFER, FailureKind.WRITE}
 
 async def run_shard(
     context: Context,
-    claim: Claim,
+    lease: Lease,
     interrupter: Interrupter,
     on_fed: Callable[[], None] = lambda: None,
 ) -> None:
@@ -44,9 +44,9 @@ async def run_shard(
     follow.
     Raises Interrupted where it must be left (what is done is kept in a checkpoint), TrtjobError where the job fails.
     """
-    shard = shard_of(claim.unit)
+    shard = shard_of(lease.unit)
     assert shard is not None
-    run = await asyncio.to_thread(_ShardRun, context, claim, shard, interrupter)
+    run = await asyncio.to_thread(_ShardRun, context, lease, shard, interrupter)
     manifest = run.committed or await run.run(on_fed)
     await asyncio.to_thread(run.report, manifest)
 
@@ -61,10 +61,10 @@ def _failures_allowed(view: JobView) -> int | None:
 class _ShardRun:
     """One attempt at a shard. Its methods that are no coroutines wait for storage and server: they run in threads."""
 
-    def __init__(self, context: Context, claim: Claim, shard: int, interrupter: Interrupter) -> None:
-        view = context.view(claim.job_id)
+    def __init__(self, context: Context, lease: Lease, shard: int, interrupter: Interrupter) -> None:
+        view = context.view(lease.job_id)
         self.context = context
-        self.claim = claim
+        self.lease = lease
         self.shard = shard
         self.interrupter = interrupter
         self.spec = view.spec
@@ -120,8 +120,8 @@ class _ShardRun:
         """Tell the server that the shard is committed."""
         store = self.context.store
         self.context.shards += 1
-        if store.commit(self.claim, self.shard, ok=manifest.ok, failed=manifest.failed, kinds=manifest.failures):
-            self.context.queue.put(self.claim.job_id, [FINISH])
+        if store.commit(self.lease, self.shard, ok=manifest.ok, failed=manifest.failed, kinds=manifest.failures):
+            self.context.queue.put(self.lease.job_id, [FINISH])
         counts = {"ok": manifest.ok, "failed": manifest.failed, "elapsed_s": manifest.elapsed_s}
         log.info("shard committed", extra={"event": "shard_committed", **counts})
         self.folder.storage.delete(self.checkpoint_key)
@@ -165,15 +165,15 @@ class _ShardRun:
         if answer != "go":
             raise Interrupted(answer)
         if len(self.lines) > self.begun_with:
-            self.context.asides.note_progress(self.claim.job_id)
+            self.context.asides.note_progress(self.lease.job_id)
         if time.monotonic() - self.saved > CHECKPOINT_S:
             self._save_checkpoint()
 
     def _check(self) -> str:
         while self.crashed:
-            self.context.store.set_aside(self.claim, self.crashed.pop())
+            self.context.store.set_aside(self.lease, self.crashed.pop())
         done = self._done()
-        return self.context.store.check(self.claim, done.images, done.kinds.total(), done.kinds)
+        return self.context.store.check(self.lease, done.images, done.kinds.total(), done.kinds)
 
     def _done(self) -> Done:
         return Done(len(self.lines), Counter(map(str, list(self.failures.values()))))
@@ -182,7 +182,7 @@ class _ShardRun:
         """Count the failures for the last time."""
         # The answer does not matter: a shard that is complete may be committed, whoever has it and however the job is.
         self._check()
-        view = self.context.store.view(self.claim.job_id)
+        view = self.context.store.view(self.lease.job_id)
         self.allowed, self.failed_elsewhere = _failures_allowed(view), view.failed
         self._check_failures()
 
@@ -247,7 +247,7 @@ class _ShardRun:
             prove_output(self.folder, self.spec)
             self.folder.storage.write(self.checkpoint_key, b"".join(lines))
         except StorageError as err:  # the shard is only done again
-            log.warning("no checkpoint", extra={"job_id": self.claim.job_id, "shard": self.shard, "error": str(err)})
+            log.warning("no checkpoint", extra={"job_id": self.lease.job_id, "shard": self.shard, "error": str(err)})
             return None
         return done
 
@@ -255,7 +255,7 @@ class _ShardRun:
         lines = [self.lines[entry.key] for entry in self.entries]
         kinds = Counter(self.failures.values())
         # A server that was wiped gives tokens out again.
-        results = results_key(self.shard, f"{self.claim.token}-{self.claim.call}")
+        results = results_key(self.shard, f"{self.lease.token}-{self.lease.call}")
         self.folder.storage.write(results, b"".join(lines))
         manifest = ShardManifest(
             shard=self.shard,
@@ -263,8 +263,8 @@ class _ShardRun:
             ok=len(lines) - self.failed,
             failed=self.failed,
             failures=dict(sorted(kinds.items())),
-            attempt=self.claim.attempt,
-            worker=self.claim.owner,
+            attempt=self.lease.attempt,
+            worker=self.lease.owner,
             device=device,
             elapsed_s=round(time.monotonic() - self.started, 3),
             busy_s={stage: round(seconds, 4) for stage, seconds in sorted(self.context.take_busy_s().items())},

@@ -5,7 +5,7 @@ from redis import Redis
 from samples import job_spec
 
 from trtjob.jobs.states import JobState
-from trtjob.queue.events import Happening
+from trtjob.queue.events import EventKind
 from trtjob.queue.job_store import JobStore, Lease, Refusal
 from trtjob.queue.notifications import ask_for_notice, end_notice, take_due
 from trtjob.queue.progress import sentence
@@ -75,7 +75,7 @@ def test_the_end_of_a_job_is_told_by_a_daemon_of_its_own_queue(store: JobStore) 
     store.fail(JOB, "")
     assert list(take_due(store, "beta")) == []
     (notice,) = take_due(store, "alpha")
-    end_notice(store, notice, Happening.NOTIFIED, "status 200")
+    end_notice(store, notice, EventKind.NOTIFIED, "status 200")
     assert store.redis.keys("trtjob:noti*") == []
 
 

@@ -11,7 +11,7 @@ from twice import SCRIPTS, Twice
 from trtjob.jobs.states import JobState, Priority
 from trtjob.queue import scripts
 from trtjob.queue.embedded_server import EmbeddedServer
-from trtjob.queue.events import Happening, add_event
+from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import Done, JobStore, Lease, Refusal, job_key, lease_key
 from trtjob.queue.notifications import ask_for_notice, end_notice, put_off, take_due
 from trtjob.queue.reconcile import reconcile
@@ -101,7 +101,7 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     store.release(finish, take_back=True)
     (notice,) = take_due(store, "test")
     assert put_off(store, notice, "status 500")
-    end_notice(store, notice, Happening.NOTIFIED, "status 200")
+    end_notice(store, notice, EventKind.NOTIFIED, "status 200")
     redis.lpop("rq:queue:test")  # the plan's message, as RQ takes it
     assert queue.take_shard("") == (JOB, shard_unit(0))
     assert queue.take_unit_of(JOB) == shard_unit(1)
@@ -232,5 +232,5 @@ def test_the_claims_of_a_server_that_has_forgotten_everything_are_others(
 
 
 def test_nothing_is_told_of_a_job_that_is_gone(client: Twice) -> None:
-    add_event(client, job_key(JOB), Happening.NOTIFIED)
+    add_event(client, job_key(JOB), EventKind.NOTIFIED)
     assert client.keys("*") == []

@@ -43,7 +43,7 @@ tell(ARGV[2], ARGV[3], '', ARGV[4], ARGV[5])
 )
 
 
-class Happening(StrEnum):
+class EventKind(StrEnum):
     SUBMITTED = "submitted"
     CONTINUED = "continued"  # by submitting again, by `resume` or by `retry`; the detail says which
     PLANNED = "planned"
@@ -88,7 +88,7 @@ class Event:
         }
 
 
-def add_event(pipe: Any, job_key: str, event: Happening, detail: str = "", *, unit: str = "", worker: str = "") -> None:
+def add_event(pipe: Any, job_key: str, event: EventKind, detail: str = "", *, unit: str = "", worker: str = "") -> None:
     """Write an event of a job that is there, once, together with the change that a pipeline makes."""
     detail = detail.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
     pipe.eval(TELL, 1, job_key, new_call(), event.value, unit, worker, detail)

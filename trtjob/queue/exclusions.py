@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from trtjob.errors import ForeignJobError, PlaceError
 from trtjob.jobs.states import ACTIVE
-from trtjob.queue.events import Happening, add_event
+from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore, job_key
 from trtjob.queue.replies import Rubbish, answers, guarded, real
 from trtjob.queue.views import WorkerView, node_of
@@ -86,7 +86,7 @@ class Asides:
         now = self._store.now()
         aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
         if self._write(job_id, worker, aside):
-            add_event(redis, key, Happening.STOOD_ASIDE, aside.reason, worker=worker)
+            add_event(redis, key, EventKind.STOOD_ASIDE, aside.reason, worker=worker)
         reasons = self._all_say(job_id, worker)
         if not reasons:
             self._go_on(job_id)

@@ -15,7 +15,7 @@ from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.queue import replies, scripts
-from trtjob.queue.events import Event, Happening, new_call, read_events
+from trtjob.queue.events import Event, EventKind, new_call, read_events
 from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal, job_key, lease_key
 from trtjob.queue.scripts import DEGRADED, ENDED, JOBS, QUEUE, STATE
 from trtjob.queue.views import JobView, job_view
@@ -29,12 +29,12 @@ _JOBS_AT_ONCE = 500
 _MOST_SPEC = 1 << 20  # bytes
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
-    JobState.QUEUED: Happening.CONTINUED,
-    JobState.STOPPED: Happening.STOPPED,
-    JobState.DONE: Happening.FINISHED,
-    JobState.DONE_WITH_ERRORS: Happening.FINISHED,
-    JobState.FAILED: Happening.FAILED,
-    JobState.CANCELLED: Happening.CANCELLED,
+    JobState.QUEUED: EventKind.CONTINUED,
+    JobState.STOPPED: EventKind.STOPPED,
+    JobState.DONE: EventKind.FINISHED,
+    JobState.DONE_WITH_ERRORS: EventKind.FINISHED,
+    JobState.FAILED: EventKind.FAILED,
+    JobState.CANCELLED: EventKind.CANCELLED,
 }
 
 

@@ -9,7 +9,7 @@ from redis import Redis
 
 from trtjob.jobs.states import JobState
 from trtjob.queue import lease_scripts, replies
-from trtjob.queue.events import Happening, add_event, new_call
+from trtjob.queue.events import EventKind, add_event, new_call
 from trtjob.queue.units import FINISH, PLAN, shard_of
 from trtjob.queue.views import node_of, units_held
 from trtjob.queue.worker_registry import PREFIX, WORKER_TTL_S, WorkerRegistry, worker_key
@@ -219,7 +219,7 @@ class Leases(WorkerRegistry):
     def set_aside(self, lease: Lease, image: str) -> None:
         """Note that an image ends image processes."""
         key = job_key(lease.job_id)
-        add_event(self.redis, key, Happening.SET_ASIDE, image, unit=lease.unit, worker=lease.owner)
+        add_event(self.redis, key, EventKind.SET_ASIDE, image, unit=lease.unit, worker=lease.owner)
 
     def clear_attempts(self, lease: Lease) -> None:
         """Start counting a unit's attempts anew."""

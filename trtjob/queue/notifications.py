@@ -23,7 +23,7 @@ from trtjob.errors import ConfigError
 from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue import replies
-from trtjob.queue.events import Happening, add_event
+from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore, job_key
 from trtjob.queue.scripts import NOTICE, NOTICES, SETTLE_NOTICE, TAKE_NOTICE
 
@@ -220,7 +220,7 @@ def _notice(waiting: str, delivery: str, token: str, fields: list[bytes]) -> Not
         raise replies.Rubbish(f"it is no notice: {type(err).__name__}") from None
 
 
-def end_notice(store: JobStore, notice: Notice, event: Happening, detail: str) -> None:
+def end_notice(store: JobStore, notice: Notice, event: EventKind, detail: str) -> None:
     """Send a notice no more. detail: for the job's events, so without the address, which may hold a secret."""
     store.redis.eval(SETTLE_NOTICE, 2, *notice.keys, notice.delivery, notice.token, "")
     _tell(store, notice, event, detail)
@@ -229,15 +229,15 @@ def end_notice(store: JobStore, notice: Notice, event: Happening, detail: str) -
 def put_off(store: JobStore, notice: Notice, detail: str) -> bool:
     """Try a notice again later, with growing pauses. Returns False where a day of that is over."""
     if time.time() - notice.since > GIVE_UP_S or notice.tries >= MOST_TRIES:
-        end_notice(store, notice, Happening.NOT_NOTIFIED, f"{detail}; given up")
+        end_notice(store, notice, EventKind.NOT_NOTIFIED, f"{detail}; given up")
         return False
     pause_s = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(notice.tries, 16))
     store.redis.eval(SETTLE_NOTICE, 2, *notice.keys, notice.delivery, notice.token, pause_s)
-    _tell(store, notice, Happening.NOT_NOTIFIED, f"{detail}; again in {pause_s:.0f} s")
+    _tell(store, notice, EventKind.NOT_NOTIFIED, f"{detail}; again in {pause_s:.0f} s")
     return True
 
 
-def _tell(store: JobStore, notice: Notice, event: Happening, detail: str) -> None:
+def _tell(store: JobStore, notice: Notice, event: EventKind, detail: str) -> None:
     add_event(store.redis, job_key(notice.job_id), event, detail)
 
 

@@ -15,7 +15,7 @@ from redis import RedisError
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError, QueueError, TrtjobError
-from trtjob.queue.events import Happening
+from trtjob.queue.events import EventKind
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.notifications import Address, Notice, address_from, end_notice, headers_of, put_off, take_due
 
@@ -64,7 +64,7 @@ def _sent(store: JobStore, settings: Settings, notice: Notice, resolve: Resolve)
         status = _send(settings, notice, address, resolve)
     except (Refused, ConfigError) as err:
         reason = "refused: no public address" if isinstance(err, Refused) else "cannot be one"
-        end_notice(store, notice, Happening.NOT_NOTIFIED, f"{host}: {reason}")
+        end_notice(store, notice, EventKind.NOT_NOTIFIED, f"{host}: {reason}")
         log.error("notice refused", extra=about | {"event": "notice_refused", "error": str(err)})
         return False
     except (RedisError, QueueError):
@@ -74,7 +74,7 @@ def _sent(store: JobStore, settings: Settings, notice: Notice, resolve: Resolve)
     else:
         reason = f"status {status}"
     if 200 <= status < 300 or status == _GONE:
-        event = Happening.NOT_NOTIFIED if status == _GONE else Happening.NOTIFIED
+        event = EventKind.NOT_NOTIFIED if status == _GONE else EventKind.NOTIFIED
         end_notice(store, notice, event, f"{host}: {reason}")
         log.info("notice sent", extra=about | {"event": "notice_sent", "host": host, "status": status})
         return status != _GONE

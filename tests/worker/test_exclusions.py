@@ -15,7 +15,7 @@ from trtjob.errors import EngineError
 from trtjob.jobs.folder import JOB, RESULTS
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
-from trtjob.queue.exclusions import Lack, OwnAsides
+from trtjob.queue.exclusions import Lack, OwnExclusions
 from trtjob.queue.job_store import job_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.shard.run import MANY
@@ -29,12 +29,12 @@ def change(desk: Desk, **settings: Any) -> None:
 
 
 def reasons(desk: Desk) -> dict[str, tuple[Lack, str]]:
-    return {node: (aside.lack, aside.reason) for node, aside in desk.context.nodes.of(desk.job_id).items()}
+    return {node: (exclusion.lack, exclusion.reason) for node, exclusion in desk.context.nodes.of(desk.job_id).items()}
 
 
 def look_again(desk: Desk) -> None:
     """Let the pause be over."""
-    desk.context.asides = OwnAsides(desk.context.nodes, desk.context.name)
+    desk.context.exclusions = OwnExclusions(desk.context.nodes, desk.context.name)
 
 
 def add_node(desk: Desk, name: str = "other", trouble: str = "", unit: str = "") -> None:
@@ -301,10 +301,10 @@ def test_a_node_that_stands_aside_leaves_the_jobs_messages_alone(desk: Desk) -> 
     run_unit(desk.job_id, SHARD)
     assert is_free(desk), "the message is back"
     assert desk.store.events(desk.job_id) == before, "it was not even claimed"
-    assert not desk.queue.bring_forward(desk.context.asides.current())
+    assert not desk.queue.bring_forward(desk.context.exclusions.current())
     other = job_spec(desk.photos, desk.output, job_id="others-1234abcd")
     desk.queue.put(other.job_id, [PLAN])
-    assert desk.queue.bring_forward(desk.context.asides.current())
+    assert desk.queue.bring_forward(desk.context.exclusions.current())
     assert desk.queue.redis.lindex(f"rq:queue:{desk.queue.name}", 0).startswith(b"others-1234abcd--plan--")
 
 
@@ -445,12 +445,12 @@ def test_a_place_that_is_back_is_not_waited_for_any_more(desk: Desk) -> None:
     run_unit(desk.job_id, SHARD)
     assert "is not there" in view(desk)[1]
     away.rename(desk.photos)
-    look = desk.context.asides._until
+    look = desk.context.exclusions._until
     look.clear()
     seen: list[tuple[JobState, str]] = []
 
     def wait_and_look(images: UInt8Array) -> None:
-        if not seen and len(desk.context.asides._lacks) == 0:
+        if not seen and len(desk.context.exclusions._lacks) == 0:
             seen.append(view(desk))
         time.sleep(0.05)
 
@@ -488,7 +488,7 @@ def test_one_sick_worker_of_a_node_ends_nothing_while_another_works(desk: Desk) 
     run_unit(desk.job_id, SHARD)
     assert view(desk)[0] is JobState.RUNNING
     desk.context.nodes.come_back(desk.job_id, "worker-2")  # it has committed
-    assert desk.context.asides.current() == [desk.job_id], "the sick one does not try again at once"
+    assert desk.context.exclusions.current() == [desk.job_id], "the sick one does not try again at once"
 
 
 def test_a_commit_of_anybody_ends_the_wait(desk: Desk) -> None:

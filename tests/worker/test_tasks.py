@@ -455,8 +455,8 @@ def test_a_job_with_a_way_up_in_its_output_is_refused(desk: Desk, tmp_path: Path
     forged = spec.model_dump(mode="json") | {"output": f"{tmp_path}/out/../elsewhere"}
     desk.store.redis.hset(job_key(desk.job_id), "spec", json.dumps(forged))
     run_unit(desk.job_id, PLAN)
-    (aside,) = desk.context.nodes.of(desk.job_id).values()
-    assert "cannot read it" in aside.reason
+    (exclusion,) = desk.context.nodes.of(desk.job_id).values()
+    assert "cannot read it" in exclusion.reason
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -215,7 +215,7 @@ def _jobs(settings: "Settings") -> Check:
     """Say from which jobs the daemons of this machine stand aside."""
     from trtjob.queue.connection import connect
     from trtjob.queue.embedded_server import EmbeddedServer
-    from trtjob.queue.exclusions import asides_of
+    from trtjob.queue.exclusions import exclusions_of
     from trtjob.queue.job_store import JobStore
     from trtjob.queue.views import node_of
 
@@ -225,8 +225,8 @@ def _jobs(settings: "Settings") -> Check:
             with connect(settings) as connection:
                 store = JobStore(connection.redis)
                 here = {daemon.name for daemon in store.daemons() if daemon.host == socket.gethostname()}
-                for job_id, asides in asides_of(store, store.active_ids(settings.queue)).items():
-                    reasons = [aside.reason for worker, aside in asides.items() if node_of(worker) in here]
+                for job_id, exclusions in exclusions_of(store, store.active_ids(settings.queue)).items():
+                    reasons = [exclusion.reason for worker, exclusion in exclusions.items() if node_of(worker) in here]
                     found += [f"{job_id}: {reason}" for reason in dict.fromkeys(reasons)]
     except TrtjobError as err:
         return Check("jobs", "note", str(err))

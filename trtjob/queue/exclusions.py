@@ -39,7 +39,7 @@ class Lack(StrEnum):
 _WAITS_FOR_EVER = frozenset({Lack.OUTAGE, Lack.VERSION})
 
 
-class Aside(BaseModel):
+class Exclusion(BaseModel):
     """Why a worker stands aside, and since when (seconds since the epoch, by the server's clock)."""
 
     model_config = ConfigDict(frozen=True)
@@ -63,16 +63,16 @@ def aside_key(job_id: str) -> str:
     return f"{PREFIX}job:{job_id}:aside"
 
 
-class Asides:
+class Exclusions:
     """Who stands aside from which job. queue: the workers that count are those that serve it."""
 
     def __init__(self, store: JobStore, queue: str) -> None:
         self._store = store
         self._queue = queue
 
-    def of(self, job_id: str) -> dict[str, Aside]:
+    def of(self, job_id: str) -> dict[str, Exclusion]:
         """Return the workers that stand aside from a job; some may be gone by now."""
-        return asides_of(self._store, [job_id])[job_id]
+        return exclusions_of(self._store, [job_id])[job_id]
 
     def stand_aside(self, job_id: str, worker: str, lack: Lack, reason: str, *, wait_s: float) -> Outcome:
         """Note that a worker cannot work on a job. Where no other can, the job waits or fails.
@@ -84,14 +84,14 @@ class Asides:
         if (redis.hget(key, "state") or b"").decode(errors="replace") not in ACTIVE:
             return "ended"
         now = self._store.now()
-        aside = Aside(lack=lack, reason=reason[:_MOST_REASON], at=now)
-        if self._write(job_id, worker, aside):
-            add_event(redis, key, EventKind.STOOD_ASIDE, aside.reason, worker=worker)
+        exclusion = Exclusion(lack=lack, reason=reason[:_MOST_REASON], at=now)
+        if self._write(job_id, worker, exclusion):
+            add_event(redis, key, EventKind.STOOD_ASIDE, exclusion.reason, worker=worker)
         reasons = self._all_say(job_id, worker)
         if not reasons:
             self._go_on(job_id)
             return "goes on"
-        lacks = {aside.lack for aside in reasons.values()}
+        lacks = {exclusion.lack for exclusion in reasons.values()}
         if lacks == {Lack.VERSION}:  # a job that nobody here can read is left as it is
             return "goes on"
         message = _message(reasons)
@@ -104,13 +104,13 @@ class Asides:
         self._store.fail(job_id, message)  # which has every worker try again where somebody continues the job
         return "failed"
 
-    def _write(self, job_id: str, worker: str, aside: Aside) -> bool:
+    def _write(self, job_id: str, worker: str, exclusion: Exclusion) -> bool:
         """Write why a worker stands aside, whatever stood there. Returns whether it is new."""
         key, redis = aside_key(job_id), self._store.redis
-        is_new = guarded(key, lambda: redis.hset(key, worker, aside.model_dump_json()), None)
+        is_new = guarded(key, lambda: redis.hset(key, worker, exclusion.model_dump_json()), None)
         if is_new is None:
             redis.delete(key)
-            is_new = redis.hset(key, worker, aside.model_dump_json())
+            is_new = redis.hset(key, worker, exclusion.model_dump_json())
         return bool(is_new)
 
     def _since(self, key: str, now: float) -> float:
@@ -123,7 +123,7 @@ class Asides:
             redis.hset(key, _SINCE, now)
             return now
 
-    def _all_say(self, job_id: str, worker: str) -> dict[str, Aside]:
+    def _all_say(self, job_id: str, worker: str) -> dict[str, Exclusion]:
         """Return why each live worker stands aside; nothing where one of them does not."""
         workers = self._live(job_id)
         # One that has a unit of the job in hand has come back, or is about to say that it has not.
@@ -169,42 +169,42 @@ class Asides:
             self._store.degrade(job_id, "")  # which forgets it
 
 
-def asides_of(store: JobStore, job_ids: list[str]) -> dict[str, dict[str, Aside]]:
+def exclusions_of(store: JobStore, job_ids: list[str]) -> dict[str, dict[str, Exclusion]]:
     """Return who stands aside from each of these jobs."""
     with store.redis.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
             pipe.hgetall(aside_key(job_id))
         found = answers(pipe, map(aside_key, job_ids))
-    return {job_id: read_asides(fields or {}) for job_id, fields in zip(job_ids, found, strict=True)}
+    return {job_id: read_exclusions(fields or {}) for job_id, fields in zip(job_ids, found, strict=True)}
 
 
-def read_asides(fields: Mapping[bytes, bytes]) -> dict[str, Aside]:
+def read_exclusions(fields: Mapping[bytes, bytes]) -> dict[str, Exclusion]:
     """Read a job's record of who stands aside; what is none of ours is left out."""
     found = {}
     for name, value in list(fields.items())[:_MOST_NODES]:
         try:
-            found[name.decode()] = Aside.model_validate_json(value)
+            found[name.decode()] = Exclusion.model_validate_json(value)
         except (ValidationError, UnicodeDecodeError):
             continue
     return found
 
 
-def _message(reasons: Mapping[str, Aside]) -> str:
+def _message(reasons: Mapping[str, Exclusion]) -> str:
     """Say why nobody can work on a job: once, where all say the same."""
-    texts = list(dict.fromkeys(aside.reason for aside in reasons.values()))
+    texts = list(dict.fromkeys(exclusion.reason for exclusion in reasons.values()))
     if len(texts) == 1:
         return texts[0]
-    return "; ".join(dict.fromkeys(f"{node_of(worker)}: {aside.reason}" for worker, aside in reasons.items()))
+    return "; ".join(dict.fromkeys(f"{node_of(worker)}: {exclusion.reason}" for worker, exclusion in reasons.items()))
 
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 15.0  # until a node looks again
 
 
-class OwnAsides:
+class OwnExclusions:
     """The jobs that one worker process leaves to others for now."""
 
-    def __init__(self, asides: Asides, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._asides = asides
+    def __init__(self, exclusions: Exclusions, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._exclusions = exclusions
         self._worker = worker
         self._clock = clock
         self._until: dict[str, float] = {}
@@ -221,7 +221,7 @@ class OwnAsides:
     def current(self) -> list[str]:
         """Return the jobs that are left alone now: not those that have been continued by somebody since."""
         for job_id, until in list(self._until.items()):
-            if self._clock() >= until or not self._asides.is_aside(job_id, self._worker):
+            if self._clock() >= until or not self._exclusions.is_aside(job_id, self._worker):
                 del self._until[job_id]
         return list(self._until)
 
@@ -234,4 +234,4 @@ class OwnAsides:
         """Note that a unit of a job has ended well here."""
         for known in (self._until, self._times, self._lacks):
             known.pop(job_id, None)
-        self._asides.come_back(job_id, self._worker)
+        self._exclusions.come_back(job_id, self._worker)

@@ -21,7 +21,7 @@ from trtjob.errors import DeviceLostError
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import bound
-from trtjob.queue.exclusions import Asides, OwnAsides
+from trtjob.queue.exclusions import Exclusions, OwnExclusions
 from trtjob.queue.job_store import Done, JobStore, Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import JobView, node_of
@@ -127,8 +127,8 @@ class Context:
         self.store = store
         self.queue = queue
         self.node = node_of(name)
-        self.nodes = Asides(store, queue.name)
-        self.asides = OwnAsides(self.nodes, name)
+        self.nodes = Exclusions(store, queue.name)
+        self.exclusions = OwnExclusions(self.nodes, name)
         self.interrupter = Interrupter()
         self.stopping = False
         self.leases: dict[Lease, Interrupter] = {}

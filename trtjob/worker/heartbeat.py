@@ -19,7 +19,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from trtjob.errors import JobError
-from trtjob.queue.exclusions import Asides
+from trtjob.queue.exclusions import Exclusions
 from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.replies import is_outage
@@ -56,7 +56,7 @@ class Heart(threading.Thread):
         self._moved_at = time.monotonic()
         self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
         self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
-        self._nodes = Asides(self.store, context.queue.name)
+        self._nodes = Exclusions(self.store, context.queue.name)
         self._trouble = ""
         self._trouble_since = self._looked_at = 0.0
         self._told: set[str] = set()  # jobs that wait for storage, as far as this process has said

@@ -27,7 +27,7 @@ def claim_unit(context: Context, job_id: str, unit: str) -> Lease | None:
     """Claim a unit of work; None where it is not wanted any more, another does it, this worker stands aside from it,
     or the unit has crashed too often."""
     settings = context.settings
-    if job_id in context.asides.current():
+    if job_id in context.exclusions.current():
         context.queue.put(job_id, [unit], at_front=True)
         return None
     lease = context.store.claim(job_id, unit, context.name, settings.lease_s, queue=context.queue.name)
@@ -58,7 +58,7 @@ def settled(context: Context, lease: Lease) -> Iterator[None]:
     fields = {"job_id": lease.job_id, "unit": lease.unit}
     try:
         yield
-        context.asides.remove(lease.job_id)
+        context.exclusions.remove(lease.job_id)
     except Interrupted as interruption:
         if interruption.reason == OUTAGE:
             _stand_aside(context, lease, Lack.OUTAGE, troubles() or "storage fails")
@@ -96,7 +96,7 @@ def _give_back(context: Context, lease: Lease, interruption: Interrupted) -> Non
 def _stand_aside(context: Context, lease: Lease, lack: Lack, reason: str) -> None:
     """Leave a job to other nodes for a while; where there are none, it waits or fails."""
     job_id = lease.job_id
-    is_first = context.asides.add(job_id, lack)
+    is_first = context.exclusions.add(job_id, lack)
     outcome = context.nodes.stand_aside(job_id, context.name, lack, reason, wait_s=context.settings.place_wait_s)
     fields = {"job_id": job_id, "unit": lease.unit, "lack": lack.value, "error": reason}
     if outcome == "goes on":

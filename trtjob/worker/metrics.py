@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from redis import RedisError
 
 from trtjob.errors import ConfigError, QueueError
-from trtjob.queue.exclusions import asides_of
+from trtjob.queue.exclusions import exclusions_of
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import node_of
@@ -119,8 +119,8 @@ class _Collector:
         jobs = {(state,): float(count) for state, count in counts.items()}
         yield _gauge("trtjob_jobs", "Jobs of this queue, by state.", jobs, ("state",))
         yield _gauge("trtjob_jobs_degraded", "Jobs that wait for a storage that fails.", {(): float(degraded)})
-        asides = asides_of(self.store, self.store.active_ids(self.queue.name)).values()
-        left = {(): float(sum(any(node_of(worker) == self.node.name for worker in workers) for workers in asides))}
+        exclusions = exclusions_of(self.store, self.store.active_ids(self.queue.name)).values()
+        left = {(): float(sum(any(node_of(worker) == self.node.name for worker in workers) for workers in exclusions))}
         yield _gauge(
             "trtjob_node_stands_aside", "Jobs that a worker of this node leaves to others: see trtjob status.", left
         )

@@ -198,7 +198,7 @@ class UnitWorker(SimpleWorker):
 
     def _pass_over(self) -> None:
         """Wait while all that waits in the queue is of jobs that this node stands aside from: others take those."""
-        while (asides := self.context.asides.current()) and not self.context.queue.bring_forward(asides):
+        while (exclusions := self.context.exclusions.current()) and not self.context.queue.bring_forward(exclusions):
             self.heartbeat()
             time.sleep(ASIDE_LOOK_S)  # a stop ends it by StopRequested
 

@@ -10,7 +10,7 @@ from trtjob.cli.ui.progress import duration
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
-    from trtjob.queue.exclusions import Aside
+    from trtjob.queue.exclusions import Exclusion
     from trtjob.queue.job_store import JobStore
     from trtjob.queue.views import DaemonView, JobView, WorkerView
 
@@ -27,20 +27,20 @@ class Standing:
     workers: "Sequence[WorkerView]"
     daemons: "Sequence[DaemonView]"
     more: int = 0
-    asides: "Mapping[str, Mapping[str, Aside]]" = field(default_factory=dict)  # by job and worker
+    exclusions: "Mapping[str, Mapping[str, Exclusion]]" = field(default_factory=dict)  # by job and worker
 
 
 def standing(store: "JobStore", job_id: str | None, most: int = JOBS_SHOWN) -> Standing:
     """Look at one job, or at the newest, and the newest that are under way. Raises UnknownJobError, ForeignJobError."""
     from trtjob.jobs.states import ACTIVE
-    from trtjob.queue.exclusions import asides_of
+    from trtjob.queue.exclusions import exclusions_of
 
     jobs = store.views(store.recent_ids(most)) if job_id is None else [store.view(job_id)]
     more = max(0, store.total() - len(jobs)) if job_id is None else 0
     active = [view.job_id for view in jobs if view.state in ACTIVE]
-    workers, asides = store.workers(), asides_of(store, active)
+    workers, exclusions = store.workers(), exclusions_of(store, active)
     live = {worker.name for worker in workers}
-    here = {job_id: {name: said[name] for name in live & said.keys()} for job_id, said in asides.items()}
+    here = {job_id: {name: said[name] for name in live & said.keys()} for job_id, said in exclusions.items()}
     return Standing(jobs, workers, store.daemons(), more, here)
 
 
@@ -51,7 +51,7 @@ def status_document(now: Standing) -> dict[str, Any]:
     """Return what `trtjob status --json` prints."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "jobs": [job_document(view, now.workers, now.asides.get(view.job_id)) for view in now.jobs],
+        "jobs": [job_document(view, now.workers, now.exclusions.get(view.job_id)) for view in now.jobs],
         "more": now.more,
         "workers": [_worker_document(worker) for worker in now.workers],
         "daemons": [_daemon_document(daemon) for daemon in now.daemons],
@@ -59,7 +59,7 @@ def status_document(now: Standing) -> dict[str, Any]:
 
 
 def job_document(
-    view: "JobView", workers: "Sequence[WorkerView]", asides: "Mapping[str, Aside] | None" = None
+    view: "JobView", workers: "Sequence[WorkerView]", exclusions: "Mapping[str, Exclusion] | None" = None
 ) -> dict[str, Any]:
     """Return what is said of one job. asides: who stands aside from it, by worker."""
     from trtjob.queue.progress import remaining, sentence
@@ -87,7 +87,7 @@ def job_document(
         "retries": view.retries,
         "rate": rate,
         "eta_s": round(left / rate, 1) if rate and left is not None else None,
-        "stand_aside": _aside_documents(asides),
+        "stand_aside": _aside_documents(exclusions),
         "limit": sentence(view, list(workers)),
         "source": view.spec.source.root,
         "output": view.spec.uri,
@@ -105,13 +105,13 @@ def _shards_running(view: "JobView", workers: "Sequence[WorkerView]") -> int:
     return sum(shard_of(unit) is not None for worker in workers for unit in worker.units_of(view.job_id))
 
 
-def _aside_documents(asides: "Mapping[str, Aside] | None") -> list[dict[str, Any]]:
+def _aside_documents(exclusions: "Mapping[str, Exclusion] | None") -> list[dict[str, Any]]:
     from trtjob.queue.views import node_of
 
-    found = sorted((asides or {}).items())
+    found = sorted((exclusions or {}).items())
     return [
-        {"worker": worker, "node": node_of(worker), "lack": aside.lack.value, "reason": aside.reason}
-        for worker, aside in found
+        {"worker": worker, "node": node_of(worker), "lack": exclusion.lack.value, "reason": exclusion.reason}
+        for worker, exclusion in found
     ]
 
 
@@ -177,12 +177,12 @@ def job_lines(now: Standing) -> list[str]:
         lines += ["", *_worker_lines(mine)]
     if job["limit"]:
         lines += ["", printable(job["limit"])]
-    lines += [_aside_line(aside) for aside in _aside_documents(now.asides.get(view.job_id))]
+    lines += [_aside_line(exclusion) for exclusion in _aside_documents(now.exclusions.get(view.job_id))]
     return lines + _troubles(now)
 
 
-def _aside_line(aside: dict[str, Any]) -> str:
-    return printable(f"{aside['worker']} stands aside: {aside['reason']}")
+def _aside_line(exclusion: dict[str, Any]) -> str:
+    return printable(f"{exclusion['worker']} stands aside: {exclusion['reason']}")
 
 
 def bar(view: "JobView") -> str:
@@ -202,7 +202,10 @@ def jobs_lines(now: Standing) -> list[str]:
     if now.workers:
         lines += ["", *_worker_lines(now.workers)]
     for view in now.jobs:
-        lines += [f"{view.job_id}: {_aside_line(aside)}" for aside in _aside_documents(now.asides.get(view.job_id))]
+        lines += [
+            f"{view.job_id}: {_aside_line(exclusion)}"
+            for exclusion in _aside_documents(now.exclusions.get(view.job_id))
+        ]
     return lines + _troubles(now)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from trtjob.bench.bottleneck import Load, sentence
+from trtjob.bench.bottleneck import Load, describe_bottleneck
 
 STAGES_MS = {"read": 0.2, "decode": 6.0, "resize": 1.0, "infer": 90.0, "nms": 0.3, "record": 0.1, "encode": 2.0}
 # A model that takes most of the work of two full cores.
@@ -65,4 +65,4 @@ ON_GPU = replace(ON_CPU, images_per_s=400.0, of_engine=0.97, engine_cpu_ms=0.3, 
     ],
 )
 def test_the_sentence_names_what_is_at_its_limit(load: Load, said: str) -> None:
-    assert sentence(load) == said
+    assert describe_bottleneck(load) == said

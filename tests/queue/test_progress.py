@@ -6,7 +6,7 @@ import pytest
 from samples import job_spec
 
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.queue.progress import RateMeter, limiting_stage, remaining, sentence
+from trtjob.queue.progress import RateMeter, describe_limit, limiting_stage, remaining
 from trtjob.queue.views import JobView, WorkerView
 
 VIEW = JobView(
@@ -49,7 +49,7 @@ def test_the_busiest_stage_of_all_workers_together_limits() -> None:
 
 def test_what_keeps_images_waiting_is_said_before_what_was_busy() -> None:
     building = dataclasses.replace(worker(infer=0.9), doing="TensorRT plan for this GPU, 34 s: building")
-    assert sentence(in_state(JobState.RUNNING), [building]) == "TensorRT plan for this GPU, 34 s: building"
+    assert describe_limit(in_state(JobState.RUNNING), [building]) == "TensorRT plan for this GPU, 34 s: building"
 
 
 @pytest.mark.parametrize("workers", [[], [worker()], [worker(decode=0.0)]])
@@ -59,29 +59,29 @@ def test_nothing_busy_limits_nothing(workers: list[WorkerView]) -> None:
 
 @pytest.mark.parametrize("state", sorted(ACTIVE))
 def test_without_a_worker_the_sentence_says_how_to_start_one(state: JobState) -> None:
-    assert "trtjob worker" in sentence(in_state(state), [])
+    assert "trtjob worker" in describe_limit(in_state(state), [])
 
 
 @pytest.mark.parametrize("job", ["", "another"])
 def test_the_workers_of_another_jobs_run_are_not_waited_for(job: str) -> None:
-    assert "trtjob worker" in sentence(VIEW, [dataclasses.replace(IDLE, job=job)])
+    assert "trtjob worker" in describe_limit(VIEW, [dataclasses.replace(IDLE, job=job)])
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_an_ended_job_says_why_it_ended(state: JobState) -> None:
-    assert sentence(in_state(state, message="the disk is full"), []) == "the disk is full"
+    assert describe_limit(in_state(state, message="the disk is full"), []) == "the disk is full"
 
 
 def test_busy_workers_of_other_jobs_are_waited_for() -> None:
-    assert "all 2 are busy with other jobs" in sentence(VIEW, [worker("another"), worker("another")])
+    assert "all 2 are busy with other jobs" in describe_limit(VIEW, [worker("another"), worker("another")])
 
 
 def test_a_job_between_two_units_says_nothing() -> None:
-    assert sentence(VIEW, [IDLE, worker("another")]) == ""
+    assert describe_limit(VIEW, [IDLE, worker("another")]) == ""
 
 
 def test_a_worker_that_drains_another_jobs_shard_counts_for_both() -> None:
-    assert sentence(VIEW, [worker("another", VIEW.job_id, infer=0.9)]) == "bound by the engine (90% busy)"
+    assert describe_limit(VIEW, [worker("another", VIEW.job_id, infer=0.9)]) == "bound by the engine (90% busy)"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_worker_that_drains_another_jobs_shard_counts_for_both() -> None:
 )
 def test_the_sentence_names_the_stage_and_how_busy_it_is(share: float, expected: str) -> None:
     others = worker("another", decode=1.0)
-    assert sentence(VIEW, [worker(infer=share, decode=0.1), others]) == expected
+    assert describe_limit(VIEW, [worker(infer=share, decode=0.1), others]) == expected
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
@@ -135,5 +135,5 @@ def test_what_remains_is_never_negative() -> None:
 
 def test_a_job_that_waits_for_what_is_outside_says_for_what() -> None:
     waiting = dataclasses.replace(VIEW, degraded="the folder /photos is not there")
-    assert sentence(waiting, [IDLE]) == "Waiting: the folder /photos is not there"
-    assert sentence(waiting, []).startswith("No worker")
+    assert describe_limit(waiting, [IDLE]) == "Waiting: the folder /photos is not there"
+    assert describe_limit(waiting, []).startswith("No worker")

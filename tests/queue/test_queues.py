@@ -8,7 +8,7 @@ from trtjob.jobs.states import JobState
 from trtjob.queue.events import EventKind
 from trtjob.queue.job_store import JobStore, Lease, Refusal
 from trtjob.queue.notifications import ask_for_notice, end_notice, take_due
-from trtjob.queue.progress import sentence
+from trtjob.queue.progress import describe_limit
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_unit
@@ -88,10 +88,10 @@ def test_a_job_without_a_queue_is_everybodys(redis: Redis, store: JobStore, beta
 def test_a_job_waits_for_a_worker_of_its_own_queue(store: JobStore) -> None:
     view = store.view(JOB)
     assert view.queue == "alpha"
-    assert sentence(view, store.workers()).endswith("TRTJOB_QUEUE=alpha trtjob worker")
+    assert describe_limit(view, store.workers()).endswith("TRTJOB_QUEUE=alpha trtjob worker")
     store.report_worker("b", {"host": "node", "pid": 1, "queue": "beta"})
-    assert sentence(view, store.workers()) == (
+    assert describe_limit(view, store.workers()) == (
         "No worker serves the queue 'alpha'. Start one with: TRTJOB_QUEUE=alpha trtjob worker"
     )
     store.report_worker("a", {"host": "node", "pid": 1, "queue": "alpha"})
-    assert sentence(view, store.workers()) == ""
+    assert describe_limit(view, store.workers()) == ""

@@ -38,7 +38,7 @@ class Load:
     stages_ms: Mapping[str, float]
 
 
-def sentence(load: Load) -> str:
+def describe_bottleneck(load: Load) -> str:
     """Say what limits the speed."""
     if load.of_engine >= ENGINE_AT_LIMIT:
         return _by_engine(load)

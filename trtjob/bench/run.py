@@ -18,7 +18,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from trtjob.bench.bottleneck import Load, sentence
+from trtjob.bench.bottleneck import Load, describe_bottleneck
 from trtjob.bench.parts import (
     BenchStopped,
     EnginePart,
@@ -251,7 +251,9 @@ class _SampleParts:
             cores_busy=annotated.cores_busy,
             stages_ms=times.stages_ms,
         )
-        return SampleReport(self.times.sample, times, annotated, self.json_only.report(alone), sentence(load))
+        return SampleReport(
+            self.times.sample, times, annotated, self.json_only.report(alone), describe_bottleneck(load)
+        )
 
 
 @contextmanager

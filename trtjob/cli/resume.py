@@ -125,7 +125,7 @@ def _is_here(session: Session, job_id: str) -> bool:
 
 def _again(session: Session, begin: Start, processes: int, *, is_here: bool, wait: bool) -> int:
     """Begin a job again, here or by the workers. Returns the exit code."""
-    from trtjob.queue.progress import sentence
+    from trtjob.queue.progress import describe_limit
 
     if is_here:
 
@@ -136,6 +136,6 @@ def _again(session: Session, begin: Start, processes: int, *, is_here: bool, wai
     job_id, _ = begin(session, "")
     if wait:
         return run_until_stopped(watch_job(session, job_id, is_live=False))
-    if limit := sentence(session.store.view(job_id), session.store.workers()):
+    if limit := describe_limit(session.store.view(job_id), session.store.workers()):
         say(limit, err=True)
     return 0

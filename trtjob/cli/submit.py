@@ -114,7 +114,7 @@ def _count(root: str) -> int:
 def _hand_in(session: Session, request: JobRequest, locations: JobLocations, *, as_json: bool) -> None:
     from trtjob.cli.ui.output import print_json
     from trtjob.cli.ui.screens import job_document
-    from trtjob.queue.progress import sentence
+    from trtjob.queue.progress import describe_limit
 
     job_id, _ = hand_in(session, request, locations)
     view, workers = session.store.view(job_id), session.store.workers()
@@ -122,7 +122,7 @@ def _hand_in(session: Session, request: JobRequest, locations: JobLocations, *, 
         print_json(job_document(view, workers))
     else:
         say(job_id)
-        for line in (sentence(view, workers), f"Follow the job with: trtjob status {job_id} --watch"):
+        for line in (describe_limit(view, workers), f"Follow the job with: trtjob status {job_id} --watch"):
             if line:
                 say(line, err=True)
 

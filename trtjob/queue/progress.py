@@ -29,7 +29,7 @@ def limiting_stage(workers: Iterable[WorkerView]) -> str | None:
     return max(total, key=lambda stage: total[stage]) if any(total.values()) else None
 
 
-def sentence(view: JobView, workers: list[WorkerView]) -> str:
+def describe_limit(view: JobView, workers: list[WorkerView]) -> str:
     """Say in one sentence what a job waits for, or what limits its speed; empty where there is nothing to say."""
     if view.state not in ACTIVE:
         return view.message

@@ -90,12 +90,12 @@ class _Patience:
 
     def sentence(self, view: "JobView", workers: "list[WorkerView]") -> str:
         from trtjob.jobs.states import TERMINAL
-        from trtjob.queue.progress import sentence
+        from trtjob.queue.progress import describe_limit
 
         is_anybody = any(worker.may_do(view.queue, view.job_id) for worker in workers)
         if view.state in TERMINAL or (not is_anybody and time.monotonic() - self._since < NO_WORKER_AFTER_S):
             return ""
-        return sentence(view, workers)
+        return describe_limit(view, workers)
 
 
 def numbers(view: "JobView", meter: "RateMeter") -> str:

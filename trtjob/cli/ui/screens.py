@@ -62,7 +62,7 @@ def job_document(
     view: "JobView", workers: "Sequence[WorkerView]", exclusions: "Mapping[str, Exclusion] | None" = None
 ) -> dict[str, Any]:
     """Return what is said of one job. asides: who stands aside from it, by worker."""
-    from trtjob.queue.progress import remaining, sentence
+    from trtjob.queue.progress import describe_limit, remaining
 
     mine = [worker for worker in workers if worker.units_of(view.job_id)]
     rate = sum(worker.rate_of(view.job_id) for worker in mine) or None
@@ -88,7 +88,7 @@ def job_document(
         "rate": rate,
         "eta_s": round(left / rate, 1) if rate and left is not None else None,
         "stand_aside": _aside_documents(exclusions),
-        "limit": sentence(view, list(workers)),
+        "limit": describe_limit(view, list(workers)),
         "source": view.spec.source.root,
         "output": view.spec.uri,
         "model": view.spec.model.name,

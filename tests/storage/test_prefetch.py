@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trtjob.storage.prefetch import in_order
+from trtjob.storage.prefetch import prefetch_map
 
 
 def test_answers_come_in_the_order_of_the_items() -> None:
@@ -14,8 +14,8 @@ def test_answers_come_in_the_order_of_the_items() -> None:
         time.sleep((number % 3) / 1000)
         return number * 2
 
-    assert list(in_order(ask, range(100))) == [number * 2 for number in range(100)]
-    assert list(in_order(ask, [])) == []
+    assert list(prefetch_map(ask, range(100))) == [number * 2 for number in range(100)]
+    assert list(prefetch_map(ask, [])) == []
 
 
 def test_several_requests_run_at_a_time_and_no_more_than_allowed() -> None:
@@ -31,7 +31,7 @@ def test_several_requests_run_at_a_time_and_no_more_than_allowed() -> None:
         with lock:
             running -= 1
 
-    list(in_order(ask, range(16), requests=4))
+    list(prefetch_map(ask, range(16), requests=4))
     assert most == 4
 
 
@@ -43,7 +43,7 @@ def test_items_are_taken_only_a_little_ahead() -> None:
             taken.append(number)
             yield number
 
-    answers = in_order(lambda number: number, items(), requests=3)
+    answers = prefetch_map(lambda number: number, items(), requests=3)
     next(answers)
     assert len(taken) <= 7
     answers.close()  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ def test_an_error_comes_out_in_its_turn_and_ends_the_requests() -> None:
             raise OSError("no")
         return number
 
-    answers = in_order(ask, range(1000), requests=2)
+    answers = prefetch_map(ask, range(1000), requests=2)
     assert [next(answers) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="no"):
         next(answers)

@@ -98,11 +98,11 @@ def job_from(
     models_dir: Path,
     on_convert: Callable[[Path], None],
     *,
-    ship_model: bool = False,
+    upload_model: bool = False,
 ) -> "JobSpec":
     """Return the job's specification; converts the model where that was not done before.
 
-    ship_model: put it beside the outputs, in their bucket. Raises ConfigError, ModelError and ConversionError.
+    upload_model: put it beside the outputs, in their bucket. Raises ConfigError, ModelError and ConversionError.
     """
     from trtjob.converters.registry import ModelRegistry
     from trtjob.jobs.plan import source_list
@@ -115,10 +115,10 @@ def job_from(
     reference = ModelRef(
         name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
     )
-    if ship_model:
-        from trtjob.jobs.upload import shipped_model
+    if upload_model:
+        from trtjob.jobs.upload import uploaded_model
 
-        reference = shipped_model(reference, locations.output)
+        reference = uploaded_model(reference, locations.output)
     listed = source_list(locations.keys) if locations.keys else b""
     return JobSpec(
         job_id=job_id_of(locations.source, listed, reference, options, locations.output),

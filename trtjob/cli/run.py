@@ -205,10 +205,10 @@ def hand_in(
         from trtjob.queue.notifications import check_notify_url
 
         notify = check_notify_url(request.notify)
-    is_shipped = _is_shipped(session, request, locations)
+    is_shipped = _is_uploaded(session, request, locations)
     if is_shipped:
-        locations = _ship(locations, stop)
-    spec = job_from(request, locations, session.settings.models_dir, say_converting, ship_model=is_shipped)
+        locations = _upload(locations, stop)
+    spec = job_from(request, locations, session.settings.models_dir, say_converting, upload_model=is_shipped)
     check_spec(spec, session.settings.roots, session.settings.home)
     priority = Priority(request.priority) if request.priority else None
     spec, outcome = submit(
@@ -218,7 +218,7 @@ def hand_in(
     return spec.job_id, outcome
 
 
-def _is_shipped(session: Session, request: JobRequest, locations: JobLocations) -> bool:
+def _is_uploaded(session: Session, request: JobRequest, locations: JobLocations) -> bool:
     """Return whether the model, and a local folder's images, go to the output's bucket first."""
     from trtjob.errors import ConfigError
     from trtjob.storage import is_s3
@@ -230,10 +230,10 @@ def _is_shipped(session: Session, request: JobRequest, locations: JobLocations) 
     return wanted and is_s3(locations.output)
 
 
-def _ship(locations: JobLocations, stop: Stop | None) -> JobLocations:
+def _upload(locations: JobLocations, stop: Stop | None) -> JobLocations:
     from trtjob.cli.ui.progress import open_stages
     from trtjob.errors import StorageError
-    from trtjob.jobs.upload import shipped_source
+    from trtjob.jobs.upload import uploaded_source
     from trtjob.storage import is_s3
 
     if is_s3(locations.source.root):
@@ -246,7 +246,7 @@ def _ship(locations: JobLocations, stop: Stop | None) -> JobLocations:
                 raise StorageError("the upload was stopped; the same command continues it")
 
         return replace(
-            locations, source=shipped_source(locations.source, locations.keys, locations.output, on_progress)
+            locations, source=uploaded_source(locations.source, locations.keys, locations.output, on_progress)
         )
 
 

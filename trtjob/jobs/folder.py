@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import OnTrouble, Storage, open_storage
-from trtjob.storage.prefetch import in_order
+from trtjob.storage.prefetch import prefetch_map
 
 JOB = "job.json"
 SOURCE_LIST = "plan/source.jsonl"
@@ -238,7 +238,7 @@ class JobFolder:
 
     def manifests(self, shards: Iterable[int]) -> Iterator[ShardManifest]:
         """Yield the commits of shards, in their order. Raises StorageError where one is missing."""
-        for shard, manifest in in_order(lambda shard: (shard, self.manifest(shard)), shards):
+        for shard, manifest in prefetch_map(lambda shard: (shard, self.manifest(shard)), shards):
             if manifest is None:
                 raise StorageError(f"{self.uri}: shard {shard} is not committed: the job is not complete. Run it again")
             yield manifest

@@ -20,7 +20,7 @@ from trtjob.jobs.records import Record, json_line, parse_line, read_records
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry, Images
-from trtjob.storage.prefetch import in_order
+from trtjob.storage.prefetch import prefetch_map
 
 # A bucket is asked for so many named images at a time: nearly all of the time of an answer is waiting.
 LOOKS_AT_ONCE = 32
@@ -83,7 +83,7 @@ class Named:
     def __iter__(self) -> Iterator[Entry]:
         if not self.source.is_remote:
             return map(self.source.entry, self.keys)
-        return in_order(self.source.entry, self.keys, requests=LOOKS_AT_ONCE)
+        return prefetch_map(self.source.entry, self.keys, requests=LOOKS_AT_ONCE)
 
 
 def source_images(folder: JobFolder, spec: JobSpec, source: Storage) -> Images:
@@ -173,7 +173,7 @@ def _found(folder: JobFolder, draft: _Draft, on_shards: Callable[[list[int], int
     start, images, slots = draft.stop, draft.images, set(folder.slots(draft.epoch))
     keys = (plan_key(draft.epoch, shard) for shard in takewhile(slots.__contains__, count(start)))
     plan = None
-    for key, data in in_order(lambda key: (key, folder.storage.read(key)), keys):
+    for key, data in prefetch_map(lambda key: (key, folder.storage.read(key)), keys):
         plan = folder.end_in(key, data)
         if plan is None:
             draft.add(_entries(folder, key, data))
@@ -264,7 +264,9 @@ class Committed(TypedDict):
 def committed_counts(folder: JobFolder, first_shard: int) -> Committed:
     """Count what the shards from `first_shard` on have committed."""
     counts = Committed(ok=0, failed=0, kinds=Counter(), committed=[])
-    for manifest in in_order(folder.manifest, (shard for shard in folder.committed_shards() if shard >= first_shard)):
+    for manifest in prefetch_map(
+        folder.manifest, (shard for shard in folder.committed_shards() if shard >= first_shard)
+    ):
         if manifest is not None:
             counts["ok"] += manifest.ok
             counts["failed"] += manifest.failed

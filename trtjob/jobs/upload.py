@@ -14,7 +14,7 @@ from trtjob.storage.listing import Entry
 OnUpload = Callable[[int, int, int], None]
 
 
-def shipped_source(source: Source, keys: Iterable[str], output: str, on_progress: OnUpload) -> Source:
+def uploaded_source(source: Source, keys: Iterable[str], output: str, on_progress: OnUpload) -> Source:
     """Upload a local source's images below `output` and return the source there; what is there already is left.
 
     The same folder of the same machine always goes to the same place, so the same command continues its job.
@@ -30,7 +30,7 @@ def shipped_source(source: Source, keys: Iterable[str], output: str, on_progress
     return source.model_copy(update={"root": target.uri})
 
 
-def shipped_model(model: ModelRef, output: str) -> ModelRef:
+def uploaded_model(model: ModelRef, output: str) -> ModelRef:
     """Put a model beside the jobs of a bucket, unless it is there, so that every worker can fetch it.
 
     Raises StorageError.

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def in_order(ask: Callable[[Item], Answer], items: Iterable[Item], *, requests: int = REQUESTS) -> Iterator[Answer]:
+def prefetch_map(ask: Callable[[Item], Answer], items: Iterable[Item], *, requests: int = REQUESTS) -> Iterator[Answer]:
     """Yield `ask(item)` of each item, in their order; `requests` calls run at a time, each in a thread.
 
     At most twice as many items are taken as calls run, and an answer that has come is not kept waiting for them. What

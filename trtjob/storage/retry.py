@@ -80,7 +80,7 @@ class Breaker:
         note_trouble(self.place, self.trouble)
 
 
-class Trial:
+class RetryState:
     """One request's tries."""
 
     def __init__(self, breaker: Breaker, key: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from trtjob.errors import ImageError, StorageError
 from trtjob.storage.protocol import OnTrouble
-from trtjob.storage.retry import Breaker, Trial
+from trtjob.storage.retry import Breaker, RetryState
 from trtjob.storage.s3.errors import ABSENT_BUCKET, Verdict, judge, person_error
 
 T = TypeVar("T")
@@ -43,15 +43,15 @@ class S3Requests:
         hold, another one where it was given up.
         """
         path = self.path(key)
-        trial = Trial(self._breaker, path)
+        state = RetryState(self._breaker, path)
         while True:
-            self.wait(trial)
+            self.wait(state)
             try:
                 answer = request(path)
             except (ImageError, StorageError):
                 raise
             except Exception as err:  # noqa: BLE001 - obstore, botocore and urllib3 share no base
-                self.failed(trial, key, what, err)
+                self.failed(state, key, what, err)
             else:
                 self._breaker.succeeded()
                 return answer
@@ -59,9 +59,9 @@ class S3Requests:
     async def acall(self, key: str, what: What, request: Callable[[str], Awaitable[T]]) -> T:
         """Make a request as `call` does."""
         path = self.path(key)
-        trial = Trial(self._breaker, path)
+        state = RetryState(self._breaker, path)
         while True:
-            while pause := trial.pause_s():
+            while pause := state.pause_s():
                 self._tell()
                 await asyncio.sleep(pause)
             try:
@@ -70,15 +70,15 @@ class S3Requests:
                 raise
             except Exception as err:  # noqa: BLE001 - as in call
                 if judge(err)[0] is Verdict.AGAIN:
-                    await asyncio.to_thread(self.failed, trial, key, what, err)  # which may ask the store
+                    await asyncio.to_thread(self.failed, state, key, what, err)  # which may ask the store
                 else:
-                    self.failed(trial, key, what, err)
+                    self.failed(state, key, what, err)
             else:
                 self._breaker.succeeded()
                 return answer
 
-    def wait(self, trial: Trial) -> None:
-        while pause := trial.pause_s():
+    def wait(self, state: RetryState) -> None:
+        while pause := state.pause_s():
             self._tell()
             time.sleep(pause)
 
@@ -86,12 +86,12 @@ class S3Requests:
         if trouble := self._breaker.trouble:
             self._on_trouble(trouble)
 
-    def failed(self, trial: Trial, key: str, what: What, err: Exception) -> None:
+    def failed(self, state: RetryState, key: str, what: What, err: Exception) -> None:
         """Note a failure that may pass. Raises as `call` does for another."""
         verdict, reason = judge(err)
         place = self.place(key) if key else self.uri
         if verdict is Verdict.AGAIN:
-            if not trial.failed(reason):
+            if not state.failed(reason):
                 raise OSError(errno.EIO, reason, place) from err
             return
         self._breaker.succeeded()  # the store is there, and said so

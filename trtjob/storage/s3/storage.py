@@ -13,7 +13,7 @@ from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
 from trtjob.storage.listing import Entry
 from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.storage.protocol import OnTrouble
-from trtjob.storage.retry import Trial
+from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page
@@ -263,9 +263,9 @@ class S3Storage:
         import obstore
 
         path, at, etag = self._requests.path(key), 0, None
-        trial = Trial(self._bucket.breaker, path)
+        state = RetryState(self._bucket.breaker, path)
         while True:
-            self._requests.wait(trial)
+            self._requests.wait(state)
             options: Any = {"range": {"offset": at}, "if_match": etag} if at else {}
             try:
                 result = obstore.get(self._bucket.store, path, options=options)
@@ -277,7 +277,7 @@ class S3Storage:
             except Exception as err:  # noqa: BLE001 - obstore's errors have no common base that says more
                 with self._needed("read", key):
                     try:
-                        self._requests.failed(trial, key, "read", err)
+                        self._requests.failed(state, key, "read", err)
                     except FileExistsError:
                         replaced = f"{self.place(key)} was replaced while it was read. {ONCE_MORE}"
                         raise StorageError(replaced) from err

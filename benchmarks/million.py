@@ -29,7 +29,7 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.submit import submit
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heartbeat import Heart
+from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.rq_worker import UnitWorker
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -81,7 +81,7 @@ def run_job(folder: Path, count: int) -> Outcome:
     with node(folder / "home", workers=0) as server:
         context = Context("bench", Settings(home=folder / "home", log_level="WARNING"), server.store, server.queue)
         set_current(context)
-        heart = Heart(context, server.connection.heartbeat())
+        heart = HeartbeatThread(context, server.connection.heartbeat())
         context.adopt_engine(spec.model, ConstantEngine(objects=3, candidates=64))
         heart.start()
         watch = _Watch(JobStore(server.connection.heartbeat()), spec.job_id)

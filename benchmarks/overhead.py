@@ -17,7 +17,7 @@ from trtjob.jobs.states import FINISHED
 from trtjob.queue.submit import submit
 from trtjob.storage.listing import Listing
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heartbeat import Heart
+from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
 from trtjob.worker.rq_worker import UnitWorker
@@ -62,7 +62,7 @@ def _with_queue(spec: JobSpec, home: Path) -> tuple[float, float]:
     with node(home, workers=0) as server:
         context = Context("bench", Settings(home=home), server.store, server.queue)
         set_current(context)
-        heart = Heart(context, server.connection.heartbeat())
+        heart = HeartbeatThread(context, server.connection.heartbeat())
         engine = ConstantEngine()
         pipeline = context.adopt_engine(spec.model, engine)
         heart.start()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from redis import Redis
 
 from trtjob.worker.context import Context
-from trtjob.worker.heartbeat import Heart
+from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.rq_worker import UnitWorker
 
 
@@ -18,7 +18,7 @@ def unit_worker(context: Context, client: Redis, outside: Redis) -> Iterator[Uni
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logger = logging.getLogger("rq.worker")
     before = logger.handlers[:], logger.level, logger.propagate
-    worker = UnitWorker(context, Heart(context, client), client, context.queue.name)
+    worker = UnitWorker(context, HeartbeatThread(context, client), client, context.queue.name)
     try:
         yield worker
     finally:

@@ -24,14 +24,14 @@ from trtjob.queue.job_store import job_key, lease_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter
-from trtjob.worker.heartbeat import EXIT_STALLED, Heart
+from trtjob.worker.heartbeat import EXIT_STALLED, HeartbeatThread
 
 
 @pytest.fixture
-def heart(desk: Desk, server: EmbeddedServer) -> Iterator[Heart]:
+def heart(desk: Desk, server: EmbeddedServer) -> Iterator[HeartbeatThread]:
     """A heart that does not beat yet."""
     client = redis_py.Redis.from_url(server.url)
-    heart = Heart(desk.context, client)
+    heart = HeartbeatThread(desk.context, client)
     yield heart
     if heart.is_alive():
         heart.end()
@@ -56,14 +56,14 @@ def lease_left_ms(desk: Desk) -> int:
 
 
 @pytest.mark.slow
-def test_a_lease_is_renewed_while_its_unit_is_worked_on(desk: Desk, heart: Heart) -> None:
+def test_a_lease_is_renewed_while_its_unit_is_worked_on(desk: Desk, heart: HeartbeatThread) -> None:
     work_on(desk)
     desk.store.redis.pexpire(lease_key(desk.job_id, shard_unit(0)), 5000)
     heart.start()
     wait_for(lambda: lease_left_ms(desk) > 6000, "a longer lease")
 
 
-def test_a_renewal_is_no_interruption(desk: Desk, heart: Heart) -> None:
+def test_a_renewal_is_no_interruption(desk: Desk, heart: HeartbeatThread) -> None:
     interrupter = work_on(desk)
     heart._renew()
     interrupter.check()
@@ -72,7 +72,7 @@ def test_a_renewal_is_no_interruption(desk: Desk, heart: Heart) -> None:
 @pytest.mark.parametrize(
     "state", [pytest.param(state, id=state.value) for state in (JobState.CANCELLED, JobState.FAILED, JobState.DONE)]
 )
-def test_a_unit_of_a_job_that_has_ended_is_interrupted(desk: Desk, heart: Heart, state: JobState) -> None:
+def test_a_unit_of_a_job_that_has_ended_is_interrupted(desk: Desk, heart: HeartbeatThread, state: JobState) -> None:
     interrupter = work_on(desk)
     desk.store.update(desk.job_id, state=state.value)
     heart._renew()
@@ -80,7 +80,7 @@ def test_a_unit_of_a_job_that_has_ended_is_interrupted(desk: Desk, heart: Heart,
     desk.context.interrupter.check()
 
 
-def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: Heart) -> None:
+def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: HeartbeatThread) -> None:
     interrupter = work_on(desk)
     desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
     desk.claim(owner="worker-2")
@@ -88,7 +88,7 @@ def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: Heart)
     assert interrupter.reason == "lost"
 
 
-def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(desk: Desk, heart: Heart) -> None:
+def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(desk: Desk, heart: HeartbeatThread) -> None:
     first = work_on(desk)
     second = desk.context.leases[desk.claim(shard_unit(1))] = Interrupter()
     desk.store.redis.delete(lease_key(desk.job_id, shard_unit(1)))
@@ -98,7 +98,7 @@ def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(desk: Desk, heart
     assert second.reason == "lost"
 
 
-class Leaving(Heart):
+class Leaving(HeartbeatThread):
     """A heart whose message ends between two looks at it."""
 
     looks: int
@@ -123,7 +123,7 @@ def rq_execution(desk: Desk) -> tuple[Job, Execution]:
     return job, execution
 
 
-def test_rqs_own_record_of_the_message_is_kept_alive(desk: Desk, heart: Heart) -> None:
+def test_rqs_own_record_of_the_message_is_kept_alive(desk: Desk, heart: HeartbeatThread) -> None:
     job, execution = rq_execution(desk)
     heart.execution = (job, execution)
     before = desk.store.redis.zscore(job.started_job_registry.key, execution.composite_key)
@@ -141,27 +141,27 @@ def test_a_message_that_ends_while_it_is_renewed_does_not_stop_the_heart(desk: D
 # -- reports -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_says_who_and_what_the_worker_is(desk: Desk, heart: Heart) -> None:
+def test_a_report_says_who_and_what_the_worker_is(desk: Desk, heart: HeartbeatThread) -> None:
     heart.report()
     (worker,) = desk.store.workers()
     assert (worker.name, worker.engine, worker.device, worker.state) == ("worker-1", "plain", "test", "idle")
     assert worker.beat_age_s < 5
 
 
-def test_a_report_says_what_is_worked_on(desk: Desk, heart: Heart) -> None:
+def test_a_report_says_what_is_worked_on(desk: Desk, heart: HeartbeatThread) -> None:
     work_on(desk)
     heart.report()
     (worker,) = desk.store.workers()
     assert (worker.state, worker.units) == ("busy", ((desk.job_id, shard_unit(0)),))
 
 
-def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: Heart) -> None:
+def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: HeartbeatThread) -> None:
     desk.context.close_engine()
     heart.report()
     assert desk.store.workers()[0].engine == ""
 
 
-def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: Heart) -> None:
+def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: HeartbeatThread) -> None:
     work_on(desk)
     desk.context.images = 50
     desk.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})
@@ -174,7 +174,7 @@ def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: He
     assert worker.busy["infer"] == pytest.approx(0.5, rel=0.1)
 
 
-def test_a_rate_is_kept_until_there_is_enough_to_measure(desk: Desk, heart: Heart) -> None:
+def test_a_rate_is_kept_until_there_is_enough_to_measure(desk: Desk, heart: HeartbeatThread) -> None:
     work_on(desk)
     heart._sample = (time.monotonic() - 10, 0, {})
     desk.context.images = 50
@@ -184,7 +184,7 @@ def test_a_rate_is_kept_until_there_is_enough_to_measure(desk: Desk, heart: Hear
     assert desk.store.workers()[0].rate == pytest.approx(5, rel=0.1)
 
 
-def test_an_idle_worker_has_no_rate(desk: Desk, heart: Heart) -> None:
+def test_an_idle_worker_has_no_rate(desk: Desk, heart: HeartbeatThread) -> None:
     desk.context.images = 50
     heart._sample = (time.monotonic() - 10, 0, {})
     heart.report()
@@ -196,7 +196,7 @@ def test_a_heart_goes_on_beating_while_the_server_is_away(
     desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = redis_py.Redis(unix_socket_path=str(tmp_path / "nowhere"), retry=Retry(NoBackoff(), 0))
-    heart = Heart(desk.context, nowhere)
+    heart = HeartbeatThread(desk.context, nowhere)
     work_on(desk)
     heart.start()
     beats: list[str] = []
@@ -255,7 +255,7 @@ def test_a_process_whose_shard_stands_still_ends_itself(
     assert done.returncode == code, done.stderr
 
 
-def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: Heart) -> None:
+def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: HeartbeatThread) -> None:
     heart._moved_at -= 10_000
     heart._check_progress()
     assert time.monotonic() - heart._moved_at < 5
@@ -263,7 +263,7 @@ def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: Heart) -> None:
 
 @pytest.mark.slow
 def test_a_beat_is_a_line_on_standard_output_with_what_was_done(
-    desk: Desk, heart: Heart, capfd: pytest.CaptureFixture[str]
+    desk: Desk, heart: HeartbeatThread, capfd: pytest.CaptureFixture[str]
 ) -> None:
     desk.context.images, desk.context.failed = 7, 2
     heart.start()
@@ -280,7 +280,7 @@ def test_a_beat_is_a_line_on_standard_output_with_what_was_done(
     assert pulse["rss_bytes"] > 1 << 20
 
 
-def test_shares_are_reported_as_json(desk: Desk, heart: Heart) -> None:
+def test_shares_are_reported_as_json(desk: Desk, heart: HeartbeatThread) -> None:
     heart.report()
     assert json.loads(desk.store.redis.hget("trtjob:worker:worker-1", "busy")) == {
         "decode": 0.0,
@@ -314,7 +314,9 @@ def move_to_bucket(desk: Desk) -> None:
     desk.store.redis.hset(key, "spec", json.dumps(spec))
 
 
-def test_a_job_is_degraded_where_no_node_works_and_only_as_long(desk: Desk, heart: Heart, trouble: str) -> None:
+def test_a_job_is_degraded_where_no_node_works_and_only_as_long(
+    desk: Desk, heart: HeartbeatThread, trouble: str
+) -> None:
     work_on(desk)
     move_to_bucket(desk)
     heart.report()
@@ -331,7 +333,7 @@ def test_a_job_is_degraded_where_no_node_works_and_only_as_long(desk: Desk, hear
     assert mine.trouble == trouble, "it is the node's own trouble"
 
 
-def test_a_job_is_not_degraded_once_storage_works(desk: Desk, heart: Heart, trouble: str) -> None:
+def test_a_job_is_not_degraded_once_storage_works(desk: Desk, heart: HeartbeatThread, trouble: str) -> None:
     work_on(desk)
     move_to_bucket(desk)
     heart.report()
@@ -342,7 +344,7 @@ def test_a_job_is_not_degraded_once_storage_works(desk: Desk, heart: Heart, trou
 
 
 @pytest.mark.usefixtures("trouble")
-def test_after_an_outage_a_unit_goes_back_where_another_node_works(desk: Desk, heart: Heart) -> None:
+def test_after_an_outage_a_unit_goes_back_where_another_node_works(desk: Desk, heart: HeartbeatThread) -> None:
     interrupter = work_on(desk)
     move_to_bucket(desk)
     desk.context.settings = desk.context.settings.model_copy(update={"outage_s": 0.0})
@@ -355,7 +357,7 @@ def test_after_an_outage_a_unit_goes_back_where_another_node_works(desk: Desk, h
 
 
 @pytest.mark.usefixtures("trouble")
-def test_a_short_outage_is_waited_for(desk: Desk, heart: Heart) -> None:
+def test_a_short_outage_is_waited_for(desk: Desk, heart: HeartbeatThread) -> None:
     interrupter = work_on(desk)
     move_to_bucket(desk)
     report_another(desk)
@@ -364,7 +366,7 @@ def test_a_short_outage_is_waited_for(desk: Desk, heart: Heart) -> None:
 
 
 @pytest.mark.usefixtures("trouble")
-def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(desk: Desk, heart: Heart) -> None:
+def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(desk: Desk, heart: HeartbeatThread) -> None:
     interrupter = work_on(desk)
     desk.context.settings = desk.context.settings.model_copy(update={"outage_s": 0.0})
     for _ in range(2):

@@ -8,7 +8,7 @@ import redis
 
 from trtjob.errors import ForeignJobError, QueueError
 from trtjob.worker import periodic as rounds_module
-from trtjob.worker.periodic import MAX_PAUSE_S, Rounds
+from trtjob.worker.periodic import MAX_PAUSE_S, PeriodicTasks
 
 
 def said(caplog: pytest.LogCaptureFixture, name: str) -> int:
@@ -28,7 +28,7 @@ def fail(err: Exception) -> None:
     ids=lambda err: type(err).__name__,
 )
 def test_whatever_a_round_raises_is_said_once_and_reported(err: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    rounds = Rounds()
+    rounds = PeriodicTasks()
     for _ in range(3):
         rounds.failed("sweep", err)
     assert said(caplog, "sweep") == 1
@@ -41,14 +41,14 @@ def test_whatever_a_round_raises_is_said_once_and_reported(err: Exception, caplo
 
 
 def test_another_kind_of_failure_is_said_too(caplog: pytest.LogCaptureFixture) -> None:
-    rounds = Rounds()
+    rounds = PeriodicTasks()
     for err in (ValueError("a"), ValueError("b"), KeyError("c")):
         rounds.failed("sweep", err)
     assert said(caplog, "sweep") == 2
 
 
 def test_pauses_grow_up_to_half_a_minute() -> None:
-    rounds, pauses = Rounds(), []
+    rounds, pauses = PeriodicTasks(), []
     for _ in range(2000):
         rounds.failed("sweep", ValueError())
         pauses.append(round(rounds.pause_s("sweep")))
@@ -63,7 +63,7 @@ def test_pauses_grow_up_to_half_a_minute() -> None:
 def test_a_server_that_is_away_is_no_rounds_fault_and_said_once(
     err: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rounds = Rounds()
+    rounds = PeriodicTasks()
     with caplog.at_level(logging.INFO):
         for name in ("sweep", "report", "sweep"):
             assert not rounds.guarded(name, lambda: fail(err))
@@ -78,7 +78,7 @@ def test_a_server_that_is_away_is_no_rounds_fault_and_said_once(
 
 
 def test_what_is_said_to_a_person_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
-    rounds = Rounds()
+    rounds = PeriodicTasks()
     for _ in range(3):
         assert not rounds.guarded("sweep", lambda: fail(ForeignJobError("photos-1234abcd")))
     assert rounds.pause_s("sweep") == 0
@@ -88,7 +88,7 @@ def test_what_is_said_to_a_person_holds_nothing_up(caplog: pytest.LogCaptureFixt
 
 
 def test_a_failing_step_waits_and_the_others_go_on() -> None:
-    rounds = Rounds()
+    rounds = PeriodicTasks()
     assert not rounds.guarded("report", lambda: fail(ValueError()))
     calls: list[str] = []
     assert not rounds.guarded("report", lambda: calls.append("report"))
@@ -98,7 +98,7 @@ def test_a_failing_step_waits_and_the_others_go_on() -> None:
 
 def test_rounds_go_on_for_ever_and_a_cancel_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds_module, "FIRST_PAUSE_S", 0.0)
-    rounds, pauses = Rounds(), []
+    rounds, pauses = PeriodicTasks(), []
 
     async def run() -> None:
         has_had_five = asyncio.Event()

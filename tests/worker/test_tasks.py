@@ -23,7 +23,7 @@ from trtjob.queue.job_store import job_key
 from trtjob.queue.rq_queue import conversion_key
 from trtjob.queue.submit import resume, retry, stop
 from trtjob.queue.units import FINISH, PLAN, shard_unit
-from trtjob.worker.heartbeat import Heart
+from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.tasks import convert, run_unit
 
 
@@ -402,7 +402,7 @@ def test_a_conversion_that_nobody_waits_for_is_not_begun(desk: Desk, conversion:
 def test_a_conversion_ends_with_who_waits_for_it_and_shows_while_it_runs(
     desk: Desk, conversion: Conversion, tmp_path: Path
 ) -> None:
-    heart = Heart(desk.context, desk.store.redis)
+    heart = HeartbeatThread(desk.context, desk.store.redis)
     seen: list[tuple[str, str]] = []
 
     def look_and_leave() -> None:

@@ -20,7 +20,7 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
 from trtjob.worker.job_worker import JobWorker
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.prestart import Recruits
@@ -58,7 +58,7 @@ def work(order: dict[str, Any], orders: IO[bytes], recruits: Recruits | None) ->
                 job_id=order["job"],
             )
             set_current(context)
-            heart = Heart(context, connection.heartbeat(), job_log)
+            heart = HeartbeatThread(context, connection.heartbeat(), job_log)
             heart.report()
             heart.start()
             threading.Thread(target=_heed, args=(orders, context, os.getpid()), daemon=True).start()

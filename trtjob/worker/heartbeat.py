@@ -40,7 +40,7 @@ RATE_SPAN_S = 5.0
 _KEEP = frozenset({"running", "planning", "finishing", "queued"})
 
 
-class Heart(threading.Thread):
+class HeartbeatThread(threading.Thread):
     """Beats once a second until the process ends."""
 
     def __init__(self, context: Context, redis: Redis, job_log: JobLog | None = None) -> None:

@@ -9,7 +9,7 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.storage import open_storage
 
 
-def prove_output(folder: JobFolder, spec: JobSpec) -> None:
+def expect_output(folder: JobFolder, spec: JobSpec) -> None:
     """Raise PlaceError where the output here does not hold this job."""
     document = None
     with suppress(FileNotFoundError, ValueError):
@@ -20,6 +20,6 @@ def prove_output(folder: JobFolder, spec: JobSpec) -> None:
         )
 
 
-def prove_source(spec: JobSpec) -> None:
+def expect_source(spec: JobSpec) -> None:
     """Raise PlaceError where the source is away here, as far as that can be told without reading an image."""
     open_storage(spec.source.root).check_root()

@@ -27,7 +27,7 @@ from trtjob.queue import queue_scripts
 from trtjob.queue.replies import is_of_key, skip
 from trtjob.queue.rq_queue import FUNCTIONS
 from trtjob.worker.context import Context
-from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, Heart
+from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class UnitWorker(SimpleWorker):
     death_penalty_class = _NoDeathPenalty
     job_class = SafeJob
 
-    def __init__(self, context: Context, heart: Heart, redis: Redis, queue: str) -> None:
+    def __init__(self, context: Context, heart: HeartbeatThread, redis: Redis, queue: str) -> None:
         super().__init__(
             [Queue(queue, connection=redis, serializer=JSONSerializer, job_class=SafeJob)],
             name=context.name,

@@ -28,7 +28,7 @@ from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares, cpus_each
 from trtjob.worker.heartbeat import EXIT_SERVER_AWAY
 from trtjob.worker.metrics import Pulse, serve
-from trtjob.worker.periodic import Rounds
+from trtjob.worker.periodic import PeriodicTasks
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.limits import processes_of
 from trtjob.worker.restart_policy import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
@@ -130,9 +130,9 @@ class Supervisor:
         self._has_worked = False
         self.restarts: Counter[str] = Counter()
         self.turned_at = time.monotonic()
-        self.rounds = Rounds()
+        self.periodic = PeriodicTasks()
         self.name = f"{_host()}-{os.getpid()}"
-        self._sweep = Sweep(self.settings, connection, self.store, self.queue, self.rounds)
+        self._sweep = Sweep(self.settings, connection, self.store, self.queue, self.periodic)
         self._sweep.steps |= {
             "report": lambda: self.store.report_daemon(self.name, self._report()),
             "log": lambda: self.job_log.ship(self.store.redis),
@@ -173,8 +173,8 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 always = [
                     group.create_task(self._turn()),
-                    group.create_task(self.rounds.forever("sweep", self._sweep.once, self._until_death)),
-                    group.create_task(self.rounds.forever("sending of notices", self._sweep.notify, _pause)),
+                    group.create_task(self.periodic.forever("sweep", self._sweep.once, self._until_death)),
+                    group.create_task(self.periodic.forever("sending of notices", self._sweep.notify, _pause)),
                 ]
                 await asyncio.wait([group.create_task(self._keep(slot, stop)) for slot in self._slots])
                 for task in always:
@@ -223,8 +223,8 @@ class Supervisor:
                 pause_s = await self._one_life(slot, stop)
             except Exception as err:  # noqa: BLE001 - the boundary: the machine may be out of processes, say
                 slot.failed_starts += 1
-                self.rounds.failed(slot.name, err)
-                pause_s = max(SWEEP_S, self.rounds.pause_s(slot.name))
+                self.periodic.failed(slot.name, err)
+                pause_s = max(SWEEP_S, self.periodic.pause_s(slot.name))
             if not self._has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self._slots):
                 raise _CannotWork(
                     f"the worker process ended {slot.failed_starts} times before it could work{slot.last_end}. Its "
@@ -237,7 +237,7 @@ class Supervisor:
         if not await self._server_answers(stop):
             return 0.0
         child = await self._spawn(slot)
-        self.rounds.went_well(slot.name)
+        self.periodic.went_well(slot.name)
         try:
             await self._watch(child, stop)
         finally:
@@ -379,7 +379,7 @@ class Supervisor:
             "engine": self.choice.engine,
             "processes": len(self._slots),
             "restarts": json.dumps(self.restarts),
-            "trouble": "; ".join(pauses + self.rounds.troubles),
+            "trouble": "; ".join(pauses + self.periodic.troubles),
         }
         return report if self.job_id is None else report | {"job": self.job_id}
 

@@ -12,7 +12,7 @@ from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.worker.periodic import Rounds
+from trtjob.worker.periodic import PeriodicTasks
 from trtjob.worker.webhooks import send_due
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ class Sweep:
     """
 
     def __init__(
-        self, settings: Settings, connection: Connection, store: JobStore, queue: WorkQueue, rounds: Rounds
+        self, settings: Settings, connection: Connection, store: JobStore, queue: WorkQueue, periodic: PeriodicTasks
     ) -> None:
         self._settings = settings
         self._store = store
         self._queue = queue
-        self._rounds = rounds
+        self._periodic = periodic
         self.dead: dict[str, Death] = {}
         self.steps: dict[str, Step] = {
             "start of the server": connection.ensure,
@@ -70,7 +70,7 @@ class Sweep:
 
     def _do(self, steps: dict[str, Step]) -> None:
         for name, step in steps.items():
-            if not self._rounds.guarded(name, step) and self._rounds.is_away:
+            if not self._periodic.guarded(name, step) and self._periodic.is_away:
                 return
 
     def notify(self) -> None:

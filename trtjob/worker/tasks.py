@@ -26,7 +26,7 @@ from trtjob.queue.views import JobView
 from trtjob.storage import open_storage
 from trtjob.worker.context import Context, Interrupted, current
 from trtjob.worker.leases import claim_unit, settled
-from trtjob.worker.preflight import prove_output, prove_source
+from trtjob.worker.preflight import expect_output, expect_source
 from trtjob.worker.shard.overlap import run_shards
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
     store, job_id = context.store, lease.job_id
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
-    prove_output(folder, view.spec)
+    expect_output(folder, view.spec)
     if view.reason != "retry":  # which lists no source
-        prove_source(view.spec)
+        expect_source(view.spec)
     store.move(job_id, JobState.PLANNING, started_at=store.now())
     epoch, reason = _open_round(folder, view, still_mine)
     if (epoch, reason) != (view.epoch, view.reason):
@@ -158,7 +158,7 @@ def _finish(context: Context, lease: Lease, check: Check, still_mine: Callable[[
     store, job_id = context.store, lease.job_id
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
-    prove_output(folder, view.spec)
+    expect_output(folder, view.spec)
     summary = finish(folder, view.spec, check, still_mine)
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"

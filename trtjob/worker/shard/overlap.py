@@ -14,10 +14,10 @@ from trtjob.worker.shard.run import run_shard
 
 def run_shards(context: Context, first: Lease) -> None:
     """Run a claimed shard, and those that follow it. Raises RedisError where the server is away for too long."""
-    asyncio.run(_Conveyor(context).run(first))
+    asyncio.run(_Overlap(context).run(first))
 
 
-class _Conveyor:
+class _Overlap:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.in_hand: set[asyncio.Task[None]] = set()

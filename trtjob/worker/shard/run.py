@@ -19,7 +19,7 @@ from trtjob.queue.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.preflight import prove_output, prove_source
+from trtjob.worker.preflight import expect_output, expect_source
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class _ShardRun:
         self.interrupter = interrupter
         self.spec = view.spec
         self.folder = JobFolder.of(view.spec, self._on_trouble)
-        prove_output(self.folder, self.spec)
-        prove_source(self.spec)
+        expect_output(self.folder, self.spec)
+        expect_source(self.spec)
         self.committed = self.folder.manifest(shard)
         self.started = time.monotonic()
         self.allowed = _failures_allowed(view)
@@ -244,7 +244,7 @@ class _ShardRun:
         self.saved = time.monotonic()
         done, lines = self._done(), list(self.lines.values())
         try:
-            prove_output(self.folder, self.spec)
+            expect_output(self.folder, self.spec)
             self.folder.storage.write(self.checkpoint_key, b"".join(lines))
         except StorageError as err:  # the shard is only done again
             log.warning("no checkpoint", extra={"job_id": self.lease.job_id, "shard": self.shard, "error": str(err)})

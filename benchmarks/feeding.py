@@ -100,7 +100,7 @@ def _killer(pipeline: Pipeline, count: int, with_death: bool) -> Callable[[Outco
             raise RuntimeError(f"{outcome.key}: {outcome.failure}")
         done += 1
         if with_death and done == count // 2:
-            os.kill(pipeline.crew.members[0].process.pid, signal.SIGKILL)
+            os.kill(pipeline.process_pool.handles[0].process.pid, signal.SIGKILL)
 
     return on_done
 
@@ -145,7 +145,7 @@ class _Peak:
 
     def _look(self) -> None:
         while not self._over.wait(0.01):
-            now = self._pipeline.crew.rss_bytes() + self._pipeline.ring.layout.size
+            now = self._pipeline.process_pool.rss_bytes() + self._pipeline.ring.layout.size
             self._most = max(self._most, now)
 
     def end(self) -> int:

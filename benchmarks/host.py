@@ -55,7 +55,7 @@ def run_pipeline(pipeline: Pipeline, job: JobSpec, entries: Iterable[Entry]) -> 
 
 def cpu_s(pipeline: Pipeline) -> float:
     """Return the CPU time of this process and of the image processes."""
-    return time.process_time() + pipeline.crew.cpu_s()
+    return time.process_time() + pipeline.process_pool.cpu_s()
 
 
 def host_cost(folder: Path, count: int) -> list[Row]:

@@ -59,7 +59,7 @@ def feed(pipeline: Pipeline, job: JobSpec, seconds: float, calls: Callable[[], i
         if not due_s:
             due_s.extend((now + WARM_UP_S, now + WARM_UP_S + seconds))
         if len(moments) < len(due_s) and now >= due_s[len(moments)]:
-            moments.append(_Moment(now, images, calls(), time.process_time(), pipeline.crew.cpu_s()))
+            moments.append(_Moment(now, images, calls(), time.process_time(), pipeline.process_pool.cpu_s()))
 
     def entries() -> Iterator[Entry]:
         for entry in cycle(list(Listing(Path(job.source.root)))):

@@ -194,13 +194,13 @@ def test_who_asks_for_tensorrt_gets_no_other_engine(on_a_gpu: Context, tmp_path:
 
 def test_one_process_flies_and_the_others_wait(context: Context, redis: Redis) -> None:
     other = make_context(redis, context.settings)
-    order: list[str] = []
+    config: list[str] = []
     is_flying = threading.Event()
 
     def wait_for_it() -> None:
         is_flying.wait(10)
         with other.single_flight("plan"):
-            order.append("other")
+            config.append("other")
 
     waiting = threading.Thread(target=wait_for_it)
     waiting.start()
@@ -208,9 +208,9 @@ def test_one_process_flies_and_the_others_wait(context: Context, redis: Redis) -
         is_flying.set()
         while not other.steps:  # who waits is not taken for one that stands still
             time.sleep(0.05)
-        order.append("first")
+        config.append("first")
     waiting.join(10)
-    assert order == ["first", "other"]
+    assert config == ["first", "other"]
 
 
 def test_who_waits_can_be_interrupted(context: Context, redis: Redis) -> None:

@@ -30,7 +30,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start_one(
-        order: bytes | None = None,
+        config: bytes | None = None,
         *,
         cores: Sequence[int] = (),
         job: str | None = None,
@@ -56,7 +56,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
         )
         started.append(process)
         assert process.stdin is not None
-        process.stdin.write((order if order is not None else json.dumps(document).encode() + b"\n") + more)
+        process.stdin.write((config if config is not None else json.dumps(document).encode() + b"\n") + more)
         process.stdin.flush()
         return process
 

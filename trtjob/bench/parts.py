@@ -320,7 +320,7 @@ class PipelinePart:
                 raise TrtjobError(f"{outcome.key}: {error.message if error else outcome.failure}")
             done += 1
             if done in ends:
-                moments.append(Moment.now(self.pipeline.crew.cpu_s()))
+                moments.append(Moment.now(self.pipeline.process_pool.cpu_s()))
 
         started = time.perf_counter()
         asyncio.run(self.pipeline.run(self.job, islice(self.entries, counted + 2 * self._margin), on_done))

@@ -30,7 +30,7 @@ from trtjob.worker.model_files import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import Limits
-from trtjob.worker.pipeline.prestart import Recruits
+from trtjob.worker.pipeline.prestart import PrestartedProcesses
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Context:
         engine: EngineKind = "cpu",
         gpu: int | None = None,
         gpu_name: str = "",
-        recruits: Recruits | None = None,
+        prestarted: PrestartedProcesses | None = None,
         job_id: str | None = None,
     ) -> None:
         """engine: what is to run models; gpu: the number that this process's own GPU has here, None for the CPU;
@@ -139,7 +139,7 @@ class Context:
         self._busy_taken: Counter[str] = Counter()
         self._busy_lock = threading.Lock()
         self.pipeline: Pipeline | None = None
-        self._recruits = recruits
+        self._prestarted = prestarted
         self._sha256 = self._warm_key = ""
         self.model_name = ""  # of the engine that is warm, or was last
         self.doing = ""  # what keeps images waiting, for a person
@@ -318,14 +318,14 @@ class Context:
         self.pipeline = Pipeline(
             engine,
             limits,
-            recruits=self._recruits,
+            prestarted=self._prestarted,
             on_batch=self.on_batch,
             on_step=self.on_step,
             open_decoder=partial(open_decoder, engine, self.gpu, limits.batch, limits.batches),
             log_level=settings.log_level,
             log_format=settings.log_format,
         )
-        self._recruits = None
+        self._prestarted = None
         self._sha256, self._warm_key = model.sha256, warm_key(model, decode)
         self.model_name = model.name
         log.info("model loaded", extra={"model": model.name, "engine": engine.name, "device": self.device_of(engine)})

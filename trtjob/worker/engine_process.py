@@ -23,45 +23,45 @@ from trtjob.worker.context import Context, set_current
 from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
 from trtjob.worker.job_worker import JobWorker
 from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
-from trtjob.worker.pipeline.prestart import Recruits
+from trtjob.worker.pipeline.prestart import PrestartedProcesses
 from trtjob.worker.rq_worker import UnitWorker
 
 log = logging.getLogger(__name__)
 
 
-def work(order: dict[str, Any], orders: IO[bytes], recruits: Recruits | None) -> int:
+def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProcesses | None) -> int:
     """Work until told to stop. Returns the exit code.
 
-    order: as the supervisor gives it; see `Supervisor`; orders: what follows, the name of the only job to work on where
-    the order says that there is one.
+    config: as the supervisor gives it; see `Supervisor`; commands: what follows, the name of the only job to work on
+    where the config says that there is one.
     """
-    settings = Settings(**order["settings"])
+    settings = Settings(**config["settings"])
     configure_logging(settings.log_level, settings.log_format)
-    bind_process(worker=order["name"])
+    bind_process(worker=config["name"])
     logging.getLogger().addHandler(job_log := JobLog())
     logging.getLogger("rq.worker").setLevel(logging.ERROR)
     cv2.setNumThreads(1)  # the pipeline has threads of its own
-    if order["gpu"] is not None and not _is_there(order["gpu"]):
-        log.critical("the GPU is not there: the worker process ends", extra={"gpu": order["gpu_name"]})
+    if config["gpu"] is not None and not _is_there(config["gpu"]):
+        log.critical("the GPU is not there: the worker process ends", extra={"gpu": config["gpu_name"]})
         return EXIT_DEVICE_LOST
     try:
         with connect(settings) as connection:
             context = Context(
-                order["name"],
+                config["name"],
                 settings,
                 JobStore(connection.redis),
                 WorkQueue(connection.redis, settings.queue),
-                engine=order["engine"],
-                gpu=order["gpu"],
-                gpu_name=order["gpu_name"],
-                recruits=recruits,
-                job_id=order["job"],
+                engine=config["engine"],
+                gpu=config["gpu"],
+                gpu_name=config["gpu_name"],
+                prestarted=prestarted,
+                job_id=config["job"],
             )
             set_current(context)
             heart = HeartbeatThread(context, connection.heartbeat(), job_log)
             heart.report()
             heart.start()
-            threading.Thread(target=_heed, args=(orders, context, os.getpid()), daemon=True).start()
+            threading.Thread(target=_heed, args=(commands, context, os.getpid()), daemon=True).start()
             if context.job_id is None:
                 UnitWorker(context, heart, connection.redis, settings.queue).work(logging_level="ERROR")
             else:
@@ -83,9 +83,9 @@ def _is_there(gpu: int) -> bool:
     return gpu in [seen.index for seen in survey().gpus]
 
 
-def _heed(orders: IO[bytes], context: Context, pid: int) -> None:
-    """Hear which job to work on. Stop, as by SIGTERM, when the supervisor is gone: that ends its orders, however it
+def _heed(commands: IO[bytes], context: Context, pid: int) -> None:
+    """Hear which job to work on. Stop, as by SIGTERM, when the supervisor is gone: that ends its commands, however it
     dies."""
-    for line in orders:
+    for line in commands:
         context.job_id = json.loads(line)
     os.kill(pid, signal.SIGTERM)

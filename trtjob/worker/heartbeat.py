@@ -219,7 +219,7 @@ class HeartbeatThread(threading.Thread):
             "shards": context.shards,
             "batches": context.batches,
             "busy_s": {stage: round(seconds, 3) for stage, seconds in context.busy_s().items()},
-            "rss_bytes": _rss_bytes() + (pipeline.crew.rss_bytes() if pipeline else 0),
+            "rss_bytes": _rss_bytes() + (pipeline.process_pool.rss_bytes() if pipeline else 0),
             "engine": engine.name if engine else "",
             "device": context.device_of(engine) if engine else "",
         }

@@ -1,6 +1,6 @@
 """One worker process: `python -m trtjob.worker.process`, started by the supervisor and by nobody else.
 
-Standard input brings an order as one line of JSON (so that no password is in an argument list), for `trtjob run` the
+Standard input brings a config as one line of JSON (so that no password is in an argument list), for `trtjob run` the
 job's id in another, and its end says that the supervisor is gone. Standard output carries a line a second: the proof of
 life. Logs go to standard error.
 """
@@ -13,7 +13,7 @@ from io import FileIO
 from types import FrameType
 from typing import NoReturn
 
-from trtjob.worker.pipeline.prestart import Recruits
+from trtjob.worker.pipeline.prestart import PrestartedProcesses
 
 
 def main() -> int:
@@ -21,17 +21,17 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     # Without the lock of sys.stdin: on one that a thread holds while it waits, the interpreter stumbles when it ends.
-    orders = FileIO(0, closefd=False)
-    order = json.loads(orders.readline())
-    if order["cores"]:
-        os.sched_setaffinity(0, order["cores"])  # the image processes inherit it
+    commands = FileIO(0, closefd=False)
+    config = json.loads(commands.readline())
+    if config["cores"]:
+        os.sched_setaffinity(0, config["cores"])  # the image processes inherit it
     try:
-        recruits = Recruits(order["image_processes"])
+        prestarted = PrestartedProcesses(config["image_processes"])
     except OSError:  # who needs them says so
-        recruits = None
+        prestarted = None
     from trtjob.worker.engine_process import work  # only now: it takes as long as the image processes take to begin
 
-    return work(order, orders, recruits)
+    return work(config, commands, prestarted)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

@@ -157,7 +157,7 @@ class Supervisor:
         self.job_id = job_id
         for child in list(self._children.values()):
             assert child.process.stdin is not None
-            with suppress(ConnectionError):  # it is dead, or dies: the next one finds the job in its order
+            with suppress(ConnectionError):  # it is dead, or dies: the next one finds the job in its config
                 child.process.stdin.write(json.dumps(job_id).encode() + b"\n")
                 await child.process.stdin.drain()
 
@@ -295,18 +295,18 @@ class Supervisor:
         assert process.stdin is not None
         child = self._children[name] = _Child(name, process, time.monotonic())  # from here on `work_on` reaches it
         with suppress(ConnectionError):  # it died at once: _watch finds out
-            process.stdin.write(self._order(name, slot))
+            process.stdin.write(self._config(name, slot))
             await process.stdin.drain()
         return child
 
-    def _order(self, name: str, slot: _Slot) -> bytes:
+    def _config(self, name: str, slot: _Slot) -> bytes:
         threads = self.settings.threads or cpus_each(slot.cores, len(self._slots))
         shared = self.settings.model_copy(update={"threads": threads})
         settings = shared.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
         settings["notify_secret"] = None  # which no worker process needs, nor looks for in the file
-        order = {
+        config = {
             "name": name,
             "engine": self.choice.engine,
             "gpu": slot.gpu_number,
@@ -316,7 +316,7 @@ class Supervisor:
             "job": self.job_id,
             "cores": sorted(slot.cores) if self.settings.pin_cores else [],
         }
-        return json.dumps(order).encode() + b"\n"
+        return json.dumps(config).encode() + b"\n"
 
     async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
         """Return when a process has ended; end it when it is silent, or at the end of the grace after `stop`."""

@@ -304,11 +304,11 @@ def test_two_shards_in_a_row_never_share_an_engine_of_one_thread(photos: Path, o
 
     with pipeline_of(PlainEngine(max_batch=batch, on_infer=overlap)) as pipeline:
         asyncio.run(leave(pipeline))
-        pids = [member.process.pid for member in pipeline.crew.members]
+        pids = [handle.process.pid for handle in pipeline.process_pool.handles]
         for _ in range(3):
             asyncio.run(leave(pipeline))
         assert run(pipeline, job(photos, output), keys).keys == keys
-        assert [member.process.pid for member in pipeline.crew.members] == pids
+        assert [handle.process.pid for handle in pipeline.process_pool.handles] == pids
     assert overlap.most == 1
 
 
@@ -337,7 +337,7 @@ def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not any(member.in_hand for member in pipeline.crew.members)
+        assert not any(handle.in_hand for handle in pipeline.process_pool.handles)
         await pipeline.run(job(photos, output / "b"), entries(keys), results)
         return results
 
@@ -345,7 +345,7 @@ def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) 
         pids = set()
         for after in (0, 1, 20):
             assert asyncio.run(leave_and_run(pipeline, after)).keys == keys
-            pids |= {member.process.pid for member in pipeline.crew.members}
+            pids |= {handle.process.pid for handle in pipeline.process_pool.handles}
             assert sorted(pipeline._slots.free) == list(range(12))
         assert len(pids) == 2, "none had to be ended"
 
@@ -361,7 +361,7 @@ def test_an_image_process_that_is_killed_costs_no_image(photos: Path, output: Pa
         work = asyncio.create_task(pipeline.run(job(photos, output, Annotate.ALL), entries(keys), results))
         for done in (20, 90, 200):
             await asyncio.to_thread(wait, lambda done=done: len(results.outcomes) >= done)  # type: ignore[misc]
-            os.kill(pipeline.crew.members[done % 2].process.pid, signal.SIGKILL)
+            os.kill(pipeline.process_pool.handles[done % 2].process.pid, signal.SIGKILL)
         await work
 
     with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=16) as pipeline:
@@ -384,9 +384,9 @@ def test_one_that_is_killed_again_and_again_leaves_the_work_to_its_sibling(photo
         work = asyncio.create_task(pipeline.run(job(photos, output, Annotate.ALL), entries(keys), results))
         killed = 0
         while not work.done():
-            member = pipeline.crew.members[0] if pipeline.crew.members else None
-            if member is not None and not member.is_gone and member.process.pid != killed:
-                killed = member.process.pid
+            handle = pipeline.process_pool.handles[0] if pipeline.process_pool.handles else None
+            if handle is not None and not handle.is_gone and handle.process.pid != killed:
+                killed = handle.process.pid
                 os.kill(killed, signal.SIGKILL)  # most of them before they have said a word
                 kills += 1
             await asyncio.sleep(0.005)
@@ -407,11 +407,11 @@ def test_one_that_is_frozen_while_it_does_nothing_is_replaced_and_no_image_blame
     async def freeze(pipeline: Pipeline) -> None:
         work = asyncio.create_task(pipeline.run(job(photos, output), entries(keys), results))
         await asyncio.to_thread(wait, lambda: len(results.outcomes) > 20)
-        frozen = pipeline.crew.members[0]
+        frozen = pipeline.process_pool.handles[0]
         await asyncio.to_thread(wait, lambda: frozen.board.slot < 0)
         os.kill(frozen.process.pid, signal.SIGSTOP)
         await work
-        assert pipeline.crew.members[0] is not frozen
+        assert pipeline.process_pool.handles[0] is not frozen
 
     with pipeline_of(PlainEngine(on_infer=take_5_ms), processes=2, stall_s=1.5) as pipeline:
         asyncio.run(freeze(pipeline))
@@ -440,15 +440,15 @@ def test_one_that_cannot_be_replaced_now_is_replaced_later(
         await asyncio.to_thread(wait, lambda: len(results.outcomes) > 20)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", "/nowhere/python")
-            os.kill(pipeline.crew.members[0].process.pid, signal.SIGKILL)
-            await asyncio.to_thread(wait, lambda: pipeline.crew.members[0].is_gone)
+            os.kill(pipeline.process_pool.handles[0].process.pid, signal.SIGKILL)
+            await asyncio.to_thread(wait, lambda: pipeline.process_pool.handles[0].is_gone)
             done = len(results.outcomes)
             await asyncio.to_thread(wait, lambda: len(results.outcomes) > done + 50)
-            gone, sibling = pipeline.crew.members
-            once = pipeline.crew.busy_s()["decode"] - sibling.board.busy_s()["decode"]
+            gone, sibling = pipeline.process_pool.handles
+            once = pipeline.process_pool.busy_s()["decode"] - sibling.board.busy_s()["decode"]
             assert once == pytest.approx(gone.board.busy_s()["decode"], abs=1e-3)
         await work
-        assert not any(member.is_gone for member in pipeline.crew.members)
+        assert not any(handle.is_gone for handle in pipeline.process_pool.handles)
 
     with pipeline_of(PlainEngine(on_infer=take_5_ms), processes=2) as pipeline:
         asyncio.run(kill_without_python(pipeline))
@@ -658,7 +658,7 @@ def test_image_processes_that_cannot_start_are_an_error_and_no_endless_loop(
 def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, output: Path) -> None:
     with pipeline_of(PlainEngine(), processes=2) as pipeline:
         run(pipeline, job(photos, output), write_images(photos, 4))
-        processes = [member.process for member in pipeline.crew.members]
+        processes = [handle.process for handle in pipeline.process_pool.handles]
         for process in processes:
             assert process.stdin is not None
             process.stdin.close()
@@ -722,13 +722,13 @@ def test_seconds_of_work_are_told_by_stage_also_of_processes_that_are_gone(photo
     with pipeline_of(PlainEngine(), processes=1) as pipeline:
         run(pipeline, job(photos, output, Annotate.ALL), keys)
         first = pipeline.busy_s()
-        os.kill(pipeline.crew.members[0].process.pid, signal.SIGKILL)
+        os.kill(pipeline.process_pool.handles[0].process.pid, signal.SIGKILL)
         run(pipeline, job(photos, output, Annotate.ALL), keys)
         second = pipeline.busy_s()
         assert set(first) == {"read", "decode", "resize", "infer", "nms", "draw", "encode", "write"}
         assert all(second[stage] > first[stage] for stage in first)
-        assert pipeline.crew.rss_bytes() > 1 << 20
-        assert pipeline.crew.cpu_s() > 0
+        assert pipeline.process_pool.rss_bytes() > 1 << 20
+        assert pipeline.process_pool.cpu_s() > 0
 
 
 def test_shares_say_how_busy_each_pool_was() -> None:

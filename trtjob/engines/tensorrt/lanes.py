@@ -61,7 +61,7 @@ class Lane(Protocol):
 
 
 @dataclass(slots=True)
-class _Order:
+class _BatchRequest:
     """A batch under way: its images are where the GPU takes them; the answer is set when the outputs are there."""
 
     lane: Lane
@@ -89,9 +89,9 @@ class Lanes:
         runs: how many lanes may be between `launch` and `wait` at once; the others are filled or emptied meanwhile.
         """
         self._runs = runs
-        self._orders: queue.SimpleQueue[_Order | _Errand | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_BatchRequest | _Errand | None] = queue.SimpleQueue()
         self._pool: LanePool[Lane] = LanePool()
-        self._gate = threading.Lock()  # between the last order and the end
+        self._gate = threading.Lock()  # between the last request and the end
         opened: Future[int] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(open_lanes, close_device, opened), name="trtjob-gpu", daemon=True
@@ -109,7 +109,7 @@ class Lanes:
             # What has to be copied is copied by the caller, while the GPU works for others.
             sent = to_send(images, lane.images, lane.reaches)
             filled = {name: to_fill(arrays, lane.outputs[name], lane.reaches) for name, arrays in wanted.items()}
-            self._hand_over(_Order(lane, sent, filled))
+            self._hand_over(_BatchRequest(lane, sent, filled))
             for name, arrays in wanted.items():
                 deliver(filled[name], arrays)
 
@@ -117,18 +117,18 @@ class Lanes:
         """Do something in the GPU's thread, when no batch is under way. Raises what it raises."""
         self._hand_over(_Errand(work))
 
-    def _hand_over(self, order: _Order | _Errand) -> None:
+    def _hand_over(self, request: _BatchRequest | _Errand) -> None:
         with self._gate:
             self._pool.check()
-            self._orders.put(order)
-        order.answer.result()
+            self._requests.put(request)
+        request.answer.result()
 
     def close(self) -> None:
         """Finish what is under way, then free everything. May be called twice."""
         with self._gate:
             if not self._pool.is_closed:
                 self._pool.refuse()
-                self._orders.put(None)
+                self._requests.put(None)
         self._thread.join()
 
     def _run(
@@ -157,58 +157,58 @@ class Lanes:
                 close_device()
 
     def _serve(self) -> None:
-        under_way: deque[_Order] = deque()
+        under_way: deque[_BatchRequest] = deque()
         is_open = True
         while is_open or under_way:
-            order = self._next(under_way) if is_open else None
-            if order is _NOTHING:
+            request = self._next(under_way) if is_open else None
+            if request is _NOTHING:
                 _finish(under_way.popleft())
-            elif isinstance(order, _Order):
+            elif isinstance(request, _BatchRequest):
                 if len(under_way) == self._runs:
                     _finish(under_way.popleft())
-                if _launch(order):
-                    under_way.append(order)
+                if _launch(request):
+                    under_way.append(request)
             else:
                 while under_way:
                     _finish(under_way.popleft())
-                if order is None:
+                if request is None:
                     is_open = False
                 else:
-                    _answer(order.answer, order.work)
+                    _answer(request.answer, request.work)
 
-    def _next(self, under_way: "deque[_Order]") -> "_Order | _Errand | None":
-        """Return the next order, None at the end; `_NOTHING` where one that is under way should be finished first."""
+    def _next(self, under_way: "deque[_BatchRequest]") -> "_BatchRequest | _Errand | None":
+        """Return the next request, None at the end; `_NOTHING` where one that is under way should be finished first."""
         while under_way:
             try:
                 # With room for another one on the GPU, that comes before waiting for the first.
-                return self._orders.get(block=len(under_way) < self._runs, timeout=LOOK_S)
+                return self._requests.get(block=len(under_way) < self._runs, timeout=LOOK_S)
             except queue.Empty:
                 if len(under_way) == self._runs or _is_done(under_way[0]):
-                    return cast("_Order", _NOTHING)
-        return self._orders.get()
+                    return cast("_BatchRequest", _NOTHING)
+        return self._requests.get()
 
 
 _NOTHING = object()
 
 
-def _is_done(order: _Order) -> bool:
+def _is_done(request: _BatchRequest) -> bool:
     try:
-        return order.lane.is_done()
+        return request.lane.is_done()
     except BaseException:  # noqa: BLE001 - finishing it tells its caller
         return True
 
 
-def _launch(order: _Order) -> bool:
+def _launch(request: _BatchRequest) -> bool:
     try:
-        order.lane.launch(order.images, order.outputs)
+        request.lane.launch(request.images, request.outputs)
     except BaseException as err:  # noqa: BLE001 - it is the caller's, who waits for it
-        order.answer.set_exception(err)
+        request.answer.set_exception(err)
         return False
     return True
 
 
-def _finish(order: _Order) -> None:
-    _answer(order.answer, order.lane.wait)
+def _finish(request: _BatchRequest) -> None:
+    _answer(request.answer, request.lane.wait)
 
 
 def _answer(answer: "Future[None]", work: Callable[[], None]) -> None:

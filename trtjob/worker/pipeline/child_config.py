@@ -11,7 +11,7 @@ FAILURES = tuple(FailureKind)  # a RECORD's flag counts them from 1 on
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ChildConfig:
     """What an image process must know before its first image.
 
     number: its board; memory_bytes: its budget for files and pixels; requests: to a bucket at once.
@@ -29,14 +29,14 @@ class Order:
     log_format: str
 
     def document(self) -> bytes:
-        """Return the order as JSON."""
+        """Return it as JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields |= {"layout": asdict(self.layout), "model": self.model.model_dump(mode="json")}
         return json.dumps(fields).encode()
 
     @classmethod
-    def parse(cls, document: bytes) -> "Order":
-        """Return the order that `document` wrote."""
+    def parse(cls, document: bytes) -> "ChildConfig":
+        """Return what `document` wrote."""
         fields = json.loads(document)
         shapes = {name: tuple(fields["layout"][name]) for name in ("tensor", "answer")}
         fields["layout"] = Layout(**fields["layout"] | shapes)

@@ -5,36 +5,36 @@ from collections import defaultdict
 from trtjob.storage import is_s3
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.flow import Flow
-from trtjob.worker.pipeline.process_pool import Crew, Packets
+from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
 from trtjob.worker.pipeline.slots import Slots
 
 _AHEAD = 2  # images that an image process has beside the one that it prepares
 _AHEAD_OF_GPU = 8  # where the GPU decodes them: so many are prepared before the engine process listens again
 
 
-class Dealer:
-    """Deals the images of all shards in the pipeline. flows: those shards, the first one first; requests: to a bucket,
-    at once, by each image process."""
+class Dispatcher:
+    """Gives out the images of all shards in the pipeline. flows: those shards, the first one first; requests: to a
+    bucket, at once, by each image process."""
 
-    def __init__(self, crew: Crew, slots: Slots, flows: list[Flow], *, requests: int) -> None:
-        self._crew = crew
+    def __init__(self, process_pool: ProcessPool, slots: Slots, flows: list[Flow], *, requests: int) -> None:
+        self._process_pool = process_pool
         self._slots = slots
         self._flows = flows
         self._requests = requests
 
-    def deal(self) -> None:
+    def dispatch(self) -> None:
         """Give images to those that have too few, the first shard's first."""
         self._reserve()
         packets: Packets = defaultdict(list)
         # A shard's last images are spread over all.
         for level in range(1 + self._ahead()):
-            for member in self._crew.members:
-                if member.unprepared <= level and not (member.alone or member.is_gone) and self._slots.free:
+            for handle in self._process_pool.handles:
+                if handle.unprepared <= level and not (handle.alone or handle.is_gone) and self._slots.free:
                     taken = self._next()
                     if taken is None:
                         break
-                    packets[member.number].append(self._slots.give(member, *taken))
-        self._crew.send(packets)
+                    packets[handle.number].append(self._slots.give(handle, *taken))
+        self._process_pool.send(packets)
 
     def _ahead(self) -> int:
         specs = [flow.spec for flow in self._flows]
@@ -50,20 +50,20 @@ class Dealer:
 
     def _reserve(self) -> None:
         """See to images that are suspected: each goes to an image process that has nothing else."""
-        if any(member.alone for member in self._crew.members):
+        if any(handle.alone for handle in self._process_pool.handles):
             return
         for flow in self._flows:
             if flow.suspects and not flow.is_left:
-                there = [member for member in self._crew.members if not member.is_gone]
-                member = min(there, key=lambda member: len(member.in_hand), default=None)
-                if member is None or not (member.in_hand or self._slots.free):
+                there = [handle for handle in self._process_pool.handles if not handle.is_gone]
+                handle = min(there, key=lambda handle: len(handle.in_hand), default=None)
+                if handle is None or not (handle.in_hand or self._slots.free):
                     return
-                if not (member.in_hand or member.is_fresh):  # what another image has left in it must not count
-                    self._crew.replace(member)
-                    member = self._crew.members[member.number]
-                    if member.is_gone:
+                if not (handle.in_hand or handle.is_fresh):  # what another image has left in it must not count
+                    self._process_pool.replace(handle)
+                    handle = self._process_pool.handles[handle.number]
+                    if handle.is_gone:
                         return
-                member.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
-                if not member.in_hand:
-                    member.send(self._slots.give(member, flow, flow.suspects.popleft()))
+                handle.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
+                if not handle.in_hand:
+                    handle.send(self._slots.give(handle, flow, flow.suspects.popleft()))
                 return

@@ -20,13 +20,13 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.storage import note_trouble, open_storage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches, Decoder
-from trtjob.worker.pipeline.child_config import FAILURES, Order
-from trtjob.worker.pipeline.dispatcher import Dealer
+from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
+from trtjob.worker.pipeline.dispatcher import Dispatcher
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
 from trtjob.worker.pipeline.limits import Limits
-from trtjob.worker.pipeline.prestart import Recruits
-from trtjob.worker.pipeline.process_handle import Member
-from trtjob.worker.pipeline.process_pool import Crew, Packets
+from trtjob.worker.pipeline.prestart import PrestartedProcesses
+from trtjob.worker.pipeline.process_handle import ProcessHandle
+from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
 from trtjob.worker.pipeline.ring import READING, Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.waiting import answers_within, said
@@ -48,7 +48,7 @@ class Pipeline:
         engine: Engine,
         limits: Limits,
         *,
-        recruits: Recruits | None = None,
+        prestarted: PrestartedProcesses | None = None,
         on_batch: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
         open_decoder: Callable[[], Decoder] | None = None,
@@ -67,7 +67,7 @@ class Pipeline:
         tensor = (*spec.input_hw, spec.channels)
         layout = Layout(limits.processes, limits.slots, tensor, engine.answer_shape, limits.file_bytes)
         try:
-            self.ring = Ring.create(layout, recruits.fd if recruits else -1)
+            self.ring = Ring.create(layout, prestarted.fd if prestarted else -1)
         except OSError as err:
             raise EngineError(
                 f"no memory for {limits.slots} images of {layout.slot_bytes:,} bytes: {err.strerror}. "
@@ -93,8 +93,8 @@ class Pipeline:
         self._slots = Slots(limits.slots, self.batches, limits.large_bytes)
         self._flows: list[Flow] = []
         self._runs = 0
-        self.crew = Crew(self.ring, self._order, recruits)
-        self._dealer = Dealer(self.crew, self._slots, self._flows, requests=limits.requests_each)
+        self.process_pool = ProcessPool(self.ring, self._config, prestarted)
+        self._dispatcher = Dispatcher(self.process_pool, self._slots, self._flows, requests=limits.requests_each)
 
     # -- for others -----------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class Pipeline:
             flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
             self._flows.append(flow)
             try:
-                self._dealer.deal()
+                self._dispatcher.dispatch()
                 flow.end_if_over()
                 await flow.done
             finally:
@@ -134,11 +134,11 @@ class Pipeline:
 
     def busy_s(self) -> dict[str, float]:
         """Return the seconds of work by stage since the start."""
-        return dict(self.crew.busy_s() + Counter(self.batches.watch.busy_s()))
+        return dict(self.process_pool.busy_s() + Counter(self.batches.watch.busy_s()))
 
     def close(self) -> None:
         """End the image processes and give the ring back; the engine is the caller's."""
-        self.crew.dismiss()
+        self.process_pool.dismiss()
         self.batches.close()
         if self.batches.decoder is not None:
             self.batches.decoder.close()
@@ -146,9 +146,9 @@ class Pipeline:
 
     # -- image processes ------------------------------------------------------------------------------------------
 
-    def _order(self, number: int) -> Order:
+    def _config(self, number: int) -> ChildConfig:
         limits = self.limits
-        return Order(
+        return ChildConfig(
             number=number,
             layout=self.ring.layout,
             fd=self.ring.fd,
@@ -168,7 +168,7 @@ class Pipeline:
             loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
             try:
-                self.crew.gather(loop, self._ears)
+                self.process_pool.gather(loop, self._ears)
             except EngineError:
                 self._ears.close()
                 raise
@@ -181,7 +181,7 @@ class Pipeline:
         finally:
             self._runs -= 1
             if not self._runs:
-                self.crew.rest()
+                self.process_pool.rest()
                 ears, tasks = self._ears, self._tasks  # another shard may begin before these have ended
                 for task in tasks:
                     task.cancel()
@@ -200,28 +200,28 @@ class Pipeline:
         """Once a second: start image processes that are missing, and end those that hang."""
         while True:
             await asyncio.sleep(WATCH_S)
-            self.crew.fill()
+            self.process_pool.fill()
             self._fail_if_broken("see the log")
-            for member in [member for member in self.crew.members if not member.is_gone]:
-                if member.hangs(self.limits.stall_s):
-                    await self._hangs(member)
+            for handle in [handle for handle in self.process_pool.handles if not handle.is_gone]:
+                if handle.hangs(self.limits.stall_s):
+                    await self._hangs(handle)
 
-    async def _hangs(self, member: Member) -> None:
+    async def _hangs(self, handle: ProcessHandle) -> None:
         """End an image process that stands still; where the place of its file does, leave that place's shard."""
-        stall_s, slot = self.limits.stall_s, member.board.slot
+        stall_s, slot = self.limits.stall_s, handle.board.slot
         hand = self._slots.hands.get(slot)
-        if hand is None or hand.flow.is_left or not member.is_at_place:
-            self._lost(member, f"no progress in {stall_s:.0f} s")
+        if hand is None or hand.flow.is_left or not handle.is_at_place:
+            self._lost(handle, f"no progress in {stall_s:.0f} s")
             return
-        stage, spec = member.board.stage_now, hand.flow.spec
+        stage, spec = handle.board.stage_now, hand.flow.spec
         place = spec.source.root if stage in READING else spec.output
         self._on_step()  # what is done about it is no stand-still
         answers = await answers_within(open_storage(place).check_root, PROBE_S)
-        if not member.hangs(stall_s) or member.board.slot != slot:
+        if not handle.hangs(stall_s) or handle.board.slot != slot:
             return
         self._on_step()
         if answers:
-            self._lost(member, f"no progress in {stall_s:.0f} s")
+            self._lost(handle, f"no progress in {stall_s:.0f} s")
             return
         hand.flow.fail(
             PlaceError(
@@ -229,19 +229,19 @@ class Pipeline:
             )
         )
 
-    def _lost(self, member: Member, why: str = "") -> None:
+    def _lost(self, handle: ProcessHandle, why: str = "") -> None:
         """Replace an image process that is gone or hangs; what it had in hand goes to the others."""
-        culprit = member.board.slot
-        waits_at = member.board.stage_now if why and member.is_at_place else ""
-        ended = self.crew.replace(member)
+        culprit = handle.board.slot
+        waits_at = handle.board.stage_now if why and handle.is_at_place else ""
+        ended = self.process_pool.replace(handle)
         how = why or ended
-        held = sorted(member.in_hand)
-        fields = {"image_process": member.number, "how": how, "images_in_hand": len(held)}
-        if culprit in member.in_hand:
+        held = sorted(handle.in_hand)
+        fields = {"image_process": handle.number, "how": how, "images_in_hand": len(held)}
+        if culprit in handle.in_hand:
             fields["image"] = self._slots.hands[culprit].entry.key
         log.warning("an image process died", extra=fields)
         self._fail_if_broken(how)
-        was_alone = member.alone and held == [culprit]
+        was_alone = handle.alone and held == [culprit]
         for slot in held:
             hand = self._slots.hands[slot]
             if not hand.flow.is_left:
@@ -250,7 +250,7 @@ class Pipeline:
                 else:
                     hand.flow.again.append(hand.entry)
             self._slots.let_go(slot)
-        note_trouble(f"image process {member.number}", "")
+        note_trouble(f"image process {handle.number}", "")
         self._go_on()
 
     # -- and come back --------------------------------------------------------------------------------------------
@@ -264,23 +264,23 @@ class Pipeline:
             self._go_on()
             await asyncio.sleep(LISTEN_S)
 
-    def _hear(self, member: Member) -> None:
+    def _hear(self, handle: ProcessHandle) -> None:
         self._on_step()
-        frames = member.hear()
+        frames = handle.hear()
         if frames is None:
-            self._lost(member)
+            self._lost(handle)
             return
-        self.crew.note_life()
+        self.process_pool.note_life()
         for told in frames:
-            _HANDLERS[told.kind](self, member, told)
+            _HANDLERS[told.kind](self, handle, told)
 
     def _go_on(self) -> None:
-        self._dealer.deal()
+        self._dispatcher.dispatch()
         for flow in self._flows:
             flow.end_if_over()
 
     def _fail_if_broken(self, how: str) -> None:
-        if self.crew.is_broken:
+        if self.process_pool.is_broken:
             said = f"image processes end before they can work: {how}. Their reason is in the log above"
             self._fail_all(EngineError(said))
 
@@ -288,35 +288,35 @@ class Pipeline:
         for flow in self._flows:
             flow.fail(err)
 
-    def _on_prepared(self, _member: Member, told: Frame) -> None:
+    def _on_prepared(self, _member: ProcessHandle, told: Frame) -> None:
         slot, file = told.number, None
         if told.payload:
             size_bytes, resampling = unpacked_file(told.payload)
             file = EncodedImage(self.ring.files[slot][:size_bytes], resampling)
         self._slots.prepared(slot, file)
 
-    def _on_record(self, _member: Member, told: Frame) -> None:
+    def _on_record(self, _member: ProcessHandle, told: Frame) -> None:
         hand = self._slots.hands[told.number]
         self._slots.let_go(told.number)
         if not hand.flow.is_left:
             failure = FAILURES[told.flag - 1] if told.flag else None
             hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
 
-    def _on_large(self, _member: Member, told: Frame) -> None:
+    def _on_large(self, _member: ProcessHandle, told: Frame) -> None:
         self._slots.ask_for_memory(told.number, unpacked_bytes(told.payload))
 
-    def _on_left(self, member: Member, told: Frame) -> None:
-        for slot in [slot for slot in member.in_hand if self._slots.hands[slot].flow.number == told.number]:
+    def _on_left(self, handle: ProcessHandle, told: Frame) -> None:
+        for slot in [slot for slot in handle.in_hand if self._slots.hands[slot].flow.number == told.number]:
             self._slots.let_go(slot)
 
-    def _on_ended(self, _member: Member, told: Frame) -> None:
+    def _on_ended(self, _member: ProcessHandle, told: Frame) -> None:
         for flow in self._flows:
             if flow.number == told.number:
                 kind = PlaceError if told.flag else StorageError
                 flow.fail(kind(told.payload.decode()))
 
-    def _on_trouble(self, member: Member, told: Frame) -> None:
-        note_trouble(f"image process {member.number}", told.payload.decode())
+    def _on_trouble(self, handle: ProcessHandle, told: Frame) -> None:
+        note_trouble(f"image process {handle.number}", told.payload.decode())
 
     def _taken(self, slots: list[int]) -> None:
         for slot in slots:
@@ -325,19 +325,19 @@ class Pipeline:
     def _answered(self, slots: list[int]) -> None:
         packets: Packets = defaultdict(list)
         for slot in slots:
-            if (member := self._back_from_engine(slot)) is not None:
-                packets[member.number].append(frame(Kind.ANSWER, slot))
-        self.crew.send(packets)
+            if (handle := self._back_from_engine(slot)) is not None:
+                packets[handle.number].append(frame(Kind.ANSWER, slot))
+        self.process_pool.send(packets)
 
     def _undecoded(self, slots: list[int]) -> None:
         for slot in slots:
-            if (member := self._back_from_engine(slot)) is not None:
+            if (handle := self._back_from_engine(slot)) is not None:
                 self._slots.undecoded(slot)
-                member.send(frame(Kind.DECODE, slot))
+                handle.send(frame(Kind.DECODE, slot))
 
     def _failed(self, slot: int, why: str) -> None:
-        if (member := self._back_from_engine(slot)) is not None:
-            member.send(frame(Kind.FAILED, slot, why.encode()))
+        if (handle := self._back_from_engine(slot)) is not None:
+            handle.send(frame(Kind.FAILED, slot, why.encode()))
 
     def _dropped(self, slots: list[int]) -> None:
         """Take slots back from an engine that has broken down."""
@@ -348,7 +348,7 @@ class Pipeline:
                 if hand.is_orphan:
                     self._slots.release(slot)
 
-    def _back_from_engine(self, slot: int) -> Member | None:
+    def _back_from_engine(self, slot: int) -> ProcessHandle | None:
         """Return whose image it is that the engine has done with; None where nobody waits for it any more."""
         self._on_step()
         hand = self._slots.hands[slot]
@@ -362,25 +362,25 @@ class Pipeline:
     async def _leave(self, flow: Flow) -> None:
         """Have everybody forget a shard, and drop what is in hand of it."""
         flow.is_left = True
-        for member in self.crew.members:
-            if flow.number in member.jobs:
-                member.jobs.discard(flow.number)
-                member.send(frame(Kind.LEAVE, flow.number))
+        for handle in self.process_pool.handles:
+            if flow.number in handle.jobs:
+                handle.jobs.discard(flow.number)
+                handle.send(frame(Kind.LEAVE, flow.number))
         if not flow.in_hand:
             return
         flow.emptied.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await flow.emptied.wait()
-        for member in {hand.owner for hand in self._slots.hands.values() if hand.flow is flow}:
-            if any(self._slots.hands[slot].flow is flow for slot in member.in_hand):
-                self._lost(member, "it did not let go of a shard")
+        for handle in {hand.owner for hand in self._slots.hands.values() if hand.flow is flow}:
+            if any(self._slots.hands[slot].flow is flow for slot in handle.in_hand):
+                self._lost(handle, "it did not let go of a shard")
         if flow.in_hand and not all(task.done() for task in self._tasks):  # the engine is at it, and will tell
             flow.emptied.clear()
             await flow.emptied.wait()
 
 
-_HANDLERS: dict[int, Callable[[Pipeline, Member, Frame], None]] = {
+_HANDLERS: dict[int, Callable[[Pipeline, ProcessHandle, Frame], None]] = {
     Kind.PREPARED: Pipeline._on_prepared,
     Kind.RECORD: Pipeline._on_record,
     Kind.LARGE: Pipeline._on_large,

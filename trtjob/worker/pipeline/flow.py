@@ -12,7 +12,7 @@ from trtjob.errors import FailureKind
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage.listing import Entry
-from trtjob.worker.pipeline.process_handle import Member
+from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.ring import READING
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class InHand:
 
     flow: "Flow"
     entry: Entry
-    owner: Member
+    owner: ProcessHandle
     state: State = State.SENT
     is_orphan: bool = False
 

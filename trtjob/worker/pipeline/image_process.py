@@ -24,7 +24,7 @@ from trtjob.jobs.records import Record, to_line
 from trtjob.jobs.spec import JobSpec
 from trtjob.logs import bind_process, configure_logging
 from trtjob.storage import open_storage, troubles
-from trtjob.worker.pipeline.child_config import FAILURES, Order
+from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.ring import Ring
 from trtjob.worker.pipeline.stages import Prepared, Stages, as_image_error, failure_record, write_failure
@@ -49,11 +49,11 @@ class _Left(Exception):
 class ImageProcess:
     """All that one image process does."""
 
-    def __init__(self, order: Order, ring: Ring, commands: int, answers: int, reader: FrameReader) -> None:
+    def __init__(self, config: ChildConfig, ring: Ring, commands: int, answers: int, reader: FrameReader) -> None:
         """commands, answers: the pipes from and to the engine process; reader: of commands."""
-        self.order = order
+        self.config = config
         self.ring = ring
-        self.board = ring.boards[order.number]
+        self.board = ring.boards[config.number]
         self._commands = commands
         self._answers = answers
         self._reader = reader
@@ -65,7 +65,7 @@ class ImageProcess:
         self._to_prepare: deque[Image] = deque()
         self._answered: deque[tuple[Image, ImageError | None]] = deque()
         self._fetching = 0
-        self._budget = Budget(order.memory_bytes, order.max_pixels)
+        self._budget = Budget(config.memory_bytes, config.max_pixels)
         self._trouble = ""
 
     async def run(self, told: Iterable[Frame]) -> None:
@@ -118,7 +118,7 @@ class ImageProcess:
             if number in self._jobs:
                 self._take(Image(told.number, self._jobs[number], entry))
         elif told.kind == Kind.PING:
-            self._say(Kind.READY, self.order.number)
+            self._say(Kind.READY, self.config.number)
         elif (image := self._images.get(told.number)) is not None:  # else it was dropped with its job meanwhile
             if told.kind == Kind.GRANT:
                 image.granted_bytes = unpacked_bytes(told.payload)
@@ -148,10 +148,10 @@ class ImageProcess:
             number,
             Stages(
                 spec,
-                self.order.model,
+                self.config.model,
                 JobFolder.of(spec, on_trouble).storage,
-                max_pixels=self.order.max_pixels,
-                jpeg_quality=self.order.jpeg_quality,
+                max_pixels=self.config.max_pixels,
+                jpeg_quality=self.config.jpeg_quality,
                 source=open_storage(spec.source.root, on_trouble=on_trouble),
                 watch=self.board,
             ),
@@ -215,7 +215,7 @@ class ImageProcess:
         return False
 
     def _fetch_more(self) -> None:
-        while self._to_fetch and self._fetching < self.order.requests:
+        while self._to_fetch and self._fetching < self.config.requests:
             image = self._to_fetch[0]
             size_bytes = image.entry.size_bytes
             if not self._may_go_on(image, size_bytes):
@@ -371,13 +371,13 @@ def main() -> int:
         if not (data := os.read(0, READ_BYTES)):
             return 0
         told += reader.frames(data)
-    order = Order.parse(told.pop(0).payload)
-    configure_logging(order.log_level, order.log_format)
-    bind_process(image_process=order.number)
+    config = ChildConfig.parse(told.pop(0).payload)
+    configure_logging(config.log_level, config.log_format)
+    bind_process(image_process=config.number)
     _die_first()
     cv2.setNumThreads(1)
-    write_all(answers, frame(Kind.READY, order.number))
-    process = ImageProcess(order, Ring(order.layout, order.fd), 0, answers, reader)
+    write_all(answers, frame(Kind.READY, config.number))
+    process = ImageProcess(config, Ring(config.layout, config.fd), 0, answers, reader)
     with suppress(BrokenPipeError):  # the engine process is gone
         asyncio.run(process.run(told))
     return 0

@@ -28,7 +28,7 @@ class Started(NamedTuple):
     answers: int
 
 
-class Recruits:
+class PrestartedProcesses:
     """Image processes that begin, most of which is Python's imports, while the engine is still being loaded."""
 
     def __init__(self, count: int) -> None:
@@ -52,7 +52,7 @@ def shared_memory() -> int:
 
 
 def start_process(fd: int) -> Started:
-    """Start an image process, which waits for its order. fd: the memory of its ring. Raises OSError."""
+    """Start an image process, which waits for its config. fd: the memory of its ring. Raises OSError."""
     # Not its standard output, where anything might print something.
     answers, theirs = os.pipe()
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from trtjob.worker.pipeline.child_config import Order
+from trtjob.worker.pipeline.child_config import ChildConfig
 from trtjob.worker.pipeline.prestart import Started, end_process, start_process
 from trtjob.worker.pipeline.ring import IDLE, WAITING, Ring
 from trtjob.worker.pipeline.wire import READ_BYTES, Frame, FrameReader, Kind, frame, widen
@@ -17,18 +17,18 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Member:
+class ProcessHandle:
     """One image process.
 
     in_hand: the slots that it was given and has not handed back; unprepared: how many of them are not prepared yet;
     alone: it has, or waits for, an image that nothing else may be beside; is_fresh: it never had an image.
     """
 
-    def __init__(self, order: Order, ring: Ring, started: Started | None = None) -> None:
+    def __init__(self, config: ChildConfig, ring: Ring, started: Started | None = None) -> None:
         """started: its process, where that was started already. Raises OSError."""
         self._started = started or start_process(ring.fd)
         self.process = self._started.process
-        self.number = order.number
+        self.number = config.number
         self.in_hand: set[int] = set()
         self.jobs: set[int] = set()
         self.unprepared = 0
@@ -36,7 +36,7 @@ class Member:
         self.is_fresh = True
         self.has_begun = False
         self.is_gone = False
-        self.board = ring.boards[order.number]
+        self.board = ring.boards[config.number]
         self.board.clear()
         self._reader = FrameReader()
         self._backlog = bytearray()
@@ -49,7 +49,7 @@ class Member:
         for pipe in (self._commands, self._answers):
             widen(pipe)
             os.set_blocking(pipe, False)
-        self.send(frame(Kind.START, 0, order.document()))
+        self.send(frame(Kind.START, 0, config.document()))
 
     def attach(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
         """Be heard by a selector, and send what finds no room in a loop."""

@@ -6,7 +6,7 @@ from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
-from trtjob.worker.pipeline.process_handle import Member
+from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.wire import Kind, frame, packed_bytes, packed_image
 
 
@@ -22,18 +22,18 @@ class Slots:
         self._granted: dict[int, int] = {}  # to images above the budget, by slot
         self._asking: deque[tuple[int, int]] = deque()  # slots, and what they need
 
-    def give(self, member: Member, flow: Flow, entry: Entry) -> bytes:
+    def give(self, handle: ProcessHandle, flow: Flow, entry: Entry) -> bytes:
         """Put an image into a free slot. Returns what is to be said to its image process."""
         slot = self.free.pop()
-        self.hands[slot] = InHand(flow, entry, member)
-        member.in_hand.add(slot)
-        member.is_fresh = False
-        member.unprepared += 1
+        self.hands[slot] = InHand(flow, entry, handle)
+        handle.in_hand.add(slot)
+        handle.is_fresh = False
+        handle.unprepared += 1
         flow.in_hand += 1
         self._batches.expect(1)
         said = b""
-        if flow.number not in member.jobs:
-            member.jobs.add(flow.number)
+        if flow.number not in handle.jobs:
+            handle.jobs.add(flow.number)
             said = frame(Kind.JOB, flow.number, flow.spec.model_dump_json().encode())
         return said + frame(Kind.IMAGE, slot, packed_image(flow.number, entry))
 
@@ -56,12 +56,12 @@ class Slots:
     def let_go(self, slot: int) -> None:
         """Take a slot back from its image process; what the engine has of it is free when it has done."""
         hand = self.hands[slot]
-        member = hand.owner
-        member.in_hand.discard(slot)
-        if not member.in_hand:
-            member.alone = False
+        handle = hand.owner
+        handle.in_hand.discard(slot)
+        if not handle.in_hand:
+            handle.alone = False
         if hand.state is State.SENT:
-            member.unprepared -= 1
+            handle.unprepared -= 1
             self._batches.expect(-1)
         self._end_large(slot)
         if hand.state is State.COMPUTING:

@@ -27,7 +27,7 @@ class Kind(IntEnum):
     """What a frame means; `number` is a slot's unless said otherwise.
 
     To an image process:
-    START: the first; payload: an Order, JSON.
+    START: the first; payload: a ChildConfig, JSON.
     JOB: number of a job; payload: what it is, JSON.
     IMAGE: prepare this image; payload: `packed_image`.
     ANSWER: the engine's answer lies in the slot: finish the image.

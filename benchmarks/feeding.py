@@ -21,7 +21,7 @@ from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Entry, Listing
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 BATCH, CALLERS = 8, 4
 BATCH_GOAL = 0.9
@@ -56,7 +56,7 @@ def feeding(folder: Path, count: int) -> list[Row]:
 def _batches(source: Path, folder: Path) -> Row:
     """Measure how full batches are where the engine takes three times as long as all cores for the rest."""
     with PacedEngine(BATCH * 0.006) as engine:
-        pipeline = Pipeline(engine, Limits.of(Settings(), engine))
+        pipeline = Pipeline(engine, PipelineLimits.of(Settings(), engine))
         start = time.perf_counter()
         run_pipeline(pipeline, job_spec(source, folder / "out", annotate=Annotate.NONE), list(Listing(source)))
         elapsed_s = time.perf_counter() - start
@@ -72,7 +72,7 @@ def _death(source: Path, folder: Path) -> Row:
     entries = list(Listing(source)) * 4
     job = job_spec(source, folder / "out", annotate=Annotate.NONE)
     with ConstantEngine(max_batch=BATCH, concurrency=CALLERS) as engine:
-        pipeline = Pipeline(engine, Limits.of(Settings(), engine))
+        pipeline = Pipeline(engine, PipelineLimits.of(Settings(), engine))
         run_pipeline(pipeline, job, entries[:200])
         (one, one_died), (two, two_died) = (death_s(pipeline, job, entries) for _ in range(2))
         pipeline.close()
@@ -117,7 +117,7 @@ def _memory(folder: Path) -> Row:
     for number in range(1, _LARGE):
         os.link(first, source / f"{number}.jpg")
     with ConstantEngine() as engine:
-        limits = Limits.of(Settings(), engine)
+        limits = PipelineLimits.of(Settings(), engine)
         pipeline = Pipeline(engine, limits)
         peak = _Peak(pipeline)
         run_pipeline(pipeline, job_spec(source, folder / "large-out"), list(Listing(source)))

@@ -18,7 +18,7 @@ from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.storage.listing import Entry, Listing
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 ROUNDS = 5  # the best counts: what disturbs a machine only ever adds
 LIMITS_MS = {
@@ -62,7 +62,7 @@ def host_cost(folder: Path, count: int) -> list[Row]:
     """Return the rows of the host's cost, by size and with and without annotation."""
     rows = []
     with ConstantEngine() as engine:
-        pipeline = Pipeline(engine, Limits(processes=2, batch=1, slots=16))
+        pipeline = Pipeline(engine, PipelineLimits(processes=2, batch=1, slots=16))
         for size in SIZES:
             source = write_pictures(folder / size, size, count)
             decoding_ms = _decoding_ms(source)

@@ -19,7 +19,7 @@ from trtjob.storage.listing import Listing
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 from trtjob.worker.rq_worker import UnitWorker
 
 GOAL_MS = 1.0
@@ -48,7 +48,7 @@ def overhead(folder: Path, home: Path, count: int) -> list[Row]:
 def _bare(spec: JobSpec, source: Path) -> tuple[float, float]:
     with ConstantEngine() as engine:
         entries = list(Listing(source))
-        pipeline = Pipeline(engine, Limits.of(Settings(), engine))
+        pipeline = Pipeline(engine, PipelineLimits.of(Settings(), engine))
         run_pipeline(pipeline, spec, entries[:64])
         wall, cpu = time.perf_counter(), cpu_s(pipeline)
         run_pipeline(pipeline, spec, entries)

@@ -61,7 +61,7 @@ from trtjob.engines.protocol import Outputs
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.spec import Annotate
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 ROWS = [
     Row("copies", figure="50 GB/s", note="page-locked"),
@@ -644,7 +644,7 @@ def test_what_ends_a_models_rows_is_the_last_of_them() -> None:
 def test_a_pipeline_whose_images_fail_is_not_measured(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with ConstantEngine() as engine:
-        pipeline = Pipeline(engine, Limits(processes=1, batch=1, slots=4))
+        pipeline = Pipeline(engine, PipelineLimits(processes=1, batch=1, slots=4))
         with contextlib.closing(pipeline), pytest.raises(TrtjobError, match=r"a\.jpg: "):
             fed_with(pipeline, job_spec(tmp_path, tmp_path / "out"), 0.1)
 

@@ -12,7 +12,7 @@ from scripts.gpu_check.options import Wishes
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.zoo import Variant
 from trtjob.converters.calibration_images import Samples, chosen_images
-from trtjob.converters.parity import LIMITS, Comparison, Limits, check_parity, compare
+from trtjob.converters.parity import LIMITS, Comparison, ParityLimits, check_parity, compare
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Precision
@@ -23,7 +23,7 @@ BATCH = 8  # of the middle size that an image is put into
 SAME_BYTES = "same bytes in any batch"
 AT_ONCE = 7  # models that are compared side by side
 # How far answers may be from the CPU's to the same graph. TF32 has as many bits of mantissa as half precision.
-TOLERANCES: dict[str, Limits] = {
+TOLERANCES: dict[str, ParityLimits] = {
     "fp32": LIMITS["fp32"],
     "TF32": LIMITS["fp16"],
     "fp16": LIMITS["fp16"],

@@ -36,7 +36,7 @@ from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Listing
 from trtjob.worker.engine_choice import can_decode, open_decoder
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 LIGHT, HEAVY, RIVALLED = zoo.FED
 PRECISION = "fp16"
@@ -140,7 +140,7 @@ def pictures() -> Iterator[Path]:
 def bound(wishes: Wishes, folder: Path) -> Row:
     """Measure what the image processes can do at the most."""
     with ConstantEngine(max_batch=BATCH, concurrency=CALLERS) as engine:
-        pipeline = Pipeline(engine, Limits.of(Settings(), engine))
+        pipeline = Pipeline(engine, PipelineLimits.of(Settings(), engine))
         try:
             job = job_spec(folder / SMALL, folder / "out", annotate=Annotate.NONE)
             fed = feed(pipeline, job, wishes.seconds)
@@ -198,7 +198,7 @@ class _Found:
 
     fed: Fed
     alone: float
-    limits: Limits
+    limits: PipelineLimits
     busy: str
 
     @property
@@ -250,7 +250,7 @@ class _Stand:
     def pipeline(self, processes: int = 0, *, decodes: bool = False) -> Iterator[Pipeline]:
         """Yield a pipeline around the engine. processes: 0: one for each core."""
         settings, engine = need.settings(self._wishes, self._kind, image_processes=processes), self._rig.engine
-        limits = Limits.of(settings, engine, decodes=decodes and can_decode(engine, self._gpu))
+        limits = PipelineLimits.of(settings, engine, decodes=decodes and can_decode(engine, self._gpu))
         pipeline = Pipeline(
             engine,
             limits,

@@ -17,7 +17,7 @@ from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.config import Settings
 from trtjob.jobs.spec import Annotate
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 BATCH, CALLERS = 32, 4  # as the engines for a GPU have them by default
 FILES = 64
@@ -44,7 +44,7 @@ def counts(cores: int) -> list[int]:
 def _fed(processes: int, sources: dict[str, Path], output: Path, seconds: float) -> list[Fed]:
     """Return what a pipeline does with each size, annotated and not."""
     with ConstantEngine(max_batch=BATCH, concurrency=CALLERS) as engine:
-        limits = Limits.of(Settings(image_processes=processes), engine)
+        limits = PipelineLimits.of(Settings(image_processes=processes), engine)
         pipeline = Pipeline(engine, limits)
         try:
             cases = [(source, how) for source in sources.values() for how in (Annotate.ALL, Annotate.NONE)]

@@ -11,7 +11,7 @@ from worker.mean_model import write_model
 from worker.plain_engine import CLASSIFIER, POISON, PlainEngine, write_image, write_images
 
 from trtjob.bench.parts import PHASES, BenchStopped, EnginePart, Part, PipelinePart, Rig, Sample, StagesPart
-from trtjob.bench.run import BenchReport, Wishes, bench, made_up_samples, measure, sample_of
+from trtjob.bench.run import BenchOptions, BenchReport, bench, made_up_samples, measure, sample_of
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.engines.protocol import UInt8Array
@@ -19,7 +19,7 @@ from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.spec import Annotate
 from trtjob.worker.pipeline.engine_side import Pipeline
 
-BRIEF = Wishes(images=None, batches=(), seconds=0.05)
+BRIEF = BenchOptions(images=None, batches=(), seconds=0.05)
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -53,7 +53,7 @@ def model(tmp_path: Path) -> RegisteredModel:
 
 
 def measured(rig: Rig, sample: Sample, *batches: int) -> BenchReport:
-    return measure(rig, [sample], Wishes(None, batches, 0.05), silent)
+    return measure(rig, [sample], BenchOptions(None, batches, 0.05), silent)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def test_nothing_is_left_behind(
         written.extend(temporary.rglob("*.png"))
         return is_stopped and bool(written)
 
-    wishes = Wishes(sample.root, (), 0.05)
+    options = BenchOptions(sample.root, (), 0.05)
     try:
-        bench(model, Settings(engine="cpu"), wishes, on_progress=silent, is_stopping=is_stopping)
+        bench(model, Settings(engine="cpu"), options, on_progress=silent, is_stopping=is_stopping)
     except BenchStopped:
         assert is_stopped
     assert written

@@ -1,6 +1,6 @@
 import pytest
 
-from trtjob.engines.choice import Choice, EngineWish, _chosen, choose
+from trtjob.engines.choice import Choice, EngineRequest, _chosen, choose
 from trtjob.engines.cuda.driver import has_driver
 from trtjob.engines.cuda.survey import SurveyedGpu
 from trtjob.errors import ConfigError, EngineError
@@ -17,7 +17,7 @@ def test_auto_takes_the_cpu_where_there_is_no_driver_and_says_why() -> None:
 
 @without_driver
 @pytest.mark.parametrize(("wish", "title"), [("tensorrt", "TensorRT"), ("cuda", "ONNX Runtime on CUDA")])
-def test_an_engine_for_gpus_is_an_error_without_a_driver(wish: EngineWish, title: str) -> None:
+def test_an_engine_for_gpus_is_an_error_without_a_driver(wish: EngineRequest, title: str) -> None:
     with pytest.raises(EngineError, match=f"{title} cannot be used: no NVIDIA driver"):
         choose(wish, "all")
 
@@ -27,7 +27,7 @@ def test_the_cpu_looks_at_no_gpu() -> None:
 
 
 @pytest.mark.parametrize("wish", ["auto", "tensorrt", "cuda", "cpu"])
-def test_what_names_no_gpu_is_wrong_usage_whatever_the_machine(wish: EngineWish) -> None:
+def test_what_names_no_gpu_is_wrong_usage_whatever_the_machine(wish: EngineRequest) -> None:
     with pytest.raises(ConfigError, match="--gpus 'banana': expected all, numbers such as 0,2, or names"):
         choose(wish, "banana")
 
@@ -40,7 +40,7 @@ def test_a_gpu_that_is_named_is_missed_also_by_auto() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("wish", ["auto", "cuda"])
-def test_a_gpu_is_taken_by_its_name(wish: EngineWish) -> None:
+def test_a_gpu_is_taken_by_its_name(wish: EngineRequest) -> None:
     choice = choose(wish, "all")
     assert choice.gpus[0].number == 0
     assert "GPU 0 (NVIDIA" in choice.reason

@@ -25,7 +25,7 @@ from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 from trtjob.worker.pipeline.stages import Stages, Stopwatch
 
 # The phases as a person thinks of them, each with the stages of the pipeline that it is made of.
@@ -112,7 +112,7 @@ class Rig:
         self.settings = settings
         self.output = LocalStorage(output)
         self.cores = usable_cpus()
-        self.limits = Limits.of(settings, engine)
+        self.limits = PipelineLimits.of(settings, engine)
         self._is_stopping = is_stopping
 
     def check(self) -> None:

@@ -41,7 +41,7 @@ from trtjob.jobs.spec import Annotate
 from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
 from trtjob.worker.engine_choice import open_engine
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ IsStopping = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class BenchOptions:
     """What to measure. images: a folder, None for made-up ones; batches: of the engine alone, beside the pipeline's;
     seconds: for each part, though a few images are the least."""
 
@@ -90,7 +90,7 @@ class BenchReport:
     max_batch: int
     callers: int
     cores: int
-    limits: Limits
+    limits: PipelineLimits
     engine_alone: tuple[EngineRate, ...]
     samples: tuple[SampleReport, ...]
     elapsed_s: float
@@ -103,7 +103,7 @@ class BenchReport:
 
 
 def bench(
-    model: RegisteredModel, settings: Settings, wishes: Wishes, *, on_progress: Progress, is_stopping: IsStopping
+    model: RegisteredModel, settings: Settings, options: BenchOptions, *, on_progress: Progress, is_stopping: IsStopping
 ) -> BenchReport:
     """Open the engine that the settings ask for and measure it; what is written is removed.
 
@@ -111,14 +111,14 @@ def bench(
     """
     with tempfile.TemporaryDirectory(prefix="trtjob-bench-") as temporary:
         folder = Path(temporary)
-        if wishes.images is None:
+        if options.images is None:
             on_progress("making up images", 0, 0)
             samples = made_up_samples(folder / "images")
         else:
-            samples = (sample_of(wishes.images),)
+            samples = (sample_of(options.images),)
         with _opened(model, settings, on_progress=on_progress, is_stopping=is_stopping) as engine:
             rig = Rig(model, engine, settings, folder / "annotated", is_stopping)
-            return measure(rig, samples, wishes, on_progress)
+            return measure(rig, samples, options, on_progress)
 
 
 def _opened(model: RegisteredModel, settings: Settings, *, on_progress: Progress, is_stopping: IsStopping) -> Engine:
@@ -161,15 +161,15 @@ def sample_of(folder: Path) -> Sample:
     return Sample(root.name or str(root), root, chosen, len(entries))
 
 
-def measure(rig: Rig, samples: Sequence[Sample], wishes: Wishes, on_progress: Progress) -> BenchReport:
+def measure(rig: Rig, samples: Sequence[Sample], options: BenchOptions, on_progress: Progress) -> BenchReport:
     """Measure an engine. Raises ConfigError where no image can be used, EngineError; BenchStopped."""
     started = time.perf_counter()
     samples = [_usable(rig, sample, on_progress) for sample in samples]
     engine = rig.engine
     with _single_threaded_opencv(), _pipeline(rig) as pipeline:
-        alone = {batch: EnginePart(rig, batch) for batch in _batches(rig, wishes.batches)}
+        alone = {batch: EnginePart(rig, batch) for batch in _batches(rig, options.batches)}
         parts = [_SampleParts.of(rig, sample, pipeline) for sample in samples]
-        _run_rounds([*alone.values(), *(part for group in parts for part in group.all())], wishes.seconds, on_progress)
+        _run_rounds([*alone.values(), *(part for group in parts for part in group.all())], options.seconds, on_progress)
     compared = alone[rig.limits.batch]
     return BenchReport(
         model=rig.model,

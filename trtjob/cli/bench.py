@@ -19,7 +19,7 @@ from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtjob.bench.parts import EngineRate, PipelineRate
-    from trtjob.bench.run import BenchReport, SampleReport, Wishes
+    from trtjob.bench.run import BenchOptions, BenchReport, SampleReport
     from trtjob.config import Settings
 
 EXAMPLE = "Example: trtjob bench yolov3.weights --images photos/ --seconds 10"
@@ -97,12 +97,12 @@ def bench(
 
     It runs one worker process's pipeline in this process, without the queue, and removes what it writes.
     """
-    from trtjob.bench.run import Wishes
+    from trtjob.bench.run import BenchOptions
     from trtjob.cli.ui.output import print_json
 
     settings = start(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus)
-    wishes = Wishes(None if images is None else images.expanduser(), _batches(batch), seconds)
-    report = run_until_stopped(_bench(settings, model, wishes))
+    wanted = BenchOptions(None if images is None else images.expanduser(), _batches(batch), seconds)
+    report = run_until_stopped(_bench(settings, model, wanted))
     if isinstance(report, int):
         raise typer.Exit(report)
     print_json(_rounded(_document(report))) if json else _print(report)
@@ -121,7 +121,7 @@ def _batches(text: str | None) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-async def _bench(settings: "Settings", model: str, wishes: "Wishes") -> "BenchReport | int":
+async def _bench(settings: "Settings", model: str, wanted: "BenchOptions") -> "BenchReport | int":
     """Return what was measured, the exit code where the user stopped it."""
     from trtjob.bench.parts import BenchStopped
     from trtjob.bench.run import bench
@@ -143,7 +143,7 @@ async def _bench(settings: "Settings", model: str, wishes: "Wishes") -> "BenchRe
                     bench,
                     registered,
                     settings,
-                    wishes,
+                    wanted,
                     on_progress=display.show,
                     is_stopping=stop.event.is_set,
                 )

@@ -25,7 +25,7 @@ _IN_PLACE = Placement((0.0, 0.0), (1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ParityLimits:
     """What a parity record must keep. boxes: pixels of the network input; agreeing: share that is found again, or of
     the images whose best class is the same.
     """
@@ -35,15 +35,15 @@ class Limits:
     boxes: float
 
 
-LIMITS: dict[Precision, Limits] = {
+LIMITS: dict[Precision, ParityLimits] = {
     # Both compute in float32, only in another order: what differs more is another network.
-    "fp32": Limits(agreeing=0.99, scores=0.005, boxes=1.0),
+    "fp32": ParityLimits(agreeing=0.99, scores=0.005, boxes=1.0),
     # 11 bits of mantissa: the sample and YOLOv3-tiny stay below 0.002 and 0.2 pixels.
-    "fp16": Limits(agreeing=0.98, scores=0.02, boxes=2.0),
+    "fp16": ParityLimits(agreeing=0.98, scores=0.02, boxes=2.0),
     # 8 bits of mantissa: eight times as coarse.
-    "bf16": Limits(agreeing=0.95, scores=0.1, boxes=8.0),
+    "bf16": ParityLimits(agreeing=0.95, scores=0.1, boxes=8.0),
     # Single scores may move by 0.2 while mAP stays within a point; with bad ranges, detections vanish.
-    "int8": Limits(agreeing=0.9, scores=0.4, boxes=40.0),
+    "int8": ParityLimits(agreeing=0.9, scores=0.4, boxes=40.0),
 }
 
 

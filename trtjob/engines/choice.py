@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trtjob.engines.cuda.survey import SurveyedGpu
 
 EngineKind = Literal["tensorrt", "cuda", "cpu"]
-EngineWish = Literal["auto", "tensorrt", "cuda", "cpu"]
+EngineRequest = Literal["auto", "tensorrt", "cuda", "cpu"]
 
 # On a GPU, the first that can be used is the one to take (decision 20).
 ON_GPU: tuple[EngineKind, ...] = ("tensorrt", "cuda")
@@ -57,7 +57,7 @@ class Choice:
     is_wanting: bool = False
 
 
-def choose(wish: EngineWish, gpus: str) -> Choice:
+def choose(wish: EngineRequest, gpus: str) -> Choice:
     """Return the engine and the GPUs to use. gpus: `all`, numbers such as `0,2`, or names such as `GPU-1a2b3c4d`.
 
     CUDA_VISIBLE_DEVICES says which GPUs there are, as it does for every program.

@@ -29,7 +29,7 @@ from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine
 from trtjob.worker.model_files import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 
 log = logging.getLogger(__name__)
@@ -314,7 +314,7 @@ class Context:
     def adopt_engine(self, model: ModelRef, engine: Engine, *, decode: Decode = "cpu") -> Pipeline:
         """Take an engine over, with image processes to match, for all units of its model."""
         settings = self.settings
-        limits = Limits.of(settings, engine, decodes=decode == "gpu" and can_decode(engine, self.gpu))
+        limits = PipelineLimits.of(settings, engine, decodes=decode == "gpu" and can_decode(engine, self.gpu))
         self.pipeline = Pipeline(
             engine,
             limits,

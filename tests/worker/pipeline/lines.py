@@ -17,7 +17,7 @@ from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 DEADLINE_S = 20.0
 
@@ -40,7 +40,7 @@ def pipeline_of(
     stall_s: float = 60.0,
 ) -> Iterator[Pipeline]:
     """Have a pipeline around an engine."""
-    limits = Limits(
+    limits = PipelineLimits(
         processes, engine.max_batch, slots, memory_bytes=memory_bytes, max_pixels=max_pixels, stall_s=stall_s
     )
     pipeline = Pipeline(engine, limits)

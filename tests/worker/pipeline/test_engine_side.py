@@ -22,7 +22,7 @@ from trtjob.jobs.spec import Annotate
 from trtjob.worker.pipeline import engine_side
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 
 @pytest.fixture
@@ -733,16 +733,16 @@ def test_seconds_of_work_are_told_by_stage_also_of_processes_that_are_gone(photo
 
 def test_shares_say_how_busy_each_pool_was() -> None:
     worked_s = {"read": 2.0, "decode": 8.0, "resize": 2.0, "infer": 10.0, "write": 1.0}
-    shares = Limits(processes=4, batch=1, slots=8).shares(worked_s, 10.0, callers=2)
+    shares = PipelineLimits(processes=4, batch=1, slots=8).shares(worked_s, 10.0, callers=2)
     assert shares == {"decode": 0.3, "infer": 0.5, "finish": 0.025}
-    assert Limits(4, 1, 8, requests=8).shares({"fetch": 40.0}, 10.0, 1)["fetch"] == 0.5
+    assert PipelineLimits(4, 1, 8, requests=8).shares({"fetch": 40.0}, 10.0, 1)["fetch"] == 0.5
 
 
 def test_steps_and_batches_are_counted(photos: Path, output: Path) -> None:
     counts: Counter[str] = Counter()
     pipeline = Pipeline(
         PlainEngine(),
-        Limits(1, 1, 4),
+        PipelineLimits(1, 1, 4),
         on_batch=lambda: counts.update(["batch"]),
         on_step=lambda: counts.update(["step"]),
     )

@@ -16,7 +16,7 @@ from trtjob.errors import EngineError
 from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.worker.pipeline.engine_side import Pipeline
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 
 
 class HostDecoder:
@@ -47,7 +47,9 @@ class HostDecoder:
 
 
 def pipeline_with(decoder: HostDecoder, *, file_bytes: int = 1 << 16) -> Pipeline:
-    limits = Limits(2, decoder.engine.max_batch, 8, max_pixels=10_000, memory_bytes=64 << 20, file_bytes=file_bytes)
+    limits = PipelineLimits(
+        2, decoder.engine.max_batch, 8, max_pixels=10_000, memory_bytes=64 << 20, file_bytes=file_bytes
+    )
     return Pipeline(decoder.engine, limits, open_decoder=lambda: decoder)
 
 
@@ -128,7 +130,7 @@ def test_where_nothing_decodes_the_job_says_so(tmp_path: Path, engine: PlainEngi
 
     photos = tmp_path / "photos"
     keys = jpegs(photos, 1)
-    pipeline = Pipeline(engine, Limits(1, 4, 8), open_decoder=none)
+    pipeline = Pipeline(engine, PipelineLimits(1, 4, 8), open_decoder=none)
     try:
         with pytest.raises(EngineError, match="no GPU here"):
             run(pipeline, decoded_on_gpu(job(photos, tmp_path / "out")), keys)

@@ -23,7 +23,7 @@ from trtjob.worker.pipeline.batches import Batches, Decoder
 from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
 from trtjob.worker.pipeline.dispatcher import Dispatcher
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
-from trtjob.worker.pipeline.limits import Limits
+from trtjob.worker.pipeline.limits import PipelineLimits
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
@@ -46,7 +46,7 @@ class Pipeline:
     def __init__(
         self,
         engine: Engine,
-        limits: Limits,
+        limits: PipelineLimits,
         *,
         prestarted: PrestartedProcesses | None = None,
         on_batch: Callable[[], None] = lambda: None,

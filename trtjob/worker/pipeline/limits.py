@@ -28,7 +28,7 @@ POOLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PipelineLimits:
     """processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
     requests: to a bucket at once, by all image processes; memory_bytes: for the files and pixels of each of them;
     max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs; file_bytes: of
@@ -49,7 +49,7 @@ class Limits:
     batches: int = 0
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine, *, decodes: bool = False) -> "Limits":
+    def of(cls, settings: Settings, engine: Engine, *, decodes: bool = False) -> "PipelineLimits":
         """Return a worker process's limits: what the settings say, or what suits the engine and the cores.
 
         decodes: whether the GPU may decode files.

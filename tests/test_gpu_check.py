@@ -35,9 +35,9 @@ from scripts.gpu_check import (
     suite,
     zoo,
 )
-from scripts.gpu_check.__main__ import _keep, _parser, _wishes, main
+from scripts.gpu_check.__main__ import _keep, _options, _parser, main
 from scripts.gpu_check.fed import feed as fed_with
-from scripts.gpu_check.options import OPTIONS, Wishes
+from scripts.gpu_check.options import OPTIONS, CheckOptions
 from scripts.gpu_check.predict import Predicted, predicted
 from scripts.gpu_check.rows import (
     MARKER,
@@ -71,8 +71,8 @@ ROWS = [
 
 
 @pytest.fixture
-def wishes(tmp_path: Path) -> Wishes:
-    return Wishes(tmp_path / "home", seconds=0.1, is_quick=True)
+def options(tmp_path: Path) -> CheckOptions:
+    return CheckOptions(tmp_path / "home", seconds=0.1, is_quick=True)
 
 
 def test_rows_come_back_from_their_lines() -> None:
@@ -107,7 +107,7 @@ def test_a_table_of_a_part_that_is_no_more_goes() -> None:
 
 
 def test_a_child_is_told_all_that_its_parent_was() -> None:
-    wishes = Wishes(
+    options = CheckOptions(
         Path("/home"),
         1.5,
         3,
@@ -121,26 +121,26 @@ def test_a_child_is_told_all_that_its_parent_was() -> None:
         Path("/e"),
         Path("/f"),
     )
-    wanted = _parser().parse_args(wishes.arguments())
-    assert set(OPTIONS) == set(Wishes.__dataclass_fields__)
-    assert _wishes(argparse.Namespace(**{**vars(wanted), "seconds": 3.0}), Path("/tmp")) == wishes
+    wanted = _parser().parse_args(options.arguments())
+    assert set(OPTIONS) == set(CheckOptions.__dataclass_fields__)
+    assert _options(argparse.Namespace(**{**vars(wanted), "seconds": 3.0}), Path("/tmp")) == options
 
 
 def test_only_what_failed_counts_as_failed() -> None:
     assert failures({"One": ROWS[:2], "Two": ROWS}) == 1
 
 
-def check_that_kills_itself(_: Wishes) -> Iterator[Row]:
+def check_that_kills_itself(_: CheckOptions) -> Iterator[Row]:
     yield ROWS[0]
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def check_that_cannot_run(_: Wishes) -> Iterator[Row]:
+def check_that_cannot_run(_: CheckOptions) -> Iterator[Row]:
     yield ROWS[0]
     raise NotRun("there is no GPU")
 
 
-def check_that_breaks(_: Wishes) -> Iterator[Row]:
+def check_that_breaks(_: CheckOptions) -> Iterator[Row]:
     yield ROWS[0]
     raise ValueError("7")
 
@@ -153,10 +153,10 @@ def check_that_breaks(_: Wishes) -> Iterator[Row]:
     ],
 )
 def test_what_ends_a_part_is_its_last_row(
-    check: "parts.Check", expected: Row, wishes: Wishes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    check: "parts.Check", expected: Row, options: CheckOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(parts.PARTS, "part", parts.Part("Title", check, 1))
-    parts.run_here("part", wishes, tmp_path / "rows")
+    parts.run_here("part", options, tmp_path / "rows")
     assert from_lines((tmp_path / "rows").read_text()) == [ROWS[0], expected]
 
 
@@ -167,23 +167,25 @@ def test_what_is_timed_is_alone_and_what_is_not_need_not_be() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_part_has_found_is_told_while_it_runs(wishes: Wishes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_part_has_found_is_told_while_it_runs(options: CheckOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "LOOK_S", 0.01)
     told: list[list[Row]] = []
-    rows = parts.run_part("machine", wishes, on_rows=told.append)
+    rows = parts.run_part("machine", options, on_rows=told.append)
     assert told
     assert all(rows[: len(so_far)] == so_far for so_far in told)
 
 
-def test_a_part_for_which_no_time_is_left_is_not_run(wishes: Wishes) -> None:
-    (row,) = parts.run_part("machine", wishes, left_s=0)
+def test_a_part_for_which_no_time_is_left_is_not_run(options: CheckOptions) -> None:
+    (row,) = parts.run_part("machine", options, left_s=0)
     assert (row.state, row.note) == (State.NOT_RUN, "no time was left")
 
 
 @pytest.mark.slow
-def test_a_part_that_takes_too_long_is_ended_and_has_failed(wishes: Wishes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_takes_too_long_is_ended_and_has_failed(
+    options: CheckOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(parts.PARTS, "machine", parts.Part("Title", parts.PARTS["machine"].check, 0.01))
-    assert parts.run_part("machine", wishes)[-1] == Row("Title", State.FAILED, note="not done after 0 s, and ended")
+    assert parts.run_part("machine", options)[-1] == Row("Title", State.FAILED, note="not done after 0 s, and ended")
 
 
 @pytest.mark.slow
@@ -328,10 +330,10 @@ def onnx_of(weights: Path, home: Path) -> onnx.ModelProto:
 
 
 @pytest.mark.slow
-def test_answers_depend_on_the_image(wishes: Wishes) -> None:
-    model = zoo.converted("yolov4-tiny", "fp32", wishes)
-    images = answers._images("yolov4-tiny", model.spec, wishes)
-    with need.opened(model, wishes, "cpu") as engine:
+def test_answers_depend_on_the_image(options: CheckOptions) -> None:
+    model = zoo.converted("yolov4-tiny", "fp32", options)
+    images = answers._images("yolov4-tiny", model.spec, options)
+    with need.opened(model, options, "cpu") as engine:
         answered = [engine.infer(image[None]).scores for image in images]
     counts = {int((scores > model.spec.conf).sum()) for scores in answered}
     assert len(counts) > 2
@@ -365,8 +367,8 @@ def test_a_section_knows_its_number() -> None:
 
 
 @pytest.mark.slow
-def test_answers_are_compared_with_those_of_the_cpu(wishes: Wishes) -> None:
-    (row,) = answers.rows_of("digits", ("cpu",), wishes)
+def test_answers_are_compared_with_those_of_the_cpu(options: CheckOptions) -> None:
+    (row,) = answers.rows_of("digits", ("cpu",), options)
     assert (row.check, row.state, row.note) == ("digits, cpu", State.OK, answers.SAME_BYTES)
     exact, half, same_half, int8, same_int8, tf32 = row.figure.split("; ")
     assert (exact, tf32) == ("fp32: 100.0%, 0 px, 0", "TF32: 100.0%, 0 px, 0")
@@ -407,10 +409,10 @@ def test_of_made_up_weights_the_median_is_judged_but_in_float32() -> None:
 
 
 @pytest.mark.slow
-def test_what_convert_warns_of_is_not_judged(wishes: Wishes) -> None:
-    assert answers.against(Variant("yolov4-tiny", "fp32", tf32=True), wishes) == ""
-    assert answers.against(Variant("yolov4-tiny", "int8"), wishes) == "not judged: convert warns of int8"
-    assert answers.against(Variant("yolov4-tiny", "fp32"), wishes) == ""
+def test_what_convert_warns_of_is_not_judged(options: CheckOptions) -> None:
+    assert answers.against(Variant("yolov4-tiny", "fp32", tf32=True), options) == ""
+    assert answers.against(Variant("yolov4-tiny", "int8"), options) == "not judged: convert warns of int8"
+    assert answers.against(Variant("yolov4-tiny", "fp32"), options) == ""
 
 
 class Leaky:
@@ -429,9 +431,9 @@ def test_an_image_that_is_answered_otherwise_in_a_batch_is_noticed() -> None:
 
 
 @pytest.mark.slow
-def test_darknets_own_detections_are_found(shared: Path, wishes: Wishes) -> None:
+def test_darknets_own_detections_are_found(shared: Path, options: CheckOptions) -> None:
     given = replace(
-        wishes,
+        options,
         official=shared / "models" / "yolov3-tiny.weights",
         images=shared / "images",
         darknet=shared / "darknet",
@@ -445,10 +447,10 @@ def test_darknets_own_detections_are_found(shared: Path, wishes: Wishes) -> None
 
 
 @pytest.mark.slow
-def test_an_engine_alone_has_a_rate(wishes: Wishes) -> None:
-    model = zoo.converted("digits", "fp32", wishes)
-    with need.opened(model, wishes, "cpu") as engine:
-        assert speed.rate(speed.part_of(model, engine, wishes, "cpu", 1), 0.1) > 1
+def test_an_engine_alone_has_a_rate(options: CheckOptions) -> None:
+    model = zoo.converted("digits", "fp32", options)
+    with need.opened(model, options, "cpu") as engine:
+        assert speed.rate(speed.part_of(model, engine, options, "cpu", 1), 0.1) > 1
 
 
 class OrdinaryMemory:
@@ -465,16 +467,16 @@ class OrdinaryMemory:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available provider names")
-def test_a_bare_loop_runs_a_session_of_its_own_in_two_threads(wishes: Wishes) -> None:
-    model = zoo.converted("digits", "fp32", wishes)
+def test_a_bare_loop_runs_a_session_of_its_own_in_two_threads(options: CheckOptions) -> None:
+    model = zoo.converted("digits", "fp32", options)
     images = np.zeros((2, *model.spec.input_hw, 3), np.uint8)
     loops = bare.onnxruntime_loops(model.path, images, OrdinaryMemory(), tf32=True)  # type: ignore[arg-type]
     assert {name: loop(0.1) > 0 for name, loop in loops.items()} == {"run_with_iobinding": True, "run": True}
 
 
 @pytest.mark.slow
-def test_an_images_phases_are_those_of_bench(wishes: Wishes) -> None:
-    row = phases.row_of("digits", "fp32", "cpu", wishes)
+def test_an_images_phases_are_those_of_bench(options: CheckOptions) -> None:
+    row = phases.row_of("digits", "fp32", "cpu", options)
     values = [float(value) for value in row.figure.split(" / ")]
     assert len(values) == len(phases.PHASES)
     assert values[1] == max(values)
@@ -533,14 +535,14 @@ def test_cores_are_listed_as_the_kernel_does() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_two_processes_are_measured_and_give_the_same_bytes_as_one_also_when_one_is_killed(
-    wishes: Wishes, monkeypatch: pytest.MonkeyPatch
+    options: CheckOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zoo.converted("digits", feed.PRECISION, wishes)
+    zoo.converted("digits", feed.PRECISION, options)
     only = [(feed.SMALL, Annotate.NONE)]
     monkeypatch.setattr(gpus, "CASES", {False: only, True: only})
     monkeypatch.setattr(gpus, "PINNED", only)
     load = gpus.Load({feed.SMALL: 2000}, few=90)
-    missing, *rows = gpus.rows("digits", ("nowhere",), replace(wishes, is_built=True), kind="cpu", load=load)
+    missing, *rows = gpus.rows("digits", ("nowhere",), replace(options, is_built=True), kind="cpu", load=load)
     assert missing == Row("nowhere", State.NOT_RUN, note="it is not converted")
     two = "cpu, 2 processes in their place"
     case = "digits@fp16, 640x480, JSON only"
@@ -573,10 +575,10 @@ def figures(row: Row) -> list[float]:
 
 @pytest.mark.slow
 def test_a_light_models_rows_come_by_pictures_and_image_processes(
-    wishes: Wishes, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    options: CheckOptions, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "PROCESSES", (1, 999))
-    *rows, death, on_gpu, few = feed.light("digits", "cpu", wishes, pictures)
+    *rows, death, on_gpu, few = feed.light("digits", "cpu", options, pictures)
     assert [row.check for row in rows] == [
         f"digits, cpu, {size}, {how}" for size in ("640x480", "1920x1080") for how in ("JSON only", "annotated")
     ]
@@ -592,20 +594,20 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
 
 
 @pytest.mark.slow
-def test_a_heavy_model_is_beside_its_engine_alone(wishes: Wishes, pictures: Path) -> None:
-    (row,) = feed.heavy("digits", "cpu", wishes, pictures)
+def test_a_heavy_model_is_beside_its_engine_alone(options: CheckOptions, pictures: Path) -> None:
+    (row,) = feed.heavy("digits", "cpu", options, pictures)
     rate, of_engine, *_ = figures(row)
     told = float(row.note.split(";")[0].removeprefix("engine alone "))
     assert of_engine == pytest.approx(rate / told, abs=0.05)
 
 
 @pytest.mark.slow
-def test_a_model_is_beside_ultralytics_where_that_could_be_measured(wishes: Wishes, pictures: Path) -> None:
+def test_a_model_is_beside_ultralytics_where_that_could_be_measured(options: CheckOptions, pictures: Path) -> None:
     theirs = Predicted("Ultralytics 1", {False: 1e-3, True: 1e9}, 12.0)
-    without, with_pictures = feed.beside("digits", "cpu", theirs, wishes, pictures)
+    without, with_pictures = feed.beside("digits", "cpu", theirs, options, pictures)
     assert float(without.note.split("; ")[-2].split()[0]) > 100
     assert "0.0 times Ultralytics" in with_pictures.note
-    assert all("Ultralytics" not in row.note for row in feed.beside("digits", "cpu", None, wishes, pictures))
+    assert all("Ultralytics" not in row.note for row in feed.beside("digits", "cpu", None, options, pictures))
 
 
 def test_where_ultralytics_is_missing_its_row_says_so(pictures: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.gpu_check.options import OPTIONS, Wishes
+from scripts.gpu_check.options import OPTIONS, CheckOptions
 from scripts.gpu_check.parts import DEFAULT, PARTS, end_children, groups, run_here, run_part
 from scripts.gpu_check.rows import Row, as_markdown, as_text, failures, merged
 
@@ -31,21 +31,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the parts that are asked for. Returns the exit code."""
     wanted = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as temporary:
-        wishes = _wishes(wanted, Path(temporary))
+        options = _options(wanted, Path(temporary))
         if wanted.child:
             name, found = wanted.child
-            run_here(name, wishes, Path(found))
+            run_here(name, options, Path(found))
             return 0
         signal.signal(signal.SIGTERM, _leave)
         parts, end = {}, time.perf_counter() + 60 * wanted.minutes
         for names in groups(wanted.only):
             with ThreadPoolExecutor(len(names)) as pool:
-                running = [pool.submit(_timed, name, wishes, end, wanted.markdown) for name in names]
+                running = [pool.submit(_timed, name, options, end, wanted.markdown) for name in names]
                 found = [part.result() for part in running]
             for name, rows in zip(names, found, strict=True):
                 parts[PARTS[name].title] = rows
             if "plans" in names:  # what was not built in its time is not built in another part's
-                wishes = replace(wishes, is_built=True)
+                options = replace(options, is_built=True)
     print(as_text(parts))
     failed = failures(parts)
     print(f"\n{failed} failed" if failed else "\nnothing failed")
@@ -57,7 +57,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
     os._exit(128 + number)  # the threads that wait for them need not be waited for
 
 
-def _timed(name: str, wishes: Wishes, end: float, markdown: Path | None) -> list[Row]:
+def _timed(name: str, options: CheckOptions, end: float, markdown: Path | None) -> list[Row]:
     """Run a part; what it finds is kept at once, whatever becomes of the rest."""
 
     def keep(rows: list[Row]) -> None:
@@ -66,7 +66,7 @@ def _timed(name: str, wishes: Wishes, end: float, markdown: Path | None) -> list
                 _keep(markdown, name, rows)
 
     started = time.perf_counter()
-    rows = run_part(name, wishes, left_s=end - started, on_rows=keep)
+    rows = run_part(name, options, left_s=end - started, on_rows=keep)
     keep(rows)
     print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
     return rows
@@ -81,8 +81,8 @@ def _keep(document: Path, name: str, rows: list[Row]) -> None:
     document.write_text(merged(before, tables, titles))
 
 
-def _wishes(wanted: argparse.Namespace, temporary: Path) -> Wishes:
-    values = {field.name: getattr(wanted, field.name) for field in fields(Wishes)}
+def _options(wanted: argparse.Namespace, temporary: Path) -> CheckOptions:
+    values = {field.name: getattr(wanted, field.name) for field in fields(CheckOptions)}
     values["home"] = (values["home"] or temporary).resolve()
     values["levels"] = tuple(values["levels"])
     if wanted.is_quick:
@@ -92,7 +92,7 @@ def _wishes(wanted: argparse.Namespace, temporary: Path) -> Wishes:
     for name in ("keras_python", "ultralytics_python"):
         if values[name]:  # not resolved: an environment's Python is a link, and knows where it lies by its name
             values[name] = Path(os.path.abspath(values[name]))  # noqa: PTH100
-    return Wishes(**values)
+    return CheckOptions(**values)
 
 
 def _parser() -> argparse.ArgumentParser:

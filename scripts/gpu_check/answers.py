@@ -8,7 +8,7 @@ import numpy as np
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import side_by_side
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.zoo import Variant
 from trtjob.converters.calibration_images import Samples, chosen_images
@@ -51,7 +51,7 @@ class Agreement:
         return [value for image in self.images for value in image.differences.get(name, [])]
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     for engine in need.ON_GPU:
         need_note = _lacking(engine)
         if need_note:
@@ -59,7 +59,7 @@ def check(wishes: Wishes) -> Iterator[Row]:
     engines = tuple(engine for engine in need.ON_GPU if not _lacking(engine))
     if not engines:
         return
-    cases = [(name, engines, wishes) for name in zoo.chosen(zoo.ANSWERED, wishes)]
+    cases = [(name, engines, options) for name in zoo.chosen(zoo.ANSWERED, options)]
     for (name, *_), answer in side_by_side(rows_of, cases, AT_ONCE):
         yield from answer.value or [answer.row(name)]
 
@@ -72,14 +72,16 @@ def _lacking(engine: EngineKind) -> str:
     return ""
 
 
-def rows_of(name: str, engines: Sequence[EngineKind], wishes: Wishes) -> list[Row]:
+def rows_of(name: str, engines: Sequence[EngineKind], options: CheckOptions) -> list[Row]:
     """Return a row for each engine, with all variants of a model in it. Raises NotRun."""
-    exact = zoo.converted(name, "fp32", wishes)
-    images = _images(name, exact.spec, wishes)
-    with need.opened(exact, wishes, "cpu") as reference:
+    exact = zoo.converted(name, "fp32", options)
+    images = _images(name, exact.spec, options)
+    with need.opened(exact, options, "cpu") as reference:
         known = _Known(reference, images)
     variants = [*(Variant(name, precision) for precision in zoo.PRECISIONS), Variant(name, "fp32", tf32=True)]
-    return [joined(f"{name}, {kind}", [_row(variant, kind, known, wishes) for variant in variants]) for kind in engines]
+    return [
+        joined(f"{name}, {kind}", [_row(variant, kind, known, options) for variant in variants]) for kind in engines
+    ]
 
 
 def joined(name: str, rows: Sequence[Row]) -> Row:
@@ -95,8 +97,8 @@ def joined(name: str, rows: Sequence[Row]) -> Row:
     return Row(name, state, figure, note)
 
 
-def _images(name: str, spec: ModelSpec, wishes: Wishes) -> list[UInt8Array]:
-    folder = zoo.images_of(name, wishes)
+def _images(name: str, spec: ModelSpec, options: CheckOptions) -> list[UInt8Array]:
+    folder = zoo.images_of(name, options)
     return list(Samples(chosen_images(folder, IMAGES), spec))
 
 
@@ -113,16 +115,16 @@ class _Known:
         return Agreement([compare(spec, expected, found) for expected, found in pairs])
 
 
-def _row(variant: Variant, kind: EngineKind, known: _Known, wishes: Wishes) -> Row:
+def _row(variant: Variant, kind: EngineKind, known: _Known, options: CheckOptions) -> Row:
     name = variant.title
     try:
-        model = zoo.converted(variant.name, variant.precision, wishes)
+        model = zoo.converted(variant.name, variant.precision, options)
         same = known
         if variant.precision != "fp32":
-            with need.opened(model, wishes, "cpu") as cpu:
+            with need.opened(model, options, "cpu") as cpu:
                 same = _Known(cpu, known.images)
-        advice = against(variant, wishes)
-        with need.opened(model, wishes, kind, **variant.settings) as engine:
+        advice = against(variant, options)
+        with need.opened(model, options, kind, **variant.settings) as engine:
             exact = known.agreement(engine, model.spec)
             beside = exact if same is known else same.agreement(engine, model.spec)
             alone = in_batches(engine, known.images)
@@ -142,7 +144,7 @@ def _row(variant: Variant, kind: EngineKind, known: _Known, wishes: Wishes) -> R
     )
 
 
-def against(variant: Variant, wishes: Wishes) -> str:
+def against(variant: Variant, options: CheckOptions) -> str:
     """Return why a variant's answers are not judged: `convert` warned of the precision, on the CPU; '' otherwise.
 
     TF32 has as many bits of mantissa as half precision.
@@ -150,7 +152,7 @@ def against(variant: Variant, wishes: Wishes) -> str:
     if is_exact(variant):
         return ""
     precision: Precision = "int8" if variant.precision == "int8" else "fp16"
-    spec = zoo.converted(variant.name, precision, wishes).spec
+    spec = zoo.converted(variant.name, precision, options).spec
     if spec.parity is None or not check_parity(spec, spec.parity, strict=False):
         return ""
     return f"not judged: convert warns of {precision}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.answers import joined
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine, UInt8Array, answer_of
@@ -32,15 +32,15 @@ LEAST_FOUND = {"fp32": 1.0, "fp16": 1.0, "int8": 0.8}
 MAX_PIXELS = 1_000_000_000
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
-    if wishes.darknet is None or wishes.images is None:
+def check(options: CheckOptions) -> Iterator[Row]:
+    if options.darknet is None or options.images is None:
         raise NotRun("Darknet's results and their photographs are not here: name them with --darknet and --images")
-    document = json.loads((wishes.darknet / DOCUMENT).read_text())
+    document = json.loads((options.darknet / DOCUMENT).read_text())
     for kind in ENGINES:
         name = f"{MODEL}, {kind}"
         try:
             need.engine(kind)
-            rows = [_row(kind, precision, document, wishes.images, wishes) for precision in zoo.PRECISIONS]
+            rows = [_row(kind, precision, document, options.images, options) for precision in zoo.PRECISIONS]
         except NotRun as err:
             yield Row(name, State.NOT_RUN, note=str(err))
         except TrtjobError as err:
@@ -49,11 +49,11 @@ def check(wishes: Wishes) -> Iterator[Row]:
             yield joined(name, rows)
 
 
-def _row(kind: EngineKind, precision: str, document: dict[str, Any], images: Path, wishes: Wishes) -> Row:
+def _row(kind: EngineKind, precision: str, document: dict[str, Any], images: Path, options: CheckOptions) -> Row:
     """Return how many of Darknet's detections an engine finds. Raises NotRun, EngineError."""
     wanted = found = 0
     iou, score = TOLERANCES[precision]
-    with need.opened(zoo.converted(MODEL, precision, wishes), wishes, kind) as engine:
+    with need.opened(zoo.converted(MODEL, precision, options), options, kind) as engine:
         for photograph, by_mode in document.items():
             image = decode_image((images / photograph).read_bytes(), max_pixels=MAX_PIXELS)
             for mode in MODES:

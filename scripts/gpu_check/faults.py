@@ -16,7 +16,7 @@ from redis import Redis
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import Answer, apart
 from scripts.gpu_check.memory import free_mib, nearly_full, own_mib, process_mib
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.plans import ONE_IMAGE, SMALL
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.zoo import Variant
@@ -43,9 +43,9 @@ FREED_WITHIN_S = 30.0
 BATCH = 8
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     need.gpu()
-    yield from foreign_plan(wishes)
+    yield from foreign_plan(options)
     for kind in need.ON_GPU:
         try:
             need.engine(kind)
@@ -53,11 +53,11 @@ def check(wishes: Wishes) -> Iterator[Row]:
             yield Row(f"{kind}: faults", State.NOT_RUN, note=str(err))
             continue
         for left in LEFT_MIB[kind]:
-            yield _row(f"{kind}: memory full, {left} MiB left", apart(with_little_memory, kind, left, wishes))
-        yield _row(f"{kind}: killed in mid batch", apart(killed, kind, wishes))
+            yield _row(f"{kind}: memory full, {left} MiB left", apart(with_little_memory, kind, left, options))
+        yield _row(f"{kind}: killed in mid batch", apart(killed, kind, options))
 
 
-def growth(wishes: Wishes) -> Iterator[Row]:
+def growth(options: CheckOptions) -> Iterator[Row]:
     """Open and close engines, switch between them, and have several at once: nothing grows, no answer changes."""
     need.gpu()
     for kind in need.ON_GPU:
@@ -66,11 +66,11 @@ def growth(wishes: Wishes) -> Iterator[Row]:
         except NotRun as err:
             yield Row(f"{kind}: growth", State.NOT_RUN, note=str(err))
             continue
-        cycles = CYCLES // 4 if wishes.is_quick else CYCLES
-        yield _row(f"{kind}: opened and closed {cycles} times", apart(opened_and_closed, kind, cycles, wishes))
-        switches = SWITCHES // 2 if wishes.is_quick else SWITCHES
-        yield _row(f"{kind}: a worker switches {switches} times", apart(switched, kind, switches, wishes))
-    yield _row("two engines in one process", apart(side_by_side_in_one_process, wishes))
+        cycles = CYCLES // 4 if options.is_quick else CYCLES
+        yield _row(f"{kind}: opened and closed {cycles} times", apart(opened_and_closed, kind, cycles, options))
+        switches = SWITCHES // 2 if options.is_quick else SWITCHES
+        yield _row(f"{kind}: a worker switches {switches} times", apart(switched, kind, switches, options))
+    yield _row("two engines in one process", apart(side_by_side_in_one_process, options))
 
 
 def _row(name: str, answer: Answer[tuple[State, str]]) -> Row:
@@ -85,9 +85,9 @@ def _batch(engine: Engine, count: int = BATCH) -> UInt8Array:
     return np.random.default_rng(4).integers(0, 256, shape, np.uint8)
 
 
-def _opened(name: str, kind: EngineKind, wishes: Wishes, more: dict[str, object] | None = None) -> Engine:
+def _opened(name: str, kind: EngineKind, options: CheckOptions, more: dict[str, object] | None = None) -> Engine:
     settings = {**Variant(name, PRECISION).settings, **(more or {})}
-    return need.opened(zoo.converted(name, PRECISION, wishes), wishes, kind, **settings)
+    return need.opened(zoo.converted(name, PRECISION, options), options, kind, **settings)
 
 
 def _answer(engine: Engine) -> str:
@@ -102,29 +102,29 @@ def _verdict(is_good: bool) -> State:
     return State.OK if is_good else State.FAILED
 
 
-def with_little_memory(kind: EngineKind, left_mib: int, wishes: Wishes) -> tuple[State, str]:
+def with_little_memory(kind: EngineKind, left_mib: int, options: CheckOptions) -> tuple[State, str]:
     """Open a model where nearly all memory is taken: smaller batches, or an error of ours; then with all of it."""
     more = ONE_IMAGE if kind == "tensorrt" else {}
-    with _opened(SMALL, kind, wishes, more) as engine:
+    with _opened(SMALL, kind, options, more) as engine:
         wanted, most = _answer(engine), engine.max_batch
     with nearly_full(left_mib):
         try:
-            with _opened(SMALL, kind, wishes, more) as engine:
+            with _opened(SMALL, kind, options, more) as engine:
                 same = "the same bytes" if _answer(engine) == wanted else "other bytes"
                 what = f"batches of {engine.max_batch} instead of {most}, {same}"
         except EngineError as err:
             if not isinstance(err, DeviceMemoryError) and "memory" not in str(err).lower():
                 raise
             what = f"an error: {err}"
-    with _opened(SMALL, kind, wishes, more) as engine:
+    with _opened(SMALL, kind, options, more) as engine:
         is_good = _answer(engine) == wanted and engine.max_batch == most
     return _verdict(is_good), f"{what}; afterwards {'as before' if is_good else 'not as before'}"
 
 
-def killed(kind: EngineKind, wishes: Wishes) -> tuple[State, str]:
+def killed(kind: EngineKind, options: CheckOptions) -> tuple[State, str]:
     """Kill a process in the middle of its batches: its memory comes back, and another one gives the same bytes."""
     before = free_mib()
-    with _Worker(kind, wishes) as worker:
+    with _Worker(kind, options) as worker:
         answer = worker.answer()
         time.sleep(KILLED_AFTER_S)
         taken = before - free_mib()
@@ -133,7 +133,7 @@ def killed(kind: EngineKind, wishes: Wishes) -> tuple[State, str]:
         while before - free_mib() > MAX_GROWTH_MIB and time.perf_counter() < started + FREED_WITHIN_S:
             time.sleep(0.01)
         elapsed_s, left = time.perf_counter() - started, before - free_mib()
-    with _Worker(kind, wishes) as worker:
+    with _Worker(kind, options) as worker:
         again = worker.answer()
     is_good = again == answer and left <= MAX_GROWTH_MIB
     figure = f"{taken:.0f} MiB free again after {elapsed_s:.2f} s" if left <= MAX_GROWTH_MIB else f"{left:.0f} MiB lost"
@@ -143,10 +143,10 @@ def killed(kind: EngineKind, wishes: Wishes) -> tuple[State, str]:
 class _Worker:
     """A process that runs batches until it is killed."""
 
-    def __init__(self, kind: EngineKind, wishes: Wishes) -> None:
+    def __init__(self, kind: EngineKind, options: CheckOptions) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run_batches, args=(there, kind, wishes))
+        self._process = context.Process(target=_run_batches, args=(there, kind, options))
         self._process.start()
         there.close()
 
@@ -166,20 +166,20 @@ class _Worker:
         self._process.join()
 
 
-def _run_batches(parent: Connection, kind: EngineKind, wishes: Wishes) -> None:
-    engine = _opened(SMALL, kind, wishes)
+def _run_batches(parent: Connection, kind: EngineKind, options: CheckOptions) -> None:
+    engine = _opened(SMALL, kind, options)
     parent.send(_answer(engine))
     images, ours = _batch(engine, engine.max_batch), os.getppid()
     while os.getppid() == ours:  # else nobody is left to kill it
         engine.infer(images)
 
 
-def opened_and_closed(kind: EngineKind, cycles: int, wishes: Wishes) -> tuple[State, str]:
+def opened_and_closed(kind: EngineKind, cycles: int, options: CheckOptions) -> tuple[State, str]:
     """Open a model, run it and close it, again and again."""
     answers = set()
 
     def cycle() -> None:
-        with _opened(SMALL, kind, wishes) as engine:
+        with _opened(SMALL, kind, options) as engine:
             answers.add(_answer(engine))
 
     return _grown(cycle, cycles, answers)
@@ -199,19 +199,19 @@ def _grown(cycle: Callable[[], None], cycles: int, answers: set[str]) -> tuple[S
     return _verdict(is_good), f"GPU {gpu_mib:+.0f} MiB, process {host_mib:+.0f} MiB; {each_ms:.0f} ms each; {same}"
 
 
-def switched(kind: EngineKind, switches: int, wishes: Wishes) -> tuple[State, str]:
+def switched(kind: EngineKind, switches: int, options: CheckOptions) -> tuple[State, str]:
     """Have a worker process's context change between two models, as jobs of different models make it."""
-    models = [zoo.converted(name, PRECISION, wishes) for name in (SMALL, OTHER)]
+    models = [zoo.converted(name, PRECISION, options) for name in (SMALL, OTHER)]
     refs = [
         ModelRef(name=m.name, sha256=m.sha256, path=str(m.path), task=m.spec.task.value, labels=m.spec.labels)
         for m in models
     ]
     answers: list[set[str]] = [set(), set()]
-    server = EmbeddedServer(wishes.home / f"server-{kind}")
+    server = EmbeddedServer(options.home / f"server-{kind}")
     server.open()
     with server:
         redis = Redis.from_url(server.url)
-        settings = need.settings(wishes, kind, **Variant(SMALL, PRECISION).settings)
+        settings = need.settings(options, kind, **Variant(SMALL, PRECISION).settings)
         context = Context("gpu-check", settings, JobStore(redis), WorkQueue(redis, settings.queue), engine=kind, gpu=0)
 
         def cycle() -> None:
@@ -226,16 +226,16 @@ def switched(kind: EngineKind, switches: int, wishes: Wishes) -> tuple[State, st
     return (state if len(answers[1]) == 1 else State.FAILED), figure
 
 
-def side_by_side_in_one_process(wishes: Wishes) -> tuple[State, str]:
+def side_by_side_in_one_process(options: CheckOptions) -> tuple[State, str]:
     """Have engines of two models compute at once, in one process: each says what it says alone."""
     cases: list[tuple[str, EngineKind]] = [(SMALL, "cuda"), (OTHER, "cuda"), (SMALL, "tensorrt"), (OTHER, "tensorrt")]
     usable = [case for case in cases if _is_usable(case[1])]
     if not usable:
         raise NotRun("no engine can be used on the GPU")
-    engines = [_opened(name, kind, wishes) for name, kind in usable]
+    engines = [_opened(name, kind, options) for name, kind in usable]
     wanted = [_answer(engine) for engine in engines]
     found: list[set[str]] = [set() for _ in engines]
-    end = time.perf_counter() + wishes.seconds
+    end = time.perf_counter() + options.seconds
 
     def run(number: int) -> None:
         while time.perf_counter() < end:
@@ -261,10 +261,10 @@ def _is_usable(kind: EngineKind) -> bool:
     return True
 
 
-def foreign_plan(wishes: Wishes) -> Iterator[Row]:
+def foreign_plan(options: CheckOptions) -> Iterator[Row]:
     """Put plans of another GPU and another TensorRT, and a damaged one, where this GPU's would be."""
     found = need.gpu()
-    cache = PlanCache(wishes.home / "foreign-plans")
+    cache = PlanCache(options.home / "foreign-plans")
     ours = _key(Gpu(found.name, found.compute_capability))
     others = {
         "a GPU of another name": _key(Gpu("NVIDIA GeForce GTX 1070", found.compute_capability)),

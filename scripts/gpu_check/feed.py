@@ -18,7 +18,7 @@ from scripts.gpu_check.apart import apart, side_by_side
 from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.host import CALLERS, FILES
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.plans import build
 from scripts.gpu_check.predict import Predicted, predicted, predicted_by
 from scripts.gpu_check.rows import NotRun, Row, State
@@ -60,38 +60,38 @@ GPU_DECODED_SHARE, GPU_DECODED_RATE = 0.85, 3000  # of 640x480, as a share of th
 TIMES = {Annotate.NONE: 6, Annotate.ALL: 10}  # as fast as Ultralytics
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     kinds, why_not = _engines()
     yield from why_not
     if not kinds:
         return
-    names = zoo.chosen((LIGHT, HEAVY), wishes)
+    names = zoo.chosen((LIGHT, HEAVY), options)
     with pictures() as folder:
-        yield bound(wishes, folder)
+        yield bound(options, folder)
         for kind in kinds:
             if kind == "tensorrt":
-                _build(names, wishes)
-            yield from _told(f"{LIGHT}, {kind}", light(LIGHT, kind, wishes, folder))
+                _build(names, options)
+            yield from _told(f"{LIGHT}, {kind}", light(LIGHT, kind, options, folder))
             if HEAVY in names:
-                yield from _told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, wishes, folder))
+                yield from _told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, options, folder))
 
 
-def check_beside(wishes: Wishes) -> Iterator[Row]:
+def check_beside(options: CheckOptions) -> Iterator[Row]:
     """Measure a model beside Ultralytics' own `predict`."""
     kinds, why_not = _engines()
     yield from why_not
-    if not kinds or not zoo.chosen((RIVALLED,), wishes):
+    if not kinds or not zoo.chosen((RIVALLED,), options):
         return
     with pictures() as folder:
         if "tensorrt" in kinds:
-            _build((RIVALLED,), wishes)
-        at = (folder / SMALL, folder / "theirs", wishes.seconds)
-        python = wishes.ultralytics_python
-        answer = apart(predicted_by, python, wishes.ultralytics_path, *at) if python else apart(predicted, *at)
+            _build((RIVALLED,), options)
+        at = (folder / SMALL, folder / "theirs", options.seconds)
+        python = options.ultralytics_python
+        answer = apart(predicted_by, python, options.ultralytics_path, *at) if python else apart(predicted, *at)
         theirs = answer.value
         yield from theirs.rows() if theirs else [answer.row(f"{RIVALLED}, Ultralytics")]
         for kind in kinds:
-            yield from _told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, wishes, folder))
+            yield from _told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, options, folder))
 
 
 def _engines() -> tuple[list[EngineKind], list[Row]]:
@@ -107,10 +107,10 @@ def _engines() -> tuple[list[EngineKind], list[Row]]:
     return kinds, rows
 
 
-def _build(names: Sequence[str], wishes: Wishes) -> None:
+def _build(names: Sequence[str], options: CheckOptions) -> None:
     """Build the plans that the part `plans` has not built; what becomes of it is seen when they are opened."""
-    zoo.images_of("", wishes)  # now: side by side, two would write them
-    for _ in side_by_side(build, [(Variant(name, PRECISION), wishes, {}) for name in names], wishes.builders):
+    zoo.images_of("", options)  # now: side by side, two would write them
+    for _ in side_by_side(build, [(Variant(name, PRECISION), options, {}) for name in names], options.builders):
         pass
 
 
@@ -137,23 +137,23 @@ def pictures() -> Iterator[Path]:
         yield Path(temporary)
 
 
-def bound(wishes: Wishes, folder: Path) -> Row:
+def bound(options: CheckOptions, folder: Path) -> Row:
     """Measure what the image processes can do at the most."""
     with ConstantEngine(max_batch=BATCH, concurrency=CALLERS) as engine:
         pipeline = Pipeline(engine, PipelineLimits.of(Settings(), engine))
         try:
             job = job_spec(folder / SMALL, folder / "out", annotate=Annotate.NONE)
-            fed = feed(pipeline, job, wishes.seconds)
+            fed = feed(pipeline, job, options.seconds)
         finally:
             pipeline.close()
     figure = f"{fed.images_per_s:.0f} / - / - / {fed.cores:.1f}"
     return Row(f"an engine that costs nothing, {SMALL}, {HOW[Annotate.NONE]}", figure=figure)
 
 
-def light(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator[Row]:
+def light(name: str, kind: EngineKind, options: CheckOptions, folder: Path) -> Iterator[Row]:
     """Measure a model that is faster than the host, by pictures and by image processes, and a death among them."""
     cores = len(os.sched_getaffinity(0))
-    with _stand(name, kind, wishes, folder) as stand:
+    with _stand(name, kind, options, folder) as stand:
         with stand.pipeline() as pipeline:
             found = {}
             for (size, how), least in RATES.items():
@@ -170,9 +170,9 @@ def light(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator
                 yield stand.row(f"{SMALL}, {HOW[Annotate.NONE]}, {processes} image processes", few, {})
 
 
-def heavy(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator[Row]:
+def heavy(name: str, kind: EngineKind, options: CheckOptions, folder: Path) -> Iterator[Row]:
     """Measure a model that is slower than the host: the pipeline must keep it busy, with full batches."""
-    with _stand(name, kind, wishes, folder) as stand, stand.pipeline() as pipeline:
+    with _stand(name, kind, options, folder) as stand, stand.pipeline() as pipeline:
         found = stand.measured(pipeline, SMALL, Annotate.ALL)
         goals = {
             f"{HEAVY_SHARE:g} of the engine alone": found.of_engine >= HEAVY_SHARE,
@@ -181,9 +181,9 @@ def heavy(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator
         yield stand.row(f"{SMALL}, {HOW[Annotate.ALL]}", found, goals)
 
 
-def beside(name: str, kind: EngineKind, theirs: Predicted | None, wishes: Wishes, folder: Path) -> Iterator[Row]:
+def beside(name: str, kind: EngineKind, theirs: Predicted | None, options: CheckOptions, folder: Path) -> Iterator[Row]:
     """Measure a model beside Ultralytics' own way with it, where that could be measured."""
-    with _stand(name, kind, wishes, folder) as stand, stand.pipeline() as pipeline:
+    with _stand(name, kind, options, folder) as stand, stand.pipeline() as pipeline:
         for how, least in TIMES.items():
             found = stand.measured(pipeline, SMALL, how)
             times = found.fed.images_per_s / theirs.images_per_s[how is Annotate.ALL] if theirs else 0.0
@@ -238,9 +238,11 @@ class _Found:
 class _Stand:
     """An engine, and what is measured of it and of pipelines around it."""
 
-    def __init__(self, model: RegisteredModel, engine: Engine, kind: EngineKind, wishes: Wishes, folder: Path) -> None:
-        self._kind, self._wishes, self._folder = kind, wishes, folder
-        self._rig = Rig(model, engine, need.settings(wishes, kind), folder / "out", lambda: False)
+    def __init__(
+        self, model: RegisteredModel, engine: Engine, kind: EngineKind, options: CheckOptions, folder: Path
+    ) -> None:
+        self._kind, self._options, self._folder = kind, options, folder
+        self._rig = Rig(model, engine, need.settings(options, kind), folder / "out", lambda: False)
         self._calls: list[None] = []  # by any thread
         self._alone = 0.0
         self._jobs = 0
@@ -249,7 +251,7 @@ class _Stand:
     @contextmanager
     def pipeline(self, processes: int = 0, *, decodes: bool = False) -> Iterator[Pipeline]:
         """Yield a pipeline around the engine. processes: 0: one for each core."""
-        settings, engine = need.settings(self._wishes, self._kind, image_processes=processes), self._rig.engine
+        settings, engine = need.settings(self._options, self._kind, image_processes=processes), self._rig.engine
         limits = PipelineLimits.of(settings, engine, decodes=decodes and can_decode(engine, self._gpu))
         pipeline = Pipeline(
             engine,
@@ -282,7 +284,7 @@ class _Stand:
             yield Row(f"{self._title}, --decode gpu", State.NOT_RUN, note=str(err))
 
     def measured(self, pipeline: Pipeline, size: str, how: Annotate, decode: Literal["cpu", "gpu"] = "cpu") -> _Found:
-        seconds = self._wishes.seconds
+        seconds = self._options.seconds
         with GpuWatch() as watch:
             fed = feed(pipeline, self._job(size, how, decode), seconds, lambda: len(self._calls))
         self._alone = self._alone or alone(pipeline, seconds)
@@ -290,7 +292,7 @@ class _Stand:
 
     def death(self, pipeline: Pipeline, images_per_s: float) -> Row:
         """Measure what is lost when an image process dies in the middle."""
-        count = max(2, int(images_per_s * self._wishes.seconds))
+        count = max(2, int(images_per_s * self._options.seconds))
         entries = list(islice(cycle(list(Listing(self._folder / SMALL))), count))
         usual_s, with_death_s = death_s(pipeline, self._job(SMALL, Annotate.NONE), entries)
         lost_s = with_death_s - usual_s
@@ -311,12 +313,12 @@ class _Stand:
 
 
 @contextmanager
-def _stand(name: str, kind: EngineKind, wishes: Wishes, folder: Path) -> Iterator[_Stand]:
+def _stand(name: str, kind: EngineKind, options: CheckOptions, folder: Path) -> Iterator[_Stand]:
     """Open an engine. Raises NotRun, TrtjobError."""
-    model = zoo.converted(name, PRECISION, wishes)
+    model = zoo.converted(name, PRECISION, options)
     batch = {} if kind == "cpu" else {"batch": BATCH}
-    with need.opened(model, wishes, kind, **batch) as engine:
-        yield _Stand(model, engine, kind, wishes, folder)
+    with need.opened(model, options, kind, **batch) as engine:
+        yield _Stand(model, engine, kind, options, folder)
 
 
 def alone(pipeline: Pipeline, seconds: float) -> float:

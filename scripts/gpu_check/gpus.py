@@ -18,7 +18,7 @@ from benchmarks.node import Node
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.daemon import LOOK_S, Beat, Daemon, Speed, daemon
 from scripts.gpu_check.feed import BATCH, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from trtjob.bench.synthetic_images import write_pictures
 from trtjob.config import Settings
@@ -79,12 +79,12 @@ class Case:
         return f"{self.model.name}, {self.size}, {HOW[self.how]}{where}"
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     need.gpu()
     if len(gpus()) < 2:
         raise NotRun("this machine has one GPU")
     yield from places()
-    yield from rows(LIGHT, HEAVIES, wishes)
+    yield from rows(LIGHT, HEAVIES, options)
 
 
 def places() -> Iterator[Row]:
@@ -109,16 +109,21 @@ def _ranges(cores: Set[int]) -> str:
 
 
 def rows(
-    light: str, heavies: Sequence[str], wishes: Wishes, *, kind: EngineKind | None = None, load: Load | None = None
+    light: str,
+    heavies: Sequence[str],
+    options: CheckOptions,
+    *,
+    kind: EngineKind | None = None,
+    load: Load | None = None,
 ) -> Iterator[Row]:
     """Measure a light and a heavy model. kind: whatever there is for the model; the CPU stands in for GPUs where there
     are none, each worker process for one."""
-    with _stand(wishes, load or Load()) as stand:
+    with _stand(options, load or Load()) as stand:
         models: list[tuple[EngineKind, RegisteredModel, bool]] = []
         for names, is_heavy in ((light,), False), (heavies, True):
             try:
-                model = _first(names, wishes)
-                models.append((kind or _kind(model, wishes), model, is_heavy))
+                model = _first(names, options)
+                models.append((kind or _kind(model, options), model, is_heavy))
             except (NotRun, TrtjobError) as err:
                 yield Row(" or ".join(names), State.NOT_RUN, note=str(err))
         for each in dict.fromkeys(found for found, *_ in models):
@@ -126,18 +131,18 @@ def rows(
             yield from _Checks(stand, each, ours).rows()
 
 
-def _first(names: Sequence[str], wishes: Wishes) -> RegisteredModel:
+def _first(names: Sequence[str], options: CheckOptions) -> RegisteredModel:
     """Return the first of the models that is converted. Raises NotRun, TrtjobError."""
-    there = {model.name for model in ModelRegistry(wishes.home / "models").list()}
+    there = {model.name for model in ModelRegistry(options.home / "models").list()}
     name = next((name for name in names if f"{name}@{PRECISION}" in there), names[-1])
-    return zoo.converted(name, PRECISION, wishes)
+    return zoo.converted(name, PRECISION, options)
 
 
-def _kind(model: RegisteredModel, wishes: Wishes) -> EngineKind:
+def _kind(model: RegisteredModel, options: CheckOptions) -> EngineKind:
     """Return the engine for a model: TensorRT where its plan is built, for none is built here. Raises NotRun."""
     try:
         need.engine("tensorrt")
-        if need.has_plan(model, need.settings(wishes, "tensorrt")):
+        if need.has_plan(model, need.settings(options, "tensorrt")):
             return "tensorrt"
     except NotRun:
         pass
@@ -155,7 +160,7 @@ def cases(models: dict[bool, RegisteredModel], kind: EngineKind) -> Iterator[Cas
 
 
 @contextmanager
-def _stand(wishes: Wishes, load: Load) -> "Iterator[_Stand]":
+def _stand(options: CheckOptions, load: Load) -> "Iterator[_Stand]":
     with TemporaryDirectory(prefix="trtjob-gpu-check-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         for size, names in load.names.items():
@@ -165,7 +170,7 @@ def _stand(wishes: Wishes, load: Load) -> "Iterator[_Stand]":
             settings = Settings.model_validate({"home": folder, "redis_url": server.url})
             with connect(settings) as connection:
                 node = Node(connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
-                yield _Stand(wishes, folder, server.url, node)
+                yield _Stand(options, folder, server.url, node)
 
 
 def _pictures(folder: Path, size: str, names: int) -> None:
@@ -178,10 +183,10 @@ def _pictures(folder: Path, size: str, names: int) -> None:
 class _Stand:
     """The queue's server, the pictures, and room for results."""
 
-    def __init__(self, wishes: Wishes, folder: Path, url: str, node: Node) -> None:
-        self.seconds = max(1.0, wishes.seconds)
+    def __init__(self, options: CheckOptions, folder: Path, url: str, node: Node) -> None:
+        self.seconds = max(1.0, options.seconds)
         self.node = node
-        self._home = wishes.home
+        self._home = options.home
         self._folder = folder
         self._url = url
         self._numbers = count()

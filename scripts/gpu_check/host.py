@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.constant import ConstantEngine
 from benchmarks.host import job_spec
 from scripts.gpu_check.fed import Fed, feed
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import Row
 from trtjob.bench.synthetic_images import SIZES, write_pictures
 from trtjob.config import Settings
@@ -23,13 +23,13 @@ BATCH, CALLERS = 32, 4  # as the engines for a GPU have them by default
 FILES = 64
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     cores = len(os.sched_getaffinity(0))
     with TemporaryDirectory(prefix="trtjob-gpu-check-") as temporary:
         folder = Path(temporary)
         sources = {size: write_pictures(folder / size, size, FILES) for size in SIZES}
         for processes in counts(cores):
-            found = _fed(processes, sources, folder / "out", wishes.seconds)
+            found = _fed(processes, sources, folder / "out", options.seconds)
             name = f"{processes} image process{'es' if processes > 1 else ''}"
             busy = " / ".join(f"{fed.cores:.1f}" for fed in found)
             figure = " / ".join(f"{fed.images_per_s:.0f}" for fed in found)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from scripts.gpu_check import need
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from trtjob.bench.cores import Moment, Span
@@ -51,20 +51,20 @@ class Speed:
         return Row(name, figure=f"{self.images_per_s:.0f} images/s", note=f"{self.cpu_ms:.2f} CPU-ms an image; {note}")
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     cv2.setNumThreads(1)  # as in a worker: the threads are ours
     files = {name: _files(name) for name in SIZES}
     for name in SIZES:
-        yield from on_cpu(name, files[name], wishes.seconds)
+        yield from on_cpu(name, files[name], options.seconds)
     need.gpu()
     nvimgcodec = need.module("nvidia.nvimgcodec", "nvImageCodec (nvidia-nvimgcodec-cu13)")
     for name in SIZES:
-        yield from by_callers(name, files[name], wishes.seconds)
+        yield from by_callers(name, files[name], options.seconds)
     device = Device(0)
     try:
         for name in SIZES:
             for title, kind in BACKENDS.items():
-                yield from _on_gpu(f"{name}, {title}", nvimgcodec, kind, files[name], device, wishes.seconds)
+                yield from _on_gpu(f"{name}, {title}", nvimgcodec, kind, files[name], device, options.seconds)
     finally:
         device.close()
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from scripts.gpu_check import need
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.cuda import driver
@@ -29,7 +29,7 @@ PACKAGES = (
 _ASKED = "name,driver_version,memory.total"
 
 
-def check(_wishes: Wishes) -> Iterator[Row]:
+def check(_options: CheckOptions) -> Iterator[Row]:
     yield Row("date", figure=f"{datetime.now(UTC):%Y-%m-%d}")
     yield Row("trtjob", figure=version("trtjob"), note=f"Python {platform.python_version()}, {platform.platform()}")
     yield Row("processor", figure=f"{len(os.sched_getaffinity(0))} cores", note=_processor())

@@ -5,7 +5,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
@@ -49,19 +49,19 @@ def engine(kind: EngineKind) -> str:
         raise NotRun(str(err)) from err
 
 
-def settings(wishes: Wishes, kind: EngineKind, **more: object) -> Settings:
+def settings(options: CheckOptions, kind: EngineKind, **more: object) -> Settings:
     """Return the settings of a worker process with an engine."""
     return Settings.model_validate(
-        {"home": wishes.home, "engine": kind, "plan_batches": PLAN_BATCHES, "plan_cache_gib": 200, **more}
+        {"home": options.home, "engine": kind, "plan_batches": PLAN_BATCHES, "plan_cache_gib": 200, **more}
     )
 
 
-def opened(model: RegisteredModel, wishes: Wishes, kind: EngineKind, **more: object) -> Engine:
+def opened(model: RegisteredModel, options: CheckOptions, kind: EngineKind, **more: object) -> Engine:
     """Open a model as a worker process would. Raises NotRun, EngineError."""
     engine(kind)
     number = None if kind == "cpu" else 0
-    told = settings(wishes, kind, **more)
-    if kind == "tensorrt" and wishes.is_built and not has_plan(model, told):
+    told = settings(options, kind, **more)
+    if kind == "tensorrt" and options.is_built and not has_plan(model, told):
         raise NotRun("its plan is not built")
     return open_engine(told, model.path, model.sha256, kind, number, on_build=lambda *_: True)
 

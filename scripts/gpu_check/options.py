@@ -9,7 +9,7 @@ SCENES = SAMPLE.parent / "scenes"
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class CheckOptions:
     """home: where models and plans are kept; seconds: for each figure; builders: plans that are built at once.
 
     official: YOLOv3-tiny's weights, its cfg and names beside them; models: the folder of scripts/gpu_models/ahead.py;

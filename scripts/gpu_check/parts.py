@@ -29,11 +29,11 @@ from scripts.gpu_check import (
     suite,
     zoo,
 )
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State, from_lines, to_line
 from trtjob.errors import TrtjobError
 
-Check = Callable[[Wishes], Iterator[Row]]
+Check = Callable[[CheckOptions], Iterator[Row]]
 
 LOOK_S = 2.0
 _children: set[int] = set()
@@ -105,7 +105,7 @@ def groups(names: Sequence[str]) -> list[list[str]]:
 
 
 def run_part(
-    name: str, wishes: Wishes, *, left_s: float = math.inf, on_rows: Callable[[list[Row]], None] = lambda _: None
+    name: str, options: CheckOptions, *, left_s: float = math.inf, on_rows: Callable[[list[Row]], None] = lambda _: None
 ) -> list[Row]:
     """Return what a part found, run in a child process; its own output goes to standard error.
 
@@ -118,7 +118,7 @@ def run_part(
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as folder:
         found = Path(folder) / "rows"
         found.touch()
-        command = [sys.executable, "-m", "scripts.gpu_check", *wishes.arguments(), "--child", name, str(found)]
+        command = [sys.executable, "-m", "scripts.gpu_check", *options.arguments(), "--child", name, str(found)]
         child = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
         _children.add(child.pid)
         try:
@@ -156,12 +156,12 @@ def _problem(code: int) -> str:
     return f"the process ended with exit code {code}" if code else ""
 
 
-def run_here(name: str, wishes: Wishes, found: Path) -> None:
+def run_here(name: str, options: CheckOptions, found: Path) -> None:
     """Run a part in this process, and write each row as soon as it is there."""
     part = PARTS[name]
     with found.open("a", buffering=1) as file:
         try:
-            for row in part.check(wishes):
+            for row in part.check(options):
                 file.write(to_line(row))
         except NotRun as err:
             file.write(to_line(Row(part.title, State.NOT_RUN, note=str(err))))

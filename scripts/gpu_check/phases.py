@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import apart
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import Row
 from trtjob.bench.parts import Rig, StagesPart
 from trtjob.bench.run import sample_of
@@ -22,23 +22,23 @@ CASES: tuple[tuple[EngineKind, str], ...] = (
 PHASES = ("prepare", "infer", "result", "draw", "write")
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
-    for name in MODELS if not wishes.is_quick else ("yolov3-tiny",):
+def check(options: CheckOptions) -> Iterator[Row]:
+    for name in MODELS if not options.is_quick else ("yolov3-tiny",):
         for kind, precision in CASES:
-            answer = apart(row_of, name, precision, kind, wishes)
+            answer = apart(row_of, name, precision, kind, options)
             yield answer.value or answer.row(f"{name}, {kind}, {precision}")
 
 
-def row_of(name: str, precision: str, kind: EngineKind, wishes: Wishes) -> Row:
+def row_of(name: str, precision: str, kind: EngineKind, options: CheckOptions) -> Row:
     """Measure a model's phases with batches of one image. Raises NotRun, EngineError."""
     need.engine(kind)
-    model = zoo.converted(name, precision, wishes)
-    with need.opened(model, wishes, kind, batch=1) as engine, tempfile.TemporaryDirectory() as folder:
-        rig = Rig(model, engine, need.settings(wishes, kind, batch=1), Path(folder), lambda: False)
-        part = StagesPart(rig, sample_of(zoo.images_of(name, wishes)))
-        part.run(wishes.seconds / 2)
+    model = zoo.converted(name, precision, options)
+    with need.opened(model, options, kind, batch=1) as engine, tempfile.TemporaryDirectory() as folder:
+        rig = Rig(model, engine, need.settings(options, kind, batch=1), Path(folder), lambda: False)
+        part = StagesPart(rig, sample_of(zoo.images_of(name, options)))
+        part.run(options.seconds / 2)
         part.forget()
-        part.run(wishes.seconds)
+        part.run(options.seconds)
     phases = part.report().phases_ms
     figure = " / ".join(f"{phases[phase]:.2f}" for phase in PHASES)
     return Row(f"{name}, {kind}, {precision}", figure=figure, note=f"{sum(phases.values()):.1f} in all")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.gpu_check import zoo
-from scripts.gpu_check.options import ROOT, Wishes
+from scripts.gpu_check.options import ROOT, CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 
 BACKENDS = ("torch", "jax")
@@ -18,12 +18,12 @@ BATCHES = (1, 8, 32)
 LIMIT_S = 40.0  # for each backend: what compiles for longer is left out
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
-    if wishes.keras_python is None:
+def check(options: CheckOptions) -> Iterator[Row]:
+    if options.keras_python is None:
         raise NotRun("there is no Python with Keras on the GPU: name it with --keras-python")
     found: list[dict[str, Any]] = []
     for backend in BACKENDS:
-        lines = [line | {"backend": backend} for line in _lines(backend, wishes)]
+        lines = [line | {"backend": backend} for line in _lines(backend, options)]
         found += lines
         if not lines:
             yield Row(f"Keras, {backend}", State.NOT_RUN, note="it gave no figure; its errors are above")
@@ -44,13 +44,13 @@ def _speed(line: dict[str, Any]) -> float:
     return max((value or 0.0 for value in line.get("images_per_s", {}).values()), default=0.0)
 
 
-def _lines(backend: str, wishes: Wishes) -> Iterator[dict[str, Any]]:
-    cfgs = [f"{name}={zoo.original(name, wishes).with_suffix('.cfg')}" for name, cfg in MODELS.items() if cfg]
-    command = [str(wishes.keras_python), str(ROOT / "scripts" / "gpu_models" / "keras_rival.py"), "vgg16", *cfgs]
-    path = {} if wishes.keras_path is None else {"PYTHONPATH": str(_unpacked(wishes.keras_path, wishes.home))}
+def _lines(backend: str, options: CheckOptions) -> Iterator[dict[str, Any]]:
+    cfgs = [f"{name}={zoo.original(name, options).with_suffix('.cfg')}" for name, cfg in MODELS.items() if cfg]
+    command = [str(options.keras_python), str(ROOT / "scripts" / "gpu_models" / "keras_rival.py"), "vgg16", *cfgs]
+    path = {} if options.keras_path is None else {"PYTHONPATH": str(_unpacked(options.keras_path, options.home))}
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     process = subprocess.Popen(
-        [*command, "--seconds", str(wishes.seconds), "--limit", str(LIMIT_S), "--batch", *map(str, BATCHES)],
+        [*command, "--seconds", str(options.seconds), "--limit", str(LIMIT_S), "--batch", *map(str, BATCHES)],
         env={**environment, **path, "KERAS_BACKEND": backend},
         stdout=subprocess.PIPE,
         text=True,

@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts.gpu_check import bare, need, zoo
 from scripts.gpu_check.apart import apart
-from scripts.gpu_check.options import Wishes
+from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from scripts.gpu_check.zoo import Variant
@@ -33,13 +33,13 @@ HOW: dict[EngineKind, tuple[tuple[str, bool], ...]] = {
 }
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
-    for name in zoo.chosen(zoo.TIMED, wishes):
+def check(options: CheckOptions) -> Iterator[Row]:
+    for name in zoo.chosen(zoo.TIMED, options):
         for kind, variants in HOW.items():
             for precision, tf32 in variants:
                 variant = Variant(name, precision, tf32)
                 # A process for each: what one leaves in the GPU's memory is not counted as the next one's.
-                answer = apart(row_of, variant, kind, wishes)
+                answer = apart(row_of, variant, kind, options)
                 yield answer.value or answer.row(f"{name}, {kind}, {variant.title}")
 
 
@@ -52,22 +52,22 @@ class _Found:
     notes: list[str] = field(default_factory=list)
 
 
-def row_of(variant: Variant, kind: EngineKind, wishes: Wishes) -> Row:
+def row_of(variant: Variant, kind: EngineKind, options: CheckOptions) -> Row:
     """Measure a variant. Raises NotRun, EngineError."""
     need.engine(kind)
-    model = zoo.converted(variant.name, variant.precision, wishes)
+    model = zoo.converted(variant.name, variant.precision, options)
     device = Device(0)
     device.leave()
     found = _Found()
     more: dict[str, object] = variant.settings if kind == "tensorrt" else {"tf32": variant.tf32}
     for batch in need.BATCHES:
         free = device_free_mib(device)
-        with need.opened(model, wishes, kind, batch=batch, **more) as engine:  # which runs one size of batches only
-            part = part_of(model, engine, wishes, kind, batch)
+        with need.opened(model, options, kind, batch=batch, **more) as engine:  # which runs one size of batches only
+            part = part_of(model, engine, options, kind, batch)
             if batch == COMPARED_BATCH:
-                _compare(found, part, variant, kind, device, wishes, free)
+                _compare(found, part, variant, kind, device, options, free)
             else:
-                found.rates[batch] = rate(part, wishes.seconds)
+                found.rates[batch] = rate(part, options.seconds)
     state = State.FAILED if found.ratio < LEAST_OF_BARE else State.OK
     figure = " / ".join(f"{found.rates[batch]:.0f}" for batch in need.BATCHES)
     return Row(f"{variant.name}, {kind}, {variant.title}", state, figure, "; ".join(found.notes))
@@ -79,16 +79,16 @@ def _compare(
     variant: Variant,
     kind: EngineKind,
     device: Device,
-    wishes: Wishes,
+    options: CheckOptions,
     free_before_mib: float,
 ) -> None:
     """Measure an engine with the batch that is compared: how busy the GPU is, its memory, and a bare loop beside it."""
     with GpuWatch() as watch:
-        rate(part, wishes.seconds / 2)
+        rate(part, options.seconds / 2)
         taken_mib = free_before_mib - device_free_mib(device)  # before the bare loop takes its own
-    busy = watch.gpu(wishes.seconds / 4) or f"not known: {watch.how}"
-    loops = _loops(part.rig.model, variant, kind, device, part.batch, wishes)
-    ours, bare_rate, loop = _beside(part, loops, wishes.seconds)
+    busy = watch.gpu(options.seconds / 4) or f"not known: {watch.how}"
+    loops = _loops(part.rig.model, variant, kind, device, part.batch, options)
+    ours, bare_rate, loop = _beside(part, loops, options.seconds)
     found.rates[part.batch], found.ratio = ours, ours / bare_rate
     found.notes = [
         f"{loop} {bare_rate:.0f}, ours {found.ratio:.2f} of it",
@@ -102,8 +102,8 @@ def device_free_mib(device: Device) -> float:
         return device.free_bytes() / MIB
 
 
-def part_of(model: RegisteredModel, engine: Engine, wishes: Wishes, kind: EngineKind, batch: int) -> EnginePart:
-    settings = need.settings(wishes, kind)
+def part_of(model: RegisteredModel, engine: Engine, options: CheckOptions, kind: EngineKind, batch: int) -> EnginePart:
+    settings = need.settings(options, kind)
     return EnginePart(Rig(model, engine, settings, Path(tempfile.gettempdir()), lambda: False), batch)
 
 
@@ -116,13 +116,13 @@ def rate(part: EnginePart, seconds: float) -> float:
 
 
 def _loops(
-    model: RegisteredModel, variant: Variant, kind: EngineKind, device: Device, batch: int, wishes: Wishes
+    model: RegisteredModel, variant: Variant, kind: EngineKind, device: Device, batch: int, options: CheckOptions
 ) -> dict[str, bare.Loop]:
     shape = (batch, *model.spec.input_hw, model.spec.channels)
     images = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
     if kind == "cuda":
         return bare.onnxruntime_loops(model.path, images, device, tf32=variant.tf32)
-    plan = last_used_plan(need.settings(wishes, kind).plans_dir, model.sha256)
+    plan = last_used_plan(need.settings(options, kind).plans_dir, model.sha256)
     return {"execute_async_v3": bare.tensorrt_loop(plan, images, device)}
 
 

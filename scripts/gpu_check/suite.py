@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.gpu_check import need
-from scripts.gpu_check.options import ROOT, Wishes
+from scripts.gpu_check.options import ROOT, CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from trtjob.engines.choice import EngineKind
 
@@ -29,7 +29,7 @@ class Case:
     text: str = ""
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     need.gpu()
     need.module("pytest", "pytest")
     engines = {kind: _lacking(kind) for kind in need.ON_GPU}
@@ -39,7 +39,7 @@ def check(wishes: Wishes) -> Iterator[Row]:
     started = time.perf_counter()
     usable = ",".join(kind for kind, why in engines.items() if not why)
     # Plans are kept from run to run.
-    told = {"TRTJOB_GPU_ENGINES": usable, "TRTJOB_GPU_PLANS": str(wishes.home / "test-plans")}
+    told = {"TRTJOB_GPU_ENGINES": usable, "TRTJOB_GPU_PLANS": str(options.home / "test-plans")}
     yield from rows_of(run(gpu_test_files(ROOT / "tests"), told))
     yield Row("all together", figure=f"{time.perf_counter() - started:.0f} s")
 

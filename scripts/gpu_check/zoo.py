@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.gpu_check import need
 from scripts.gpu_check.apart import side_by_side
-from scripts.gpu_check.options import SAMPLE, SCENES, Wishes
+from scripts.gpu_check.options import SAMPLE, SCENES, CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_models import yolo
 from scripts.gpu_models.skeleton import SUFFIX, write_whole
@@ -22,28 +22,28 @@ CALIBRATION_IMAGES = 8  # enough for ranges
 FEW_IMAGES = 2  # for a model of which only the speed is asked: a CPU takes seconds for each
 MIB = 1 << 20
 
-Make = Callable[[Wishes, Path], Path]
+Make = Callable[[CheckOptions, Path], Path]
 
 
-def _digits(_wishes: Wishes, _folder: Path) -> Path:
+def _digits(_options: CheckOptions, _folder: Path) -> Path:
     return SAMPLE
 
 
-def _official(wishes: Wishes, _folder: Path) -> Path:
-    if wishes.official is None:
+def _official(options: CheckOptions, _folder: Path) -> Path:
+    if options.official is None:
         raise NotRun("its official weights are not here: name them with --yolov3-tiny")
-    return wishes.official
+    return options.official
 
 
-def _ahead(wishes: Wishes, name: str) -> Path:
-    path = None if wishes.models is None else wishes.models / name
+def _ahead(options: CheckOptions, name: str) -> Path:
+    path = None if options.models is None else options.models / name
     if path is None or not path.is_file():
         raise NotRun(f"there is no {name}: scripts/gpu_models/ahead.py writes it, --models names its folder")
     return path
 
 
-def _vgg16(wishes: Wishes, folder: Path) -> Path:
-    return write_whole(_ahead(wishes, f"vgg16{SUFFIX}"), folder / "vgg16.onnx")
+def _vgg16(options: CheckOptions, folder: Path) -> Path:
+    return write_whole(_ahead(options, f"vgg16{SUFFIX}"), folder / "vgg16.onnx")
 
 
 # In the order of the tables.
@@ -54,8 +54,8 @@ MODELS: dict[str, Make] = {
     "yolov4": lambda _, folder: yolo.yolov4(folder),
     "yolov4-608": lambda _, folder: yolo.yolov4(folder, 608),
     "vgg16": _vgg16,
-    "mobilenetv2": lambda wishes, _: _ahead(wishes, "mobilenetv2.onnx"),
-    "yolov8n": lambda wishes, _: _ahead(wishes, "yolov8n.onnx"),
+    "mobilenetv2": lambda options, _: _ahead(options, "mobilenetv2.onnx"),
+    "yolov8n": lambda options, _: _ahead(options, "yolov8n.onnx"),
     "yolov3-416": lambda _, folder: yolo.yolov3(folder, 416),
     "yolov3-608": lambda _, folder: yolo.yolov3(folder, 608),
 }
@@ -87,70 +87,70 @@ class Variant:
         return "TF32" if self.tf32 else self.precision
 
 
-def chosen(names: tuple[str, ...], wishes: Wishes) -> tuple[str, ...]:
+def chosen(names: tuple[str, ...], options: CheckOptions) -> tuple[str, ...]:
     """Return the names of a table, or those of the small models."""
-    return tuple(name for name in names if name in QUICK) if wishes.is_quick else names
+    return tuple(name for name in names if name in QUICK) if options.is_quick else names
 
 
-def variants(wishes: Wishes) -> list[Variant]:
+def variants(options: CheckOptions) -> list[Variant]:
     """Return every variant that some part opens, those first whose plans take longest."""
-    answered = chosen(ANSWERED, wishes)
-    timed = chosen(TIMED, wishes)[::-1]
+    answered = chosen(ANSWERED, options)
+    timed = chosen(TIMED, options)[::-1]
     found = [Variant(name, precision, precision == "fp32") for name in timed for precision in PRECISIONS]
-    found += [Variant(name, FED_PRECISION) for name in chosen(FED, wishes)]
+    found += [Variant(name, FED_PRECISION) for name in chosen(FED, options)]
     found += [Variant(name, precision) for name in answered for precision in PRECISIONS]
     return list(dict.fromkeys([*found, *(Variant(name, "fp32", tf32=True) for name in answered)]))
 
 
-def original(name: str, wishes: Wishes) -> Path:
+def original(name: str, options: CheckOptions) -> Path:
     """Return a model's file, made on first use. Raises NotRun."""
-    folder = wishes.home / "originals"
+    folder = options.home / "originals"
     note = folder / f"{name}.path"  # written last: what it names is whole
     if not note.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        path = MODELS[name](wishes, folder)
+        path = MODELS[name](options, folder)
         note.write_text(str(path))
     return Path(note.read_text())
 
 
-def converted(name: str, precision: str, wishes: Wishes) -> RegisteredModel:
+def converted(name: str, precision: str, options: CheckOptions) -> RegisteredModel:
     """Return a model, made and converted on first use. Raises NotRun, ConversionError."""
-    registry = ModelRegistry(wishes.home / "models")
+    registry = ModelRegistry(options.home / "models")
     called = f"{name}@{precision}"
     if any(model.name == called for model in registry.list()):
         return registry.get(called)
-    if wishes.is_built:
+    if options.is_built:
         raise NotRun("it is not converted")
-    request: dict[str, object] = {"model": original(name, wishes), "precision": precision, "name": called}
+    request: dict[str, object] = {"model": original(name, options), "precision": precision, "name": called}
     if precision != "fp32":
         count = CALIBRATION_IMAGES if name in ANSWERED else FEW_IMAGES
-        request |= {"calibrate": images_of(name, wishes), "calibrate_images": count}
+        request |= {"calibrate": images_of(name, options), "calibrate_images": count}
     return convert_model(ConversionRequest.model_validate(request), registry=registry)
 
 
-def images_of(name: str, wishes: Wishes) -> Path:
+def images_of(name: str, options: CheckOptions) -> Path:
     """Return a folder of images in which a model finds something."""
     if name == "digits":
         return SCENES
-    if name == "yolov3-tiny" and wishes.images is not None:
-        return wishes.images
-    folder = wishes.home / "pictures"
+    if name == "yolov3-tiny" and options.images is not None:
+        return options.images
+    folder = options.home / "pictures"
     if not folder.is_dir():
         write_pictures(folder, "640x480", CALIBRATION_IMAGES)
     return folder
 
 
-def check(wishes: Wishes) -> Iterator[Row]:
+def check(options: CheckOptions) -> Iterator[Row]:
     """Make and convert all models, side by side."""
-    images_of("", wishes)  # now: side by side, two would write them
-    wanted = chosen(ANSWERED, wishes) + chosen(TIMED, wishes)
-    names = [name for name in reversed(MODELS) if name in wanted + chosen(FED, wishes)]
-    for (name, _), answer in side_by_side(original, [(name, wishes) for name in names], need.workers()):
+    images_of("", options)  # now: side by side, two would write them
+    wanted = chosen(ANSWERED, options) + chosen(TIMED, options)
+    names = [name for name in reversed(MODELS) if name in wanted + chosen(FED, options)]
+    for (name, _), answer in side_by_side(original, [(name, options) for name in names], need.workers()):
         if answer.problem:
             yield answer.row(name)
             names.remove(name)
     cases = [
-        (name, precision, wishes)
+        (name, precision, options)
         for name in names
         for precision in (PRECISIONS if name in wanted else (FED_PRECISION,))
     ]

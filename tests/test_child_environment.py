@@ -32,8 +32,8 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_process_apart_imports_nothing_from_the_current_folder(mark: Path) -> None:
-    order: dict[str, Any] = {"request": {"model": "/none"}, "models_dir": "/none", "log_level": "ERROR"}
-    with started("trtjob.converters.process", order) as (_, stream):
+    config: dict[str, Any] = {"request": {"model": "/none"}, "models_dir": "/none", "log_level": "ERROR"}
+    with started("trtjob.converters.process", config) as (_, stream):
         assert b"no model file" in next(line for line in lines(stream) if line)
     assert not mark.exists()
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 # What its name says to be a secret: of trtjob itself, and of whatever else runs beside it.
 _SECRET = re.compile("SECRET|TOKEN|PASSW|CREDENTIAL|AUTH|KEY", re.IGNORECASE)
-# Our settings travel in a child's order. Its own look at the file of them must find the same one.
+# Our settings travel in a child's config. Its own look at the file of them must find the same one.
 _OURS, _CONFIG = "TRTJOB_", "TRTJOB_CONFIG"
 _BUCKETS = "AWS_"
 

@@ -38,23 +38,23 @@ class Allowance:
     memory_bytes: int = 0
 
 
-USUAL = Allowance()
+DEFAULT_ALLOWANCE = Allowance()
 
 
-class OverTime(Exception):
+class TimeLimitExceeded(Exception):
     """A process has had all of its time."""
 
 
 @contextmanager
 def started(
     module: str,
-    order: dict[str, Any],
+    config: dict[str, Any],
     *,
-    allowance: Allowance = USUAL,
+    allowance: Allowance = DEFAULT_ALLOWANCE,
     stderr: IO[bytes] | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """Run a module with an order, and kill it when the block ends. Yields the process and its standard output.
+    """Run a module with a config, and kill it when the block ends. Yields the process and its standard output.
 
     allowance: of memory; of its time `lines` is told. env: variables beside those that every child inherits.
     """
@@ -73,7 +73,7 @@ def started(
         with suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
         with suppress(BrokenPipeError):  # it has ended already; its exit code says how
-            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.write(json.dumps(config).encode() + b"\n")
             process.stdin.flush()
         yield process, process.stdout
     finally:
@@ -84,12 +84,12 @@ def started(
 
 
 def lines(stream: IO[bytes], seconds: float = math.inf) -> Iterator[bytes | None]:
-    """Yield lines as they come, and None where a second brings none. Raises OverTime after so many seconds."""
+    """Yield lines as they come, and None where a second brings none. Raises TimeLimitExceeded after so many seconds."""
     buffer, until = b"", time.monotonic() + seconds
     while True:
         ready, _, _ = select.select([stream], [], [], max(0.0, min(BEAT_S, until - time.monotonic())))
         if time.monotonic() > until:
-            raise OverTime
+            raise TimeLimitExceeded
         if not ready:
             yield None
             continue
@@ -109,15 +109,15 @@ def how_it_ended(code: int) -> str:
 
 
 @contextmanager
-def ordered() -> Iterator[tuple[dict[str, Any], IO[bytes]]]:
-    """Yield the order and the channel for what is said; what libraries print goes to standard error instead."""
+def child_config() -> Iterator[tuple[dict[str, Any], IO[bytes]]]:
+    """Yield the config and the channel for what is said; what libraries print goes to standard error instead."""
     with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
         os.dup2(2, 1)
         yield json.loads(sys.stdin.buffer.readline()), channel
 
 
 def end_when_nobody_waits() -> None:
-    """Have this process end with its standard input. To be called once the order is read."""
+    """Have this process end with its standard input. To be called once the config is read."""
     threading.Thread(target=_await_end, daemon=True).start()
 
 

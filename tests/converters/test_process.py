@@ -6,7 +6,7 @@ import pytest
 from terminal import DIGITS, children
 
 from trtjob.config import Settings
-from trtjob.converters.process import convert_apart
+from trtjob.converters.process import convert_in_child
 from trtjob.converters.registry import ModelRegistry
 
 REQUEST = {"model": str(DIGITS / "digits.weights")}
@@ -27,7 +27,7 @@ def before() -> list[int]:
 
 def test_the_outcome_is_the_model_in_the_registry(settings: Settings, before: list[int]) -> None:
     steps: list[dict[str, Any]] = []
-    outcome = convert_apart(REQUEST, settings, steps.append, never)
+    outcome = convert_in_child(REQUEST, settings, steps.append, never)
     assert outcome == {"model": ModelRegistry(settings.models_dir).get("digits").document()}
     assert {"stage": "converting", "done": 0, "total": 0} in steps
     assert children(os.getpid()) == before
@@ -42,7 +42,7 @@ def test_the_outcome_is_the_model_in_the_registry(settings: Settings, before: li
     ],
 )
 def test_what_cannot_be_converted_has_a_message(settings: Settings, request_: dict[str, Any], said: str) -> None:
-    outcome = convert_apart(request_, settings, ignore, never)
+    outcome = convert_in_child(request_, settings, ignore, never)
     assert outcome is not None
     assert said in outcome["message"]
 
@@ -52,7 +52,7 @@ def test_a_conversion_that_crashes_says_by_which_signal(settings: Settings, befo
         (pid,) = set(children(os.getpid())) - set(before)
         os.kill(pid, signal.SIGSEGV)
 
-    outcome = convert_apart(REQUEST, settings, crash, never)
+    outcome = convert_in_child(REQUEST, settings, crash, never)
     assert outcome is not None
     assert outcome["message"].startswith("the conversion was ended by SIGSEGV. Is there enough memory")
     assert children(os.getpid()) == before
@@ -60,14 +60,14 @@ def test_a_conversion_that_crashes_says_by_which_signal(settings: Settings, befo
 
 def test_a_conversion_has_so_much_memory_and_no_more(settings: Settings, before: list[int]) -> None:
     settings = settings.model_copy(update={"convert_memory_mib": 64})
-    outcome = convert_apart(REQUEST, settings, ignore, never)
+    outcome = convert_in_child(REQUEST, settings, ignore, never)
     assert outcome is not None
     assert "memory" in outcome["message"]
     assert children(os.getpid()) == before
 
 
 def test_a_conversion_that_is_stopped_leaves_no_process(settings: Settings, before: list[int]) -> None:
-    assert convert_apart(REQUEST, settings, ignore, lambda: True) is None
+    assert convert_in_child(REQUEST, settings, ignore, lambda: True) is None
     assert children(os.getpid()) == before
 
 
@@ -76,5 +76,5 @@ def test_a_step_that_cannot_be_told_ends_the_conversion(settings: Settings, befo
         raise ConnectionError("the server is away")
 
     with pytest.raises(ConnectionError):
-        convert_apart(REQUEST, settings, fail, never)
+        convert_in_child(REQUEST, settings, fail, never)
     assert children(os.getpid()) == before

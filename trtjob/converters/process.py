@@ -12,7 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trtjob.child_process import Allowance, OverTime, end_when_nobody_waits, how_it_ended, lines, ordered, started
+from trtjob.child_process import (
+    Allowance,
+    TimeLimitExceeded,
+    child_config,
+    end_when_nobody_waits,
+    how_it_ended,
+    lines,
+    started,
+)
 from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry
 from trtjob.converters.request import ConversionRequest
@@ -23,7 +31,7 @@ from trtjob.logs import configure_logging
 log = logging.getLogger(__name__)
 
 
-def convert_apart(
+def convert_in_child(
     request: dict[str, Any],
     settings: Settings,
     on_step: Callable[[dict[str, Any]], None],
@@ -33,9 +41,9 @@ def convert_apart(
 
     on_step: called with each step, and once a second with the last one. is_stopping: asked once a second.
     """
-    order = {"request": request, "models_dir": str(settings.models_dir), "log_level": settings.log_level}
+    config = {"request": request, "models_dir": str(settings.models_dir), "log_level": settings.log_level}
     allowance = Allowance(settings.convert_limit_s, settings.convert_memory_mib << 20)
-    with started(__name__, order, allowance=allowance) as (process, stream):
+    with started(__name__, config, allowance=allowance) as (process, stream):
         step: dict[str, Any] = {"stage": "starting", "done": 0, "total": 0}
         on_step(step)
         try:
@@ -46,7 +54,7 @@ def convert_apart(
                 if "stage" not in step:
                     return step
                 on_step(step)
-        except OverTime:
+        except TimeLimitExceeded:
             return {"message": _over_time(step, allowance.seconds)}
         how = how_it_ended(process.wait())
     advice = "Is there enough memory, and is the file whole? Convert it with --local to see more"
@@ -63,14 +71,14 @@ def _over_time(step: dict[str, Any], seconds: float) -> str:
 
 def main() -> int:
     """Convert what standard input asks for. Returns the exit code."""
-    with ordered() as (order, channel):
-        configure_logging(order["log_level"], "text")
+    with child_config() as (config, channel):
+        configure_logging(config["log_level"], "text")
         end_when_nobody_waits()
 
         def say(document: dict[str, Any]) -> None:
             channel.write(json.dumps(document).encode() + b"\n")
 
-        say(_outcome(order["request"], Path(order["models_dir"]), say))
+        say(_outcome(config["request"], Path(config["models_dir"]), say))
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trtjob.config import Settings
-from trtjob.converters.process import convert_apart
+from trtjob.converters.process import convert_in_child
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.finish import finish
@@ -198,7 +198,9 @@ def _convert(context: Context, conversion: Conversion, request: dict[str, Any]) 
         at = f" {step['done']}/{step['total']}" if step["total"] else ""
         context.doing = f"{name_of(conversion.id)}: {Path(request['model']).name}, {step['stage']}{at}"
 
-    outcome = convert_apart(request, context.settings, on_step, lambda: context.stopping or not conversion.is_wanted())
+    outcome = convert_in_child(
+        request, context.settings, on_step, lambda: context.stopping or not conversion.is_wanted()
+    )
     if outcome is None and context.stopping:
         conversion.tell("queued")
         context.queue.put_convert(conversion.id, request)

@@ -22,7 +22,7 @@ from terminal import children
 from trtjob.child_process import Allowance, lines
 from trtjob.engines.tensorrt import build_process
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, SETTLED_S, build_folder
-from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildCancelled, BuildOptions
 from trtjob.engines.tensorrt.plan_failures import PassingBuildError
 from trtjob.errors import EngineError
@@ -76,7 +76,7 @@ def ending(kill: Callable[[int], None], before: list[int]) -> Callable[[str, int
 
 
 def test_a_plan_comes_out_and_nothing_is_left(model: Path, before: list[int], tmp_path: Path) -> None:
-    built = build_apart(model, BuildOptions(BatchProfile(1, 2, 4)), gpu=None)
+    built = build_in_child(model, BuildOptions(BatchProfile(1, 2, 4)), gpu=None)
     assert built.plan.startswith(b"vtrt")
     assert built.timing_cache == b""
     assert children(os.getpid()) == before
@@ -85,7 +85,7 @@ def test_a_plan_comes_out_and_nothing_is_left(model: Path, before: list[int], tm
 
 def test_its_steps_are_told(model: Path) -> None:
     notes = Notes()
-    build_apart(model, BuildOptions(), gpu=None, on_progress=notes)
+    build_in_child(model, BuildOptions(), gpu=None, on_progress=notes)
     told = [step for step in notes.steps if step[0] != "building"]
     assert told
     assert all(phase and 1 <= done <= total for phase, done, total in told)
@@ -93,7 +93,7 @@ def test_its_steps_are_told(model: Path) -> None:
 
 def test_a_build_that_is_stopped_leaves_no_process(model: Path, before: list[int], tmp_path: Path) -> None:
     with pytest.raises(BuildCancelled):
-        build_apart(model, BuildOptions(), gpu=None, on_progress=lambda *_: False)
+        build_in_child(model, BuildOptions(), gpu=None, on_progress=lambda *_: False)
     assert children(os.getpid()) == before
     assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -103,14 +103,14 @@ def test_a_callback_that_fails_ends_the_build(model: Path, before: list[int]) ->
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_apart(model, BuildOptions(), gpu=None, on_progress=fail)
+        build_in_child(model, BuildOptions(), gpu=None, on_progress=fail)
     assert children(os.getpid()) == before
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV], ids=lambda how: how.name)
 def test_a_build_that_is_killed_says_by_which_signal(model: Path, before: list[int], how: signal.Signals) -> None:
     with pytest.raises(EngineError, match=rf"plan for 'tiny\.onnx' was ended by {how.name}.*Is there enough memory"):
-        build_apart(model, BuildOptions(), gpu=None, on_progress=ending(lambda pid: os.kill(pid, how), before))
+        build_in_child(model, BuildOptions(), gpu=None, on_progress=ending(lambda pid: os.kill(pid, how), before))
     assert children(os.getpid()) == before
 
 
@@ -118,7 +118,7 @@ def test_a_build_that_takes_too_long_is_ended_and_fails_for_good(
     model: Path, before: list[int], tmp_path: Path
 ) -> None:
     with pytest.raises(EngineError, match=r"^the build of a plan for 'tiny.onnx' was ended after 0.2 s: ") as caught:
-        build_apart(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None, allowance=Allowance(seconds=0.2))
+        build_in_child(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None, allowance=Allowance(seconds=0.2))
     assert not isinstance(caught.value, PassingBuildError)
     assert children(os.getpid()) == before
     assert not any((tmp_path / "tmp").iterdir())
@@ -126,19 +126,19 @@ def test_a_build_that_takes_too_long_is_ended_and_fails_for_good(
 
 def test_a_build_with_too_little_memory_may_not_come_again(model: Path, before: list[int]) -> None:
     with pytest.raises(PassingBuildError, match="Is there enough memory"):
-        build_apart(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None, allowance=Allowance(memory_bytes=64 << 20))
+        build_in_child(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None, allowance=Allowance(memory_bytes=64 << 20))
     assert children(os.getpid()) == before
 
 
 def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
     (tmp_path / "garbled.onnx").write_bytes(b"garbage")
     with pytest.raises(EngineError, match=r"^TensorRT-RTX [0-9.]+ cannot read 'garbled\.onnx': .*parse"):
-        build_apart(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
+        build_in_child(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
 
 
 def test_a_gpu_that_is_not_there_is_an_error(model: Path) -> None:
     with pytest.raises(EngineError):
-        build_apart(model, BuildOptions(), gpu=99)
+        build_in_child(model, BuildOptions(), gpu=99)
 
 
 def test_the_last_words_are_told(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,20 +146,20 @@ def test_the_last_words_are_told(model: Path, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "tensorrt.py").write_text("raise SystemExit('std::bad_alloc: no memory for you')")
     with pytest.raises(EngineError, match=r"ended with exit code 1; its last words: .*no memory for you\. Is there"):
-        build_apart(model, BuildOptions(), gpu=None)
+        build_in_child(model, BuildOptions(), gpu=None)
 
 
 def test_what_it_logs_is_logged_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "garbled.onnx").write_bytes(b"garbage")
     with pytest.raises(EngineError):
-        build_apart(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
+        build_in_child(tmp_path / "garbled.onnx", BuildOptions(), gpu=None)
     assert any(record.name == "trtjob.engines.tensorrt.messages" for record in caplog.records)
 
 
 def test_messages_call_the_model_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "ab12.onnx").write_bytes(b"garbage")
     with pytest.raises(EngineError, match=r"cannot read 'yolov3': ") as caught:
-        build_apart(tmp_path / "ab12.onnx", BuildOptions(), gpu=None, name="yolov3")
+        build_in_child(tmp_path / "ab12.onnx", BuildOptions(), gpu=None, name="yolov3")
     assert "ab12" not in str(caught.value)
 
 
@@ -168,7 +168,7 @@ def test_messages_call_the_model_by_its_name(tmp_path: Path) -> None:
 
 def failure(model: Path, on_progress: Callable[[str, int, int], bool] = never_asked) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        build_apart(model, BuildOptions(), gpu=None, on_progress=on_progress)
+        build_in_child(model, BuildOptions(), gpu=None, on_progress=on_progress)
     return caught.value
 
 
@@ -244,7 +244,7 @@ def test_a_disk_that_is_full_before_the_build_is_named(model: Path, small_disk: 
     with pytest.raises(
         PassingBuildError, match=r"no temporary folder for the build of a plan for 'tiny\.onnx': .*space"
     ):
-        build_apart(model, BuildOptions(), gpu=None, timing_cache=bytes(100_000))
+        build_in_child(model, BuildOptions(), gpu=None, timing_cache=bytes(100_000))
 
 
 def test_what_a_killed_process_left_is_removed_at_the_next_build(model: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_what_a_killed_process_left_is_removed_at_the_next_build(model: Path, tm
             parent.wait(10)
             age(left)
             age(mine)
-            build_apart(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None)
+            build_in_child(model, BuildOptions(BatchProfile(1, 1, 1)), gpu=None)
             assert list((tmp_path / "tmp").iterdir()) == [mine]
 
 
@@ -287,13 +287,13 @@ PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may have it ignored
 from pathlib import Path
-from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BuildOptions
 def stay(*_):
     print("begun", flush=True)
     import time
     time.sleep(60)
-build_apart(Path(sys.argv[1]), BuildOptions(), gpu=None, on_progress=stay)
+build_in_child(Path(sys.argv[1]), BuildOptions(), gpu=None, on_progress=stay)
 """
 
 

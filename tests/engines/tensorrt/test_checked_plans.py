@@ -12,7 +12,7 @@ from trtjob.engines.cuda import Device
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.spec import Precision
 from trtjob.engines.tensorrt import builder
-from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildCancelled, BuildOptions, build_plan
 from trtjob.engines.tensorrt.engine import TensorRtEngine
 from trtjob.engines.tensorrt.flavour import flavour
@@ -29,7 +29,7 @@ def test_a_float32_plan_passes(tf32: bool, tmp_path: Path) -> None:
     found = conversions.small_detector(tmp_path)
     model = conversions.write(found.model, found.spec, tmp_path / "net.onnx")
     options = BuildOptions(QUICK.profile, optimization_level=0, tf32=tf32)
-    assert build_apart(model, options, gpu=0).plan
+    assert build_in_child(model, options, gpu=0).plan
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
@@ -40,9 +40,9 @@ def test_a_plan_of_a_lower_precision_passes(precision: Precision, tmp_path: Path
     model = conversions.write(made, spec, tmp_path / "net.onnx")
     if precision == "bf16" and flavour().is_weak:
         with pytest.raises(EngineError, match="computes in bf16"):
-            build_apart(model, QUICK, gpu=0)
+            build_in_child(model, QUICK, gpu=0)
     else:
-        assert build_apart(model, QUICK, gpu=0).plan
+        assert build_in_child(model, QUICK, gpu=0).plan
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_a_plan_of_a_lower_precision_passes(precision: Precision, tmp_path: Path
 def test_a_plan_of_each_family_of_heads_passes(head: str, tmp_path: Path) -> None:
     found = conversions.of_head(head)
     model = conversions.write(found.model, found.spec, tmp_path / "net.onnx")
-    assert build_apart(model, QUICK, gpu=0).plan
+    assert build_in_child(model, QUICK, gpu=0).plan
 
 
 def test_a_build_is_stopped(tmp_path: Path) -> None:
     found = conversions.small_detector(tmp_path)
     model = conversions.write(found.model, found.spec, tmp_path / "net.onnx")
     with pytest.raises(BuildCancelled):
-        build_apart(model, QUICK, gpu=0, on_progress=lambda *_: False)
+        build_in_child(model, QUICK, gpu=0, on_progress=lambda *_: False)
 
 
 def test_a_graph_that_8_6_misreads_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A build in a process of its own: `python -m trtjob.engines.tensorrt.build_process`, started by `build_apart`.
+"""A build in a process of its own: `python -m trtjob.engines.tensorrt.build_process`, started by `build_in_child`.
 
 TensorRT 8.6 tells nothing while it builds and cannot be stopped from within; a process can. What ends it - a lack of
 memory, a fault of the library, a plan that breaks the GPU's context when it is checked - ends no worker. Standard input
@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from trtjob.child_process import (
+    DEFAULT_ALLOWANCE,
     GONE,
-    USUAL,
     Allowance,
-    OverTime,
+    TimeLimitExceeded,
+    child_config,
     end_when_nobody_waits,
     how_it_ended,
     lines,
-    ordered,
     started,
 )
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, build_folder, why_no_room
@@ -61,7 +61,7 @@ _MORE_MEMORY = ". Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
-def build_apart(
+def build_in_child(
     model: Path,
     options: BuildOptions,
     *,
@@ -69,7 +69,7 @@ def build_apart(
     timing_cache: bytes = b"",
     on_progress: BuildProgress = lambda *_: True,
     name: str = "",
-    allowance: Allowance = USUAL,
+    allowance: Allowance = DEFAULT_ALLOWANCE,
 ) -> Built:
     """Build a plan in a process of its own, and check it on the GPU that it is built for.
 
@@ -89,10 +89,10 @@ def build_apart(
             raise PassingBuildError(
                 f"there is no temporary folder for the build of a plan for '{name}': {err}"
             ) from err
-        order = {"model": str(model), "name": name, "options": asdict(options), "gpu": gpu, "folder": str(folder)}
-        order |= {"parent": os.getpid(), "log_level": logging.getLogger("trtjob").getEffectiveLevel()}
+        config = {"model": str(model), "name": name, "options": asdict(options), "gpu": gpu, "folder": str(folder)}
+        config |= {"parent": os.getpid(), "log_level": logging.getLogger("trtjob").getEffectiveLevel()}
         try:
-            _run(order, words, on_progress, allowance)
+            _run(config, words, on_progress, allowance)
         except DeviceMemoryError:
             raise
         except EngineError as err:
@@ -103,22 +103,22 @@ def build_apart(
         return Built((folder / "plan").read_bytes(), (folder / "timing").read_bytes())
 
 
-def _run(order: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, allowance: Allowance) -> None:
+def _run(config: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, allowance: Allowance) -> None:
     """Run the process of a build to its end. words: takes what it writes to standard error."""
     env = {
-        "TMPDIR": order["folder"],  # what it leaves when it is killed goes with the rest
+        "TMPDIR": config["folder"],  # what it leaves when it is killed goes with the rest
         "CUDA_MODULE_LOADING": "LAZY",  # as CUDA does by itself from 12.2 on; TensorRT 8.6 is older
     }
-    with started(__name__, order, allowance=allowance, stderr=words, env=env) as (process, stream):
+    with started(__name__, config, allowance=allowance, stderr=words, env=env) as (process, stream):
         try:
             is_built = _follow(lines(stream, allowance.seconds), on_progress)
-        except OverTime:
+        except TimeLimitExceeded:
             raise EngineError(
-                f"the build of a plan for '{order['name']}' was ended after {allowance.seconds:g} s: "
+                f"the build of a plan for '{config['name']}' was ended after {allowance.seconds:g} s: "
                 "TRTJOB_PLAN_LIMIT_S gives it more time, and a lower TRTJOB_PLAN_LEVEL needs less"
             ) from None
         if not is_built:
-            raise _end_error(order["name"], process.wait(), Path(order["folder"]) / "stderr")
+            raise _end_error(config["name"], process.wait(), Path(config["folder"]) / "stderr")
 
 
 def _follow(said_lines: Iterable[bytes | None], on_progress: BuildProgress) -> bool:
@@ -164,21 +164,21 @@ def _end_error(name: str, code: int, stderr: Path) -> EngineError:
 
 def main() -> int:
     """Build what standard input asks for. Returns the exit code."""
-    with ordered() as (order, channel):
-        _end_with(order["parent"])
+    with child_config() as (config, channel):
+        _end_with(config["parent"])
         lock = threading.Lock()  # TensorRT calls from threads of its own
 
         def say(document: dict[str, Any]) -> None:
             with lock:
                 channel.write(json.dumps(document).encode() + b"\n")
 
-        _log_to(say, order["log_level"])
+        _log_to(say, config["log_level"])
         try:
-            _build(order, say)
+            _build(config, say)
         except TrtjobError as err:
-            say({"error": str(err).replace(Path(order["model"]).name, order["name"]), "kind": type(err).__name__})
+            say({"error": str(err).replace(Path(config["model"]).name, config["name"]), "kind": type(err).__name__})
         except OSError as err:
-            say({"error": f"the build of a plan for '{order['name']}' failed: {err}", "kind": OSError.__name__})
+            say({"error": f"the build of a plan for '{config['name']}' failed: {err}", "kind": OSError.__name__})
         else:
             say({"built": True})
     return 0
@@ -203,9 +203,9 @@ def _log_to(say: Callable[[dict[str, Any]], None], level: int) -> None:
     logging.getLogger("trtjob").setLevel(level)
 
 
-def _build(order: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
-    model, folder, gpu = Path(order["model"]), Path(order["folder"]), order["gpu"]
-    options = BuildOptions(**{**order["options"], "profile": BatchProfile(**order["options"]["profile"])})
+def _build(config: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
+    model, folder, gpu = Path(config["model"]), Path(config["folder"]), config["gpu"]
+    options = BuildOptions(**{**config["options"], "profile": BatchProfile(**config["options"]["profile"])})
 
     def tell(phase: str, done: int, total: int) -> bool:
         say({"phase": phase, "done": done, "total": total})

@@ -33,7 +33,7 @@ from trtjob.engines.protocol import (
     room,
 )
 from trtjob.engines.spec import INPUT_NAME, ModelSpec
-from trtjob.engines.tensorrt.build_process import build_apart
+from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lanes import Lanes
@@ -126,7 +126,7 @@ def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions)
         name = options.model_name or path.name
         log.info("building a plan", extra={"model": name, "gpu": gpu.name, "tensorrt": found.title})
         on_progress = options.on_progress or (lambda *_: True)
-        built = build_apart(
+        built = build_in_child(
             path,
             build,
             gpu=gpu.index,

@@ -23,7 +23,7 @@ _of_process: dict[str, object] = {}
 
 
 @contextmanager
-def bound(**fields: object) -> Iterator[None]:
+def log_context(**fields: object) -> Iterator[None]:
     """Have every line that is logged in this block say these fields, too."""
     token = _bound.set({**_bound.get(), **fields})
     try:

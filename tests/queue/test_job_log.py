@@ -11,7 +11,7 @@ import redis as redis_py
 from redis import Redis
 from samples import job_spec
 
-from trtjob.logs import bound
+from trtjob.logs import log_context
 from trtjob.queue.job_log import MOST_CHARACTERS, MOST_HELD, MOST_LINES, JobLog, log_key, read_log
 from trtjob.queue.job_store import JobStore
 
@@ -46,7 +46,7 @@ def messages(redis: Redis) -> list[str]:
 
 
 def test_a_line_says_what_it_is_about(store: JobStore, job_log: JobLog, logger: logging.Logger) -> None:
-    with bound(job_id=JOB, unit="shard-00003"), bound(attempt=2):
+    with log_context(job_id=JOB, unit="shard-00003"), log_context(attempt=2):
         logger.warning("image set aside", extra={"image": "a.jpg"})
     logger.warning("about nothing")
     logger.info("by its own field", extra={"job_id": JOB})
@@ -71,7 +71,7 @@ def test_what_is_bound_follows_into_tasks_and_threads_and_no_further(
     store: JobStore, job_log: JobLog, logger: logging.Logger
 ) -> None:
     async def work(unit: str) -> None:
-        with bound(job_id=JOB, unit=unit):
+        with log_context(job_id=JOB, unit=unit):
             await asyncio.sleep(0.01)
             await asyncio.to_thread(logger.info, unit)
 

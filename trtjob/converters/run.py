@@ -19,7 +19,7 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import SAVED_MODEL, convert, files_of, hint_for, is_model
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import ConversionError, ForeignModelError, ModelError
-from trtjob.logs import bound
+from trtjob.logs import log_context
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -84,7 +84,7 @@ def _converted(
     if name:
         registry.expect_free(name)
     progress = on_progress or _silent
-    with bound(model=request.model.name):
+    with log_context(model=request.model.name):
         return registry.adopt(lambda file: _convert(request, file, progress), key)
 
 

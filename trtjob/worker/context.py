@@ -20,7 +20,7 @@ from trtjob.engines.tensorrt.builder import BuildCancelled, BuildProgress
 from trtjob.errors import DeviceLostError
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.spec import Decode, ModelRef, warm_key
-from trtjob.logs import bound
+from trtjob.logs import log_context
 from trtjob.queue.exclusions import Exclusions, OwnExclusions
 from trtjob.queue.job_store import Done, JobStore, Lease
 from trtjob.queue.rq_queue import WorkQueue
@@ -177,7 +177,7 @@ class Context:
         """Have a unit in hand for the length of the block: the heart keeps its claim."""
         interrupter = self.take_in_hand(lease)
         try:
-            with bound(job_id=lease.job_id, unit=lease.unit, attempt=lease.attempt):
+            with log_context(job_id=lease.job_id, unit=lease.unit, attempt=lease.attempt):
                 yield interrupter
         finally:
             self.leases.pop(lease, None)

@@ -29,7 +29,7 @@ from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
 from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.spec import Annotate, JobSpec
-from trtjob.logs import bound
+from trtjob.logs import log_context
 from trtjob.storage import Storage, open_storage
 from trtjob.storage.listing import Entry
 
@@ -132,7 +132,7 @@ class Stages:
             if file is not None and (item := self._for_gpu(entry, data, digest, file)) is not None:
                 return item
         try:
-            with self.watch.stage("decode"), bound(image=entry.key):
+            with self.watch.stage("decode"), log_context(image=entry.key):
                 damages: list[str] = []
                 on_damage = damages.append if self.options.truncated == "ok" else None
                 image = decode_image(data, max_pixels=self._max_pixels, on_damage=on_damage)

@@ -1,11 +1,11 @@
-"""A desk for tests that run units of work."""
+"""A local worker for tests that run units of work."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis import Redis
-from worker.local_worker import Desk
+from worker.local_worker import LocalWorker
 from worker.plain_engine import PlainEngine
 
 from trtjob.config import Settings
@@ -16,13 +16,13 @@ from trtjob.worker.context import Context, set_current
 
 
 @pytest.fixture
-def desk(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """A desk with one engine and four images in flight at most."""
+def local_worker(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalWorker]:
+    """A local worker with one engine and four images in flight at most."""
     settings = Settings(home=tmp_path / "home", image_processes=1, window=4)
     context = Context("worker-1", settings, JobStore(redis), WorkQueue(redis, settings.queue))
     monkeypatch.setattr(context_module, "_current", None)
     set_current(context)
-    desk = Desk(context, tmp_path / "photos", tmp_path / "out")
-    desk.use(PlainEngine())
-    yield desk
+    local_worker = LocalWorker(context, tmp_path / "photos", tmp_path / "out")
+    local_worker.use(PlainEngine())
+    yield local_worker
     context.close_engine()

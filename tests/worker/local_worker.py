@@ -1,4 +1,4 @@
-"""A worker at its desk: a real store and queue, a folder of images, a plain engine; units run in this process."""
+"""A worker in this process: a real store and queue, a folder of images, a plain engine; units run in this process."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from trtjob.worker.tasks import run_unit
 
 
 @dataclass
-class Desk:
+class LocalWorker:
     """What a test of units needs at hand; the job is `photos-1234abcd` in every one."""
 
     context: Context

@@ -16,7 +16,7 @@ from rq import Queue
 from rq.executions import Execution
 from rq.job import Job
 from terminal import wait_for
-from worker.local_worker import Desk
+from worker.local_worker import LocalWorker
 
 from trtjob.jobs.states import JobState
 from trtjob.queue.embedded_server import EmbeddedServer
@@ -28,43 +28,43 @@ from trtjob.worker.heartbeat import EXIT_STALLED, HeartbeatThread
 
 
 @pytest.fixture
-def heart(desk: Desk, server: EmbeddedServer) -> Iterator[HeartbeatThread]:
+def heart(local_worker: LocalWorker, server: EmbeddedServer) -> Iterator[HeartbeatThread]:
     """A heart that does not beat yet."""
     client = redis_py.Redis.from_url(server.url)
-    heart = HeartbeatThread(desk.context, client)
+    heart = HeartbeatThread(local_worker.context, client)
     yield heart
     if heart.is_alive():
         heart.end()
     client.close()
 
 
-def work_on(desk: Desk, unit: str = shard_unit(0)) -> Interrupter:
+def work_on(local_worker: LocalWorker, unit: str = shard_unit(0)) -> Interrupter:
     """Have a unit in hand, as in the middle of `run_unit`. Returns what interrupts it."""
     if unit == PLAN:
-        desk.submit()
+        local_worker.submit()
     else:
-        desk.plan(8)
-    interrupter = desk.context.leases[desk.claim(unit)] = Interrupter()
+        local_worker.plan(8)
+    interrupter = local_worker.context.leases[local_worker.claim(unit)] = Interrupter()
     return interrupter
 
 
-def lease_left_ms(desk: Desk) -> int:
-    return int(desk.store.redis.pttl(lease_key(desk.job_id, shard_unit(0))))
+def lease_left_ms(local_worker: LocalWorker) -> int:
+    return int(local_worker.store.redis.pttl(lease_key(local_worker.job_id, shard_unit(0))))
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_lease_is_renewed_while_its_unit_is_worked_on(desk: Desk, heart: HeartbeatThread) -> None:
-    work_on(desk)
-    desk.store.redis.pexpire(lease_key(desk.job_id, shard_unit(0)), 5000)
+def test_a_lease_is_renewed_while_its_unit_is_worked_on(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    work_on(local_worker)
+    local_worker.store.redis.pexpire(lease_key(local_worker.job_id, shard_unit(0)), 5000)
     heart.start()
-    wait_for(lambda: lease_left_ms(desk) > 6000, "a longer lease")
+    wait_for(lambda: lease_left_ms(local_worker) > 6000, "a longer lease")
 
 
-def test_a_renewal_is_no_interruption(desk: Desk, heart: HeartbeatThread) -> None:
-    interrupter = work_on(desk)
+def test_a_renewal_is_no_interruption(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    interrupter = work_on(local_worker)
     heart._renew()
     interrupter.check()
 
@@ -72,27 +72,31 @@ def test_a_renewal_is_no_interruption(desk: Desk, heart: HeartbeatThread) -> Non
 @pytest.mark.parametrize(
     "state", [pytest.param(state, id=state.value) for state in (JobState.CANCELLED, JobState.FAILED, JobState.DONE)]
 )
-def test_a_unit_of_a_job_that_has_ended_is_interrupted(desk: Desk, heart: HeartbeatThread, state: JobState) -> None:
-    interrupter = work_on(desk)
-    desk.store.update(desk.job_id, state=state.value)
+def test_a_unit_of_a_job_that_has_ended_is_interrupted(
+    local_worker: LocalWorker, heart: HeartbeatThread, state: JobState
+) -> None:
+    interrupter = work_on(local_worker)
+    local_worker.store.update(local_worker.job_id, state=state.value)
     heart._renew()
     assert interrupter.reason == state
-    desk.context.interrupter.check()
+    local_worker.context.interrupter.check()
 
 
-def test_a_unit_that_another_has_by_now_is_interrupted(desk: Desk, heart: HeartbeatThread) -> None:
-    interrupter = work_on(desk)
-    desk.store.redis.delete(lease_key(desk.job_id, shard_unit(0)))
-    desk.claim(owner="worker-2")
+def test_a_unit_that_another_has_by_now_is_interrupted(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    interrupter = work_on(local_worker)
+    local_worker.store.redis.delete(lease_key(local_worker.job_id, shard_unit(0)))
+    local_worker.claim(owner="worker-2")
     heart._renew()
     assert interrupter.reason == "lost"
 
 
-def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(desk: Desk, heart: HeartbeatThread) -> None:
-    first = work_on(desk)
-    second = desk.context.leases[desk.claim(shard_unit(1))] = Interrupter()
-    desk.store.redis.delete(lease_key(desk.job_id, shard_unit(1)))
-    desk.claim(shard_unit(1), owner="worker-2")
+def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(
+    local_worker: LocalWorker, heart: HeartbeatThread
+) -> None:
+    first = work_on(local_worker)
+    second = local_worker.context.leases[local_worker.claim(shard_unit(1))] = Interrupter()
+    local_worker.store.redis.delete(lease_key(local_worker.job_id, shard_unit(1)))
+    local_worker.claim(shard_unit(1), owner="worker-2")
     heart._renew()
     first.check()
     assert second.reason == "lost"
@@ -113,27 +117,27 @@ class Leaving(HeartbeatThread):
         self._held, self.looks = value, 0
 
 
-def rq_execution(desk: Desk) -> tuple[Job, Execution]:
+def rq_execution(local_worker: LocalWorker) -> tuple[Job, Execution]:
     """Start a message as RQ does."""
-    queue = Queue(desk.queue.name, connection=desk.store.redis)
+    queue = Queue(local_worker.queue.name, connection=local_worker.store.redis)
     job = queue.enqueue("trtjob.worker.tasks.run_unit")
-    with desk.store.redis.pipeline() as pipe:
+    with local_worker.store.redis.pipeline() as pipe:
         execution = Execution.create(job, ttl=5, pipeline=pipe)
         pipe.execute()
     return job, execution
 
 
-def test_rqs_own_record_of_the_message_is_kept_alive(desk: Desk, heart: HeartbeatThread) -> None:
-    job, execution = rq_execution(desk)
+def test_rqs_own_record_of_the_message_is_kept_alive(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    job, execution = rq_execution(local_worker)
     heart.execution = (job, execution)
-    before = desk.store.redis.zscore(job.started_job_registry.key, execution.composite_key)
+    before = local_worker.store.redis.zscore(job.started_job_registry.key, execution.composite_key)
     heart._renew()
-    assert desk.store.redis.zscore(job.started_job_registry.key, execution.composite_key) > before
+    assert local_worker.store.redis.zscore(job.started_job_registry.key, execution.composite_key) > before
 
 
-def test_a_message_that_ends_while_it_is_renewed_does_not_stop_the_heart(desk: Desk) -> None:
-    heart = Leaving(desk.context, desk.store.redis)
-    heart.execution = rq_execution(desk)
+def test_a_message_that_ends_while_it_is_renewed_does_not_stop_the_heart(local_worker: LocalWorker) -> None:
+    heart = Leaving(local_worker.context, local_worker.store.redis)
+    heart.execution = rq_execution(local_worker)
     heart._renew()
     assert heart.looks == 1
 
@@ -141,63 +145,63 @@ def test_a_message_that_ends_while_it_is_renewed_does_not_stop_the_heart(desk: D
 # -- reports -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_says_who_and_what_the_worker_is(desk: Desk, heart: HeartbeatThread) -> None:
+def test_a_report_says_who_and_what_the_worker_is(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
     heart.report()
-    (worker,) = desk.store.workers()
+    (worker,) = local_worker.store.workers()
     assert (worker.name, worker.engine, worker.device, worker.state) == ("worker-1", "plain", "test", "idle")
     assert worker.beat_age_s < 5
 
 
-def test_a_report_says_what_is_worked_on(desk: Desk, heart: HeartbeatThread) -> None:
-    work_on(desk)
+def test_a_report_says_what_is_worked_on(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    work_on(local_worker)
     heart.report()
-    (worker,) = desk.store.workers()
-    assert (worker.state, worker.units) == ("busy", ((desk.job_id, shard_unit(0)),))
+    (worker,) = local_worker.store.workers()
+    assert (worker.state, worker.units) == ("busy", ((local_worker.job_id, shard_unit(0)),))
 
 
-def test_a_report_without_an_engine_is_one_too(desk: Desk, heart: HeartbeatThread) -> None:
-    desk.context.close_engine()
+def test_a_report_without_an_engine_is_one_too(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    local_worker.context.close_engine()
     heart.report()
-    assert desk.store.workers()[0].engine == ""
+    assert local_worker.store.workers()[0].engine == ""
 
 
-def test_a_report_says_how_fast_and_how_busy_the_worker_is(desk: Desk, heart: HeartbeatThread) -> None:
-    work_on(desk)
-    desk.context.images = 50
-    desk.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})
+def test_a_report_says_how_fast_and_how_busy_the_worker_is(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    work_on(local_worker)
+    local_worker.context.images = 50
+    local_worker.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})
     then, images, _ = heart._sample
     heart._sample = (then - 10, images, {"decode": 2.0})
     heart.report()
-    (worker,) = desk.store.workers()
+    (worker,) = local_worker.store.workers()
     assert worker.rate == pytest.approx(5, rel=0.1)
     assert worker.busy["decode"] == pytest.approx(0.6, rel=0.1)  # 6 s in 10 s, by one process
     assert worker.busy["infer"] == pytest.approx(0.5, rel=0.1)
 
 
-def test_a_rate_is_kept_until_there_is_enough_to_measure(desk: Desk, heart: HeartbeatThread) -> None:
-    work_on(desk)
+def test_a_rate_is_kept_until_there_is_enough_to_measure(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    work_on(local_worker)
     heart._sample = (time.monotonic() - 10, 0, {})
-    desk.context.images = 50
+    local_worker.context.images = 50
     heart.report()
-    desk.context.images = 51
+    local_worker.context.images = 51
     heart.report()
-    assert desk.store.workers()[0].rate == pytest.approx(5, rel=0.1)
+    assert local_worker.store.workers()[0].rate == pytest.approx(5, rel=0.1)
 
 
-def test_an_idle_worker_has_no_rate(desk: Desk, heart: HeartbeatThread) -> None:
-    desk.context.images = 50
+def test_an_idle_worker_has_no_rate(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    local_worker.context.images = 50
     heart._sample = (time.monotonic() - 10, 0, {})
     heart.report()
-    assert desk.store.workers()[0].rate == 0
+    assert local_worker.store.workers()[0].rate == 0
 
 
 @pytest.mark.slow
 def test_a_heart_goes_on_beating_while_the_server_is_away(
-    desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    local_worker: LocalWorker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = redis_py.Redis(unix_socket_path=str(tmp_path / "nowhere"), retry=Retry(NoBackoff(), 0))
-    heart = HeartbeatThread(desk.context, nowhere)
-    work_on(desk)
+    heart = HeartbeatThread(local_worker.context, nowhere)
+    work_on(local_worker)
     heart.start()
     beats: list[str] = []
 
@@ -255,7 +259,7 @@ def test_a_process_whose_shard_stands_still_ends_itself(
     assert done.returncode == code, done.stderr
 
 
-def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: HeartbeatThread) -> None:
+def test_waiting_for_work_is_no_stand_still(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
     heart._moved_at -= 10_000
     heart._check_progress()
     assert time.monotonic() - heart._moved_at < 5
@@ -263,9 +267,9 @@ def test_waiting_for_work_is_no_stand_still(desk: Desk, heart: HeartbeatThread) 
 
 @pytest.mark.slow
 def test_a_beat_is_a_line_on_standard_output_with_what_was_done(
-    desk: Desk, heart: HeartbeatThread, capfd: pytest.CaptureFixture[str]
+    local_worker: LocalWorker, heart: HeartbeatThread, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    desk.context.images, desk.context.failed = 7, 2
+    local_worker.context.images, local_worker.context.failed = 7, 2
     heart.start()
     beats: list[str] = []
 
@@ -280,9 +284,9 @@ def test_a_beat_is_a_line_on_standard_output_with_what_was_done(
     assert pulse["rss_bytes"] > 1 << 20
 
 
-def test_shares_are_reported_as_json(desk: Desk, heart: HeartbeatThread) -> None:
+def test_shares_are_reported_as_json(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
     heart.report()
-    assert json.loads(desk.store.redis.hget("trtjob:worker:worker-1", "busy")) == {
+    assert json.loads(local_worker.store.redis.hget("trtjob:worker:worker-1", "busy")) == {
         "decode": 0.0,
         "infer": 0.0,
         "finish": 0.0,
@@ -301,78 +305,82 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     note_trouble("s3://b", "")
 
 
-def report_another(desk: Desk, trouble: str = "") -> None:
+def report_another(local_worker: LocalWorker, trouble: str = "") -> None:
     """Let a worker of another node report."""
-    fields = {"host": "other", "pid": 1, "state": "idle", "trouble": trouble, "queue": desk.queue.name}
-    desk.store.report_worker("other-17-1", fields)
+    fields = {"host": "other", "pid": 1, "state": "idle", "trouble": trouble, "queue": local_worker.queue.name}
+    local_worker.store.report_worker("other-17-1", fields)
 
 
-def move_to_bucket(desk: Desk) -> None:
+def move_to_bucket(local_worker: LocalWorker) -> None:
     """Let the job write into a bucket."""
-    key = job_key(desk.job_id)
-    spec = json.loads(desk.store.redis.hget(key, "spec")) | {"output": "s3://b/out"}
-    desk.store.redis.hset(key, "spec", json.dumps(spec))
+    key = job_key(local_worker.job_id)
+    spec = json.loads(local_worker.store.redis.hget(key, "spec")) | {"output": "s3://b/out"}
+    local_worker.store.redis.hset(key, "spec", json.dumps(spec))
 
 
 def test_a_job_is_degraded_where_no_node_works_and_only_as_long(
-    desk: Desk, heart: HeartbeatThread, trouble: str
+    local_worker: LocalWorker, heart: HeartbeatThread, trouble: str
 ) -> None:
-    work_on(desk)
-    move_to_bucket(desk)
+    work_on(local_worker)
+    move_to_bucket(local_worker)
     heart.report()
-    assert desk.store.view(desk.job_id).degraded == trouble
-    report_another(desk, trouble)
+    assert local_worker.store.view(local_worker.job_id).degraded == trouble
+    report_another(local_worker, trouble)
     heart._looked_at = 0.0
     heart.report()
-    assert desk.store.view(desk.job_id).degraded == trouble
-    report_another(desk)
+    assert local_worker.store.view(local_worker.job_id).degraded == trouble
+    report_another(local_worker)
     heart._looked_at = 0.0
     heart.report()
-    assert desk.store.view(desk.job_id).degraded == ""
-    (mine,) = (worker for worker in desk.store.workers() if worker.name == desk.context.name)
+    assert local_worker.store.view(local_worker.job_id).degraded == ""
+    (mine,) = (worker for worker in local_worker.store.workers() if worker.name == local_worker.context.name)
     assert mine.trouble == trouble, "it is the node's own trouble"
 
 
-def test_a_job_is_not_degraded_once_storage_works(desk: Desk, heart: HeartbeatThread, trouble: str) -> None:
-    work_on(desk)
-    move_to_bucket(desk)
+def test_a_job_is_not_degraded_once_storage_works(
+    local_worker: LocalWorker, heart: HeartbeatThread, trouble: str
+) -> None:
+    work_on(local_worker)
+    move_to_bucket(local_worker)
     heart.report()
     note_trouble("s3://b", "")
     heart.report()
-    assert desk.store.view(desk.job_id).degraded == ""
-    assert [event.event for event in desk.store.events(desk.job_id)][-2:] == ["degraded", "recovered"]
+    assert local_worker.store.view(local_worker.job_id).degraded == ""
+    assert [event.event for event in local_worker.store.events(local_worker.job_id)][-2:] == ["degraded", "recovered"]
 
 
 @pytest.mark.usefixtures("trouble")
-def test_after_an_outage_a_unit_goes_back_where_another_node_works(desk: Desk, heart: HeartbeatThread) -> None:
-    interrupter = work_on(desk)
-    move_to_bucket(desk)
-    desk.context.settings = desk.context.settings.model_copy(update={"outage_s": 0.0})
+def test_after_an_outage_a_unit_goes_back_where_another_node_works(
+    local_worker: LocalWorker, heart: HeartbeatThread
+) -> None:
+    interrupter = work_on(local_worker)
+    move_to_bucket(local_worker)
+    local_worker.context.settings = local_worker.context.settings.model_copy(update={"outage_s": 0.0})
     heart.report()
     assert interrupter.reason == "", "it may be over for all of them at any moment"
-    report_another(desk)
+    report_another(local_worker)
     heart._looked_at = 0.0
     heart.report()
     assert interrupter.reason == "outage"
 
 
 @pytest.mark.usefixtures("trouble")
-def test_a_short_outage_is_waited_for(desk: Desk, heart: HeartbeatThread) -> None:
-    interrupter = work_on(desk)
-    move_to_bucket(desk)
-    report_another(desk)
+def test_a_short_outage_is_waited_for(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    interrupter = work_on(local_worker)
+    move_to_bucket(local_worker)
+    report_another(local_worker)
     heart.report()
     assert interrupter.reason == ""
 
 
 @pytest.mark.usefixtures("trouble")
-def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(desk: Desk, heart: HeartbeatThread) -> None:
-    interrupter = work_on(desk)
-    desk.context.settings = desk.context.settings.model_copy(update={"outage_s": 0.0})
+def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+    interrupter = work_on(local_worker)
+    local_worker.context.settings = local_worker.context.settings.model_copy(update={"outage_s": 0.0})
     for _ in range(2):
         heart._looked_at = 0.0
         heart.report()
-        report_another(desk)
+        report_another(local_worker)
     assert interrupter.reason == ""
-    assert desk.store.view(desk.job_id).degraded == ""
-    assert not any(worker.trouble for worker in desk.store.workers()), "nothing here waits for it"
+    assert local_worker.store.view(local_worker.job_id).degraded == ""
+    assert not any(worker.trouble for worker in local_worker.store.workers()), "nothing here waits for it"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from samples import job_spec
 from terminal import wait_for
-from worker.local_worker import Desk
+from worker.local_worker import LocalWorker
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
@@ -25,7 +25,7 @@ def _own_signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def work_until(desk: Desk, condition: Callable[[], object]) -> None:
+def work_until(local_worker: LocalWorker, condition: Callable[[], object]) -> None:
     """Work in this thread; another sends SIGTERM."""
 
     def stop() -> None:
@@ -36,53 +36,53 @@ def work_until(desk: Desk, condition: Callable[[], object]) -> None:
 
     stopping = threading.Thread(target=stop)
     stopping.start()
-    JobWorker(desk.context).work()
+    JobWorker(local_worker.context).work()
     stopping.join()
 
 
-def is_done(desk: Desk) -> bool:
-    return desk.store.state(desk.job_id) is JobState.DONE
+def is_done(local_worker: LocalWorker) -> bool:
+    return local_worker.store.state(local_worker.job_id) is JobState.DONE
 
 
-def test_it_does_its_job_from_the_plan_to_the_end_and_no_other_that_waits_before_it(desk: Desk) -> None:
-    write_images(desk.photos, 10)
-    other = job_spec(desk.photos, desk.output, job_id="large-00000000")
-    submit(desk.store, desk.queue, other)
-    desk.submit()
-    desk.context.job_id = desk.job_id
-    work_until(desk, lambda: is_done(desk))
-    assert desk.store.state(other.job_id) is JobState.QUEUED
-    assert desk.queue.pending() == {(other.job_id, PLAN)}
+def test_it_does_its_job_from_the_plan_to_the_end_and_no_other_that_waits_before_it(local_worker: LocalWorker) -> None:
+    write_images(local_worker.photos, 10)
+    other = job_spec(local_worker.photos, local_worker.output, job_id="large-00000000")
+    submit(local_worker.store, local_worker.queue, other)
+    local_worker.submit()
+    local_worker.context.job_id = local_worker.job_id
+    work_until(local_worker, lambda: is_done(local_worker))
+    assert local_worker.store.state(other.job_id) is JobState.QUEUED
+    assert local_worker.queue.pending() == {(other.job_id, PLAN)}
 
 
-def test_it_waits_for_the_name_of_its_job(desk: Desk) -> None:
-    write_images(desk.photos, 2)
-    desk.submit()
-    desk.context.job_id = ""
-    naming = threading.Timer(0.2, setattr, (desk.context, "job_id", desk.job_id))
+def test_it_waits_for_the_name_of_its_job(local_worker: LocalWorker) -> None:
+    write_images(local_worker.photos, 2)
+    local_worker.submit()
+    local_worker.context.job_id = ""
+    naming = threading.Timer(0.2, setattr, (local_worker.context, "job_id", local_worker.job_id))
     naming.start()
-    work_until(desk, lambda: is_done(desk))
+    work_until(local_worker, lambda: is_done(local_worker))
     naming.join()
 
 
-def test_told_to_stop_it_gives_back_what_it_has_in_hand(desk: Desk) -> None:
-    desk.plan(40)
+def test_told_to_stop_it_gives_back_what_it_has_in_hand(local_worker: LocalWorker) -> None:
+    local_worker.plan(40)
     begun = threading.Event()
 
     def infer(_images: UInt8Array) -> None:
         begun.set()
-        wait_for(lambda: desk.context.stopping, "the stop")
+        wait_for(lambda: local_worker.context.stopping, "the stop")
 
-    desk.use(PlainEngine(on_infer=infer))
-    desk.context.job_id = desk.job_id
-    work_until(desk, begun.is_set)
-    assert not desk.context.leases
-    assert (desk.job_id, shard_unit(0)) in desk.queue.pending()
+    local_worker.use(PlainEngine(on_infer=infer))
+    local_worker.context.job_id = local_worker.job_id
+    work_until(local_worker, begun.is_set)
+    assert not local_worker.context.leases
+    assert (local_worker.job_id, shard_unit(0)) in local_worker.queue.pending()
 
 
-def test_a_job_that_is_gone_is_waited_for_by_nobody_else(desk: Desk) -> None:
-    desk.submit()
-    desk.store.forget(desk.job_id)
-    desk.context.job_id = desk.job_id
-    work_until(desk, lambda: not desk.queue.pending())
-    assert not desk.context.leases
+def test_a_job_that_is_gone_is_waited_for_by_nobody_else(local_worker: LocalWorker) -> None:
+    local_worker.submit()
+    local_worker.store.forget(local_worker.job_id)
+    local_worker.context.job_id = local_worker.job_id
+    work_until(local_worker, lambda: not local_worker.queue.pending())
+    assert not local_worker.context.leases

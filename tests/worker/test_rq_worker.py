@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from samples import job_spec
 from terminal import wait_for
 from worker.burst import unit_worker, work
-from worker.local_worker import Desk
+from worker.local_worker import LocalWorker
 from worker.plain_engine import PlainEngine, write_images
 
 from trtjob.engines.protocol import UInt8Array
@@ -35,16 +35,16 @@ from trtjob.worker.rq_worker import UnitWorker
 
 
 @pytest.fixture
-def worker(desk: Desk, server: EmbeddedServer) -> Iterator[UnitWorker]:
+def worker(local_worker: LocalWorker, server: EmbeddedServer) -> Iterator[UnitWorker]:
     """A worker that has not begun."""
     client = redis_py.Redis.from_url(server.url)
-    with unit_worker(desk.context, client, desk.store.redis) as worker:
+    with unit_worker(local_worker.context, client, local_worker.store.redis) as worker:
         yield worker
     client.close()
 
 
-def rq_queue(desk: Desk) -> Queue:
-    return Queue(desk.queue.name, connection=desk.store.redis, serializer=JSONSerializer)
+def rq_queue(local_worker: LocalWorker) -> Queue:
+    return Queue(local_worker.queue.name, connection=local_worker.store.redis, serializer=JSONSerializer)
 
 
 def status(job: Job) -> str:
@@ -54,70 +54,72 @@ def status(job: Job) -> str:
 # -- our own -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_runs_from_its_first_message_to_its_end(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(10)
+def test_a_job_runs_from_its_first_message_to_its_end(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    local_worker.plan(10)
     work(worker)
-    assert desk.store.state(desk.job_id) is JobState.DONE
-    assert len(desk.queue) == 0
+    assert local_worker.store.state(local_worker.job_id) is JobState.DONE
+    assert len(local_worker.queue) == 0
 
 
-def test_a_message_that_is_done_leaves_nothing_behind(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(4)
+def test_a_message_that_is_done_leaves_nothing_behind(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    local_worker.plan(4)
     work(worker)
-    assert [key for key in desk.store.redis.keys("rq:job:*")] == []
+    assert [key for key in local_worker.store.redis.keys("rq:job:*")] == []
 
 
 @pytest.mark.parametrize("name", [b"a b", b"\xff\xfe"])
-def test_a_name_that_rq_refuses_ends_no_worker(desk: Desk, worker: UnitWorker, name: bytes) -> None:
-    desk.plan(4)
-    desk.store.redis.lpush(f"rq:queue:{desk.queue.name}", name)
+def test_a_name_that_rq_refuses_ends_no_worker(local_worker: LocalWorker, worker: UnitWorker, name: bytes) -> None:
+    local_worker.plan(4)
+    local_worker.store.redis.lpush(f"rq:queue:{local_worker.queue.name}", name)
     work(worker)
-    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert local_worker.store.state(local_worker.job_id) is JobState.DONE
 
 
-def test_a_conversion_is_a_message_too(desk: Desk, worker: UnitWorker) -> None:
-    Conversion(desk.store.redis, "request-1").want()
-    desk.queue.put_convert("request-1", {"model": "/nowhere/a.weights"})
+def test_a_conversion_is_a_message_too(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    Conversion(local_worker.store.redis, "request-1").want()
+    local_worker.queue.put_convert("request-1", {"model": "/nowhere/a.weights"})
     work(worker)
-    assert desk.store.redis.hget(conversion_key("request-1"), "state") == b"failed"
+    assert local_worker.store.redis.hget(conversion_key("request-1"), "state") == b"failed"
 
 
-def test_the_heart_holds_the_message_only_while_it_is_worked_on(desk: Desk, worker: UnitWorker) -> None:
+def test_the_heart_holds_the_message_only_while_it_is_worked_on(local_worker: LocalWorker, worker: UnitWorker) -> None:
     held: list[Any] = []
-    desk.plan(1)
-    desk.use(PlainEngine(on_infer=lambda _images: held.append(worker.heart.execution)))
+    local_worker.plan(1)
+    local_worker.use(PlainEngine(on_infer=lambda _images: held.append(worker.heart.execution)))
     work(worker)
     assert len(held) == 1
     assert held[0] is not None
     assert worker.heart.execution is None
 
 
-def test_rq_holds_a_message_for_no_longer_than_two_leases(desk: Desk, worker: UnitWorker) -> None:
+def test_rq_holds_a_message_for_no_longer_than_two_leases(local_worker: LocalWorker, worker: UnitWorker) -> None:
     """Its own limit for a message without a time-out would be seven minutes, alive or dead."""
-    desk.plan(1)
+    local_worker.plan(1)
     left: list[float] = []
 
     def look(_images: UInt8Array) -> None:
-        registry = rq_queue(desk).started_job_registry
-        left.extend(score for _, score in desk.store.redis.zrange(registry.key, 0, -1, withscores=True))
+        registry = rq_queue(local_worker).started_job_registry
+        left.extend(score for _, score in local_worker.store.redis.zrange(registry.key, 0, -1, withscores=True))
 
-    desk.use(PlainEngine(on_infer=look))
-    now = desk.store.redis.time()[0]
+    local_worker.use(PlainEngine(on_infer=look))
+    now = local_worker.store.redis.time()[0]
     work(worker)
     assert len(left) == 1
-    assert left[0] - now <= 2 * desk.context.settings.lease_s + 2
+    assert left[0] - now <= 2 * local_worker.context.settings.lease_s + 2
 
 
 # -- not ours ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["os.mkdir", "os.makedirs", "pathlib.Path.mkdir", "shutil.rmtree", "builtins.exec"])
-def test_a_function_that_is_not_ours_does_not_run(desk: Desk, worker: UnitWorker, tmp_path: Path, name: str) -> None:
+def test_a_function_that_is_not_ours_does_not_run(
+    local_worker: LocalWorker, worker: UnitWorker, tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / "folder"
     if name == "shutil.rmtree":
         folder.mkdir()
     argument = f"import os; os.mkdir({str(folder)!r})" if name == "builtins.exec" else str(folder)
-    job = rq_queue(desk).enqueue(name, argument)
+    job = rq_queue(local_worker).enqueue(name, argument)
     work(worker)
     assert status(job) == "failed"
     assert folder.exists() == (name == "shutil.rmtree")
@@ -134,8 +136,10 @@ def test_a_function_that_is_not_ours_does_not_run(desk: Desk, worker: UnitWorker
         "trtjob.worker.tasks._finish",
     ],
 )
-def test_only_the_two_tasks_are_run_and_nothing_beside_them(desk: Desk, worker: UnitWorker, name: str) -> None:
-    job = rq_queue(desk).enqueue(name)
+def test_only_the_two_tasks_are_run_and_nothing_beside_them(
+    local_worker: LocalWorker, worker: UnitWorker, name: str
+) -> None:
+    job = rq_queue(local_worker).enqueue(name)
     work(worker)
     assert status(job) == "failed"
     result = job.latest_result()
@@ -143,21 +147,21 @@ def test_only_the_two_tasks_are_run_and_nothing_beside_them(desk: Desk, worker: 
     assert f"asks for {name!r}, which no worker runs" in str(result.exc_string)
 
 
-def test_a_method_of_an_object_in_the_message_does_not_run(desk: Desk, worker: UnitWorker) -> None:
-    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN)
-    desk.store.redis.hset(job.key, "data", json.dumps(["append", ["a", "list"], ["b"], {}]))
+def test_a_method_of_an_object_in_the_message_does_not_run(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    job = rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, PLAN)
+    local_worker.store.redis.hset(job.key, "data", json.dumps(["append", ["a", "list"], ["b"], {}]))
     work(worker)
     assert status(job) == "failed"
 
 
-def test_a_pickle_is_not_opened(desk: Desk, worker: UnitWorker, tmp_path: Path) -> None:
-    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN)
+def test_a_pickle_is_not_opened(local_worker: LocalWorker, worker: UnitWorker, tmp_path: Path) -> None:
+    job = rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, PLAN)
 
     class Trap:
         def __reduce__(self) -> Any:
             return Path.mkdir, (tmp_path / "sprung",)
 
-    desk.store.redis.hset(job.key, "data", pickle.dumps(Trap()))
+    local_worker.store.redis.hset(job.key, "data", pickle.dumps(Trap()))
     work(worker)
     assert not (tmp_path / "sprung").exists()
 
@@ -174,13 +178,15 @@ def test_a_pickle_is_not_opened(desk: Desk, worker: UnitWorker, tmp_path: Path) 
         pytest.param(b'["trtjob.worker.tasks.run_unit", null, [], {"surprise": 1}]', id="arguments"),
     ],
 )
-def test_a_message_of_rubbish_does_not_keep_the_next_from_running(desk: Desk, worker: UnitWorker, data: bytes) -> None:
-    job = rq_queue(desk).enqueue(RUN_UNIT)
-    desk.store.redis.hset(job.key, "data", data)
-    write_images(desk.photos, 1)
-    desk.submit()
+def test_a_message_of_rubbish_does_not_keep_the_next_from_running(
+    local_worker: LocalWorker, worker: UnitWorker, data: bytes
+) -> None:
+    job = rq_queue(local_worker).enqueue(RUN_UNIT)
+    local_worker.store.redis.hset(job.key, "data", data)
+    write_images(local_worker.photos, 1)
+    local_worker.submit()
     work(worker)
-    assert desk.store.state(desk.job_id) is not JobState.QUEUED
+    assert local_worker.store.state(local_worker.job_id) is not JobState.QUEUED
 
 
 PACKED_BOMB = zlib.compress(b"[" + b" " * 50_000_000)
@@ -202,49 +208,49 @@ PACKED_BOMB = zlib.compress(b"[" + b" " * 50_000_000)
     ],
 )
 def test_a_record_that_cannot_be_ours_is_parked_unread(
-    desk: Desk,
+    local_worker: LocalWorker,
     worker: UnitWorker,
     fields: dict[str, bytes],
     reason: str,
 ) -> None:
-    desk.plan(4)
-    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN, at_front=True)
-    desk.store.redis.hset(job.key, mapping=fields)
+    local_worker.plan(4)
+    job = rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, PLAN, at_front=True)
+    local_worker.store.redis.hset(job.key, mapping=fields)
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_mb()
     work(worker)
     assert peak_mb() - before < 100
-    assert desk.store.state(desk.job_id) is JobState.DONE
-    assert job.id in rq_queue(desk).failed_job_registry.get_job_ids()
-    parked = Job.fetch(job.id, connection=desk.store.redis, serializer=JSONSerializer)
+    assert local_worker.store.state(local_worker.job_id) is JobState.DONE
+    assert job.id in rq_queue(local_worker).failed_job_registry.get_job_ids()
+    parked = Job.fetch(job.id, connection=local_worker.store.redis, serializer=JSONSerializer)
     assert status(parked) == "failed"
     assert reason in str(parked.description)
-    assert desk.store.redis.llen(f"rq:queue:{desk.queue.name}:intermediate") == 0
-    assert desk.store.redis.hlen(job.key) < 10
+    assert local_worker.store.redis.llen(f"rq:queue:{local_worker.queue.name}:intermediate") == 0
+    assert local_worker.store.redis.hlen(job.key) < 10
 
 
 @pytest.mark.parametrize("command", [["SET", "text"], ["RPUSH", "list"], ["ZADD", "1", "set"]])
-def test_a_record_that_is_none_is_parked(desk: Desk, worker: UnitWorker, command: list[str]) -> None:
-    desk.plan(4)
-    name, redis = "photos--plan--01234567", desk.store.redis
+def test_a_record_that_is_none_is_parked(local_worker: LocalWorker, worker: UnitWorker, command: list[str]) -> None:
+    local_worker.plan(4)
+    name, redis = "photos--plan--01234567", local_worker.store.redis
     redis.execute_command(command[0], f"rq:job:{name}", *command[1:])
-    redis.lpush(f"rq:queue:{desk.queue.name}", name)
+    redis.lpush(f"rq:queue:{local_worker.queue.name}", name)
     work(worker)
-    assert desk.store.state(desk.job_id) is JobState.DONE
-    assert name in rq_queue(desk).failed_job_registry.get_job_ids()
+    assert local_worker.store.state(local_worker.job_id) is JobState.DONE
+    assert name in rq_queue(local_worker).failed_job_registry.get_job_ids()
 
 
 def test_what_rqs_upkeep_stumbles_over_ends_no_worker(
-    desk: Desk, worker: UnitWorker, caplog: pytest.LogCaptureFixture
+    local_worker: LocalWorker, worker: UnitWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk.plan(4)
-    job = rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, PLAN)
-    desk.store.redis.hset(job.key, "created_at", b"yesterday")
-    desk.store.redis.lrem(f"rq:queue:{desk.queue.name}", 0, job.id)
-    desk.store.redis.rpush(f"rq:queue:{desk.queue.name}:intermediate", job.id)
+    local_worker.plan(4)
+    job = rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, PLAN)
+    local_worker.store.redis.hset(job.key, "created_at", b"yesterday")
+    local_worker.store.redis.lrem(f"rq:queue:{local_worker.queue.name}", 0, job.id)
+    local_worker.store.redis.rpush(f"rq:queue:{local_worker.queue.name}:intermediate", job.id)
     worker.last_cleaned_at = None  # the upkeep is due
     work(worker)
-    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert local_worker.store.state(local_worker.job_id) is JobState.DONE
     assert "unhandled exception" not in caplog.text
 
 
@@ -253,14 +259,14 @@ def peak_mb() -> float:
 
 
 @pytest.mark.parametrize("unit", ["shard-00009", "shard-" + "9" * 9, "shard-" + "9" * 5000, "shard-1", "x", "../plan"])
-def test_a_unit_that_the_job_has_not_is_passed_over(desk: Desk, worker: UnitWorker, unit: str) -> None:
-    desk.plan(4)
-    rq_queue(desk).enqueue(RUN_UNIT, desk.job_id, unit, at_front=True)
-    name = f"{desk.job_id}--{unit}--01234567"
+def test_a_unit_that_the_job_has_not_is_passed_over(local_worker: LocalWorker, worker: UnitWorker, unit: str) -> None:
+    local_worker.plan(4)
+    rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, unit, at_front=True)
+    name = f"{local_worker.job_id}--{unit}--01234567"
     if unit.startswith("shard-"):  # by name alone, as shards are taken behind the first
-        desk.store.redis.rpush(f"rq:queue:{desk.queue.name}", name)
+        local_worker.store.redis.rpush(f"rq:queue:{local_worker.queue.name}", name)
     work(worker)
-    assert desk.store.state(desk.job_id) is JobState.DONE
+    assert local_worker.store.state(local_worker.job_id) is JobState.DONE
 
 
 EVIDENCE = """
@@ -272,7 +278,7 @@ def leave(*_args):
 
 @pytest.mark.parametrize("is_good", [pytest.param(True, id="success"), pytest.param(False, id="failure")])
 def test_callbacks_do_not_run(
-    desk: Desk, worker: UnitWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_good: bool
+    local_worker: LocalWorker, worker: UnitWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_good: bool
 ) -> None:
     (tmp_path / "modules").mkdir()
     evidence = tmp_path / "evidence"
@@ -280,7 +286,7 @@ def test_callbacks_do_not_run(
     monkeypatch.syspath_prepend(tmp_path / "modules")
     callback = Callback("someone_elses.leave")
     arguments = ("no-such-job", PLAN) if is_good else ()
-    job = rq_queue(desk).enqueue(
+    job = rq_queue(local_worker).enqueue(
         RUN_UNIT, *arguments, on_success=callback, on_failure=callback, on_stopped=callback, result_ttl=60
     )
     work(worker)
@@ -310,12 +316,12 @@ def listener() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("is_good", [pytest.param(True, id="success"), pytest.param(False, id="failure")])
 def test_a_message_cannot_make_the_worker_call_a_web_server(
-    desk: Desk, worker: UnitWorker, listener: tuple[str, list[str]], is_good: bool
+    local_worker: LocalWorker, worker: UnitWorker, listener: tuple[str, list[str]], is_good: bool
 ) -> None:
     url, requests = listener
     hooks = [Webhook(url, job_status="finished"), Webhook(url, job_status="failed")]
     arguments = ("no-such-job", PLAN) if is_good else ()
-    job = rq_queue(desk).enqueue(RUN_UNIT, *arguments, webhooks=hooks, result_ttl=60)
+    job = rq_queue(local_worker).enqueue(RUN_UNIT, *arguments, webhooks=hooks, result_ttl=60)
     work(worker)
     assert status(job) == ("finished" if is_good else "failed")
     assert requests == []
@@ -325,8 +331,10 @@ def test_a_message_cannot_make_the_worker_call_a_web_server(
 
 
 @pytest.mark.slow
-def test_a_signal_while_a_shard_is_worked_on_ends_the_worker_at_a_batch_edge(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(100, shard_size=50)
+def test_a_signal_while_a_shard_is_worked_on_ends_the_worker_at_a_batch_edge(
+    local_worker: LocalWorker, worker: UnitWorker
+) -> None:
+    local_worker.plan(100, shard_size=50)
     counted: list[int] = []
     lock = threading.Lock()
 
@@ -337,16 +345,16 @@ def test_a_signal_while_a_shard_is_worked_on_ends_the_worker_at_a_batch_edge(des
         if is_ten:
             signal.raise_signal(signal.SIGTERM)
 
-    desk.use(PlainEngine(on_infer=signal_at_ten))
+    local_worker.use(PlainEngine(on_infer=signal_at_ten))
     worker.work(logging_level="CRITICAL")
     assert len(counted) <= 14
-    assert desk.store.is_leased(desk.job_id, [shard_unit(0), shard_unit(1)]) == [False, False]
-    assert desk.attempts() == 0
-    assert {(desk.job_id, shard_unit(0)), (desk.job_id, shard_unit(1))} <= desk.queue.pending()
+    assert local_worker.store.is_leased(local_worker.job_id, [shard_unit(0), shard_unit(1)]) == [False, False]
+    assert local_worker.attempts() == 0
+    assert {(local_worker.job_id, shard_unit(0)), (local_worker.job_id, shard_unit(1))} <= local_worker.queue.pending()
 
 
-def test_a_second_signal_changes_nothing(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(50, shard_size=50)
+def test_a_second_signal_changes_nothing(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    local_worker.plan(50, shard_size=50)
     counted: list[int] = []
 
     def signal_twice(images: UInt8Array) -> None:
@@ -354,10 +362,10 @@ def test_a_second_signal_changes_nothing(desk: Desk, worker: UnitWorker) -> None
         if len(counted) in (5, 6):
             signal.raise_signal(signal.SIGTERM)
 
-    desk.use(PlainEngine(on_infer=signal_twice))
+    local_worker.use(PlainEngine(on_infer=signal_twice))
     worker.work(logging_level="CRITICAL")
-    assert (desk.job_id, shard_unit(0)) in desk.queue.pending()
-    assert desk.store.state(desk.job_id) is JobState.RUNNING
+    assert (local_worker.job_id, shard_unit(0)) in local_worker.queue.pending()
+    assert local_worker.store.state(local_worker.job_id) is JobState.RUNNING
 
 
 def test_a_signal_while_there_is_nothing_to_do_ends_the_wait(worker: UnitWorker) -> None:
@@ -373,8 +381,8 @@ def test_a_signal_after_that_does_not_disturb_the_end(worker: UnitWorker) -> Non
     worker.request_stop(signal.SIGTERM, None)
 
 
-def test_rqs_own_stop_command_cancels_the_job(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(200, shard_size=200)
+def test_rqs_own_stop_command_cancels_the_job(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    local_worker.plan(200, shard_size=200)
     sent = threading.Event()
 
     def stop(_images: UInt8Array) -> None:
@@ -382,46 +390,46 @@ def test_rqs_own_stop_command_cancels_the_job(desk: Desk, worker: UnitWorker) ->
             sent.set()
             execution = worker.heart.execution
             assert execution is not None
-            send_stop_job_command(desk.store.redis, execution[0].id, serializer=JSONSerializer)
-            wait_for(lambda: desk.store.state(desk.job_id) is JobState.CANCELLED, "the job's end")
+            send_stop_job_command(local_worker.store.redis, execution[0].id, serializer=JSONSerializer)
+            wait_for(lambda: local_worker.store.state(local_worker.job_id) is JobState.CANCELLED, "the job's end")
 
-    desk.use(PlainEngine(on_infer=stop))
+    local_worker.use(PlainEngine(on_infer=stop))
     work(worker)
-    view = desk.store.view(desk.job_id)
+    view = local_worker.store.view(local_worker.job_id)
     assert (view.state, view.message, view.shards_done) == (JobState.CANCELLED, "stopped through RQ", 0)
-    assert desk.store.is_leased(desk.job_id, [shard_unit(0)]) == [False]
+    assert local_worker.store.is_leased(local_worker.job_id, [shard_unit(0)]) == [False]
 
 
-def test_a_stop_command_without_a_unit_in_hand_does_nothing(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(4)
+def test_a_stop_command_without_a_unit_in_hand_does_nothing(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    local_worker.plan(4)
     worker.kill_horse()
-    assert desk.store.state(desk.job_id) is JobState.RUNNING
-    desk.context.interrupter.check()
+    assert local_worker.store.state(local_worker.job_id) is JobState.RUNNING
+    local_worker.context.interrupter.check()
 
 
 # -- standing aside ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_worker_does_other_jobs_while_it_stands_aside_from_one(desk: Desk, worker: UnitWorker) -> None:
-    desk.plan(4)
-    away = desk.photos.rename(desk.photos.with_name("away"))
-    other = job_spec(away, desk.output, job_id="others-1234abcd")
-    submit(desk.store, desk.queue, other)
+def test_a_worker_does_other_jobs_while_it_stands_aside_from_one(local_worker: LocalWorker, worker: UnitWorker) -> None:
+    local_worker.plan(4)
+    away = local_worker.photos.rename(local_worker.photos.with_name("away"))
+    other = job_spec(away, local_worker.output, job_id="others-1234abcd")
+    submit(local_worker.store, local_worker.queue, other)
 
     def is_done(job_id: str) -> bool:
-        reconcile(desk.store, desk.queue)  # as a daemon does every two seconds
-        return desk.store.state(job_id) is JobState.DONE
+        reconcile(local_worker.store, local_worker.queue)  # as a daemon does every two seconds
+        return local_worker.store.state(job_id) is JobState.DONE
 
     def stop_when_done() -> None:
         wait_for(lambda: is_done(other.job_id), "the other job")
-        away.rename(desk.photos)
-        wait_for(lambda: is_done(desk.job_id), "the job whose folder is there again")
+        away.rename(local_worker.photos)
+        wait_for(lambda: is_done(local_worker.job_id), "the job whose folder is there again")
         worker._stop_requested = True
-        desk.context.request_stop()
+        local_worker.context.request_stop()
 
     ending = threading.Thread(target=stop_when_done)
     ending.start()
     worker.work(burst=False, logging_level="CRITICAL")
     ending.join()
-    assert desk.store.view(desk.job_id).ok == 4
+    assert local_worker.store.view(local_worker.job_id).ok == 4

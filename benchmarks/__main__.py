@@ -15,7 +15,7 @@ from benchmarks.known_jobs import known_jobs
 from benchmarks.listing import listing
 from benchmarks.overhead import overhead
 from benchmarks.precision import precision
-from benchmarks.shard_boundary import seam
+from benchmarks.shard_boundary import shard_boundary
 from benchmarks.startup import startup
 from benchmarks.table import Row, render
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
@@ -43,7 +43,7 @@ def main() -> int:
         "listing",
         "e2e",
         "memory",
-        "seam",
+        "shard-boundary",
         "precision",
     )
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
@@ -79,7 +79,7 @@ def main() -> int:
             "listing": lambda: listing(folder, 1_000_000 // scale),
             "e2e": lambda: end_to_end(folder, home, model(arguments.weights), 192 // scale),
             "memory": lambda: memory(folder, home, model(SAMPLE), 5000 // scale),
-            "seam": lambda: seam(folder, home, model(SAMPLE), 4096 // scale),
+            "shard-boundary": lambda: shard_boundary(folder, home, model(SAMPLE), 4096 // scale),
             "precision": lambda: precision(
                 registry, arguments.weights, SAMPLE, arguments.scenes, arguments.photos, 80 // scale
             ),

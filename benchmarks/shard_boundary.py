@@ -14,7 +14,7 @@ LOSS_GOAL = 2.0
 REPEATS = 5
 
 
-def seam(folder: Path, home: Path, model: RegisteredModel, count: int) -> list[Row]:
+def shard_boundary(folder: Path, home: Path, model: RegisteredModel, count: int) -> list[Row]:
     """Return the share of the speed that is lost between shards: the median of pairs of runs, one after the other."""
     source = write_pictures(folder / "seam", "640x480", count)
     losses, elapsed = [], {}

@@ -256,13 +256,13 @@ def test_lanes_carry_the_batches_of_many_callers(chosen: Driver) -> None:
         for number in range(300)
     ]
 
-    def echo(batch: UInt8Array) -> UInt8Array:
+    def copy_lanes(batch: UInt8Array) -> UInt8Array:
         found = np.zeros(batch.shape, np.float32)
         lanes.run(list(batch), {"echo": list(found)})
         return found.astype(np.uint8)
 
     with ThreadPoolExecutor(6) as pool:
-        for batch, answer in zip(batches, pool.map(echo, batches), strict=True):
+        for batch, answer in zip(batches, pool.map(copy_lanes, batches), strict=True):
             assert np.array_equal(batch, answer)
     lanes.close()
     assert "trtjob-gpu" not in {thread.name for thread in threading.enumerate()}

@@ -98,7 +98,7 @@ class Interrupter:
 class Context:
     """One worker process.
 
-    claims: the units in hand, each with what interrupts it alone; interrupter: interrupts all of them. The heart's
+    leases: the units in hand, each with what interrupts it alone; interrupter: interrupts all of them. The heart's
     thread reads and uses both, and the counters.
     """
 
@@ -116,7 +116,7 @@ class Context:
         job_id: str | None = None,
     ) -> None:
         """engine: what is to run models; gpu: the number that this process's own GPU has here, None for the CPU;
-        gpu_name: what people call it; recruits: image processes for the first model; job_id: the only job to work on,
+        gpu_name: what people call it; prestarted: image processes for the first model; job_id: the only job to work on,
         empty while it is not named; None: all of the queue."""
         self.name = name
         self.job_id = job_id

@@ -61,7 +61,7 @@ def status_document(now: Standing) -> dict[str, Any]:
 def job_document(
     view: "JobView", workers: "Sequence[WorkerView]", exclusions: "Mapping[str, Exclusion] | None" = None
 ) -> dict[str, Any]:
-    """Return what is said of one job. asides: who stands aside from it, by worker."""
+    """Return what is said of one job. exclusions: who stands aside from it, by worker."""
     from trtjob.queue.progress import describe_limit, remaining
 
     mine = [worker for worker in workers if worker.units_of(view.job_id)]

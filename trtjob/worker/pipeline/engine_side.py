@@ -55,7 +55,7 @@ class Pipeline:
         log_level: str = "WARNING",
         log_format: str = "text",
     ) -> None:
-        """recruits: image processes that were started ahead; on_batch: called, by any thread, before each call of the
+        """prestarted: image processes that were started ahead; on_batch: called, by any thread, before each call of the
         engine; on_step: whenever something moves; open_decoder: called when a job first wants its files decoded by
         the engine's GPU; None: no job does.
 

@@ -26,6 +26,7 @@ from trtjob.config import Settings
 from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import ACTIVE, FINISHED, JobState
 from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import job_key
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.submit import submit
 from trtjob.worker.context import Context, set_current
@@ -128,7 +129,7 @@ class _Watch:
         _forget_peak()
         state = JobState.QUEUED
         while not self._ended.wait(SAMPLE_S):
-            now = JobState((self.store.redis.hget(f"trtjob:job:{self.job_id}", "state") or b"queued").decode())
+            now = JobState((self.store.redis.hget(job_key(self.job_id), "state") or b"queued").decode())
             if now is not state:
                 self._began[now] = _now()
                 _forget_peak()

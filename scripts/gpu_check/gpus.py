@@ -33,7 +33,8 @@ from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.jobs.states import TERMINAL
 from trtjob.queue.connection import connect
 from trtjob.queue.embedded_server import EmbeddedServer
-from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares
 

@@ -13,7 +13,7 @@ from chaos.fleet import Fleet
 from chaos.hosts import Host, Site
 from terminal import Terminal, descendants, wait_for
 
-from trtjob.queue.job_store import job_key
+from trtjob.queue.keys import job_key
 from trtjob.queue.units import shard_of
 from trtjob.queue.views import WorkerView
 

@@ -11,7 +11,7 @@ from chaos.fleet import Fleet, kill_every
 from terminal import descendants, wait_for
 
 from trtjob.jobs.states import TERMINAL, JobState
-from trtjob.queue.job_store import job_key
+from trtjob.queue.keys import job_key
 from trtjob.queue.units import shard_unit
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]

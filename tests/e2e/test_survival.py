@@ -13,7 +13,8 @@ from terminal import Terminal, descendants, job_folder, records, wait_for, worke
 
 from trtjob.config import Settings
 from trtjob.queue.connection import connect
-from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import job_key
 from trtjob.queue.units import shard_unit
 
 

@@ -12,8 +12,9 @@ from redis import Redis
 from samples import job_spec
 
 from trtjob.logs import log_context
-from trtjob.queue.job_log import MOST_CHARACTERS, MOST_HELD, MOST_LINES, JobLog, log_key, read_log
+from trtjob.queue.job_log import MOST_CHARACTERS, MOST_HELD, MOST_LINES, JobLog, read_log
 from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import log_key
 
 JOB = job_spec().job_id
 

@@ -12,9 +12,10 @@ from terminal import wait_for
 
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.queue.job_store import FREE_KILLS, Done, JobStore, Lease, Refusal, job_key, lease_key
+from trtjob.queue.job_store import FREE_KILLS, Done, JobStore, Lease, Refusal
+from trtjob.queue.keys import job_key, lease_key, worker_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
-from trtjob.queue.worker_registry import WORKER_TTL_S, worker_key
+from trtjob.queue.worker_registry import WORKER_TTL_S
 
 JOB = job_spec().job_id
 LEASE_S = 10.0

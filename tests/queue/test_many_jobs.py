@@ -11,7 +11,8 @@ from samples import job_spec
 from trtjob.cli.ui.screens import jobs_lines, standing, status_document
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
 from trtjob.queue.events import EventKind, add_event
-from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import job_key
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue

@@ -16,13 +16,13 @@ from trtjob.cli.ui.screens import job_lines, jobs_lines, standing, status_docume
 from trtjob.errors import ForeignJobError, JobError, UnknownJobError
 from trtjob.jobs.states import JobState
 from trtjob.queue import replies
-from trtjob.queue.job_log import JobLog, log_key, read_log
-from trtjob.queue.job_store import JobStore, Lease, job_key, lease_key
+from trtjob.queue.job_log import JobLog, read_log
+from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.keys import PARTS, job_key, kinds_of, lease_key, log_key
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.replies import MOST_SHARDS, Rubbish, drop_foreign
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.queue.scripts import PARTS, kinds_of
 from trtjob.queue.units import PLAN, shard_unit
 
 JOB, WELL = "bad-1234abcd", "well-1234abcd"

@@ -12,7 +12,8 @@ from trtjob.jobs.states import JobState, Priority
 from trtjob.queue import scripts
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.events import EventKind, add_event
-from trtjob.queue.job_store import Done, JobStore, Lease, Refusal, job_key, lease_key
+from trtjob.queue.job_store import Done, JobStore, Lease, Refusal
+from trtjob.queue.keys import job_key, lease_key
 from trtjob.queue.notifications import ask_for_notice, end_notice, put_off, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue

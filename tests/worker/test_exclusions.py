@@ -16,7 +16,7 @@ from trtjob.jobs.folder import JOB, RESULTS
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.queue.exclusions import Lack, OwnExclusions
-from trtjob.queue.job_store import job_key
+from trtjob.queue.keys import job_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.shard.run import MANY
 from trtjob.worker.tasks import run_unit

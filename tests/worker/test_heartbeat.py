@@ -20,7 +20,7 @@ from worker.local_worker import LocalWorker
 
 from trtjob.jobs.states import JobState
 from trtjob.queue.embedded_server import EmbeddedServer
-from trtjob.queue.job_store import job_key, lease_key
+from trtjob.queue.keys import job_key, lease_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter

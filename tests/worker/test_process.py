@@ -17,7 +17,8 @@ from trtjob.config import Settings
 from trtjob.queue.connection import Connection
 from trtjob.queue.conversions import Conversion
 from trtjob.queue.job_store import JobStore
-from trtjob.queue.rq_queue import WorkQueue, conversion_key
+from trtjob.queue.keys import conversion_key
+from trtjob.queue.rq_queue import WorkQueue
 
 pytestmark = pytest.mark.slow
 

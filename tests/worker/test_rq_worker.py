@@ -27,8 +27,9 @@ from trtjob.engines.protocol import UInt8Array
 from trtjob.jobs.states import JobState
 from trtjob.queue.conversions import Conversion
 from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.keys import conversion_key
 from trtjob.queue.reconcile import reconcile
-from trtjob.queue.rq_queue import RUN_UNIT, conversion_key
+from trtjob.queue.rq_queue import RUN_UNIT
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.worker.rq_worker import UnitWorker

@@ -29,7 +29,8 @@ from trtjob.errors import QueueError
 from trtjob.jobs.spec import JobSpec, ModelRef
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState
 from trtjob.queue.connection import Connection
-from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import shard_unit

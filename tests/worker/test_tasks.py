@@ -19,8 +19,7 @@ from trtjob.jobs.folder import RECEIPT, RESULTS, SUMMARY
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.queue.conversions import Conversion
-from trtjob.queue.job_store import job_key
-from trtjob.queue.rq_queue import conversion_key
+from trtjob.queue.keys import conversion_key, job_key
 from trtjob.queue.submit import resume, retry, stop
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.heartbeat import HeartbeatThread

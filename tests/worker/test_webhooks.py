@@ -25,8 +25,8 @@ from trtjob.errors import ConfigError
 from trtjob.jobs.states import JobState
 from trtjob.queue import notifications
 from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.keys import NOTICE, NOTICES
 from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
-from trtjob.queue.scripts import NOTICE, NOTICES
 from trtjob.queue.submit import cancel
 from trtjob.queue.units import FINISH
 from trtjob.worker import webhooks as worker_notify

@@ -80,7 +80,7 @@ async def _outcome(session: Session, conversion: "Conversion", display: "StageDi
 
 def _look(session: Session, request_id: str) -> dict[str, str]:
     from trtjob.queue import replies
-    from trtjob.queue.rq_queue import conversion_key
+    from trtjob.queue.keys import conversion_key
 
     session.connection.ensure()
     key = conversion_key(request_id)

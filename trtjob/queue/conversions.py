@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from trtjob.queue.events import new_call
-from trtjob.queue.rq_queue import conversion_key
+from trtjob.queue.keys import conversion_key, wanted_key
 
 WANTED_S = 30  # a client that is gone without a word is waited for so long
 RENEW_S = 5.0
@@ -38,7 +38,7 @@ class Conversion:
         self._redis: Any = redis  # replies are bytes
         self.id = request_id
         self._key = conversion_key(request_id)
-        self._wanted_key = f"{self._key}:wanted"
+        self._wanted_key = wanted_key(request_id)
 
     # -- of the client --------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from trtjob.errors import ForeignJobError
+from trtjob.queue.keys import events_key
 from trtjob.queue.replies import guarded
 
 # Enough for every shard of a million images; some 100 more may be kept, since the server drops them by the block.
@@ -104,7 +105,7 @@ def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None =
 
     Raises ForeignJobError for what no version of ours has written.
     """
-    key = f"{job_key}:events"
+    key = events_key(job_key)
     if last is not None:
         entries = list(reversed(guarded(key, lambda: redis.xrevrange(key, count=last), ())))
     else:

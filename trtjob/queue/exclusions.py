@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from trtjob.errors import ForeignJobError, PlaceError
 from trtjob.jobs.states import ACTIVE
 from trtjob.queue.events import EventKind, add_event
-from trtjob.queue.job_store import JobStore, job_key
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import aside_key, job_key
 from trtjob.queue.replies import Rubbish, answers, guarded, real
 from trtjob.queue.views import WorkerView, node_of
-from trtjob.queue.worker_registry import PREFIX
 
 _MOST_REASON = 500
 _MOST_NODES = 1000
@@ -57,10 +57,6 @@ def lack_of(err: BaseException) -> Lack:
     if isinstance(err, PlaceError):
         return Lack.PLACE
     return Lack.VERSION if isinstance(err, ForeignJobError) else Lack.FAULT
-
-
-def aside_key(job_id: str) -> str:
-    return f"{PREFIX}job:{job_id}:aside"
 
 
 class Exclusions:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trtjob.logs import JsonFormatter, fields_of
 from trtjob.queue import replies
+from trtjob.queue.keys import job_key, log_key
 
 # One for each shard of a million images and more; some 100 more may be kept, since the server drops them by the block.
 MOST_LINES = 5000
@@ -73,15 +74,11 @@ class JobLog(logging.Handler):
             self._dropped = 0
 
 
-def log_key(job_id: str) -> str:
-    return f"trtjob:job:{job_id}:log"
-
-
 def _write(redis: Any, lines: list[tuple[str, str]]) -> None:
     jobs = sorted({job_id for job_id, _ in lines})
     with redis.pipeline(transaction=False) as pipe:
         for job_id in jobs:
-            pipe.exists(f"trtjob:job:{job_id}")
+            pipe.exists(job_key(job_id))
         is_known = dict(zip(jobs, pipe.execute(), strict=True))
     with redis.pipeline(transaction=False) as pipe:
         for job_id, line in lines:

@@ -16,8 +16,20 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
 from trtjob.queue import replies, scripts
 from trtjob.queue.events import Event, EventKind, new_call, read_events
-from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal, job_key, lease_key
-from trtjob.queue.scripts import DEGRADED, ENDED, JOBS, QUEUE, STATE
+from trtjob.queue.keys import (
+    DEGRADED,
+    JOBS,
+    QUEUE,
+    STATE,
+    done_key,
+    ended_key,
+    job_key,
+    lease_key,
+    part_key,
+    queue_state_key,
+    state_key,
+)
+from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal
 from trtjob.queue.views import JobView, job_view
 from trtjob.queue.worker_registry import batches
 
@@ -131,10 +143,10 @@ class JobStore(Leases):
         until = int(self.redis.time()[0] - keep_s)
         expired: list[bytes] = []
         for name in {queue, ""}:
-            key = f"{QUEUE}{name}{ENDED}"
+            key = ended_key(name)
             expired += replies.guarded(key, partial(self.redis.zrangebyscore, key, "-inf", until, 0, most), ())
         gone = 0
-        for job_id in replies.names(f"{QUEUE}{queue}{ENDED}", expired[:most], replies.JOB_ID):
+        for job_id in replies.names(ended_key(queue), expired[:most], replies.JOB_ID):
             gone += int(self._forget(keys=[job_key(job_id)], args=[until]))
         return gone
 
@@ -217,9 +229,9 @@ class JobStore(Leases):
         queue: of those alone that its workers may do. It costs the same for any number of jobs that have ended.
         """
         if queue is None:
-            sets = [STATE + state for state in ACTIVE]
+            sets = [state_key(state) for state in ACTIVE]
         else:
-            sets = [f"{QUEUE}{name}:{state}" for state in ACTIVE for name in {queue, ""}]
+            sets = [queue_state_key(name, state) for state in ACTIVE for name in {queue, ""}]
         with self.redis.pipeline(transaction=False) as pipe:
             for key in sets:
                 pipe.smembers(key)
@@ -235,7 +247,7 @@ class JobStore(Leases):
             replies.guarded(job_key(job_id), partial(self._enlist, keys=[job_key(job_id)]), None)
 
     def _in_sets(self) -> list[str]:
-        sets = [STATE + state for state in JobState]
+        sets = [state_key(state) for state in JobState]
         with self.redis.pipeline(transaction=False) as pipe:
             for key in sets:
                 pipe.smembers(key)
@@ -298,9 +310,9 @@ def _printable(text: str) -> str:
 def _ask_view(pipe: Any, job_id: str) -> None:
     key = job_key(job_id)
     pipe.hgetall(key)
-    pipe.hvals(key + ":live")
-    pipe.bitcount(key + ":done")
-    pipe.hgetall(key + ":kinds")
+    pipe.hvals(part_key(job_id, "live"))
+    pipe.bitcount(done_key(job_id))
+    pipe.hgetall(part_key(job_id, "kinds"))
 
 
 def _view(job_id: str, answer: Sequence[Any]) -> JobView:

@@ -10,11 +10,11 @@ from redis import Redis
 from trtjob.jobs.states import JobState
 from trtjob.queue import lease_scripts, replies
 from trtjob.queue.events import EventKind, add_event, new_call
+from trtjob.queue.keys import FENCE, done_key, job_key, lease_key, part_key, worker_key
 from trtjob.queue.units import FINISH, PLAN, shard_of
 from trtjob.queue.views import node_of, units_held
-from trtjob.queue.worker_registry import PREFIX, WORKER_TTL_S, WorkerRegistry, worker_key
+from trtjob.queue.worker_registry import WORKER_TTL_S, WorkerRegistry
 
-FENCE = PREFIX + "fence"
 FREE_KILLS = 10
 
 _CLAIMABLE = {
@@ -69,14 +69,6 @@ class Refusal:
     reason: str
 
 
-def job_key(job_id: str) -> str:
-    return f"{PREFIX}job:{job_id}"
-
-
-def lease_key(job_id: str, unit: str) -> str:
-    return f"{PREFIX}lease:{job_id}:{unit}"
-
-
 class Leases(WorkerRegistry):
     """Gives units of work out and takes them back; `trtjob.queue.lease_scripts` says how."""
 
@@ -118,7 +110,7 @@ class Leases(WorkerRegistry):
 
         Returns False where another plans now.
         """
-        keys = [*lease.keys, job_key(lease.job_id) + ":done"]
+        keys = [*lease.keys, done_key(lease.job_id)]
         counters: list[str | int] = [lease.holder, lease.unit, new_call(), shards, images, ok, failed]
         return bool(self._sync(keys=keys, args=[*counters, json.dumps(kinds or {}), *committed]))
 
@@ -127,7 +119,7 @@ class Leases(WorkerRegistry):
 
         Returns `lost` (another plans now) or the job's state: `finishing` where every shard is committed.
         """
-        keys = [*lease.keys, job_key(lease.job_id) + ":done"]
+        keys = [*lease.keys, done_key(lease.job_id)]
         return str(self._planned(keys=keys, args=[lease.holder, lease.unit, lease.attempt]).decode(errors="replace"))
 
     def note(self, lease: Lease, **fields: str | float) -> bool:
@@ -147,7 +139,7 @@ class Leases(WorkerRegistry):
 
     def each_open_shard(self, job_id: str, shards: int) -> Iterator[int]:
         """Yield the numbers of the shards below `shards` that are not committed."""
-        key = job_key(job_id) + ":done"
+        key = done_key(job_id)
         bits = replies.guarded(key, lambda: self.redis.getrange(key, 0, shards // 8), b"")
         return (n for n in range(shards) if n // 8 >= len(bits) or not bits[n // 8] & (0x80 >> n % 8))
 
@@ -164,7 +156,7 @@ class Leases(WorkerRegistry):
             return Refusal("unknown")
         key, call = job_key(job_id), new_call()
         answer = self._claim(
-            keys=[key, lease_key(job_id, unit), key + ":done", worker_key(owner), FENCE],
+            keys=[key, lease_key(job_id, unit), done_key(job_id), worker_key(owner), FENCE],
             args=[
                 unit,
                 -1 if shard is None else shard,
@@ -202,7 +194,7 @@ class Leases(WorkerRegistry):
 
         Returns whether it was the job's last; while the job is finishing, the same lease is told so again.
         """
-        keys = [*lease.keys, job_key(lease.job_id) + ":done"]
+        keys = [*lease.keys, done_key(lease.job_id)]
         args: list[str | int] = [lease.holder, lease.unit, shard, ok, failed, lease.attempt, json.dumps(kinds or {})]
         return bool(self._commit(keys=keys, args=args) == 2)
 
@@ -224,8 +216,8 @@ class Leases(WorkerRegistry):
     def clear_attempts(self, lease: Lease) -> None:
         """Start counting a unit's attempts anew."""
         with self.redis.pipeline() as pipe:
-            pipe.hset(job_key(lease.job_id) + ":attempts", lease.unit, 1)
-            pipe.hdel(job_key(lease.job_id) + ":crashes", lease.unit)
+            pipe.hset(part_key(lease.job_id, "attempts"), lease.unit, 1)
+            pipe.hdel(part_key(lease.job_id, "crashes"), lease.unit)
             pipe.execute()
 
     def is_leased(self, job_id: str, units: list[str]) -> list[bool]:
@@ -239,7 +231,7 @@ class Leases(WorkerRegistry):
 
     def held(self, job_id: str) -> list[str]:
         """Return the units of a job that workers hold."""
-        units = [unit.decode(errors="replace") for unit in self.redis.hkeys(job_key(job_id) + ":holders")]
+        units = [unit.decode(errors="replace") for unit in self.redis.hkeys(part_key(job_id, "holders"))]
         return [unit for unit, is_leased in zip(units, self.is_leased(job_id, units), strict=True) if is_leased]
 
     # -- workers ------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue import replies
 from trtjob.queue.events import EventKind, add_event
-from trtjob.queue.job_store import JobStore, job_key
-from trtjob.queue.scripts import NOTICE, NOTICES, SETTLE_NOTICE, TAKE_NOTICE
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import NOTICE, NOTICES, job_key, notices_key
+from trtjob.queue.scripts import SETTLE_NOTICE, TAKE_NOTICE
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 3600.0
 GIVE_UP_S = 86_400.0
@@ -164,11 +165,6 @@ def take_due(store: JobStore, queue: str = "") -> Iterator[Notice]:
             notice = _take(store, waiting, delivery)
             if notice is not None:
                 yield notice
-
-
-def notices_key(queue: str) -> str:
-    """Return the set of the notices that wait, of a queue's jobs; an empty name: of those that have no queue."""
-    return f"{NOTICES}:{queue}" if queue else NOTICES
 
 
 def _waiting(store: JobStore, key: str) -> list[bytes]:

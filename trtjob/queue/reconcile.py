@@ -10,9 +10,9 @@ from itertools import islice
 from trtjob.errors import UnknownJobError
 from trtjob.jobs.states import JobState
 from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import kinds_of
 from trtjob.queue.replies import drop_foreign, is_outage
 from trtjob.queue.rq_queue import WINDOW, WorkQueue
-from trtjob.queue.scripts import kinds_of
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 
 # How many units more than there is room for are looked at in one go, since workers hold the first ones.

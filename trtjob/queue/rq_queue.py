@@ -15,6 +15,7 @@ from redis import Redis
 
 from trtjob.queue import queue_scripts
 from trtjob.queue.events import new_call
+from trtjob.queue.keys import taken_key
 from trtjob.queue.replies import guarded
 from trtjob.queue.units import shard_of
 
@@ -45,7 +46,7 @@ class WorkQueue:
     def __init__(self, redis: Redis, name: str) -> None:
         self.redis: Any = redis  # replies are bytes
         self.name = name
-        self._taken_key = f"trtjob:taken:{new_call()}"
+        self._taken_key = taken_key(new_call())
         self._put = redis.register_script(queue_scripts.PUT)
         self._reorder = redis.register_script(queue_scripts.REORDER)
         self._count = redis.register_script(queue_scripts.COUNT)
@@ -184,7 +185,3 @@ class WorkQueue:
 
     def __len__(self) -> int:
         return int(guarded(self._list, lambda: self.redis.llen(self._list), 0))
-
-
-def conversion_key(request_id: str) -> str:
-    return f"trtjob:conversion:{request_id}"

@@ -42,33 +42,9 @@ it runs out; a message that RQ took so is not leased, and is asked for again.
 
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue.events import TELLING
+from trtjob.queue.keys import DEGRADED, ENDED, JOBS, NOTICE, NOTICES, PARTS, QUEUE, STATE
 
-JOBS = "trtjob:jobs"  # zset: job id -> created_at
-STATE = "trtjob:state:"  # sets: the ids of the jobs in each state
-DEGRADED = STATE + "degraded"  # and of those that wait for what fails outside
-QUEUE = "trtjob:queue:"  # the same for each queue, as <queue>:<state>
-ENDED = ":ended"  # zset for each queue: the ids of the jobs that have ended -> when, seconds by the server's clock
-# A job's keys beside its hash, all of which go with it.
-PARTS = (
-    *("done", "holders", "attempts", "blame", "kills", "crashes", "live", "kinds"),
-    *("aside", "events", "log", "calls"),
-)
-
-# sets: the delivery ids of the notices that wait to be sent; with ":<queue>" behind it, of the jobs of a queue
-NOTICES = "trtjob:notify"
-NOTICE = "trtjob:notice:"  # hashes: what is sent, and where, when, how often it was tried
 _NOTICE_TTL_S = 172_800  # above GIVE_UP_S of trtjob.queue.notifications
-
-# The kinds of the keys that are not one job's.
-KINDS = {JOBS: "zset", DEGRADED: "set", NOTICES: "set", "trtjob:workers": "set", "trtjob:daemons": "set"}
-KINDS |= {STATE + state: "set" for state in JobState}
-
-
-def kinds_of(queue: str) -> dict[str, str]:
-    """Return the kinds of the keys of all jobs, and of those of a queue."""
-    of_queue = {f"{QUEUE}{name}:{state}": "set" for name in (queue, "") for state in JobState}
-    return KINDS | of_queue | {f"{QUEUE}{name}{ENDED}": "zset" for name in (queue, "")}
-
 
 # Takes KEYS[1] job, as every script does that begins with it.
 JOB_STEPS = (

@@ -6,11 +6,9 @@ from typing import Any, TypeVar
 from redis import Redis
 
 from trtjob.queue import replies
+from trtjob.queue.keys import DAEMONS, WORKERS, daemon_key, worker_key
 from trtjob.queue.views import DaemonView, WorkerView, daemon_view, worker_view
 
-PREFIX = "trtjob:"
-WORKERS = PREFIX + "workers"  # set of names
-DAEMONS = PREFIX + "daemons"
 WORKER_TTL_S = 30
 
 Item = TypeVar("Item")
@@ -43,14 +41,6 @@ class WorkerRegistry:
     def daemons(self) -> list[DaemonView]:
         """Return the daemons that reported lately, by name."""
         return _reports(self.redis, DAEMONS, daemon_key, daemon_view)
-
-
-def worker_key(name: str) -> str:
-    return f"{PREFIX}worker:{name}"
-
-
-def daemon_key(name: str) -> str:
-    return f"{PREFIX}daemon:{name}"
 
 
 def _report(redis: Any, names: str, key: str, name: str, fields: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import log_context
 from trtjob.queue.exclusions import Exclusions, OwnExclusions
 from trtjob.queue.job_store import Done, JobStore, Lease
+from trtjob.queue.keys import lock_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import JobView, node_of
 from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine
@@ -296,7 +297,7 @@ class Context:
     @contextmanager
     def single_flight(self, name: str, interrupter: Interrupter | None = None) -> Iterator[None]:
         """Let one process of all that share the server into the block; the others wait. Raises Interrupted."""
-        lock = self.store.redis.lock(f"trtjob:lock:{name}", timeout=LOCK_LEASE_S, thread_local=False)
+        lock = self.store.redis.lock(lock_key(name), timeout=LOCK_LEASE_S, thread_local=False)
         while not lock.acquire(blocking_timeout=1):
             self.doing = "waiting for a TensorRT plan that another worker builds"
             self.still_wanted(interrupter or self.interrupter)

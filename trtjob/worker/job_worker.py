@@ -8,7 +8,7 @@ import signal
 import time
 from types import FrameType
 
-from trtjob.queue.job_store import job_key
+from trtjob.queue.keys import job_key
 from trtjob.worker.context import Context
 from trtjob.worker.rq_worker import ASIDE_LOOK_S, foreign_left, server_needed
 from trtjob.worker.tasks import run_unit

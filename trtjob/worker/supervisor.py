@@ -24,6 +24,7 @@ from trtjob.queue import replies
 from trtjob.queue.connection import Connection
 from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import STARTS
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares, cpus_each
 from trtjob.worker.heartbeat import EXIT_SERVER_AWAY
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead or as good as dead
 SWEEP_S = 2.0
-PROBE = "trtjob:starts"  # when a worker process was last started; written to see that it can be
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 GPU_FAILED = "its GPU failed"
 MAX_FAILED_STARTS = 5
@@ -280,7 +280,7 @@ class Supervisor:
 
     def _probe(self) -> None:
         self.connection.ensure()
-        self.store.redis.set(PROBE, int(time.time()))  # whatever stood there
+        self.store.redis.set(STARTS, int(time.time()))  # whatever stood there
 
     async def _spawn(self, slot: _Slot) -> _Child:
         self._count += 1

@@ -10,6 +10,7 @@ from trtjob.config import Settings
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore
+from trtjob.queue.keys import forget_lock_key, sweep_lock_key
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.periodic import PeriodicTasks
@@ -18,7 +19,6 @@ from trtjob.worker.webhooks import send_due
 log = logging.getLogger(__name__)
 
 LOCK_S = 1.8  # a little less than the time between two sweeps: one daemon of a queue does what one is enough for
-SWEEP_LOCK, FORGET_LOCK = "trtjob:sweep:", "trtjob:forget:"  # for each queue
 EXPIRED_AT_ONCE = 100
 NOTICES_S = 10.0  # in one round no other notice is begun after so long: a daemon that ends waits for the last
 
@@ -81,16 +81,16 @@ class Sweep:
         send_due(self._store, self._settings, for_s=NOTICES_S)
 
     def _reconcile(self) -> None:
-        if self._is_first(SWEEP_LOCK):
+        if self._is_first(sweep_lock_key(self._queue.name)):
             reconcile(self._store, self._queue)
 
     def _forget(self) -> None:
-        if self._is_first(FORGET_LOCK):
+        if self._is_first(forget_lock_key(self._queue.name)):
             self._store.forget_expired(self._queue.name, self._settings.keep_jobs, EXPIRED_AT_ONCE)
 
-    def _is_first(self, lock: str) -> bool:
+    def _is_first(self, key: str) -> bool:
         """Return whether this daemon, of all of its queue, is to do something now: two would do it for nothing."""
-        key, span_ms = lock + self._queue.name, int(LOCK_S * 1000)
+        span_ms = int(LOCK_S * 1000)
         if self._store.redis.set(key, os.getpid(), nx=True, px=span_ms):
             return True
         if self._store.redis.pttl(key) != -1:

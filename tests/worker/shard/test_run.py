@@ -17,7 +17,8 @@ from trtjob.jobs.folder import ShardManifest, manifest_key, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.states import JobState
-from trtjob.queue.job_store import Lease, lease_key
+from trtjob.queue.job_store import Lease
+from trtjob.queue.keys import lease_key
 from trtjob.queue.units import FINISH, shard_unit
 from trtjob.worker.context import Interrupted
 from trtjob.worker.shard.run import REPORT_S

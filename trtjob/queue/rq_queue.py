@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
-from trtjob.queue import queue_scripts
+from trtjob.queue import queue_scripts, rq_internals
 from trtjob.queue.events import new_call
 from trtjob.queue.keys import taken_key
 from trtjob.queue.replies import guarded
@@ -61,7 +61,7 @@ class WorkQueue:
 
     @property
     def _list(self) -> str:
-        return f"rq:queue:{self.name}"
+        return rq_internals.list_key(self.name)
 
     def _queue(self) -> "Queue":
         from rq import Queue  # costs 0.1 s, and most commands never touch the queue
@@ -149,39 +149,23 @@ class WorkQueue:
 
     def clear_rubbish(self) -> None:
         """Remove what RQ would end a worker for: what waits, or was taken, under a name that it cannot have written."""
-        count = int(self._clear_rubbish(keys=[self._list, f"{self._list}:intermediate"]))
+        count = int(self._clear_rubbish(keys=[self._list, rq_internals.intermediate_key(self.name)]))
         if count:
             log.warning("removed from the queue what is no message", extra={"count": count})
 
     def park(self, message: str, reason: str) -> None:
         """Put a message that cannot be read among RQ's failed ones. What was in its record is not kept: say why."""
-        key, until = f"rq:job:{message}", int(self.redis.time()[0]) + _FAILURE_TTL_S
-        fields = {"status": "failed", "data": "", "origin": self.name, "description": reason}
-        with self.redis.pipeline() as pipe:
-            pipe.unlink(key)
-            pipe.hset(key, mapping=fields)
-            pipe.expire(key, _FAILURE_TTL_S)
-            pipe.zadd(f"rq:failed:{self.name}", {message: until})
-            pipe.lrem(f"{self._list}:intermediate", 1, message)
-            pipe.execute()
+        rq_internals.park(self.redis, self.name, message, reason, _FAILURE_TTL_S)
         log.warning("a message of the queue was refused", extra={"message_id": message[:80], "reason": reason})
 
     def clear_abandoned(self) -> None:
         """Remove RQ's records of messages whose workers died: their units are asked for again by our own reckoning."""
-        started = f"rq:wip:{self.name}"
-        seconds, _ = self.redis.time()
-        for entry in self.redis.zrangebyscore(started, 0, seconds):
-            message, _, execution = entry.rpartition(b":")
-            names = (b"rq:job:" + message, b"rq:executions:" + message, b"rq:execution:" + message + b":" + execution)
-            self.redis.delete(*names)
-            self.redis.zrem(started, entry)
+        rq_internals.clear_abandoned(self.redis, self.name)
 
     @property
     def kinds(self) -> dict[str, str]:
-        """The kinds of RQ's keys: what is lost with one of another kind is asked for again, or is for a look alone."""
-        kinds = {self._list: "list", f"{self._list}:intermediate": "list", "rq:queues": "set", "rq:workers": "set"}
-        kinds |= {f"rq:{name}:{self.name}": "zset" for name in ("wip", "failed", "finished", "deferred", "scheduled")}
-        return kinds | {f"rq:canceled:{self.name}": "zset", f"rq:workers:{self.name}": "set"}
+        """The types of RQ's keys, by name."""
+        return rq_internals.kinds_of(self.name)
 
     def __len__(self) -> int:
         return int(guarded(self._list, lambda: self.redis.llen(self._list), 0))

@@ -19,6 +19,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from trtjob.errors import JobError
+from trtjob.queue import rq_internals
 from trtjob.queue.exclusions import Exclusions
 from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore, Lease
@@ -101,13 +102,7 @@ class HeartbeatThread(threading.Thread):
         if held is not None:
             job, execution = held
             ttl_s = 2 * int(self.context.settings.lease_s)
-            with self.store.redis.pipeline() as pipe:
-                # Not its heartbeat(): where RQ's record ran out in an outage, that would make half of one.
-                execution.save(ttl_s, pipeline=pipe)
-                job.started_job_registry.add_execution(execution, ttl=ttl_s, pipeline=pipe, xx=True)
-                job.execution_registry.add(execution, ttl=ttl_s, pipeline=pipe)
-                pipe.expire(f"rq:worker:{self.context.name}", ttl_s)  # a message may last as long as there are shards
-                pipe.execute()
+            rq_internals.renew(self.store.redis, self.context.name, job, execution, ttl_s)
 
     def _check_progress(self) -> None:
         """End the process where a batch takes too long, or a shard stands still: a thread that hangs in C cannot be

@@ -25,6 +25,7 @@ from rq.worker.base import WorkerStatus
 from trtjob.jobs.states import JobState
 from trtjob.queue import queue_scripts
 from trtjob.queue.replies import is_of_key, skip
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.rq_queue import FUNCTIONS
 from trtjob.worker.context import Context
 from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
@@ -189,7 +190,7 @@ class UnitWorker(SimpleWorker):
                         self._pass_over()
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
             except ResponseError as err:
-                skip(f"rq:queue:{self.context.queue.name}", err)
+                skip(list_key(self.context.queue.name), err)
                 time.sleep(FOREIGN_LOOK_S)  # a sweep removes it; a stop ends this by StopRequested
             except UnreadableMessage as err:
                 self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds

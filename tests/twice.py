@@ -3,29 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha1
-from types import ModuleType
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 
-from trtjob.queue import events, lease_scripts, queue_scripts, scripts
+from trtjob.queue.scripts import load, names
 
-
-def scripts_of(*modules: ModuleType) -> dict[str, str]:
-    """Return the Lua scripts that modules name, by their names; what begins with an underscore is a part of some."""
-    return {
-        name: value
-        for module in modules
-        for name, value in vars(module).items()
-        if name.isupper() and not name.startswith("_") and isinstance(value, str) and "redis.call" in value
-    }
-
-
-_PARTS = ("TELLING", "JOB_STEPS")  # of scripts, in several modules
-SCRIPTS = {
-    name: text for name, text in scripts_of(scripts, lease_scripts, queue_scripts, events).items() if name not in _PARTS
-}
+SCRIPTS = {name.upper(): load(name) for name in names()}
 _NAMES = {sha1(text.encode()).hexdigest(): name for name, text in SCRIPTS.items()}
 
 

@@ -6,9 +6,9 @@ from samples import job_spec
 
 from trtjob.errors import ForeignJobError
 from trtjob.jobs.states import JobState, Priority
-from trtjob.queue.events import MOST_EVENTS
 from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.keys import job_key, lease_key
+from trtjob.queue.scripts import MOST_EVENTS
 from trtjob.queue.units import PLAN, shard_unit
 
 JOB = job_spec().job_id

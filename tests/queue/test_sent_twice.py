@@ -9,7 +9,6 @@ from samples import job_spec
 from twice import SCRIPTS, Twice
 
 from trtjob.jobs.states import JobState, Priority
-from trtjob.queue import scripts
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import Done, JobStore, Lease, Refusal
@@ -123,13 +122,12 @@ def test_every_command_of_a_jobs_life_may_come_twice(redis: Redis, store: JobSto
 
 
 def test_every_script_is_among_them(redis: Redis, client: Twice, store: JobStore, queue: WorkQueue) -> None:
-    """A new script belongs into `live`, and its reason into the table of trtjob.queue.scripts."""
+    """A new script belongs into `live`, and its reason into the comment that opens its file."""
     live(redis, store, queue)
     store.forget(JOB)
     client.eval(SCRIPTS["SIZE"], 1, "rq:job:none", 64)  # which RQ's worker asks for
     assert {call.name for call in client.calls} == set(SCRIPTS)
-    assert scripts.__doc__ is not None
-    assert [name for name in SCRIPTS if name not in scripts.__doc__] == []
+    assert [name for name, text in SCRIPTS.items() if "\n-- Sent twice: " not in text] == []
 
 
 def test_a_command_that_comes_twice_is_answered_as_at_first(

@@ -22,11 +22,12 @@ from worker.small_job import IMAGES, LONGER, Scenario, SmallJob, straight
 
 from trtjob.config import Settings
 from trtjob.queue import connection as connection_module
-from trtjob.queue import lease_scripts, queue_scripts, scripts
 from trtjob.queue.connection import Connection
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
+from trtjob.queue.scripts import load
+from trtjob.queue.scripts import names as script_names
 from trtjob.storage import retry
 from trtjob.worker import context as context_module
 from trtjob.worker.context import Context, set_current
@@ -183,8 +184,7 @@ def _go(scenario: Scenario, image: bytes, job: SmallJob, begin: Callable[[], Non
 
 def _named(lost: str) -> str:
     """Put a script's name in the place of its digest."""
-    texts = {**vars(scripts), **vars(lease_scripts), **vars(queue_scripts)}
-    names = {sha1(text.encode()).hexdigest(): name for name, text in texts.items() if isinstance(text, str)}
+    names = {sha1(load(name).encode()).hexdigest(): name.upper() for name in script_names()}
     return " ".join(names.get(word, word) for word in lost.split())
 
 

@@ -1,7 +1,7 @@
 """What happened to a job, step by step: a short stream in Redis beside the job's state.
 
 Most events are written by the script that changes the state (`trtjob.queue.scripts`), so that there is no change
-without its event; the others go into the pipeline that makes the change. Only about the last MOST_EVENTS are kept.
+without its event; the others go into the pipeline that makes the change. Only about the last `MOST_EVENTS` are kept.
 """
 
 import secrets
@@ -13,35 +13,7 @@ from typing import Any
 from trtjob.errors import ForeignJobError
 from trtjob.queue.keys import events_key
 from trtjob.queue.replies import guarded
-
-# Enough for every shard of a million images; some 100 more may be kept, since the server drops them by the block.
-MOST_EVENTS = 10_000
-# The last calls that a job remembers, to know one that is sent again: far more than can lie between the two.
-MOST_CALLS = 64
-
-# Takes KEYS[1] job, as every script does that begins with it. A call has a name of its own: what the client sends once
-# more, since the reply was lost, has the same one.
-TELLING = f"""
-local function tell(event, unit, attempt, worker, detail)
-  redis.pcall('XADD', KEYS[1] .. ':events', 'MAXLEN', '~', {MOST_EVENTS}, '*',
-    'event', event, 'unit', unit, 'attempt', attempt, 'worker', worker, 'detail', detail)
-end
-local function was_done(call) return type(redis.pcall('LPOS', KEYS[1] .. ':calls', call)) == 'number' end
-local function note_done(call)
-  redis.pcall('LPUSH', KEYS[1] .. ':calls', call)
-  redis.pcall('LTRIM', KEYS[1] .. ':calls', 0, {MOST_CALLS - 1})
-end
-"""
-
-# KEYS job   ARGV call, event, unit, worker, detail
-TELL = (
-    TELLING
-    + """
-if redis.call('EXISTS', KEYS[1]) == 0 or was_done(ARGV[1]) then return end
-note_done(ARGV[1])
-tell(ARGV[2], ARGV[3], '', ARGV[4], ARGV[5])
-"""
-)
+from trtjob.queue.scripts import load
 
 
 class EventKind(StrEnum):
@@ -92,7 +64,7 @@ class Event:
 def add_event(pipe: Any, job_key: str, event: EventKind, detail: str = "", *, unit: str = "", worker: str = "") -> None:
     """Write an event of a job that is there, once, together with the change that a pipeline makes."""
     detail = detail.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
-    pipe.eval(TELL, 1, job_key, new_call(), event.value, unit, worker, detail)
+    pipe.eval(load("tell"), 1, job_key, new_call(), event.value, unit, worker, detail)
 
 
 def new_call() -> str:

@@ -14,7 +14,7 @@ from redis import Redis
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState, Priority, origins
-from trtjob.queue import replies, scripts
+from trtjob.queue import replies
 from trtjob.queue.events import Event, EventKind, new_call, read_events
 from trtjob.queue.keys import (
     DEGRADED,
@@ -30,6 +30,7 @@ from trtjob.queue.keys import (
     state_key,
 )
 from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal
+from trtjob.queue.scripts import load
 from trtjob.queue.views import JobView, job_view
 from trtjob.queue.worker_registry import batches
 
@@ -57,13 +58,13 @@ class JobStore(Leases):
         super().__init__(redis)
         register = redis.register_script
         self._named: set[str] = set()  # the jobs that cannot be read, as far as that was said
-        self._create = register(scripts.CREATE)
-        self._move = replies.script(redis, scripts.MOVE, 0)
-        self._update = replies.script(redis, scripts.UPDATE, 0)
-        self._prioritize = replies.script(redis, scripts.PRIORITIZE, None)
-        self._enlist = register(scripts.ENLIST)
-        self._forget = register(scripts.FORGET)
-        self._degrade = replies.script(redis, scripts.DEGRADE, None)
+        self._create = register(load("create"))
+        self._move = replies.script(redis, load("move"), 0)
+        self._update = replies.script(redis, load("update"), 0)
+        self._prioritize = replies.script(redis, load("prioritize"), None)
+        self._enlist = register(load("enlist"))
+        self._forget = register(load("forget"))
+        self._degrade = replies.script(redis, load("degrade"), None)
 
     # -- a job's life -------------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from redis import Redis
 
 from trtjob.jobs.states import JobState
-from trtjob.queue import lease_scripts, replies
+from trtjob.queue import replies
 from trtjob.queue.events import EventKind, add_event, new_call
 from trtjob.queue.keys import FENCE, done_key, job_key, lease_key, part_key, worker_key
+from trtjob.queue.scripts import load
 from trtjob.queue.units import FINISH, PLAN, shard_of
 from trtjob.queue.views import node_of, units_held
 from trtjob.queue.worker_registry import WORKER_TTL_S, WorkerRegistry
@@ -70,21 +71,21 @@ class Refusal:
 
 
 class Leases(WorkerRegistry):
-    """Gives units of work out and takes them back; `trtjob.queue.lease_scripts` says how."""
+    """Gives units of work out and takes them back; the scripts of `trtjob.queue.scripts` say how."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        self._claim = replies.script(redis, lease_scripts.CLAIM, [b"unreadable"])
-        self._check = replies.script(redis, lease_scripts.CHECK, b"lost")
-        self._renew = replies.script(redis, lease_scripts.RENEW, b"lost")
-        self._commit = replies.script(redis, lease_scripts.COMMIT, 0)
-        self._release = replies.script(redis, lease_scripts.RELEASE, 0)
-        self._abandon = replies.script(redis, lease_scripts.ABANDON, 0)
-        self._add_shards = replies.script(redis, lease_scripts.ADD_SHARDS, 0)
-        self._sync = replies.script(redis, lease_scripts.SYNC, 0)
-        self._planned = replies.script(redis, lease_scripts.PLANNED, b"lost")
-        self._note = replies.script(redis, lease_scripts.NOTE, 0)
-        self._end = replies.script(redis, lease_scripts.END, 0)
+        self._claim = replies.script(redis, load("claim"), [b"unreadable"])
+        self._check = replies.script(redis, load("check"), b"lost")
+        self._renew = replies.script(redis, load("renew"), b"lost")
+        self._commit = replies.script(redis, load("commit"), 0)
+        self._release = replies.script(redis, load("release"), 0)
+        self._abandon = replies.script(redis, load("abandon"), 0)
+        self._add_shards = replies.script(redis, load("add_shards"), 0)
+        self._sync = replies.script(redis, load("sync"), 0)
+        self._planned = replies.script(redis, load("planned"), b"lost")
+        self._note = replies.script(redis, load("note"), 0)
+        self._end = replies.script(redis, load("end"), 0)
 
     # -- planning -----------------------------------------------------------------------------------------------
 

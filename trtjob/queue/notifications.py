@@ -26,7 +26,7 @@ from trtjob.queue import replies
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import NOTICE, NOTICES, job_key, notices_key
-from trtjob.queue.scripts import SETTLE_NOTICE, TAKE_NOTICE
+from trtjob.queue.scripts import load
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 3600.0
 GIVE_UP_S = 86_400.0
@@ -182,7 +182,7 @@ def _take(store: JobStore, waiting: str, member: bytes) -> Notice | None:
     key = NOTICE + delivery
     try:
         replies.expect(_DELIVERY.fullmatch(delivery), f"the member '{replies.shown_key(member)}' is no delivery id")
-        fields = store.redis.eval(TAKE_NOTICE, 2, waiting, key, delivery, token, LEASE_S)
+        fields = store.redis.eval(load("take_notice"), 2, waiting, key, delivery, token, LEASE_S)
         return None if fields is None else _notice(waiting, delivery, token, fields)
     except (replies.Rubbish, ResponseError) as err:
         if isinstance(err, ResponseError) and not replies.is_of_key(err):
@@ -218,7 +218,7 @@ def _notice(waiting: str, delivery: str, token: str, fields: list[bytes]) -> Not
 
 def end_notice(store: JobStore, notice: Notice, event: EventKind, detail: str) -> None:
     """Send a notice no more. detail: for the job's events, so without the address, which may hold a secret."""
-    store.redis.eval(SETTLE_NOTICE, 2, *notice.keys, notice.delivery, notice.token, "")
+    store.redis.eval(load("settle_notice"), 2, *notice.keys, notice.delivery, notice.token, "")
     _tell(store, notice, event, detail)
 
 
@@ -228,7 +228,7 @@ def put_off(store: JobStore, notice: Notice, detail: str) -> bool:
         end_notice(store, notice, EventKind.NOT_NOTIFIED, f"{detail}; given up")
         return False
     pause_s = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(notice.tries, 16))
-    store.redis.eval(SETTLE_NOTICE, 2, *notice.keys, notice.delivery, notice.token, pause_s)
+    store.redis.eval(load("settle_notice"), 2, *notice.keys, notice.delivery, notice.token, pause_s)
     _tell(store, notice, EventKind.NOT_NOTIFIED, f"{detail}; again in {pause_s:.0f} s")
     return True
 

@@ -2,7 +2,7 @@
 
 What a message asks for is checked against the job's state when a worker takes it, and what is missing is asked for
 again by `trtjob.queue.reconcile`. Payloads are JSON; a worker runs only the functions named here. The order of the one
-list is that of `trtjob.queue.queue_scripts`, so priorities need no second queue, from which RQ can lose messages.
+list is that of `trtjob.queue.scripts`, so priorities need no second queue, from which RQ can lose messages.
 """
 
 import logging
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
-from trtjob.queue import queue_scripts, rq_internals
+from trtjob.queue import rq_internals
 from trtjob.queue.events import new_call
 from trtjob.queue.keys import taken_key
 from trtjob.queue.replies import guarded
+from trtjob.queue.scripts import load
 from trtjob.queue.units import shard_of
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ class WorkQueue:
         self.redis: Any = redis  # replies are bytes
         self.name = name
         self._taken_key = taken_key(new_call())
-        self._put = redis.register_script(queue_scripts.PUT)
-        self._reorder = redis.register_script(queue_scripts.REORDER)
-        self._count = redis.register_script(queue_scripts.COUNT)
-        self._clear_rubbish = redis.register_script(queue_scripts.CLEAR_RUBBISH)
-        self._bring_forward = redis.register_script(queue_scripts.BRING_FORWARD)
-        self._take = redis.register_script(queue_scripts.TAKE)
-        self._take_of = redis.register_script(queue_scripts.TAKE_OF)
+        self._put = redis.register_script(load("put"))
+        self._reorder = redis.register_script(load("reorder"))
+        self._count = redis.register_script(load("count"))
+        self._clear_rubbish = redis.register_script(load("clear_rubbish"))
+        self._bring_forward = redis.register_script(load("bring_forward"))
+        self._take = redis.register_script(load("take"))
+        self._take_of = redis.register_script(load("take_of"))
 
     def named(self, name: str) -> "WorkQueue":
         """Return another queue of the same server; an empty name: this one."""

@@ -23,10 +23,10 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker.base import WorkerStatus
 
 from trtjob.jobs.states import JobState
-from trtjob.queue import queue_scripts
 from trtjob.queue.replies import is_of_key, skip
 from trtjob.queue.rq_internals import list_key
 from trtjob.queue.rq_queue import FUNCTIONS
+from trtjob.queue.scripts import load
 from trtjob.worker.context import Context
 from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
 
@@ -96,7 +96,7 @@ class SafeJob(Job):
         kind: Any = self.connection.type(self.key)
         if kind not in (b"hash", b"none"):
             raise UnreadableMessage(f"its record is a {kind.decode()}")
-        size = self.connection.eval(queue_scripts.SIZE, 1, self.key, MOST_FIELDS)
+        size = self.connection.eval(load("size"), 1, self.key, MOST_FIELDS)
         if not 0 <= size <= MOST_BYTES:
             shown = f"more than {MOST_FIELDS} fields" if size < 0 else f"{size:,} bytes"
             raise UnreadableMessage(f"its record has {shown}; a message is of at most {MOST_BYTES:,} bytes")

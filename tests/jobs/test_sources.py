@@ -9,8 +9,9 @@ from users import as_nobody
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.sources import check_output, s3_uri, source_from
+from trtjob.jobs.sources import check_output, source_from
 from trtjob.jobs.spec import Source
+from trtjob.storage.uri import s3_uri
 
 # -- the source --------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.spec import Source
 from trtjob.storage import Storage, is_s3, open_storage
 from trtjob.storage.listing import IMAGE_SUFFIXES
-
-S3_EXAMPLE = "s3://bucket/photos"
+from trtjob.storage.uri import s3_uri
 
 
 def source_from(named: Path | str | ImageList, root: str = "") -> tuple[Source, list[str]]:
@@ -57,16 +56,6 @@ def check_output(output: str, source: Source) -> str:
             "Choose a place outside it with --output"
         )
     return address
-
-
-def s3_uri(uri: str, what: str) -> str:
-    """Return `s3://bucket/prefix` without a slash at its end. Raises ConfigError for what is no such address."""
-    bucket, *parts = uri[len("s3://") :].rstrip("/").split("/")
-    if not bucket:
-        raise ConfigError(f"{what} '{uri}' names no bucket. Example: {S3_EXAMPLE}")
-    if any(part in ("", ".", "..") for part in parts) or "\0" in uri:
-        raise ConfigError(f"{what} '{uri}' has an empty part, `.` or `..` in it. Example: {S3_EXAMPLE}")
-    return "/".join(["s3:/", bucket, *parts])
 
 
 # -- buckets -----------------------------------------------------------------------------------------------------------

@@ -9,26 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trtjob.errors import ConfigError
-
-MOST_PLACE_CHARACTERS = 4096
+from trtjob.storage.uri import StorageUri
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _check_uri(value: str) -> str:
-    is_bucket = value.startswith("s3://")
-    parts = value.removeprefix("s3:/").split("/")
-    if not value.startswith(("/", "s3://")) or (is_bucket and not parts[1]):
-        raise ValueError("expected an absolute path or s3://bucket/prefix")
-    if {".", ".."} & set(parts) or "\0" in value or len(value) > MOST_PLACE_CHARACTERS:
-        raise ValueError("expected a place without `.`, `..` and zero bytes, of at most 4,096 characters")
-    return value
-
-
-# An absolute path or `s3://bucket/prefix`, with no way up in it.
-StorageUri = Annotated[str, AfterValidator(_check_uri)]
 
 
 class Annotate(StrEnum):

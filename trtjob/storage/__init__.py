@@ -6,14 +6,9 @@ from trtjob.errors import StorageError
 from trtjob.storage.local import LocalStorage, place_error
 from trtjob.storage.protocol import OnTrouble, Storage
 from trtjob.storage.trouble import note_trouble, trouble_age_s, troubles
+from trtjob.storage.uri import is_s3
 
-S3_SCHEME = "s3://"
 PATIENCE_S = 60.0
-
-
-def is_s3(uri: str) -> bool:
-    """Return whether a source or an output is in a bucket and not in a folder."""
-    return uri.lower().startswith(S3_SCHEME)
 
 
 def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Storage:

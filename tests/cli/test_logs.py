@@ -9,7 +9,8 @@ import pytest
 from samples import job_spec
 from terminal import DIGITS, Terminal, job_folder, wait_for
 
-from trtjob.cli.logs import event_line, log_line
+from trtjob.cli.events import event_line
+from trtjob.cli.logs import log_line
 from trtjob.jobs.states import JobState
 from trtjob.queue.events import Event
 from trtjob.queue.job_log import LogLine

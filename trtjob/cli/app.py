@@ -13,7 +13,23 @@ from typing import Annotated
 import typer
 
 from trtjob import __version__
-from trtjob.cli import bench, convert, doctor, export, jobs, logs, models, resume, run, status, submit, worker
+from trtjob.cli import (
+    bench,
+    cancel,
+    convert,
+    doctor,
+    events,
+    export,
+    jobs,
+    logs,
+    models,
+    resume,
+    retry,
+    run,
+    status,
+    submit,
+    worker,
+)
 from trtjob.cli.ui.say import say
 from trtjob.errors import TrtjobError
 from trtjob.utf8 import ensure_utf8
@@ -52,12 +68,12 @@ RUNNING, WATCHING, MODELS, MACHINE = "Run", "Jobs", "Models", "This machine"
 app.command("run", epilog=run.EXAMPLE, rich_help_panel=RUNNING)(run.run)
 app.command("submit", epilog=submit.EXAMPLE, rich_help_panel=RUNNING)(submit.submit)
 app.command("worker", epilog=worker.EXAMPLE, rich_help_panel=RUNNING)(worker.worker)
-app.command("status", epilog=status.STATUS_EXAMPLE, rich_help_panel=WATCHING)(status.status)
-app.command("logs", epilog=logs.LOGS_EXAMPLE, rich_help_panel=WATCHING)(logs.logs)
-app.command("events", epilog=logs.EVENTS_EXAMPLE, rich_help_panel=WATCHING)(logs.events)
-app.command("cancel", epilog=status.CANCEL_EXAMPLE, rich_help_panel=WATCHING)(status.cancel)
-app.command("resume", epilog=resume.RESUME_EXAMPLE, rich_help_panel=WATCHING)(resume.resume)
-app.command("retry", epilog=resume.RETRY_EXAMPLE, rich_help_panel=WATCHING)(resume.retry)
+app.command("status", epilog=status.EXAMPLE, rich_help_panel=WATCHING)(status.status)
+app.command("logs", epilog=logs.EXAMPLE, rich_help_panel=WATCHING)(logs.logs)
+app.command("events", epilog=events.EXAMPLE, rich_help_panel=WATCHING)(events.events)
+app.command("cancel", epilog=cancel.EXAMPLE, rich_help_panel=WATCHING)(cancel.cancel)
+app.command("resume", epilog=resume.EXAMPLE, rich_help_panel=WATCHING)(resume.resume)
+app.command("retry", epilog=retry.EXAMPLE, rich_help_panel=WATCHING)(retry.retry)
 app.add_typer(jobs.app, name="jobs", epilog=jobs.EXAMPLE, rich_help_panel=WATCHING)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 import trtjob.cli
-from trtjob.cli.logs import log_line, print_line
+from trtjob.cli.entries import print_line
+from trtjob.cli.logs import log_line
 from trtjob.cli.ui.output import print_rows, print_table
 from trtjob.cli.ui.progress import LineStages, LiveStages
 from trtjob.cli.ui.say import say, say_json

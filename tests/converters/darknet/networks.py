@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 from trtjob.converters.artefact import IR_VERSION, OPSET, serialised
 from trtjob.converters.darknet.cfg import parse_cfg
 from trtjob.converters.darknet.convert import convert
-from trtjob.converters.darknet.heads import decode_heads
+from trtjob.converters.darknet.decode import decode_heads
 from trtjob.converters.darknet.layers import LAYERS
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
 from trtjob.converters.output import write_atomically

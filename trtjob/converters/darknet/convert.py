@@ -8,11 +8,13 @@ from onnx import TensorProto
 from trtjob import __version__
 from trtjob.converters.artefact import Converted, model_from_graph, source_file
 from trtjob.converters.darknet.cfg import Section, read_cfg
+from trtjob.converters.darknet.decode import decode_heads
 from trtjob.converters.darknet.files import files
-from trtjob.converters.darknet.heads import NMS_BETA, decode_heads, nms_of
+from trtjob.converters.darknet.heads import NMS_BETA, nms_of
 from trtjob.converters.darknet.layers import LAYERS
-from trtjob.converters.darknet.network import MAX_SIDE, Network, Tensor
+from trtjob.converters.darknet.network import MAX_SIDE, Network
 from trtjob.converters.darknet.strides import check_size, has_resampled_shortcut
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.darknet.tree import probabilities
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph

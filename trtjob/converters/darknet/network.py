@@ -1,42 +1,16 @@
 """A network under construction: its layers so far, and what they are built into."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from trtjob.converters.darknet.cfg import Section
+from trtjob.converters.darknet.heads import Head
+from trtjob.converters.darknet.tensor import Tensor
+from trtjob.converters.darknet.tree import Tree
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import FloatArray
 
-if TYPE_CHECKING:
-    from trtjob.converters.darknet.heads import Head
-    from trtjob.converters.darknet.tree import Tree
-
 MAX_SIDE = 16_384  # of an input or a layer's output, in pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """The output of a layer: float32 [N, channels, height, width]; a vector has a height and a width of 1.
-
-    is_head: of a [yolo] or the like, whose activations are applied only at the end of the graph: no other layer can
-    read it.
-    """
-
-    name: str
-    channels: int
-    height: int
-    width: int
-    is_head: bool = False
-
-    @property
-    def hw(self) -> tuple[int, int]:
-        return self.height, self.width
-
-    @property
-    def size(self) -> int:
-        """The number of values of one image."""
-        return self.channels * self.height * self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +38,9 @@ class Network:
     label_count: int = 0
     is_pjreddies: bool = False
     outputs: list[Tensor] = field(default_factory=list)
-    heads: "list[Head]" = field(default_factory=list)
+    heads: list[Head] = field(default_factory=list)
     kernels: dict[int, Kernel] = field(default_factory=dict)
-    tree: "Tree | None" = None
+    tree: Tree | None = None
 
     def take(self, section: Section, name: str, *shape: int) -> FloatArray:
         """Return the layer's next weights."""

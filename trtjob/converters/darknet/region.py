@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trtjob.converters.darknet.cfg import Section
+from trtjob.converters.darknet.decode import add_head
 from trtjob.converters.darknet.files import beside
-from trtjob.converters.darknet.heads import Decoder, Head, add_head, columns, map_rows, nms_of
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.heads import Decoder, Head, columns, map_rows, nms_of
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.darknet.tree import Tree, group_softmax, probabilities, read_map, tree_of
 from trtjob.converters.darknet.yolo import anchor_pairs, check_channels
 from trtjob.converters.graph import Graph
@@ -105,7 +107,7 @@ def region(net: Network, section: Section, x: Tensor) -> Tensor:
 def _decoder(net: Network, section: Section, classes: int) -> tuple[Decoder, int]:
     """Return the decoder, and how many classes come out of it."""
     is_softmax = bool(section.integer("softmax", 0))
-    tree, path = tree_of(net, section), beside(section, "map", net.weights.path)
+    tree, path = tree_of(section, net.weights.path), beside(section, "map", net.weights.path)
     if tree is None:
         return RegionDecoder(classes, is_softmax), classes
     tree.expect(section, classes)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.files import beside
-from trtjob.converters.darknet.network import Network
 from trtjob.converters.graph import Graph
 from trtjob.errors import DarknetParseError
 
@@ -46,9 +45,9 @@ class Tree:
         return is_leaf
 
 
-def tree_of(net: Network, section: Section) -> Tree | None:
-    """Return the tree that a layer names, None where it names none."""
-    path = beside(section, "tree", net.weights.path)
+def tree_of(section: Section, weights: Path) -> Tree | None:
+    """Return the tree that a layer names, beside the file of the weights; None where it names none."""
+    path = beside(section, "tree", weights)
     return None if path is None else read_tree(path)
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.heads import Decoder, Head, add_head, columns, map_rows, nms_of
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.decode import add_head
+from trtjob.converters.darknet.heads import Decoder, Head, columns, map_rows, nms_of
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import FloatArray
 

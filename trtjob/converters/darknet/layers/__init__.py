@@ -16,8 +16,9 @@ from trtjob.converters.darknet.layers.pooling import avgpool, local_avgpool, max
 from trtjob.converters.darknet.layers.rearranging import crop, reorg, reorg3d, upsample
 from trtjob.converters.darknet.layers.shortcut import shortcut
 from trtjob.converters.darknet.layers.simple import activation, contrastive, implicit, unchanged
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
 from trtjob.converters.darknet.region import region
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.darknet.yolo import gaussian_yolo, yolo
 
 LayerFunction = Callable[[Network, Section, Tensor], Tensor]

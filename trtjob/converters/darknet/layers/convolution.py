@@ -6,7 +6,8 @@ from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.geometry import check_side, strides
 from trtjob.converters.darknet.layers.folding import factor_and_shift, normalised, take_statistics
-from trtjob.converters.darknet.network import Kernel, Network, Tensor
+from trtjob.converters.darknet.network import Kernel, Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.engines.protocol import FloatArray
 
 # What changes a convolution's result, with the value that changes nothing.

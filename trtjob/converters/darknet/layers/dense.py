@@ -5,7 +5,8 @@ import numpy as np
 from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.layers.folding import factor_and_shift, normalised, take_statistics
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.darknet.tree import group_softmax, tree_of
 
 
@@ -33,7 +34,7 @@ def softmax(net: Network, section: Section, x: Tensor) -> Tensor:
     temperature = section.number("temperature", 1)
     if temperature <= 0:
         raise section.error(f"temperature={temperature:g}: expected a number above 0", "temperature")
-    tree = tree_of(net, section)
+    tree = tree_of(section, net.weights.path)
     if tree is None and section.number("spatial", 0):
         return Tensor(net.graph.add("Softmax", x.name, axis=1), x.channels, *x.hw)
     groups = section.integer("groups", 1, least=1)

@@ -2,7 +2,8 @@
 
 from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 
 
 def route(net: Network, section: Section, _x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ import numpy as np
 
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.layers.folding import factor_and_shift, normalised, take_statistics
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.engines.protocol import FloatArray
 
 _MAX_CHANNELS = 4096  # of [normalization], whose sums take the square of it in memory

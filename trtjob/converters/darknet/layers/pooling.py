@@ -2,7 +2,8 @@
 
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.geometry import strides
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 
 
 def maxpool(net: Network, section: Section, x: Tensor) -> Tensor:

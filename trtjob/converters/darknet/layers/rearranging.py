@@ -4,7 +4,8 @@ import numpy as np
 
 from trtjob.converters.darknet.cfg import Section
 from trtjob.converters.darknet.geometry import check_side
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 
 
 def upsample(net: Network, section: Section, x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ import numpy as np
 
 from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.engines.protocol import FloatArray
 
 # fuse_conv_batchnorm in network.c, which normalises a shortcut's weights too

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from trtjob.converters.darknet.activations import activate
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.network import Network, Tensor
+from trtjob.converters.darknet.network import Network
+from trtjob.converters.darknet.tensor import Tensor
 from trtjob.engines.spec import INPUT_NAME
 
 

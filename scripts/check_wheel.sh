@@ -15,7 +15,7 @@ from zipfile import ZipFile
 
 names = ZipFile(sys.argv[1]).namelist()
 foreign = [name for name in names if not name.startswith(("trtjob/", "trtjob-"))]
-missing = [end for end in ("trtjob/py.typed", "licenses/LICENSE") if not any(name.endswith(end) for name in names)]
+missing = [end for end in ("trtjob/py.typed", "trtjob/queue/scripts/claim.lua", "licenses/LICENSE") if not any(name.endswith(end) for name in names)]
 sys.exit(f"the wheel holds {foreign} and lacks {missing}" if foreign or missing else 0)
 PYTHON
 

@@ -99,7 +99,7 @@ class Interrupter:
 class Context:
     """One worker process.
 
-    leases: the units in hand, each with what interrupts it alone; interrupter: interrupts all of them. The heart's
+    leases: the units in hand, each with what interrupts it alone; interrupter: interrupts all of them. The heartbeat's
     thread reads and uses both, and the counters.
     """
 
@@ -165,7 +165,7 @@ class Context:
         return view
 
     def take_in_hand(self, lease: Lease) -> Interrupter:
-        """Have the heart keep a claim, until `holding` ends or it is put down."""
+        """Have the heartbeat keep a lease, until `holding` ends or it is put down."""
         return self.leases.setdefault(lease, Interrupter())
 
     def put_down(self, lease: Lease) -> None:
@@ -175,7 +175,7 @@ class Context:
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Interrupter]:
-        """Have a unit in hand for the length of the block: the heart keeps its claim."""
+        """Have a unit in hand for the length of the block: the heartbeat keeps its lease."""
         interrupter = self.take_in_hand(lease)
         try:
             with log_context(job_id=lease.job_id, unit=lease.unit, attempt=lease.attempt):

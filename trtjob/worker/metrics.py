@@ -28,7 +28,7 @@ REQUEST_TIMEOUT_S = 10.0
 
 
 class Pulse:
-    """What one worker process says of itself each second, cumulative since it began; see `Heart`."""
+    """What one worker process says of itself each second, cumulative since it began; see `HeartbeatThread`."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.counts = Counter({name: int(fields.get(name, 0)) for name in ("images", "failed", "shards", "batches")})

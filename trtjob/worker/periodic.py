@@ -18,7 +18,7 @@ _MOST_SHOWN = 200
 
 
 class PeriodicTasks:
-    """Keeps count of the rounds of a daemon that fail, each by a name that a person knows.
+    """Keeps count of the rounds of a daemon's tasks that fail, each by a name that a person knows.
 
     is_away: whether the queue's server was away when it was last needed; no round is to blame for that.
     """

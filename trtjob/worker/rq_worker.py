@@ -78,7 +78,7 @@ def foreign_left(key: str | bytes) -> Iterator[None]:
 
 
 class _NoDeathPenalty(BaseDeathPenalty):
-    """No time-out by signal: the heart watches for a stand-still."""
+    """No time-out by signal: the heartbeat's thread watches for a stand-still."""
 
     def setup_death_penalty(self) -> None:
         """Do nothing."""
@@ -216,7 +216,7 @@ class UnitWorker(SimpleWorker):
         return 2 * int(self.context.settings.lease_s)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a message's function in this thread, with the heart keeping RQ's record of it alive."""
+        """Run a message's function in this thread, with the heartbeat keeping RQ's record of it alive."""
         self._is_working = True
         try:
             with server_needed(), foreign_left(job.key):

@@ -29,7 +29,7 @@ class ProcessPool:
     def __init__(
         self, ring: Ring, config: Callable[[int], ChildConfig], prestarted: PrestartedProcesses | None = None
     ) -> None:
-        """config: what the process of a number is told; recruits: who is there already."""
+        """config: what the process of a number is told; prestarted: who is there already."""
         self.handles: list[ProcessHandle] = []
         self._ring = ring
         self._config = config

@@ -1,7 +1,7 @@
 """Shard after shard without a pause: the next one's images come in while the last ones of the present are worked on.
 
-A message from RQ starts the conveyor with its shard. From then on the conveyor takes the next from the queue itself, as
-long as it begins with a shard, and has at most two in hand: one that is fed and one that drains.
+A message from RQ starts with its shard. From then on the next is taken from the queue without RQ, as long as it
+begins with a shard. At most two are in hand: one that is fed and one that drains.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 # Everything that people and CI do here has a target; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check lint bench lock wheel installs clean
+.PHONY: help setup demo test chaos check lint bench lock docs-check wheel installs clean
 
 BIN := .venv/bin
 
 help: ## List the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: .venv/.up-to-date ## Make .venv with everything in it, for the GPU where one is (PYTHON=..., TRTJOB_SETUP=cpu|cuda|cuda12 choose)
 
@@ -46,7 +46,11 @@ lint: .venv/.extras-up-to-date ## Run the static checks: format, lint, types, im
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/cli_reference.py --check
+	$(BIN)/python scripts/docs_check.py
 	scripts/compile_lock.sh --check
+
+docs-check: setup ## Check that every path, command and option in README and docs exists
+	$(BIN)/python scripts/docs_check.py
 
 bench: setup ## Measure the speed on this machine and print a table
 	$(BIN)/python -m benchmarks

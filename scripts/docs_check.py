@@ -23,6 +23,9 @@ _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _ROOMS = "trtjob|docs|scripts|tests|benchmarks|examples|docker"
 _PATH = re.compile(rf"(?<![\w./-])(?:{_ROOMS})/[\w./*-]*\w")
+_IN_A_ROOM = re.compile(
+    r"(?<![\w./-])(?:cli|bench|worker|queue|converters|jobs|imaging|engines|storage)/(?:\w+/)*\w+\.(?:py|lua)"
+)
 _MODULE = re.compile(rf"python3? -m ((?:{_ROOMS})[\w.]*)")
 _TARGET = re.compile(r"(?:^|[\s;&])make ([a-z-]+)")
 _SETTING = re.compile(r"TRTJOB_[A-Z0-9_]+")
@@ -68,6 +71,9 @@ def _headings(page: Path) -> set[str]:
 def _paths(code: str) -> Iterator[str]:
     for path in _PATH.findall(code):
         if not any(ROOT.glob(path)):
+            yield f"there is no {path}"
+    for path in _IN_A_ROOM.findall(code):
+        if not (ROOT / "trtjob" / path).exists():
             yield f"there is no {path}"
 
 

@@ -18,6 +18,7 @@ NOTHING = "_".join(("TRTJOB", "NOTHING"))  # else this file would be one that re
     ("text", "problem"),
     [
         ("see `trtjob/nowhere.py`", "there is no trtjob/nowhere.py"),
+        ("`cli/nowhere.py` is asked first", "there is no cli/nowhere.py"),
         ("    python -m scripts.nowhere --fast", "there is no module scripts.nowhere"),
         ("    make sandwich", "make knows no sandwich"),
         ("    trtjob fly photos/", "there is no command trtjob fly"),
@@ -38,7 +39,7 @@ def test_what_does_not_exist_is_named(text: str, problem: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     "text",
     [
-        "`trtjob/cli/app.py` and `docs/*.md`",
+        "`trtjob/cli/app.py`, `cli/app.py` and `docs/*.md`",
         "    trtjob run photos/ --model m -o out | tee log --no-such",
         "trtjob fly is a sentence",
         "# A heading: with `code`\n[it](#a-heading-with-code)",

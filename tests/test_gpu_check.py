@@ -227,6 +227,7 @@ def test_tests_are_counted_by_file_and_engine() -> None:
     assert found[1].note.startswith("failed: test_ok[tensorrt]: 1 != 2")
 
 
+@pytest.mark.slow
 def test_marked_tests_run_side_by_side_and_some_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "PROCESSES", 2)
     tests = """
@@ -610,6 +611,7 @@ def test_a_model_is_beside_ultralytics_where_that_could_be_measured(options: Che
     assert all("Ultralytics" not in row.note for row in feed.beside("digits", "cpu", None, options, pictures))
 
 
+@pytest.mark.slow
 def test_where_ultralytics_is_missing_its_row_says_so(pictures: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("ultralytics"):
         pytest.skip("Ultralytics is here")

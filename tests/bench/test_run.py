@@ -56,6 +56,7 @@ def measured(rig: Rig, sample: Sample, *batches: int) -> BenchReport:
     return measure(rig, [sample], BenchOptions(None, batches, 0.05), silent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
     [
@@ -75,11 +76,13 @@ def test_a_report_has_a_figure_for_every_part(tmp_path: Path, sample: Sample, en
     assert report.elapsed_s > of_sample.annotated.ran_s
 
 
+@pytest.mark.slow
 def test_the_phases_are_made_of_their_stages(tmp_path: Path, sample: Sample) -> None:
     times = measured(rig_of(tmp_path, PlainEngine()), sample).samples[0].times
     assert times.phases_ms["prepare"] == pytest.approx(sum(times.stages_ms[s] for s in ("read", "decode", "resize")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_batch", "setting", "wanted", "sizes"),
     [
@@ -124,6 +127,7 @@ def test_the_engines_rate_is_what_all_its_threads_get(tmp_path: Path, at_once: i
     assert rate.images_per_s == pytest.approx(2 * 4 / rate.call_ms * 1000, rel=0.3)
 
 
+@pytest.mark.slow
 def test_the_time_until_the_pipeline_is_full_does_not_count(tmp_path: Path, sample: Sample) -> None:
     calls: list[int] = []
 
@@ -166,6 +170,7 @@ def test_every_part_ends_when_the_user_stops(tmp_path: Path, sample: Sample, nam
     assert len(calls) <= rig.limits.slots
 
 
+@pytest.mark.slow
 def test_an_image_that_the_engine_cannot_run_ends_the_bench(tmp_path: Path) -> None:
     write_image(tmp_path / "photos" / "poison.png", POISON)
     rig = rig_of(tmp_path, PlainEngine())
@@ -175,6 +180,7 @@ def test_an_image_that_the_engine_cannot_run_ends_the_bench(tmp_path: Path) -> N
     pipeline.close()
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path) -> None:
     write_images(tmp_path / "photos", 3)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
@@ -212,6 +218,7 @@ def test_made_up_images_are_of_two_sizes(tmp_path: Path) -> None:
     assert [(sample.name, len(sample.entries)) for sample in samples] == [("640x480", 12), ("1920x1080", 12)]
 
 
+@pytest.mark.slow
 def test_opencv_has_its_threads_back(tmp_path: Path, sample: Sample) -> None:
     before = cv2.getNumThreads()
     seen: set[int] = set()
@@ -220,6 +227,7 @@ def test_opencv_has_its_threads_back(tmp_path: Path, sample: Sample) -> None:
     assert cv2.getNumThreads() == before
 
 
+@pytest.mark.slow
 def test_progress_goes_from_the_warm_up_to_the_last_part(tmp_path: Path, sample: Sample) -> None:
     shown: list[tuple[str, int, int]] = []
     measure(rig_of(tmp_path, PlainEngine()), [sample], BRIEF, lambda *step: shown.append(step))
@@ -227,6 +235,7 @@ def test_progress_goes_from_the_warm_up_to_the_last_part(tmp_path: Path, sample:
     assert shown[-1] == ("measuring", 19, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_stopped", [False, True])
 def test_nothing_is_left_behind(
     tmp_path: Path, sample: Sample, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, is_stopped: bool

@@ -23,6 +23,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_tables_and_a_sentence(trtjob: Command, model: Path, photos: Path) -> None:
     outcome = trtjob("bench", model, "--images", photos, "--seconds", "0.1", "--engine", "cpu", "--threads", 2)
     assert outcome.code == 0, outcome.err
@@ -51,6 +52,7 @@ def first_words(table: str) -> list[str]:
     return [line.split()[0] for line in table.splitlines()]
 
 
+@pytest.mark.slow
 def test_json_is_one_document_with_everything(trtjob: Command, model: Path, photos: Path) -> None:
     arguments = ("--images", photos, "--seconds", "0.1", "--engine", "cpu", "--batch", "2,1", "--json")
     document = json.loads(trtjob("bench", model, *arguments).out)
@@ -64,12 +66,14 @@ def test_json_is_one_document_with_everything(trtjob: Command, model: Path, phot
     assert sample["limit"].startswith("bound by ")
 
 
+@pytest.mark.slow
 def test_progress_is_on_standard_error(trtjob: Command, model: Path, photos: Path) -> None:
     outcome = trtjob("bench", model, "--images", photos, "--seconds", "0.1", "--engine", "cpu")
     assert "mean: warming up 0/4\n" in outcome.err
     assert "mean: measuring 0/20\n" in outcome.err
 
 
+@pytest.mark.slow
 def test_broken_images_are_counted_and_a_large_folder_is_not_used_whole(
     trtjob: Command, model: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def doctor(
     return {check["name"]: check for check in json.loads(terminal.run("doctor", "--json").out)}
 
 
+@pytest.mark.slow
 def test_a_gpu_is_named_with_what_decides_which_packages_it_can_use(terminal: Terminal, tools: Path) -> None:
     found = doctor(terminal, tools, H200, GTX_1070)["gpu"]["found"]
     assert "NVIDIA H200, 143771 MiB, driver 580.105.08, compute capability 9.0; NVIDIA GeForce GTX 1070" in found
@@ -148,6 +149,7 @@ def test_a_package_for_cuda_12_belongs_to_the_extra_for_it() -> None:
     assert [extra_for(12), extra_for(13), extra_for(14)] == ["cuda12", "cuda", "cuda"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("card", "extra"),
     [
@@ -170,6 +172,7 @@ def _without_tensorrt(tools: Path) -> str:
     return str(tools)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("card", "extra"),
     [pytest.param(H200, "nvimgcodec", id="a card of today"), pytest.param(GTX_1070, "nvimgcodec12", id="an old card")],
@@ -192,6 +195,7 @@ def test_a_user_who_wants_the_cpu_is_not_told_of_the_gpu(terminal: Terminal, too
     assert doctor(terminal, tools, H200, TRTJOB_ENGINE="cpu")["runtime"]["state"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_too_old_needs_nothing(terminal: Terminal, tools: Path) -> None:
     runtime = doctor(terminal, tools, GTX_970, PYTHONPATH=_without_tensorrt(tools))["runtime"]
     assert (runtime["state"], runtime["fix"]) == ("ok", "")
@@ -250,6 +254,7 @@ def test_packages_in_two_folders_are_no_mixture(terminal: Terminal, tools: Path,
     assert runtime["state"] != "broken"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [
@@ -280,6 +285,7 @@ def test_the_package_for_gpus_stays_where_only_nvidia_smi_fails(
     assert "uninstall" not in runtime["fix"]
 
 
+@pytest.mark.slow
 def test_a_card_that_tensorrt_refuses_is_not_tensorrt_s(terminal: Terminal, tools: Path, cuda_driver: Path) -> None:
     """Whichever TensorRT the development packages bring: none of them serves it."""
     checks = doctor(terminal, tools, GTX_1070, LD_LIBRARY_PATH=str(cuda_driver), CUDA_STAND_IN_CAPABILITY="61")
@@ -322,6 +328,7 @@ def test_what_is_left_without_any_package_is_mended_by_an_install() -> None:
     assert _mended(Package({}, "", "", ""), Cards()).fix.endswith(" 'trtjob[cpu]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", ["7", "banana"])
 def test_a_wrong_setting_of_gpus_is_mended_by_its_fix(terminal: Terminal, tools: Path, gpus: str) -> None:
     engine = doctor(terminal, tools, TRTJOB_GPUS=gpus)["engine"]
@@ -330,6 +337,7 @@ def test_a_wrong_setting_of_gpus_is_mended_by_its_fix(terminal: Terminal, tools:
     assert doctor(terminal, tools, **{name: value})["engine"]["state"] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", ["7", "banana"])
 def test_gpus_that_cannot_be_are_wrong_usage_also_without_a_driver(terminal: Terminal, gpus: str) -> None:
     outcome = terminal.run("worker", "--gpus", gpus)

@@ -125,6 +125,7 @@ def test_the_password_is_on_no_command_line(valkey: Valkey) -> None:
     assert PASSWORD.encode() not in command
 
 
+@pytest.mark.slow
 def test_valkey_lets_nobody_in_without_the_password(valkey: Valkey) -> None:
     with pytest.raises(redis.AuthenticationError):
         valkey.client(None).ping()

@@ -113,6 +113,7 @@ def test_everything_that_is_wrong_is_named() -> None:
         parse_spec(document(task="x", conf=2), PATH)
 
 
+@pytest.mark.slow
 @given(st.text() | st.recursive(st.none() | st.booleans(), st.lists).map(json.dumps))
 def test_any_text_is_refused_as_a_model_error(text: str) -> None:
     with pytest.raises(ModelError):

@@ -106,6 +106,7 @@ def test_a_card_that_tensorrt_does_not_serve_is_named_with_the_version_that_does
     assert "Install TensorRT 8.6, or run it with --engine cuda" in choice["reason"]
 
 
+@pytest.mark.slow
 def test_who_asks_for_an_engine_is_told_why_it_cannot_be(driver: Path) -> None:
     assert "is the one for the CPU" in chosen(driver, "cuda")["error"]
     told = chosen(driver, "tensorrt", hidden="tensorrt tensorrt_rtx")["error"]
@@ -123,6 +124,7 @@ FIRST, SECOND = "GPU-11111111-1111-1111-1111-111111111111", "GPU-22222222-2222-2
 PARTS = tuple(f"MIG-{byte * 4}-{byte * 2}-{byte * 2}-{byte * 2}-{byte * 6}" for byte in ("a0", "a1"))
 
 
+@pytest.mark.slow
 def test_gpus_are_chosen_by_their_numbers(driver: Path) -> None:
     assert chosen(driver, "auto", "1,0", "tensorrt", **TWO)["called"] == ["GPU 1", "GPU 0"]
     assert "there is no GPU 2; this machine has 2" in chosen(driver, "auto", "2", "tensorrt", **TWO)["error"]
@@ -137,6 +139,7 @@ def test_each_gpu_is_known_by_its_name_and_its_place(driver: Path) -> None:
     assert places(choice) == [(FIRST, "0000:3B:00.0"), (SECOND, "0000:3C:00.0")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visible", ["1", SECOND, "GPU-2222"])
 def test_cuda_visible_devices_says_which_gpus_there_are(driver: Path, visible: str) -> None:
     choice = chosen(driver, "auto", "all", "tensorrt", **TWO, CUDA_VISIBLE_DEVICES=visible)
@@ -145,6 +148,7 @@ def test_cuda_visible_devices_says_which_gpus_there_are(driver: Path, visible: s
     assert f"there is no GPU {FIRST}; this machine has {SECOND}" in told
 
 
+@pytest.mark.slow
 def test_all_parts_of_gpus_are_taken_that_cuda_visible_devices_names(driver: Path) -> None:
     """A process sees only the first of them."""
     shown = {"CUDA_STAND_IN_PARTS": "2", "CUDA_VISIBLE_DEVICES": ",".join(PARTS), "CUDA_STAND_IN_CAPABILITY": "89"}
@@ -155,6 +159,7 @@ def test_all_parts_of_gpus_are_taken_that_cuda_visible_devices_names(driver: Pat
     assert "Stand-in MIG 1g.1gb" in choice["reason"]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_gpu_is_chosen_by_its_name(driver: Path) -> None:
     parts = {"CUDA_STAND_IN_PARTS": "2", "CUDA_STAND_IN_CAPABILITY": "89"}
     assert places(chosen(driver, "auto", PARTS[1], "tensorrt", **parts)) == [(PARTS[1], "0000:3C:00.0")]
@@ -167,6 +172,7 @@ def test_auto_does_not_go_on_to_the_cpu_where_a_gpu_is_named_that_is_not_there(d
     assert "there is no GPU 7; this machine has 1" in told
 
 
+@pytest.mark.slow
 def test_a_process_whose_gpu_has_gone_ends_before_it_takes_any_work(driver: Path, tmp_path: Path) -> None:
     """Else the CPU would do it, or a GPU that is another process's."""
     settings = {"home": str(tmp_path), "redis_url": "redis://127.0.0.1:1/0"}

@@ -127,6 +127,7 @@ def boxes_in(draw: st.DrawFn, height: int = 300, width: int = 400) -> Box:
 REFERENCE = drawn(detection((150, 100, 250, 200)))
 
 
+@pytest.mark.slow
 @given(boxes_in())
 def test_a_label_is_whole_wherever_its_box_lies(box: Box) -> None:
     assert text_pixels(drawn(detection(box))) == text_pixels(REFERENCE) > 20

@@ -308,6 +308,7 @@ def test_pages_that_lead_round_in_a_circle_end() -> None:
     assert page_count(bytes(data)) == 1
 
 
+@pytest.mark.slow
 def test_a_million_directories_over_each_other_end() -> None:
     """Each is a byte behind the last one, and claims as many entries as can be."""
     entries = struct.pack("<H", 65_535) + bytes(12 * 65_535 + 4)

@@ -403,6 +403,7 @@ def test_committed_shards_are_counted_from_the_folder(folder: JobFolder, spec: J
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_server_holds_as_much_for_five_thousand_images_as_for_ten(
     redis: Redis, photos: Path, tmp_path: Path
 ) -> None:

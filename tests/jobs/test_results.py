@@ -103,6 +103,7 @@ def test_a_plan_that_has_less_than_the_source_listed_last_is_refused(folder: Job
         list(merged_records(folder))
 
 
+@pytest.mark.slow
 @given(ROUNDS)
 @settings(max_examples=40)  # each example syncs files to a disk
 def test_merging_equals_a_dict_that_later_epochs_update(rounds: list[tuple[set[str], int]]) -> None:

@@ -93,6 +93,7 @@ def test_details_for_developers_are_not_kept(store: JobStore, job_log: JobLog, l
     assert messages(store.redis) == []
 
 
+@pytest.mark.slow
 def test_while_the_server_is_away_lines_are_held_and_the_oldest_give_way(
     store: JobStore, job_log: JobLog, logger: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:

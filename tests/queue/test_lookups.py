@@ -91,6 +91,7 @@ def plan(folder: JobFolder, spec: JobSpec, epoch: int, reason: str) -> list[Entr
     return list(planned_entries(folder, [made]))
 
 
+@pytest.mark.slow
 def test_named_images_are_looked_up_beside_each_other_and_stay_in_order(far_away: FarAway, spec: JobSpec) -> None:
     folder = made(JobFolder.of(spec))
     write_source_list(folder, KEYS)

@@ -345,6 +345,7 @@ class Asked:
 STEPS = st.lists(st.tuples(st.sampled_from(JOBS), st.integers(0, 5)), max_size=40)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.fixed_dictionaries({job: st.sampled_from(CLASSES) for job in JOBS}), STEPS, st.randoms())
 def test_whatever_is_asked_for_is_taken_once_and_in_a_fair_order(

@@ -101,6 +101,7 @@ def test_a_node_without_the_source_records_nothing_and_goes_on_once_it_is_there(
     assert [record.image for record in read_records(local_worker.folder.storage, RESULTS)] == keys
 
 
+@pytest.mark.slow
 def test_a_source_that_goes_away_in_the_middle_costs_no_image(local_worker: LocalWorker) -> None:
     local_worker.plan(20, shard_size=20)
     away = local_worker.photos.with_name("away")
@@ -246,6 +247,7 @@ def test_images_that_were_gone_when_they_were_listed_are_missing(local_worker: L
 # -- engines -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [EngineError, MemoryError, RuntimeError])
 def test_an_engine_that_fails_for_all_images_is_to_blame_itself(
     local_worker: LocalWorker, error: type[Exception]
@@ -462,6 +464,7 @@ def test_a_node_whose_worker_is_being_started_again_is_one_that_may_work(local_w
     assert view(local_worker)[0] is JobState.FAILED
 
 
+@pytest.mark.slow
 def test_a_place_that_is_back_is_not_waited_for_any_more(local_worker: LocalWorker) -> None:
     """A second short absence must not end the job for the first one, and nobody is told that it still waits."""
     keys = local_worker.plan(40, shard_size=40)

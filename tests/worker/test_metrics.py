@@ -91,6 +91,7 @@ def test_a_node_is_ready_when_a_worker_beats(node: Idle, store: JobStore) -> Non
     assert is_ready(node, store) == (False, "0 worker processes beat")
 
 
+@pytest.mark.slow
 def test_without_its_server_a_node_is_not_ready_and_tells_what_it_knows(node: Idle) -> None:
     away = Redis(port=1)
     is_fine, why = is_ready(node, JobStore(away))

@@ -67,6 +67,7 @@ def test_a_model_that_is_nowhere_is_named(settings: Settings, shipped: ModelRef)
         model_file(shipped, settings, never)
 
 
+@pytest.mark.slow
 def test_a_fetch_from_a_place_that_fails_is_left_when_the_worker_must_stop(
     settings: Settings, shipped: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_job_with_a_failed_image_ends_with_errors(local_worker: LocalWorker) -
     assert (view.state, view.ok, view.failed) == (JobState.DONE_WITH_ERRORS, 5, 1)
 
 
+@pytest.mark.slow
 def test_a_retry_does_the_failed_images_and_counts_them_anew(local_worker: LocalWorker) -> None:
     local_worker.plan(6)
     (local_worker.photos / "0003.png").write_bytes(b"rubbish")
@@ -219,6 +220,7 @@ def test_a_unit_of_a_cancelled_job_is_not_asked_for_again(local_worker: LocalWor
     assert local_worker.store.is_leased(local_worker.job_id, [shard_unit(0)]) == [False]
 
 
+@pytest.mark.slow
 def test_a_stopped_jobs_count_is_what_its_checkpoints_keep(
     local_worker: LocalWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +378,7 @@ def test_a_conversion_that_fails_says_why(local_worker: LocalWorker) -> None:
     assert (found["state"], found["message"]) == ("failed", "no model file '/nowhere/a.weights'")
 
 
+@pytest.mark.slow
 def test_a_conversion_that_is_stopped_goes_back_to_the_queue_and_is_given_up_after_two_tries(
     local_worker: LocalWorker,
 ) -> None:
@@ -408,6 +411,7 @@ def test_a_conversion_that_nobody_waits_for_is_not_begun(
     assert not (tmp_path / "digits.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_conversion_ends_with_who_waits_for_it_and_shows_while_it_runs(
     local_worker: LocalWorker, conversion: Conversion, tmp_path: Path
 ) -> None:
@@ -430,6 +434,7 @@ def test_a_conversion_ends_with_who_waits_for_it_and_shows_while_it_runs(
     assert (local_worker.context.conversion, local_worker.context.doing) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_model_that_never_comes_to_an_end_is_given_up(local_worker: LocalWorker, tmp_path: Path) -> None:
     local_worker.context.settings = local_worker.context.settings.model_copy(update={"convert_limit_s": 3.0})
     found = outcome(local_worker, {"model": str(write_endless(tmp_path / "endless.onnx")), "preprocess": "unit"})

@@ -52,6 +52,7 @@ def test_create_makes_an_object_once(storage: S3Storage) -> None:
     assert storage.read("x.json") == b"first"
 
 
+@pytest.mark.slow
 def test_of_many_creators_at_once_exactly_one_wins(storage: S3Storage) -> None:
     won: list[int] = []
     barrier = threading.Barrier(8)
@@ -178,6 +179,7 @@ def test_odd_names_are_written(bucket: str, s3: S3Server) -> None:
         assert storage.read(key) == b"again"
 
 
+@pytest.mark.slow
 def test_more_than_a_page_is_listed_in_order_from_anywhere(bucket: str, s3: S3Server) -> None:
     storage = S3Storage(f"s3://{bucket}/many", on_trouble=never)
     keys = [f"{n % 7}/{n:05d}.jpg" for n in range(2300)]

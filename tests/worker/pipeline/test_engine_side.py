@@ -38,6 +38,7 @@ def output(tmp_path: Path) -> Path:
 # -- every image -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "batch", "slots", "concurrency"),
     [
@@ -60,6 +61,7 @@ def test_every_image_ends_in_exactly_one_record(
             assert all(record.detections for record in results.records)
 
 
+@pytest.mark.slow
 def test_each_image_gets_its_own_result_whatever_batch_it_is_in(photos: Path, output: Path) -> None:
     greys = {f"{grey:03}.png": grey for grey in range(20, 250, 10)}
     for key, grey in greys.items():
@@ -93,6 +95,7 @@ def test_names_that_are_no_utf8_come_back_as_they_were(photos: Path, output: Pat
     assert all((output / "photos-1234abcd" / "annotated" / key).exists() for key in keys)
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_keep_their_options_apart(photos: Path, output: Path) -> None:
     keys = write_images(photos, 20)
     plain, annotated = Results(), Results()
@@ -159,6 +162,7 @@ def test_the_last_image_that_comes_in_is_told_before_the_end(photos: Path, outpu
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batches_are_full_where_the_engine_is_what_limits(photos: Path, output: Path) -> None:
     """A GPU takes as long for one image as for eight: who takes what is there would leave it nearly empty."""
     sizes: list[int] = []
@@ -248,6 +252,7 @@ def test_a_failing_batch_is_halved_until_the_culprit_stands_alone(
 # -- what ends a shard -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_failing_place_ends_the_run_with_its_error(photos: Path, output: Path, batch: int) -> None:
     folder = output / "photos-1234abcd"
@@ -327,6 +332,7 @@ def test_an_event_loop_that_ends_in_the_middle_does_not_wait_for_ever(photos: Pa
         asyncio.run(end_in_the_middle(pipeline))
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) -> None:
     keys = write_images(photos, 60)
 
@@ -353,6 +359,7 @@ def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) 
 # -- image processes that die ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_image_process_that_is_killed_costs_no_image(photos: Path, output: Path) -> None:
     keys = write_images(photos, 300)
     results = Results()
@@ -374,6 +381,7 @@ def take_5_ms(_images: UInt8Array) -> None:
     threading.Event().wait(0.005)
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_again_and_again_leaves_the_work_to_its_sibling(photos: Path, output: Path) -> None:
     keys = write_images(photos, 400)
     results = Results()
@@ -429,6 +437,7 @@ def test_what_is_printed_in_an_image_process_disturbs_nothing(
         assert run(pipeline, job(photos, output), keys).keys == keys
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_replaced_now_is_replaced_later(
     photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +465,7 @@ def test_one_that_cannot_be_replaced_now_is_replaced_later(
     assert not results.failures
 
 
+@pytest.mark.slow
 def test_image_processes_that_cannot_be_started_are_an_error_that_says_what_to_do(
     photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -655,6 +665,7 @@ def test_image_processes_that_cannot_start_are_an_error_and_no_endless_loop(
         assert run(pipeline, job(photos, output), keys).keys == keys
 
 
+@pytest.mark.slow
 def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, output: Path) -> None:
     with pipeline_of(PlainEngine(), processes=2) as pipeline:
         run(pipeline, job(photos, output), write_images(photos, 4))
@@ -668,6 +679,7 @@ def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, ou
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_is_closed_gives_its_ring_back_at_once(photos: Path, output: Path) -> None:
     def rings() -> int:
         return Path("/proc/self/maps").read_text().count("trtjob-ring")
@@ -686,6 +698,7 @@ def test_a_pipeline_that_is_closed_gives_its_ring_back_at_once(photos: Path, out
         gc.enable()
 
 
+@pytest.mark.slow
 def test_images_above_the_budget_go_one_at_a_time(photos: Path, output: Path) -> None:
     """Of four image processes with 16 KiB each, none can have one of these; together they wait for one another."""
     keys = [f"{number}.png" for number in range(12)]
@@ -717,6 +730,7 @@ def test_without_memory_for_the_ring_the_error_says_what_to_do() -> None:
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_seconds_of_work_are_told_by_stage_also_of_processes_that_are_gone(photos: Path, output: Path) -> None:
     keys = write_images(photos, 20)
     with pipeline_of(PlainEngine(), processes=1) as pipeline:

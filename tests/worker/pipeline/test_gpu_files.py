@@ -75,6 +75,7 @@ def engine() -> PlainEngine:
     return PlainEngine(max_batch=4, concurrency=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", [0, 3, 100])
 def test_files_and_pixels_go_through_one_pipeline(tmp_path: Path, engine: PlainEngine, refused: int) -> None:
     photos = tmp_path / "photos"
@@ -94,6 +95,7 @@ def test_files_and_pixels_go_through_one_pipeline(tmp_path: Path, engine: PlainE
     assert decoder.is_closed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("annotate", [Annotate.ALL, Annotate.HITS])
 def test_what_is_drawn_on_is_decoded_where_it_is_drawn(tmp_path: Path, engine: PlainEngine, annotate: Annotate) -> None:
     photos = tmp_path / "photos"

@@ -243,6 +243,7 @@ def test_a_shard_that_is_complete_is_committed_whatever_happened_at_its_last_ima
     assert local_worker.store.view(local_worker.job_id).ok == 4
 
 
+@pytest.mark.slow
 def test_what_was_done_when_a_shard_was_left_is_not_done_again(local_worker: LocalWorker) -> None:
     keys = local_worker.plan(40, shard_size=40)
     local_worker.use(PlainEngine(on_infer=Counting(20, local_worker.stop)))
@@ -285,6 +286,7 @@ def test_a_checkpoint_of_images_that_are_not_in_the_plan_is_no_help(local_worker
     assert list(local_worker.records()) == keys
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_life_of_the_job_is_no_help(local_worker: LocalWorker) -> None:
     """Its folder was removed, and its images are others now; who slept meanwhile may still write what it had."""
     local_worker.plan(12, shard_size=12)
@@ -401,6 +403,7 @@ def test_failures_that_others_have_committed_meanwhile_count_too(local_worker: L
         local_worker.run(local_worker.claim())
 
 
+@pytest.mark.slow
 def test_failed_images_are_tried_again_when_the_job_is_continued(local_worker: LocalWorker) -> None:
     keys = local_worker.plan(20, shard_size=20, max_failures="1")
     good = (local_worker.photos / keys[0]).read_bytes()
@@ -434,6 +437,7 @@ def test_an_image_that_ends_its_image_process_is_not_tried_again(
     assert keys[1] not in kept
 
 
+@pytest.mark.slow
 def test_seconds_of_work_never_go_down_while_engines_come_and_go(local_worker: LocalWorker) -> None:
     local_worker.plan(8)
     local_worker.run(local_worker.claim())

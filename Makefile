@@ -3,8 +3,8 @@
 .PHONY: help setup demo test chaos check lint bench lock docs-check wheel installs clean
 
 BIN := .venv/bin
-# So many processes share the tests: auto is two a core (tests/conftest.py), 0 is none. One that has done its own takes
-# from the others.
+# So many processes share the tests: auto is one more than there are cores (tests/conftest.py), 0 is none. One
+# that has done its own takes from the others.
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start hundreds of processes: what these import is compiled once.

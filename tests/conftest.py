@@ -42,8 +42,8 @@ def missing_service(reason: str) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Take two processes a core, since most tests wait for something most of their time."""
-    return min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
+    """Take one process more than there are cores, since many tests wait. Each has to collect all tests first."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
 
 
 @pytest.fixture(autouse=True)

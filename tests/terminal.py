@@ -92,10 +92,11 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
     """Return what `condition` gives, once it gives something."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    while (began_s := time.monotonic()) < deadline:
         if found := condition():
             return found
-        time.sleep(0.05)
+        # A look that starts a process leaves as much time to what is waited for.
+        time.sleep(max(0.05, time.monotonic() - began_s))
     raise AssertionError(f"not in {timeout_s} s: {what}")
 
 

@@ -17,6 +17,12 @@ Stages = dict[str, list[tuple[str, str]]]
 TARGETS = ("cpu", "gpu")
 
 
+@pytest.fixture(autouse=True)
+def _cache_of_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have uv find what it has downloaded before, in the real home."""
+    monkeypatch.setenv("UV_CACHE_DIR", f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache/uv")
+
+
 def of(stages: Stages, stage: str, keyword: str) -> list[str]:
     """Return what a stage gives to an instruction, each time that it stands there."""
     return [rest for name, rest in stages[stage] if name == keyword]
@@ -122,10 +128,8 @@ def _as_plain_processes(stages: Stages, tmp_path: Path, uv: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_stages_make_an_environment_in_which_trtjob_runs(
-    stages: Stages, tmp_path: Path, tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    stages: Stages, tmp_path: Path, tool: Callable[[str], str]
 ) -> None:
-    home = pwd.getpwuid(os.getuid()).pw_dir  # the real one, where uv keeps what it has downloaded
-    monkeypatch.setenv("UV_CACHE_DIR", f"{home}/.cache/uv")
     opt = _as_plain_processes(stages, tmp_path, tool("uv"))
     (copies,) = [[rest.split() for rest in of(stages, "cpu", "COPY") if "--from=" in rest]]
     for _, source, target in copies:

@@ -1,6 +1,7 @@
 """What every test gets: a home of its own, a real server, and the reference data where they are at hand."""
 
 import os
+import pwd
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 MOST_PROCESSES = 16  # each has a Redis and an S3 server of its own
 
+REAL_HOME = pwd.getpwuid(os.getuid()).pw_dir
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -52,6 +54,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = ("TRTJOB_", "AWS_")
     for name in [name for name in os.environ if name.startswith(own) and name != "TRTJOB_REQUIRE_SERVICES"]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_CACHE_DIR", f"{REAL_HOME}/.cache/uv")  # what it has downloaded before
     home = tmp_path / "user"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

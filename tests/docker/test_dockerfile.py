@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import re
 import subprocess
 import sys
@@ -15,12 +14,6 @@ from terminal import ROOT
 DOCKER = ROOT / "docker"
 Stages = dict[str, list[tuple[str, str]]]
 TARGETS = ("cpu", "gpu")
-
-
-@pytest.fixture(autouse=True)
-def _cache_of_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have uv find what it has downloaded before, in the real home."""
-    monkeypatch.setenv("UV_CACHE_DIR", f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache/uv")
 
 
 def of(stages: Stages, stage: str, keyword: str) -> list[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -57,19 +58,24 @@ def pixels(width: int, height: int) -> tuple[bytes, bytes]:
 
 
 END = (b"IEND", b"")
-ZEROS = zlib.compress(bytes(500_000_000), 9)  # half a megabyte
+
+
+@cache
+def zeros() -> bytes:
+    """Return half a megabyte that holds half a gigabyte."""
+    return zlib.compress(bytes(500_000_000), 9)
 
 
 def png_with_more_pixels_than_its_header_says() -> bytes:
-    return png(ihdr(16, 16), (b"IDAT", ZEROS), END)
+    return png(ihdr(16, 16), (b"IDAT", zeros()), END)
 
 
 def png_with_a_text_of_half_a_gigabyte() -> bytes:
-    return png(ihdr(16, 16), (b"zTXt", b"Comment\0\0" + ZEROS), pixels(16, 16), END)
+    return png(ihdr(16, 16), (b"zTXt", b"Comment\0\0" + zeros()), pixels(16, 16), END)
 
 
 def png_with_a_colour_profile_of_half_a_gigabyte() -> bytes:
-    return png(ihdr(16, 16), (b"iCCP", b"p\0\0" + ZEROS), pixels(16, 16), END)
+    return png(ihdr(16, 16), (b"iCCP", b"p\0\0" + zeros()), pixels(16, 16), END)
 
 
 def png_of_two_headers() -> bytes:

@@ -9,13 +9,16 @@ trap 'rm -rf "$work"' EXIT
 
 .venv/bin/uv build --quiet --out-dir "$work/dist"
 wheel=$(echo "$work"/dist/*.whl)
-.venv/bin/python - "$wheel" <<'PYTHON'
+git ls-files --cached --others --exclude-standard trtjob/ >"$work/files"
+.venv/bin/python - "$wheel" "$work/files" <<'PYTHON'
 import sys
+from pathlib import Path
 from zipfile import ZipFile
 
 names = ZipFile(sys.argv[1]).namelist()
 foreign = [name for name in names if not name.startswith(("trtjob/", "trtjob-"))]
-missing = [end for end in ("trtjob/py.typed", "trtjob/queue/scripts/claim.lua", "licenses/LICENSE") if not any(name.endswith(end) for name in names)]
+ends = [*Path(sys.argv[2]).read_text().splitlines(), "licenses/LICENSE"]
+missing = [end for end in ends if not any(name.endswith(end) for name in names)]
 sys.exit(f"the wheel holds {foreign} and lacks {missing}" if foreign or missing else 0)
 PYTHON
 

@@ -54,7 +54,6 @@ def test_create_makes_an_object_once(storage: LocalStorage) -> None:
     assert names(storage) == ["a.txt"]
 
 
-@pytest.mark.slow
 def test_of_many_creators_at_once_exactly_one_wins(storage: LocalStorage) -> None:
     barrier = threading.Barrier(8)
     winners: list[int] = []

@@ -534,6 +534,7 @@ def test_cores_are_listed_as_the_kernel_does() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(240)
 def test_two_processes_are_measured_and_give_the_same_bytes_as_one_also_when_one_is_killed(
     options: CheckOptions, monkeypatch: pytest.MonkeyPatch

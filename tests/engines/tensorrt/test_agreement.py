@@ -237,7 +237,7 @@ def test_rounding_of_the_official_yolov3_tiny_passes(shared: Path) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", ["yolov2-tiny", "yolov4-tiny", "darknet19", "tiny"])
 def test_rounding_of_darknets_passes(name: str, shared: Path, tmp_path: Path) -> None:
-    found = conversions.of_zoo(name, shared / "darknet", tmp_path)
+    found = conversions.of_zoo(name, shared / "darknet", tmp_path, side=128)
     assert_rounding_passes(found)
     assert_int8_passes(found)
 

@@ -2,20 +2,18 @@
 
 import errno
 import os
-import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from trtjob import atomic
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.storage.listing import Entry, Listing, entry_of
 
 MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
-_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")  # what a file is called while it is written
 
 # Errors of the place, not of one object: no image will fare better until a person has done something.
 _PLACE_ERRORS = frozenset(
@@ -131,21 +129,17 @@ class LocalStorage:
         target = self.path(key)
         try:
             self._make_parents(target)
-            with _temporary(target) as (temporary, file):
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                # link(2) fails where the name exists, on every file system that has it, NFS included.
-                try:
-                    os.link(temporary, target)
-                except FileExistsError:
-                    # NFS asks again where an answer was lost, and then finds its own link: see open(2), O_EXCL.
-                    if temporary.stat().st_nlink == 1:
-                        return False
+            with atomic.unfinished(target.parent) as temporary:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                is_new = _link(temporary, target)
+                temporary.unlink(missing_ok=True)  # whoever clears up may have been faster
             _sync_folder(target.parent)
         except OSError as err:
             raise place_error(err, target) from err
-        return True
+        return is_new
 
     @contextmanager
     def writing(self, key: str) -> Iterator[BinaryIO]:
@@ -153,11 +147,8 @@ class LocalStorage:
         target = self.path(key)
         try:
             self._make_parents(target)
-            with _temporary(target) as (temporary, file):
+            with atomic.replacing(target) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(target)
             _sync_folder(target.parent)
         except OSError as err:
             raise place_error(err, target) from err
@@ -170,24 +161,13 @@ class LocalStorage:
         target = self.path(key)
         try:
             try:
-                self._put(target, data)
+                atomic.write(target, data, sync=False)
             except FileNotFoundError:
                 self._make_parents(target)
-                self._put(target, data)
+                atomic.write(target, data, sync=False)
         except OSError as err:
             if err.errno in _PLACE_ERRORS:
                 raise place_error(err, target) from err
-            raise
-
-    @staticmethod
-    def _put(target: Path, data: bytes) -> None:
-        temporary = target.parent / f".{secrets.token_hex(8)}.part"
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(target)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise
 
     def delete(self, key: str) -> None:
@@ -290,21 +270,20 @@ def _unfinished(folder: Path) -> Iterator[Path]:
         return
     with scan as items:
         for item in items:
-            if _UNFINISHED.fullmatch(item.name):
+            if atomic.is_unfinished(item.name):
                 yield Path(item)
             elif item.is_dir(follow_symlinks=False):
                 yield from _unfinished(Path(item))
 
 
-@contextmanager
-def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A short random name beside the target: a target of 255 bytes leaves no room for a suffix."""
-    temporary = target.parent / f".{secrets.token_hex(8)}.part"
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name. Returns whether this call made it; False where the name exists."""
     try:
-        with temporary.open("xb") as file:
-            yield temporary, file
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.link(source, target)  # which fails so on every file system that has it, NFS included
+    except FileExistsError:
+        # NFS asks again where an answer was lost, and then finds its own link: see open(2), O_EXCL.
+        return source.stat().st_nlink > 1
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 import errno
 import hashlib
-import secrets
 from pathlib import Path
 
+from trtjob import atomic
 from trtjob.config import Settings
 from trtjob.errors import ConfigError, ModelError
 from trtjob.jobs.roots import check_places
@@ -44,21 +44,17 @@ def _fetch(model: ModelRef, copy: Path, on_trouble: OnTrouble) -> None:
     folder, _, name = model.uri.rpartition("/")
     digest = hashlib.sha256()
     copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = copy.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("wb") as file:
+        with atomic.replacing(copy, sync=False) as file:
             for line in open_storage(folder, on_trouble=on_trouble).lines(name):
                 file.write(line)
                 digest.update(line)
-        if digest.hexdigest() != model.sha256:
-            raise ModelError(_is_another(model, model.uri, digest.hexdigest()))
-        temporary.replace(copy)
+            if digest.hexdigest() != model.sha256:
+                raise ModelError(_is_another(model, model.uri, digest.hexdigest()))
     except FileNotFoundError as err:
         raise ModelError(f"the model '{model.name}' is not at {model.uri} any more. Submit the job again") from err
     except OSError as err:
         raise ModelError(f"cannot keep the model '{model.name}' in {copy.parent}: {err.strerror}") from err
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sha256_of(path: Path) -> str:

@@ -1,10 +1,9 @@
 """YOLO's labels: a text file for each image, a line for each object."""
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from trtjob import atomic
 from trtjob.errors import ConfigError
 from trtjob.jobs.exports.darknet import centre_and_size
 from trtjob.jobs.exports.results import Image, Results
@@ -25,15 +24,13 @@ def write_yolo(results: Results, out: Path) -> None:
         raise ConfigError(
             f"'{out}' is there and is not an empty folder: labels of two jobs could mix. Remove it, or name another"
         )
-    unfinished = out.parent / f".{secrets.token_hex(8)}.part"
     try:
-        unfinished.mkdir()
-        _write_labels(results, LocalStorage(unfinished))
-        unfinished.replace(out)
+        with atomic.unfinished(out.parent) as folder:
+            folder.mkdir()
+            _write_labels(results, LocalStorage(folder))
+            folder.replace(out)
     except OSError as err:
         raise place_error(err, out) from err
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_labels(results: Results, storage: LocalStorage) -> None:

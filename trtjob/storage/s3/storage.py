@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
+from trtjob.atomic import unfinished_name
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
 from trtjob.storage.listing import Entry
 from trtjob.storage.local import MAX_FILE_BYTES
@@ -318,13 +319,11 @@ def _check_size(size_bytes: int) -> None:
 
 def check_access(uri: str, *, write: bool) -> None:
     """Look whether a place can be listed, and written where it must be. Raises StorageError with what to do."""
-    import secrets
-
     from trtjob.storage import PATIENCE_S, give_up_after
 
     storage = S3Storage(uri, on_trouble=give_up_after(PATIENCE_S / 4))
     storage._page(storage._prefix, "")
     if write:
-        key = f".{secrets.token_hex(8)}.part"
+        key = unfinished_name()
         storage.write(key, b"")
         storage.delete(key)

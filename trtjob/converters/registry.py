@@ -10,34 +10,33 @@ import difflib
 import hashlib
 import json
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from trtjob import atomic
 from trtjob.converters.output import write_atomically
-from trtjob.engines.spec import ModelSpec, load_spec, problems
+from trtjob.documents import Document, problems
+from trtjob.engines.spec import ModelSpec, load_spec
 from trtjob.errors import ConversionError, ModelError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 
 
-class Facts(BaseModel):
+class Facts(Document):
     """What was seen at a conversion; unlike the spec it is no part of the model.
 
     outputs: the shape of each, by name; seconds: that it took; cpu_ms, reference_cpu_ms: CPU time for one image of the
     model and of its reference; notes: what was found or assumed, warnings: what may be wrong, a sentence each.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     layers: int
     parameters: int
-    outputs: dict[str, tuple[int | str, ...]] = {}
+    outputs: dict[str, tuple[int | str, ...]] = Field(default_factory=dict)
     seconds: float
     cpu_ms: float | None = None
     reference_cpu_ms: float | None = None
@@ -71,16 +70,12 @@ class RegisteredModel:
         }
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Entry(Document):
     spec: ModelSpec
     facts: Facts | None = None
 
 
-class _Name(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Name(Document):
     sha256: str
     created_at: float
 
@@ -175,13 +170,10 @@ class ModelRegistry:
     def adopt(self, convert: Callable[[Path], tuple[ModelSpec, Facts]], key: str) -> str:
         """Run a conversion into the registry: `convert` writes the file that it is given, whole. Returns its sha256."""
         self._prepare()
-        fresh = self._files / f".{secrets.token_hex(8)}.part"
-        try:
+        with atomic.unfinished(self._files) as fresh:
             spec, facts = convert(fresh)
             sha256 = file_sha256(fresh)
             fresh.replace(self._files / f"{sha256}.onnx")
-        finally:
-            fresh.unlink(missing_ok=True)
         self._write(sha256, _Entry(spec=spec, facts=facts))
         write_atomically(self._conversions / f"{key}.json", json.dumps({"sha256": sha256}).encode())
         return sha256

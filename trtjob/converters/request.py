@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from trtjob.documents import Document
 from trtjob.engines.spec import MOST_CANDIDATES, Precision, ResizeMode
 
 USUAL_CANDIDATES = 1024
@@ -16,13 +17,11 @@ def _check_candidates(count: int) -> int:
     return count
 
 
-class ConversionRequest(BaseModel):
+class ConversionRequest(Document):
     """A model's file and how to convert it; None: what the file says, or the converter's own default.
 
     Every path is absolute where the request goes to a worker. Sizes are (height, width) in pixels.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path
     out: Path | None = None

@@ -5,8 +5,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from trtjob.documents import Document, problems
 from trtjob.errors import ForeignModelError, ModelError
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ class NmsKind(StrEnum):
     DIOU = "diounms"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceFile(_Frozen):
+class SourceFile(Document):
     """A file that the model was converted from."""
 
     name: str
@@ -75,7 +72,7 @@ class SourceFile(_Frozen):
     size_bytes: int
 
 
-class Parity(_Frozen):
+class Parity(Document):
     """How near the converted model's answers are to the reference's, on given images.
 
     reference: what computed the truth, in words; inputs: the images, in words.
@@ -93,7 +90,7 @@ class Parity(_Frozen):
     top5: float | None = None
 
 
-class ModelSpec(_Frozen):
+class ModelSpec(Document):
     """What an engine and the pipeline need to know of a model.
 
     The graph takes `images`, uint8 [N, H, W, channels] in `color` order, and gives, for a detector,
@@ -186,8 +183,3 @@ def parse_spec(document: str | None, path: Path) -> ModelSpec:
         raise ModelError(
             f"'{path}' carries a description that this version of trtjob cannot read: {problems(err)}. {_REMEDY}"
         ) from err
-
-
-def problems(err: ValidationError) -> str:
-    """Return what is wrong with a document, in one line."""
-    return "; ".join(": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in err.errors())

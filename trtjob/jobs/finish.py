@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
+from trtjob.documents import Document
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder, PlanEpoch, annotated_key
 from trtjob.jobs.records import Record, to_line
@@ -19,11 +18,7 @@ from trtjob.jobs.spec import Annotate, JobSpec
 _SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part-[0-9a-f]+)\.jsonl")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Summary(_Frozen):
+class Summary(Document):
     """A job in numbers (`summary.json`).
 
     images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
@@ -57,7 +52,7 @@ class Summary(_Frozen):
     incomplete: str = ""
 
 
-class Receipt(_Frozen):
+class Receipt(Document):
     """The proof that a job is complete (`_SUCCESS.json`): listed = ok + failed + skipped. Written last.
 
     That every listed image has its record is checked by the merge that wrote them, image by image.

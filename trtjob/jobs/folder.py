@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from trtjob.documents import Document, problems
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import OnTrouble, Storage, open_storage
@@ -38,11 +39,7 @@ _MANIFEST_NAME = re.compile(r"(\d{5,})\.json")
 
 _ANEW = "Remove the whole folder"
 
-Document = TypeVar("Document", bound=BaseModel)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
 # Far above any job: a number that damage made larger must not become a range to walk over.
@@ -50,7 +47,7 @@ Count = Annotated[int, Field(ge=0, le=10_000_000_000)]
 Shards = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
-class Round(_Frozen):
+class Round(Document):
     """What a round of planning is for: the first submission, a retry of what failed, or an update with what is new."""
 
     schema_version: Literal[1] = 1
@@ -73,7 +70,7 @@ class PlanEpoch(Round):
     images: Count
     restarts: tuple[Shards, ...] = ()
     listed: Count | None = None
-    ignored: dict[str, Count] = {}
+    ignored: dict[str, Count] = Field(default_factory=dict)
 
     @property
     def numbers(self) -> range:
@@ -86,7 +83,7 @@ class PlanEpoch(Round):
         return list(map(range, (self.first_shard, *self.restarts), (*self.restarts, self.numbers.stop)))
 
 
-class ShardManifest(_Frozen):
+class ShardManifest(Document):
     """The commit of one shard. It names the result file; every other file of the shard is a leftover of an attempt.
 
     failures: the failed by kind; device: what the model ran on, and by which engine; busy_s: seconds of work by stage;
@@ -98,7 +95,7 @@ class ShardManifest(_Frozen):
     results: str
     ok: Count
     failed: Count
-    failures: dict[str, Count] = {}
+    failures: dict[str, Count] = Field(default_factory=dict)
     attempt: Count
     worker: str
     device: str
@@ -132,7 +129,7 @@ class JobFolder:
             raise JobError(f"'{self.uri}' is not a job's folder: it has no {JOB}", job_id=self._name) from err
         except ValidationError as err:
             place = self.storage.place(JOB)
-            message = f"cannot read {place}: {_problems(err)}. Was it written by another version of trtjob?"
+            message = f"cannot read {place}: {problems(err)}. Was it written by another version of trtjob?"
             raise JobError(message, job_id=self._name) from err
 
     @property
@@ -243,21 +240,16 @@ class JobFolder:
                 raise StorageError(f"{self.uri}: shard {shard} is not committed: the job is not complete. Run it again")
             yield manifest
 
-    def document(self, model: type[Document], key: str, *, remedy: str) -> Document:
+    def document(self, model: type[AnyDocument], key: str, *, remedy: str) -> AnyDocument:
         """Read a document. Raises FileNotFoundError, StorageError where it is damaged; remedy: what then helps."""
         return self._parsed(model, key, self.storage.read(key), remedy=remedy)
 
-    def _parsed(self, model: type[Document], key: str, data: bytes, *, remedy: str) -> Document:
+    def _parsed(self, model: type[AnyDocument], key: str, data: bytes, *, remedy: str) -> AnyDocument:
         try:
             return model.model_validate_json(data)
         except ValidationError as err:
-            message = f"{self.storage.place(key)} is damaged: {_problems(err)}. {remedy} and run the job again."
+            message = f"{self.storage.place(key)} is damaged: {problems(err)}. {remedy} and run the job again."
             raise StorageError(message) from err
-
-
-def _problems(err: ValidationError) -> str:
-    """Return what is wrong with a document, in one line."""
-    return "; ".join(": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in err.errors())
 
 
 def round_key(epoch: int) -> str:

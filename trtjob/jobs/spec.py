@@ -6,14 +6,11 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from trtjob.documents import Document
 from trtjob.errors import ConfigError
 from trtjob.storage.uri import StorageUri
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Annotate(StrEnum):
@@ -24,7 +21,7 @@ class Annotate(StrEnum):
     NONE = "none"
 
 
-class Source(_Frozen):
+class Source(Document):
     """Where the images are.
 
     root: an absolute folder; an image's key is its path below it, with `/`.
@@ -35,7 +32,7 @@ class Source(_Frozen):
     root: StorageUri
 
 
-class ModelRef(_Frozen):
+class ModelRef(Document):
     """The model, known by the sha256 of its ONNX file.
 
     path: where a worker on the same machine, or with the same disk, finds it; uri: where another fetches it, empty
@@ -59,7 +56,7 @@ def _check_max_failures(value: str) -> str:
     return value
 
 
-class Options(_Frozen):
+class Options(Document):
     """How to run the model over the images.
 
     min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
@@ -89,7 +86,7 @@ class Options(_Frozen):
         return int(self.max_failures)
 
 
-class JobSpec(_Frozen):
+class JobSpec(Document):
     """A job. `output` is the absolute folder in which the job's own folder `job_id` lies."""
 
     schema_version: Literal[1] = 1

@@ -4,13 +4,14 @@ What may pass is tried twice within that hour.
 """
 
 import logging
-import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from trtjob import atomic
+from trtjob.documents import Document
 from trtjob.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,9 @@ class PassingBuildError(EngineError):
     """A build failed for what may be over at the next try: a lack of memory or of room, an end from outside."""
 
 
-class Failure(BaseModel):
+class Failure(Document):
     """What stands beside where the plan would. model: its sha256; failed_at: seconds since the epoch; tries: those that
     count, all of them where another would be in vain."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     reason: str
@@ -50,15 +49,10 @@ def remember(path: Path, model: str, error: EngineError) -> None:
     tried = earlier.tries if earlier is not None and earlier.holds else 0
     tries = tried + 1 if isinstance(error, PassingBuildError) else MOST_TRIES
     failure = Failure(model=model, reason=str(error), failed_at=time.time(), tries=tries)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        temporary.write_text(failure.model_dump_json(indent=1), "utf-8")
-        temporary.replace(path)
+        atomic.write(path, failure.model_dump_json(indent=1).encode(), sync=False)
     except OSError as err:
         log.debug("the failure of a build cannot be kept", extra={"path": str(path), "error": str(err)})
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check(path: Path) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -20,8 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from trtjob import atomic
+from trtjob.documents import Document, problems
 from trtjob.engines.tensorrt import plan_failures
 from trtjob.engines.tensorrt.builder import BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
@@ -75,10 +76,8 @@ class PlanKey:
         return hashlib.sha256(json.dumps(learnt).encode()).hexdigest()[:32]
 
 
-class Sidecar(BaseModel):
+class Sidecar(Document):
     """What stands beside a plan. built_at: seconds since the epoch; seconds: that the build took."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     batches: str
@@ -268,7 +267,7 @@ class PlanCache:
         """Keep what was learnt; without it the next build only takes longer."""
         with suppress(OSError):
             (self.folder / "timing").mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "timing" / key.timing, learnt)
+            atomic.write(self.folder / "timing" / key.timing, learnt)
 
     def _keep(self, key: PlanKey, plan: bytes, sidecar: Sidecar) -> None:
         """Write a plan; where that fails it is still good for this process, and only built again next time.
@@ -277,8 +276,8 @@ class PlanCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._path(key), plan)
-            _write(self._path(key).with_suffix(".json"), _document(sidecar))
+            atomic.write(self._path(key), plan)
+            atomic.write(self._path(key).with_suffix(".json"), _document(sidecar))
         except OSError as err:
             if self._is_ahead:
                 raise StorageError(f"the plan is built, but cannot be kept in {self.folder}: {err}") from err
@@ -339,27 +338,12 @@ def _size(path: Path) -> int:
 
 def _reason(err: Exception) -> str:
     """Return an error in one line; pydantic's own text has several."""
-    if not isinstance(err, ValidationError):
-        return str(err)
-    return "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in err.errors()[:3])
+    return problems(err) if isinstance(err, ValidationError) else str(err)
 
 
 def _remove(plan: Path) -> None:
     plan.with_suffix(".json").unlink(missing_ok=True)  # first: a plan without it is none
     plan.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def gpu_of(name: str, compute_capability: tuple[int, int]) -> Gpu:

@@ -77,6 +77,12 @@ def test_max_failures_that_is_no_number_and_no_share_is_refused(
     assert f"--max-failures '{value}': expected a number of images" in outcome.err
 
 
+def test_an_upload_needs_a_bucket(trtjob: Command, scenes: Path, digits: Path, tmp_path: Path) -> None:
+    outcome = trtjob("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--upload")
+    assert outcome.code == 2
+    assert "--upload puts the images beside the outputs" in outcome.err
+
+
 def test_a_list_names_its_images(tmp_path: Path, scenes: Path) -> None:
     chosen = sorted(scenes.rglob("*.jpg"))[:2]
     photos = tmp_path / "photos"

@@ -1,14 +1,16 @@
 """From what a user typed to a job's specification."""
 
+import inspect
 import logging
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from trtjob.cli.options import wrong_option
+from trtjob.cli import options as o
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,26 +27,49 @@ DEFAULT_OUTPUT = "trtjob-out"
 class JobRequest:
     """The source, the model and the options of `run` and `submit`, as typed; None: what the model says."""
 
-    source: str
-    model: str
-    output: str = DEFAULT_OUTPUT
-    cfg: Path | None = None
-    labels: Path | None = None
-    scores: Literal["softmax", "sigmoid", "none"] | None = None
-    conf: float | None = None
-    min_score: float | None = None
-    iou: float | None = None
-    classes: str | None = None
-    annotate: Literal["all", "hits", "none"] = "all"
-    resize: Literal["stretch", "letterbox"] | None = None
-    truncated: Literal["refuse", "ok"] = "refuse"
-    decode: Literal["cpu", "gpu"] = "cpu"
-    shard_size: int = 256
-    max_failures: str | None = None
-    priority: Literal["high", "normal", "low"] | None = None
-    notify: str = ""
-    upload: bool | None = None
-    root: str = ""
+    source: o.SourceArgument
+    model: o.Model
+    output: o.Output = DEFAULT_OUTPUT
+    root: o.Root = ""
+    cfg: o.Cfg = None
+    labels: o.Labels = None
+    scores: o.Scores = None
+    conf: o.Conf = None
+    min_score: o.MinScore = None
+    iou: o.Iou = None
+    classes: o.Classes = None
+    annotate: o.AnnotateOption = "all"
+    resize: o.Resize = None
+    truncated: o.Truncated = "refuse"
+    decode: o.Decode = "cpu"
+    shard_size: o.ShardSize = 256
+    max_failures: o.MaxFailures = None
+    priority: o.Priority = None
+    notify: o.Notify = ""
+
+
+def with_request(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the parameters that JobRequest has, in the place of its own one, `request`.
+
+    Its help shows source, model and output, what the command has before `request`, the other fields, and the rest.
+    """
+    own = _parameters(command)
+    at = [parameter.name for parameter in own].index("request")
+    fields = _parameters(JobRequest)
+
+    @wraps(command)
+    def parsed(**given: Any) -> None:
+        request = JobRequest(**{field.name: given.pop(field.name) for field in fields})
+        command(request=request, **given)
+
+    parameters = [*fields[:3], *own[:at], *fields[3:], *own[at + 1 :]]
+    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which Typer reads
+    parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return parsed
+
+
+def _parameters(called: Callable[..., Any]) -> list[inspect.Parameter]:
+    return [each.replace(kind=each.KEYWORD_ONLY) for each in inspect.signature(called).parameters.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +197,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             max_failures=request.max_failures,
         )
     except ValidationError as err:
-        raise wrong_option(err) from err
+        raise o.wrong_option(err) from err
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.job_request import DEFAULT_OUTPUT, JobLocations, JobRequest, find_locations, job_from, resolved_model
+from trtjob.cli.job_request import JobLocations, JobRequest, find_locations, job_from, resolved_model, with_request
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
@@ -28,26 +28,10 @@ STOPPED = "Stopped. What is done is kept: run the same command again to continue
 DETACHED = "The job is not this command's alone, and goes on. To end it: trtjob cancel"
 
 
+@with_request
 def run(
-    source: o.SourceArgument,
-    model: o.Model,
-    output: o.Output = DEFAULT_OUTPUT,
-    root: o.Root = "",
-    cfg: o.Cfg = None,
-    labels: o.Labels = None,
-    scores: o.Scores = None,
-    conf: o.Conf = None,
-    min_score: o.MinScore = None,
-    iou: o.Iou = None,
-    classes: o.Classes = None,
-    annotate: o.AnnotateOption = "all",
-    resize: o.Resize = None,
-    truncated: o.Truncated = "refuse",
-    decode: o.Decode = "cpu",
-    shard_size: o.ShardSize = 256,
-    max_failures: o.MaxFailures = None,
-    priority: o.Priority = None,
-    notify: o.Notify = "",
+    *,
+    request: JobRequest,
     threads: o.Threads = None,
     image_processes: o.ImageProcesses = None,
     batch: o.Batch = None,
@@ -60,27 +44,6 @@ def run(
 
     The same command again does only what is missing, new or changed.
     """
-    request = JobRequest(
-        source=source,
-        model=model,
-        output=output,
-        root=root,
-        cfg=cfg,
-        labels=labels,
-        scores=scores,
-        conf=conf,
-        min_score=min_score,
-        iou=iou,
-        classes=classes,
-        annotate=annotate,
-        resize=resize,
-        truncated=truncated,
-        decode=decode,
-        shard_size=shard_size,
-        max_failures=max_failures,
-        priority=priority,
-        notify=notify,
-    )
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     locations = find_locations(request)
     convert_ahead(request, settings.models_dir)
@@ -190,11 +153,18 @@ async def begin_and_follow(
 
 
 def hand_in(
-    session: Session, request: JobRequest, locations: JobLocations, stop: Stop | None = None, *, runner: str = ""
+    session: Session,
+    request: JobRequest,
+    locations: JobLocations,
+    stop: Stop | None = None,
+    *,
+    runner: str = "",
+    upload: bool | None = None,
 ) -> Begun:
     """Resolve the model, bring to a bucket what workers need from there, and submit the job.
 
-    stop: ends an upload; runner: the `run` that the job belongs to. Returns the job's id and what was done.
+    stop: ends an upload; runner: the `run` that the job belongs to; upload: whether images go there too, None: where
+    they must. Returns the job's id and what was done.
     """
     from trtjob.jobs.roots import check_spec
     from trtjob.jobs.states import Priority
@@ -205,7 +175,7 @@ def hand_in(
         from trtjob.queue.notifications import check_notify_url
 
         notify = check_notify_url(request.notify)
-    is_shipped = _is_uploaded(session, request, locations)
+    is_shipped = _is_uploaded(session, locations, upload)
     if is_shipped:
         locations = _upload(locations, stop)
     spec = job_from(request, locations, session.settings.models_dir, say_converting, upload_model=is_shipped)
@@ -218,15 +188,15 @@ def hand_in(
     return spec.job_id, outcome
 
 
-def _is_uploaded(session: Session, request: JobRequest, locations: JobLocations) -> bool:
+def _is_uploaded(session: Session, locations: JobLocations, upload: bool | None) -> bool:
     """Return whether the model, and a local folder's images, go to the output's bucket first."""
     from trtjob.errors import ConfigError
     from trtjob.storage import is_s3
 
-    if request.upload and not is_s3(locations.output):
+    if upload and not is_s3(locations.output):
         raise ConfigError("--upload puts the images beside the outputs: give an --output such as s3://bucket/results")
     # Workers of a server elsewhere are elsewhere too; those of one on this machine see its folders.
-    wanted = not session.connection.is_local if request.upload is None else request.upload
+    wanted = not session.connection.is_local if upload is None else upload
     return wanted and is_s3(locations.output)
 
 

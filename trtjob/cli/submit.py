@@ -1,12 +1,14 @@
 """`trtjob submit`: hand a job in to the workers that run elsewhere."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.job_request import DEFAULT_OUTPUT, JobLocations, JobRequest, find_locations, job_from
-from trtjob.cli.run import begin_and_follow, convert_ahead, hand_in, say_converting
+from trtjob.cli.job_request import JobLocations, JobRequest, find_locations, job_from, with_request
+from trtjob.cli.run import Begun, begin_and_follow, convert_ahead, hand_in, say_converting
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
@@ -20,10 +22,9 @@ STOPPING = "No longer waiting."
 DETACHED = "The job goes on in the workers. The same command again waits for it; to stop it: trtjob cancel JOB"
 
 
+@with_request
 def submit(
-    source: o.SourceArgument,
-    model: o.Model,
-    output: o.Output = DEFAULT_OUTPUT,
+    *,
     wait: bool = typer.Option(
         False,
         "--wait",
@@ -41,50 +42,13 @@ def submit(
     dry_run: bool = typer.Option(
         False, "--dry-run", rich_help_panel=o.MACHINE, help="Print the job, and hand nothing in. Default: hand it in."
     ),
-    root: o.Root = "",
-    cfg: o.Cfg = None,
-    labels: o.Labels = None,
-    scores: o.Scores = None,
-    conf: o.Conf = None,
-    min_score: o.MinScore = None,
-    iou: o.Iou = None,
-    classes: o.Classes = None,
-    annotate: o.AnnotateOption = "all",
-    resize: o.Resize = None,
-    truncated: o.Truncated = "refuse",
-    decode: o.Decode = "cpu",
-    shard_size: o.ShardSize = 256,
-    max_failures: o.MaxFailures = None,
-    priority: o.Priority = None,
-    notify: o.Notify = "",
+    request: JobRequest,
     json: o.Json = False,
 ) -> None:
     """Hand a job in to the workers, which `trtjob worker` starts.
 
     The same command again continues the job with what is missing, new or changed.
     """
-    request = JobRequest(
-        source=source,
-        model=model,
-        output=output,
-        root=root,
-        cfg=cfg,
-        labels=labels,
-        scores=scores,
-        conf=conf,
-        min_score=min_score,
-        iou=iou,
-        classes=classes,
-        annotate=annotate,
-        resize=resize,
-        truncated=truncated,
-        decode=decode,
-        shard_size=shard_size,
-        max_failures=max_failures,
-        priority=priority,
-        notify=notify,
-        upload=upload,
-    )
     settings = start()
     locations = find_locations(request)
     convert_ahead(request, settings.models_dir)
@@ -92,9 +56,10 @@ def submit(
         _print_plan(settings, request, locations)
         return
     with open_session(settings) as session:
+        begin = partial(hand_in, session, request, locations, upload=upload)
         if wait:
-            raise typer.Exit(run_until_stopped(_wait(session, request, locations, as_json=json)))
-        _hand_in(session, request, locations, as_json=json)
+            raise typer.Exit(run_until_stopped(_wait(session, begin, as_json=json)))
+        _hand_in(session, begin, as_json=json)
 
 
 def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocations) -> None:
@@ -111,12 +76,12 @@ def _count(root: str) -> int:
     return sum(1 for _ in open_storage(root).images())
 
 
-def _hand_in(session: Session, request: JobRequest, locations: JobLocations, *, as_json: bool) -> None:
+def _hand_in(session: Session, begin: Callable[[], Begun], *, as_json: bool) -> None:
     from trtjob.cli.ui.output import print_json
     from trtjob.cli.ui.screens import job_document
     from trtjob.queue.progress import describe_limit
 
-    job_id, _ = hand_in(session, request, locations)
+    job_id, _ = begin()
     view, workers = session.store.view(job_id), session.store.workers()
     if as_json:
         print_json(job_document(view, workers))
@@ -127,12 +92,10 @@ def _hand_in(session: Session, request: JobRequest, locations: JobLocations, *, 
                 say(line, err=True)
 
 
-async def _wait(session: Session, request: JobRequest, locations: JobLocations, *, as_json: bool) -> int:
+async def _wait(session: Session, begin: Callable[[Stop], Begun], *, as_json: bool) -> int:
     stop = Stop()
     with stop.on_signals(STOPPING):
-        code = await begin_and_follow(
-            session, lambda: hand_in(session, request, locations, stop), stop, as_json=as_json
-        )
+        code = await begin_and_follow(session, lambda: begin(stop), stop, as_json=as_json)
     if code is None:
         say(DETACHED, err=True)
         return stop.exit_code

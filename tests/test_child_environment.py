@@ -12,7 +12,7 @@ import pytest
 
 import trtjob
 from trtjob.child_environment import environment, python
-from trtjob.child_process import lines, started
+from trtjob.child_process import said, started
 from trtjob.worker.pipeline.prestart import end_process, shared_memory, start_process
 
 PACKAGE = Path(trtjob.__file__).parent
@@ -34,7 +34,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_process_apart_imports_nothing_from_the_current_folder(mark: Path) -> None:
     config: dict[str, Any] = {"request": {"model": "/none"}, "models_dir": "/none", "log_level": "ERROR"}
     with started("trtjob.converters.process", config) as (_, stream):
-        assert b"no model file" in next(line for line in lines(stream) if line)
+        assert "no model file" in next(news for news in said(stream) if news)["message"]
     assert not mark.exists()
 
 

@@ -1,6 +1,7 @@
 """Work in a process of its own: one line of JSON goes in, what to do, and lines of JSON come out, what became of it.
 
-The end of its standard input tells the process that nobody waits for it any more.
+The end of its standard input tells the process that nobody waits for it any more. Two others are no such processes: a
+worker process lives on, watched by the supervisor in its event loop, and an image process speaks frames of bytes.
 """
 
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -56,7 +57,7 @@ def started(
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run a module with a config, and kill it when the block ends. Yields the process and its standard output.
 
-    allowance: of memory; of its time `lines` is told. env: variables beside those that every child inherits.
+    allowance: of memory; of its time `said` is told. env: variables beside those that every child inherits.
     """
     process = subprocess.Popen(
         python("-m", module),
@@ -83,8 +84,11 @@ def started(
         process.stdout.close()
 
 
-def lines(stream: IO[bytes], seconds: float = math.inf) -> Iterator[bytes | None]:
-    """Yield lines as they come, and None where a second brings none. Raises TimeLimitExceeded after so many seconds."""
+def said(stream: IO[bytes], seconds: float = math.inf) -> Iterator[dict[str, Any] | None]:
+    """Yield what a process says as it comes, and None where a second brings nothing.
+
+    Raises TimeLimitExceeded after so many seconds.
+    """
     buffer, until = b"", time.monotonic() + seconds
     while True:
         ready, _, _ = select.select([stream], [], [], max(0.0, min(BEAT_S, until - time.monotonic())))
@@ -97,7 +101,7 @@ def lines(stream: IO[bytes], seconds: float = math.inf) -> Iterator[bytes | None
         if not data:
             return
         *whole, buffer = (buffer + data).split(b"\n")
-        yield from whole
+        yield from map(json.loads, whole)
 
 
 def how_it_ended(code: int) -> str:
@@ -108,12 +112,21 @@ def how_it_ended(code: int) -> str:
 # -- in the process itself ---------------------------------------------------------------------------------------------
 
 
+Say = Callable[[dict[str, Any]], None]
+
+
 @contextmanager
-def child_config() -> Iterator[tuple[dict[str, Any], IO[bytes]]]:
-    """Yield the config and the channel for what is said; what libraries print goes to standard error instead."""
+def child_config() -> Iterator[tuple[dict[str, Any], Say]]:
+    """Yield the config, and what says something, from any thread; what libraries print goes to standard error."""
+    lock = threading.Lock()
     with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
         os.dup2(2, 1)
-        yield json.loads(sys.stdin.buffer.readline()), channel
+
+        def say(document: dict[str, Any]) -> None:
+            with lock:
+                channel.write(json.dumps(document).encode() + b"\n")
+
+        yield json.loads(sys.stdin.buffer.readline()), say
 
 
 def end_when_nobody_waits() -> None:

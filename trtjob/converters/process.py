@@ -5,7 +5,6 @@ JSON, what to convert and where the registry lies, and its end says that the wor
 line of JSON for each step, and last the outcome: `{"model": ...}` or `{"message": ...}`. Logs go to standard error.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -14,11 +13,12 @@ from typing import Any
 
 from trtjob.child_process import (
     Allowance,
+    Say,
     TimeLimitExceeded,
     child_config,
     end_when_nobody_waits,
     how_it_ended,
-    lines,
+    said,
     started,
 )
 from trtjob.config import Settings
@@ -47,10 +47,10 @@ def convert_in_child(
         step: dict[str, Any] = {"stage": "starting", "done": 0, "total": 0}
         on_step(step)
         try:
-            for line in lines(stream, allowance.seconds):
+            for news in said(stream, allowance.seconds):
                 if is_stopping():
                     return None
-                step = step if line is None else json.loads(line)
+                step = step if news is None else news
                 if "stage" not in step:
                     return step
                 on_step(step)
@@ -71,18 +71,14 @@ def _over_time(step: dict[str, Any], seconds: float) -> str:
 
 def main() -> int:
     """Convert what standard input asks for. Returns the exit code."""
-    with child_config() as (config, channel):
+    with child_config() as (config, say):
         configure_logging(config["log_level"], "text")
         end_when_nobody_waits()
-
-        def say(document: dict[str, Any]) -> None:
-            channel.write(json.dumps(document).encode() + b"\n")
-
         say(_outcome(config["request"], Path(config["models_dir"]), say))
     return 0
 
 
-def _outcome(request: dict[str, Any], models_dir: Path, say: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _outcome(request: dict[str, Any], models_dir: Path, say: Say) -> dict[str, Any]:
     def progress(stage: str, done: int, total: int) -> None:
         say({"stage": stage, "done": done, "total": total})
 

@@ -19,7 +19,7 @@ import pytest
 from engines import tiny
 from terminal import children
 
-from trtjob.child_process import Allowance, lines
+from trtjob.child_process import Allowance, said
 from trtjob.engines.tensorrt import build_process
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, SETTLED_S, build_folder
 from trtjob.engines.tensorrt.build_process import build_in_child
@@ -329,19 +329,19 @@ def is_running(pid: int) -> bool:
 # -- what it says ------------------------------------------------------------------------------------------------------
 
 
-def follow(said: Callable[[IO[bytes]], None], on_progress: Callable[[str, int, int], bool]) -> bool:
+def follow(speak: Callable[[IO[bytes]], None], on_progress: Callable[[str, int, int], bool]) -> bool:
     """Have a thread say lines into a pipe, and follow them."""
     reading, writing = os.pipe()
 
     def say() -> None:
         with os.fdopen(writing, "wb", buffering=0) as channel:
-            said(channel)
+            speak(channel)
 
     speaker = threading.Thread(target=say)
     speaker.start()
     with os.fdopen(reading, "rb") as stream:
         try:
-            return build_process._follow(lines(stream), on_progress)
+            return build_process._follow(said(stream), on_progress)
         finally:
             speaker.join()
 

@@ -8,15 +8,13 @@ hundreds of megabytes, comes in a file.
 """
 
 import ctypes
-import json
 import logging
 import os
 import re
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -26,11 +24,12 @@ from trtjob.child_process import (
     DEFAULT_ALLOWANCE,
     GONE,
     Allowance,
+    Say,
     TimeLimitExceeded,
     child_config,
     end_when_nobody_waits,
     how_it_ended,
-    lines,
+    said,
     started,
 )
 from trtjob.engines.tensorrt.build_folder import NO_ROOM, build_folder, why_no_room
@@ -111,7 +110,7 @@ def _run(config: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, a
     }
     with started(__name__, config, allowance=allowance, stderr=words, env=env) as (process, stream):
         try:
-            is_built = _follow(lines(stream, allowance.seconds), on_progress)
+            is_built = _follow(said(stream, allowance.seconds), on_progress)
         except TimeLimitExceeded:
             raise EngineError(
                 f"the build of a plan for '{config['name']}' was ended after {allowance.seconds:g} s: "
@@ -121,21 +120,20 @@ def _run(config: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, a
             raise _end_error(config["name"], process.wait(), Path(config["folder"]) / "stderr")
 
 
-def _follow(said_lines: Iterable[bytes | None], on_progress: BuildProgress) -> bool:
+def _follow(news: Iterable[dict[str, Any] | None], on_progress: BuildProgress) -> bool:
     """Pass on what a build says. Returns True where it is done, False where it ended without a word."""
     started = time.monotonic()
     step: tuple[str, int, int] | None = None
-    for line in said_lines:
-        said = {} if line is None else json.loads(line)
-        if "built" in said:
+    for told in (each or {} for each in news):
+        if "built" in told:
             return True
-        if "error" in said:
-            raise _error(said["kind"], said["error"])
-        if "text" in said:
-            logging.getLogger(said["logger"]).log(said["level"], "%s", said["text"])
+        if "error" in told:
+            raise _error(told["kind"], told["error"])
+        if "text" in told:
+            logging.getLogger(told["logger"]).log(told["level"], "%s", told["text"])
             continue
-        if "phase" in said:
-            step = said["phase"], said["done"], said["total"]
+        if "phase" in told:
+            step = told["phase"], told["done"], told["total"]
         if not on_progress(*(step or ("building", int(time.monotonic() - started), 0))):
             raise BuildCancelled
     return False
@@ -164,14 +162,8 @@ def _end_error(name: str, code: int, stderr: Path) -> EngineError:
 
 def main() -> int:
     """Build what standard input asks for. Returns the exit code."""
-    with child_config() as (config, channel):
+    with child_config() as (config, say):
         _end_with(config["parent"])
-        lock = threading.Lock()  # TensorRT calls from threads of its own
-
-        def say(document: dict[str, Any]) -> None:
-            with lock:
-                channel.write(json.dumps(document).encode() + b"\n")
-
         _log_to(say, config["log_level"])
         try:
             _build(config, say)
@@ -192,7 +184,7 @@ def _end_with(parent: int) -> None:
     end_when_nobody_waits()
 
 
-def _log_to(say: Callable[[dict[str, Any]], None], level: int) -> None:
+def _log_to(say: Say, level: int) -> None:
     """Have all that is logged said to who waits, who logs it beside what it is about."""
 
     class Handler(logging.Handler):
@@ -203,7 +195,7 @@ def _log_to(say: Callable[[dict[str, Any]], None], level: int) -> None:
     logging.getLogger("trtjob").setLevel(level)
 
 
-def _build(config: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
+def _build(config: dict[str, Any], say: Say) -> None:
     model, folder, gpu = Path(config["model"]), Path(config["folder"]), config["gpu"]
     options = BuildOptions(**{**config["options"], "profile": BatchProfile(**config["options"]["profile"])})
 

@@ -76,7 +76,6 @@ class Leases(WorkerRegistry):
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         self._claim = replies.script(redis, load("claim"), [b"unreadable"])
-        self._check = replies.script(redis, load("check"), b"lost")
         self._renew = replies.script(redis, load("renew"), b"lost")
         self._commit = replies.script(redis, load("commit"), 0)
         self._release = replies.script(redis, load("release"), 0)
@@ -176,19 +175,20 @@ class Leases(WorkerRegistry):
         return Lease(job_id, unit, owner, token, attempt, lease_s, blame.decode(errors="replace"), call, nodes)
 
     def check(self, lease: Lease, done: int, failed: int, kinds: Mapping[str, int] | None = None) -> str:
-        """Say how far a shard is; kinds: the failed images by kind.
+        """Keep a shard's lease, and say how far it is; kinds: the failed images by kind.
 
         Returns `go`, `lost` (another worker has the shard) or the job's state, which forbids to go on.
         """
-        args: list[str | int] = [lease.holder, lease.unit, _ms(lease.lease_s)]
-        answer = self._check(keys=lease.keys, args=[*args, _live(done, failed, kinds or {})])
-        return str(answer.decode(errors="replace"))
+        answer = self.renew(lease, _live(done, failed, kinds or {}))
+        return "go" if answer in _SHARD_CLAIMABLE else answer
 
-    def renew(self, lease: Lease) -> str:
-        """Keep a lease, or take it back where its lease ran out and nobody came. Returns `lost` or the job's state."""
-        return str(
-            self._renew(keys=lease.keys, args=[lease.holder, lease.unit, _ms(lease.lease_s)]).decode(errors="replace")
-        )
+    def renew(self, lease: Lease, live: str = "") -> str:
+        """Keep a lease, or take it back where its lease ran out and nobody came; live: how far the unit is.
+
+        Returns `lost` or the job's state.
+        """
+        answer = self._renew(keys=lease.keys, args=[lease.holder, lease.unit, _ms(lease.lease_s), live])
+        return str(answer.decode(errors="replace"))
 
     def commit(self, lease: Lease, shard: int, *, ok: int, failed: int, kinds: Mapping[str, int] | None = None) -> bool:
         """Count a shard whose manifest is written, once however often it is called; kinds: the failed by kind.

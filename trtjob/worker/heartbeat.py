@@ -38,6 +38,7 @@ LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches 
 EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
 RATE_SPAN_S = 5.0
+_NO_ENGINE = {"engine": "", "device": ""}
 _KEEP = frozenset({"running", "planning", "finishing", "queued"})
 
 
@@ -130,12 +131,9 @@ class HeartbeatThread(threading.Thread):
         """Write the worker's state for `trtjob status`."""
         context = self.context
         self._measure()
-        engine = context.engine
-        fields = {
+        fields = self._engine() | {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "engine": engine.name if engine else "",
-            "device": context.device_of(engine) if engine else "",
             "state": "busy" if context.leases or context.conversion else "idle",
             "doing": context.doing,
             "queue": context.queue.name,
@@ -206,19 +204,20 @@ class HeartbeatThread(threading.Thread):
 
     def _tell_supervisor(self) -> None:
         """Write a line to the pipe that the supervisor reads: the proof of life, with what was done since the start."""
-        context = self.context
-        engine, pipeline = context.engine, context.pipeline
-        pulse = {
+        context, pipeline = self.context, self.context.pipeline
+        pulse = self._engine() | {
             "images": context.images,
             "failed": context.failed,
             "shards": context.shards,
             "batches": context.batches,
             "busy_s": {stage: round(seconds, 3) for stage, seconds in context.busy_s().items()},
             "rss_bytes": _rss_bytes() + (pipeline.process_pool.rss_bytes() if pipeline else 0),
-            "engine": engine.name if engine else "",
-            "device": context.device_of(engine) if engine else "",
         }
         _write(json.dumps(pulse).encode() + b"\n")
+
+    def _engine(self) -> dict[str, Any]:
+        engine = self.context.engine
+        return {"engine": engine.name, "device": self.context.device_of(engine)} if engine else _NO_ENGINE
 
 
 def _rss_bytes() -> int:

@@ -19,6 +19,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from trtjob.errors import JobError
+from trtjob.jobs.states import ACTIVE
 from trtjob.queue import rq_internals
 from trtjob.queue.exclusions import Exclusions
 from trtjob.queue.job_log import JobLog
@@ -39,7 +40,6 @@ EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
 RATE_SPAN_S = 5.0
 _NO_ENGINE = {"engine": "", "device": ""}
-_KEEP = frozenset({"running", "planning", "finishing", "queued"})
 
 
 class HeartbeatThread(threading.Thread):
@@ -97,7 +97,7 @@ class HeartbeatThread(threading.Thread):
     def _renew(self) -> None:
         for lease, interrupter in list(self.context.leases.items()):
             answer = self.store.renew(lease)
-            if answer not in _KEEP:
+            if answer not in ACTIVE:
                 interrupter.interrupt(answer)
         held = self.execution  # the main thread may end it at any moment
         if held is not None:

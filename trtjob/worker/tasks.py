@@ -148,7 +148,7 @@ def _ownership(context: Context, lease: Lease, check: Check) -> Callable[[], Non
     def still_mine() -> None:
         check()
         answer = context.store.renew(lease)
-        if answer == "lost" or answer not in ACTIVE:
+        if answer not in ACTIVE:
             raise Interrupted(answer)
 
     return still_mine

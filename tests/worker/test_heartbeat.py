@@ -225,10 +225,10 @@ from trtjob.config import Settings
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.job_store import Lease, JobStore
 from trtjob.worker.context import Context
-from trtjob.worker.heartbeat import LOADING_S, PATIENCE, Heart
+from trtjob.worker.heartbeat import LOADING_S, PATIENCE, HeartbeatThread
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
-heart = Heart(context, client)
+heart = HeartbeatThread(context, client)
 context.leases[Lease("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)] = context.interrupter
 heart._check_progress()  # notes where the unit stands
 if sys.argv[3] == "moving":

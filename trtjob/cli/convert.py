@@ -82,6 +82,15 @@ def convert(
             help="TensorFlow graph, ONNX: the value that holds the scores. Default: the one that nothing reads.",
         ),
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=SOURCE,
+            help="ONNX detectors that do not say what they are: whose they are; `--families` lists them. Default: "
+            "recognised by its outputs.",
+        ),
+    ] = None,
     allow_unsafe: Annotated[
         bool,
         typer.Option(
@@ -111,11 +120,11 @@ def convert(
         ),
     ] = None,
     resize: Annotated[
-        Literal["stretch", "letterbox", "crop"] | None,
+        Literal["stretch", "letterbox", "corner", "crop"] | None,
         typer.Option(
-            metavar="stretch|letterbox|crop",
+            metavar="stretch|letterbox|corner|crop",
             rich_help_panel=PIXELS,
-            help="How an image is brought to that size. Default: as the model's own tools do.",
+            help="How an image is brought to that size; corner: as letterbox, all of the border to the right and below. Default: as the model's own tools do.",
         ),
     ] = None,
     preprocess: Annotated[
@@ -252,6 +261,7 @@ def convert(
         classes=classes,
         input=graph_input,
         output=graph_output,
+        family=family,
         allow_unsafe=allow_unsafe,
         size=_size(size),
         candidates=candidates,

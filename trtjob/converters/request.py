@@ -42,6 +42,7 @@ class ConversionRequest(Document):
     preprocess: Literal["none", "unit", "caffe", "tf", "torch"] | None = None
     mean: tuple[float, ...] | None = None  # of pixels from 0 to 255, in the model's colour order
     std: tuple[float, ...] | None = None
+    family: str | None = None  # ONNX: of detectors that do not say what they are
     scores: Literal["softmax", "sigmoid", "none"] | None = None  # what makes a classifier's scores of its output
     resize: ResizeMode | None = None
 

@@ -32,10 +32,12 @@ class Task(StrEnum):
 
 
 class ResizeMode(StrEnum):
-    """How an image is brought to the input size: `stretch` is Darknet's default; `crop` cuts the centre out."""
+    """How an image is brought to the input size: `stretch` is Darknet's default; `letterbox` keeps its shape and pads
+    both sides, `corner` those to the right and below; `crop` cuts the centre out."""
 
     STRETCH = "stretch"
     LETTERBOX = "letterbox"
+    CORNER = "corner"
     CROP = "crop"
 
 

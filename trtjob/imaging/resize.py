@@ -50,6 +50,11 @@ def place(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Windo
         if spec.sampling is not Sampling.ALIGN_CORNERS:
             offset = (float(left), float(top))
         return Window(left, top, new_w, new_h), Placement(offset, (width / new_w, height / new_h))
+    if mode is ResizeMode.CORNER:
+        ratio = min(input_h / height, input_w / width)
+        # Rounded down, while boxes are divided by the ratio itself (preproc and demo_postprocess in YOLOX).
+        new_h, new_w = max(1, int(height * ratio)), max(1, int(width * ratio))
+        return Window(0, 0, new_w, new_h), Placement((0.0, 0.0), (1 / ratio, 1 / ratio))
     if mode is ResizeMode.CROP:
         if spec.sampling is Sampling.ALIGN_CORNERS:
             ratio = max(input_h / height, input_w / width)
@@ -74,7 +79,7 @@ def prepare(
     if mode is ResizeMode.CROP:
         return tensor, _crop(image, spec, tensor)
     window, placement = place((image.shape[0], image.shape[1]), spec, mode)
-    if mode is ResizeMode.LETTERBOX:
+    if mode in (ResizeMode.LETTERBOX, ResizeMode.CORNER):
         tensor[:] = spec.pad_value
     rows = slice(window.top, window.top + window.height)
     _fill(tensor[rows, window.left : window.left + window.width], image, spec)

@@ -71,7 +71,7 @@ class Options(Document):
     iou: float = Field(ge=0, le=1)
     class_ids: tuple[int, ...] | None = None
     annotate: Annotate = Annotate.ALL
-    resize: Literal["stretch", "letterbox", "crop"]
+    resize: Literal["stretch", "letterbox", "corner", "crop"]
     truncated: Literal["refuse", "ok"] = "refuse"
     decode: Decode = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from trtjob.converters.onnx.read import (
     refusing_damage,
     upgraded,
 )
-from trtjob.converters.onnx.recognise import Recognised, recognised
+from trtjob.converters.onnx.recognise import Recognised, detector_of, recognised, recognised_detector
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import Foreign, foreign_from
 from trtjob.converters.onnx.surgery import keep_names_apart, sort_nodes
@@ -79,12 +78,17 @@ def _of_fewer(spec: ModelSpec, request: ConversionRequest) -> ModelSpec:
 
 def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionRequest) -> Converted:
     path = request.model
-    export = export_from(metadata, path)
     sources = files_of(model, request)
     read_external(model, path)
     sort_nodes(model.graph)
-    foreign = foreign_from(known_operators(model, path), path, request, first_output=export is not None)
-    found = recognised(foreign, export, metadata, request)
+    model = known_operators(model, path)
+    detector = detector_of(model, metadata, request)
+    if detector is not None:
+        foreign, found = recognised_detector(detector, metadata, request)
+    else:
+        export = export_from(metadata, path)
+        foreign = foreign_from(model, path, request, first_output=export is not None)
+        found = recognised(foreign, export, metadata, request)
     spec = found.spec.model_copy(
         update={
             "precision": _precision(foreign.model),
@@ -96,7 +100,7 @@ def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionReq
     _expect_to_work(complete, found, path)
     for note in notes:
         log.info("%s: %s", path, note)
-    reference = Reference(f"{path.name} in ONNX Runtime", partial(found.original.outputs, found.answer))
+    reference = Reference(f"{path.name} in ONNX Runtime", found.reference)
     return Converted(complete, spec, _layers(foreign.model), reference, notes, found.warnings)
 
 

@@ -22,12 +22,14 @@ class Layout(StrEnum):
     COLUMNS: centre, size and classes, the boxes last (YOLOv8 and after).
     OBJECTNESS: centre, size, objectness and classes of each box (YOLOv5).
     FINAL: corners, score and class of each box, after NMS or trained to do without.
+    ROWS: corners and a score for each class of each box.
     CLASSES: of the whole image.
     """
 
     COLUMNS = "[N, 4 + classes, boxes]"
     OBJECTNESS = "[N, boxes, 5 + classes]"
     FINAL = "[N, boxes, 6]"
+    ROWS = "[N, boxes, corners + classes]"
     CLASSES = "[N, classes]"
 
 
@@ -101,6 +103,13 @@ def _add_final(graph: Graph, answer: Answer, x: str, _opset: int) -> None:
     graph.add("Where", is_its_own, _slice(graph, x, 4, 5), nothing, output=SCORES_NAME)
 
 
+def _add_rows(graph: Graph, answer: Answer, x: str, opset: int) -> None:
+    best = _max(graph, _slice(graph, x, 4, 4 + answer.classes), 2, opset)
+    rows = _best_rows(graph, answer, x, best)
+    graph.add("Identity", _slice(graph, rows, 0, 4), output=BOXES_NAME)
+    graph.add("Identity", _slice(graph, rows, 4, 4 + answer.classes), output=SCORES_NAME)
+
+
 def _add_classes(graph: Graph, answer: Answer, x: str, _opset: int) -> None:
     if len(answer.shape) > 2:
         x = graph.add("Flatten", x, axis=1)
@@ -111,6 +120,7 @@ _ENDS: dict[Layout, Callable[[Graph, Answer, str, int], None]] = {
     Layout.COLUMNS: _add_columns,
     Layout.OBJECTNESS: _add_objectness,
     Layout.FINAL: _add_final,
+    Layout.ROWS: _add_rows,
     Layout.CLASSES: _add_classes,
 }
 

@@ -6,24 +6,28 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from trtjob.converters.labels import expect_count, fitting_labels, read_labels
+from trtjob.converters.onnx.detector import Detector, detector_from
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
+from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document, labels_of, size_of
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
 from trtjob.converters.onnx.pixels import pixels_from
 from trtjob.converters.onnx.probabilities import ending_of
 from trtjob.converters.onnx.reference import Original
-from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, shape_of
-from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export
+from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, foreign_from, shape_of
+from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export, is_rtdetr
 from trtjob.converters.pixels import Pixels, torch_pixels, unit_pixels
 from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.converters.scores import classes_of
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
 
 _SEED = 0
+_BACKGROUND = frozenset({"background", "bg"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,13 @@ class Recognised:
     spec: ModelSpec
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    detector: Detector | None = None  # where its family was recognised
+
+    def reference(self, images: UInt8Array) -> Outputs:
+        """Return what the original says of uint8 [N, H, W, channels], all its candidates."""
+        if self.detector is None:
+            return self.original.outputs(self.answer, images)
+        return self.detector.answers(self.pixels, self.spec.labels, images)
 
 
 def recognised(
@@ -56,6 +67,69 @@ def recognised(
     if export.task is Task.CLASSIFY or (export.is_yolov5 and len(shape_of(foreign.output) or ()) == 2):
         return _exported_classifier(foreign, export, metadata, request)
     return _detector(foreign, export, metadata, request)
+
+
+def detector_of(model: ModelProto, metadata: Mapping[str, str], request: ConversionRequest) -> Detector | None:
+    """Return a detector by its family: one that is asked for, or a graph that says nothing of itself and shows one.
+
+    Raises ConversionError.
+    """
+    says_what_it_is = NAMES_KEY in metadata and not is_rtdetr(metadata)
+    if request.family is None and (says_what_it_is or request.output is not None):
+        return None
+    hw = request.size or size_of(document(request.model, PREPROCESSOR))
+    labels = _known_labels(request.model, metadata, request)
+    return detector_from(model, request, metadata, hw, len(labels))
+
+
+def recognised_detector(
+    detector: Detector, metadata: Mapping[str, str], request: ConversionRequest
+) -> tuple[Foreign, Recognised]:
+    """Return a detector of a known family with one output, and what it is. Raises ConversionError."""
+    family, contract, path = detector.family, detector.contract, detector.path
+    if request.scores is not None:
+        raise ConversionError(f"--scores is for classifiers, but '{path}' is a detector. Leave --scores out")
+    labels = _known_labels(path, metadata, request) or _labels(path, metadata, request)
+    if family.has_background and labels[0].strip("_ ").lower() in _BACKGROUND:
+        labels = labels[1:]
+    if (classes := family.classes(detector.seen)) and classes != len(labels):
+        expect_count(labels, classes, path)
+    pixels = pixels_from(request, detector.image) or contract.pixels
+    if pixels is None:
+        raise ConversionError(
+            f"'{path}' is of {family.title}, whose models differ in what they expect of a pixel. It needs "
+            f"{family.needs}: trtjob convert {path} --preprocess torch (or unit, none, ...), or --mean and --std"
+        )
+    model, rewired = detector.rewired(labels)
+    foreign = foreign_from(model, path, request, first_output=True)
+    original, images = Original(foreign, pixels), _made_up_images(detector.seen.hw, foreign.image.channels)
+    raw = _numbers(original, images, foreign)
+    spec = ModelSpec(
+        task=Task.DETECT,
+        labels=labels,
+        input_hw=detector.seen.hw,
+        channels=1 if foreign.image.channels == 1 else 3,
+        color=pixels.color,
+        resize=request.resize or contract.resize,
+        sampling=contract.sampling,
+        pad_value=contract.pad_value,
+        multi_label=contract.multi_label,
+        conf=CONF,
+        iou=contract.iou,
+        nms_kind=contract.nms_kind,
+        candidates=request.candidates or USUAL_CANDIDATES,
+    )
+    answer = Answer(foreign.output.name, rewired.layout, (1, *raw.shape[1:]), len(labels), most=spec.candidates)
+    notes = (f"It was taken for {family.title} (--family {family.name}).",)
+    return foreign, Recognised(original, pixels, answer, images, raw, spec, notes, detector=detector)
+
+
+def _known_labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest) -> tuple[str, ...]:
+    """Return the labels that were named, or lie beside a model or in it; none where there are none."""
+    file = labels_file(request, metadata)
+    if file is not None:
+        return read_labels(file)
+    return labels_in(metadata[NAMES_KEY], path) if NAMES_KEY in metadata else labels_of(document(path, CONFIG))
 
 
 def _plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:

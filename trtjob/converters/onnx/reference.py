@@ -61,6 +61,10 @@ def _from_final(raw: FloatArray, answer: Answer) -> Outputs:
     return Outputs(raw[..., :4], raw[..., 4:5] * is_its_own)
 
 
+def _from_rows(raw: FloatArray, _answer: Answer) -> Outputs:
+    return Outputs(raw[..., :4], raw[..., 4:])
+
+
 def _from_classes(raw: FloatArray, answer: Answer) -> Outputs:
     return Outputs(None, scores_from(raw.reshape(len(raw), -1), answer.ending))
 
@@ -69,6 +73,7 @@ _READERS: dict[Layout, Callable[[FloatArray, Answer], Outputs]] = {
     Layout.COLUMNS: _from_columns,
     Layout.OBJECTNESS: _from_objectness,
     Layout.FINAL: _from_final,
+    Layout.ROWS: _from_rows,
     Layout.CLASSES: _from_classes,
 }
 

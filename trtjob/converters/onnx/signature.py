@@ -20,6 +20,9 @@ MAX_SIDE = 16_384  # of an input, in pixels
 PIXEL_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8})
 SCORE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _CHANNELS = (1, 3)
+HUGGING_FACES = "pixel_values"
+# What families of detectors take beside the image.
+FILLED_IN = frozenset({"orig_target_sizes", "im_shape", "scale_factor"})
 _MOST_SHOWN = 4  # values of one kind in a message
 
 # None: the graph leaves the size open, or does not say.
@@ -61,7 +64,7 @@ def foreign_from(model: ModelProto, path: Path, request: ConversionRequest, *, f
 
     first_output: of several outputs the first is the one, where none is asked for.
     """
-    image = _image_input(model, path, request.input)
+    image = image_input(model, path, request.input)
     output = _output(model, path, request.output, first_output=first_output)
     if output.type.tensor_type.elem_type not in {TensorProto.UNDEFINED, *SCORE_TYPES}:
         kind = _type_name(output.type.tensor_type.elem_type)
@@ -77,7 +80,7 @@ def foreign_from(model: ModelProto, path: Path, request: ConversionRequest, *, f
 
 def described(model: ModelProto) -> str:
     """Return what a model takes and gives, as a sentence without its point."""
-    inputs, outputs = _inputs(model), list(model.graph.output)
+    inputs, outputs = inputs_of(model), list(model.graph.output)
     return f"Its inputs: {_listed(inputs)}; its outputs: {_listed(outputs)}"
 
 
@@ -89,7 +92,7 @@ def shape_of(value: ValueInfoProto) -> Shape | None:
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
 
 
-def _inputs(model: ModelProto) -> list[ValueInfoProto]:
+def inputs_of(model: ModelProto) -> list[ValueInfoProto]:
     """Return what has to be fed: up to IR version 3, weights are inputs, too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
@@ -126,8 +129,9 @@ def _error(model: ModelProto, path: Path, problem: str) -> ConversionError:
     return ConversionError(f"'{path}' is not understood: {problem}. {described(model)}. {ACCEPTED}")
 
 
-def _image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInput:
-    inputs = _inputs(model)
+def image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInput:
+    """Return the input that takes images, beside those that families of detectors fill in. Raises ConversionError."""
+    inputs = [value for value in inputs_of(model) if value.name not in FILLED_IN or value.name == wanted]
     if wanted is not None and wanted not in {value.name for value in inputs}:
         raise _error(model, path, f"there is no input {shown(wanted)}, which --input names")
     if len(inputs) != 1:
@@ -146,6 +150,8 @@ def _image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInpu
             "Export the model without what comes before its first layer",
         )
     batch, *sizes = shape
+    if value.name == HUGGING_FACES and sizes[0] is None:  # whose exports leave even the channels open
+        sizes[0] = 3
     is_nchw = sizes[0] in _CHANNELS
     if not is_nchw and sizes[2] not in _CHANNELS:
         raise _error(

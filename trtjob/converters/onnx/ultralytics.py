@@ -63,12 +63,12 @@ def export_from(metadata: Mapping[str, str], path: Path) -> Export | None:
         raise ConversionError(
             f"'{path}' was exported for {what}, which is not supported yet. Accepted are detection and classification"
         )
-    head = (metadata.get("head", "") + metadata.get("description", "")).lower().replace("-", "")
-    if _RTDETR in head:
-        raise ConversionError(
-            f"'{path}' is an RT-DETR, which is not supported yet. Accepted are YOLO detectors and classifiers"
-        )
     return Export(None if kind is None else _TASKS[kind], _size(metadata), _stride(metadata), _is_final(metadata))
+
+
+def is_rtdetr(metadata: Mapping[str, str]) -> bool:
+    """Tell whether a file says that it is an RT-DETR."""
+    return _RTDETR in (metadata.get("head", "") + metadata.get("description", "")).lower().replace("-", "")
 
 
 def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:

@@ -1,0 +1,54 @@
+"""The families of detectors that say nothing of themselves: each known by its graph, described, and rewired."""
+
+from trtjob.converters.onnx.families import (
+    azure,
+    huggingface,
+    mmdeploy,
+    paddle,
+    rfdetr,
+    rtdetr,
+    supergradients,
+    tensorflow,
+    torchvision,
+    ultralytics_rtdetr,
+    yolo,
+    yolox,
+)
+from trtjob.converters.onnx.families.family import Family, Seen
+from trtjob.converters.request import ConversionRequest
+from trtjob.errors import ConversionError
+
+# The first that recognises a graph has it: those with telling names come before those that go by shapes.
+FAMILIES: tuple[Family, ...] = (
+    ultralytics_rtdetr.FAMILY,
+    rtdetr.FAMILY,
+    huggingface.FAMILY,
+    rfdetr.FAMILY,
+    mmdeploy.FAMILY,
+    supergradients.BATCH,
+    supergradients.FLAT,
+    tensorflow.FAMILY,
+    azure.FAMILY,
+    paddle.FAMILY,
+    torchvision.FAMILY,
+    yolo.END2END,
+    yolo.YOLOV6,
+    yolox.FAMILY,
+    yolo.GRID,
+)
+
+
+def family_of(seen: Seen, request: ConversionRequest) -> Family | None:
+    """Return the family that is asked for, or that a graph shows; None where it shows none. Raises ConversionError."""
+    if request.family is None:
+        return next((family for family in FAMILIES if family.recognises(seen)), None)
+    for family in FAMILIES:
+        if family.name == request.family:
+            if not family.fits(seen):
+                raise ConversionError(
+                    f"--family {family.name}: '{request.model}' does not fit: expected {family.gives}. "
+                    f"Its outputs: {seen.outputs_shown}"
+                )
+            return family
+    known = ", ".join(family.name for family in FAMILIES)
+    raise ConversionError(f"--family {request.family}: there is no such family. Known are {known}")

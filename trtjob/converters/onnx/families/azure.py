@@ -1,0 +1,48 @@
+"""Azure Custom Vision's detectors (Azure-Samples/customvision-export-samples, samples/python/onnx)."""
+
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
+from trtjob.converters.onnx.families.parts import as_float, padded, scaled, scaled_boxes, single
+from trtjob.converters.pixels import Color, Pixels, unit_pixels
+from trtjob.engines.protocol import Outputs
+from trtjob.engines.spec import ResizeMode, Sampling
+
+_NAMES = ("detected_boxes", "detected_scores", "detected_classes")
+
+
+def _fits(seen: Seen) -> bool:
+    return seen.names >= set(_NAMES) and len(seen.shape("detected_boxes")) == 3
+
+
+def _describe(seen: Seen) -> Contract:
+    is_bytes = seen.metadata.get("Image.NominalPixelRange") == "NominalRange_0_255"
+    color: Color = "bgr" if seen.metadata.get("Image.BitmapPixelFormat") == "Bgr8" else "rgb"
+    unit = unit_pixels(seen.channels)
+    pixels = Pixels(unit.mean, (1.0,) * seen.channels if is_bytes else unit.std, color)
+    return Contract(pixels, ResizeMode.STRETCH, Sampling.ANTIALIAS, is_final=True)
+
+
+def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
+    boxes, scores, class_ids = (as_float(graph, seen.named(name)) for name in _NAMES)
+    last = graph.integers(2)
+    every = [scaled(graph, boxes, seen.hw), *(graph.add("Unsqueeze", x, last) for x in (scores, class_ids))]
+    return padded(graph, graph.add("Squeeze", graph.add("Concat", *every, axis=2), graph.integers(0)))
+
+
+def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _NAMES)
+    return single(scaled_boxes(boxes, seen.hw), scores, class_ids, labels)
+
+
+FAMILY = Family(
+    name="azure",
+    title="Azure Custom Vision",
+    gives="'detected_boxes' [1, M, 4], 'detected_scores' and 'detected_classes' [1, M]",
+    needs="--labels",
+    fits=_fits,
+    recognises=_fits,
+    describe=_describe,
+    classes=lambda _seen: 0,
+    rewire=_rewire,
+    read=_read,
+)

@@ -1,0 +1,117 @@
+"""What a family of detectors is: how its graph is known, what it expects of an image, and what its outputs mean."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.outputs import Layout
+from trtjob.converters.pixels import Pixels
+from trtjob.engines.protocol import Outputs
+from trtjob.engines.spec import NmsKind, ResizeMode, Sampling
+
+Arrays = Mapping[str, NDArray[Any]]
+
+PAD_VALUE = 114
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A graph as it was run once, on made-up images one at a time.
+
+    inputs: names of all that it takes, with their shapes, before what is no image was filled in; outputs: what it gave
+    for the first image, by name, in order; hw: of that image; channels: of it; operators: their names, with their
+    domains'; metadata: the file's; config, preprocessor: Hugging Face's documents beside it, empty where there are
+    none; classes: how many labels there are, 0 where they are not known.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: dict[str, NDArray[Any]]
+    hw: tuple[int, int]
+    channels: int
+    operators: frozenset[str]
+    metadata: Mapping[str, str]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 0
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The outputs' names, without what TensorFlow puts behind them."""
+        return frozenset(name.removesuffix(":0") for name in self.outputs)
+
+    def named(self, name: str) -> str:
+        """Return an output's name as the graph has it."""
+        return name if name in self.outputs else f"{name}:0"
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.outputs[self.named(name)].shape
+
+    def is_integer(self, name: str) -> bool:
+        return bool(np.issubdtype(self.outputs[self.named(name)].dtype, np.integer))
+
+    @property
+    def outputs_shown(self) -> str:
+        return ", ".join(f"'{name}' {array.dtype} {list(array.shape)}" for name, array in self.outputs.items())
+
+    @property
+    def only(self) -> NDArray[Any] | None:
+        """The output, where there is one alone."""
+        return next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a family's own tools do with an image before the network, and with its answer after it.
+
+    pixels: None where they differ from model to model, and the user has to say it; is_final: no box has to be
+    suppressed; multi_label: a box may carry several classes.
+    """
+
+    pixels: Pixels | None
+    resize: ResizeMode
+    sampling: Sampling = Sampling.HALF_PIXEL
+    pad_value: int = PAD_VALUE
+    iou: float = 0.45
+    is_final: bool = False
+    multi_label: bool = False
+
+    @property
+    def nms_kind(self) -> NmsKind:
+        return NmsKind.NONE if self.is_final else NmsKind.DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Rewired:
+    """The one value that a graph gives now, and what it means."""
+
+    name: str
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """name: of --family; title, needs, gives: for a person: who exports so, what has to be said, what the graph gives.
+
+    fits: whether a graph's outputs are of such kinds; recognises: whether they can be nothing else; describe: its
+    contract; classes: how many labels there have to be, by its outputs, 0 where they do not tell; rewire: append to a
+    graph what makes one value of its outputs, given the labels; read: the same in NumPy, of the graph's own outputs for
+    one image, boxes float32 [1, K, 4], xyxy in pixels of the input, and scores [1, K, classes]; has_background: class 0
+    is none, whether or not the labels name it.
+    """
+
+    name: str
+    title: str
+    gives: str
+    fits: Callable[[Seen], bool]
+    describe: Callable[[Seen], Contract]
+    classes: Callable[[Seen], int]
+    rewire: Callable[[Graph, Seen, tuple[str, ...]], Rewired]
+    read: Callable[[Arrays, Seen, tuple[str, ...]], Outputs]
+    needs: str = "nothing"
+    has_background: bool = False
+    recognises: Callable[[Seen], bool] = lambda _seen: False

@@ -1,0 +1,56 @@
+"""RF-DETR: `dets`, shares of the input, and `labels`, a logit for each class (rfdetr's export/prepare.py)."""
+
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
+from trtjob.converters.onnx.families.parts import (
+    as_float,
+    corner_boxes,
+    corners,
+    part,
+    rows,
+    scaled,
+    scaled_boxes,
+    sigmoids,
+)
+from trtjob.converters.pixels import torch_pixels
+from trtjob.engines.protocol import Outputs
+from trtjob.engines.spec import ResizeMode
+
+_COCO = 91  # its checkpoints of COCO have a column for each of COCO's ids, and none for the background
+
+
+def _fits(seen: Seen) -> bool:
+    if not {"dets", "labels"} <= seen.names or seen.is_integer("labels"):
+        return False
+    boxes, logits = seen.shape("dets"), seen.shape("labels")
+    return len(boxes) == 3 and boxes[2] == 4 and len(logits) == 3 and logits[:2] == boxes[:2]
+
+
+def _classes(seen: Seen) -> int:
+    """The last column is the background's (export/_class_layout.py)."""
+    logits = seen.shape("labels")[2]
+    return logits if logits == _COCO or seen.classes == logits else logits - 1
+
+
+def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
+    boxes, logits = (as_float(graph, seen.named(name)) for name in ("dets", "labels"))
+    scores = graph.add("Sigmoid", part(graph, logits, 0, len(labels)))
+    return rows(graph, corners(graph, scaled(graph, boxes, seen.hw)), scores)
+
+
+def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    boxes, logits = (outputs[seen.named(name)] for name in ("dets", "labels"))
+    return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), sigmoids(logits[..., : len(labels)]))
+
+
+FAMILY = Family(
+    name="rfdetr",
+    title="RF-DETR",
+    gives="'dets' [N, Q, 4] and 'labels' float [N, Q, classes + 1]",
+    fits=_fits,
+    recognises=_fits,
+    describe=lambda _seen: Contract(torch_pixels(), ResizeMode.STRETCH, is_final=True, multi_label=True),
+    classes=_classes,
+    rewire=_rewire,
+    read=_read,
+)

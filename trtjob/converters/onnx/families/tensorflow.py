@@ -1,0 +1,42 @@
+"""TensorFlow's object detection API, as tf2onnx names it (research/object_detection/exporter_lib_v2.py)."""
+
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
+from trtjob.converters.onnx.families.parts import after_background, columns, final, scaled, scaled_boxes, single
+from trtjob.converters.pixels import pixels_of_mode
+from trtjob.engines.protocol import Outputs
+from trtjob.engines.spec import ResizeMode
+
+_NAMES = ("detection_boxes", "detection_scores", "detection_classes")
+_X_FIRST = [1, 0, 3, 2]  # its boxes are y, x, y, x
+
+
+def _fits(seen: Seen) -> bool:
+    return seen.names >= set(_NAMES) and len(seen.shape("detection_boxes")) == 3
+
+
+def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
+    boxes, scores, class_ids = (seen.named(name) for name in _NAMES)
+    return final(
+        graph, scaled(graph, columns(graph, boxes, *_X_FIRST), seen.hw), scores, after_background(graph, class_ids)
+    )
+
+
+def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _NAMES)
+    return single(scaled_boxes(boxes[..., _X_FIRST], seen.hw), scores, class_ids - 1, labels)
+
+
+FAMILY = Family(
+    name="tensorflow",
+    title="TensorFlow's object detection API, SSD and EfficientDet in it",
+    gives="'detection_boxes' [N, K, 4], 'detection_scores' and 'detection_classes' [N, K]",
+    needs="--labels, from its class 1 on or with `background` first; --size where it is open",
+    has_background=True,
+    fits=_fits,
+    recognises=_fits,
+    describe=lambda seen: Contract(pixels_of_mode("none", seen.channels), ResizeMode.STRETCH, is_final=True),
+    classes=lambda _seen: 0,
+    rewire=_rewire,
+    read=_read,
+)

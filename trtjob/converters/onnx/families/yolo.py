@@ -1,0 +1,105 @@
+"""YOLO detectors by their own repositories: YOLOv5 and YOLOv7 decoded, YOLOv6, and YOLOv7 with NMS inside."""
+
+import numpy as np
+
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
+from trtjob.converters.onnx.families.parts import as_float, columns, corner_boxes, padded, single
+from trtjob.converters.onnx.families.yolox import strides_of
+from trtjob.converters.onnx.outputs import Layout
+from trtjob.converters.pixels import unit_pixels
+from trtjob.engines.protocol import Outputs
+from trtjob.engines.spec import ResizeMode
+
+_ANCHORS = 3  # at each place
+
+
+def _describe(seen: Seen) -> Contract:
+    return Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX)
+
+
+def _first(seen: Seen) -> str:
+    return next(iter(seen.outputs))
+
+
+def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
+    return Rewired(as_float(graph, _first(seen)), Layout.OBJECTNESS)
+
+
+def _read(outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
+    x = outputs[_first(seen)]
+    return Outputs(corner_boxes(x[..., :4]), x[..., 5:] * x[..., 4:5])
+
+
+def _classes(seen: Seen) -> int:
+    return int(seen.outputs[_first(seen)].shape[2]) - 5
+
+
+def _is_grid(seen: Seen) -> bool:
+    """Besides the decoded rows, the heads themselves may be outputs, as in YOLOv5 up to 6.1 (export.py)."""
+    _, *others = seen.outputs.values()
+    return bool(strides_of(seen, _ANCHORS)) and all(array.ndim == 5 for array in others)
+
+
+def _is_yolov6(seen: Seen) -> bool:
+    """Its objectness is always 1 (yolov6/models/effidehead.py)."""
+    return bool(seen.only is not None and strides_of(seen, 1) and np.all(seen.only[..., 4] == 1))
+
+
+GRID = Family(
+    name="yolo-grid",
+    title="YOLOv5 and YOLOv7 by their own repositories (YOLOv7 with --grid)",
+    gives="[N, 3 boxes at each place, 5 + classes], decoded",
+    needs="--labels",
+    fits=_is_grid,
+    recognises=_is_grid,
+    describe=_describe,
+    classes=_classes,
+    rewire=_rewire,
+    read=_read,
+)
+YOLOV6 = Family(
+    name="yolov6",
+    title="YOLOv6",
+    gives="[N, places of its grids, 5 + classes], with 1 as objectness",
+    needs="--labels",
+    fits=_is_yolov6,
+    recognises=_is_yolov6,
+    describe=_describe,
+    classes=_classes,
+    rewire=_rewire,
+    read=_read,
+)
+
+_IMAGE_BOX_CLASS_SCORE = 7
+
+
+def _is_end2end(seen: Seen) -> bool:
+    return seen.only is not None and seen.only.ndim == 2 and seen.only.shape[1] == _IMAGE_BOX_CLASS_SCORE
+
+
+def _describe_end2end(seen: Seen) -> Contract:
+    return Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, is_final=True)
+
+
+def _rewire_end2end(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
+    return padded(graph, columns(graph, as_float(graph, _first(seen)), 1, 2, 3, 4, 6, 5))
+
+
+def _read_end2end(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    found = outputs[_first(seen)][None]
+    return single(found[..., 1:5], found[..., 6], found[..., 5], labels)
+
+
+END2END = Family(
+    name="yolov7-end2end",
+    title="YOLOv7 with NMS inside, for ONNX Runtime (--grid --end2end --max-wh)",
+    gives="[M, 7]: image, corners, class and score",
+    needs="--labels",
+    fits=_is_end2end,
+    recognises=_is_end2end,
+    describe=_describe_end2end,
+    classes=lambda _seen: 0,
+    rewire=_rewire_end2end,
+    read=_read_end2end,
+)

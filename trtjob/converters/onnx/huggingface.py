@@ -1,0 +1,78 @@
+"""What Hugging Face's `config.json` and `preprocessor_config.json` beside a model say of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtjob.converters.own_files import expect_own
+from trtjob.converters.pixels import Pixels
+from trtjob.engines.spec import Sampling
+from trtjob.errors import ConversionError
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_MOST_BYTES = 4 << 20
+_BYTE = 255.0
+_PIL_BILINEAR, _PIL_BICUBIC = 2, 3  # Image.Resampling; both average when they shrink
+
+
+def document(model: Path, name: str) -> Mapping[str, Any]:
+    """Return a document beside a model; empty where there is none. Raises ConversionError where it is no JSON."""
+    path = model.with_name(name)
+    if not path.is_file():
+        return {}
+    expect_own(path, model, option="")
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConversionError(f"'{path}' is larger than {_MOST_BYTES:,} bytes: it is no {name}")
+        found = json.loads(path.read_bytes())
+    except OSError as err:
+        raise ConversionError(f"'{path}' cannot be read: {err.strerror}") from err
+    except (ValueError, RecursionError) as err:
+        raise ConversionError(
+            f"'{path}' is no JSON. Mend it, or move it away and use --labels and --preprocess"
+        ) from err
+    return found if isinstance(found, dict) else {}
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the labels by number; none where it names none."""
+    table = config.get("id2label")
+    if not isinstance(table, dict) or not table:
+        return ()
+    try:
+        by_number = {int(number): " ".join(str(name).split()) for number, name in table.items()}
+    except ValueError:
+        return ()
+    if sorted(by_number) != list(range(len(by_number))):
+        return ()
+    return tuple(by_number[number] or f"class_{number}" for number in range(len(by_number)))
+
+
+def size_of(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the input's height and width, None where it keeps to an image's own shape, or says nothing."""
+    match preprocessor.get("size"):
+        case {"height": int(height), "width": int(width)}:
+            return height, width
+        case int(side):
+            return side, side
+    return None
+
+
+def pixels_of(preprocessor: Mapping[str, Any], channels: int) -> Pixels | None:
+    """Return what is done to a pixel (transformers' BaseImageProcessor: rescale, then normalize); None: not said."""
+    if not preprocessor:
+        return None
+    factor = float(preprocessor.get("rescale_factor") or 1 / _BYTE) if preprocessor.get("do_rescale", True) else 1.0
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if preprocessor.get("do_normalize", True) and "image_mean" in preprocessor:
+        mean, std = (tuple(map(float, preprocessor[key])) for key in ("image_mean", "image_std"))
+    if len(mean) != channels or len(std) != channels or not factor or not all(std):
+        return None
+    scale = _BYTE if abs(factor * _BYTE - 1) < 1e-6 else 1 / factor
+    return Pixels(tuple(value * scale for value in mean), tuple(value * scale for value in std), "rgb")
+
+
+def sampling_of(preprocessor: Mapping[str, Any]) -> Sampling:
+    resample = preprocessor.get("resample", _PIL_BILINEAR)
+    return Sampling.ANTIALIAS if resample in (_PIL_BILINEAR, _PIL_BICUBIC) else Sampling.HALF_PIXEL

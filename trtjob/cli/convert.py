@@ -124,7 +124,8 @@ def convert(
         typer.Option(
             metavar="stretch|letterbox|corner|crop",
             rich_help_panel=PIXELS,
-            help="How an image is brought to that size; corner: as letterbox, all of the border to the right and below. Default: as the model's own tools do.",
+            help="How an image is brought to that size; corner is letterbox with all of its border to the right and "
+            "below. Default: as the model's own tools do.",
         ),
     ] = None,
     preprocess: Annotated[

@@ -13,7 +13,7 @@ from trtjob.converters.candidates import remove_candidates
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.batch import expect_same, for_any_batch, sized
 from trtjob.converters.onnx.external import read_external
-from trtjob.converters.onnx.files import files_of
+from trtjob.converters.onnx.files import NAMES_KEY, files_of
 from trtjob.converters.onnx.outputs import add_end
 from trtjob.converters.onnx.pixels import add_front
 from trtjob.converters.onnx.read import (
@@ -30,6 +30,7 @@ from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import Foreign, foreign_from
 from trtjob.converters.onnx.surgery import keep_names_apart, sort_nodes
 from trtjob.converters.onnx.ultralytics import export_from
+from trtjob.converters.onnx.zipmap import cut_zipmap
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.spec import INPUT_NAME, METADATA_KEY, ModelSpec, Precision, parse_spec
 from trtjob.errors import ConversionError
@@ -81,6 +82,10 @@ def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionReq
     sources = files_of(model, request)
     read_external(model, path)
     sort_nodes(model.graph)
+    scores, labels = cut_zipmap(model)
+    if scores:
+        metadata = {**({NAMES_KEY: repr(list(labels))} if labels else {}), **metadata}
+        request = request.model_copy(update={"output": request.output or scores})
     model = known_operators(model, path)
     detector = detector_of(model, metadata, request)
     if detector is not None:

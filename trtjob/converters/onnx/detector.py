@@ -88,7 +88,8 @@ def detector_from(
 ) -> Detector | None:
     """Return a detector by its family, None where it shows none and none is asked for.
 
-    hw: of the input, where it is known without its family; classes: labels, 0 where they are not known. Raises ConversionError.
+    hw: of the input, where it is known without its family; classes: labels, 0 where they are not known.
+    Raises ConversionError.
     """
     path = request.model
     inputs = tuple(value.name for value in inputs_of(model))

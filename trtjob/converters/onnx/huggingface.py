@@ -7,7 +7,7 @@ from typing import Any
 
 from trtjob.converters.own_files import expect_own
 from trtjob.converters.pixels import Pixels
-from trtjob.engines.spec import Sampling
+from trtjob.engines.spec import ResizeMode, Sampling
 from trtjob.errors import ConversionError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -51,7 +51,8 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def size_of(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the input's height and width, None where it keeps to an image's own shape, or says nothing."""
-    match preprocessor.get("size"):
+    named = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else preprocessor.get("size")
+    match named:
         case {"height": int(height), "width": int(width)}:
             return height, width
         case int(side):
@@ -71,6 +72,10 @@ def pixels_of(preprocessor: Mapping[str, Any], channels: int) -> Pixels | None:
         return None
     scale = _BYTE if abs(factor * _BYTE - 1) < 1e-6 else 1 / factor
     return Pixels(tuple(value * scale for value in mean), tuple(value * scale for value in std), "rgb")
+
+
+def resize_of(preprocessor: Mapping[str, Any]) -> ResizeMode:
+    return ResizeMode.CROP if preprocessor.get("do_center_crop") else ResizeMode.STRETCH
 
 
 def sampling_of(preprocessor: Mapping[str, Any]) -> Sampling:

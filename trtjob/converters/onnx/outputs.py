@@ -64,7 +64,8 @@ def layout_of(shape: tuple[int, ...], classes: int, *, is_yolov5: bool, is_final
         return None
     fitting = {Layout.COLUMNS: shape[1] == 4 + classes, Layout.FINAL: shape[2] == 6}
     if is_yolov5:
-        fitting = {Layout.OBJECTNESS: shape[2] == 5 + classes}
+        # YOLOv9's repository writes the same metadata as YOLOv5's, and columns without an objectness.
+        fitting = {Layout.OBJECTNESS: shape[2] == 5 + classes, Layout.COLUMNS: shape[1] == 4 + classes}
     elif is_final is not None:
         del fitting[Layout.COLUMNS if is_final else Layout.FINAL]
     return next((layout for layout, fits in fitting.items() if fits), None)

@@ -1,5 +1,8 @@
 """Does a classifier end in probabilities, or in logits that still need a softmax?"""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,17 +14,27 @@ from trtjob.converters.scores import GUESSED, ONE_NUMBER, SHARES, SINGLE, Ending
 _SUM_TOLERANCE = 2e-3
 
 
-def ending_of(foreign: Foreign, raw: NDArray[np.floating], request: ConversionRequest, *, gives_logits: bool) -> Found:
+def ending_of(
+    foreign: Foreign,
+    raw: NDArray[np.floating],
+    request: ConversionRequest,
+    *,
+    gives_logits: bool,
+    config: Mapping[str, Any],
+) -> Found:
     """Return how a classifier ends: as the user says, by its last operator where that tells, else by what it answers.
 
     raw: its output for several images, a softmax of which sums to 1 however it was written down; gives_logits: its
-    exporter's models do, of one class among many, unless they end in probabilities. Raises ConversionError.
+    exporter's models do, of one class among many, unless they end in probabilities; config: of Hugging Face,
+    empty where there is none. Raises ConversionError.
     """
     last = last_operator(foreign.model.graph.node, foreign.output.name)
     values = raw.reshape(len(raw), -1).astype(np.float64)
     one = values.shape[1] == 1
     if (asked := ending_asked_for(request, last, values.shape[1])) is not None:
         return Found(asked, f"It ends in {last}: --scores {request.scores} says what its output is.")
+    if config.get("problem_type") == "multi_label_classification" and last not in SINGLE:
+        return Found(Ending.SIGMOIDS, "config.json says that each class stands for itself: a sigmoid was added.")
     as_they_are = Ending.PAIR if one else Ending.NOTHING
     if last in SHARES:
         return Found(as_they_are, "It ends in a softmax: its scores are taken as they are.")

@@ -1,6 +1,6 @@
 """Find out what a foreign model is: its size, what it wants of a pixel, what its output means, and its classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,18 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from trtjob.converters.labels import expect_count, fitting_labels, read_labels
+from trtjob.converters.labels import expect_count, fitting_labels, numbered, read_labels
 from trtjob.converters.onnx.detector import Detector, detector_from
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
-from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document, labels_of, size_of
+from trtjob.converters.onnx.huggingface import (
+    CONFIG,
+    PREPROCESSOR,
+    document,
+    labels_of,
+    pixels_of,
+    resize_of,
+    sampling_of,
+    size_of,
+)
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
 from trtjob.converters.onnx.pixels import pixels_from
 from trtjob.converters.onnx.probabilities import ending_of
 from trtjob.converters.onnx.reference import Original
-from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, foreign_from, shape_of
+from trtjob.converters.onnx.signature import HUGGING_FACES, MAX_SIDE, Foreign, foreign_from, shape_of
 from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export, is_rtdetr
-from trtjob.converters.pixels import Pixels, torch_pixels, unit_pixels
+from trtjob.converters.pixels import Pixels, pixels_of_mode, torch_pixels, unit_pixels
 from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.converters.scores import classes_of
 from trtjob.engines.protocol import Outputs, UInt8Array
@@ -95,6 +104,7 @@ def recognised_detector(
     if (classes := family.classes(detector.seen)) and classes != len(labels):
         expect_count(labels, classes, path)
     pixels = pixels_from(request, detector.image) or contract.pixels
+    warnings = () if contract.guess is None or pixels is not contract.pixels else (contract.guess,)
     if pixels is None:
         raise ConversionError(
             f"'{path}' is of {family.title}, whose models differ in what they expect of a pixel. It needs "
@@ -121,7 +131,7 @@ def recognised_detector(
     )
     answer = Answer(foreign.output.name, rewired.layout, (1, *raw.shape[1:]), len(labels), most=spec.candidates)
     notes = (f"It was taken for {family.title} (--family {family.name}).",)
-    return foreign, Recognised(original, pixels, answer, images, raw, spec, notes, detector=detector)
+    return foreign, Recognised(original, pixels, answer, images, raw, spec, notes, warnings, detector=detector)
 
 
 def _known_labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest) -> tuple[str, ...]:
@@ -139,16 +149,28 @@ def _plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Co
             "its output looks like a detector's, but the file does not say which: it has no metadata of Ultralytics' "
             "(names, task, stride). Export it with Ultralytics' own tools"
         )
-    pixels = pixels_from(request, foreign.image)
+    path, image = foreign.path, foreign.image
+    preprocessor = document(path, PREPROCESSOR)
+    pixels = pixels_from(request, image) or pixels_of(preprocessor, image.channels)
+    warnings = []
+    if pixels is None and image.name == HUGGING_FACES:
+        pixels = pixels_of_mode("tf", image.channels)
+        warnings.append(
+            f"It is Hugging Face's, but {PREPROCESSOR} is not beside it: pixels are taken from -1 to 1, as most of "
+            "their classifiers want them. That is a guess: say it with --preprocess, or lay the file beside the model."
+        )
     if pixels is None:
         raise ConversionError(
-            f"'{foreign.path}' does not say what it expects of a pixel. Say it: trtjob convert {foreign.path} "
+            f"'{path}' does not say what it expects of a pixel. Say it: trtjob convert {path} "
             "--preprocess unit (0 to 1; none: 0 to 255; or torch, tf, caffe), or --mean and --std"
         )
+    if preprocessor:
+        resize, notes = resize_of(preprocessor), [f"Images are brought to it as {PREPROCESSOR} says."]
+        return _classifier(foreign, pixels, None, resize, metadata, request, notes, warnings)
     notes = (
         [] if request.resize else ["Images are stretched to its input. Were they cut in training, use --resize crop."]
     )
-    return _classifier(foreign, pixels, None, ResizeMode.STRETCH, metadata, request, notes)
+    return _classifier(foreign, pixels, None, ResizeMode.STRETCH, metadata, request, notes, warnings)
 
 
 def _exported_classifier(
@@ -175,6 +197,7 @@ def _classifier(
     metadata: Mapping[str, str],
     request: ConversionRequest,
     notes: list[str],
+    warnings: Sequence[str] = (),
 ) -> Recognised:
     hw = _input_hw(foreign, export, request)
     original, images = Original(foreign, pixels), _made_up_images(hw, foreign.image.channels)
@@ -183,9 +206,11 @@ def _classifier(
     outputs = raw[0].size
     if raw.ndim < 2 or max(shape[1:], default=0) != outputs or not outputs:
         raise foreign.error(f"its output is {list(shape)} for one image: expected scores [1, classes]")
-    found = ending_of(foreign, raw, request, gives_logits=export is not None)
+    config = document(foreign.path, CONFIG)
+    found = ending_of(foreign, raw, request, gives_logits=export is not None or bool(config), config=config)
     classes = classes_of(found.ending, outputs)
-    labels, warning = _fitting_labels(foreign.path, metadata, request, classes)
+    is_hugging_faces = foreign.image.name == HUGGING_FACES
+    labels, warning = _fitting_labels(foreign.path, metadata, request, classes, is_hugging_faces=is_hugging_faces)
     spec = ModelSpec(
         task=Task.CLASSIFY,
         labels=labels,
@@ -193,12 +218,12 @@ def _classifier(
         channels=1 if foreign.image.channels == 1 else 3,
         color=pixels.color,
         resize=request.resize or resize,
-        sampling=Sampling.ANTIALIAS,
+        sampling=sampling_of(document(foreign.path, PREPROCESSOR)),
     )
     answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, found.ending)
-    notes, warnings = [*notes], [warning] if warning else []
-    (warnings if found.is_guess else notes).append(found.note)
-    return Recognised(original, pixels, answer, images, raw, spec, tuple(notes), tuple(warnings))
+    notes, warned = [*notes], [*warnings, *filter(None, [warning])]
+    (warned if found.is_guess else notes).append(found.note)
+    return Recognised(original, pixels, answer, images, raw, spec, tuple(notes), tuple(warned))
 
 
 def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:
@@ -247,6 +272,8 @@ def _labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest)
         return read_labels(file)
     if NAMES_KEY in metadata:
         return labels_in(metadata[NAMES_KEY], path)
+    if labels := labels_of(document(path, CONFIG)):
+        return labels
     raise ConversionError(
         f"'{path}' does not name its classes. Name a file of them, one a line, with --labels FILE, or lay it beside "
         f"the model as '{path.stem}.names'"
@@ -254,12 +281,17 @@ def _labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest)
 
 
 def _fitting_labels(
-    path: Path, metadata: Mapping[str, str], request: ConversionRequest, classes: int
+    path: Path, metadata: Mapping[str, str], request: ConversionRequest, classes: int, *, is_hugging_faces: bool
 ) -> tuple[tuple[str, ...], str]:
     """Return a label for each class, and what the user has to know of them."""
     file = labels_file(request, metadata)
     if file is not None:
         return fitting_labels(file, classes, path, is_asked=request.labels is not None)
+    if is_hugging_faces and not _known_labels(path, metadata, request):
+        return numbered(classes), (
+            f"{CONFIG} is not beside it: its classes are called class_0 and so on. Lay it there, or name them with "
+            "--labels FILE."
+        )
     labels = _labels(path, metadata, request)
     expect_count(labels, classes, path)
     return labels, ""
@@ -268,7 +300,8 @@ def _fitting_labels(
 def _input_hw(foreign: Foreign, export: Export | None, request: ConversionRequest) -> tuple[int, int]:
     """Return the input's size: the graph's where it is fixed, else the one that is asked for, or was exported with."""
     image, path = foreign.image, foreign.path
-    wanted = request.size or (export.hw if export else None) or (image.height, image.width)
+    beside = None if image.height and image.width else size_of(document(path, PREPROCESSOR))
+    wanted = request.size or (export.hw if export else None) or beside or (image.height, image.width)
     if wanted[0] is None or wanted[1] is None:
         raise ConversionError(f"'{path}' takes images of any size. Choose one with --size WIDTHxHEIGHT")
     fixed = (image.height or wanted[0], image.width or wanted[1])

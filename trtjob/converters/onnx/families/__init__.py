@@ -35,13 +35,23 @@ FAMILIES: tuple[Family, ...] = (
     yolo.YOLOV6,
     yolox.FAMILY,
     yolo.GRID,
+    yolo.COLUMNS,
+    yolo.FINAL,
 )
 
 
 def family_of(seen: Seen, request: ConversionRequest) -> Family | None:
     """Return the family that is asked for, or that a graph shows; None where it shows none. Raises ConversionError."""
     if request.family is None:
-        return next((family for family in FAMILIES if family.recognises(seen)), None)
+        found = next((family for family in FAMILIES if family.recognises(seen)), None)
+        fitting = [family for family in FAMILIES if family.fits(seen)]
+        if found is None and fitting and seen.is_no_classifier:
+            raise ConversionError(
+                f"'{request.model}' looks like a detector, but does not say which. Its outputs: {seen.outputs_shown}. "
+                f"It may be {' or '.join(f'--family {family.name} ({family.title})' for family in fitting)}. Say it, "
+                "with --labels FILE; --families lists what each needs"
+            )
+        return found
     for family in FAMILIES:
         if family.name == request.family:
             if not family.fits(seen):

@@ -59,6 +59,12 @@ class Seen:
         return ", ".join(f"'{name}' {array.dtype} {list(array.shape)}" for name, array in self.outputs.items())
 
     @property
+    def is_no_classifier(self) -> bool:
+        """Tell whether the first output has more than one number for each class, so that it cannot be scores."""
+        shape = next(iter(self.outputs.values())).shape
+        return len(shape) > 2 and max(shape[1:]) != np.prod(shape[1:])
+
+    @property
     def only(self) -> NDArray[Any] | None:
         """The output, where there is one alone."""
         return next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
@@ -69,7 +75,8 @@ class Contract:
     """What a family's own tools do with an image before the network, and with its answer after it.
 
     pixels: None where they differ from model to model, and the user has to say it; is_final: no box has to be
-    suppressed; multi_label: a box may carry several classes.
+    suppressed; multi_label: a box may carry several classes; guess: what
+    of this is one, a sentence for the user.
     """
 
     pixels: Pixels | None
@@ -79,6 +86,7 @@ class Contract:
     iou: float = 0.45
     is_final: bool = False
     multi_label: bool = False
+    guess: str | None = None
 
     @property
     def nms_kind(self) -> NmsKind:

@@ -8,6 +8,7 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import columns, padded, single
 from trtjob.converters.onnx.outputs import Layout
+from trtjob.converters.pixels import torch_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
@@ -21,6 +22,14 @@ def _found(seen: Seen) -> str:
 
 def _fits(seen: Seen) -> bool:
     return bool(_found(seen))
+
+
+def _describe(seen: Seen) -> Contract:
+    guess = (
+        "Pixels are taken less ImageNet's mean, by its deviation, as most of PaddleDetection's models want them. That "
+        "is a guess: infer_cfg.yml says it; where it has no mean, use --preprocess unit."
+    )
+    return Contract(torch_pixels(), ResizeMode.STRETCH, is_final=True, guess=guess)
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
@@ -41,7 +50,7 @@ FAMILY = Family(
     needs="--labels, and what infer_cfg.yml says of pixels: --preprocess torch, or unit (PP-YOLOE+)",
     fits=_fits,
     recognises=lambda seen: _fits(seen) and "scale_factor" in seen.inputs,
-    describe=lambda _seen: Contract(None, ResizeMode.STRETCH, is_final=True),
+    describe=_describe,
     classes=lambda _seen: 0,
     rewire=_rewire,
     read=_read,

@@ -90,7 +90,7 @@ def corner_boxes(boxes: NDArray[Any]) -> FloatArray:
 
 def single(boxes: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any], labels: tuple[str, ...]) -> Outputs:
     """Return outputs of boxes that have one class each. boxes: [1, K, 4]; scores, class_ids: [1, K]."""
-    is_its_own = class_ids[..., None].astype(np.int64) == np.arange(len(labels))
+    is_its_own = class_ids[..., None] == np.arange(len(labels))
     return Outputs(np.asarray(boxes, np.float32), np.asarray(scores[..., None] * is_its_own, np.float32))
 
 

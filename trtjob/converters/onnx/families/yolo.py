@@ -5,7 +5,7 @@ import numpy as np
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import as_float, columns, corner_boxes, padded, single
-from trtjob.converters.onnx.families.yolox import strides_of
+from trtjob.converters.onnx.families.yolox import grids, strides_of
 from trtjob.converters.onnx.outputs import Layout
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
@@ -69,6 +69,55 @@ YOLOV6 = Family(
     classes=_classes,
     rewire=_rewire,
     read=_read,
+)
+
+
+def _is_columns(seen: Seen) -> bool:
+    return seen.only is not None and seen.only.ndim == 3 and bool(grids(seen.hw, seen.only.shape[2], 1))
+
+
+def _read_columns(outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
+    x = outputs[_first(seen)].transpose(0, 2, 1)
+    return Outputs(corner_boxes(x[..., :4]), x[..., 4:])
+
+
+def _column_classes(seen: Seen) -> int:
+    return int(seen.outputs[_first(seen)].shape[1]) - 4
+
+
+COLUMNS = Family(
+    name="yolov8",
+    title="YOLOv8, YOLOv9, YOLO11 without their metadata",
+    gives="[N, 4 + classes, places of its grids]",
+    needs="--labels",
+    fits=_is_columns,
+    recognises=lambda seen: _is_columns(seen) and seen.classes == _column_classes(seen),
+    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, iou=0.7),
+    classes=_column_classes,
+    rewire=lambda graph, seen, _labels: Rewired(as_float(graph, _first(seen)), Layout.COLUMNS),
+    read=_read_columns,
+)
+
+
+def _is_final(seen: Seen) -> bool:
+    return seen.only is not None and seen.only.ndim == 3 and seen.only.shape[2] == 6
+
+
+def _read_final(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    x = outputs[_first(seen)]
+    return single(x[..., :4], x[..., 4], x[..., 5], labels)
+
+
+FINAL = Family(
+    name="yolov10",
+    title="YOLOv10, YOLO26 and what has NMS inside, without their metadata",
+    gives="[N, K, 6]: corners, score and class",
+    needs="--labels",
+    fits=_is_final,
+    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, is_final=True),
+    classes=lambda _seen: 0,
+    rewire=lambda graph, seen, _labels: Rewired(as_float(graph, _first(seen)), Layout.FINAL),
+    read=_read_final,
 )
 
 _IMAGE_BOX_CLASS_SCORE = 7

@@ -1,4 +1,7 @@
-"""YOLOX: a row for each place of three grids, decoded in the graph or not (tools/export_onnx.py, yolox/models/yolo_head.py)."""
+"""YOLOX: a row for each place of three grids, decoded in the graph or not.
+
+tools/export_onnx.py and yolox/models/yolo_head.py in Megvii-BaseDetection/YOLOX.
+"""
 
 import numpy as np
 
@@ -19,12 +22,16 @@ def places(hw: tuple[int, int], strides: tuple[int, ...]) -> int:
 
 
 def strides_of(seen: Seen, boxes_at_a_place: int) -> tuple[int, ...]:
-    """Return the strides of the grids that the first output has rows of; none where it has not."""
+    """Return the strides of the grids that the first output has rows of, with an objectness; none where it has not."""
     first = next(iter(seen.outputs.values()))
-    if first.ndim != 3 or first.shape[2] < 6:
+    if first.ndim != 3 or first.shape[2] < 6 or seen.classes not in (0, first.shape[2] - 5):
         return ()
-    fitting = (strides for strides in STRIDES if boxes_at_a_place * places(seen.hw, strides) == first.shape[1])
-    return next(fitting, ())
+    return grids(seen.hw, first.shape[1], boxes_at_a_place)
+
+
+def grids(hw: tuple[int, int], rows: int, boxes_at_a_place: int) -> tuple[int, ...]:
+    """Return the strides of grids that have so many rows; none where none have."""
+    return next((strides for strides in STRIDES if boxes_at_a_place * places(hw, strides) == rows), ())
 
 
 def _fits(seen: Seen) -> bool:

@@ -181,6 +181,9 @@ def test_a_box_survives_the_way_to_the_input_and_back(
     box = np.array([[width * 0.4, height * 0.4, width * 0.6, height * 0.6]], np.float32)
     if mode is ResizeMode.STRETCH:
         scale, border = (input_hw[1] / width, input_hw[0] / height), (0.0, 0.0)
+    elif mode is ResizeMode.CORNER:
+        ratio = min(input_hw[1] / width, input_hw[0] / height)
+        scale, border = (ratio, ratio), (0.0, 0.0)
     else:
         choose = min if mode is ResizeMode.LETTERBOX else max
         ratio = choose(input_hw[1] / width, input_hw[0] / height)

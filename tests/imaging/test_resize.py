@@ -92,6 +92,18 @@ def test_an_image_of_the_right_size_is_left_alone(sampling: Sampling) -> None:
 
 
 @pytest.mark.parametrize("sampling", [pytest.param(sampling, id=sampling.value) for sampling in Sampling])
+def test_a_corner_is_filled_as_yolox_fills_it() -> None:
+    """Sides are rounded down, and boxes divided by the ratio itself (yolox/data/data_augment.py)."""
+    image = np.full((30, 90, 3), 200, np.uint8)
+    tensor, placement = prepare(image, model(input_hw=(64, 64), pad_value=114), ResizeMode.CORNER)
+    assert (tensor[:21] == 200).all()
+    assert (tensor[21:] == 114).all()
+    ratio = 64 / 90
+    np.testing.assert_allclose(
+        placement.to_image(np.array([[0, 0, 64, 21]], np.float32)), [[0, 0, 90, 21 / ratio]], rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("mode", [pytest.param(mode, id=mode.value) for mode in ResizeMode])
 @pytest.mark.parametrize(
     "hw",

@@ -21,6 +21,17 @@ EXAMPLE = "Example: trtjob convert yolov4.weights --precision int8 --calibrate p
 SOURCE, PIXELS, PRECISION, RESULT = "The model", "What its input is", "Precision", "The result"
 
 
+def _print_families(is_wanted: bool) -> None:
+    if not is_wanted:
+        return
+    from trtjob.cli.ui.say import say
+    from trtjob.converters.onnx.families import FAMILIES
+
+    for family in FAMILIES:
+        say(family.name, f"    {family.title}", f"    gives {family.gives}", f"    needs {family.needs}")
+    raise typer.Exit
+
+
 def convert(
     model: Annotated[
         Path,
@@ -82,6 +93,16 @@ def convert(
             help="TensorFlow graph, ONNX: the value that holds the scores. Default: the one that nothing reads.",
         ),
     ] = None,
+    families: Annotated[
+        bool,
+        typer.Option(
+            "--families",
+            is_eager=True,
+            callback=_print_families,
+            rich_help_panel=SOURCE,
+            help="List the families of ONNX detectors that are known, with what each gives and needs, and leave.",
+        ),
+    ] = False,
     family: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +156,14 @@ def convert(
             rich_help_panel=PIXELS,
             help="What the model expects of a pixel: 0 to 255 (none), 0 to 1 (unit), or a mode of keras.applications. "
             "Default: recognised from the model.",
+        ),
+    ] = None,
+    color: Annotated[
+        Literal["rgb", "bgr"] | None,
+        typer.Option(
+            metavar="rgb|bgr",
+            rich_help_panel=PIXELS,
+            help="The order of the colours that the model takes. Default: as the model or its family says; else rgb.",
         ),
     ] = None,
     mean: Annotated[
@@ -268,6 +297,7 @@ def convert(
         candidates=candidates,
         resize=resize,
         preprocess=preprocess,
+        color=color,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
         scores=scores,

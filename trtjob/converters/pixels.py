@@ -31,6 +31,14 @@ class Pixels:
         mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
         return np.asarray((images.astype(np.float32) - mean) / std, np.float32)
 
+    def ordered(self, request: ConversionRequest) -> "Pixels":
+        """Return the same for a model that takes its colours in the order that is asked for. Raises ConversionError."""
+        if request.color is None or request.color == self.color:
+            return self
+        if self.color == "gray":
+            raise ConversionError(f"--color {request.color}: this model takes grey images. Leave --color out")
+        return Pixels(self.mean[::-1], self.std[::-1], request.color)
+
     @property
     def is_plain(self) -> bool:
         return not any(self.mean) and set(self.std) == {1.0}
@@ -86,7 +94,8 @@ def _given(request: ConversionRequest, channels: int) -> Pixels:
     std = _for_channels("--std", request.std or (1.0,), channels)
     if not all(std):
         raise ConversionError("--std: nothing can be divided by 0. Give 1 where pixels are not to be divided")
-    return Pixels(mean, std, _color(channels))
+    color = request.color if request.color is not None and channels == 3 else _color(channels)
+    return Pixels(mean, std, color)
 
 
 def _for_channels(option: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -40,6 +40,7 @@ class ConversionRequest(Document):
     input: str | None = None  # TensorFlow graphs and ONNX: names of values
     output: str | None = None
     preprocess: Literal["none", "unit", "caffe", "tf", "torch"] | None = None
+    color: Literal["rgb", "bgr"] | None = None  # the order of the colours
     mean: tuple[float, ...] | None = None  # of pixels from 0 to 255, in the model's colour order
     std: tuple[float, ...] | None = None
     family: str | None = None  # ONNX: of detectors that do not say what they are

@@ -91,6 +91,14 @@ def test_yolov5_classifiers_want_imagenets_mean_and_give_logits(tmp_path: Path) 
         pytest.param({"preprocess": "tf"}, 127.5, 127.5, "rgb", id="tf"),
         pytest.param({"preprocess": "caffe"}, [103.939, 116.779, 123.68], 1, "bgr", id="caffe"),
         pytest.param({"preprocess": "torch"}, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], "rgb", id="torch"),
+        pytest.param(
+            {"preprocess": "torch", "color": "bgr"},
+            [103.53, 116.28, 123.675],
+            [57.375, 57.12, 58.395],
+            "bgr",
+            id="turned",
+        ),
+        pytest.param({"color": "bgr"}, [0, 0, 0], [255, 255, 255], "bgr", id="bgr"),
         pytest.param({"preprocess": None, "mean": (10.0,)}, 10, 1, "rgb", id="mean"),
         pytest.param({"preprocess": None, "std": (9.0,)}, 0, 9, "rgb", id="std"),
         pytest.param(
@@ -387,7 +395,9 @@ def test_labels_that_do_not_fit_are_refused(text: bytes, message: str, tmp_path:
 
 def test_a_detector_without_metadata_is_refused(tmp_path: Path) -> None:
     made = graphs.detector(metadata={})
-    with pytest.raises(ConversionError, match=r"looks like a detector's.*'output0' float \[batch, 7, boxes\]"):
+    with pytest.raises(
+        ConversionError, match=r"looks like a detector.*'output0' float32 \[1, 7, 6\].*--family yolov10"
+    ):
         plain(made, tmp_path)
 
 

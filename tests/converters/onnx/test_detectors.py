@@ -325,8 +325,6 @@ def test_a_grey_detector_takes_grey_images(tmp_path: Path) -> None:
         pytest.param({"task": "pose"}, "exported for pose estimation, which is not supported yet", id="pose"),
         pytest.param({"task": "obb"}, "exported for oriented boxes, which is not supported yet", id="obb"),
         pytest.param({"task": "x" * 99}, "the task 'x{60}...', which is not supported yet", id="unknown"),
-        pytest.param({"head": "RTDETRDecoder"}, "RT-DETR, which is not supported yet", id="rt-detr"),
-        pytest.param({"description": "Ultralytics rt-detr-l model"}, "RT-DETR, which is not supported", id="rt-detr-l"),
         pytest.param({"names": "{0: 'cat'}"}, r"\[1, 7, 6\] for one image and 1 classes: expected \[N, 4", id="labels"),
         pytest.param({"names": "nonsense"}, "class names in its metadata cannot be read", id="no names"),
         pytest.param({"names": "{0: 'cat', 2: 'dog'}"}, "class names in its metadata cannot be read", id="a gap"),

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from converters.onnx import graphs
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from tests.converters.onnx import graphs
 from trtjob.converters.artefact import Converted
 from trtjob.converters.onnx.convert import convert
 from trtjob.converters.onnx.families import FAMILIES

@@ -159,12 +159,12 @@ def _graph(request: ConversionRequest) -> _Original:
 def _pixels(request: ConversionRequest, original: _Original, notes: list[str]) -> Pixels:
     """Return what is asked for of a pixel, else what the model's layers tell. Raises ConversionError."""
     if asked := pixels_asked_for(request, original.channels):
-        return asked
+        return asked.ordered(request)
     if original.mode is None:
         raise unknown_pixels(request)
     mode, why = original.mode
     notes.append(f"Pixels are prepared as --preprocess {mode} does, because {why}.")
-    return pixels_of_mode(mode, original.channels)
+    return pixels_of_mode(mode, original.channels).ordered(request)
 
 
 def _outputs(request: ConversionRequest, output: Value) -> int:

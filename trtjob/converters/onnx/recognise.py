@@ -112,6 +112,7 @@ def recognised_detector(
         )
     model, rewired = detector.rewired(labels)
     foreign = foreign_from(model, path, request, first_output=True)
+    pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), _made_up_images(detector.seen.hw, foreign.image.channels)
     raw = _numbers(original, images, foreign)
     spec = ModelSpec(
@@ -200,6 +201,7 @@ def _classifier(
     warnings: Sequence[str] = (),
 ) -> Recognised:
     hw = _input_hw(foreign, export, request)
+    pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), _made_up_images(hw, foreign.image.channels)
     raw = _numbers(original, images, foreign)
     shape = (1, *raw.shape[1:])
@@ -231,7 +233,7 @@ def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], req
         raise ConversionError(f"--scores is for classifiers, but '{foreign.path}' is a detector. Leave --scores out")
     hw = _input_hw(foreign, export, request)
     labels = _labels(foreign.path, metadata, request)
-    pixels = pixels_from(request, foreign.image) or unit_pixels(foreign.image.channels)
+    pixels = (pixels_from(request, foreign.image) or unit_pixels(foreign.image.channels)).ordered(request)
     original, images = Original(foreign, pixels), _made_up_images(hw, foreign.image.channels)
     raw = _numbers(original, images, foreign)
     shape = (1, *raw.shape[1:])

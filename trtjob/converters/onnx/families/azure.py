@@ -38,7 +38,6 @@ FAMILY = Family(
     name="azure",
     title="Azure Custom Vision",
     gives="'detected_boxes' [1, M, 4], 'detected_scores' and 'detected_classes' [1, M]",
-    needs="--labels",
     fits=_fits,
     recognises=_fits,
     describe=_describe,

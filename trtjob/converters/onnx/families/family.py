@@ -120,6 +120,6 @@ class Family:
     classes: Callable[[Seen], int]
     rewire: Callable[[Graph, Seen, tuple[str, ...]], Rewired]
     read: Callable[[Arrays, Seen, tuple[str, ...]], Outputs]
-    needs: str = "nothing"
+    needs: str = "--labels"
     has_background: bool = False
     recognises: Callable[[Seen], bool] = lambda _seen: False

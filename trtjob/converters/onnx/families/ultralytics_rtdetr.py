@@ -60,6 +60,7 @@ FAMILY = Family(
     name="ultralytics-rtdetr",
     title="RT-DETR by Ultralytics",
     gives="[N, Q, 6] or [N, Q, 4 + classes]",
+    needs="nothing: its metadata has the labels",
     fits=_fits,
     recognises=_is_one,
     describe=_describe,

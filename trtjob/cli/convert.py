@@ -112,6 +112,25 @@ def convert(
             "recognised by its outputs.",
         ),
     ] = None,
+    boxes: Annotated[
+        Literal["xyxy", "xyxyn", "cxcywh", "cxcywhn", "yxyx", "yxyxn"] | None,
+        typer.Option(
+            metavar="xyxy|cxcywh|yxyx|...n",
+            rich_help_panel=SOURCE,
+            help="With --family boxes: the numbers of a box, in pixels of the input, or with n as shares of it. "
+            "Default: xyxy.",
+        ),
+    ] = None,
+    background: Annotated[
+        int | None,
+        typer.Option(
+            min=-1,
+            max=0,
+            metavar="0|-1",
+            rich_help_panel=SOURCE,
+            help="With --family boxes: the class that is none, the first (0) or the last (-1). Default: none is.",
+        ),
+    ] = None,
     allow_unsafe: Annotated[
         bool,
         typer.Option(
@@ -292,6 +311,8 @@ def convert(
         input=graph_input,
         output=graph_output,
         family=family,
+        boxes=boxes,
+        background=background,
         allow_unsafe=allow_unsafe,
         size=_size(size),
         candidates=candidates,

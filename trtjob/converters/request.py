@@ -44,6 +44,8 @@ class ConversionRequest(Document):
     mean: tuple[float, ...] | None = None  # of pixels from 0 to 255, in the model's colour order
     std: tuple[float, ...] | None = None
     family: str | None = None  # ONNX: of detectors that do not say what they are
+    boxes: Literal["xyxy", "xyxyn", "cxcywh", "cxcywhn", "yxyx", "yxyxn"] | None = None  # of the family `boxes`
+    background: Literal[0, -1] | None = None
     scores: Literal["softmax", "sigmoid", "none"] | None = None  # what makes a classifier's scores of its output
     resize: ResizeMode | None = None
 

@@ -237,6 +237,24 @@ CASES = [
 ]
 
 
+ANY = "boxes"
+CASES += [
+    Case(ANY, {"a": each(CORNERS), "b": each(ONE_HOT)}, options={"family": ANY}, id="corners"),
+    Case(
+        ANY,
+        {"boxes": each(CENTRES / SIDES), "logits": each(np.pad(PLENTY, ((0, 0), (1, 0)), constant_values=-9))},
+        options={"family": ANY, "boxes": "cxcywhn", "scores": "sigmoid", "background": 0},
+        id="centres, logits, background first",
+    ),
+    Case(
+        ANY,
+        {"boxes": each((CORNERS / SIDES)[:, [1, 0, 3, 2]]), "logits": each(LOGITS)},
+        options={"family": ANY, "boxes": "yxyxn", "scores": "softmax", "background": -1},
+        id="y first, softmax, background last",
+    ),
+]
+
+
 def converted(case: Case, folder: Path, labels: Sequence[str] = LABELS) -> Converted:
     for name, document in case.documents.items():
         (folder / name).write_text(json.dumps(document))
@@ -314,6 +332,26 @@ def test_a_graph_that_could_be_of_several_families_is_refused_with_their_names(t
     case = Case(case.family, case.outputs)
     with pytest.raises(ConversionError, match=r"may be .*--family paddle .* or --family yolov10 .*--labels FILE"):
         converted(case, tmp_path)
+
+
+@pytest.mark.parametrize(("coding", "boxes"), [(0, CORNERS), (1, CENTRES)], ids=["corners", "centres"])
+def test_tensorrts_own_nms_is_replaced(coding: int, boxes: NDArray[Any], tmp_path: Path) -> None:
+    case = Case("boxes", {"boxes": each(boxes.astype(np.float32)), "scores": each(ONE_HOT)})
+    model = case.model()
+    names = ["num_dets", "det_boxes", "det_scores", "det_classes"]
+    node = helper.make_node(
+        "EfficientNMS_TRT", ["boxes", "scores"], names, domain="TRT", box_coding=coding, score_activation=0
+    )
+    model.graph.node.append(node)
+    model.opset_import.append(helper.make_opsetid("TRT", 1))
+    del model.graph.output[:]
+    model.graph.output.extend(graphs.value(name, None) for name in names)
+    (tmp_path / "net.names").write_text("\n".join(LABELS) + "\n")
+    made = convert(graphs.save(model, tmp_path / "net.onnx"))
+    assert made.spec.nms_kind is NmsKind.DEFAULT
+    found = found_by(made, tmp_path)
+    assert [label for label, _, _ in found] == ["dog", "cat"]
+    np.testing.assert_allclose([box for _, _, box in found], CORNERS, atol=0.05)
 
 
 def test_a_family_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.batch import expect_same, for_any_batch, sized
 from trtjob.converters.onnx.external import read_external
 from trtjob.converters.onnx.files import NAMES_KEY, files_of
+from trtjob.converters.onnx.nms_plugin import cut_nms_plugin
 from trtjob.converters.onnx.outputs import add_end
 from trtjob.converters.onnx.pixels import add_front
 from trtjob.converters.onnx.read import (
@@ -86,8 +87,9 @@ def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionReq
     if scores:
         metadata = {**({NAMES_KEY: repr(list(labels))} if labels else {}), **metadata}
         request = request.model_copy(update={"output": request.output or scores})
+    described = cut_nms_plugin(model)
     model = known_operators(model, path)
-    detector = detector_of(model, metadata, request)
+    detector = detector_of(model, metadata, request, described)
     if detector is not None:
         foreign, found = recognised_detector(detector, metadata, request)
     else:

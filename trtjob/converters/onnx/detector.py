@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families import family_of
-from trtjob.converters.onnx.families.family import Contract, Family, Rewired, Seen
+from trtjob.converters.onnx.families.family import Contract, Described, Family, Rewired, Seen
 from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document
 from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.session import Session
@@ -85,10 +85,12 @@ def detector_from(
     metadata: Mapping[str, str],
     hw: tuple[int, int] | None,
     classes: int,
+    described: Described | None,
 ) -> Detector | None:
     """Return a detector by its family, None where it shows none and none is asked for.
 
-    hw: of the input, where it is known without its family; classes: labels, 0 where they are not known.
+    hw: of the input, where it is known without its family; classes: labels, 0 where they are not known;
+    described: what a node that was cut off says, None where there was none.
     Raises ConversionError.
     """
     path = request.model
@@ -117,9 +119,14 @@ def detector_from(
         config,
         preprocessor,
         classes,
+        described or Described(request.boxes or "xyxy", _scores(request), request.background),
     )
     family = family_of(seen, request)
     return None if family is None else Detector(path, whole, image, family, seen)
+
+
+def _scores(request: ConversionRequest) -> str | None:
+    return None if request.scores == "none" else request.scores
 
 
 def _outputs(model: ModelProto, path: Path, image: ImageInput, hw: tuple[int, int]) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,8 @@ from onnx import ModelProto
 
 from trtjob.converters.labels import expect_count, fitting_labels, numbered, read_labels
 from trtjob.converters.onnx.detector import Detector, detector_from
+from trtjob.converters.onnx.families.boxes import FAMILY as ANY_FAMILY
+from trtjob.converters.onnx.families.family import Described
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
 from trtjob.converters.onnx.huggingface import (
     CONFIG,
@@ -78,17 +80,21 @@ def recognised(
     return _detector(foreign, export, metadata, request)
 
 
-def detector_of(model: ModelProto, metadata: Mapping[str, str], request: ConversionRequest) -> Detector | None:
+def detector_of(
+    model: ModelProto, metadata: Mapping[str, str], request: ConversionRequest, described: Described | None = None
+) -> Detector | None:
     """Return a detector by its family: one that is asked for, or a graph that says nothing of itself and shows one.
+
+    described: what a node that was cut off says of boxes and scores.
 
     Raises ConversionError.
     """
-    says_what_it_is = NAMES_KEY in metadata and not is_rtdetr(metadata)
+    says_what_it_is = NAMES_KEY in metadata and not is_rtdetr(metadata) and described is None
     if request.family is None and (says_what_it_is or request.output is not None):
         return None
     hw = request.size or size_of(document(request.model, PREPROCESSOR))
     labels = _known_labels(request.model, metadata, request)
-    return detector_from(model, request, metadata, hw, len(labels))
+    return detector_from(model, request, metadata, hw, len(labels), described)
 
 
 def recognised_detector(
@@ -96,7 +102,7 @@ def recognised_detector(
 ) -> tuple[Foreign, Recognised]:
     """Return a detector of a known family with one output, and what it is. Raises ConversionError."""
     family, contract, path = detector.family, detector.contract, detector.path
-    if request.scores is not None:
+    if request.scores is not None and family is not ANY_FAMILY:
         raise ConversionError(f"--scores is for classifiers, but '{path}' is a detector. Leave --scores out")
     labels = _known_labels(path, metadata, request) or _labels(path, metadata, request)
     if family.has_background and labels[0].strip("_ ").lower() in _BACKGROUND:

@@ -2,6 +2,7 @@
 
 from trtjob.converters.onnx.families import (
     azure,
+    boxes,
     huggingface,
     mmdeploy,
     paddle,
@@ -37,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (
     yolo.GRID,
     yolo.COLUMNS,
     yolo.FINAL,
+    boxes.FAMILY,
 )
 
 

@@ -19,6 +19,26 @@ Arrays = Mapping[str, NDArray[Any]]
 PAD_VALUE = 114
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the user, or a node that was cut off, says of boxes and scores.
+
+    boxes: corners or centre and size, in pixels of the input, with an n behind them as shares of it; scores: what makes
+    scores of the values, None: they are some; background: the class that is none, 0 or -1 for the last; is_told: it is
+    the graph that says so.
+    """
+
+    boxes: str = "xyxy"
+    scores: str | None = None
+    background: int | None = None
+    is_told: bool = False
+
+    @property
+    def form(self) -> tuple[str, bool]:
+        """The order of a box's numbers, and whether they are shares of the input."""
+        return self.boxes.removesuffix("n"), self.boxes.endswith("n")
+
+
 @dataclass(frozen=True)
 class Seen:
     """A graph as it was run once, on made-up images one at a time.
@@ -26,7 +46,7 @@ class Seen:
     inputs: names of all that it takes, with their shapes, before what is no image was filled in; outputs: what it gave
     for the first image, by name, in order; hw: of that image; channels: of it; operators: their names, with their
     domains'; metadata: the file's; config, preprocessor: Hugging Face's documents beside it, empty where there are
-    none; classes: how many labels there are, 0 where they are not known.
+    none; classes: how many labels there are, 0 where they are not known; described: what is said of boxes and scores.
     """
 
     inputs: tuple[str, ...]
@@ -38,6 +58,7 @@ class Seen:
     config: Mapping[str, Any] = field(default_factory=dict)
     preprocessor: Mapping[str, Any] = field(default_factory=dict)
     classes: int = 0
+    described: Described = Described()
 
     @cached_property
     def names(self) -> frozenset[str]:

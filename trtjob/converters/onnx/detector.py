@@ -16,7 +16,7 @@ from trtjob.converters.onnx.families.family import Contract, Described, Family, 
 from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document
 from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.session import Session
-from trtjob.converters.onnx.signature import ImageInput, image_input, inputs_of
+from trtjob.converters.onnx.signature import ImageInput, image_input, inputs_of, shape_of
 from trtjob.converters.pixels import Pixels
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import Outputs, UInt8Array
@@ -99,7 +99,7 @@ def detector_from(
     config, preprocessor = (document(path, name) for name in (CONFIG, PREPROCESSOR))
     size = (image.height or (hw[0] if hw else None), image.width or (hw[1] if hw else None))
     if size[0] is None or size[1] is None:
-        if request.family is None:
+        if request.family is None and _may_be_classifier(model):
             return None
         raise ConversionError(f"'{path}' takes images of any size. Choose one with --size WIDTHxHEIGHT")
     whole = _filled_in(model, image, (size[0], size[1]))
@@ -123,6 +123,12 @@ def detector_from(
     )
     family = family_of(seen, request)
     return None if family is None else Detector(path, whole, image, family, seen)
+
+
+def _may_be_classifier(model: ModelProto) -> bool:
+    """Tell whether all that a graph gives are scores of an image, as far as it says."""
+    shapes = [shape_of(value) for value in model.graph.output]
+    return len(shapes) == 1 and (shapes[0] is None or len(shapes[0]) != 3)
 
 
 def _scores(request: ConversionRequest) -> str | None:

@@ -13,6 +13,7 @@ from trtjob.errors import ConversionError
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _MOST_BYTES = 4 << 20
 _BYTE = 255.0
+_SAME = 1e-6
 _PIL_BILINEAR, _PIL_BICUBIC = 2, 3  # Image.Resampling; both average when they shrink
 
 
@@ -61,17 +62,30 @@ def size_of(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def pixels_of(preprocessor: Mapping[str, Any], channels: int) -> Pixels | None:
-    """Return what is done to a pixel (transformers' BaseImageProcessor: rescale, then normalize); None: not said."""
+    """Return what is done to a pixel (transformers' BaseImageProcessor: rescale, then normalize); None: not said.
+
+    Raises ConversionError where what is said cannot be.
+    """
     if not preprocessor:
         return None
-    factor = float(preprocessor.get("rescale_factor") or 1 / _BYTE) if preprocessor.get("do_rescale", True) else 1.0
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if preprocessor.get("do_normalize", True) and "image_mean" in preprocessor:
-        mean, std = (tuple(map(float, preprocessor[key])) for key in ("image_mean", "image_std"))
-    if len(mean) != channels or len(std) != channels or not factor or not all(std):
-        return None
-    scale = _BYTE if abs(factor * _BYTE - 1) < 1e-6 else 1 / factor
+    try:
+        factor = float(preprocessor.get("rescale_factor") or 1 / _BYTE) if preprocessor.get("do_rescale", True) else 1.0
+        mean, std = (0.0,) * channels, (1.0,) * channels
+        if preprocessor.get("do_normalize", True) and "image_mean" in preprocessor:
+            mean, std = (tuple(map(float, preprocessor[key])) for key in ("image_mean", "image_std"))
+    except (KeyError, TypeError, ValueError) as err:
+        raise _not_understood() from err
+    if len(mean) != channels or len(std) != channels or not all((factor, *std)):
+        raise _not_understood()
+    scale = _BYTE if abs(factor * _BYTE - 1) < _SAME else 1 / factor
     return Pixels(tuple(value * scale for value in mean), tuple(value * scale for value in std), "rgb")
+
+
+def _not_understood() -> ConversionError:
+    return ConversionError(
+        f"what {PREPROCESSOR} says of pixels is not understood. Mend it, or say it with --preprocess, or with --mean "
+        "and --std"
+    )
 
 
 def resize_of(preprocessor: Mapping[str, Any]) -> ResizeMode:

@@ -41,6 +41,10 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "mean": ("keras", "onnx"),
     "std": ("keras", "onnx"),
     "scores": ("keras", "onnx"),
+    "color": ("keras", "onnx"),
+    "family": ("onnx",),
+    "boxes": ("onnx",),
+    "background": ("onnx",),
 }
 _TITLES = {"darknet": "Darknet models", "keras": "Keras and TensorFlow models", "onnx": "ONNX files"}
 
@@ -94,7 +98,8 @@ def files_of(request: ConversionRequest) -> tuple[Path, ...]:
 def _check_options(request: ConversionRequest) -> None:
     package = _package(request.model)
     for name, packages in _OPTIONS.items():
-        if getattr(request, name) and package not in packages:
+        value = getattr(request, name)
+        if value is not None and value is not False and package not in packages:
             option = "--" + name.replace("_", "-")
             titles = " and ".join(_TITLES[other] for other in packages)
             raise ConfigError(f"{option} is for {titles}, but the model is '{request.model}'. Leave {option} out")

@@ -354,6 +354,13 @@ def test_tensorrts_own_nms_is_replaced(coding: int, boxes: NDArray[Any], tmp_pat
     np.testing.assert_allclose([box for _, _, box in found], CORNERS, atol=0.05)
 
 
+@pytest.mark.parametrize(("option", "value"), [("boxes", "xyxy"), ("background", 0)])
+def test_what_describes_any_boxes_is_for_that_family_alone(option: str, value: Any, tmp_path: Path) -> None:
+    case = Case("yolox", {"output": each(grid(OBJECT))}, options={option: value}, operators=("Exp",))
+    with pytest.raises(ConversionError, match=f"--{option} is for --family boxes, which is not asked for"):
+        converted(case, tmp_path)
+
+
 def test_a_family_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     case = Case("x", {"output": each(grid(OBJECT))}, options={"family": "rtdetr"})
     with pytest.raises(ConversionError, match=r"--family rtdetr: .* does not fit: expected 'labels' int64.*'output'"):

@@ -106,6 +106,20 @@ def test_documents_that_cannot_be_are_named(name: str, document: Any, message: s
         converted(tmp_path, documents)
 
 
+@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"port": 80}', "3"])
+def test_a_config_of_another_program_is_left_alone(text: str, tmp_path: Path) -> None:
+    made = converted(tmp_path, {"config.json": text}, size=(16, 24))
+    assert made.spec.labels == ("class_0", "class_1")
+    assert [source.name for source in made.spec.sources] == ["net.onnx"]
+
+
+def test_the_documents_are_sources_of_the_model(tmp_path: Path) -> None:
+    """So that another one of them makes another model."""
+    made = converted(tmp_path, {"config.json": CONFIG, "preprocessor_config.json": PREPROCESSOR})
+    names = [source.name for source in made.spec.sources]
+    assert names == ["net.onnx", "config.json", "preprocessor_config.json"]
+
+
 def test_labels_with_a_gap_are_none(tmp_path: Path) -> None:
     documents = {"config.json": {"id2label": {"0": "cat", "7": "dog"}}, "preprocessor_config.json": PREPROCESSOR}
     assert converted(tmp_path, documents).spec.labels == ("class_0", "class_1")

@@ -28,10 +28,13 @@ def files(request: ConversionRequest) -> tuple[Path, ...]:
 def files_of(model: "ModelProto", request: ConversionRequest) -> tuple[Path, ...]:
     """Return the files of a model that has been read, without what lies in other files."""
     from trtjob.converters.onnx.external import external_files
+    from trtjob.converters.onnx.huggingface import documents_beside
     from trtjob.converters.onnx.read import metadata_of
 
-    labels = labels_file(request, metadata_of(model))
-    return request.model, *external_files(model, request.model), *([] if labels is None else [labels])
+    metadata = metadata_of(model)
+    labels = labels_file(request, metadata)
+    documents = [] if METADATA_KEY in metadata else documents_beside(request.model)
+    return request.model, *external_files(model, request.model), *([] if labels is None else [labels]), *documents
 
 
 def labels_file(request: ConversionRequest, metadata: Mapping[str, str]) -> Path | None:

@@ -17,10 +17,25 @@ _SAME = 1e-6
 _PIL_BILINEAR, _PIL_BICUBIC = 2, 3  # Image.Resampling; both average when they shrink
 
 
+def documents_beside(model: Path) -> list[Path]:
+    """Return the documents beside a model; a `config.json` alone may be another program's, unless it names labels."""
+    config, preprocessor = model.with_name(CONFIG), model.with_name(PREPROCESSOR)
+    if preprocessor.is_file():
+        return [path for path in (config, preprocessor) if path.is_file()]
+    return [config] if config.is_file() and _names_labels(config) else []
+
+
+def _names_labels(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= _MOST_BYTES and "id2label" in json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError, TypeError):
+        return False
+
+
 def document(model: Path, name: str) -> Mapping[str, Any]:
     """Return a document beside a model; empty where there is none. Raises ConversionError where it is no JSON."""
     path = model.with_name(name)
-    if not path.is_file():
+    if path not in documents_beside(model):
         return {}
     expect_own(path, model, option="")
     try:

@@ -89,6 +89,9 @@ def detector_of(
 
     Raises ConversionError.
     """
+    for option, value in (("--boxes", request.boxes), ("--background", request.background)):
+        if value is not None and request.family != ANY_FAMILY.name:
+            raise ConversionError(f"{option} is for --family {ANY_FAMILY.name}, which is not asked for. Leave it out")
     says_what_it_is = NAMES_KEY in metadata and not is_rtdetr(metadata) and described is None
     if request.family is None and (says_what_it_is or request.output is not None):
         return None

@@ -51,7 +51,11 @@ def _listed(file: Path) -> frozenset[int]:
 
 
 def cpus_of(text: str) -> frozenset[int]:
-    """Return the CPUs of the kernel's list format, such as `0-3,8`. Raises ValueError."""
+    """Return the CPUs of the kernel's list format, such as `0-3,8`. Raises ValueError.
+
+    >>> sorted(cpus_of("0-3,8"))
+    [0, 1, 2, 3, 8]
+    """
     ranges = [part.partition("-") for part in text.strip().split(",") if part]
     return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
 

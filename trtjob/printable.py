@@ -8,7 +8,11 @@ _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def printable(text: str) -> str:
-    """Return a text as one line that any terminal only shows: what it would obey is escaped, as Python writes it."""
+    r"""Return a text as one line that any terminal only shows: what it would obey is escaped, as Python writes it.
+
+    >>> printable("a\nb\x1b[31m")
+    'a\\nb\\x1b[31m'
+    """
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -39,7 +39,12 @@ class Load:
 
 
 def describe_bottleneck(load: Load) -> str:
-    """Say what limits the speed."""
+    """Say what limits the speed.
+
+    >>> load = Load(20, of_engine=0.95, host_cpu_ms=10, engine_cpu_ms=90, cores=2, cores_busy=1, stages_ms={})
+    >>> describe_bottleneck(load)
+    "bound by the engine: everything around it takes 10% of an image's CPU time"
+    """
     if load.of_engine >= ENGINE_AT_LIMIT:
         return _by_engine(load)
     if load.cores_busy >= CORES_FULL:

@@ -56,7 +56,13 @@ def data_options(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the labels of a file, as `labels_file` returns it. Raises ConversionError where they are none."""
+    r"""Return the labels of a file, as `labels_file` returns it. Raises ConversionError where they are none.
+
+    >>> file = Path("pets.names")
+    >>> _ = file.write_text("cat\ndog\n")
+    >>> read_labels(file)
+    ('cat', 'dog')
+    """
     suffix = path.suffix.lower()
     if suffix in _OTHERS:
         raise _no_labels(path)

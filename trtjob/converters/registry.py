@@ -81,7 +81,15 @@ class _Name(Document):
 
 
 class ModelRegistry:
-    """The models below one folder. Safe to use from several processes: every file appears whole."""
+    """The models below one folder. Safe to use from several processes: every file appears whole.
+
+    >>> registry = ModelRegistry(Path("models"))
+    >>> [model.name for model in registry.list()]
+    []
+    >>> registry.get("yolov4")
+    Traceback (most recent call last):
+    trtjob.errors.ModelError: no model 'yolov4'. List them with `trtjob models`, or name a model's file
+    """
 
     def __init__(self, models_dir: Path) -> None:
         self.folder = models_dir
@@ -276,7 +284,11 @@ def _taken(name: str, sha256: str) -> ModelError:
 
 
 def name_of(path: Path) -> str:
-    """Return the name that a model gets from its file."""
+    """Return the name that a model gets from its file.
+
+    >>> name_of(Path("models/yolov4 (best).weights"))
+    'yolov4-best'
+    """
     return re.sub(r"[^A-Za-z0-9._@-]+", "-", path.stem).strip("-._@")[:100] or "model"
 
 

@@ -21,6 +21,11 @@ def candidates_from(outputs: Outputs, spec: ModelSpec) -> FloatArray:
 
     By falling score, of every class of a box where the model is multi-label, else of its best class; equal ones in the
     order of the boxes.
+
+    >>> spec = ModelSpec(task="detect", labels=("cat", "dog"), input_hw=(100, 100), candidates=1)
+    >>> boxes, scores = np.float32([[[0, 0, 9, 9], [5, 5, 7, 7]]]), np.float32([[[0.25, 0], [0, 0.5]]])
+    >>> candidates_from(Outputs(boxes, scores), spec).tolist()
+    [[[5.0, 5.0, 7.0, 7.0, 0.5, 1.0]]]
     """
     assert outputs.boxes is not None  # a detector's
     scores, classes = outputs.scores, outputs.scores.shape[2]

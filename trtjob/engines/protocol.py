@@ -101,7 +101,17 @@ class Engine(Protocol):
 
 
 def answer_of(engine: Engine, image: UInt8Array) -> FloatArray:
-    """Return an engine's compact answer to one image."""
+    """Return an engine's compact answer to one image.
+
+    >>> class Brightness(Engine):
+    ...     spec = ModelSpec(task="classify", labels=("dark", "bright"), input_hw=(1, 1))
+    ...     answer_shape = (2,)
+    ...     def answer(self, images, into):
+    ...         for image, scores in zip(images, into):
+    ...             scores[:] = 1 - image.mean() / 255, image.mean() / 255
+    >>> answer_of(Brightness(), np.full((1, 1, 3), 255, np.uint8)).tolist()
+    [0.0, 1.0]
+    """
     found: FloatArray = np.empty(engine.answer_shape, np.float32)
     engine.answer([image], [found])
     return found

@@ -176,6 +176,13 @@ def parse_spec(document: str | None, path: Path) -> ModelSpec:
     """Return the spec in a model's metadata.
 
     Raises ForeignModelError where there is none, ModelError where it is not understood.
+
+    >>> spec = ModelSpec(task="detect", labels=("cat", "dog"), input_hw=(416, 416), candidates=300)
+    >>> parse_spec(spec.model_dump_json(), Path("pets.onnx")) == spec
+    True
+    >>> parse_spec(None, Path("foreign.onnx"))
+    Traceback (most recent call last):
+    trtjob.errors.ForeignModelError: 'foreign.onnx' is an ONNX file without trtjob's description. Convert ...
     """
     if document is None:
         raise ForeignModelError(f"'{path}' is an ONNX file without trtjob's description. {_REMEDY}")

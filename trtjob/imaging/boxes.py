@@ -14,6 +14,9 @@ def iou_matrix(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the intersection over union of every pair.
 
     a: (N, 4), b: (M, 4). Returns (N, M) in [0, 1]; a pair whose union is empty gives 0.
+
+    >>> iou_matrix(np.float32([[0, 0, 2, 2]]), np.float32([[0, 0, 2, 4], [8, 8, 9, 9]])).tolist()
+    [[0.5, 0.0]]
     """
     widths = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
     heights = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])

@@ -67,6 +67,14 @@ def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = N
     on_damage: called with what is wrong with the pixels of a JPEG or TIFF that can be read in part, which is then
     returned; None: that is an error, too.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
+
+    >>> from trtjob.imaging.encode import encode_image
+    >>> file = encode_image(np.full((2, 3, 3), 200, np.uint8), ".png")
+    >>> decode_image(file, max_pixels=1000).shape
+    (2, 3, 3)
+    >>> decode_image(file[:40], max_pixels=1000)
+    Traceback (most recent call last):
+    trtjob.errors.ImageError: the PNG file is cut off
     """
     if not data:
         raise ImageError(FailureKind.DECODE, "the file is empty")

@@ -30,6 +30,11 @@ def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float)
     """Draw the detections with a score of at least `conf` on an image, uint8 [H, W, 3] BGR, in place, and return it.
 
     The best is drawn last, so that it lies on top; its label is placed first, where it fits best.
+
+    >>> image = np.zeros((200, 300, 3), np.uint8)
+    >>> image = annotate(image, [Detection("dog", 1, 0.9, (50.0, 60.0, 250.0, 180.0))], conf=0.25)
+    >>> tuple(image[180, 100].tolist()) == color_of(1)
+    True
     """
     pixels = np.ascontiguousarray(image)
     canvas = Canvas(pixels)

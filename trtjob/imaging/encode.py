@@ -18,7 +18,12 @@ _MAX_SIDE = {".webp": 16_383, **dict.fromkeys(_JPEG, 65_500)}
 
 
 def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90) -> bytes:
-    """Return the image, uint8 [H, W, 3] BGR, as a file of the kind that `suffix` names. Raises ImageError: `write`."""
+    r"""Return the image, uint8 [H, W, 3] BGR, as a file of the kind that `suffix` names. Raises ImageError: `write`.
+
+    >>> import numpy as np
+    >>> encode_image(np.zeros((2, 3, 3), np.uint8), ".png")[:4]
+    b'\x89PNG'
+    """
     suffix = suffix.lower()
     longest, limit = max(image.shape[:2]), _MAX_SIDE.get(suffix)
     if limit is not None and longest > limit:

@@ -49,7 +49,11 @@ def is_known(data: bytes) -> bool:
 
 
 def probe_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) that a JPEG, PNG, WebP, BMP, TIFF or GIF says it has, None where it cannot be told."""
+    """Return the (width, height) that a JPEG, PNG, WebP, BMP, TIFF or GIF says it has, None where it cannot be told.
+
+    >>> probe_size(b"GIF89a" + bytes([64, 1, 240, 0]))
+    (320, 240)
+    """
     try:
         for signature, read in _READERS.items():
             if data.startswith(signature):

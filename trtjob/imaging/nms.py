@@ -31,6 +31,10 @@ def nms(
     boxes: (N, 4) xyxy; scores, class_ids: (N,). A box goes where a better one of its class overlaps it by more than
     `iou`. kind: `diounms` measures the overlap with `diou_matrix`, the others by IoU (do_nms_sort and diounms_sort in
     Darknet's box.c).
+
+    >>> boxes = np.float32([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]])
+    >>> nms(boxes, np.float32([0.8, 0.9, 0.5]), np.array([0, 0, 0]), iou=0.45).tolist()
+    [1, 2]
     """
     order = np.argsort(-scores, kind="stable")
     if kind is NmsKind.NONE:

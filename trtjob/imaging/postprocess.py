@@ -38,6 +38,12 @@ def detections_from(
     candidates: float32 [M, 6], by falling score: xyxy in pixels of the network's input, score, class id. hw: of the
     image. Scores from `min_score` on count, of `class_ids` where given. After suppression the boxes are moved to the
     image and clipped to it; what lies outside is dropped.
+
+    >>> spec = ModelSpec(task="detect", labels=("cat", "dog"), input_hw=(100, 100), candidates=300)
+    >>> candidates = np.float32([[10, 20, 30, 40, 0.9, 1], [11, 20, 31, 40, 0.6, 1]])
+    >>> twice_as_large = Placement(offset=(0, 0), scale=(2, 2))
+    >>> detections_from(candidates, twice_as_large, spec, hw=(200, 200), min_score=0.25, iou=0.45).detections
+    (Detection(label='dog', class_id=1, score=0.9, box=(20.0, 40.0, 60.0, 80.0)),)
     """
     counting = candidates[candidates[:, 4] >= min_score]  # NaN does not
     # A graph that suppresses by itself has a limit of its own, such as 300 boxes.
@@ -68,6 +74,10 @@ def classes_from(scores: FloatArray, spec: ModelSpec, top: int = 5) -> tuple[Cla
     """Return the best classes of an image, by falling score, then class. scores: float32 [classes].
 
     Raises ImageError, `infer`, where a score is not a number: then the others mean nothing either.
+
+    >>> spec = ModelSpec(task="classify", labels=("cat", "dog", "owl"), input_hw=(224, 224))
+    >>> [(found.label, found.score) for found in classes_from(np.float32([0.1, 0.7, 0.2]), spec, top=2)]
+    [('dog', 0.7), ('owl', 0.2)]
     """
     if not np.isfinite(scores).all():
         raise ImageError(FailureKind.INFER, "the model's scores for this image are not numbers")

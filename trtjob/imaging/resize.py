@@ -40,7 +40,15 @@ class Window:
 
 
 def place(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Window, Placement]:
-    """Return where an image of a size comes to lie in the network's input. hw: its height and width."""
+    """Return where an image of a size comes to lie in the network's input. hw: its height and width.
+
+    >>> spec = ModelSpec(task="detect", labels=("cat",), input_hw=(416, 416))
+    >>> window, placement = place((480, 640), spec, ResizeMode.LETTERBOX)
+    >>> window
+    Window(left=0, top=52, width=416, height=312)
+    >>> placement.to_image(np.float32([[0, 52, 416, 364]])).round().tolist()
+    [[0.0, 0.0, 640.0, 480.0]]
+    """
     (height, width), (input_h, input_w) = hw, spec.input_hw
     if mode is ResizeMode.LETTERBOX:
         new_h, new_w = _INNER_SIZES[spec.sampling](hw, spec.input_hw)
@@ -73,6 +81,11 @@ def prepare(
     """Return the network's input, uint8 [H, W, channels] in the spec's colour order, and where the image lies in it.
 
     image: uint8 [h, w, 3], BGR; tensor: where the input is written, None for an array of its own.
+
+    >>> spec = ModelSpec(task="detect", labels=("cat",), input_hw=(416, 416))
+    >>> tensor, placement = prepare(np.zeros((480, 640, 3), np.uint8), spec, ResizeMode.LETTERBOX)
+    >>> tensor.shape, placement.offset
+    ((416, 416, 3), (0.0, 52.0))
     """
     if tensor is None:
         tensor = np.empty((*spec.input_hw, spec.channels), np.uint8)

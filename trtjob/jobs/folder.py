@@ -104,7 +104,12 @@ class ShardManifest(Document):
 
 
 class JobFolder:
-    """The outputs of one job, `<output>/<job id>/`, on a disk or in a bucket."""
+    """The outputs of one job, `<output>/<job id>/`, on a disk or in a bucket.
+
+    >>> folder = JobFolder.at("results/photos-1a2b3c4d")
+    >>> folder.spec().model.labels, folder.committed_shards()
+    (('cat', 'dog', 'traffic light'), [0])
+    """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage

@@ -17,9 +17,12 @@ class ImageList:
 
 
 def parsed_list(data: bytes) -> tuple[str, ...]:
-    """Return the paths of a list: blanks around them, empty lines, and those that begin with `#` do not count.
+    r"""Return the paths of a list: blanks around them, empty lines, and those that begin with `#` do not count.
 
     Quotes around a path keep what is in them. Bytes that are no UTF-8 survive, as file names have them.
+
+    >>> parsed_list(b"# of July\na.jpg\n'b c.jpg'\n")
+    ('a.jpg', 'b c.jpg')
     """
     if data.startswith(_UTF_16):
         text = data.decode("utf-16", "replace")

@@ -42,7 +42,11 @@ class Record:
 
 
 def to_line(record: Record) -> bytes:
-    """Return the record as one line of JSON: the same record always gives the same bytes."""
+    r"""Return the record as one line of JSON: the same record always gives the same bytes.
+
+    >>> to_line(Record("a.jpg", width=640, height=480, detections=(Detection("dog", 1, 0.9, (1.0, 2.0, 3.5, 4.0)),)))
+    b'{"image": "a.jpg", "width": 640, "height": 480, "detections": [{"label": "dog", ...}]}\n'
+    """
     fields: dict[str, Any] = {"image": record.image}
     for name in ("sha256", "width", "height", "pages", "damage"):
         if (value := getattr(record, name)) is not None:
@@ -77,7 +81,12 @@ def json_line(fields: dict[str, Any]) -> bytes:
 
 
 def from_line(line: bytes | str) -> Record:
-    """Parse what `to_line` wrote. Raises StorageError where it is something else."""
+    """Parse what `to_line` wrote. Raises StorageError where it is something else.
+
+    >>> record = from_line('{"image": "a.jpg", "error": {"kind": "decode", "message": "it is empty", "attempts": 1}}')
+    >>> record.error
+    ImageFailure(kind=<FailureKind.DECODE: 'decode'>, message='it is empty', attempts=1)
+    """
     try:
         fields = parse_line(line)
         detections, classes, error = fields.get("detections"), fields.get("classes"), fields.get("error")
@@ -119,5 +128,12 @@ def _detection(item: dict[str, Any]) -> Detection:
 
 
 def read_records(storage: Storage, key: str) -> Iterator[Record]:
-    """Yield the records of a results file, a line at a time. Raises FileNotFoundError, StorageError."""
+    """Yield the records of a results file, a line at a time. Raises FileNotFoundError, StorageError.
+
+    >>> from trtjob.storage import open_storage
+    >>> for record in read_records(open_storage("results/photos-1a2b3c4d"), "results.jsonl"):
+    ...     print(record.image, [found.label for found in record.detections])
+    a.jpg ['dog']
+    b.jpg []
+    """
     return map(from_line, storage.lines(key))

@@ -23,6 +23,9 @@ def merged_records(folder: JobFolder, epochs: list[PlanEpoch] | None = None) -> 
     Holds one record and one shard's plan of each epoch at a time. An image that an update no longer found in the source
     keeps its record. Raises StorageError where a shard is not committed, where records and plan are not of the same
     images, or where the plan has fewer than were listed: these comparisons are what the receipt stands on.
+
+    >>> [record.image for record in merged_records(JobFolder.at("results/photos-1a2b3c4d"))]
+    ['a.jpg', 'b.jpg']
     """
     epochs = folder.epochs() if epochs is None else epochs
     counts = Counter[int]()

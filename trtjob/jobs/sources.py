@@ -20,6 +20,12 @@ def source_from(named: Path | str | ImageList, root: str = "") -> tuple[Source, 
     the bucket. So what an image is called does not depend on what else is listed.
     Raises ConfigError where a source does not exist or holds no image, and where its path is no text; StorageError for
     a bucket that cannot be listed.
+
+    >>> folder = Path("photos")
+    >>> folder.mkdir()
+    >>> _ = (folder / "a.jpg").write_bytes(b"...")
+    >>> source_from(folder)
+    (Source(kind='folder', root='/.../photos'), [])
     """
     if isinstance(named, ImageList):
         return _list_source(named, root)

@@ -78,7 +78,11 @@ class Options(Document):
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
 
     def failures_allowed(self, images: int) -> int | None:
-        """Return how many of `images` may fail, None for any number."""
+        """Return how many of `images` may fail, None for any number.
+
+        >>> Options(conf=0.25, min_score=0.05, iou=0.45, resize="stretch", max_failures="2.5%").failures_allowed(1000)
+        25
+        """
         if self.max_failures is None:
             return None
         if self.max_failures.endswith("%"):
@@ -144,6 +148,9 @@ def class_ids_from(names: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     """Parse `--classes`: names or numbers, separated by commas.
 
     Raises ConfigError for one that the model does not know.
+
+    >>> class_ids_from("dog, 0", labels=("cat", "dog", "owl"))
+    (0, 1)
     """
     ids = set()
     for name in filter(None, (part.strip() for part in names.split(","))):

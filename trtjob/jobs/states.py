@@ -35,7 +35,11 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
 
 
 def origins(target: JobState) -> frozenset[JobState]:
-    """Return the states from which a job may move to `target`."""
+    """Return the states from which a job may move to `target`.
+
+    >>> sorted(origins(JobState.FINISHING))
+    [<JobState.RUNNING: 'running'>]
+    """
     return frozenset(state for state, targets in _NEXT.items() if target in targets)
 
 

@@ -12,6 +12,10 @@ def shard_unit(shard: int) -> str:
 
 
 def shard_of(unit: str) -> int | None:
-    """Return a unit's shard number, None for `plan`, `finish` and what is no unit."""
+    """Return a unit's shard number, None for `plan`, `finish` and what is no unit.
+
+    >>> shard_of("shard-00012"), shard_of("finish")
+    (12, None)
+    """
     match = _SHARD.fullmatch(unit)
     return int(match[1]) if match else None

@@ -16,6 +16,13 @@ def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Sto
 
     on_trouble: by default a place that fails for a minute is given up with a StorageError.
     Raises StorageError for a place that no credentials, region or endpoint are found for.
+
+    >>> storage = open_storage(Path("results").absolute())
+    >>> storage.make_root()
+    >>> storage.create("notes/a.txt", b"first"), storage.create("notes/a.txt", b"second")
+    (True, False)
+    >>> storage.read("notes/a.txt")
+    b'first'
     """
     if not is_s3(str(uri)):
         return LocalStorage(Path(uri))

@@ -76,7 +76,11 @@ class Listing:
 
 
 def suffix_of(key: str) -> str:
-    """Return the suffix of a key's last part, in small letters: `.jpg`; empty where it has none."""
+    """Return the suffix of a key's last part, in small letters: `.jpg`; empty where it has none.
+
+    >>> suffix_of("2026/July.d/IMG_1.JPG"), suffix_of("2026/.hidden")
+    ('.jpg', '')
+    """
     name = key[key.rfind("/") + 1 :]
     dot = name.rfind(".")
     return name[dot:].lower() if dot > 0 else ""

@@ -16,6 +16,9 @@ def prefetch_map(ask: Callable[[Item], Answer], items: Iterable[Item], *, reques
 
     At most twice as many items are taken as calls run, and an answer that has come is not kept waiting for them. What
     `ask` raises comes out in its turn; the calls that have not begun by then are not made.
+
+    >>> list(prefetch_map(len, ["a", "bb", "ccc"]))
+    [1, 2, 3]
     """
     coming: deque[Future[Answer]] = deque()
     with ThreadPoolExecutor(requests, "trtjob-ahead") as pool:

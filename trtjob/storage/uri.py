@@ -31,7 +31,14 @@ def is_s3(uri: str) -> bool:
 
 
 def s3_uri(uri: str, what: str) -> str:
-    """Return `s3://bucket/prefix` without a slash at its end. Raises ConfigError for what is no such address."""
+    """Return `s3://bucket/prefix` without a slash at its end. Raises ConfigError for what is no such address.
+
+    >>> s3_uri("s3://photos/2026/", "SOURCE")
+    's3://photos/2026'
+    >>> s3_uri("s3://", "SOURCE")
+    Traceback (most recent call last):
+    trtjob.errors.ConfigError: SOURCE 's3://' names no bucket. Example: s3://bucket/photos
+    """
     bucket, *parts = uri[len("s3://") :].rstrip("/").split("/")
     if not bucket:
         raise ConfigError(f"{what} '{uri}' names no bucket. Example: {S3_EXAMPLE}")

@@ -49,6 +49,10 @@ def export(
 
     conf: detections below it are left out; raw: texts of a CSV as they are, formulas too. Returns how much was written.
     Raises ConfigError where the format cannot hold the results, StorageError where a file cannot be read or written.
+
+    >>> folder = JobFolder.at("results/photos-1a2b3c4d")
+    >>> export(folder, folder.spec(), ExportFormat.CSV, Path("pets.csv"), conf=0.25)
+    Exported(images=2, detections=1, failed=0)
     """
     if spec.model.task == "classify" and format is not ExportFormat.CSV:
         raise ConfigError(

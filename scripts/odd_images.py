@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent.parent / "tests" / "imaging" / "odd"
 
 
 def picture() -> NDArray[np.uint8]:
-    """Return what every file shows: RGB, the colours of `picture` in tests/imaging/odd_images.py."""
+    """Return what every file shows: RGB, the colours of `picture` in tests/imaging/test_odd_images.py."""
     image = np.empty((32, 48, 3), np.uint8)
     image[:16, :24], image[:16, 24:] = (200, 40, 30), (20, 180, 60)
     image[16:, :24], image[16:, 24:] = (40, 60, 220), (240, 240, 240)

@@ -327,7 +327,7 @@ def test_syncing_sets_the_counters_and_the_committed_shards(redis: Redis) -> Non
     assert store.sync(plan, shards=12, images=48, ok=7, failed=1, committed=[0, 8])
     view = store.view(JOB)
     assert (view.shards, view.images, view.ok, view.failed, view.shards_done) == (12, 48, 7, 1, 2)
-    assert store.open_shards(JOB, 12) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
+    assert list(store.open_shards(JOB, 12)) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
 
 
 # -- commits -----------------------------------------------------------------------------------------------------------

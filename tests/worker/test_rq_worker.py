@@ -86,11 +86,11 @@ def test_a_conversion_is_a_message_too(local_worker: LocalWorker, worker: UnitWo
 def test_the_heart_holds_the_message_only_while_it_is_worked_on(local_worker: LocalWorker, worker: UnitWorker) -> None:
     held: list[Any] = []
     local_worker.plan(1)
-    local_worker.use(PlainEngine(on_infer=lambda _images: held.append(worker.heart.execution)))
+    local_worker.use(PlainEngine(on_infer=lambda _images: held.append(worker.heartbeat_thread.execution)))
     work(worker)
     assert len(held) == 1
     assert held[0] is not None
-    assert worker.heart.execution is None
+    assert worker.heartbeat_thread.execution is None
 
 
 def test_rq_holds_a_message_for_no_longer_than_two_leases(local_worker: LocalWorker, worker: UnitWorker) -> None:
@@ -389,7 +389,7 @@ def test_rqs_own_stop_command_cancels_the_job(local_worker: LocalWorker, worker:
     def stop(_images: UInt8Array) -> None:
         if not sent.is_set():
             sent.set()
-            execution = worker.heart.execution
+            execution = worker.heartbeat_thread.execution
             assert execution is not None
             send_stop_job_command(local_worker.store.redis, execution[0].id, serializer=JSONSerializer)
             wait_for(lambda: local_worker.store.state(local_worker.job_id) is JobState.CANCELLED, "the job's end")

@@ -175,10 +175,10 @@ def hand_in(
         from trtjob.queue.notifications import check_notify_url
 
         notify = check_notify_url(request.notify)
-    is_shipped = _is_uploaded(session, locations, upload)
-    if is_shipped:
+    is_uploaded = _is_uploaded(session, locations, upload)
+    if is_uploaded:
         locations = _upload(locations, stop)
-    spec = job_from(request, locations, session.settings.models_dir, say_converting, upload_model=is_shipped)
+    spec = job_from(request, locations, session.settings.models_dir, say_converting, upload_model=is_uploaded)
     check_spec(spec, session.settings.roots, session.settings.home)
     priority = Priority(request.priority) if request.priority else None
     spec, outcome = submit(

@@ -1,6 +1,6 @@
 """A job's folder: the names of everything in it, and the documents that commit work to it.
 
-What commits is written once and never changed, so that a worker which slept through its claim can spoil nothing:
+What commits is written once and never changed, so that a worker which slept through its lease can spoil nothing:
 - `plan/00001.json` opens a round of planning: who comes later finds what it is for.
 - `plan/00001-00003.jsonl` is the round's shard 3, or where its shards end there, its end. Each is created where nothing
   is, one after another, so all planners of a round agree on what is in it.

@@ -133,11 +133,7 @@ class Leases(WorkerRegistry):
         args = [lease.holder, lease.unit, epoch, target.value, detail, *flat]
         return bool(self._end(keys=lease.keys, args=args))
 
-    def open_shards(self, job_id: str, shards: int) -> list[int]:
-        """Return the numbers of the shards below `shards` that are not committed."""
-        return list(self.each_open_shard(job_id, shards))
-
-    def each_open_shard(self, job_id: str, shards: int) -> Iterator[int]:
+    def open_shards(self, job_id: str, shards: int) -> Iterator[int]:
         """Yield the numbers of the shards below `shards` that are not committed."""
         key = done_key(job_id)
         bits = replies.guarded(key, lambda: self.redis.getrange(key, 0, shards // 8), b"")

@@ -83,4 +83,4 @@ def _wanted(store: JobStore, job_id: str) -> Iterator[str]:
         case JobState.FINISHING:
             yield FINISH
     if view.state in (JobState.PLANNING, JobState.RUNNING):
-        yield from map(shard_unit, store.each_open_shard(job_id, view.shards))
+        yield from map(shard_unit, store.open_shards(job_id, view.shards))

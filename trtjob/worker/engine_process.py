@@ -58,15 +58,15 @@ def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProc
                 job_id=config["job"],
             )
             set_current(context)
-            heart = HeartbeatThread(context, connection.heartbeat(), job_log)
-            heart.report()
-            heart.start()
+            heartbeat_thread = HeartbeatThread(context, connection.heartbeat(), job_log)
+            heartbeat_thread.report()
+            heartbeat_thread.start()
             threading.Thread(target=_heed, args=(commands, context, os.getpid()), daemon=True).start()
             if context.job_id is None:
-                UnitWorker(context, heart, connection.redis, settings.queue).work(logging_level="ERROR")
+                UnitWorker(context, heartbeat_thread, connection.redis, settings.queue).work(logging_level="ERROR")
             else:
                 JobWorker(context).work()
-            heart.end()
+            heartbeat_thread.end()
             context.close_engine()
             context.store.remove_worker(context.name)
     except RedisError as err:

@@ -1,4 +1,4 @@
-"""The heart of a worker process: a thread that keeps its lease, says that it lives, and ends it when it stands still.
+"""The heartbeat of a worker process: a thread that renews its leases, says that it lives, and ends it when stalled.
 
 It has a connection of its own, with short time-outs: the main thread's may wait a minute for a server that restarts.
 """
@@ -47,13 +47,13 @@ class HeartbeatThread(threading.Thread):
 
     def __init__(self, context: Context, redis: Redis, job_log: JobLog | None = None) -> None:
         """job_log: what is to be brought to the server of it."""
-        super().__init__(name="trtjob-heart", daemon=True)
+        super().__init__(name="trtjob-heartbeat", daemon=True)
         self.job_log = job_log
         self.context = context
         self.store = JobStore(redis)
         self.execution: tuple[Job, Execution] | None = None  # of RQ, kept alive with our own lease
         self._ended = threading.Event()
-        self._met: set[type] = set()  # what beats have failed of
+        self._errors_seen: set[type] = set()  # what beats have failed of
         self._steps = -1
         self._moved_at = time.monotonic()
         self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
@@ -80,8 +80,8 @@ class HeartbeatThread(threading.Thread):
             except Exception as err:
                 if is_outage(err):
                     log.debug("no heartbeat: %s", err)  # the main thread waits for the server too
-                elif type(err) not in self._met:
-                    self._met.add(type(err))
+                elif type(err) not in self._errors_seen:
+                    self._errors_seen.add(type(err))
                     log.exception("a heartbeat has failed; the next one comes")
 
     def end(self) -> None:
@@ -141,7 +141,7 @@ class HeartbeatThread(threading.Thread):
         if context.job_id is not None:
             fields["job"] = context.job_id
         # What failed for a unit that was given back since is nobody's trouble: nothing asks there any more.
-        waiting = self._remote_claims() if troubles() else {}
+        waiting = self._remote_leases() if troubles() else {}
         trouble = troubles() if waiting else ""
         self.store.report_worker(context.name, fields | {"trouble": trouble} | self._rate)
         self._tell_trouble(trouble, waiting)
@@ -176,7 +176,7 @@ class HeartbeatThread(threading.Thread):
             self.store.degrade(job_id, trouble)
         self._told = jobs
 
-    def _remote_claims(self) -> dict[Lease, Interrupter]:
+    def _remote_leases(self) -> dict[Lease, Interrupter]:
         """Return the units in hand that a bucket can hold up."""
         return {lease: found for lease, found in list(self.context.leases.items()) if self._is_remote(lease)}
 

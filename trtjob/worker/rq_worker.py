@@ -1,7 +1,7 @@
 """RQ's SimpleWorker, the only one that keeps an engine, with what it lacks for long work in C.
 
 Stock SimpleWorker sends no heartbeat while it works, ignores a stop, times out by a signal that C code never sees, and
-runs whatever function a message names. Here a heart beats in a thread, a stop reaches the unit under way at its next
+runs whatever function a message names. Here a thread sends heartbeats, a stop reaches the unit under way at its next
 batch edge, standing still ends the process, and only our own functions run. Retries are the reconciler's, not RQ's.
 """
 
@@ -154,7 +154,7 @@ class UnitWorker(SimpleWorker):
     death_penalty_class = _NoDeathPenalty
     job_class = SafeJob
 
-    def __init__(self, context: Context, heart: HeartbeatThread, redis: Redis, queue: str) -> None:
+    def __init__(self, context: Context, heartbeat_thread: HeartbeatThread, redis: Redis, queue: str) -> None:
         super().__init__(
             [Queue(queue, connection=redis, serializer=JSONSerializer, job_class=SafeJob)],
             name=context.name,
@@ -166,7 +166,7 @@ class UnitWorker(SimpleWorker):
             log_job_description=False,
         )
         self.context = context
-        self.heart = heart
+        self.heartbeat_thread = heartbeat_thread
         self._is_working = False
 
     def _set_ip_address(self, connection: Redis) -> None:
@@ -221,11 +221,11 @@ class UnitWorker(SimpleWorker):
         try:
             with server_needed(), foreign_left(job.key):
                 execution = self.prepare_execution(job)
-                self.heart.execution = (job, execution)
+                self.heartbeat_thread.execution = (job, execution)
                 self.perform_job(job, queue, execution)
                 self.set_state(WorkerStatus.IDLE)
         finally:
-            self.heart.execution = None
+            self.heartbeat_thread.execution = None
             self._is_working = False
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:

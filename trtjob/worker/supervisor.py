@@ -37,7 +37,7 @@ from trtjob.worker.sweep import Death, Sweep
 
 log = logging.getLogger(__name__)
 
-SILENCE_S = 12.0  # without a byte from its heart for so long, a process is dead or as good as dead
+SILENCE_S = 12.0  # without a heartbeat for so long, a process is dead or as good as dead
 SWEEP_S = 2.0
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
 GPU_FAILED = "its GPU failed"
@@ -334,7 +334,7 @@ class Supervisor:
                 task.cancel()
 
     async def _listen(self, child: _Child) -> None:
-        """Hear a process's heart until it stops."""
+        """Hear a process's heartbeats until they stop."""
         assert child.process.stdout is not None
         try:
             while True:

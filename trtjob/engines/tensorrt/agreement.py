@@ -24,7 +24,6 @@ from trtjob.engines.spec import ModelSpec, Precision, Task
 # 1 float32 has no more digits.
 _LEAST = {Task.DETECT: 1e-6, Task.CLASSIFY: 1e-5}
 _MOST = 1 - 1e-5
-_LEAST_OF_SPREAD = 1e-30
 # Logits up to here are rounded as the last layer's own values of that size are, larger ones by more.
 _USUAL = 16.0
 

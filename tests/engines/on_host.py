@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trtjob.engines.onnxruntime import cuda, cuda_model
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, open_session
 from trtjob.engines.spec import INPUT_NAME
-from trtjob.engines.tensorrt import engine
+from trtjob.engines.tensorrt import engine, runtime
 from trtjob.engines.tensorrt.messages import Messages
 
 
@@ -101,7 +101,7 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "check_usable", lambda: "ONNX Runtime on the host")
     monkeypatch.setattr(cuda_model, "_session", _Session)
     trt = SimpleNamespace(Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=_Plan))
-    monkeypatch.setattr(engine, "flavour", lambda: SimpleNamespace(title="TensorRT on the host", trt=trt))
+    monkeypatch.setattr(runtime, "flavour", lambda: SimpleNamespace(title="TensorRT on the host", trt=trt))
     messages = Messages()
-    monkeypatch.setattr(engine, "logger", lambda: (None, messages))
+    monkeypatch.setattr(runtime, "logger", lambda: (None, messages))
     monkeypatch.setattr(engine, "_plan", lambda path, *_: path.read_bytes())

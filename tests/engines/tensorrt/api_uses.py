@@ -34,7 +34,7 @@ CLASSES = {
     "base": "ILogger",
     "flags": "NetworkDefinitionCreationFlag",
 }
-MODULES = ("builder.py", "engine.py", "flavour.py", "messages.py")
+MODULES = ("builder.py", "engine.py", "flavour.py", "messages.py", "runtime.py")
 # What our code uses only where it is there, or where a trait of the version says that it is.
 BEHIND_TRAITS = frozenset(
     {

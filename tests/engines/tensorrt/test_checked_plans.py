@@ -14,8 +14,8 @@ from trtjob.engines.spec import Precision
 from trtjob.engines.tensorrt import builder
 from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BatchProfile, BuildCancelled, BuildOptions, build_plan
-from trtjob.engines.tensorrt.engine import TensorRtEngine
 from trtjob.engines.tensorrt.flavour import flavour
+from trtjob.engines.tensorrt.runtime import TensorRtEngine
 from trtjob.engines.tensorrt.selfcheck import check_plan
 from trtjob.errors import EngineError
 

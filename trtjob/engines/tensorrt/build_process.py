@@ -225,8 +225,8 @@ def _current(gpu: int) -> Any:
 def _check(plan: bytes, model: Path, batches: BatchProfile, gpu: int) -> None:
     from trtjob.engines.cuda.device import gpu_of
     from trtjob.engines.spec import load_spec
-    from trtjob.engines.tensorrt.engine import TensorRtEngine
     from trtjob.engines.tensorrt.flavour import flavour
+    from trtjob.engines.tensorrt.runtime import TensorRtEngine
     from trtjob.engines.tensorrt.selfcheck import check_plan
 
     spec = load_spec(model)

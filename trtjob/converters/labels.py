@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.converters.own_files import is_own
-from trtjob.converters.texts import one_line
+from trtjob.converters.texts import literal, one_line
 from trtjob.errors import ConversionError
 
 ACCEPTED = (
@@ -141,8 +141,6 @@ def _yaml(text: str, path: Path) -> Any:
 
 
 def _json(text: str, path: Path) -> Any:
-    from trtjob.converters.onnx.labels import literal
-
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as err:

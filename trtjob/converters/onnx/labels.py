@@ -1,22 +1,9 @@
 """The class names in the metadata of a foreign model."""
 
-import ast
 from pathlib import Path
 
+from trtjob.converters.texts import literal
 from trtjob.errors import ConversionError
-
-# ImageNet's thousand names take 30 kB.
-_MOST_CHARACTERS = 2_000_000
-
-
-def literal(text: str) -> object:
-    """Return the value that a Python literal stands for; None where it is none, or is too long."""
-    if len(text) > _MOST_CHARACTERS:
-        return None
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that its documentation names
-        return None
 
 
 def labels_in(text: str, path: Path) -> tuple[str, ...]:

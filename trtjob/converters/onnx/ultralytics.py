@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtjob.converters.onnx.files import NAMES_KEY
-from trtjob.converters.onnx.labels import literal
-from trtjob.converters.texts import shown
+from trtjob.converters.texts import literal, shown
 from trtjob.engines.spec import Task
 from trtjob.errors import ConversionError
 

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from trtjob.errors import StorageError
 from trtjob.storage.local import LocalStorage, place_error
 from trtjob.storage.protocol import OnTrouble, Storage
-from trtjob.storage.trouble import note_trouble, trouble_age_s, troubles
+from trtjob.storage.trouble import PATIENCE_S, give_up_after, note_trouble, troubles
 from trtjob.storage.uri import is_s3
-
-PATIENCE_S = 60.0
 
 
 def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Storage:
@@ -29,16 +26,6 @@ def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None) -> Sto
     from trtjob.storage.s3.storage import S3Storage
 
     return S3Storage(str(uri), on_trouble=on_trouble or give_up_after(PATIENCE_S))
-
-
-def give_up_after(patience_s: float) -> OnTrouble:
-    """Return a patience that ends: it raises StorageError when a place has failed for so long."""
-
-    def on_trouble(trouble: str) -> None:
-        if trouble_age_s(trouble) > patience_s:
-            raise StorageError(f"{trouble}. Given up after {patience_s:.0f} s; repeat the command when it works again")
-
-    return on_trouble
 
 
 __all__ = [

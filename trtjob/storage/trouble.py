@@ -2,6 +2,11 @@
 
 import time
 
+from trtjob.errors import StorageError
+from trtjob.storage.protocol import OnTrouble
+
+PATIENCE_S = 60.0
+
 _troubles: dict[str, tuple[str, float]] = {}  # place -> what is failing there, in one sentence, and since when
 
 
@@ -22,3 +27,13 @@ def trouble_age_s(trouble: str) -> float:
     """Return for how long what this sentence says has been failing, in seconds; 0 where it does not fail any more."""
     since = [began for told, began in list(_troubles.values()) if told == trouble]
     return time.monotonic() - min(since) if since else 0.0
+
+
+def give_up_after(patience_s: float) -> OnTrouble:
+    """Return a patience that ends: it raises StorageError when a place has failed for so long."""
+
+    def on_trouble(trouble: str) -> None:
+        if trouble_age_s(trouble) > patience_s:
+            raise StorageError(f"{trouble}. Given up after {patience_s:.0f} s; repeat the command when it works again")
+
+    return on_trouble

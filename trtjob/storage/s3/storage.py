@@ -19,6 +19,7 @@ from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page
 from trtjob.storage.s3.requests import S3Requests, What
+from trtjob.storage.trouble import PATIENCE_S, give_up_after
 
 log = logging.getLogger(__name__)
 
@@ -319,8 +320,6 @@ def _check_size(size_bytes: int) -> None:
 
 def check_access(uri: str, *, write: bool) -> None:
     """Look whether a place can be listed, and written where it must be. Raises StorageError with what to do."""
-    from trtjob.storage import PATIENCE_S, give_up_after
-
     storage = S3Storage(uri, on_trouble=give_up_after(PATIENCE_S / 4))
     storage._page(storage._prefix, "")
     if write:

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from trtjob.engines.cuda import Device, gpus
-from trtjob.engines.cuda.driver import Driver, driver, has_driver, version_of
+from trtjob.engines.cuda.driver import driver, has_driver
+from trtjob.engines.cuda.interface import Driver, version_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.protocol import AnyImage, UInt8Array
 from trtjob.engines.tensorrt.lanes import Lane, Lanes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trtjob.child_environment import environment
-from trtjob.engines.cuda.driver import GpuInfo
+from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.onnxruntime.extras import Extra, can_use, cuda_major_of_driver, fitting_extra
 
 _TIMEOUT_S = 10

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from trtjob.errors import ConfigError, EngineError, MissingDependencyError, TrtjobError
 
 if TYPE_CHECKING:
-    from trtjob.engines.cuda.driver import GpuInfo
+    from trtjob.engines.cuda.interface import GpuInfo
     from trtjob.engines.cuda.survey import SurveyedGpu
 
 EngineKind = Literal["tensorrt", "cuda", "cpu"]

@@ -9,7 +9,7 @@ import numpy as np
 from cuda.bindings import driver as cuda
 from numpy.typing import DTypeLike, NDArray
 
-from trtjob.engines.cuda.driver import Context, GpuInfo, Memory, Stream, version_of
+from trtjob.engines.cuda.interface import Context, GpuInfo, Memory, Stream, version_of
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 _NAME_BYTES = 256

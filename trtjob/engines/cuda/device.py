@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from trtjob.engines.cuda.driver import Driver, GpuInfo, Memory, Stream, driver
+from trtjob.engines.cuda.driver import driver
+from trtjob.engines.cuda.interface import Driver, GpuInfo, Memory, Stream
 from trtjob.engines.cuda.locked import LockedMemory
 from trtjob.engines.cuda.staging import Arrays
 from trtjob.errors import EngineError

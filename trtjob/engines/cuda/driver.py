@@ -1,107 +1,12 @@
-"""What our engines ask of CUDA's driver, and which of two packages answers."""
+"""Which of two packages reaches CUDA's driver: pycuda or cuda-bindings."""
 
 import ctypes
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol, SupportsInt
 
-from numpy.typing import DTypeLike, NDArray
-
+from trtjob.engines.cuda.interface import Driver, Memory
 from trtjob.errors import EngineError
 
-
-@dataclass(frozen=True, slots=True)
-class GpuInfo:
-    """A GPU of this machine."""
-
-    index: int
-    name: str
-    compute_capability: tuple[int, int]
-    memory_bytes: int
-
-
-class Memory(Protocol):
-    """Memory of a GPU. `int()` of it is its address."""
-
-    def __int__(self) -> int: ...
-
-    def free(self) -> None: ...
-
-
-class Stream(Protocol):
-    """Work in order, beside that of other streams; `handle` is its address. Every call may raise DeviceLostError."""
-
-    @property
-    def handle(self) -> int: ...
-
-    def copy_in(self, device: SupportsInt, host: NDArray[Any]) -> None:
-        """Begin to copy all of a page-locked array to an address of the GPU's."""
-        ...
-
-    def copy_within(self, device: SupportsInt, source: SupportsInt, size_bytes: int) -> None:
-        """Begin to copy bytes from one address of the GPU's to another."""
-        ...
-
-    def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
-        """Begin to fill a page-locked array from an address of the GPU's."""
-        ...
-
-    def mark(self) -> None:
-        """Remember this point for `wait`."""
-        ...
-
-    def is_done(self) -> bool:
-        """Tell whether the work before the last mark is done."""
-        ...
-
-    def wait(self) -> None:
-        """Sleep until the work before the last mark is done."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Context(Protocol):
-    """A GPU's primary context, which every library in this process shares. Current in a thread between push and pop."""
-
-    def push(self) -> None: ...
-
-    def pop(self) -> None: ...
-
-    def release(self) -> None: ...
-
-
-class Driver(Protocol):
-    """CUDA's driver. All but `gpus` and `retain` work in the context that is current in the calling thread.
-
-    Raises DeviceMemoryError where the GPU's memory is full, DeviceLostError for every other error of CUDA.
-    """
-
-    name: str
-
-    def gpus(self) -> list[GpuInfo]: ...
-
-    def retain(self, index: int) -> Context: ...
-
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
-
-    def unpin(self, array: NDArray[Any]) -> None: ...
-
-    def alloc(self, size_bytes: int) -> Memory: ...
-
-    def stream(self) -> Stream: ...
-
-    def memory_bytes(self) -> tuple[int, int]:
-        """Return how much of the GPU's memory is free, and how much there is."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait for all work of the context."""
-        ...
-
-    def version(self) -> tuple[int, int]:
-        """Return the newest CUDA that the installed driver can run."""
-        ...
+__all__ = ["Memory", "driver", "has_driver", "threaded_driver"]
 
 
 def has_driver() -> bool:
@@ -137,8 +42,3 @@ def threaded_driver() -> Driver:
             "Install it with: pip install 'cuda-bindings>=12.8,<14'"
         ) from err
     return BindingsDriver()
-
-
-def version_of(number: int) -> tuple[int, int]:
-    """Return CUDA's version of the driver's number for it: 13000 is 13.0."""
-    return number // 1000, number % 1000 // 10

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 
-from trtjob.engines.cuda.driver import Stream
+from trtjob.engines.cuda.interface import Stream
 from trtjob.engines.cuda.survey import error_text
 from trtjob.errors import DeviceLostError, EngineError
 

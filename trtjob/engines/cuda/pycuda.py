@@ -10,7 +10,7 @@ from typing import Any, SupportsInt
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from trtjob.engines.cuda.driver import Context, GpuInfo, Memory, Stream, version_of
+from trtjob.engines.cuda.interface import Context, GpuInfo, Memory, Stream, version_of
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
 

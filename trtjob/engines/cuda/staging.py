@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from trtjob.engines.cuda.driver import Memory, Stream
+from trtjob.engines.cuda.interface import Memory, Stream
 from trtjob.engines.protocol import AnyImage, DeviceImage
 
 Arrays = Sequence[NDArray[Any]]

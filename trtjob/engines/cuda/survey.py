@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from trtjob.child_environment import environment, python
-from trtjob.engines.cuda.driver import GpuInfo, version_of
+from trtjob.engines.cuda.interface import GpuInfo, version_of
 
 # Values of the driver's interface, cuda.h.
 _SUCCESS, _NO_DEVICE = 0, 100

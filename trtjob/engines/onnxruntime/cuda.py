@@ -7,7 +7,7 @@ from mmap import mmap
 from pathlib import Path
 
 from trtjob.engines.cuda.device import gpu_of
-from trtjob.engines.cuda.driver import GpuInfo
+from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, CudaModel, CudaOptions, Lane
 from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.package import onnxruntime

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.engines.cuda.device import Device
-from trtjob.engines.cuda.driver import GpuInfo, Memory, threaded_driver
+from trtjob.engines.cuda.driver import threaded_driver
+from trtjob.engines.cuda.interface import GpuInfo, Memory
 from trtjob.engines.cuda.staging import copy_in, copy_out, deliver, to_fill, to_send
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, open_session, spec_of

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from trtjob.engines.cuda.driver import GpuInfo
+from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.cuda.survey import survey
 from trtjob.engines.onnxruntime.extras import NEEDS, can_use, extra_for, fitting_extra
 from trtjob.engines.onnxruntime.package import changing, find

@@ -8,7 +8,7 @@ import threading
 from typing import IO, Any
 
 import cv2
-from redis import RedisError
+from redis import Redis, RedisError
 
 from trtjob.config import Settings
 from trtjob.engines.cuda.survey import survey
@@ -36,27 +36,14 @@ def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProc
     where the config says that there is one.
     """
     settings = Settings(**config["settings"])
-    configure_logging(settings.log_level, settings.log_format)
-    bind_process(worker=config["name"])
-    logging.getLogger().addHandler(job_log := JobLog())
-    logging.getLogger("rq.worker").setLevel(logging.ERROR)
+    job_log = _configure_logging(settings, config["name"])
     cv2.setNumThreads(1)  # the pipeline has threads of its own
     if config["gpu"] is not None and not _is_there(config["gpu"]):
         log.critical("the GPU is not there: the worker process ends", extra={"gpu": config["gpu_name"]})
         return EXIT_DEVICE_LOST
     try:
         with connect(settings) as connection:
-            context = Context(
-                config["name"],
-                settings,
-                JobStore(connection.redis),
-                WorkQueue(connection.redis, settings.queue),
-                engine=config["engine"],
-                gpu=config["gpu"],
-                gpu_name=config["gpu_name"],
-                prestarted=prestarted,
-                job_id=config["job"],
-            )
+            context = _context(config, settings, connection.redis, prestarted)
             set_current(context)
             heartbeat_thread = HeartbeatThread(context, connection.heartbeat(), job_log)
             heartbeat_thread.report()
@@ -76,6 +63,31 @@ def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProc
         log.error(str(err))
         return 1
     return 0
+
+
+def _configure_logging(settings: Settings, name: str) -> JobLog:
+    """Say where lines go, and that they are of this worker. Returns those about jobs, for the server."""
+    configure_logging(settings.log_level, settings.log_format)
+    bind_process(worker=name)
+    logging.getLogger().addHandler(job_log := JobLog())
+    logging.getLogger("rq.worker").setLevel(logging.ERROR)
+    return job_log
+
+
+def _context(
+    config: dict[str, Any], settings: Settings, redis: Redis, prestarted: PrestartedProcesses | None
+) -> Context:
+    return Context(
+        config["name"],
+        settings,
+        JobStore(redis),
+        WorkQueue(redis, settings.queue),
+        engine=config["engine"],
+        gpu=config["gpu"],
+        gpu_name=config["gpu_name"],
+        prestarted=prestarted,
+        job_id=config["job"],
+    )
 
 
 def _is_there(gpu: int) -> bool:

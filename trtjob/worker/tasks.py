@@ -14,12 +14,12 @@ from trtjob.converters.process import convert_in_child
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.finish import finish
-from trtjob.jobs.folder import JobFolder
+from trtjob.jobs.folder import JobFolder, PlanEpoch
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.roots import check_places
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.queue.conversions import MOST_TRIES, Conversion, name_of
-from trtjob.queue.job_store import Lease
+from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.reconcile import reconcile_job
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView
@@ -83,9 +83,7 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
     is_first = epoch == 0
     committed: set[int] = set()
     if is_first:
-        counts = committed_counts(folder, 0)
-        committed.update(counts["committed"])
-        _still(store.sync(lease, shards=0, images=0, **counts))
+        committed = _sync_first_round(store, lease, folder)
     else:
         folder.settle_receipt()
 
@@ -100,18 +98,7 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
         folder, view.spec, source, epoch=epoch, reason=reason, on_shards=on_shards, before_write=still_mine
     )
     if not is_first:
-        counts = committed_counts(folder, plan.first_shard)
-        ok, kinds = kept_counts(folder, plan)
-        is_mine = store.sync(
-            lease,
-            shards=plan.first_shard + plan.shards,
-            images=ok + kinds.total() + plan.images,
-            ok=ok + counts["ok"],
-            failed=kinds.total() + counts["failed"],
-            kinds=kinds + counts["kinds"],
-            committed=[*range(plan.first_shard), *counts["committed"]],
-        )
-        _still(is_mine)
+        _sync_later_round(store, lease, folder, plan)
     _still(store.note(lease, ignored=json.dumps(plan.ignored)))
     state = store.planned(lease)
     _still(state != "lost")
@@ -120,6 +107,29 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
         context.queue.put(job_id, [FINISH])
     else:
         reconcile_job(store, context.queue, job_id)
+
+
+def _sync_first_round(store: JobStore, lease: Lease, folder: JobFolder) -> set[int]:
+    """Tell the server what the folder holds before the first round is planned. Returns the committed shards."""
+    counts = committed_counts(folder, 0)
+    _still(store.sync(lease, shards=0, images=0, **counts))
+    return set(counts["committed"])
+
+
+def _sync_later_round(store: JobStore, lease: Lease, folder: JobFolder, plan: PlanEpoch) -> None:
+    """Tell the server what the folder holds now that a later round is planned: what is kept, and what is to come."""
+    counts = committed_counts(folder, plan.first_shard)
+    ok, kinds = kept_counts(folder, plan)
+    is_mine = store.sync(
+        lease,
+        shards=plan.first_shard + plan.shards,
+        images=ok + kinds.total() + plan.images,
+        ok=ok + counts["ok"],
+        failed=kinds.total() + counts["failed"],
+        kinds=kinds + counts["kinds"],
+        committed=[*range(plan.first_shard), *counts["committed"]],
+    )
+    _still(is_mine)
 
 
 def _open_round(folder: JobFolder, view: JobView, still_mine: Callable[[], None]) -> tuple[int, str]:

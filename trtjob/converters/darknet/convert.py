@@ -1,6 +1,8 @@
 """From a cfg and a weights file to one ONNX model that describes itself."""
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto
@@ -74,11 +76,16 @@ def convert(request: ConversionRequest) -> Converted:
     boxes = decode_heads(net, most) if net.heads else None
     if boxes is None:
         _classify(net)
-    for section in (settings, *sections):
-        for name, option in section.unread():
-            log.warning("%s:%d: option '%s' is not known and has no effect", cfg, option.line, name)
+    _warn_of_unread(cfg, (settings, *sections))
     warnings = (warning,) if warning else ()
     return Converted(model_from_graph(net.graph, spec, boxes=boxes), spec, layers=len(sections), warnings=warnings)
+
+
+def _warn_of_unread(cfg: Path, sections: Iterable[Section]) -> None:
+    """Say which options nothing has looked at."""
+    for section in sections:
+        for name, option in section.unread():
+            log.warning("%s:%d: option '%s' is not known and has no effect", cfg, option.line, name)
 
 
 def _check_kinds(sections: list[Section]) -> None:

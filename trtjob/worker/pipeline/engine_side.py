@@ -61,18 +61,9 @@ class Pipeline:
 
         Raises EngineError where there is no memory for the ring.
         """
-        spec = engine.spec
         self.engine = engine
         self.limits = limits
-        tensor = (*spec.input_hw, spec.channels)
-        layout = Layout(limits.processes, limits.slots, tensor, engine.answer_shape, limits.file_bytes)
-        try:
-            self.ring = Ring.create(layout, prestarted.fd if prestarted else -1)
-        except OSError as err:
-            raise EngineError(
-                f"no memory for {limits.slots} images of {layout.slot_bytes:,} bytes: {err.strerror}. "
-                "Choose fewer with TRTJOB_WINDOW or TRTJOB_BATCH"
-            ) from err
+        self.ring = _ring_for(engine, limits, prestarted)
         engine.pin(self.ring.memory)
         self._log_form = (log_level, log_format)
         self._on_step = on_step
@@ -389,3 +380,16 @@ _HANDLERS: dict[int, Callable[[Pipeline, ProcessHandle, Frame], None]] = {
     Kind.TROUBLE: Pipeline._on_trouble,
     Kind.READY: lambda _pipeline, _member, _told: None,
 }
+
+
+def _ring_for(engine: Engine, limits: PipelineLimits, prestarted: PrestartedProcesses | None) -> Ring:
+    """Return shared memory for the images in hand and an engine's answers. Raises EngineError where there is none."""
+    tensor = (*engine.spec.input_hw, engine.spec.channels)
+    layout = Layout(limits.processes, limits.slots, tensor, engine.answer_shape, limits.file_bytes)
+    try:
+        return Ring.create(layout, prestarted.fd if prestarted else -1)
+    except OSError as err:
+        raise EngineError(
+            f"no memory for {limits.slots} images of {layout.slot_bytes:,} bytes: {err.strerror}. "
+            "Choose fewer with TRTJOB_WINDOW or TRTJOB_BATCH"
+        ) from err

@@ -164,7 +164,7 @@ def all_names(spec: ModelSpec) -> list[str]:
     return list(dict.fromkeys((*output_names(spec), answer_name(spec))))
 
 
-def room(shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, count: int) -> dict[str, FloatArray]:
+def empty_outputs(shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, count: int) -> dict[str, FloatArray]:
     """Return arrays for all that `infer` returns of so many images. shapes: of one image, by name."""
     return {name: np.empty((count, *shapes[name]), np.float32) for name in output_names(spec)}
 
@@ -174,6 +174,6 @@ def outputs_of(arrays: Mapping[str, FloatArray]) -> Outputs:
     return Outputs(arrays.get(BOXES_NAME), arrays[SCORES_NAME])
 
 
-def part(wanted: Wanted, start: int, end: int) -> dict[str, Sequence[FloatArray]]:
+def slice_of(wanted: Wanted, start: int, end: int) -> dict[str, Sequence[FloatArray]]:
     """Return where the outputs of some images of a batch are to be written."""
     return {name: arrays[start:end] for name, arrays in wanted.items()}

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from trtjob.engines.cuda.driver import driver
 from trtjob.engines.cuda.interface import Driver, GpuInfo, Memory, Stream
-from trtjob.engines.cuda.locked import LockedMemory
+from trtjob.engines.cuda.page_locked import PageLockedMemory
 from trtjob.engines.cuda.staging import Arrays
 from trtjob.errors import EngineError
 
@@ -37,7 +37,7 @@ class Device:
         """by: what to use the GPU through; None: what `driver` returns."""
         self._driver = by or driver()
         self._pinned: list[NDArray[Any]] = []
-        self._locked: LockedMemory | None = None
+        self._locked: PageLockedMemory | None = None
         self._context = self._driver.retain(index)
         self.enter()
 
@@ -74,7 +74,7 @@ class Device:
         """
         try:
             self._unlock()
-            self._locked = LockedMemory(memory)
+            self._locked = PageLockedMemory(memory)
         except EngineError as err:
             log.warning("shared memory is not page-locked: images are copied once more", extra={"error": str(err)})
 

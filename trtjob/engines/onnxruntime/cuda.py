@@ -8,8 +8,8 @@ from pathlib import Path
 
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.interface import GpuInfo
+from trtjob.engines.onnxruntime.compatibility import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, CudaModel, CudaOptions, Lane
-from trtjob.engines.onnxruntime.fit import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.pool import LANES, LanePool
 from trtjob.engines.protocol import (
@@ -22,9 +22,9 @@ from trtjob.engines.protocol import (
     answer_name,
     check_batch,
     check_images,
+    empty_outputs,
     outputs_of,
-    part,
-    room,
+    slice_of,
 )
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 
@@ -89,7 +89,7 @@ class CudaEngine(Engine):
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
-        found = room(self._shapes, self.spec, len(images))
+        found = empty_outputs(self._shapes, self.spec, len(images))
         self._run(list(images), {name: list(array) for name, array in found.items()})
         return outputs_of(found)
 
@@ -99,7 +99,7 @@ class CudaEngine(Engine):
             with self._pool.taken() as lane:
                 try:
                     end = done + lane.batch
-                    lane.run(images[done:end], part(wanted, done, end))
+                    lane.run(images[done:end], slice_of(wanted, done, end))
                     done = end
                     continue
                 except DeviceMemoryError as err:

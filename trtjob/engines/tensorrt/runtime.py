@@ -24,9 +24,9 @@ from trtjob.engines.protocol import (
     answer_name,
     check_batch,
     check_images,
+    empty_outputs,
     outputs_of,
-    part,
-    room,
+    slice_of,
 )
 from trtjob.engines.spec import INPUT_NAME, ModelSpec
 from trtjob.engines.tensorrt.flavour import flavour
@@ -61,14 +61,14 @@ class TensorRtEngine(Engine):
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)
-        found = room(self._shapes, self.spec, len(images))
+        found = empty_outputs(self._shapes, self.spec, len(images))
         self._run(list(images), {name: list(array) for name, array in found.items()})
         return outputs_of(found)
 
     def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         for start in range(0, len(images), self.max_batch):
             end = start + self.max_batch
-            self._lanes.run(images[start:end], part(wanted, start, end))
+            self._lanes.run(images[start:end], slice_of(wanted, start, end))
 
     def pin(self, memory: mmap) -> None:
         self._lanes.do(partial(self._loaded.lock, memory))

@@ -17,7 +17,7 @@ from trtjob.errors import DeviceLostError, EngineError
 _PORTABLE = 1  # CU_MEMHOSTREGISTER_PORTABLE, cuda.h
 
 
-class LockedMemory:
+class PageLockedMemory:
     """A mapping that is page-locked until `unlock`, and cannot go before: both in the context that is then current."""
 
     def __init__(self, memory: mmap) -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.imaging import tags
+from trtjob.imaging import captions
+from trtjob.imaging.captions import Color, Style, TileCache, caption_height, caption_of
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.draw import annotate, annotate_classes, color_of, text_color_on
-from trtjob.imaging.tags import Color, Style, TileCache, tag_height, tag_of
 
 Box = tuple[float, float, float, float]
 
@@ -136,15 +136,15 @@ def test_a_label_is_whole_wherever_its_box_lies(box: Box) -> None:
 @given(boxes_in())
 def test_only_the_box_and_its_label_are_drawn(box: Box) -> None:
     x1, y1, x2, y2 = map(round, box)
-    tag_width, tag_height = 90, 20  # of a label of three letters and a score, generously
+    caption_width, caption_height = 90, 20  # of a label of three letters and a score, generously
     mask = changed(drawn(detection(box)))
     ys, xs = np.nonzero(mask)
-    assert xs.min() >= min(x1, 400 - tag_width) - 2
-    assert xs.max() <= max(x2, x1 + tag_width) + 2
-    assert ys.min() >= y1 - tag_height - 2
-    assert ys.max() <= y2 + tag_height + 2
+    assert xs.min() >= min(x1, 400 - caption_width) - 2
+    assert xs.max() <= max(x2, x1 + caption_width) + 2
+    assert ys.min() >= y1 - caption_height - 2
+    assert ys.max() <= y2 + caption_height + 2
     # The object itself stays visible.
-    assert not mask[y1 + tag_height + 2 : max(0, y2 - tag_height - 2), x1 + 2 : max(0, x2 - 2)].any()
+    assert not mask[y1 + caption_height + 2 : max(0, y2 - caption_height - 2), x1 + 2 : max(0, x2 - 2)].any()
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def test_three_hundred_boxes_are_drawn_and_the_best_label_stays_free() -> None:
 
 @pytest.fixture
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tags, "_labels", TileCache(tags._label_tile, 0))
-    monkeypatch.setattr(tags, "_scores", TileCache(tags._score_tile, 0))
+    monkeypatch.setattr(captions, "_labels", TileCache(captions._label_tile, 0))
+    monkeypatch.setattr(captions, "_scores", TileCache(captions._score_tile, 0))
 
 
 WARM = drawn(*crowd(60), *crowd(60, seed=4))
@@ -270,7 +270,7 @@ def test_an_image_in_pieces_of_memory_is_drawn_on_too() -> None:
 
 def test_a_label_longer_than_the_image_is_cut_and_its_score_stays() -> None:
     image = drawn(detection((0.0, 100.0, 399.0, 200.0), label="wide " * 60, score=0.87))
-    score = tag_of("", 0.87, Style(11, color_of(0), text_color_on(color_of(0)), bytes(color_of(0))), 400).score
+    score = caption_of("", 0.87, Style(11, color_of(0), text_color_on(color_of(0)), bytes(color_of(0))), 400).score
     assert np.array_equal(image[100 - score.height : 100, 400 - score.width :], score.pixels)
 
 
@@ -282,10 +282,10 @@ def test_a_label_longer_than_the_image_is_cut_and_its_score_stays() -> None:
         pytest.param("x" * 100_000, id="endless"),
     ],
 )
-def test_a_label_that_nobody_would_give_is_drawn_on_its_tag_alone(label: str) -> None:
+def test_a_label_that_nobody_would_give_is_drawn_on_its_caption_alone(label: str) -> None:
     ys, _ = np.nonzero(changed(drawn(detection((0, 100, 399, 299), label=label)))[:90])
     assert ys.size > 100
-    assert np.ptp(ys) < tag_height(11)
+    assert np.ptp(ys) < caption_height(11)
 
 
 # -- classes -----------------------------------------------------------------------------------------------------------

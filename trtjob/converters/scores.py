@@ -42,7 +42,7 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ChosenEnding:
     """What has to be done to an output, why, and whether that is a guess."""
 
     ending: Ending

@@ -9,8 +9,8 @@ import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.imaging.canvas import Canvas
+from trtjob.imaging.captions import Color, Style, caption_height, caption_of
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.tags import Color, Style, tag_height, tag_of
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2: the pixels of two corners, both in it
 
@@ -45,13 +45,13 @@ def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float)
     styles = [_style(detection.class_id, text_px) for detection in shown]
     for at in reversed(range(len(shown))):
         _outline(canvas, boxes[at], edge, styles[at].pixel)
-    taken = _Taken(tag_height(text_px))
+    taken = _TakenPlaces(caption_height(text_px))
     placed = []
     for detection, box, style in zip(shown, boxes, styles, strict=True):
-        tag = tag_of(detection.label, detection.score, style, canvas.width)
-        placed.append((tag, *taken.take(_places(canvas, box, edge, tag.width, taken.height), tag.width)))
-    for tag, x, y in reversed(placed):
-        tag.draw(canvas, x, y)
+        caption = caption_of(detection.label, detection.score, style, canvas.width)
+        placed.append((caption, *taken.take(_places(canvas, box, edge, caption.width, taken.height), caption.width)))
+    for caption, x, y in reversed(placed):
+        caption.draw(canvas, x, y)
     if pixels is not image:
         image[...] = pixels
     return image
@@ -62,8 +62,8 @@ def annotate_classes(image: UInt8Array, classes: Iterable[Classification]) -> UI
     pixels = np.ascontiguousarray(image)
     canvas = Canvas(pixels)
     text_px = _text_px(_side(image))
-    for item, y in zip(classes, range(0, canvas.height, tag_height(text_px)), strict=False):
-        tag_of(item.label, item.score, _style(item.class_id, text_px), canvas.width).draw(canvas, 0, y)
+    for item, y in zip(classes, range(0, canvas.height, caption_height(text_px)), strict=False):
+        caption_of(item.label, item.score, _style(item.class_id, text_px), canvas.width).draw(canvas, 0, y)
     if pixels is not image:
         image[...] = pixels
     return image
@@ -172,7 +172,7 @@ def _places(canvas: Canvas, box: Box, edge: int, width: int, height: int) -> Ite
     yield right, min(max(0, y2 - edge - height), last_y)
 
 
-class _Taken:
+class _TakenPlaces:
     """The places of an image's labels. All are equally high, so one touches only those less than a height away."""
 
     def __init__(self, height: int) -> None:

@@ -13,7 +13,7 @@ from trtjob.imaging.nms import nms
 from trtjob.imaging.resize import Placement
 
 
-class Found(NamedTuple):
+class ImageDetections(NamedTuple):
     """An image's detections: by falling score, then class, then box.
 
     is_truncated: all the candidates that the model gives count, so that there may have been more.
@@ -32,7 +32,7 @@ def detections_from(
     min_score: float,
     iou: float,
     class_ids: frozenset[int] | None = None,
-) -> Found:
+) -> ImageDetections:
     """Return one image's detections, of a detector's candidates.
 
     candidates: float32 [M, 6], by falling score: xyxy in pixels of the network's input, score, class id. hw: of the
@@ -53,7 +53,7 @@ def detections_from(
         counting = counting[np.isin(counting[:, 5], list(class_ids))]
     counting = counting[np.isfinite(counting[:, :4]).all(1)]
     if not len(counting):
-        return Found((), is_truncated)
+        return ImageDetections((), is_truncated)
     boxes, scores, classes = counting[:, :4], counting[:, 4], counting[:, 5].astype(np.intp)
     # Darknet measures in shares of the input; only distance-IoU can tell, where the input is not square.
     shares = np.asarray(boxes / np.array([*spec.input_hw[::-1]] * 2, np.float32), np.float32)
@@ -67,7 +67,7 @@ def detections_from(
         )
         if x2 > x1 and y2 > y1
     ]
-    return Found(tuple(sorted(found, key=lambda d: (-d.score, d.class_id, d.box))), is_truncated)
+    return ImageDetections(tuple(sorted(found, key=lambda d: (-d.score, d.class_id, d.box))), is_truncated)
 
 
 def classes_from(scores: FloatArray, spec: ModelSpec, top: int = 5) -> tuple[Classification, ...]:

@@ -26,8 +26,8 @@ from trtjob.converters.scores import (
     ONE_NUMBER,
     SHARES,
     SINGLE,
+    ChosenEnding,
     Ending,
-    Found,
     add_scores,
     classes_of,
     ending_asked_for,
@@ -178,21 +178,21 @@ def _outputs(request: ConversionRequest, output: Value) -> int:
     return output.shape[0]
 
 
-def _ending(request: ConversionRequest, original: _Original, graph: Graph, output: Value, outputs: int) -> Found:
+def _ending(request: ConversionRequest, original: _Original, graph: Graph, output: Value, outputs: int) -> ChosenEnding:
     """Return what is to be done to the output. Raises ConversionError where nobody can tell."""
     one, last = outputs == 1, last_operator(graph.nodes, output.name)
     if (asked := ending_asked_for(request, last, outputs)) is not None:
-        return Found(asked)
+        return ChosenEnding(asked)
     if last in SHARES | SINGLE:
         what = "It has one output, the probability of the second class: the first class has the rest."
-        return Found(Ending.PAIR, what) if one else Found(Ending.NOTHING)
+        return ChosenEnding(Ending.PAIR, what) if one else ChosenEnding(Ending.NOTHING)
     if _is_trained_on_logits(original.loss):
         several = Ending.SIGMOIDS if "Binary" in str(original.loss) else Ending.SOFTMAX
         what = "It was trained on logits: what makes probabilities of them was added."
-        return Found(Ending.PAIR_OF_LOGIT if one else several, what)
+        return ChosenEnding(Ending.PAIR_OF_LOGIT if one else several, what)
     if one:
         raise ConversionError(f"'{request.model}': {ONE_NUMBER}")
-    return Found(Ending.SOFTMAX, f"It ends in neither softmax nor sigmoid: {GUESSED}", is_guess=True)
+    return ChosenEnding(Ending.SOFTMAX, f"It ends in neither softmax nor sigmoid: {GUESSED}", is_guess=True)
 
 
 def _is_trained_on_logits(loss: Any) -> bool:

@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from trtjob.converters.onnx.signature import Foreign
 from trtjob.converters.request import ConversionRequest
-from trtjob.converters.scores import GUESSED, ONE_NUMBER, SHARES, SINGLE, Ending, Found, ending_asked_for, last_operator
+from trtjob.converters.scores import (
+    GUESSED,
+    ONE_NUMBER,
+    SHARES,
+    SINGLE,
+    ChosenEnding,
+    Ending,
+    ending_asked_for,
+    last_operator,
+)
 
 # Half the last digit of float16 near 1, for a thousand classes that are rounded each on its own.
 _SUM_TOLERANCE = 2e-3
@@ -21,7 +30,7 @@ def ending_of(
     *,
     gives_logits: bool,
     config: Mapping[str, Any],
-) -> Found:
+) -> ChosenEnding:
     """Return how a classifier ends: as the user says, by its last operator where that tells, else by what it answers.
 
     raw: its output for several images, a softmax of which sums to 1 however it was written down; gives_logits: its
@@ -32,18 +41,19 @@ def ending_of(
     values = raw.reshape(len(raw), -1).astype(np.float64)
     one = values.shape[1] == 1
     if (asked := ending_asked_for(request, last, values.shape[1])) is not None:
-        return Found(asked, f"It ends in {last}: --scores {request.scores} says what its output is.")
+        return ChosenEnding(asked, f"It ends in {last}: --scores {request.scores} says what its output is.")
     if config.get("problem_type") == "multi_label_classification" and last not in SINGLE:
-        return Found(Ending.SIGMOIDS, "config.json says that each class stands for itself: a sigmoid was added.")
+        return ChosenEnding(Ending.SIGMOIDS, "config.json says that each class stands for itself: a sigmoid was added.")
     as_they_are = Ending.PAIR if one else Ending.NOTHING
     if last in SHARES:
-        return Found(as_they_are, "It ends in a softmax: its scores are taken as they are.")
+        return ChosenEnding(as_they_are, "It ends in a softmax: its scores are taken as they are.")
     if last in SINGLE:
-        return Found(as_they_are, "It ends in a sigmoid: its scores are taken as they are, each class for itself.")
+        note = "It ends in a sigmoid: its scores are taken as they are, each class for itself."
+        return ChosenEnding(as_they_are, note)
     if one:
         raise foreign.error(ONE_NUMBER)
     if (values >= 0).all() and np.abs(values.sum(1) - 1).max() <= _SUM_TOLERANCE:
-        return Found(as_they_are, f"It ends in {last}, but its scores sum to 1: they are taken as they are.")
+        return ChosenEnding(as_they_are, f"It ends in {last}, but its scores sum to 1: they are taken as they are.")
     if gives_logits or last == "LogSoftmax":
-        return Found(Ending.SOFTMAX, f"It ends in {last}, and its scores do not sum to 1: a softmax was added.")
-    return Found(Ending.SOFTMAX, f"It ends in {last}, and its scores do not sum to 1: {GUESSED}", is_guess=True)
+        return ChosenEnding(Ending.SOFTMAX, f"It ends in {last}, and its scores do not sum to 1: a softmax was added.")
+    return ChosenEnding(Ending.SOFTMAX, f"It ends in {last}, and its scores do not sum to 1: {GUESSED}", is_guess=True)

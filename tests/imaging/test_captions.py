@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.imaging import tags
+from trtjob.imaging import captions
 from trtjob.imaging.canvas import Canvas, Tile
+from trtjob.imaging.captions import Style, TileCache
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.draw import annotate
-from trtjob.imaging.tags import Style, TileCache
 
 STYLE = Style(11, (1, 2, 3), (4, 5, 6), bytes((1, 2, 3)))
 OTHER = Style(12, (1, 2, 3), (4, 5, 6), bytes((1, 2, 3)))
@@ -55,17 +55,17 @@ def test_any_number_of_classes_takes_a_bounded_amount_of_memory() -> None:
     for number in range(6000):
         found = Detection(f"the class with the number {number}", number, number / 6000, (10.0, 50.0, 300.0, 300.0))
         annotate(image, [found], conf=0)
-    for cache in (tags._labels, tags._scores):
+    for cache in (captions._labels, captions._scores):
         kept = sum(tile.rows.nbytes for tile in cache._tiles.values())
-        assert 0 < kept < cache.used_bytes <= tags._CACHE_BYTES
+        assert 0 < kept < cache.used_bytes <= captions._CACHE_BYTES
 
 
 @pytest.mark.parametrize("size", [pytest.param(11, id="11"), pytest.param(57, id="57"), pytest.param(160, id="160")])
 def test_label_and_score_stand_as_if_written_as_one(size: int) -> None:
     style = Style(size, (0, 0, 0), (255, 255, 255), bytes(3))
-    tag = tags.tag_of("AV-Type 猫", 0.87, style, 10_000)
-    image: UInt8Array = np.zeros((tags.tag_height(size), tag.width, 3), np.uint8)
-    tag.draw(Canvas(image), 0, 0)
+    caption = captions.caption_of("AV-Type 猫", 0.87, style, 10_000)
+    image: UInt8Array = np.zeros((captions.caption_height(size), caption.width, 3), np.uint8)
+    caption.draw(Canvas(image), 0, 0)
     whole = np.zeros_like(image)
     where = (max(2, size // 4), round(len(image) * 0.76))
     cv2.putText(whole, "AV-Type 猫 0.87", where, (255, 255, 255), cv2.FontFace("sans"), size, weight=500)

@@ -1,4 +1,4 @@
-"""Labels as tiles: a text is rendered once for each size and colour, and from then on copied."""
+"""Captions: a label and its score, as tiles that are rendered once for each text, size and colour, and then copied."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,14 +17,14 @@ _CACHE_BYTES = 12 * 1024 * 1024
 _ENTRY_BYTES = 1000  # about what Python's objects for a tile and its key take beside the pixels
 _MAX_CHARACTERS = 256  # a label is rendered whole before it is cut to the image, so it must end somewhere
 _WEIGHT = 500
-_HEIGHT, _BASELINE = 1.35, 0.76  # of the text's size, and of the tag's height
+_HEIGHT, _BASELINE = 1.35, 0.76  # of the text's size, and of the caption's height
 
 _fonts = local()  # FontFace keeps state while it renders
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Style:
-    """How a tag looks: the size of its text, its own colour, the text's, and its own as it lies in memory."""
+    """How a caption looks: the size of its text, its own colour, the text's, and its own as it lies in memory."""
 
     text_px: int
     color: Color
@@ -33,7 +33,7 @@ class Style:
 
 
 @dataclass(slots=True)
-class Tag:
+class Caption:
     """A text on a filled box. The score has a tile of its own, so that a hundred of them serve every label."""
 
     label: Tile | None
@@ -48,14 +48,14 @@ class Tag:
         canvas.blit(x, y, self.score)
 
 
-def tag_of(label: str, score: float, style: Style, max_width: int) -> Tag:
-    """Return the tag for a label and its score. One that is too wide loses the label's end, and the score stays."""
+def caption_of(label: str, score: float, style: Style, max_width: int) -> Caption:
+    """Return the caption for a label and its score. One that is too wide loses the label's end, and the score stays."""
     name, number = _labels.get(label[:_MAX_CHARACTERS], style), _scores.get(f"{score:.2f}", style)
     width = name.width + number.width
     if width <= max_width:
-        return Tag(name, number, width)
+        return Caption(name, number, width)
     room = max_width - number.width
-    return Tag(_shortened(name, room, style) if room > 0 else None, number, max_width)
+    return Caption(_shortened(name, room, style) if room > 0 else None, number, max_width)
 
 
 def _shortened(tile: Tile, width: int, style: Style) -> Tile:
@@ -65,8 +65,8 @@ def _shortened(tile: Tile, width: int, style: Style) -> Tile:
     return Tile.of(pixels)
 
 
-def tag_height(text_px: int) -> int:
-    """Return the height of every tag with a text of this size."""
+def caption_height(text_px: int) -> int:
+    """Return the height of every caption with a text of this size."""
     return round(_HEIGHT * text_px)
 
 
@@ -108,8 +108,8 @@ def _size(text: str, tile: Tile) -> int:
 
 
 def _label_tile(label: str, style: Style) -> Tile:
-    """Return the tag's left part. It ends where the score's first digit begins, so that the two fit as one text."""
-    # OpenCV crashes on half of a surrogate pair, and would go on below the tag after a line break.
+    """Return the caption's left part. It ends where the score's first digit begins, so that the two fit as one text."""
+    # OpenCV crashes on half of a surrogate pair, and would go on below the caption after a line break.
     whole = label.encode("utf-8", "replace").decode()
     text = " ".join((*whole.splitlines(), ""))
     pixels, end = _rendered(text, _margin(style), style)
@@ -123,7 +123,7 @@ def _score_tile(score: str, style: Style) -> Tile:
 
 def _rendered(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
     """Return a text on its background, with room to its right, and the column where a next letter would begin."""
-    size, height = style.text_px, tag_height(style.text_px)
+    size, height = style.text_px, caption_height(style.text_px)
     end = left + (len(text) * size * 2) // 3  # a guess: to ask OpenCV takes as long as to write
     while True:
         width = end + 2 * size

@@ -27,6 +27,8 @@ _REMEDY = "Convert the original model with: trtjob convert"
 
 
 class Task(StrEnum):
+    """What a model does: find boxes, or name the whole image."""
+
     DETECT = "detect"
     CLASSIFY = "classify"
 

@@ -21,6 +21,8 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
+    """A class of a whole image. Who makes one rounds `score` to SCORE_DECIMALS."""
+
     label: str
     class_id: int
     score: float

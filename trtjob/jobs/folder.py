@@ -258,18 +258,22 @@ class JobFolder:
 
 
 def round_key(epoch: int) -> str:
+    """Return where the opening of a round of planning lies."""
     return f"plan/{epoch:05d}.json"
 
 
 def plan_key(epoch: int, shard: int) -> str:
+    """Return where a shard's plan lies, or where the round's shards end there, its end."""
     return f"plan/{epoch:05d}-{shard:05d}.jsonl"
 
 
 def finished_key(epoch: int) -> str:
+    """Return where the receipt of a round that has ended lies."""
     return f"plan/{epoch:05d}-finished.json"
 
 
 def manifest_key(shard: int) -> str:
+    """Return where the commit of a shard lies."""
     return f"shards/{shard:05d}.json"
 
 

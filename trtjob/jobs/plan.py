@@ -65,10 +65,12 @@ def _entries(folder: JobFolder, key: str, data: bytes) -> list[Entry]:
 
 
 def write_source_list(folder: JobFolder, keys: Iterable[str]) -> None:
+    """Write the keys of a `list` source into the job's folder."""
     folder.storage.write(SOURCE_LIST, source_list(keys))
 
 
 def source_list(keys: Iterable[str]) -> bytes:
+    """Return the document that holds the keys of a `list` source, a line for each."""
     return b"".join(json_line({"key": key}) for key in keys)
 
 
@@ -255,6 +257,8 @@ def planned_entries(
 
 
 class Committed(TypedDict):
+    """What the committed shards of a folder hold, as `JobStore.sync` takes it."""
+
     ok: int
     failed: int
     kinds: Counter[str]  # the failed, by kind

@@ -12,6 +12,8 @@ from trtjob.storage import Storage
 
 @dataclass(frozen=True, slots=True)
 class ImageFailure:
+    """Why an image has no result; attempts: how often it was tried."""
+
     kind: FailureKind
     message: str
     attempts: int = 1

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
+    """How a job stands; `_NEXT` says what may follow what."""
+
     QUEUED = "queued"
     PLANNING = "planning"
     RUNNING = "running"

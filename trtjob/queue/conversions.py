@@ -23,6 +23,7 @@ _NAME = re.compile("convert-([0-9a-f]{16})")
 
 
 def new_id() -> str:
+    """Return an id that no other conversion has."""
     return secrets.token_hex(8)
 
 

@@ -17,6 +17,8 @@ from trtjob.queue.scripts import load
 
 
 class EventKind(StrEnum):
+    """What may happen to a job, by the words that `trtjob events` shows."""
+
     SUBMITTED = "submitted"
     CONTINUED = "continued"  # by submitting again, by `resume` or by `retry`; the detail says which
     PLANNED = "planned"

@@ -8,6 +8,7 @@ _SHARD = re.compile(r"shard-([0-9]{5,9})")
 
 
 def shard_unit(shard: int) -> str:
+    """Return the name of a shard's unit."""
     return f"shard-{shard:05d}"
 
 

@@ -43,6 +43,8 @@ IGNORED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Option:
+    """An option as it is written, and the line that it is on."""
+
     value: str
     line: int
 

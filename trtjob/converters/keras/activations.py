@@ -34,6 +34,7 @@ def gelu(net: Network, x: Value, *, approximate: bool = False) -> Value:
 
 
 def softmax(net: Network, x: Value) -> Value:
+    """Make shares of the channels."""
     return net.add("Softmax", x, axis=x.channel_axis)
 
 

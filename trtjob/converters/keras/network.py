@@ -114,4 +114,5 @@ def expect(is_so: bool, what: str) -> None:
 
 
 def expect_channels_last(layer: Any) -> None:
+    """Raise UntranslatableError for a layer whose channels come first."""
     expect(getattr(layer, "data_format", None) in {"channels_last", None}, "its data_format is not channels_last")

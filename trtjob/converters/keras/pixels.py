@@ -19,6 +19,7 @@ CHOICES = (
 
 
 def unknown_pixels(request: ConversionRequest) -> ConversionError:
+    """Return the error of a model that does not say what it expects of a pixel."""
     return ConversionError(
         f"'{request.model}': what the model expects of a pixel is not written in it, nor do its layers tell. "
         f"Say how it was trained with {CHOICES}"

@@ -63,6 +63,7 @@ _NEED_SHAPES = frozenset({"Split", "Pad", "Resize"})
 
 
 def lower_node(lowering: Lowering, node: NodeProto, opset: int) -> list[NodeProto]:
+    """Return the nodes that stand for one of a newer opset. Raises CannotLowerError where there are none."""
     if node.domain not in ("", "ai.onnx") or not _has_changed(node, opset):
         return [node]
     if (rule := _RULES.get(node.op_type)) is not None:

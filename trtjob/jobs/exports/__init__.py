@@ -17,6 +17,8 @@ from trtjob.jobs.spec import JobSpec
 
 
 class ExportFormat(StrEnum):
+    """The formats, by the names that `--format` takes."""
+
     COCO = "coco"
     MEGADETECTOR = "megadetector"
     DARKNET = "darknet"

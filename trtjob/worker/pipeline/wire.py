@@ -66,6 +66,8 @@ class Kind(IntEnum):
 
 
 class Frame(NamedTuple):
+    """One message; what `flag`, `number` and the payload mean depends on its `Kind`."""
+
     kind: int
     flag: int
     number: int

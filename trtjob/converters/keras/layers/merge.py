@@ -22,11 +22,13 @@ def _joined(net: Network, op: str, a: Value, b: Value) -> Value:
 
 
 def average(net: Network, layer: Any, *inputs: Value) -> Value:
+    """Average the inputs."""
     total = elementwise("Add")(net, layer, *inputs)
     return net.add("Div", total, net.number(len(inputs)))
 
 
 def concatenate(net: Network, layer: Any, *inputs: Value) -> Value:
+    """Join the inputs along their channels."""
     rank = len(inputs[0].shape)
     expect(layer.axis in {-1, rank}, "its axis is not the last")
     first, *others = (net.settled(x) for x in inputs)

@@ -12,6 +12,7 @@ def nothing(_net: Network, _layer: Any, x: Value) -> Value:
 
 
 def zero_padding2d(_net: Network, layer: Any, x: Value) -> Value:
+    """Surround with zeros."""
     expect_channels_last(layer)
     (top, bottom), (left, right) = layer.padding
     expect(min(top, bottom, left, right) >= 0, "its padding is negative")
@@ -19,6 +20,7 @@ def zero_padding2d(_net: Network, layer: Any, x: Value) -> Value:
 
 
 def cropping2d(net: Network, layer: Any, x: Value) -> Value:
+    """Cut rows and columns off."""
     expect_channels_last(layer)
     (top, bottom), (left, right) = layer.cropping
     height, width, channels = x.shape
@@ -28,6 +30,7 @@ def cropping2d(net: Network, layer: Any, x: Value) -> Value:
 
 
 def upsampling2d(net: Network, layer: Any, x: Value) -> Value:
+    """Repeat rows and columns."""
     expect_channels_last(layer)
     expect(layer.interpolation == "nearest", f"its interpolation is '{layer.interpolation}'")
     rows, columns = layer.size
@@ -48,6 +51,7 @@ def upsampling2d(net: Network, layer: Any, x: Value) -> Value:
 
 
 def flatten(net: Network, layer: Any, x: Value) -> Value:
+    """Make one row of a map, in Keras's order."""
     expect_channels_last(layer)
     if len(x.shape) == 1:
         return x
@@ -57,6 +61,7 @@ def flatten(net: Network, layer: Any, x: Value) -> Value:
 
 
 def reshape(net: Network, layer: Any, x: Value) -> Value:
+    """Give the same numbers another shape, in Keras's order."""
     shape = tuple(layer.compute_output_shape((None, *x.shape))[1:])
     expect(None not in shape, "the shape it gives is not known")
     if shape == x.shape:

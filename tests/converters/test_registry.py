@@ -103,7 +103,7 @@ def test_a_name_moves_to_another_model_only_where_that_is_wanted(
 
 def test_a_model_that_is_kept_is_known_by_its_content_and_has_no_name(registry: ModelRegistry, onnx_file: Path) -> None:
     sha256 = registry.keep(onnx_file)
-    model = registry.known(sha256, "best")
+    model = registry.by_sha256(sha256, "best")
     assert (model.name, model.sha256, sha256_of(model.path)) == ("best", sha256, sha256)
     assert registry.list() == []
 
@@ -395,4 +395,4 @@ def test_any_files_name_gives_a_name_that_can_be_one(tmp_path_factory: pytest.Te
     # There is no such folder, so a name that can be one gets as far as writing; one that cannot is a ModelError.
     registry = ModelRegistry(tmp_path_factory.getbasetemp() / "never-made")
     with pytest.raises(ConversionError, match=r"^cannot write '"):
-        registry.call(name_of(Path(file)), "no such model")
+        registry.give_name(name_of(Path(file)), "no such model")

@@ -129,10 +129,10 @@ class ModelRegistry:
         return sha256
 
     def add(self, name: str, model: Path, *, replace: bool = False) -> RegisteredModel:
-        """Copy an ONNX file of ours into the registry, under a name. Raises what `keep` and `call` raise."""
-        return self.call(valid_name(name), self.keep(model), replace=replace)
+        """Copy an ONNX file of ours into the registry, under a name. Raises what `keep` and `give_name` raise."""
+        return self.give_name(valid_name(name), self.keep(model), replace=replace)
 
-    def known(self, sha256: str, called: str) -> RegisteredModel:
+    def by_sha256(self, sha256: str, called: str) -> RegisteredModel:
         """Return a model that is here by its content, whichever names it has. Raises ModelError where it is damaged."""
         return self._loaded(called, sha256, None)
 
@@ -186,7 +186,7 @@ class ModelRegistry:
         write_atomically(self._conversions / f"{key}.json", json.dumps({"sha256": sha256}).encode())
         return sha256
 
-    def call(self, name: str, sha256: str, *, replace: bool = False) -> RegisteredModel:
+    def give_name(self, name: str, sha256: str, *, replace: bool = False) -> RegisteredModel:
         """Give a model that is here a name.
 
         replace: also one that stands for another model; without it, that raises ModelError.

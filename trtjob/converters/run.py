@@ -52,7 +52,7 @@ def convert_model(
         raise ConversionError(f"cannot write '{request.out}': there is no folder '{request.out.parent}'")
     name = valid_name(request.name) if request.name else name_of(request.model)
     sha256 = _kept(request, registry) or _converted(request, registry, on_progress, "" if request.replace else name)
-    registered = registry.call(name, sha256, replace=request.replace)
+    registered = registry.give_name(name, sha256, replace=request.replace)
     if request.out is not None:
         write_atomically(request.out, registered.path.read_bytes())
     return registered
@@ -107,7 +107,7 @@ def resolve_model(
         request = ConversionRequest(model=path, cfg=cfg, labels=labels, scores=scores)
         announce = None if on_convert is None else _once(lambda: on_convert(path))
         sha256 = _kept(request, registry) or _converted(request, registry, announce)
-        return registry.known(sha256, name_of(path))
+        return registry.by_sha256(sha256, name_of(path))
     if (cfg, labels, scores) != (None, None, None):
         raise ModelError(f"--cfg, --labels and --scores belong to a model's file, but the model is '{argument}'")
     if _exists(path):

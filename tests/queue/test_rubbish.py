@@ -316,7 +316,7 @@ def test_a_lost_list_is_made_again(redis: Redis, store: JobStore, queue: WorkQue
 @pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"0x10", b"\xff", b"1_000", b" 1", b"+1", b"9" * 13])
 def test_what_is_no_whole_number_is_rubbish(value: bytes) -> None:
     with pytest.raises(Rubbish):
-        replies.whole(value)
+        replies.integer(value)
 
 
 def test_keys_of_the_right_kind_stay(redis: Redis) -> None:

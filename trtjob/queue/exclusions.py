@@ -17,7 +17,7 @@ from trtjob.jobs.states import ACTIVE
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import aside_key, job_key
-from trtjob.queue.replies import Rubbish, answers, guarded, real
+from trtjob.queue.replies import Rubbish, answers, guarded, number
 from trtjob.queue.views import WorkerView, node_of
 
 _MOST_REASON = 500
@@ -114,7 +114,7 @@ class Exclusions:
         redis = self._store.redis
         redis.hsetnx(key, _SINCE, now)
         try:
-            return min(now, real(redis.hget(key, _SINCE) or str(now)))
+            return min(now, number(redis.hget(key, _SINCE) or str(now)))
         except Rubbish:
             redis.hset(key, _SINCE, now)
             return now

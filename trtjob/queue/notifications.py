@@ -203,11 +203,11 @@ def _notice(waiting: str, delivery: str, token: str, fields: list[bytes]) -> Not
             "job_id": spec.job_id,
             "state": state.value,
             "message": found["message"],
-            **{name: replies.whole(found[name]) for name in ("images", "ok", "failed", "skipped")},
+            **{name: replies.integer(found[name]) for name in ("images", "ok", "failed", "skipped")},
             "output": spec.uri,
-            "finished_at": replies.real(found["finished_at"] or found["since"]),
+            "finished_at": replies.number(found["finished_at"] or found["since"]),
         }
-        tries, since = replies.whole(found.get("tries", "0")), replies.real(found["since"])
+        tries, since = replies.integer(found.get("tries", "0")), replies.number(found["since"])
         body = json.dumps(document).encode()
         return Notice(waiting, delivery, token, spec.job_id, found["url"], tries, since, body)
     except replies.Rubbish:

@@ -90,7 +90,7 @@ def texts(fields: Mapping[bytes, bytes], most: int = MOST_CHARACTERS) -> dict[st
     return {text(name): text(value, most) for name, value in fields.items()}
 
 
-def whole(value: str | bytes, most: int = MOST_COUNT) -> int:
+def integer(value: str | bytes, most: int = MOST_COUNT) -> int:
     """Read a whole number from 0 to `most`. Raises Rubbish."""
     shown = value.decode(errors="replace") if isinstance(value, bytes) else value
     if not re.fullmatch(r"[0-9]{1,12}", shown, re.ASCII) or int(shown) > most:
@@ -98,26 +98,26 @@ def whole(value: str | bytes, most: int = MOST_COUNT) -> int:
     return int(shown)
 
 
-def real(value: str | bytes) -> float:
+def number(value: str | bytes) -> float:
     """Read a number that is finite and not below 0, such as seconds. Raises Rubbish."""
     shown = value.decode(errors="replace") if isinstance(value, bytes) else value
     try:
-        number = float(shown)
+        parsed = float(shown)
     except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1e15:
+        parsed = math.nan
+    if not 0 <= parsed <= 1e15:
         raise Rubbish(f"{shown[:MOST_SHOWN]!r} is no number from 0 on")
-    return number
+    return parsed
 
 
-def counted(value: str) -> dict[str, int]:
+def counts(value: str) -> dict[str, int]:
     """Read JSON that maps names to counts. Raises Rubbish."""
-    return {name: whole(str(count)) for name, count in _object(value).items()}
+    return {name: integer(str(count)) for name, count in _object(value).items()}
 
 
 def shares(value: str) -> dict[str, float]:
     """Read JSON that maps names to numbers. Raises Rubbish."""
-    return {name: real(str(share)) for name, share in _object(value).items()}
+    return {name: number(str(share)) for name, share in _object(value).items()}
 
 
 def _object(value: str) -> dict[str, Any]:

@@ -139,38 +139,38 @@ def job_view(fields: dict[bytes, bytes], live: list[bytes], shards_done: int, ki
     """
     text = replies.texts(fields)
     parts = [replies.text(value).split(",") for value in live]
-    failures = Counter({kind: replies.whole(count) for kind, count in replies.texts(kinds).items()})
+    failures = Counter({kind: replies.integer(count) for kind, count in replies.texts(kinds).items()})
     for kind, count in (part.split("=") for _, _, *named in parts for part in named):
-        failures[kind] += replies.whole(count)
+        failures[kind] += replies.integer(count)
     return JobView(
         spec=JobSpec.model_validate_json(text["spec"]),
         state=JobState(text["state"]),
         message=text["message"],
-        epoch=replies.whole(text["epoch"], replies.MOST_SHARDS),
+        epoch=replies.integer(text["epoch"], replies.MOST_SHARDS),
         reason=text["reason"],
         planned=text["planned"] == "1",
-        images=replies.whole(text["images"]),
-        ok=replies.whole(text["ok"]),
-        failed=replies.whole(text["failed"]),
-        skipped=replies.whole(text["skipped"]),
-        ignored=replies.counted(text["ignored"]),
-        shards=replies.whole(text["shards"], replies.MOST_SHARDS),
+        images=replies.integer(text["images"]),
+        ok=replies.integer(text["ok"]),
+        failed=replies.integer(text["failed"]),
+        skipped=replies.integer(text["skipped"]),
+        ignored=replies.counts(text["ignored"]),
+        shards=replies.integer(text["shards"], replies.MOST_SHARDS),
         shards_done=shards_done,
-        live_done=sum(replies.whole(done) for done, *_ in parts),
-        live_failed=sum(replies.whole(failed) for _, failed, *_ in parts),
+        live_done=sum(replies.integer(done) for done, *_ in parts),
+        live_failed=sum(replies.integer(failed) for _, failed, *_ in parts),
         started_at=_time(text.get("started_at")),
         finished_at=_time(text.get("finished_at")),
         priority=Priority(text["priority"]),
         degraded=text.get("degraded", ""),
         kinds=dict(sorted(failures.items())),
-        retries=replies.whole(text.get("retries", "0")),
+        retries=replies.integer(text.get("retries", "0")),
         queue=text.get("queue", ""),
         runner=text.get("runner", ""),
     )
 
 
 def _time(value: str | None) -> float | None:
-    return replies.real(value) if value else None
+    return replies.number(value) if value else None
 
 
 def node_of(worker: str) -> str:
@@ -191,14 +191,14 @@ def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Wor
     return WorkerView(
         name=name,
         host=text["host"],
-        pid=replies.whole(text["pid"]),
+        pid=replies.integer(text["pid"]),
         engine=text.get("engine", ""),
         device=text.get("device", ""),
         state=state,
         units=tuple(units_held(fields)) if state != "idle" else (),
         beat_age_s=beat_age_s,
         # Of the last seconds, in which it may have worked.
-        rate=replies.real(text.get("rate", "0")) if state != "idle" else 0.0,
+        rate=replies.number(text.get("rate", "0")) if state != "idle" else 0.0,
         busy=replies.shares(text.get("busy", "{}")),
         doing=text.get("doing", "") if state != "idle" else "",
         trouble=text.get("trouble", ""),
@@ -213,10 +213,10 @@ def daemon_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> Dae
     return DaemonView(
         name=name,
         host=text["host"],
-        pid=replies.whole(text["pid"]),
+        pid=replies.integer(text["pid"]),
         engine=text["engine"],
-        processes=replies.whole(text["processes"]),
-        restarts=replies.counted(text["restarts"]),
+        processes=replies.integer(text["processes"]),
+        restarts=replies.counts(text["restarts"]),
         trouble=text["trouble"],
         beat_age_s=beat_age_s,
         queue=text.get("queue", ""),

@@ -32,7 +32,7 @@ from trtjob.worker.context import OUTAGE, Context, Interrupter
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
-LOOK_S = 4.0  # between two looks at all other workers, while storage fails
+POLL_S = 4.0  # between two looks at all other workers, while storage fails
 EXIT_STALLED = 70
 PATIENCE = 2.0  # times stall_s: an image process that hangs is ended after one, and the rest goes on
 LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches one after another
@@ -157,7 +157,7 @@ class HeartbeatThread(threading.Thread):
         if not trouble:
             self._say_degraded(set(), "")
             return
-        if now - self._looked_at < LOOK_S:
+        if now - self._looked_at < POLL_S:
             return
         self._looked_at = now
         jobs = {lease.job_id for lease in waiting}

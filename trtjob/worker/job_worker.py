@@ -10,11 +10,11 @@ from types import FrameType
 
 from trtjob.queue.keys import job_key
 from trtjob.worker.context import Context
-from trtjob.worker.rq_worker import ASIDE_LOOK_S, foreign_left, server_needed
+from trtjob.worker.rq_worker import ASIDE_POLL_S, foreign_left, server_needed
 from trtjob.worker.tasks import run_unit
 
-LOOK_S = 0.05  # a list of the server's memory is looked through, so a short wait costs little
-LAST_LOOK_S = 0.2  # while others have all units in hand; a stop is heard as late
+POLL_S = 0.05  # a list of the server's memory is looked through, so a short wait costs little
+LONGEST_POLL_S = 0.2  # while others have all units in hand; a stop is heard as late
 
 
 class JobWorker:
@@ -26,20 +26,20 @@ class JobWorker:
     def work(self) -> None:
         """Do what the job asks for until told to stop by SIGTERM."""
         signal.signal(signal.SIGTERM, self._request_stop)
-        pause_s = LOOK_S
+        pause_s = POLL_S
         while not self.context.stopping:
             job_id = self.context.job_id
             if job_id and self._do_next(job_id):
-                pause_s = LOOK_S
+                pause_s = POLL_S
                 continue
             time.sleep(pause_s)
-            pause_s = min(LAST_LOOK_S, 1.5 * pause_s) if job_id else LOOK_S
+            pause_s = min(LONGEST_POLL_S, 1.5 * pause_s) if job_id else POLL_S
 
     def _do_next(self, job_id: str) -> bool:
         """Do the next unit, and the shards that follow it. Returns False where none waits for this worker."""
         with server_needed(), foreign_left(job_key(job_id)):
             if self.context.exclusions.current():
-                time.sleep(ASIDE_LOOK_S)
+                time.sleep(ASIDE_POLL_S)
             elif (unit := self.context.queue.take_unit_of(job_id)) is not None:
                 run_unit(job_id, unit)
                 return True

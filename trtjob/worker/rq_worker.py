@@ -32,8 +32,8 @@ from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
 
 log = logging.getLogger(__name__)
 
-ASIDE_LOOK_S = 0.5
-FOREIGN_LOOK_S = 1.0
+ASIDE_POLL_S = 0.5
+FOREIGN_POLL_S = 1.0
 DEQUEUE_TIMEOUT_S = 5  # how long an idle worker waits before it looks around
 MAINTENANCE_INTERVAL_S = 60
 WORKER_TTL_S = 60
@@ -191,7 +191,7 @@ class UnitWorker(SimpleWorker):
                     return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
             except ResponseError as err:
                 skip(list_key(self.context.queue.name), err)
-                time.sleep(FOREIGN_LOOK_S)  # a sweep removes it; a stop ends this by StopRequested
+                time.sleep(FOREIGN_POLL_S)  # a sweep removes it; a stop ends this by StopRequested
             except UnreadableMessage as err:
                 self.context.queue.park(err.job_id, str(err))  # type: ignore[attr-defined]  # which RQ adds
             except ValueError:  # no text, or none of RQ's names
@@ -201,7 +201,7 @@ class UnitWorker(SimpleWorker):
         """Wait while all that waits in the queue is of jobs that this node stands aside from: others take those."""
         while (exclusions := self.context.exclusions.current()) and not self.context.queue.bring_forward(exclusions):
             self.heartbeat()
-            time.sleep(ASIDE_LOOK_S)  # a stop ends it by StopRequested
+            time.sleep(ASIDE_POLL_S)  # a stop ends it by StopRequested
 
     def run_maintenance_tasks(self) -> None:
         """Let RQ clean up; a message that it stumbles over ends no worker."""

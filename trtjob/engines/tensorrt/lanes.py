@@ -23,7 +23,7 @@ from trtjob.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.0005  # how often a GPU with room for another batch is asked whether the one under way is done
+POLL_S = 0.0005  # how often a GPU with room for another batch is asked whether the one under way is done
 
 
 class Lane(Protocol):
@@ -181,7 +181,7 @@ class Lanes:
         while under_way:
             try:
                 # With room for another one on the GPU, that comes before waiting for the first.
-                return self._requests.get(block=len(under_way) < self._runs, timeout=LOOK_S)
+                return self._requests.get(block=len(under_way) < self._runs, timeout=POLL_S)
             except queue.Empty:
                 if len(under_way) == self._runs or _is_done(under_way[0]):
                     return cast("_BatchRequest", _NOTHING)

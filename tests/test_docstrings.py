@@ -14,7 +14,7 @@ PACKAGE = Path(trtjob.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
-    if ">>> " in path.read_text()
+    if ">>> " in path.read_text("utf-8")
 )
 
 

@@ -67,8 +67,7 @@ class Engine(Protocol):
         """Run a batch, and write each image's compact answer, float32 [*answer_shape], into its array.
 
         images: at least one, uint8 [H, W, channels], which may lie anywhere in memory, or on the GPU of an engine that
-        has one. The answer is a detector's `candidates`, a
-        classifier's `scores`. Raises EngineInputError, EngineError.
+        has one. The answer is a detector's `candidates`, a classifier's `scores`. Raises EngineInputError, EngineError.
         """
         ...
 

@@ -32,7 +32,6 @@ from trtjob.queue.keys import (
 from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal
 from trtjob.queue.scripts import load
 from trtjob.queue.views import JobView, job_view
-from trtjob.queue.worker_registry import batches
 
 __all__ = ["FREE_KILLS", "JOBS", "Done", "JobStore", "Lease", "Refusal", "job_key", "lease_key"]
 
@@ -263,12 +262,12 @@ class JobStore(Leases):
     def views(self, job_ids: Iterable[str] | None = None) -> list[JobView]:
         """Return the jobs that can be read, the newest first; of all, unless ids are given."""
         found = []
-        for ids in batches(list(self.job_ids() if job_ids is None else job_ids), _JOBS_AT_ONCE):
+        for ids in replies.chunks(list(self.job_ids() if job_ids is None else job_ids), _JOBS_AT_ONCE):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in ids:
                     _ask_view(pipe, job_id)
                 found_of = pipe.execute(raise_on_error=False)
-            for job_id, answer in zip(ids, batches(found_of, len(found_of) // len(ids)), strict=True):
+            for job_id, answer in zip(ids, replies.chunks(found_of, len(found_of) // len(ids)), strict=True):
                 try:
                     found.append(_view(job_id, answer))
                 except UnknownJobError:  # forgotten between the two reads
@@ -294,7 +293,8 @@ class JobStore(Leases):
             *sizes, degraded = replies.answers(pipe, [*asked, DEGRADED])
         sizes = [size or 0 for size in sizes]
         degraded = degraded or set()
-        counts = {state.value: sum(found) for state, found in zip(JobState, batches(sizes, len(prefixes)), strict=True)}
+        by_state = zip(JobState, replies.chunks(sizes, len(prefixes)), strict=True)
+        counts = {state.value: sum(found) for state, found in by_state}
         if queue is not None and degraded:
             degraded = set(replies.names(DEGRADED, degraded, replies.JOB_ID)) & set(self.active_ids(queue))
         return counts | {"degraded": len(degraded)}

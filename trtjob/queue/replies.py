@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from redis import RedisError, ResponseError
 
@@ -24,6 +24,8 @@ MOST_SHOWN = 120
 
 JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 NODE = re.compile(r"[A-Za-z0-9._-]{1,200}")  # a worker's or a daemon's name
+
+Item = TypeVar("Item")
 
 _told: set[str] = set()
 
@@ -167,6 +169,12 @@ def answers(pipe: Any, keys: Iterable[str]) -> list[Any]:
             skip(key, answer)
         found.append(None if isinstance(answer, Exception) else answer)
     return found
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield the items, so many at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def drop_foreign(redis: Any, kinds: Mapping[str, str]) -> bool:

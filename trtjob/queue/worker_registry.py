@@ -1,6 +1,6 @@
 """Who works here: the worker processes, and the daemons that keep them running, as they last reported."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -71,7 +71,7 @@ def _reports(redis: Any, names: str, key_of: Callable[[str], str], view: Callabl
             pipe.hgetall(key_of(name))
             pipe.pttl(key_of(name))
         keys = [key for name in listed for key in (key_of(name),) * 2]
-        found = batches(replies.answers(pipe, keys), 2)
+        found = replies.chunks(replies.answers(pipe, keys), 2)
     views = []
     for name, (fields, ttl_ms) in zip(listed, found, strict=True):
         if fields == {} or (fields is not None and b"pid" not in fields):
@@ -82,9 +82,3 @@ def _reports(redis: Any, names: str, key_of: Callable[[str], str], view: Callabl
             except (KeyError, ValueError) as err:
                 replies.skip(key_of(name), f"{type(err).__name__}: {err}")
     return views
-
-
-def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Yield the items, so many at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

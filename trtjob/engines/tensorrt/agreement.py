@@ -139,9 +139,8 @@ def _difference_of_form(name: str, ours: FloatArray | None, theirs: FloatArray |
 
 def _classes(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
     ours, theirs = (_logits(scores, _LEAST[Task.CLASSIFY]) for scores in (found, expected))
-    allowed = _allowed(
-        _logits(expected, _LEAST[Task.DETECT]), tolerance
-    )  # the whole spread, of what is not compared too
+    # By the whole spread, also of what is not compared.
+    allowed = _allowed(_logits(expected, _LEAST[Task.DETECT]), tolerance)
     differences = _telling(ours, theirs)
     if _share(differences <= allowed) >= tolerance.agreeing:
         return None

@@ -49,12 +49,8 @@ log = logging.getLogger(__name__)
 _LAST_WORDS = 600  # characters
 # What a build says of itself that is as true the next time; a package that is missing may have come by then.
 _LASTING = (EngineError.__name__, DeviceLostError.__name__)
-_FAULTS = (
-    signal.SIGSEGV,
-    signal.SIGABRT,
-    signal.SIGFPE,
-    signal.SIGILL,
-)  # a library's own; the others come from outside
+# A library's own; the others come from outside.
+_FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 _OF_MEMORY = re.compile(r"memory|alloc|" + NO_ROOM, re.IGNORECASE)
 _MORE_MEMORY = ". Is there enough memory? TRTJOB_PLAN_WORKSPACE_MIB and smaller TRTJOB_PLAN_BATCHES need less"
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>

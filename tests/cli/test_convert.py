@@ -183,7 +183,7 @@ def test_wrong_usage_ends_with_2_and_names_what_is_wrong(
         pytest.param("vgg16.uff", "TensorRT has dropped UFF. Convert the .pb or .h5", id="UFF"),
         pytest.param("net.engine", "runs only on the machine it was built for", id="a plan"),
         pytest.param("net.tflite", "TensorFlow Lite is not supported", id="TensorFlow Lite"),
-        pytest.param("net.zip", "expected Darknet .weights, Keras", id="anything else"),
+        pytest.param("net.zip", "expected Darknet .weights or .backup, Keras", id="anything else"),
     ],
 )
 def test_a_file_of_another_kind_gets_an_answer_that_helps(

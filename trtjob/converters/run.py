@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trtjob import __version__
+from trtjob.converters.impostors import expect_no_impostor
 from trtjob.converters.labels import labels_file
 from trtjob.converters.output import write_atomically
 from trtjob.converters.registry import Facts, ModelRegistry, RegisteredModel, file_sha256, name_of, valid_name
@@ -63,6 +64,7 @@ def _kept(request: ConversionRequest, registry: ModelRegistry) -> str | None:
     naming = {"model", "out", "name", "replace"}
     if request.model.suffix.lower() != ".onnx" or request.model_dump(exclude=naming, exclude_defaults=True):
         return None
+    expect_no_impostor(request.model)
     with suppress(ForeignModelError):
         return registry.keep(request.model)
     return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from trtjob.converters.impostors import expect_no_impostor
 from trtjob.converters.own_files import expect_own
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, ModelError
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 _CONVERTERS = {
     ".weights": "darknet",
+    ".backup": "darknet",
     ".keras": "keras",
     ".h5": "keras",
     ".hdf5": "keras",
     ".pb": "keras",
     ".onnx": "onnx",
 }
-ACCEPTED = "Darknet .weights, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or .onnx"
+ACCEPTED = "Darknet .weights or .backup, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or .onnx"
 SAVED_MODEL = "saved_model.pb"
 
 # The options that belong to some converters only.
@@ -86,12 +88,14 @@ def files_of(request: ConversionRequest) -> tuple[Path, ...]:
     or is not the model's own.
     """
     _check_options(request)
+    for path in filter(None, (request.model, request.cfg, request.labels)):
+        expect_no_impostor(path)
     find: Callable[[ConversionRequest], tuple[Path, ...]] = _module(request.model, "files").files
     files = find(request)
     model = request.model / SAVED_MODEL if request.model.is_dir() else request.model
     named = {model, *filter(None, (request.cfg, request.labels))}
     for file in set(files) - named:
-        expect_own(file, model, request.cfg or model)
+        expect_no_impostor(expect_own(file, model, request.cfg or model))
     return files
 
 

@@ -109,5 +109,6 @@ def test_an_activation_that_is_not_known_is_refused_where_darknet_takes_relu(tmp
     assert str(caught.value) == (
         "<cfg>:4: [shortcut] unknown activation 'leeky': expected one of elu, gelu, hard_mish, hardtan, leaky, lhtan, "
         "linear, loggy, logistic, mish, normalize_channels, normalize_channels_softmax, "
-        "normalize_channels_softmax_maxval, plse, ramp, relie, relu, relu6, revleaky, selu, stair, swish, tanh"
+        "normalize_channels_softmax_maxval, plse, ramp, relie, relu, relu6, revleaky, selu, stair, swish, tanh. "
+        "Darknet warns of it and takes relu: write activation=relu to have the same"
     )

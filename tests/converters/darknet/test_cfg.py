@@ -302,3 +302,17 @@ VALUES = st.text("abcxyz0123456789.,+-=#;[]_", min_size=1, max_size=9)
 def test_what_is_written_as_a_cfg_is_read_back(layers: list[tuple[str, Options]]) -> None:
     sections = [("net", {"width": "4"}), *layers]
     assert contents(parse_cfg(text_of(sections))) == sections
+
+
+def test_notes_stand_where_people_write_them() -> None:
+    text = """
+        // ours, of 2019
+        [net] # of photographs
+        width=416 // of three strides
+        [convolutional] // the first
+        stride=2  # halves
+        activation=leaky ; as ever
+    """
+    net, layer = parse_cfg(text)
+    assert (net.integer("width", 0), layer.integer("stride", 0)) == (416, 2)
+    assert layer.text("activation", "").startswith("leaky")

@@ -3,6 +3,7 @@
 Formulas: activations.h and activations.c of AlexeyAB/darknet. The kinks of the piecewise ones are written with Clip.
 """
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -15,10 +16,14 @@ _CHANNELS_EPSILON = 1e-4  # activate_array_normalize_channels
 
 def activate(graph: Graph, section: Section, x: str, *, default: str) -> str:
     """Apply the section's activation. Raises DarknetParseError for one that is not known: Darknet would take ReLU."""
-    name = section.text("activation", default)
+    name = re.split("[#;]", section.text("activation", default))[0]
     if name not in ACTIVATIONS:
         known = ", ".join(sorted(ACTIVATIONS))
-        raise section.error(f"unknown activation '{name}': expected one of {known}", "activation")
+        raise section.error(
+            f"unknown activation '{name}': expected one of {known}. Darknet warns of it and takes relu: write "
+            "activation=relu to have the same",
+            "activation",
+        )
     return ACTIVATIONS[name](graph, x)
 
 

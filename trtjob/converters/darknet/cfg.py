@@ -1,7 +1,8 @@
 """Read Darknet's cfg files, as Darknet reads them but strictly: what it would guess at is an error with its line.
 
 As in Darknet: all blanks are dropped; `#` and `;` begin a comment at the start of a line; of a key given twice the
-first counts; a number ends at a comment, so `21#(classes+5)*3` is 21.
+first counts; a number ends at a comment, so `21#(classes+5)*3` is 21. As people write them, beyond that: `//` begins a
+comment, and one may stand behind any value.
 """
 
 import re
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trtjob.converters.impostors import expect_no_impostor
 from trtjob.errors import DarknetParseError
 
 MAX_CFG_BYTES = 4_000_000  # the longest cfg known has 0.1 MB
 
+_NOTE = "//"
 _END = r"(?=\Z|[#;,])"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?" + _END, re.ASCII)
 # Without an exponent: Darknet's atoi would take 1e3 for 1.
@@ -122,7 +125,8 @@ class Section:
 
 
 def read_cfg(path: Path) -> list[Section]:
-    """Read a cfg file. Raises DarknetParseError."""
+    """Read a cfg file. Raises ConversionError where it is something else, DarknetParseError."""
+    expect_no_impostor(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CFG_BYTES + 1)
@@ -141,12 +145,12 @@ def parse_cfg(text: str, path: Path | str = "<cfg>") -> list[Section]:
         line = "".join(raw.split())
         if "\0" in line:
             raise DarknetParseError("is no cfg: it holds binary data", path=path, line=number)
-        if not line or line[0] in "#;":
+        if not line or line[0] in "#;" or line.startswith(_NOTE):
             continue
         if line[0] == "[":
             sections.append(Section(_kind(line, path, number), number, path))
             continue
-        key, equals, value = line.partition("=")
+        key, equals, value = line.partition(_NOTE)[0].partition("=")
         if not equals or not key or not value:
             raise DarknetParseError(f"expected [section] or key=value, found {_shown(line)}", path=path, line=number)
         if not sections:
@@ -176,7 +180,7 @@ ALIASES = {
 
 
 def _kind(line: str, path: Path | str, number: int) -> str:
-    match = re.fullmatch(r"\[(\w+)\]([#;].*)?", line, re.ASCII)
+    match = re.fullmatch(r"\[(\w+)\]((#|;|//).*)?", line, re.ASCII)
     if match is None:
         raise DarknetParseError(
             f"expected a section such as [convolutional], found {_shown(line)}", path=path, line=number

@@ -38,7 +38,8 @@ def convert(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="Darknet .weights or .backup, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or an .onnx.",
+            help="Darknet .weights or .backup, Keras .keras or .h5, a TensorFlow SavedModel folder or frozen .pb, or "
+            "an .onnx.",
         ),
     ],
     cfg: Annotated[

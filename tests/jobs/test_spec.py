@@ -184,3 +184,20 @@ def test_a_job_with_a_way_up_or_nowhere_in_its_places_is_no_job(place: str, fiel
 @pytest.mark.parametrize("place", ["/", "/data", "/data/a..b/..c", "//data", "s3://bucket", "s3://bucket/photos"])
 def test_absolute_paths_and_buckets_are_places(place: str) -> None:
     assert JobSpec.model_validate(job_spec(place, place).model_dump(mode="json")).output == place
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        ("a, b", (0,)),
+        ("a,b", (0,)),
+        ("a", (1,)),
+        ("a, b, c", (0, 3)),
+        ("c,a,b,2", (0, 2, 3)),
+        ("b", (2,)),
+        (" a , b ,a", (0, 1)),
+        (",c,,", (3,)),
+    ],
+)
+def test_a_name_may_hold_commas(names: str, ids: tuple[int, ...]) -> None:
+    assert class_ids_from(names, ("a, b", "a", "b", "c")) == ids

@@ -101,7 +101,8 @@ def convert(
             is_eager=True,
             callback=_print_families,
             rich_help_panel=SOURCE,
-            help="List the families of ONNX detectors that are known, with what each gives and needs, and leave.",
+            help="List the families of ONNX detectors that are known, with what each gives and needs, and do no more. "
+            "Default: convert.",
         ),
     ] = False,
     family: Annotated[

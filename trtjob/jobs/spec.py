@@ -144,21 +144,35 @@ def slug_of(root: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
 
 
+def _without_blanks(name: str) -> str:
+    """Return a name without the blanks around it and around its commas."""
+    return ",".join(part.strip() for part in name.split(","))
+
+
 def class_ids_from(names: str, labels: tuple[str, ...]) -> tuple[int, ...]:
-    """Parse `--classes`: names or numbers, separated by commas.
+    """Parse `--classes`: names or numbers, separated by commas, which a name may hold as well.
 
     Raises ConfigError for one that the model does not know.
 
     >>> class_ids_from("dog, 0", labels=("cat", "dog", "owl"))
     (0, 1)
+    >>> class_ids_from("tench, Tinca tinca, owl", labels=("tench, Tinca tinca", "owl"))
+    (0, 1)
     """
-    ids = set()
-    for name in filter(None, (part.strip() for part in names.split(","))):
-        if name in labels:
-            ids.add(labels.index(name))
+    known = {_without_blanks(label): number for number, label in reversed(list(enumerate(labels)))}
+    most = 1 + max((label.count(",") for label in labels), default=0)
+    ids, parts = set(), names.split(",")
+    while parts:
+        # The longest name that begins here.
+        lengths = range(min(most, len(parts)), 0, -1)
+        length = next((n for n in lengths if _without_blanks(",".join(parts[:n])) in known), 1)
+        name = ",".join(parts[:length]).strip()
+        del parts[:length]
+        if (number := known.get(_without_blanks(name))) is not None:
+            ids.add(number)
         elif name.isdecimal() and int(name) < len(labels):
             ids.add(int(name))
-        else:
+        elif name:
             shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
             raise ConfigError(f"--classes: this model has no class {name!r}. It has: {shown}")
     if not ids:

@@ -361,6 +361,12 @@ def test_what_describes_any_boxes_is_for_that_family_alone(option: str, value: A
         converted(case, tmp_path)
 
 
+def test_a_size_that_a_graph_does_not_take_is_refused(tmp_path: Path) -> None:
+    case = Case("yolox", {"output": each(grid(OBJECT))}, options={"size": (320, 320)}, operators=("Exp",))
+    with pytest.raises(ConversionError, match="takes images of 96x64 pixels and no others, but --size is 320x320"):
+        converted(case, tmp_path)
+
+
 def test_a_family_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     case = Case("x", {"output": each(grid(OBJECT))}, options={"family": "rtdetr"})
     with pytest.raises(ConversionError, match=r"--family rtdetr: .* does not fit: expected 'labels' int64.*'output'"):

@@ -13,6 +13,7 @@ from trtjob.converters.candidates import remove_candidates
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.batch import expect_same, for_any_batch, sized
 from trtjob.converters.onnx.external import read_external
+from trtjob.converters.onnx.facts import Recognised
 from trtjob.converters.onnx.files import NAMES_KEY, files_of
 from trtjob.converters.onnx.nms_plugin import cut_nms_plugin
 from trtjob.converters.onnx.outputs import add_end
@@ -26,7 +27,7 @@ from trtjob.converters.onnx.read import (
     refusing_damage,
     upgraded,
 )
-from trtjob.converters.onnx.recognise import Recognised, detector_of, recognised, recognised_detector
+from trtjob.converters.onnx.recognise import detector_of, recognised, recognised_detector
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import Foreign, foreign_from
 from trtjob.converters.onnx.surgery import keep_names_apart, sort_nodes

@@ -16,7 +16,7 @@ from trtjob.converters.onnx.families.family import Contract, Described, Family, 
 from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document
 from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.session import Session
-from trtjob.converters.onnx.signature import ImageInput, image_input, inputs_of, shape_of
+from trtjob.converters.onnx.signature import ImageInput, inputs_of, shape_of
 from trtjob.converters.pixels import Pixels
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import Outputs, UInt8Array
@@ -81,6 +81,7 @@ def _filled(array: NDArray[Any], count: int) -> NDArray[Any]:
 
 def detector_from(
     model: ModelProto,
+    image: ImageInput,
     request: ConversionRequest,
     metadata: Mapping[str, str],
     hw: tuple[int, int] | None,
@@ -89,22 +90,20 @@ def detector_from(
 ) -> Detector | None:
     """Return a detector by its family, None where it shows none and none is asked for.
 
-    hw: of the input, where it is known without its family; classes: labels, 0 where they are not known;
+    hw: of the input, where it is known; classes: labels, 0 where they are not known;
     described: what a node that was cut off says, None where there was none.
     Raises ConversionError.
     """
     path = request.model
     inputs = tuple(value.name for value in inputs_of(model))
-    image = image_input(model, path, request.input)
     config, preprocessor = (document(path, name) for name in (CONFIG, PREPROCESSOR))
-    size = (image.height or (hw[0] if hw else None), image.width or (hw[1] if hw else None))
-    if size[0] is None or size[1] is None:
+    if hw is None:
         if request.family is None and _may_be_classifier(model):
             return None
         raise ConversionError(f"'{path}' takes images of any size. Choose one with --size WIDTHxHEIGHT")
-    whole = _filled_in(model, image, (size[0], size[1]))
+    whole = _filled_in(model, image, hw)
     try:
-        outputs = _outputs(whole, path, image, (size[0], size[1]))
+        outputs = _outputs(whole, path, image, hw)
     except ConversionError:
         if request.family is not None:
             raise
@@ -112,7 +111,7 @@ def detector_from(
     seen = Seen(
         inputs,
         outputs,
-        (size[0], size[1]),
+        hw,
         image.channels,
         frozenset(node.op_type for node in model.graph.node),
         metadata,

@@ -1,6 +1,7 @@
 """Keras models and TensorFlow graphs: what they are converted to says what they say, and what is none is refused."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import zipfile
@@ -65,6 +66,79 @@ def test_a_network_of_keras_applications_answers_as_predict_does(name: str, tmp_
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_both_whole_formats_are_read(suffix: str, tmp_path: Path) -> None:
     expect_agreement(convert(ConversionRequest(model=saved(lively(small()), tmp_path / f"net{suffix}"))))
+
+
+def as_keras_2(part: Any) -> Any:
+    """Write a description as Keras 2 wrote it."""
+    if isinstance(part, list):
+        return [as_keras_2(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("class_name") == "DTypePolicy":
+        return {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+    old = {key: as_keras_2(value) for key, value in part.items() if key not in ("module", "registered_name")}
+    config = old.get("config")
+    if isinstance(config, dict) and old.get("class_name") == "InputLayer":
+        config["batch_input_shape"] = config.pop("batch_shape")
+        config |= {"sparse": False, "ragged": False, "optional": False}
+    elif isinstance(config, dict) and old.get("class_name") == "BatchNormalization":
+        config |= {"axis": [3], "fused": True}
+    elif isinstance(config, dict) and old.get("class_name") == "DepthwiseConv2D":
+        config["groups"] = 1
+    return old
+
+
+def normed() -> Any:
+    keras = packages.keras()
+    image = keras.Input((9, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(image)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.DepthwiseConv2D(3)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+
+
+def expect_same_as(model: Any, converted: Converted) -> None:
+    """Compare with the model that was saved, not with what was built anew of the file."""
+    images = pictures(IMAGES, (9, 8), 3, seed=1)
+    session = onnxruntime.InferenceSession(
+        serialised(converted.model, converted.spec), providers=["CPUExecutionProvider"]
+    )
+    (ours,) = session.run(None, {"images": images})
+    np.testing.assert_allclose(ours, model.predict(images / np.float32(255), verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_sequential", [True, False], ids=["sequential", "functional"])
+def test_a_file_of_keras_2_is_read(is_sequential: bool, tmp_path: Path) -> None:
+    import h5py
+
+    model = normed()
+    if is_sequential:
+        layers = packages.keras().layers
+        parts = [layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3, activation="softmax")]
+        model = packages.keras().Sequential([packages.keras().Input((9, 8, 3)), *parts])
+    path = saved(lively(model), tmp_path / "old.h5")
+    with h5py.File(path, "r+") as file:
+        config = as_keras_2(json.loads(file.attrs["model_config"]))
+        if is_sequential:  # its first layer alone says how large an image is
+            input_layer, first, *_ = config["config"]["layers"]
+            first["config"]["batch_input_shape"] = input_layer["config"]["batch_input_shape"]
+            del config["config"]["layers"][0]
+        file.attrs["model_config"] = json.dumps(config)
+    expect_same_as(model, convert(ConversionRequest(model=path, preprocess="unit")))
+
+
+def test_modules_of_tensorflow_2_15_are_todays(tmp_path: Path) -> None:
+    model = lively(normed())
+    path, old = saved(model, tmp_path / "net.keras"), tmp_path / "old.keras"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "config.json":
+                data = data.replace(b"keras.src.models.functional", b"keras.src.engine.functional")
+            target.writestr(name, data)
+    assert b"engine" in zipfile.ZipFile(old).read("config.json")
+    expect_same_as(model, convert(ConversionRequest(model=old, preprocess="unit")))
 
 
 def test_weights_alone_are_read_with_their_network(tmp_path: Path) -> None:

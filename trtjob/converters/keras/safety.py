@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from trtjob.converters.keras.modern import POLICIES, modern_config, moved
 from trtjob.converters.texts import shown
 from trtjob.errors import ConversionError
 
@@ -60,12 +61,16 @@ def with_modules(part: Any, known_layers: frozenset[str]) -> Any:
         return [with_modules(inner, known_layers) for inner in part]
     if not isinstance(part, dict):
         return part
+    kind = part.get("class_name")
+    if isinstance(kind, str) and isinstance(config := part.get("config"), dict):
+        part = part | {"config": modern_config(kind, config)}
+        if "module" in part:
+            part["module"] = moved(part["module"])
     fresh = {
         key: "zeros" if key.endswith("_initializer") else with_modules(value, known_layers)
         for key, value in part.items()
         if key != _TRAINING
     }
-    kind = part.get("class_name")
     if isinstance(kind, str) and "config" in part and "module" not in part:
         if kind in _MODELS:
             fresh |= {"module": _MODELS[kind], "class_name": "Sequential" if kind == "Sequential" else "Functional"}
@@ -76,12 +81,12 @@ def with_modules(part: Any, known_layers: frozenset[str]) -> Any:
 
 def _danger(part: dict[str, Any], known_layers: frozenset[str]) -> str | None:
     """Return what is wrong with an object, None where nothing is."""
-    kind, module = part["class_name"], part.get("module")
+    kind, module = part["class_name"], moved(part.get("module"))
     if not isinstance(kind, str):
         return "is of no class"
     if kind in _CODE:
         return f"is {_CODE[kind]}"
-    if kind in _VALUES:
+    if kind in _VALUES or (kind in POLICIES and module is None):
         return None
     if module is None:
         is_known = kind in known_layers or kind in _MODELS or not _is_layer(part)

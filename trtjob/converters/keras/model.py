@@ -90,7 +90,7 @@ def _built(keras: Any, request: ConversionRequest, build: Callable[[], Any], arc
     except Exception as err:
         keras.utils.clear_session()  # forgets the weights that were to be made
         raise ConversionError(
-            f"'{request.model}': Keras {keras.__version__} cannot build the network: {one_line(err)}"
+            f"'{request.model}': Keras {keras.__version__} cannot build the network: {_last_line(err)}"
         ) from err
     if needed > archive.numbers:
         keras.utils.clear_session()
@@ -102,6 +102,12 @@ def _built(keras: Any, request: ConversionRequest, build: Callable[[], Any], arc
     with keras.StatelessScope():
         pass  # makes the weights when it is left
     return model
+
+
+def _last_line(err: Exception) -> str:
+    """Return the end of what Keras says, which names the cause; its first lines say where it was."""
+    *_, last = ("", *(line for line in str(err).splitlines() if line.strip()))
+    return one_line(Exception(last) if last else err)
 
 
 def input_hw(model: Any, request: ConversionRequest) -> tuple[tuple[int, int], int]:

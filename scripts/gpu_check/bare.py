@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trtjob.engines.cuda import Device
+from trtjob.engines.cuda.device import Device
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.spec import INPUT_NAME
 from trtjob.engines.tensorrt.flavour import flavour

@@ -25,7 +25,7 @@ from trtjob.config import Settings
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.cpus import by_neighbourhood, near_cpus, usable_cpus
 from trtjob.engines.choice import EngineKind
-from trtjob.engines.cuda import gpus
+from trtjob.engines.cuda.device import gpus
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu.decoder import installed_package

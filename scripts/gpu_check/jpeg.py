@@ -20,7 +20,7 @@ from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
 from trtjob.bench.cores import Moment, Span
 from trtjob.bench.synthetic_images import SIZES, make_picture
-from trtjob.engines.cuda import Device
+from trtjob.engines.cuda.device import Device
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.imaging.decode import decode_image

@@ -12,7 +12,7 @@ from scripts.gpu_check import need
 from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from trtjob.engines.choice import EngineKind
-from trtjob.engines.cuda import driver
+from trtjob.engines.cuda.driver import driver
 
 PACKAGES = (
     "numpy",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from trtjob.engines.cuda import Device, gpus
+from trtjob.engines.cuda.device import Device, gpus
 
 MIB = 1 << 20
 

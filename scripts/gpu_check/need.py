@@ -10,7 +10,8 @@ from scripts.gpu_check.rows import NotRun
 from trtjob.config import Settings
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind, choose
-from trtjob.engines.cuda import GpuInfo, gpus
+from trtjob.engines.cuda.device import gpus
+from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.worker.engine_choice import open_engine, plans_of, tf32_in_plans

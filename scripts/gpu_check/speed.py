@@ -17,7 +17,7 @@ from scripts.gpu_check.zoo import Variant
 from trtjob.bench.parts import EnginePart, Rig
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.choice import EngineKind
-from trtjob.engines.cuda import Device
+from trtjob.engines.cuda.device import Device
 from trtjob.engines.protocol import Engine
 from trtjob.engines.tensorrt.plans import Sidecar
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trtjob.engines.cuda import Device, gpus
+from trtjob.engines.cuda.device import Device, gpus
 from trtjob.engines.cuda.driver import driver, has_driver
 from trtjob.engines.cuda.interface import Driver, version_of
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out

@@ -13,7 +13,8 @@ from engines.tiny import HW, images, write_model
 from numpy.typing import NDArray
 
 from trtjob.engines.candidates import candidates_from
-from trtjob.engines.cuda import Device, Stream
+from trtjob.engines.cuda.device import Device
+from trtjob.engines.cuda.interface import Stream
 from trtjob.engines.onnxruntime import cuda_model
 from trtjob.engines.protocol import Engine, FloatArray, UInt8Array
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError

@@ -11,7 +11,8 @@ from engines.tiny import ANSWERED, CANDIDATES, HW, LABELS, images, spec_of, writ
 from numpy.typing import NDArray
 
 from trtjob.engines.candidates import candidates_from
-from trtjob.engines.cuda import Device, Memory, Stream
+from trtjob.engines.cuda.device import Device
+from trtjob.engines.cuda.interface import Memory, Stream
 from trtjob.engines.protocol import Engine, FloatArray, Outputs, UInt8Array, check_batch, check_images
 from trtjob.engines.spec import Task
 from trtjob.errors import EngineError, EngineInputError

@@ -16,7 +16,7 @@ import pytest
 from stand_in import compile_driver
 from wheels import install
 
-from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
+from trtjob.worker.exit_codes import DEVICE_LOST
 
 pytestmark = pytest.mark.extra
 
@@ -185,7 +185,7 @@ def test_a_process_whose_gpu_has_gone_ends_before_it_takes_any_work(driver: Path
         text=True,
         check=False,
     )
-    assert ended.returncode == EXIT_DEVICE_LOST
+    assert ended.returncode == DEVICE_LOST
     assert "the GPU is not there: the worker process ends" in ended.stderr
     assert "gpu=GPU 1" in ended.stderr
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trtjob.bench.synthetic_images import make_picture
-from trtjob.engines.cuda import Device
+from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.driver import threaded_driver
 from trtjob.engines.protocol import DeviceImage, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task

@@ -24,7 +24,8 @@ from trtjob.queue.keys import job_key, lease_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter
-from trtjob.worker.heartbeat import EXIT_STALLED, HeartbeatThread
+from trtjob.worker.exit_codes import STALLED
+from trtjob.worker.heartbeat import HeartbeatThread
 
 
 @pytest.fixture
@@ -243,11 +244,11 @@ heart._check_progress()
 @pytest.mark.parametrize(
     ("unit", "what", "code"),
     [
-        pytest.param(shard_unit(0), "still", EXIT_STALLED, id="a-shard-that-stands"),
+        pytest.param(shard_unit(0), "still", STALLED, id="a-shard-that-stands"),
         pytest.param(shard_unit(0), "moving", 0, id="a-shard-that-moves"),
         pytest.param(PLAN, "still", 0, id="planning-takes-its-time"),
         pytest.param(shard_unit(0), "loading", 0, id="a-model-that-loads"),
-        pytest.param(shard_unit(0), "loading for ever", EXIT_STALLED, id="a-model-that-does-not"),
+        pytest.param(shard_unit(0), "loading for ever", STALLED, id="a-model-that-does-not"),
     ],
 )
 @pytest.mark.slow

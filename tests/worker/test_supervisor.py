@@ -34,8 +34,7 @@ from trtjob.queue.keys import job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import shard_unit
-from trtjob.worker.heartbeat import EXIT_STALLED
-from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
+from trtjob.worker.exit_codes import DEVICE_LOST, STALLED
 from trtjob.worker.restart_policy import FREE_FAULTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.supervisor import GPU_FAILED, MAX_FAILED_STARTS, Supervisor, _slots
 
@@ -225,7 +224,7 @@ def test_the_shards_of_a_process_whose_gpu_fails_go_on_on_another_and_none_is_bl
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code = _SICK_ENGINE.format(well=str(tmp_path / "well"), code=EXIT_DEVICE_LOST)
+    code = _SICK_ENGINE.format(well=str(tmp_path / "well"), code=DEVICE_LOST)
     monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
     troubles: set[str] = set()
 
@@ -473,8 +472,8 @@ def test_a_daemon_whose_processes_have_worked_never_gives_up(
         pytest.param(-signal.SIGKILL, True, False, "it stopped responding", id="killed-for-silence"),
         pytest.param(-signal.SIGSEGV, False, False, "SIGSEGV", id="segmentation-fault"),
         pytest.param(-signal.SIGABRT, False, True, "SIGABRT", id="abort"),
-        pytest.param(EXIT_STALLED, False, False, "it made no progress", id="stalled"),
-        pytest.param(EXIT_DEVICE_LOST, False, False, "", id="lost-its-gpu"),
+        pytest.param(STALLED, False, False, "it made no progress", id="stalled"),
+        pytest.param(DEVICE_LOST, False, False, "", id="lost-its-gpu"),
     ],
 )
 def test_the_work_in_hand_is_to_blame_for_some_deaths(

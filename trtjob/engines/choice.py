@@ -98,11 +98,11 @@ def choose(wish: EngineRequest, gpus: str) -> Choice:
 
 def _on_gpus(engine: EngineKind, gpus: str, problems: list[str]) -> Choice:
     """Return the choice of an engine. problems: of those that would have come first."""
-    from trtjob.engines import cuda
+    from trtjob.engines.cuda.device import gpus as seen_gpus
     from trtjob.engines.cuda.survey import survey
 
     title = _usable(engine)
-    cuda.gpus()  # the package that the engine uses must see them, too
+    seen_gpus()  # the package that the engine uses must see them, too
     chosen = _chosen(gpus, survey().gpus)
     _expect_served(engine, [gpu.place for gpu in chosen])
     names = ", ".join(f"{gpu.called} ({gpu.place.name})" for gpu in chosen)

@@ -20,9 +20,9 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import tasks  # noqa: F401 - imported now, so that the first message does not wait for it
 from trtjob.worker.context import Context, set_current
-from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
+from trtjob.worker.exit_codes import DEVICE_LOST, SERVER_AWAY
+from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.job_worker import JobWorker
-from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 from trtjob.worker.rq_worker import UnitWorker
 
@@ -40,7 +40,7 @@ def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProc
     cv2.setNumThreads(1)  # the pipeline has threads of its own
     if config["gpu"] is not None and not _is_there(config["gpu"]):
         log.critical("the GPU is not there: the worker process ends", extra={"gpu": config["gpu_name"]})
-        return EXIT_DEVICE_LOST
+        return DEVICE_LOST
     try:
         with connect(settings) as connection:
             context = _context(config, settings, connection.redis, prestarted)
@@ -58,7 +58,7 @@ def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProc
             context.store.remove_worker(context.name)
     except RedisError as err:
         log.warning("the queue's server is away: the worker process ends", extra={"error": str(err)})
-        return EXIT_SERVER_AWAY
+        return SERVER_AWAY
     except TrtjobError as err:
         log.error(str(err))
         return 1

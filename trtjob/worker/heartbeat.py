@@ -28,15 +28,14 @@ from trtjob.queue.replies import is_outage
 from trtjob.queue.units import shard_of
 from trtjob.storage import is_s3, troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupter
+from trtjob.worker.exit_codes import STALLED
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 POLL_S = 4.0  # between two looks at all other workers, while storage fails
-EXIT_STALLED = 70
 PATIENCE = 2.0  # times stall_s: an image process that hangs is ended after one, and the rest goes on
 LOADING_S = 900.0  # a first start may compile kernels, and try smaller batches one after another
-EXIT_SERVER_AWAY = 69  # EX_UNAVAILABLE of sysexits.h
 # Enough for the rate to be steady, short enough to follow a change.
 RATE_SPAN_S = 5.0
 _NO_ENGINE = {"engine": "", "device": ""}
@@ -125,7 +124,7 @@ class HeartbeatThread(threading.Thread):
         with suppress(RedisError):
             self._ship()
         _write(json.dumps({"blame": why}).encode() + b"\n")  # so that its jobs can say why, too
-        os._exit(EXIT_STALLED)
+        os._exit(STALLED)
 
     def report(self) -> None:
         """Write the worker's state for `trtjob status`."""

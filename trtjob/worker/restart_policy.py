@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from trtjob.worker.heartbeat import EXIT_STALLED
+from trtjob.worker.exit_codes import STALLED
 
 FREE_RESTARTS = 3  # an image that kills its worker costs two: no delay for the first few
 FREE_FAULTS = 1  # a new process can use a GPU whose context broke; one that fails again is sick
@@ -26,7 +26,7 @@ def blame_of(exit_code: int, *, was_silent: bool, had_oom: bool) -> str:
     """Say why the work in hand is to blame for a process's death; empty where it is not (somebody killed it)."""
     if was_silent:
         return "it stopped responding"
-    if exit_code == EXIT_STALLED:
+    if exit_code == STALLED:
         return "it made no progress"
     if exit_code < 0 and -exit_code in _FATAL_SIGNALS:
         return signal.Signals(-exit_code).name

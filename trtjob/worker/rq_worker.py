@@ -28,7 +28,8 @@ from trtjob.queue.rq_internals import list_key
 from trtjob.queue.rq_queue import FUNCTIONS
 from trtjob.queue.scripts import load
 from trtjob.worker.context import Context
-from trtjob.worker.heartbeat import EXIT_SERVER_AWAY, HeartbeatThread
+from trtjob.worker.exit_codes import SERVER_AWAY
+from trtjob.worker.heartbeat import HeartbeatThread
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def server_needed() -> Iterator[None]:
         if is_of_key(err):
             raise
         log.warning("the queue's server is away: the worker process ends", extra={"error": str(err)})
-        raise SystemExit(EXIT_SERVER_AWAY) from None
+        raise SystemExit(SERVER_AWAY) from None
 
 
 @contextmanager

@@ -27,10 +27,9 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import STARTS
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares, cpus_each
-from trtjob.worker.heartbeat import EXIT_SERVER_AWAY
+from trtjob.worker.exit_codes import DEVICE_LOST, SERVER_AWAY
 from trtjob.worker.metrics import Pulse, serve
 from trtjob.worker.periodic import PeriodicTasks
-from trtjob.worker.pipeline.batches import EXIT_DEVICE_LOST
 from trtjob.worker.pipeline.limits import processes_of
 from trtjob.worker.restart_policy import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
 from trtjob.worker.sweep import Death, Sweep
@@ -248,12 +247,12 @@ class Supervisor:
         """Count a process's end. Returns how long to wait before the next one."""
         code = child.process.returncode
         slot.young_deaths = 0 if time.monotonic() - child.started_at > STABLE_S else slot.young_deaths + 1
-        is_away = code == EXIT_SERVER_AWAY
+        is_away = code == SERVER_AWAY
         slot.failed_starts = 0 if child.has_beaten or is_away else slot.failed_starts + 1
         slot.last_end = f" (exit code {code})"
         if slot.failed_starts >= MAX_FAILED_STARTS and not self._has_worked:
             return SWEEP_S  # it is for the other slots to say whether this node can work at all
-        pause_s = backoff_s(slot.young_deaths, FREE_FAULTS if code == EXIT_DEVICE_LOST else FREE_RESTARTS)
+        pause_s = backoff_s(slot.young_deaths, FREE_FAULTS if code == DEVICE_LOST else FREE_RESTARTS)
         self.restarts["the queue's server was away" if is_away else why or "killed or ended"] += 1
         if pause_s:
             who = f"{slot.gpu.called}: its worker process" if slot.gpu else "a worker process"
@@ -364,8 +363,8 @@ class Supervisor:
             if child.pulse is not None:
                 self._past = _added(*self._past, child.pulse)
         blame = child.blame or blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
-        fault = GPU_FAILED if code == EXIT_DEVICE_LOST else ""
-        death = self._sweep.dead[child.name] = Death(blame, was_killed=code != EXIT_SERVER_AWAY, fault=fault)
+        fault = GPU_FAILED if code == DEVICE_LOST else ""
+        death = self._sweep.dead[child.name] = Death(blame, was_killed=code != SERVER_AWAY, fault=fault)
         self._sweep_now.set()
         return death
 

@@ -8,8 +8,7 @@ from converters.darknet import test_random_networks as random_networks
 from converters.precision import nets
 from engines.tensorrt import conversions
 
-from trtjob.engines.cuda import Device
-from trtjob.engines.cuda.device import gpu_of
+from trtjob.engines.cuda.device import Device, gpu_of
 from trtjob.engines.spec import Precision
 from trtjob.engines.tensorrt import builder
 from trtjob.engines.tensorrt.build_process import build_in_child

@@ -1,9 +1,10 @@
 """What our engines ask of CUDA's driver, whichever package answers."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, SupportsInt
+from typing import TYPE_CHECKING, Any, Protocol, SupportsInt
 
-from numpy.typing import DTypeLike, NDArray
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Stream(Protocol):
     @property
     def handle(self) -> int: ...
 
-    def copy_in(self, device: SupportsInt, host: NDArray[Any]) -> None:
+    def copy_in(self, device: SupportsInt, host: "NDArray[Any]") -> None:
         """Begin to copy all of a page-locked array to an address of the GPU's."""
         ...
 
@@ -38,7 +39,7 @@ class Stream(Protocol):
         """Begin to copy bytes from one address of the GPU's to another."""
         ...
 
-    def copy_out(self, host: NDArray[Any], device: SupportsInt) -> None:
+    def copy_out(self, host: "NDArray[Any]", device: SupportsInt) -> None:
         """Begin to fill a page-locked array from an address of the GPU's."""
         ...
 
@@ -79,9 +80,9 @@ class Driver(Protocol):
 
     def retain(self, index: int) -> Context: ...
 
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
+    def pinned(self, shape: tuple[int, ...], dtype: "DTypeLike") -> "NDArray[Any]": ...
 
-    def unpin(self, array: NDArray[Any]) -> None: ...
+    def unpin(self, array: "NDArray[Any]") -> None: ...
 
     def alloc(self, size_bytes: int) -> Memory: ...
 

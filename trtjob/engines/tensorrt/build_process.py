@@ -213,7 +213,7 @@ def _current(gpu: int) -> Any:
     """Return a block in which a GPU is the one that TensorRT builds for: it takes whose context is current."""
     from contextlib import closing
 
-    from trtjob.engines.cuda import Device
+    from trtjob.engines.cuda.device import Device
 
     return closing(Device(gpu))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trtjob.child_process import Allowance
-from trtjob.engines.cuda import GpuInfo
 from trtjob.engines.cuda.device import gpu_of as device_of
+from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.spec import ModelSpec
 from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trtjob.engines.cuda import Device, GpuInfo, Memory, Stream
+from trtjob.engines.cuda.device import Device
+from trtjob.engines.cuda.interface import GpuInfo, Memory, Stream
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
 from trtjob.engines.pool import LANES, RUNS
 from trtjob.engines.protocol import (

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from trtjob.engines.cuda import Device
-from trtjob.engines.cuda.driver import Memory, threaded_driver
+from trtjob.engines.cuda.device import Device
+from trtjob.engines.cuda.driver import threaded_driver
+from trtjob.engines.cuda.interface import Memory
 from trtjob.engines.cuda.kernel import Kernel
 from trtjob.engines.protocol import DeviceImage, UInt8Array
 from trtjob.engines.spec import ModelSpec

@@ -15,12 +15,12 @@ from typing import NoReturn, Protocol
 from trtjob.engines.protocol import AnyImage, Engine
 from trtjob.errors import DeviceLostError, EngineError
 from trtjob.imaging.gpu.decoder import EncodedImage
+from trtjob.worker.exit_codes import DEVICE_LOST
 from trtjob.worker.pipeline.ring import Ring
 from trtjob.worker.pipeline.stages import Stopwatch
 
 log = logging.getLogger(__name__)
 
-EXIT_DEVICE_LOST = 71
 MOST_FAILED = 10  # images that fail one after another before the engine is to blame
 
 # How long a batch that is not full waits for images that are on their way, as a share of a call's time and by how many
@@ -236,4 +236,4 @@ class Batches:
 def end_without_gpu(err: DeviceLostError) -> NoReturn:
     """End the process: nothing in it can use the GPU again, and each image would fail for no fault of its own."""
     log.critical("the GPU failed: the worker process ends", extra={"error": str(err)})
-    os._exit(EXIT_DEVICE_LOST)
+    os._exit(DEVICE_LOST)

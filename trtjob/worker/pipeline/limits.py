@@ -1,11 +1,14 @@
 """How much a worker process does at once, and how much memory that may take."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trtjob.config import Settings
 from trtjob.cpus import usable_cpus
-from trtjob.engines.protocol import Engine
 from trtjob.memory import usable_bytes
+
+if TYPE_CHECKING:
+    from trtjob.engines.protocol import Engine
 
 # Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
 _SLOTS_PER_PROCESS = 6
@@ -49,7 +52,7 @@ class PipelineLimits:
     batches: int = 0
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine, *, decodes: bool = False) -> "PipelineLimits":
+    def of(cls, settings: Settings, engine: "Engine", *, decodes: bool = False) -> "PipelineLimits":
         """Return a worker process's limits: what the settings say, or what suits the engine and the cores.
 
         decodes: whether the GPU may decode files.

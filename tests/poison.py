@@ -1,5 +1,6 @@
-"""Images that end the process which decodes them: the fault is put into a library, not into trtjob."""
+"""Images that end the process which decodes them, or keep it waiting: that is put into a library, not into trtjob."""
 
+import os
 from pathlib import Path
 
 _MARK = b"POISON"
@@ -35,6 +36,24 @@ os.open = open_slowly
 def hanging_file(name: str, while_there: Path) -> str:
     """Return code with which opening a file of this name does not return while another file is there."""
     return _HANGING_FILE.format(name=name, while_there=str(while_there))
+
+
+_SLOW_FILES = """
+import os, time
+_open = os.open
+
+def open_slowly(path, *args, **options):
+    if os.fsencode(path).endswith({ending!r}):
+        time.sleep({each_s})
+    return _open(path, *args, **options)
+
+os.open = open_slowly
+"""
+
+
+def slow_files(ending: str, each_s: float) -> str:
+    """Return code with which opening a file of this ending takes so long: few images take a while, but no core."""
+    return _SLOW_FILES.format(ending=os.fsencode(ending), each_s=each_s)
 
 
 def crashing_decoder(signal: str) -> str:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from loop_model import write_endless
-from poison import put_into_every_process
+from poison import put_into_every_process, slow_files
 from samples import job_spec
 from terminal import wait_for, worker_pids
 from worker.mean_model import write_model
@@ -78,7 +78,8 @@ def supervise(
     return asyncio.run(run())
 
 
-MANY = 4000  # images: some seconds of work
+MANY = 300  # images: three seconds of work for a process
+EACH_S = 0.01
 
 
 class Node:
@@ -121,7 +122,16 @@ class Node:
 
 
 @pytest.fixture
-def node(connection: Connection, settings: Settings, tmp_path: Path) -> Node:
+def settings(settings: Settings) -> Settings:
+    """Settings with which many cores are no faster than few."""
+    return settings.model_copy(update={"image_processes": 1})
+
+
+@pytest.fixture
+def node(connection: Connection, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """A node that waits for each of its images."""
+    slow = put_into_every_process(tmp_path / "site", slow_files(".jpg", EACH_S))
+    monkeypatch.setenv("PYTHONPATH", slow["PYTHONPATH"])
     return Node(connection, settings, tmp_path)
 
 
@@ -196,22 +206,38 @@ def test_a_process_that_crashes_blames_what_it_had_in_hand(
     assert node.store.view(node.job_id).ok == MANY
 
 
-# In the place of a driver whose GPU breaks: the first process that runs its engine goes on, and every other one ends.
+# In the place of a driver whose GPU breaks: the first process that runs its engine goes on, once others have ended twice.
 _SICK_ENGINE = """
-import os
-import onnxruntime
-_run, _is_well = onnxruntime.InferenceSession.run, []
+import os, sys, time
+from importlib.abc import MetaPathFinder
 
-def run(*args):
-    if not _is_well:
-        try:
-            os.close(os.open({well!r}, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            os._exit({code})
-        _is_well.append(True)
-    return _run(*args)
+class Sick(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "onnxruntime":
+            sys.meta_path.remove(self)
+            import onnxruntime
+            spoil(onnxruntime.InferenceSession)
+            return onnxruntime.__spec__
 
-onnxruntime.InferenceSession.run = run
+def spoil(session):
+    run, is_well = session.run, []
+
+    def sick_run(*args):
+        if not is_well:
+            try:
+                os.close(os.open({well!r}, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                with open({well!r}, "ab") as deaths:
+                    deaths.write(b"x")
+                os._exit({code})
+            is_well.append(True)
+        while os.path.getsize({well!r}) < 2:
+            time.sleep(0.05)
+        return run(*args)
+
+    session.run = sick_run
+
+sys.meta_path.insert(0, Sick())
 """
 
 
@@ -222,10 +248,8 @@ def test_the_shards_of_a_process_whose_gpu_fails_go_on_on_another_and_none_is_bl
     connection: Connection,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code = _SICK_ENGINE.format(well=str(tmp_path / "well"), code=DEVICE_LOST)
-    monkeypatch.setenv("PYTHONPATH", put_into_every_process(tmp_path / "site", code)["PYTHONPATH"])
+    put_into_every_process(tmp_path / "site", _SICK_ENGINE.format(well=str(tmp_path / "well"), code=DEVICE_LOST))
     troubles: set[str] = set()
 
     def is_over() -> bool:
@@ -233,7 +257,7 @@ def test_the_shards_of_a_process_whose_gpu_fails_go_on_on_another_and_none_is_bl
         return node.is_done() and any("its GPU failed" in trouble for trouble in troubles)
 
     async def work() -> None:
-        node.submit(MANY, shard_size=100)
+        node.submit(MANY, shard_size=20)
         await until(is_over, "the end of the job, and word of the GPU")
 
     supervise(settings, connection, work, processes=2)
@@ -347,7 +371,7 @@ def test_a_stop_gives_the_shard_back_and_costs_no_attempt(
     node: Node, settings: Settings, connection: Connection
 ) -> None:
     async def start_it() -> None:
-        node.submit(2000)
+        node.submit(MANY)
         await until(node.is_under_way, "images")
 
     took_s = supervise(settings, connection, start_it)

@@ -41,7 +41,7 @@ def test_run_prints_a_summary_on_standard_output_only(
 @pytest.mark.slow
 def test_run_with_json_prints_one_document(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
     document = terminal.json("run", scenes, "--model", digits, "-o", tmp_path / "out", "--annotate", "none")
-    assert document.keys() == terminal.json("status", document["job_id"])["jobs"][0].keys()
+    assert document.keys() == terminal.status(document["job_id"])["jobs"][0].keys()
     assert document["state"] == "done"
     assert document["done"] == document["images"] == document["ok"]
     assert not (job_folder(tmp_path / "out") / "annotated").exists()
@@ -74,7 +74,7 @@ def test_a_wrong_model_ends_run_with_one_line(terminal: Terminal, scenes: Path, 
 @pytest.mark.slow
 def test_a_removed_output_is_made_anew(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
     command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out"]
-    assert terminal.run("submit", scenes, *command).code == 0
+    assert terminal.here("submit", scenes, *command).code == 0
     terminal.start("worker")
     wait_for(lambda: list((tmp_path / "out").glob("*/_SUCCESS.json")), "the job's end")
     shutil.rmtree(tmp_path / "out")
@@ -123,7 +123,7 @@ def test_a_job_is_exported_from_its_folder_and_by_its_id(
     folder = job_folder(tmp_path / "out")
     by_folder = terminal.run("export", folder, "--format", "coco")
     assert by_folder.out == f"{folder / 'coco.json'}\n", by_folder.err
-    by_id = terminal.run("export", folder.name, "--format", "coco", "-o", tmp_path / "coco.json")
+    by_id = terminal.here("export", folder.name, "--format", "coco", "-o", tmp_path / "coco.json")
     assert by_id.code == 0, by_id.err
     assert (tmp_path / "coco.json").read_bytes() == (folder / "coco.json").read_bytes()
 
@@ -132,11 +132,11 @@ def test_a_job_is_exported_from_its_folder_and_by_its_id(
 def test_status_shows_all_jobs_and_an_unknown_one_ends_with_2(
     terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    assert terminal.run("submit", scenes, "--model", digits, "-o", tmp_path / "out").code == 0
+    assert terminal.here("submit", scenes, "--model", digits, "-o", tmp_path / "out").code == 0
     job_id = job_folder(tmp_path / "out").name
-    assert [job["job_id"] for job in terminal.json("status")["jobs"]] == [job_id]
-    assert job_id in terminal.run("status").out
-    unknown = terminal.run("status", "nobody-00000000")
+    assert [job["job_id"] for job in terminal.status()["jobs"]] == [job_id]
+    assert job_id in terminal.here("status").out
+    unknown = terminal.here("status", "nobody-00000000")
     assert unknown.code == 2
     assert unknown.err == "error: no job 'nobody-00000000'. List the jobs with: trtjob status\n"
 
@@ -213,7 +213,7 @@ def test_a_cancel_that_comes_too_late_says_whether_the_job_has_ended(
         (JobState.DONE, "had ended before: done"),
     ):
         store.create(job_spec(job_id=f"photos-{state}"), state)
-        outcome = terminal.run("cancel", f"photos-{state}")
+        outcome = terminal.here("cancel", f"photos-{state}")
         assert outcome.code == 0, outcome.err
         assert said in outcome.out
-    assert terminal.run("cancel", "photos-finishing").out.count("ended before") == 0
+    assert terminal.here("cancel", "photos-finishing").out.count("ended before") == 0

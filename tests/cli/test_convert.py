@@ -97,11 +97,11 @@ def test_a_conversion_that_never_ends_shows_as_work_and_frees_its_worker_when_it
     client = terminal.start("convert", write_endless(tmp_path / "endless.onnx"), "--preprocess", "unit")
 
     def doing() -> str:
-        return next((worker["doing"] for worker in terminal.json("status")["workers"] if worker["state"] == "busy"), "")
+        return next((worker["doing"] for worker in terminal.status()["workers"] if worker["state"] == "busy"), "")
 
     name, _, what = wait_for(lambda: "converting" in doing() and doing(), "the conversion").partition(": ")
     assert what == "endless.onnx, converting"
-    assert f"{name}: {what}" in terminal.run("status").out
+    assert f"{name}: {what}" in terminal.here("status").out
     if how == "cancel":
         assert terminal.run("cancel", name).out == f"{name}: cancelled\n"
     else:
@@ -113,7 +113,7 @@ def test_a_conversion_that_never_ends_shows_as_work_and_frees_its_worker_when_it
         else (130, "Cancelling the conversion ...")
     )
     wait_for(lambda: not doing(), "the worker to be idle")
-    assert terminal.run("cancel", name).out == f"{name}: nobody waits for it (any more)\n"
+    assert terminal.here("cancel", name).out == f"{name}: nobody waits for it (any more)\n"
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,13 @@ def test_events_of_a_job_are_one_document_a_line(store: JobStore, terminal: Term
     assert [document["event"] for document in documents] == ["submitted", "cancelled"]
     assert documents[0].keys() == {"at", "event", "unit", "attempt", "worker", "detail"}
     assert documents[0]["unit"] is None
-    assert terminal.run("events", JOB, "--lines", "1").out.split()[2] == "cancelled"
+    assert terminal.here("events", JOB, "--lines", "1").out.split()[2] == "cancelled"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["events", "logs"])
 def test_an_unknown_job_is_one_line(store: JobStore, terminal: Terminal, command: str) -> None:
-    outcome = terminal.run(command, "nobody-00000000")
+    outcome = terminal.here(command, "nobody-00000000")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "no job 'nobody-00000000'" in outcome.err
 
@@ -84,7 +84,7 @@ def test_following_ends_with_ctrl_c(store: JobStore, terminal: Terminal, command
 @pytest.mark.slow
 def test_a_job_tells_its_whole_way(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
     worker = terminal.start("worker")
-    wait_for(lambda: terminal.run("status").out.count("worker") or "idle" in terminal.run("status").out, "a worker")
+    wait_for(lambda: terminal.status()["workers"], "a worker")
     outcome = terminal.run("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--shard-size", "6", "--wait")
     assert outcome.code == 0, outcome.err
     job_id = job_folder(tmp_path / "out").name
@@ -121,7 +121,7 @@ def test_the_log_of_a_real_job_names_its_shards_and_workers(terminal: Terminal, 
     assert sorted(line["unit"] for line in committed) == ["shard-00000", "shard-00001", "shard-00002"]
     assert {(line["job_id"], line["attempt"], line["ok"]) for line in committed} == {(job_id, 1, 4)}
     assert all(line["worker"] for line in lines)
-    assert terminal.run("logs", job_id, "--level", "warning").out == ""
+    assert terminal.here("logs", job_id, "--level", "warning").out == ""
     daemon.terminate()
     _, err = daemon.communicate(timeout=30)
     assert "shard committed" not in err, "TRTJOB_LOG_LEVEL is for standard error"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from poison import put_into_every_process, slow_files
 from terminal import DIGITS
 
 
@@ -27,3 +28,10 @@ def photos(tmp_path: Path, scenes: list[Path]) -> Callable[[int], Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def slowly(tmp_path: Path) -> dict[str, str]:
+    """An environment in which a worker process does 30 images a second at most: a test can come between."""
+    each = put_into_every_process(tmp_path / "slowly", slow_files(".jpg", 0.033))
+    return {**each, "TRTJOB_IMAGE_PROCESSES": "1"}

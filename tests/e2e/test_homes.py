@@ -28,7 +28,7 @@ def test_work_is_done_in_a_home_of_any_name(name: str, digits: Path, scenes: Pat
         outcome = terminal.run("run", scenes, "--model", digits, "-o", tmp_path / "out", timeout_s=120)
         assert outcome.code == 0, outcome.err
         assert len(records(job_folder(tmp_path / "out"))) == 12
-        (job,) = terminal.json("status")["jobs"]
+        (job,) = terminal.status()["jobs"]
         assert job["state"] == "done"
         doctor = terminal.run("doctor", "--json")
         assert '"broken"' not in doctor.out, doctor.out

@@ -91,7 +91,7 @@ def test_a_fleet_of_several_locales_gives_the_same_bytes(
         terminal.environment["TRTJOB_REDIS_URL"] = valkey.url
         for environment in (C_LOCALE, UTF8, latin_1):
             terminal.start("worker", "--threads", "1", **environment)
-        wait_for(lambda: len(terminal.json("status")["workers"]) == 3, "three workers", 120)
+        wait_for(lambda: len(terminal.status()["workers"]) == 3, "three workers", 120)
         options = ("--model", digits, "-o", tmp_path / "out", "--shard-size", "1", "--wait")
         outcome = terminal.run("submit", photos, *options, timeout_s=120, **UTF8)
         assert outcome.code == 0, outcome.err

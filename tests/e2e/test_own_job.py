@@ -34,10 +34,17 @@ def small(tmp_path: Path, scenes: list[Path]) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
 def test_a_small_run_does_not_wait_for_a_large_job_that_was_interrupted(
-    number: signal.Signals, terminal: Terminal, digits: Path, photos: Callable[[int], Path], small: Path, tmp_path: Path
+    number: signal.Signals,
+    terminal: Terminal,
+    digits: Path,
+    photos: Callable[[int], Path],
+    small: Path,
+    tmp_path: Path,
+    slowly: dict[str, str],
 ) -> None:
     alone_s = _small_run(terminal, digits, small, tmp_path / "before")
-    large = terminal.start("run", photos(2000), "--model", digits, "-o", tmp_path / "large", "--shard-size", "40")
+    command: list[str | Path] = ["run", photos(300), "--model", digits, "-o", tmp_path / "large", "--shard-size", "10"]
+    large = terminal.start(*command, **slowly)
     wait_for(lambda: _begun(tmp_path / "large"), "a commit")
     pids = worker_pids(large.pid)
     large.send_signal(number)
@@ -60,16 +67,16 @@ def _small_run(terminal: Terminal, digits: Path, small: Path, output: Path) -> f
 
 def _job(terminal: Terminal, job_id: str) -> dict[str, Any]:
     """Return what `trtjob status` says of a job."""
-    document: dict[str, Any] = terminal.json("status", job_id)["jobs"][0]
+    document: dict[str, Any] = terminal.status(job_id)["jobs"][0]
     return document
 
 
 def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
-    command: list[str | Path] = ["run", photos(150), "--model", digits, "-o", output, "--shard-size", "25"]
-    first = terminal.start(*command)
+    command: list[str | Path] = ["run", photos(80), "--model", digits, "-o", output, "--shard-size", "10"]
+    first = terminal.start(*command, **slowly)
     wait_for(lambda: _begun(output), "a commit")
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=30)
@@ -80,7 +87,7 @@ def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
     assert (job["state"], job["limit"]) == ("stopped", f"Go on with: trtjob resume {job_id}")
     assert job["done"] == sum(len(path.read_bytes().splitlines()) for path in _results(output))
     worker = terminal.start("worker")
-    wait_for(lambda: terminal.json("status")["workers"], "the worker")
+    wait_for(lambda: terminal.status()["workers"], "the worker")
     assert terminal.run("submit", photos(3), "--model", digits, "-o", tmp_path / "small", "--wait").code == 0
     assert _job(terminal, job_id)["done"] == job["done"]
     worker.terminate()
@@ -88,7 +95,7 @@ def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
     resumed = terminal.run("resume", job_id)
     assert resumed.code == 0, resumed.err
     assert f"{job_id}: continues with what is missing" in resumed.err
-    assert len(records(job_folder(output))) == 150
+    assert len(records(job_folder(output))) == 80
 
 
 def _results(output: Path) -> list[Path]:
@@ -98,10 +105,10 @@ def _results(output: Path) -> list[Path]:
 
 @pytest.mark.parametrize("by", ["resume", "worker"])
 def test_the_job_of_a_run_that_was_killed_goes_on_when_somebody_comes(
-    by: str, terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    by: str, terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
-    first = terminal.start("run", photos(300), "--model", digits, "-o", output, "--shard-size", "50")
+    first = terminal.start("run", photos(80), "--model", digits, "-o", output, "--shard-size", "10", **slowly)
     wait_for(lambda: _begun(output), "a commit")
     (worker,) = worker_pids(first.pid)
     first.kill()
@@ -115,7 +122,7 @@ def test_the_job_of_a_run_that_was_killed_goes_on_when_somebody_comes(
     else:
         terminal.start("worker")
         wait_for(lambda: _job(terminal, job_id)["state"] == "done", "the job's end")
-    assert len(records(job_folder(output))) == 300
+    assert len(records(job_folder(output))) == 80
 
 
 def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
@@ -126,7 +133,7 @@ def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
     assert failed.code == 1
     (command,) = re.findall("Try them again with: trtjob (.+)", failed.err)
     job_id = job_folder(tmp_path / "out").name
-    queued = terminal.run(*command.split(), "--queue")
+    queued = terminal.here(*command.split(), "--queue")
     assert (queued.code, "No worker is running" in queued.err) == (0, True)
     assert _job(terminal, job_id)["state"] == "queued"
     taken_over = terminal.run("run", small, "--model", digits, "-o", tmp_path / "out")
@@ -138,13 +145,13 @@ def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
 
 
 def test_a_worker_that_runs_helps(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], small: Path, tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], small: Path, tmp_path: Path, slowly: dict[str, str]
 ) -> None:
-    terminal.start("worker", "--threads", "1")
-    wait_for(lambda: terminal.json("status")["workers"], "the worker")
-    command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
-    outcome = terminal.run("run", photos(400), *command)
+    terminal.start("worker", "--threads", "1", **slowly)
+    wait_for(lambda: terminal.status()["workers"], "the worker")
+    command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out", "--shard-size", "5"]
+    outcome = terminal.run("run", photos(80), *command, timeout_s=60, **slowly)
     assert outcome.code == 0, outcome.err
-    events = terminal.run("events", job_folder(tmp_path / "out").name, "--json").out.splitlines()
+    events = terminal.here("events", job_folder(tmp_path / "out").name, "--json").out.splitlines()
     workers = {event["worker"] for event in map(json.loads, events) if event["event"] == "committed"}
     assert len(workers) == 2

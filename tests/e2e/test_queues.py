@@ -19,7 +19,7 @@ def test_a_worker_of_one_queue_leaves_the_jobs_and_conversions_of_another_alone(
     terminal.environment["TRTJOB_REDIS_URL"] = server.url
     store = JobStore(redis)
     job = ["submit", str(scenes[0].parent), "--model", str(digits), "-o"]
-    handed_in = terminal.run(*job, str(tmp_path / "alpha"), TRTJOB_QUEUE="alpha")
+    handed_in = terminal.here(*job, str(tmp_path / "alpha"), TRTJOB_QUEUE="alpha")
     assert handed_in.code == 0, handed_in.err
     alpha = handed_in.out.strip()
     assert "TRTJOB_QUEUE=alpha trtjob worker" in handed_in.err
@@ -31,10 +31,10 @@ def test_a_worker_of_one_queue_leaves_the_jobs_and_conversions_of_another_alone(
     assert beta.code == 0, beta.err
     assert [event.event for event in store.events(alpha)] == ["submitted"]
     assert redis.llen("rq:queue:alpha") == 2
-    refused = terminal.run(*job, str(tmp_path / "alpha"), TRTJOB_QUEUE="beta")
+    refused = terminal.here(*job, str(tmp_path / "alpha"), TRTJOB_QUEUE="beta")
     assert (refused.code, "in the queue 'alpha'" in refused.err) == (1, True)
     assert {worker.queue for worker in store.workers()} == {daemon.queue for daemon in store.daemons()} == {"beta"}
-    assert "queue alpha" in terminal.run("status").out
+    assert "queue alpha" in terminal.here("status").out
 
     terminal.start("worker", "--threads", "1", TRTJOB_QUEUE="alpha")
     wait_for(lambda: store.state(alpha) == JobState.DONE, "the job of alpha", 120)

@@ -29,10 +29,10 @@ def _server_pid(home: Path) -> int:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_and_the_same_command_does_only_what_is_missing(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
-    command: list[str | Path] = ["run", photos(240), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
-    first = terminal.start(*command)
+    command: list[str | Path] = ["run", photos(96), "--model", digits, "-o", tmp_path / "out", "--shard-size", "8"]
+    first = terminal.start(*command, **slowly)
     wait_for(lambda: len(_commits(tmp_path / "out")) >= 3, "three commits")
     started = descendants(first.pid)
     first.send_signal(signal.SIGINT)
@@ -45,7 +45,7 @@ def test_ctrl_c_stops_and_the_same_command_does_only_what_is_missing(
     outcome = terminal.run(*command)
     assert outcome.code == 0, outcome.err
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert len(records(job_folder(tmp_path / "out"))) == 240
+    assert len(records(job_folder(tmp_path / "out"))) == 96
     again = terminal.run(*command)
     assert again.code == 0, again.err
     assert len(_commits(tmp_path / "out")) == 12
@@ -83,28 +83,30 @@ def test_retry_does_the_failed_images_only(
     retried = terminal.run("retry", job.name, "--wait")
     assert retried.code == 0, retried.err
     assert "detections" in records(job)["b/0001.jpg"]
-    assert terminal.json("status", job.name)["jobs"][0]["state"] == "done"
+    assert terminal.status(job.name)["jobs"][0]["state"] == "done"
 
 
 @pytest.mark.slow
 def test_killing_the_server_loses_nothing(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
-    process = terminal.start("run", photos(200), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20")
+    process = terminal.start(
+        "run", photos(80), "--model", digits, "-o", tmp_path / "out", "--shard-size", "8", **slowly
+    )
     wait_for(lambda: len(_commits(tmp_path / "out")) >= 2, "two commits")
     os.kill(_server_pid(terminal.home), signal.SIGKILL)
     out, err = process.communicate(timeout=50)
     assert process.returncode == 0, err + out
-    assert len(records(job_folder(tmp_path / "out"))) == 200
+    assert len(records(job_folder(tmp_path / "out"))) == 80
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_killing_run_itself_ends_its_worker_and_the_next_run_finishes(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
-    command: list[str | Path] = ["run", photos(200), "--model", digits, "-o", tmp_path / "out", "--shard-size", "20"]
-    first = terminal.start(*command)
+    command: list[str | Path] = ["run", photos(80), "--model", digits, "-o", tmp_path / "out", "--shard-size", "8"]
+    first = terminal.start(*command, **slowly)
     wait_for(lambda: len(_commits(tmp_path / "out")) >= 2, "two commits")
     (worker,) = worker_pids(first.pid)
     first.kill()
@@ -112,18 +114,18 @@ def test_killing_run_itself_ends_its_worker_and_the_next_run_finishes(
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
     outcome = terminal.run(*command)
     assert outcome.code == 0, outcome.err
-    assert len(records(job_folder(tmp_path / "out"))) == 200
+    assert len(records(job_folder(tmp_path / "out"))) == 80
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_dead_node_is_noticed_and_its_shard_taken_over_within_15_seconds(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
     """Daemon and worker die at once, as when a node loses power: only the lease tells the other node."""
-    first = terminal.start("worker", "--threads", "1")
+    first = terminal.start("worker", "--threads", "1", **slowly)
     submit = terminal.start(
-        "submit", photos(300), "--model", digits, "-o", tmp_path / "out", "--shard-size", "300", "--wait"
+        "submit", photos(150), "--model", digits, "-o", tmp_path / "out", "--shard-size", "150", "--wait"
     )
     with connect(Settings(home=terminal.home)) as connection:
         store = JobStore(connection.redis)
@@ -146,46 +148,46 @@ def test_a_dead_node_is_noticed_and_its_shard_taken_over_within_15_seconds(
     out, err = submit.communicate(timeout=60)
     assert submit.returncode == 0, err + out
     assert second.poll() is None
-    assert len(records(job_folder(tmp_path / "out"))) == 300
+    assert len(records(job_folder(tmp_path / "out"))) == 150
 
 
 @pytest.mark.slow
 def test_without_a_worker_the_job_waits_and_status_says_how_to_start_one(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    submitted = terminal.run("submit", photos(3), "--model", digits, "-o", tmp_path / "out")
+    submitted = terminal.here("submit", photos(3), "--model", digits, "-o", tmp_path / "out")
     assert submitted.code == 0, submitted.err
     job_id = job_folder(tmp_path / "out").name
-    status = terminal.run("status", job_id)
+    status = terminal.here("status", job_id)
     assert status.code == 0
     assert "trtjob worker" in status.out + status.err
     terminal.start("worker")
-    wait_for(lambda: terminal.json("status", job_id)["jobs"][0]["state"] == "done", "the job's end")
+    wait_for(lambda: terminal.status(job_id)["jobs"][0]["state"] == "done", "the job's end")
     assert len(records(job_folder(tmp_path / "out"))) == 3
 
 
 @pytest.mark.slow
 def test_cancel_stops_a_job_and_submitting_it_again_continues(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
 ) -> None:
-    terminal.start("worker")
-    command: list[str | Path] = [photos(240), "--model", digits, "-o", tmp_path / "out", "--shard-size", "40"]
-    assert terminal.run("submit", *command).code == 0
+    terminal.start("worker", **slowly)
+    command: list[str | Path] = [photos(90), "--model", digits, "-o", tmp_path / "out", "--shard-size", "15"]
+    assert terminal.here("submit", *command).code == 0
     wait_for(lambda: _commits(tmp_path / "out"), "a commit")
     job_id = job_folder(tmp_path / "out").name
-    cancelled = terminal.run("cancel", job_id)
+    cancelled = terminal.here("cancel", job_id)
     assert cancelled.code == 0
-    job = terminal.json("status", job_id)["jobs"][0]
+    job = terminal.status(job_id)["jobs"][0]
     assert job["state"] == "cancelled"
-    assert f"cancelled: {job['done']} of 240 images" in cancelled.err
+    assert f"cancelled: {job['done']} of 90 images" in cancelled.err
     folder = job_folder(tmp_path / "out")
-    assert 0 < len(records(folder)) == job["done"] < 240
+    assert 0 < len(records(folder)) == job["done"] < 90
     assert not (folder / "_SUCCESS.json").exists()
-    exported = terminal.run("export", job_id, "--format", "csv")
-    assert (exported.code, f"cancelled: {job['done']} of 240" in exported.err) == (0, True)
+    exported = terminal.here("export", job_id, "--format", "csv")
+    assert (exported.code, f"cancelled: {job['done']} of 90" in exported.err) == (0, True)
     outcome = terminal.run("submit", *command, "--wait")
     assert outcome.code == 0, outcome.err
-    assert len(records(job_folder(tmp_path / "out"))) == 240
+    assert len(records(job_folder(tmp_path / "out"))) == 90
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ from trtjob.worker.context import Context, set_current
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LEASE_S = 120.0  # no test waits for one to run out
-SAMPLES = {straight: 3} | dict.fromkeys(LONGER, 19)  # so many replies apart, `make test` loses one; `make chaos` each
+SAMPLES = {straight: 7} | dict.fromkeys(LONGER, 19)  # so many replies apart, `make test` loses one; `make chaos` each
 
 in_all_ways = pytest.mark.parametrize(
     ("scenario", "step"),

@@ -206,7 +206,7 @@ def test_a_process_that_crashes_blames_what_it_had_in_hand(
     assert node.store.view(node.job_id).ok == MANY
 
 
-# In the place of a driver whose GPU breaks: the first process that runs its engine goes on, once others have ended twice.
+# In the place of a driver whose GPU breaks: the first process that runs its engine goes on when two others have ended.
 _SICK_ENGINE = """
 import os, sys, time
 from importlib.abc import MetaPathFinder

@@ -38,6 +38,13 @@ def trtjob(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
 
 
 @pytest.fixture
+def terminal(terminal: Terminal) -> Terminal:
+    """A user whose workers have one image process: each takes as long to begin as a dozen images."""
+    terminal.environment["TRTJOB_IMAGE_PROCESSES"] = "1"
+    return terminal
+
+
+@pytest.fixture
 def scenes() -> Path:
     """The folder of sample scenes."""
     return DIGITS / "scenes"

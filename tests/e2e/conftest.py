@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 from poison import put_into_every_process, slow_files
-from terminal import DIGITS
+from terminal import DIGITS, Terminal
+
+
+@pytest.fixture
+def terminal(terminal: Terminal) -> Terminal:
+    """A user whose workers have one image process: each takes as long to begin as a dozen images."""
+    terminal.environment["TRTJOB_IMAGE_PROCESSES"] = "1"
+    return terminal
 
 
 @pytest.fixture
@@ -33,5 +40,4 @@ def photos(tmp_path: Path, scenes: list[Path]) -> Callable[[int], Path]:
 @pytest.fixture
 def slowly(tmp_path: Path) -> dict[str, str]:
     """An environment in which a worker process does 30 images a second at most: a test can come between."""
-    each = put_into_every_process(tmp_path / "slowly", slow_files(".jpg", 0.033))
-    return {**each, "TRTJOB_IMAGE_PROCESSES": "1"}
+    return put_into_every_process(tmp_path / "slowly", slow_files(".jpg", 0.033))

@@ -127,6 +127,7 @@ def _kill_worker_of(run: subprocess.Popen[str]) -> None:
 def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
+    del terminal.environment["TRTJOB_IMAGE_PROCESSES"]
     folder = photos(80)
     (folder / "a" / "broken.jpg").write_bytes(b"rubbish")
     common: list[str | Path] = ["run", folder, "--model", digits, "--annotate", "none"]
@@ -136,8 +137,8 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
 
     assert terminal.run(*common, "-o", tmp_path / "calm").code == 1
     variants: dict[str, list[str]] = {
-        "one-thread": ["--threads", "1", "--shard-size", "7"],
-        "four-threads": ["--threads", "4", "--shard-size", "30", "--batch", "3"],
+        "one-thread": ["--threads", "1", "--shard-size", "7", "--image-processes", "1"],
+        "four-threads": ["--threads", "4", "--shard-size", "30", "--batch", "3", "--image-processes", "4"],
     }
     for name, options in variants.items():
         assert terminal.run(*common, "-o", tmp_path / name, *options).code == 1
@@ -157,6 +158,7 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
 def test_two_workers_in_other_terminals_give_the_same_bytes(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
+    del terminal.environment["TRTJOB_IMAGE_PROCESSES"]
     folder = photos(60)
     assert terminal.run("run", folder, "--model", digits, "-o", tmp_path / "calm").code == 0
     terminal.start("worker", "--processes", "2", "--threads", "1")

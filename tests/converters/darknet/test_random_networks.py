@@ -874,9 +874,19 @@ def networks(draw: Draw) -> Example:
     return Example(draft.cfg, image, numbers, draft.net)
 
 
-@pytest.mark.slow
 # Without shrinking, which would take minutes: a network is small enough to read as it is.
-@settings(max_examples=150, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+drawn_the_same_each_time = settings(derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+
+
+@pytest.mark.slow
+@settings(drawn_the_same_each_time, max_examples=60)
 @given(example=networks())
 def test_any_network_is_darknets(example: Example) -> None:
+    assert_the_converter_agrees(example)
+
+
+@pytest.mark.chaos
+@settings(drawn_the_same_each_time, max_examples=300)
+@given(example=networks())
+def test_any_of_many_networks_is_darknets(example: Example) -> None:
     assert_the_converter_agrees(example)

@@ -598,7 +598,7 @@ def test_an_image_is_blamed_only_for_what_a_new_process_dies_of(
     photos: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that another image has damaged dies of a healthy one: that must not count."""
-    keys = write_images(photos, 30)
+    keys = write_images(photos, 12)
     worn_out = """
 import os, signal
 import cv2

@@ -56,7 +56,9 @@ def doctor(
     terminal.environment |= {"PATH": f"{tools}:{os.environ['PATH']}", **settings}
     if packages is not None:
         terminal.environment["PYTHONPATH"] = str(packages)
-    return {check["name"]: check for check in json.loads(terminal.run("doctor", "--json").out)}
+    is_as_here = packages is None and not settings
+    outcome = (terminal.here if is_as_here else terminal.run)("doctor", "--json")
+    return {check["name"]: check for check in json.loads(outcome.out)}
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def test_a_worker_that_runs_helps(
     terminal.start("worker", "--threads", "1", **slowly)
     wait_for(lambda: terminal.status()["workers"], "the worker")
     command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out", "--shard-size", "5"]
-    outcome = terminal.run("run", photos(80), *command, timeout_s=60, **slowly)
+    outcome = terminal.run("run", photos(60), *command, timeout_s=60, **slowly)
     assert outcome.code == 0, outcome.err
     events = terminal.here("events", job_folder(tmp_path / "out").name, "--json").out.splitlines()
     workers = {event["worker"] for event in map(json.loads, events) if event["event"] == "committed"}

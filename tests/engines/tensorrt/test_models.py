@@ -22,6 +22,9 @@ pytestmark = pytest.mark.extra
 
 BATCHES = BuildOptions(BatchProfile(1, 2, 4))
 
+# Of the sample model `make test` makes a plan in every precision, of others in one.
+IN_BOTH = pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.chaos)])
+
 
 def built(request: ConversionRequest, folder: Path) -> None:
     """Convert a model, and see that TensorRT reads it as it is meant, with any batch size, and builds it."""
@@ -86,7 +89,7 @@ def test_any_batch_sizes_are_taken(sizes: BatchProfile, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.chaos)])
+@IN_BOTH
 def test_the_official_yolov3_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
     weights = SHARED / "models" / "yolov3-tiny.weights"
     if not weights.exists():
@@ -99,7 +102,7 @@ def test_the_official_yolov3_tiny_becomes_a_plan(precision: str, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@IN_BOTH
 def test_yolov4_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
     weights = write_yolov4_tiny(tmp_path)
     request = ConversionRequest.model_validate({"model": weights, "precision": precision})
@@ -108,7 +111,7 @@ def test_yolov4_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@IN_BOTH
 @pytest.mark.parametrize("arch", [pytest.param("VGG16", marks=pytest.mark.chaos), "MobileNetV2"])
 def test_a_keras_classifier_becomes_a_plan(arch: str, precision: str, tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")

@@ -24,7 +24,7 @@ from trtjob.engines.tensorrt.messages import Messages
 class _Session:
     """A session on the CPU that takes itself for one on a GPU."""
 
-    def __init__(self, path: Path, *_: object) -> None:
+    def __init__(self, path: Path, *_: object, is_fused: bool) -> None:
         self._session = open_session(path, [(CPU_PROVIDER, {})])
 
     def __getattr__(self, name: str) -> Any:

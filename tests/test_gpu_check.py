@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import textwrap
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import work_apart
 
 from benchmarks.constant import ConstantEngine
 from benchmarks.host import job_spec
@@ -70,9 +70,10 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> CheckOptions:
-    return CheckOptions(tmp_path / "home", seconds=0.1, is_quick=True)
+@pytest.fixture(scope="session")
+def options(tmp_path_factory: pytest.TempPathFactory) -> CheckOptions:
+    """Options with one home for all: each model is made and converted once."""
+    return CheckOptions(tmp_path_factory.mktemp("gpu-check"), seconds=0.1, is_quick=True)
 
 
 def test_rows_come_back_from_their_lines() -> None:
@@ -263,46 +264,26 @@ def test_the_tests_that_need_a_gpu_are_found() -> None:
 # -- processes of their own --------------------------------------------------------------------------------------------
 
 
-def _double(value: int) -> int:
-    return 2 * value
-
-
-def _lacking(_value: int) -> int:
-    raise NotRun("there is no GPU")
-
-
-def _wrong(_value: int) -> int:
-    raise ConfigError("7 is too much")
-
-
-def _dying(_value: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return 0
-
-
-def _slow(_value: int) -> int:
-    time.sleep(60)
-    return 0
-
-
 @pytest.mark.slow
 def test_work_apart_gives_its_value_or_says_why_not() -> None:
-    given = apart.apart(_double, 3)
+    given = apart.apart(work_apart.double, 3)
     assert (given.value, given.problem) == (6, "")
     for work, state, problem in (
-        (_lacking, State.NOT_RUN, "there is no GPU"),
-        (_wrong, State.FAILED, "7 is too much"),
-        (_dying, State.FAILED, "the process ended with exit code -9"),
+        (work_apart.lacking, State.NOT_RUN, "there is no GPU"),
+        (work_apart.wrong, State.FAILED, "7 is too much"),
+        (work_apart.dying, State.FAILED, "the process ended with exit code -9"),
     ):
         answer = apart.apart(work, 3)
         assert (answer.value, answer.state, answer.problem) == (None, state, problem)
-    assert apart.apart(_slow, 3, limit_s=1.0).problem == "not done after 1 s, and ended"
+    assert apart.apart(work_apart.slow, 3, limit_s=1.0).problem == "not done after 1 s, and ended"
 
 
 @pytest.mark.slow
 def test_work_side_by_side_comes_in_order() -> None:
-    found = [(case, answer.value) for case, answer in apart.side_by_side(_double, [(n,) for n in range(4)], 2)]
-    assert found == [((n,), 2 * n) for n in range(4)]
+    found = [
+        (case, answer.value) for case, answer in apart.side_by_side(work_apart.double, [(n,) for n in range(4)], 2)
+    ]
+    assert found == [((number,), 2 * number) for number in range(4)]
 
 
 # -- models from seeds -------------------------------------------------------------------------------------------------

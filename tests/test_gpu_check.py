@@ -590,6 +590,12 @@ def test_a_model_is_beside_ultralytics_where_that_could_be_measured(options: Che
     without, with_pictures = feed.beside("digits", "cpu", theirs, options, pictures)
     assert float(without.note.split("; ")[-2].split()[0]) > 100
     assert "0.0 times Ultralytics" in with_pictures.note
+
+
+@pytest.mark.chaos
+def test_a_model_is_beside_nothing_where_ultralytics_could_not_be_measured(
+    options: CheckOptions, pictures: Path
+) -> None:
     assert all("Ultralytics" not in row.note for row in feed.beside("digits", "cpu", None, options, pictures))
 
 

@@ -34,7 +34,7 @@ def rig_of(
     folder: Path, engine: PlainEngine, *, is_stopping: Callable[[], bool] = never, window: int = 0, batch: int = 0
 ) -> Rig:
     model = RegisteredModel("plain", "0" * 64, folder / "plain.onnx", engine.spec, None, 1, 0.0)
-    settings = Settings(home=folder / "home", threads=2, window=window, batch=batch)
+    settings = Settings(home=folder / "home", threads=2, image_processes=1, window=window, batch=batch)
     return Rig(model, engine, settings, folder / "out", is_stopping)
 
 

@@ -11,6 +11,11 @@ from worker.mean_model import write_model
 from worker.plain_engine import write_images
 
 
+@pytest.fixture(autouse=True)
+def _one_image_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTJOB_IMAGE_PROCESSES", "1")  # each takes longer to begin than a bench of a tenth of a second
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model of a kilobyte, on which nothing takes long."""

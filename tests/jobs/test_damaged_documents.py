@@ -17,7 +17,7 @@ from trtjob.jobs.records import read_records
 from trtjob.jobs.results import merged_records
 
 SEED = 20261102
-COUNT = 3000
+COUNTS = pytest.mark.parametrize("count", [1000, pytest.param(3000, marks=pytest.mark.chaos)])
 LONGEST_MESSAGE = 2000
 EPOCH = plan_key(0, 2)
 
@@ -45,12 +45,13 @@ def folder(tmp_path: Path) -> JobFolder:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+@COUNTS
 @pytest.mark.parametrize("key", READERS)
-def test_a_damaged_document_is_refused_in_one_line(folder: JobFolder, key: str) -> None:
+def test_a_damaged_document_is_refused_in_one_line(folder: JobFolder, key: str, count: int) -> None:
     path = Path(folder.storage.place(key))
     whole, refused = path.read_bytes(), 0
     READERS[key](folder)  # whole, it is read
-    for number in range(COUNT):
+    for number in range(count):
         path.write_bytes(damaged(whole, np.random.default_rng([SEED, number])))
         try:
             READERS[key](folder)
@@ -60,7 +61,7 @@ def test_a_damaged_document_is_refused_in_one_line(folder: JobFolder, key: str) 
             assert message, f"{number}: refused without a word"
             assert "\n" not in message, f"{number}: {message}"
             assert len(message) < LONGEST_MESSAGE, f"{number}: {message[:300]}"
-    assert refused > COUNT / 4
+    assert refused > count / 4
 
 
 @pytest.mark.parametrize("key", [plan_key(0, 0), results_key(0, "7"), RESULTS])

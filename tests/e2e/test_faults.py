@@ -96,7 +96,7 @@ def test_odd_names_keep_their_place_and_nothing_leaves_the_output(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [pytest.param(1, id="one"), pytest.param(2, id="two")])
+@pytest.mark.parametrize("count", [pytest.param(1, id="one", marks=pytest.mark.chaos), pytest.param(2, id="two")])
 def test_an_image_that_kills_its_worker_is_set_aside_and_the_shard_finishes(
     terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, count: int
 ) -> None:

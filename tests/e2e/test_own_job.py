@@ -72,7 +72,7 @@ def _job(terminal: Terminal, job_id: str) -> dict[str, Any]:
 
 
 def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, slowly: dict[str, str]
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], small: Path, tmp_path: Path, slowly: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
     command: list[str | Path] = ["run", photos(80), "--model", digits, "-o", output, "--shard-size", "10"]
@@ -88,7 +88,7 @@ def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
     assert job["done"] == sum(len(path.read_bytes().splitlines()) for path in _results(output))
     worker = terminal.start("worker")
     wait_for(lambda: terminal.status()["workers"], "the worker")
-    assert terminal.run("submit", photos(3), "--model", digits, "-o", tmp_path / "small", "--wait").code == 0
+    assert terminal.run("submit", small, "--model", digits, "-o", tmp_path / "other", "--wait").code == 0
     assert _job(terminal, job_id)["done"] == job["done"]
     worker.terminate()
     worker.communicate(timeout=30)

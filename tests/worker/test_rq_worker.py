@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import pickle
 import signal
 import threading
@@ -423,14 +424,16 @@ def test_a_worker_does_other_jobs_while_it_stands_aside_from_one(local_worker: L
         return local_worker.store.state(job_id) is JobState.DONE
 
     def stop_when_done() -> None:
-        wait_for(lambda: is_done(other.job_id), "the other job")
-        away.rename(local_worker.photos)
-        wait_for(lambda: is_done(local_worker.job_id), "the job whose folder is there again")
-        worker._stop_requested = True
-        local_worker.context.request_stop()
+        try:
+            wait_for(lambda: is_done(other.job_id), "the other job")
+            away.rename(local_worker.photos)
+            wait_for(lambda: is_done(local_worker.job_id), "the job whose folder is there again")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     ending = threading.Thread(target=stop_when_done)
     ending.start()
     worker.work(burst=False, logging_level="CRITICAL")
     ending.join()
     assert local_worker.store.view(local_worker.job_id).ok == 4
+    assert local_worker.store.state(other.job_id) is JobState.DONE

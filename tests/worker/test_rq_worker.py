@@ -343,9 +343,9 @@ def test_a_signal_while_a_shard_is_worked_on_ends_the_worker_at_a_batch_edge(
     def signal_at_ten(images: UInt8Array) -> None:
         with lock:
             counted.append(len(images))
-            is_ten = len(counted) == 10
-        if is_ten:
-            signal.raise_signal(signal.SIGTERM)
+            if len(counted) == 10:
+                signal.raise_signal(signal.SIGTERM)
+                wait_for(lambda: local_worker.context.stopping, "the main thread, which hears it")
 
     local_worker.use(PlainEngine(on_infer=signal_at_ten))
     worker.work(logging_level="CRITICAL")

@@ -59,6 +59,8 @@ class Dispatcher:
                 if handle is None or not (handle.in_hand or self._slots.free):
                     return
                 if not (handle.in_hand or handle.is_fresh):  # what another image has left in it must not count
+                    if self._process_pool.will_be_filled:
+                        return  # by a fresh one; this one, ended, might be the last
                     self._process_pool.replace(handle)
                     handle = self._process_pool.handles[handle.number]
                     if handle.is_gone:

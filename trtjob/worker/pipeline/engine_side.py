@@ -193,6 +193,7 @@ class Pipeline:
             await asyncio.sleep(WATCH_S)
             self.process_pool.fill()
             self._fail_if_broken("see the log")
+            self._go_on()
             for handle in [handle for handle in self.process_pool.handles if not handle.is_gone]:
                 if handle.hangs(self.limits.stall_s):
                     await self._hangs(handle)

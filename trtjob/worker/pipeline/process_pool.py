@@ -42,6 +42,11 @@ class ProcessPool:
         """Whether processes end before they can work, and none is left."""
         return self._failed_starts >= MOST_FAILED_STARTS and all(handle.is_gone for handle in self.handles)
 
+    @property
+    def will_be_filled(self) -> bool:
+        """Whether one is missing that may still be started."""
+        return self._failed_starts < MOST_FAILED_STARTS and any(handle.is_gone for handle in self.handles)
+
     def gather(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
         """Have all be there, and be heard by a selector. Raises EngineError where they cannot be started."""
         if self.is_broken:

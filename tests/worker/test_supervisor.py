@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import os
 import signal
 import sys
@@ -35,8 +34,10 @@ from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import shard_unit
 from trtjob.worker.exit_codes import DEVICE_LOST, STALLED
+from trtjob.worker.process_slots import process_slots
 from trtjob.worker.restart_policy import FREE_FAULTS, backoff_s, blame_of, oom_kills
-from trtjob.worker.supervisor import GPU_FAILED, MAX_FAILED_STARTS, Supervisor, _slots
+from trtjob.worker.supervisor import MAX_FAILED_STARTS, Supervisor
+from trtjob.worker.worker_handle import GPU_FAILED
 
 Scenario = Callable[[], Awaitable[None]]
 
@@ -526,7 +527,7 @@ def test_the_kernels_count_of_kills_is_read() -> None:
 def test_a_process_is_told_every_setting_and_the_password(connection: Connection, tmp_path: Path) -> None:
     settings = Settings.model_validate({"home": tmp_path, "redis_url": "redis://:hush@host/0", "threads": 3})
     supervisor = Supervisor(settings, connection)
-    config = json.loads(supervisor._config("worker-1", supervisor._slots[0]))
+    config = supervisor._config("worker-1", supervisor._slots[0])
     assert (config["name"], config["gpu"], config["gpu_name"]) == ("worker-1", None, "")
     assert Settings(**config["settings"]) == settings
 
@@ -537,7 +538,7 @@ def test_the_cores_are_shared_by_all_processes_and_not_counted_for_each(
 ) -> None:
     settings = Settings(home=tmp_path, engine="cpu", pin_cores=is_pinned)
     supervisor = Supervisor(settings, connection, processes=2)
-    orders = [json.loads(supervisor._config("worker-1", slot)) for slot in supervisor._slots]
+    orders = [supervisor._config("worker-1", slot) for slot in supervisor._slots]
     counted = [config["image_processes"] for config in orders]
     assert sum(counted) == max(2, usable_cpus())
     assert [config["settings"]["threads"] for config in orders] == counted
@@ -554,5 +555,5 @@ def test_the_cores_are_shared_by_all_processes_and_not_counted_for_each(
 )
 def test_a_process_sees_its_own_gpu_alone(visible_as: str, environment: dict[str, str], number: int) -> None:
     gpu = ChosenGpu("GPU 1", SurveyedGpu(1, "NVIDIA L4", (8, 9), 1 << 34, visible_as))
-    (slot,) = _slots([gpu])
+    (slot,) = process_slots([gpu])
     assert (slot.environment, slot.gpu_number, slot.name) == (environment, number, "worker process 0 (GPU 1)")

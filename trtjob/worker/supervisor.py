@@ -5,20 +5,15 @@ import json
 import logging
 import os
 import re
-import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from trtjob.child_environment import environment, python
 from trtjob.config import Settings
-from trtjob.cpus import by_neighbourhood, near_cpus
-from trtjob.engines.choice import ChosenGpu, choose
+from trtjob.engines.choice import choose
 from trtjob.errors import QueueError
 from trtjob.queue import replies
 from trtjob.queue.connection import Connection
@@ -26,76 +21,21 @@ from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import STARTS
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.worker.core_shares import core_shares, cpus_each
+from trtjob.worker.core_shares import cpus_each
 from trtjob.worker.exit_codes import DEVICE_LOST, SERVER_AWAY
 from trtjob.worker.metrics import Pulse, serve
 from trtjob.worker.periodic import PeriodicTasks
 from trtjob.worker.pipeline.limits import processes_of
-from trtjob.worker.restart_policy import FREE_FAULTS, FREE_RESTARTS, backoff_s, blame_of, oom_kills
+from trtjob.worker.process_slots import ProcessSlot, process_slots
+from trtjob.worker.restart_policy import FREE_FAULTS, FREE_RESTARTS, backoff_s
 from trtjob.worker.sweep import Death, Sweep
+from trtjob.worker.worker_handle import WorkerHandle
 
 log = logging.getLogger(__name__)
 
-SILENCE_S = 12.0  # without a heartbeat for so long, a process is dead or as good as dead
 SWEEP_S = 2.0
 STABLE_S = 10.0  # a process that lived so long starts a new count of restarts
-GPU_FAILED = "its GPU failed"
 MAX_FAILED_STARTS = 5
-# Answers come and go through several threads: with a heap for each, glibc would keep what only one can use again.
-# CUDA loads a kernel when it is first used, as versions from 12.2 on do by themselves; TensorRT has a gigabyte of them.
-_CHILD_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "CUDA_MODULE_LOADING": "LAZY"}
-
-
-@dataclass(slots=True)
-class _Child:
-    name: str
-    process: asyncio.subprocess.Process
-    started_at: float
-    has_beaten: bool = False
-    was_silent: bool = False
-    blame: str = ""  # as the process itself has said
-    oom_kills: int = field(default_factory=lambda: oom_kills())
-    pulse: Pulse | None = None
-
-    def hear(self, said: dict[str, Any]) -> None:
-        """Take in a line: what the process has done, or, last of all, why it ends itself."""
-        if "blame" in said:
-            self.blame = str(said["blame"])
-        else:
-            self.pulse = Pulse(said)
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A place for one worker process, and how those fared that had it.
-
-    gpu: None for the CPU; cores: its share of the machine's.
-    young_deaths: in a row; failed_starts: how many in a row have ended, or were not started at all, before they worked.
-    """
-
-    number: int
-    gpu: ChosenGpu | None
-    cores: frozenset[int]
-    young_deaths: int = 0
-    failed_starts: int = 0
-    last_end: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"worker process {self.number}" + (f" ({self.gpu.called})" if self.gpu else "")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What has a process see its own GPU alone: so another that is lost neither disturbs it nor moves numbers."""
-        name = self.gpu.place.visible_as if self.gpu else ""
-        return {"CUDA_VISIBLE_DEVICES": name} if name else {}
-
-    @property
-    def gpu_number(self) -> int | None:
-        """The GPU's number in its process."""
-        if self.gpu is None:
-            return None
-        return 0 if self.environment else self.gpu.number
 
 
 class _CannotWork(QueueError):
@@ -116,17 +56,17 @@ class Supervisor:
         self.settings = settings
         self.connection = connection
         self.choice = choose(settings.engine, settings.gpus)
-        self._slots = _slots((self.choice.gpus or (None,)) * processes)
+        self._slots = process_slots((self.choice.gpus or (None,)) * processes)
         self.job_log = JobLog()
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
         self._sweep_now = asyncio.Event()
         self._count = 0
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, WorkerHandle] = {}
         # Of the processes that have ended; with the children, read by other threads.
         self._past: tuple[Counter[str], dict[str, float]] = (Counter(), {})
         self._counting = threading.Lock()
-        self._has_worked = False
+        self._has_worked = False  # one that has ended
         self.restarts: Counter[str] = Counter()
         self.turned_at = time.monotonic()
         self.periodic = PeriodicTasks()
@@ -155,10 +95,7 @@ class Supervisor:
         """Name the only job to work on, once; the processes that run are ready for it."""
         self.job_id = job_id
         for child in list(self._children.values()):
-            assert child.process.stdin is not None
-            with suppress(ConnectionError):  # it is dead, or dies: the next one finds the job in its config
-                child.process.stdin.write(json.dumps(job_id).encode() + b"\n")
-                await child.process.stdin.drain()
+            await child.tell(job_id)  # instead of one that dies, the next one finds the job in its config
 
     async def _serve(self, stop: asyncio.Event) -> None:
         log.info("engine chosen", extra={"engine": self.choice.engine, "reason": self.choice.reason})
@@ -210,9 +147,13 @@ class Supervisor:
                 counts, busy_s = _added(counts, busy_s, pulse)
         return counts, busy_s
 
+    @property
+    def _any_has_worked(self) -> bool:
+        return self._has_worked or any(child.has_beaten for child in self._children.values())
+
     # -- worker processes ---------------------------------------------------------------------------------------
 
-    async def _keep(self, slot: _Slot, stop: asyncio.Event) -> None:
+    async def _keep(self, slot: ProcessSlot, stop: asyncio.Event) -> None:
         """Keep one process running, with growing pauses where it dies young, or where it cannot be started.
 
         Raises _CannotWork where no process of this daemon has ever worked, and none can.
@@ -224,33 +165,33 @@ class Supervisor:
                 slot.failed_starts += 1
                 self.periodic.failed(slot.name, err)
                 pause_s = max(SWEEP_S, self.periodic.pause_s(slot.name))
-            if not self._has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self._slots):
+            if not self._any_has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self._slots):
                 raise _CannotWork(
                     f"the worker process ended {slot.failed_starts} times before it could work{slot.last_end}. Its "
                     "reason is in the log above; check with: trtjob doctor"
                 )
             await _unless(stop, pause_s)
 
-    async def _one_life(self, slot: _Slot, stop: asyncio.Event) -> float:
+    async def _one_life(self, slot: ProcessSlot, stop: asyncio.Event) -> float:
         """Start a process and watch it to its end. Returns how long to wait before the next."""
         if not await self._server_answers(stop):
             return 0.0
         child = await self._spawn(slot)
         self.periodic.went_well(slot.name)
         try:
-            await self._watch(child, stop)
+            await child.watch(stop, self.settings.grace_s)
         finally:
             death = await self._reap(child)
         return 0.0 if stop.is_set() else self._after(slot, child, death.blame or death.fault)
 
-    def _after(self, slot: _Slot, child: _Child, why: str) -> float:
+    def _after(self, slot: ProcessSlot, child: WorkerHandle, why: str) -> float:
         """Count a process's end. Returns how long to wait before the next one."""
         code = child.process.returncode
         slot.young_deaths = 0 if time.monotonic() - child.started_at > STABLE_S else slot.young_deaths + 1
         is_away = code == SERVER_AWAY
         slot.failed_starts = 0 if child.has_beaten or is_away else slot.failed_starts + 1
         slot.last_end = f" (exit code {code})"
-        if slot.failed_starts >= MAX_FAILED_STARTS and not self._has_worked:
+        if slot.failed_starts >= MAX_FAILED_STARTS and not self._any_has_worked:
             return SWEEP_S  # it is for the other slots to say whether this node can work at all
         pause_s = backoff_s(slot.young_deaths, FREE_FAULTS if code == DEVICE_LOST else FREE_RESTARTS)
         self.restarts["the queue's server was away" if is_away else why or "killed or ended"] += 1
@@ -281,31 +222,21 @@ class Supervisor:
         self.connection.ensure()
         self.store.redis.set(STARTS, int(time.time()))  # whatever stood there
 
-    async def _spawn(self, slot: _Slot) -> _Child:
+    async def _spawn(self, slot: ProcessSlot) -> WorkerHandle:
         self._count += 1
         name = f"{self.name}-{self._count}"
-        process = await asyncio.create_subprocess_exec(
-            *python("-m", "trtjob.worker.process"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C or a closed terminal is ours to handle
-            env=environment({**_CHILD_ENVIRONMENT, **slot.environment}, buckets=True),
-        )
-        assert process.stdin is not None
-        child = self._children[name] = _Child(name, process, time.monotonic())  # from here on `work_on` reaches it
-        with suppress(ConnectionError):  # it died at once: _watch finds out
-            process.stdin.write(self._config(name, slot))
-            await process.stdin.drain()
+        child = self._children[name] = await WorkerHandle.start(name, slot.environment)  # `work_on` reaches it now
+        await child.tell(self._config(name, slot))  # whether it died at once, its watch finds out
         return child
 
-    def _config(self, name: str, slot: _Slot) -> bytes:
+    def _config(self, name: str, slot: ProcessSlot) -> dict[str, Any]:
         threads = self.settings.threads or cpus_each(slot.cores, len(self._slots))
         shared = self.settings.model_copy(update={"threads": threads})
         settings = shared.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
         settings["notify_secret"] = None  # which no worker process needs, nor looks for in the file
-        config = {
+        return {
             "name": name,
             "engine": self.choice.engine,
             "gpu": slot.gpu_number,
@@ -315,56 +246,16 @@ class Supervisor:
             "job": self.job_id,
             "cores": sorted(slot.cores) if self.settings.pin_cores else [],
         }
-        return json.dumps(config).encode() + b"\n"
 
-    async def _watch(self, child: _Child, stop: asyncio.Event) -> None:
-        """Return when a process has ended; end it when it is silent, or at the end of the grace after `stop`."""
-        ending = asyncio.create_task(stop.wait())
-        listening = asyncio.create_task(self._listen(child))
-        try:
-            await asyncio.wait([ending, listening], return_when=asyncio.FIRST_COMPLETED)
-            if not listening.done():
-                _send(child.process, signal.SIGTERM)
-                _, unfinished = await asyncio.wait([listening], timeout=self.settings.grace_s)
-                if unfinished:
-                    log.warning("worker process did not stop in time", extra={"grace_s": self.settings.grace_s})
-        finally:
-            for task in (ending, listening):
-                task.cancel()
-
-    async def _listen(self, child: _Child) -> None:
-        """Hear a process's heartbeats until they stop."""
-        assert child.process.stdout is not None
-        try:
-            while True:
-                async with asyncio.timeout(SILENCE_S):
-                    line = await child.process.stdout.readline()
-                if not line:
-                    return
-                child.has_beaten = self._has_worked = True
-                with suppress(ValueError, TypeError, AttributeError):
-                    child.hear(json.loads(line))
-        except TimeoutError:
-            child.was_silent = True
-            log.error("worker process is silent", extra={"worker": child.name, "silence_s": SILENCE_S})
-
-    async def _reap(self, child: _Child) -> Death:
+    async def _reap(self, child: WorkerHandle) -> Death:
         """Make sure that a process is gone, and note what it died of."""
-        if child.process.returncode is None and not child.was_silent:
-            with suppress(TimeoutError):  # its pipe closes a moment before it ends
-                async with asyncio.timeout(2.0):
-                    await child.process.wait()
-        _send(child.process, signal.SIGKILL)
-        code = await child.process.wait()
-        if child.process.stdin is not None:
-            child.process.stdin.close()
+        await child.end()
         with self._counting:
             del self._children[child.name]
             if child.pulse is not None:
                 self._past = _added(*self._past, child.pulse)
-        blame = child.blame or blame_of(code, was_silent=child.was_silent, had_oom=oom_kills() > child.oom_kills)
-        fault = GPU_FAILED if code == DEVICE_LOST else ""
-        death = self._sweep.dead[child.name] = Death(blame, was_killed=code != SERVER_AWAY, fault=fault)
+        self._has_worked |= child.has_beaten
+        death = self._sweep.dead[child.name] = child.death()
         self._sweep_now.set()
         return death
 
@@ -381,13 +272,6 @@ class Supervisor:
             "trouble": "; ".join(pauses + self.periodic.troubles),
         }
         return report if self.job_id is None else report | {"job": self.job_id}
-
-
-def _slots(gpus: Sequence[ChosenGpu | None]) -> list[_Slot]:
-    """Return a place for a process on each GPU, or on the CPU where that is None, the cores being shared out."""
-    near = [near_cpus(gpu.place.pci_bus_id) if gpu else frozenset[int]() for gpu in gpus]
-    shares = core_shares(near, by_neighbourhood(os.sched_getaffinity(0)))
-    return [_Slot(number, gpu, share) for number, (gpu, share) in enumerate(zip(gpus, shares, strict=True))]
 
 
 def _host() -> str:
@@ -410,8 +294,3 @@ def _added(counts: Counter[str], busy_s: dict[str, float], pulse: Pulse) -> tupl
     stages = {**busy_s, **pulse.busy_s}
     seconds = {stage: busy_s.get(stage, 0.0) + pulse.busy_s.get(stage, 0.0) for stage in stages}
     return counts + pulse.counts, seconds
-
-
-def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        process.send_signal(number)

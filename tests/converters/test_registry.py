@@ -16,16 +16,6 @@ from trtjob.errors import ConversionError, ModelError, TrtjobError
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> ModelRegistry:
-    return ModelRegistry(tmp_path / "models")
-
-
-@pytest.fixture
-def onnx_file(tmp_path: Path) -> Path:
-    return tiny.write_model(tmp_path / "tiny.onnx")
-
-
-@pytest.fixture
 def other_file(tmp_path: Path) -> Path:
     return tiny.write_model(tmp_path / "other.onnx", Task.CLASSIFY)
 

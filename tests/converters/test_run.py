@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from converters.darknet import networks
 from converters.precision import nets
-from engines import tiny
 from terminal import DIGITS
 
 from trtjob.converters.registry import ModelRegistry
@@ -20,16 +19,6 @@ from trtjob.converters.run import Progress, convert_model, resolve_model
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.spec import Precision, load_spec
 from trtjob.errors import ConversionError, EngineError, ModelError
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> ModelRegistry:
-    return ModelRegistry(tmp_path / "models")
-
-
-@pytest.fixture
-def onnx_file(tmp_path: Path) -> Path:
-    return tiny.write_model(tmp_path / "tiny.onnx")
 
 
 @pytest.fixture

@@ -8,22 +8,15 @@ from pathlib import Path
 
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.interface import GpuInfo
+from trtjob.engines.lane_engine import LaneEngine
 from trtjob.engines.onnxruntime.compatibility import advice_for, expect_gpus
 from trtjob.engines.onnxruntime.cuda_model import CUDA_PROVIDER, CudaModel, CudaOptions, Lane
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.pool import LANES, LanePool
 from trtjob.engines.protocol import (
     AnyImage,
-    Engine,
-    FloatArray,
-    Outputs,
-    UInt8Array,
     Wanted,
     answer_name,
-    check_batch,
-    check_images,
-    empty_outputs,
-    outputs_of,
     slice_of,
 )
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
@@ -57,11 +50,9 @@ def open_engine(path: Path, options: CudaOptions) -> "CudaEngine":
     return CudaEngine(path, options)
 
 
-class CudaEngine(Engine):
-    """One session on one GPU; as many callers at once as there are lanes keep it busy.
-
-    Every call has the same shape, the rows that a smaller batch leaves over being computed for nothing: kernels are
-    chosen by the shape, so that an image's result would else depend on how many others came with it.
+class CudaEngine(LaneEngine):
+    """One session on one GPU. Kernels are chosen by the shape, so that with other shapes an image's result would depend
+    on how many others came with it.
     """
 
     name = "cuda"
@@ -82,16 +73,6 @@ class CudaEngine(Engine):
         self._shapes = self._model.lanes[0].shapes
         self.answer_shape = self._shapes[answer_name(self.spec)]
         self._pool.offer(self._model.lanes)
-
-    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
-        check_images(images, into, self.spec)
-        self._run(images, {answer_name(self.spec): into})
-
-    def infer(self, images: UInt8Array) -> Outputs:
-        check_batch(images, self.spec)
-        found = empty_outputs(self._shapes, self.spec, len(images))
-        self._run(list(images), {name: list(array) for name, array in found.items()})
-        return outputs_of(found)
 
     def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         done = 0

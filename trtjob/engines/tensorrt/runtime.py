@@ -13,20 +13,14 @@ import numpy as np
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.interface import GpuInfo, Memory, Stream
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
+from trtjob.engines.lane_engine import LaneEngine
 from trtjob.engines.pool import LANES, RUNS
 from trtjob.engines.protocol import (
     AnyImage,
-    Engine,
-    FloatArray,
-    Outputs,
     UInt8Array,
     Wanted,
     all_names,
     answer_name,
-    check_batch,
-    check_images,
-    empty_outputs,
-    outputs_of,
     slice_of,
 )
 from trtjob.engines.spec import INPUT_NAME, ModelSpec
@@ -38,11 +32,8 @@ from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
 log = logging.getLogger(__name__)
 
 
-class TensorRtEngine(Engine):
-    """One plan on one GPU; as many callers at once as there are lanes keep it busy.
-
-    Every call has the same shape, the rows that a smaller batch leaves over being computed for nothing.
-    """
+class TensorRtEngine(LaneEngine):
+    """One plan on one GPU."""
 
     name = "tensorrt"
 
@@ -55,16 +46,6 @@ class TensorRtEngine(Engine):
         self.concurrency = self._lanes.count
         self._shapes = loaded.shapes
         self.answer_shape = self._shapes[answer_name(spec)]
-
-    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
-        check_images(images, into, self.spec)
-        self._run(images, {answer_name(self.spec): into})
-
-    def infer(self, images: UInt8Array) -> Outputs:
-        check_batch(images, self.spec)
-        found = empty_outputs(self._shapes, self.spec, len(images))
-        self._run(list(images), {name: list(array) for name, array in found.items()})
-        return outputs_of(found)
 
     def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         for start in range(0, len(images), self.max_batch):

@@ -1,7 +1,7 @@
 """Which pixels of an image make each pixel of the network's input, in numbers: for who resizes without OpenCV."""
 
 import struct
-from dataclasses import astuple, dataclass
+from typing import NamedTuple, Self
 
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling
 from trtjob.imaging.resize import Placement, middle, place
@@ -9,8 +9,7 @@ from trtjob.imaging.resize import Placement, middle, place
 _PACKED = struct.Struct("<2i4i6f")
 
 
-@dataclass(frozen=True, slots=True)
-class Resampling:
+class Resampling(NamedTuple):
     """The image lies in columns left to right - 1 and rows top to bottom - 1 of the input, the rest is padding.
 
     There the pixel (x, y) is the mean of the image's pixels around (first_x + x step_x, first_y + y step_y), weighted
@@ -31,12 +30,12 @@ class Resampling:
     reach_y: float
 
     def packed(self) -> bytes:
-        return _PACKED.pack(*astuple(self))
+        return _PACKED.pack(*self)
 
     @classmethod
-    def unpacked(cls, data: bytes) -> "Resampling":
+    def unpacked(cls, data: bytes) -> Self:
         """Return what `packed` wrote."""
-        return cls(*_PACKED.unpack(data))
+        return cls._make(_PACKED.unpack(data))
 
 
 def resampling(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Resampling, Placement] | None:

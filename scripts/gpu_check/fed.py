@@ -23,18 +23,20 @@ class _Moment(NamedTuple):
     calls: int
     own_s: float
     others_s: float
+    decoding_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Fed:
     """What a pipeline did. calls: of the engine; own_cores, other_cores: in use by this process, and by the image
-    processes."""
+    processes; decoding: the share of the time in which the GPU's decoder was at work."""
 
     images_per_s: float
     images: int
     calls: int
     own_cores: float
     other_cores: float
+    decoding: float
 
     @property
     def cores(self) -> float:
@@ -59,7 +61,10 @@ def feed(pipeline: Pipeline, job: JobSpec, seconds: float, calls: Callable[[], i
         if not due_s:
             due_s.extend((now + WARM_UP_S, now + WARM_UP_S + seconds))
         if len(moments) < len(due_s) and now >= due_s[len(moments)]:
-            moments.append(_Moment(now, images, calls(), time.process_time(), pipeline.process_pool.cpu_s()))
+            decoder = pipeline.batches.decoder
+            decoding_s = 0.0 if decoder is None else decoder.busy_s
+            others_s = pipeline.process_pool.cpu_s()
+            moments.append(_Moment(now, images, calls(), time.process_time(), others_s, decoding_s))
 
     def entries() -> Iterator[Entry]:
         for entry in cycle(list(Listing(Path(job.source.root)))):
@@ -76,4 +81,5 @@ def feed(pipeline: Pipeline, job: JobSpec, seconds: float, calls: Callable[[], i
         end.calls - begin.calls,
         own_cores=(end.own_s - begin.own_s) / elapsed_s,
         other_cores=(end.others_s - begin.others_s) / elapsed_s,
+        decoding=(end.decoding_s - begin.decoding_s) / elapsed_s,
     )

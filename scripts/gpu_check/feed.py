@@ -220,6 +220,8 @@ class _Found:
             return "the image processes"
         if fed.cores >= LIMITING * cores:
             return "all cores"
+        if fed.decoding >= LIMITING:
+            return "the decoder"
         return "the engine process's core" if fed.own_cores >= LIMITING else ""
 
     def row(self, name: str, state: State, notes: list[str]) -> Row:
@@ -228,6 +230,7 @@ class _Found:
         told = [
             f"engine alone {self.alone:.0f}",
             f"{fed.own_cores:.1f} cores by the engine process",
+            f"decoder at work {fed.decoding:.0%}" if fed.decoding else "",
             f"GPU busy {self.busy}" if self.busy else "",
             f"limit: {self.limit}" if self.limit else "",
             *notes,

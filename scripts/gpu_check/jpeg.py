@@ -31,7 +31,7 @@ from trtjob.imaging.resize import prepare
 
 INPUT_HW = (416, 416)
 BATCH = 32
-CALLERS_AND_THREADS = ((1, 2), (1, 8), (2, 2), (2, 8), (4, 1), (4, 2), (8, 1), (8, 2))
+CALLERS_AND_THREADS = ((1, 1), (1, 2), (1, 8), (2, 2), (4, 2))
 PICTURES = 12
 ROUNDS = 3
 QUALITY = 90

@@ -99,7 +99,8 @@ def variants(options: CheckOptions) -> list[Variant]:
     found = [Variant(name, precision, precision == "fp32") for name in timed for precision in PRECISIONS]
     found += [Variant(name, FED_PRECISION) for name in chosen(FED, options)]
     found += [Variant(name, precision) for name in answered for precision in PRECISIONS]
-    return list(dict.fromkeys([*found, *(Variant(name, "fp32", tf32=True) for name in answered)]))
+    found += [Variant(name, "fp32", tf32=True) for name in answered]
+    return sorted(dict.fromkeys(found), key=lambda variant: variant.settings.get("plan_level") == 0)
 
 
 def original(name: str, options: CheckOptions) -> Path:

@@ -14,6 +14,7 @@ LIMITING_SHARE = 0.8
 _HINTS = {
     "fetch": "reading from storage",
     "decode": "reading and decoding",
+    "decode_gpu": "decoding on the GPU",
     "infer": "the engine",
     "finish": "drawing, encoding and writing",
     "store": "writing to storage",

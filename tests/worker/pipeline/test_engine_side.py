@@ -753,6 +753,7 @@ def test_shares_say_how_busy_each_pool_was() -> None:
     shares = PipelineLimits(processes=4, batch=1, slots=8).shares(worked_s, 10.0, callers=2)
     assert shares == {"decode": 0.3, "infer": 0.5, "finish": 0.025}
     assert PipelineLimits(4, 1, 8, requests=8).shares({"fetch": 40.0}, 10.0, 1)["fetch"] == 0.5
+    assert PipelineLimits(4, 1, 8).shares({"decode_gpu": 9.0}, 10.0, 1)["decode_gpu"] == 0.9
 
 
 def test_steps_and_batches_are_counted(photos: Path, output: Path) -> None:

@@ -27,6 +27,7 @@ class HostDecoder:
     def __init__(self, engine: PlainEngine, refused: int = 0) -> None:
         self.engine, self.refused = engine, refused
         self.files = 0
+        self.busy_s = 0.0
         self.is_closed = False
 
     @contextmanager

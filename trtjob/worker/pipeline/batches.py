@@ -33,10 +33,11 @@ _NEWEST = 0.2  # weight of the newest call in what a call is thought to take
 class Decoder(Protocol):
     """What decodes files for an engine.
 
-    title: for a person.
+    title: for a person; busy_s: how long it has decoded so far.
     """
 
     title: str
+    busy_s: float
 
     def decoded(self, images: Sequence[EncodedImage]) -> AbstractContextManager[Sequence[AnyImage | None]]:
         """Have each image as the network's input for the length of the block; None for one that cannot be decoded.
@@ -226,8 +227,7 @@ class Batches:
             return
         assert self.decoder is not None
         with ExitStack() as stack:
-            with self.watch.stage("decode_gpu"):
-                decoded = stack.enter_context(self.decoder.decoded(list(files.values())))
+            decoded = stack.enter_context(self.decoder.decoded(list(files.values())))
             images = dict(zip(files, decoded, strict=True))
             found = {slot: images.get(slot, self.ring.tensors[slot]) for slot in slots}
             yield {slot: image for slot, image in found.items() if image is not None}

@@ -125,7 +125,9 @@ class Pipeline:
 
     def busy_s(self) -> dict[str, float]:
         """Return the seconds of work by stage since the start."""
-        return dict(self.process_pool.busy_s() + Counter(self.batches.watch.busy_s()))
+        decoder = self.batches.decoder
+        decoding = Counter({"decode_gpu": decoder.busy_s} if decoder is not None else {})
+        return dict(self.process_pool.busy_s() + Counter(self.batches.watch.busy_s()) + decoding)
 
     def close(self) -> None:
         """End the image processes and give the ring back; the engine is the caller's."""

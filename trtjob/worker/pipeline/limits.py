@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 # Images that an image process has in hand: one in work, one behind it, and those that wait for the engine or come back.
 _SLOTS_PER_PROCESS = 6
 _SLOTS_DECODING = 12  # where the GPU may decode, and more come at once
-
-
-# Batches for each that the engine takes at once: while it computes, others are decoded.
-_BATCHES_DECODING = 2
+_BATCHES_DECODING = 2  # beside those that the engine takes at once: one is decoded, one waits for that
 _LARGE_SHARE = 8  # of the machine's memory is for images that are large; a photograph of 12 megapixels is one
 
 
@@ -24,7 +21,8 @@ _LARGE_SHARE = 8  # of the machine's memory is for images that are large; a phot
 POOLS = {
     "fetch": ("requests", ("fetch",)),
     "decode": ("processes", ("read", "decode", "resize")),
-    "infer": ("callers", ("decode_gpu", "infer")),
+    "decode_gpu": ("decoders", ("decode_gpu",)),
+    "infer": ("callers", ("infer",)),
     "finish": ("processes", ("nms", "draw", "encode", "write")),
     "store": ("requests", ("store",)),
 }
@@ -58,7 +56,7 @@ class PipelineLimits:
         decodes: whether the GPU may decode files.
         """
         processes, batch = processes_of(settings), settings.batch or engine.max_batch
-        batches = engine.concurrency * (_BATCHES_DECODING if decodes else 1)
+        batches = engine.concurrency + (_BATCHES_DECODING if decodes else 0)
         return cls(
             processes,
             batch,
@@ -74,15 +72,16 @@ class PipelineLimits:
         )
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:
-        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests only where there were any.
+        """Return how busy each pool was, 0 to 1, from seconds of work by stage; requests and decoders only where there
+        were any.
 
         callers: of the engine, at once.
         """
-        sizes = {"callers": callers, "processes": self.processes, "requests": self.requests}
+        sizes = {"callers": callers, "processes": self.processes, "requests": self.requests, "decoders": 1}
         shares = {}
         for name, (size, stages) in POOLS.items():
             worked = sum(busy_s.get(stage, 0.0) for stage in stages)
-            if worked or size != "requests":
+            if worked or size in ("processes", "callers"):
                 shares[name] = round(worked / elapsed_s / sizes[size], 3)
         return shares
 

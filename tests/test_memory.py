@@ -1,11 +1,13 @@
 """A container's limit of memory counts where it is less than the machine has."""
 
 import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from trtjob.memory import usable_bytes
+from trtjob.memory import bounded_allocations, usable_bytes
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 V2 = "31 23 0:28 / AT rw,nosuid - cgroup2 cgroup2 rw\n"
@@ -37,3 +39,13 @@ def test_the_least_of_all_limits_holds(
 
 def test_without_groups_the_machine_has_what_it_has(tmp_path: Path) -> None:
     assert usable_bytes(tmp_path) == MACHINE
+
+
+def test_allocations_are_bounded_in_the_block_alone() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with bounded_allocations(64 << 20):
+        np.ones(32 << 20, np.uint8)
+        with pytest.raises(MemoryError):
+            np.ones(256 << 20, np.uint8)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    np.ones(256 << 20, np.uint8)

@@ -1,6 +1,9 @@
 """How much memory this process may take: what the machine has, or less where a container's limit says so."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trtjob.cpus import PROC, groups
@@ -21,3 +24,20 @@ def _limit(folder: Path) -> int | None:
         except (OSError, ValueError):  # there is no such file, or it says "max"
             continue
     return None
+
+
+@contextmanager
+def bounded_allocations(most_bytes: int) -> Iterator[None]:
+    """Let this process allocate no more than so many bytes in the block: what asks for more gets a MemoryError.
+
+    It counts for all threads, and what was bounded before stays so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    data_pages = int(Path("/proc/self/statm").read_text().split()[5])
+    bound = data_pages * os.sysconf("SC_PAGE_SIZE") + most_bytes
+    bounds = [bound, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

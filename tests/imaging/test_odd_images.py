@@ -1,4 +1,4 @@
-"""Every odd kind of image: what becomes of it. The rows are those of docs/formats.md's table."""
+"""Every odd kind of image: what becomes of it. docs/formats.md has a table of them, which a test here checks."""
 
 import io
 import logging
@@ -6,6 +6,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from raws import cr2, dng
 from tiffs import EXTRA_SAMPLES, PHOTOMETRIC, tiff
 
 from trtjob.errors import FailureKind, ImageError
@@ -20,7 +22,10 @@ from trtjob.imaging.decode import decode_image
 from trtjob.imaging.pages import page_count
 
 ODD = Path(__file__).parent / "odd"  # written by scripts/odd_images.py
+ROOT = Path(__file__).parent.parent.parent
 RIGHT = "right"
+WITH_EXTRA = {"HEIC", "JPEG XL"}
+KIND = re.compile(r"(JPEG 2000|JPEG XL|JPEG XR|JPEG-LS|\S+?)(?:,? (.*))?")
 
 
 def picture() -> NDArray[np.uint8]:
@@ -45,7 +50,7 @@ def saved(kind: str, image: Image.Image = SHOWN, **options: Any) -> bytes:
 
 
 def moving(kind: str, **options: Any) -> bytes:
-    return saved(kind, save_all=True, append_images=FRAMES[1:], **options)
+    return saved(kind, save_all=True, append_images=[frame.copy() for frame in FRAMES[1:]], **options)
 
 
 def with_alpha(alpha: int) -> Image.Image:
@@ -100,6 +105,12 @@ def bmp32(order: list[int], masks: bytes) -> bytes:
 DAMAGED = "damaged"
 NOT_READ = "it is not an image of a kind we read"
 
+
+def with_extra(module: str, extra: str, becomes: str = RIGHT) -> str:
+    """Return what becomes of an image where an extra is installed, or else that it is asked for."""
+    return becomes if find_spec(module) else f"pip install 'trtjob[{extra}]'"
+
+
 TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG": (lambda: saved("JPEG", quality=95), RIGHT),
     "JPEG, progressive": (lambda: saved("JPEG", quality=95, progressive=True), RIGHT),
@@ -114,11 +125,29 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG with zeros inside": (lambda: zeroed(saved("JPEG", NOISE), 0.4, 0.8), DAMAGED),
     "JPEG with a few bytes too many": (lambda: saved("JPEG", quality=95)[:-2] + bytes(9) + b"\xff\xd9", RIGHT),
     "JPEG-LS": (lambda: (ODD / "jpeg-ls.jpg").read_bytes(), "not supported"),
-    "JPEG 2000": (lambda: saved("JPEG2000"), f"{NOT_READ}, but JPEG 2000"),
-    "JPEG XL": (lambda: (ODD / "jpeg-xl.jpg").read_bytes(), f"{NOT_READ}, but JPEG XL"),
+    "JPEG, two pictures in one file": (lambda: moving("MPO", quality=95), RIGHT),
+    "JPEG 2000": (lambda: saved("JPEG2000"), RIGHT),
+    "JPEG 2000, codestream alone": (lambda: saved("JPEG2000", no_jp2=True), RIGHT),
+    "JPEG 2000, lossy, tiles": (
+        lambda: saved("JPEG2000", irreversible=True, quality_layers=[4], tile_size=(16, 16)),
+        RIGHT,
+    ),
+    "JPEG 2000, transparent": (lambda: saved("JPEG2000", with_alpha(0)), RIGHT),
+    "JPEG 2000, cut off": (lambda: saved("JPEG2000", NOISE)[:-4000], "cut off"),
+    "JPEG XL": (lambda: (ODD / "jpeg-xl.jpg").read_bytes(), with_extra("pillow_jxl", "jxl")),
+    "JPEG XL, cut off": (lambda: (ODD / "jpeg-xl.jpg").read_bytes()[:-9], with_extra("pillow_jxl", "jxl", DAMAGED)),
     "JPEG XR": (lambda: (ODD / "jpeg-xr.jpg").read_bytes(), f"{NOT_READ}, but JPEG XR"),
-    "HEIC": (lambda: (ODD / "heic.jpg").read_bytes(), f"{NOT_READ}, but HEIC"),
-    "AVIF": (lambda: saved("AVIF"), f"{NOT_READ}, but AVIF"),
+    "HEIC": (lambda: (ODD / "heic.jpg").read_bytes(), with_extra("pillow_heif", "heif")),
+    "HEIC, cut off": (lambda: (ODD / "heic.jpg").read_bytes()[:-90], with_extra("pillow_heif", "heif", DAMAGED)),
+    "AVIF": (lambda: saved("AVIF"), RIGHT),
+    "AVIF, transparent": (lambda: saved("AVIF", with_alpha(0)), RIGHT),
+    "AVIF, animated": (lambda: moving("AVIF"), RIGHT),
+    "AVIF, cut off": (lambda: saved("AVIF", NOISE)[:-4000], DAMAGED),
+    "DNG": (lambda: dng(saved("JPEG", quality=95)), RIGHT),
+    "DNG without a JPEG": (lambda: dng(b""), "no JPEG inside it"),
+    "CR2": (lambda: cr2(saved("JPEG", quality=95), (ODD / "lossless.jpg").read_bytes()), RIGHT),
+    "CR3": (lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", f"{NOT_READ}, but Canon's CR3"),
+    "MP4": (lambda: b"\0\0\0\x18ftypisom\0\0\0\1isommp42", f"{NOT_READ}, but a video"),
     "PPM": (lambda: saved("PPM"), f"{NOT_READ}, but PPM"),
     "ICO": (lambda: saved("ICO"), f"{NOT_READ}, but ICO"),
     "PNG": (lambda: saved("PNG"), RIGHT),
@@ -174,7 +203,7 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF, several pages": (lambda: moving("TIFF"), RIGHT),
     "TIFF with zeros inside": (lambda: zeroed(saved("TIFF", NOISE, compression="tiff_lzw"), 0.4, 0.6), DAMAGED),
 }
-SEVERAL = {"PNG, animated", "GIF, animated", "WebP, animated", "TIFF, several pages"}
+SEVERAL = {"PNG, animated", "GIF, animated", "WebP, animated", "AVIF, animated", "TIFF, several pages"}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -226,7 +255,9 @@ def test_what_is_whole_has_no_damage_where_that_is_allowed() -> None:
     assert damages == []
 
 
-@pytest.mark.parametrize("name", ["JPEG, 12 bits", "JPEG 2000", "TIFF, JPEG 2000", "PNG, cut off", "TIFF, float"])
+@pytest.mark.parametrize(
+    "name", ["JPEG, 12 bits", "JPEG 2000, cut off", "TIFF, JPEG 2000", "PNG, cut off", "TIFF, float"]
+)
 def test_what_cannot_be_read_is_refused_where_damage_is_allowed(name: str) -> None:
     with pytest.raises(ImageError):
         decode_image(TABLE[name][0](), max_pixels=1_000_000, on_damage=lambda _: None)
@@ -250,3 +281,21 @@ def test_what_a_library_remarks_goes_to_the_log(
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == (level, "a decoder's remark")
     assert remark in vars(record)["remark"]
+
+
+def what_is_tested() -> str:
+    """Return the table of docs/formats.md: of each kind of file which ones are read, and which are refused."""
+    kinds: dict[str, tuple[list[str], list[str]]] = {}
+    for name, (_, becomes) in TABLE.items():
+        kind, what = KIND.fullmatch(name).groups()  # type: ignore[union-attr]
+        is_read = becomes in (RIGHT, "black and white") or name in WITH_EXTRA
+        kinds.setdefault(kind, ([], []))[0 if is_read else 1].append(what or "plain")
+    rows = (f"| {kind} | {'; '.join(read)} | {'; '.join(refused)} |" for kind, (read, refused) in kinds.items())
+    return "\n".join(["| file | read right | refused |", "|---|---|---|", *rows])
+
+
+def test_the_documents_name_what_is_tested() -> None:
+    document = ROOT / "docs" / "formats.md"
+    if not document.exists():
+        pytest.skip("the documents are checked in the checkout only")
+    assert what_is_tested() in document.read_text(), f"docs/formats.md: the table has to be\n\n{what_is_tested()}"

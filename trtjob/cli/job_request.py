@@ -98,6 +98,17 @@ def find_locations(request: JobRequest) -> JobLocations:
     return JobLocations(source, keys, output)
 
 
+def expect_decoders(keys: list[str]) -> None:
+    """Say which package images of a list need by their names, and is not here. Raises it where it is all of them."""
+    from trtjob.imaging.pillow_kinds import missing_package
+
+    if (missing := missing_package(keys)) is None:
+        return
+    if all(map(missing_package, ([key] for key in keys))):
+        raise missing
+    log.warning("some of the list's images will fail: %s", missing)
+
+
 def _named(source: str) -> "Path | str | ImageList":
     from trtjob.jobs.image_list import ImageList, parsed_list
     from trtjob.storage import is_s3

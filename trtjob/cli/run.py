@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.job_request import JobLocations, JobRequest, find_locations, job_from, resolved_model, with_request
+from trtjob.cli.job_request import (
+    JobLocations,
+    JobRequest,
+    expect_decoders,
+    find_locations,
+    job_from,
+    resolved_model,
+    with_request,
+)
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
@@ -46,6 +54,7 @@ def run(
     """
     settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
     locations = find_locations(request)
+    expect_decoders(locations.keys)
     convert_ahead(request, settings.models_dir)
     with open_session(settings) as session:
 

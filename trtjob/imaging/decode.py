@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.headers import (
-    BMP_SIGNATURE,
-    JPEG_SIGNATURE,
     KINDS,
-    PNG_SIGNATURE,
     check_bmp,
     check_png,
+    check_size,
     has_sixteen_bits,
-    is_known,
-    jpeg_bits,
-    jpeg_scans,
+    image_kind,
     probe_size,
     unread_kind,
 )
+from trtjob.imaging.iso_media import check_jp2
+from trtjob.imaging.jpeg_segments import JPEG_END, JPEG_SIGNATURE, has_exif, jpeg_bits, jpeg_scans
+from trtjob.imaging.pillow_kinds import BY_PILLOW, pillow_pixels
+from trtjob.imaging.raw import is_raw, raw_preview
 from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
 from trtjob.imaging.tiff import readable
 from trtjob.library_output import as_remark, library_output
@@ -45,7 +45,6 @@ _JPEG_DAMAGE = re.compile(r"(Premature end.*|.*(?:premature end|bad \w+ code|ins
 _JPEG_PASSED_OVER = re.compile(r"(\d+) extraneous bytes before marker")
 # Some cameras leave a few bytes between picture and end. Where it is this share of the file, the picture ended early.
 _MOST_PASSED_OVER = 0.1
-_JPEG_END = b"\xff\xd9"
 _REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
@@ -53,6 +52,8 @@ _MOST_JPEG_SCANS = 100
 _ALL_BITS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 # Sensors have 10, 12 or 14 bits, and 8 come out of screens: files of 16 bits often hold them as they are.
 _NARROW_BITS = (8, 10, 12, 14)
+# By EXIF orientation, the directions down and across in which what may have been transposed is read.
+_FLIPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 _DARK = 64  # of 255: 14 bits of 16 reach no further
 
 
@@ -78,37 +79,31 @@ def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = N
     """
     if not data:
         raise ImageError(FailureKind.DECODE, "the file is empty")
-    size = probe_size(data)
+    kind, size = image_kind(data), probe_size(data)
     if size is None:
-        raise ImageError(FailureKind.DECODE, _no_size(data))
-    _check_size(*size, max_pixels)
-    if data.startswith(TIFF_SIGNATURES):
-        return _decode_tiff(data, on_damage)
-    if data.startswith(PNG_SIGNATURE):
+        raise ImageError(FailureKind.DECODE, _no_size(data, kind))
+    check_size(*size, max_pixels)
+    if kind in BY_PILLOW:
+        return _decode_by_pillow(data, kind, size, max_pixels)
+    if kind == "TIFF":
+        return _decode_raw(data, max_pixels, on_damage) if is_raw(data) else _decode_tiff(data, on_damage)
+    if kind == "PNG":
         check_png(data, *size)
-    if data.startswith(JPEG_SIGNATURE):
+    if kind == "JPEG":
         _check_jpeg(data)
-    if data.startswith(BMP_SIGNATURE):
+    if kind == "BMP":
         check_bmp(data)
     image = _decoded(data, on_damage=on_damage)
     return _in_eight_bits(image, lambda: _decoded(data, _ALL_BITS)) if has_sixteen_bits(data) else image
 
 
-def _no_size(data: bytes) -> str:
-    if is_known(data):
+def _no_size(data: bytes, kind: str) -> str:
+    if kind == "TIFF" and is_raw(data):
+        return "the camera's raw file has no JPEG inside it that is whole, and its sensor's numbers are not read"
+    if kind:
         return "the image's header is damaged or cut off"
-    kind = unread_kind(data)
-    return f"it is not an image of a kind we read{f', but {kind}' if kind else ''}: {KINDS}"
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise ImageError(FailureKind.DECODE, f"the image has no pixels: its header says {width} x {height}")
-    if width * height > max_pixels:
-        raise ImageError(
-            FailureKind.TOO_LARGE,
-            f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} (TRTJOB_MAX_PIXELS)",
-        )
+    unread = unread_kind(data)
+    return f"it is not an image of a kind we read{f', but {unread}' if unread else ''}: {KINDS}"
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -116,6 +111,32 @@ def _check_jpeg(data: bytes) -> None:
         raise ImageError(FailureKind.DECODE, f"the JPEG has {bits} bits a sample: read are those of 8")
     if (scans := jpeg_scans(data)) > _MOST_JPEG_SCANS:
         raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
+
+
+def _decode_by_pillow(data: bytes, kind: str, size: tuple[int, int], max_pixels: int) -> UInt8Array:
+    if kind == "JPEG 2000":
+        check_jp2(data)
+    with library_output() as said:
+        pixels = pillow_pixels(data, kind, size, max_pixels=max_pixels)
+    if said:
+        log.info("a decoder's remark", extra={"remark": as_remark(said)})
+    if pixels.dtype == np.uint16:
+        pixels = cv2.cvtColor((pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _decode_raw(data: bytes, max_pixels: int, on_damage: OnDamage | None) -> UInt8Array:
+    preview = raw_preview(data)
+    assert preview is not None  # its size has been read
+    image = decode_image(preview.jpeg, max_pixels=max_pixels, on_damage=on_damage)
+    return image if has_exif(preview.jpeg) else _turned(image, preview.orientation)
+
+
+def _turned(image: UInt8Array, orientation: int) -> UInt8Array:
+    """Return an image as its EXIF orientation, 1 to 8, says that it is to be seen (Exif 2.3, 4.6.4)."""
+    turned = image.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else image
+    down, across = _FLIPS.get(orientation, (1, 1))
+    return np.ascontiguousarray(turned[::down, ::across])
 
 
 def _decode_tiff(data: bytes, on_damage: OnDamage | None) -> UInt8Array:
@@ -165,9 +186,9 @@ def _decoded(
         except (cv2.error, MemoryError) as err:
             reason = str(err).strip().split("\n")[-1] if str(err) else "out of memory"
             raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
-    if image is None and on_damage is not None and data.startswith(JPEG_SIGNATURE) and not data.endswith(_JPEG_END):
+    if image is None and on_damage is not None and data.startswith(JPEG_SIGNATURE) and not data.endswith(JPEG_END):
         on_damage("the file ends before the image does")
-        return _decoded(data + _JPEG_END, flags, on_damage=on_damage)
+        return _decoded(data + JPEG_END, flags, on_damage=on_damage)
     if image is None:
         what = "the image is damaged, cut off or of a kind that is not supported"
         raise ImageError(FailureKind.DECODE, f"{what}: {reason}" if (reason := _reason(said)) else what)

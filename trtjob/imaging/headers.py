@@ -1,25 +1,41 @@
 """What an image file says of itself, read before any pixel is decoded: twenty bytes may claim gigabytes of pixels."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.iso_media import (
+    J2K_SIGNATURE,
+    JP2_SIGNATURE,
+    JXL_BARE_SIGNATURE,
+    JXL_SIGNATURE,
+    heif_kind,
+    heif_size,
+    jp2_size,
+    jxl_size,
+)
+from trtjob.imaging.jpeg_segments import JPEG_SIGNATURE, jpeg_size
+from trtjob.imaging.raw import is_raw, raw_preview
 from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
 from trtjob.imaging.tiff import tiff_size
 
-JPEG_SIGNATURE = b"\xff\xd8"
 BMP_SIGNATURE = b"BM"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The most bytes of a pixel (four channels of 16 bits), and what filters and the compression's own marks may add.
 _PNG_PIXEL_BYTES, _PNG_SPARE_BYTES = 8, 65_536
-# JPEG markers that carry no length: TEM, RST0 to RST7, SOI, EOI.
-_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
-# JPEG's start-of-frame markers: C0 to CF without DHT, JPG and DAC, and JPEG-LS'.
-_JPEG_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-_JPEG_SCAN = 0xDA
-_JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _BMP_32_BITS_BY_MASKS = struct.pack("<HI", 32, 3)
-KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, HEIC, JPEG 2000, JPEG XL, DNG or CR2"
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ImageError where an image has no pixels, or more than `max_pixels`."""
+    if width < 1 or height < 1:
+        raise ImageError(FailureKind.DECODE, f"the image has no pixels: its header says {width} x {height}")
+    if width * height > max_pixels:
+        raise ImageError(
+            FailureKind.TOO_LARGE,
+            f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} (TRTJOB_MAX_PIXELS)",
+        )
 
 
 def check_png(data: bytes, width: int, height: int) -> None:
@@ -36,77 +52,42 @@ def check_png(data: bytes, width: int, height: int) -> None:
         raise ImageError(FailureKind.DECODE, f"the PNG file holds more data than {width:,} x {height:,} pixels can be")
 
 
+def image_kind(data: bytes) -> str:
+    """Return which of the kinds that are read here a file is, by its first bytes; empty where it is none.
+
+    >>> image_kind(b"GIF89a...")
+    'GIF'
+    """
+    return heif_kind(data) or next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), "")
+
+
 def unread_kind(data: bytes) -> str:
-    """Return the name of a kind of image that is not read here; empty where it is none that we know."""
+    """Return the name of a kind of file that is not read here; empty where it is none that we know."""
     if data[4:8] == b"ftyp":
-        return {b"av": "AVIF", b"he": "HEIC", b"mi": "HEIC"}.get(data[8:10], "")
+        return "Canon's CR3" if data[8:12] == b"crx " else "a video or another kind of MP4"
     return next((name for signature, name in _UNREAD.items() if data.startswith(signature)), "")
 
 
-def is_known(data: bytes) -> bool:
-    """Whether a file begins as one of the kinds that are read here."""
-    return any(data.startswith(signature) for signature in _READERS)
-
-
 def probe_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) that a JPEG, PNG, WebP, BMP, TIFF or GIF says it has, None where it cannot be told.
+    """Return the (width, height) that an image's header says it has, None where it cannot be told.
+
+    Of an AVIF or HEIC it is the largest of the sizes that it names, of a raw file its preview's.
 
     >>> probe_size(b"GIF89a" + bytes([64, 1, 240, 0]))
     (320, 240)
     """
     try:
-        for signature, read in _READERS.items():
-            if data.startswith(signature):
-                return read(data)
+        kind = image_kind(data)
+        return _SIZES[kind](data) if kind else None
     except (struct.error, IndexError, KeyError, ValueError, OverflowError, StopIteration):
-        pass  # cut off within the header
-    return None
+        return None  # cut off within the header
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    for marker, at in jpeg_segments(data):
-        if marker in _JPEG_FRAME:
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            return width, height
-    return None
-
-
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each segment's marker and where its length stands, up to the first scan's."""
-    # Segments are skipped whole, so a thumbnail inside the EXIF segment is never taken for the image. What lies between
-    # them is passed over as libjpeg does (next_marker in jdmarker.c), else a byte there would hide the size.
-    at = 2
-    while True:
-        at = data.index(0xFF, at) + 1
-        marker = data[at]
-        if marker == 0xFF or marker == 0x00:
-            continue
-        at += 1
-        if marker in _JPEG_BARE:
-            continue
-        yield marker, at
-        if marker == _JPEG_SCAN:
-            return
-        at += struct.unpack_from(">H", data, at)[0]
-
-
-def jpeg_scans(data: bytes) -> int:
-    """Return how often a JPEG's picture is gone over: once where its first scan has all of it."""
-    try:
-        frame, components = 0, 0
-        for marker, at in jpeg_segments(data):
-            if marker in _JPEG_FRAME:
-                frame, components = marker, data[at + 7]
-            elif marker == _JPEG_SCAN and frame not in _JPEG_PROGRESSIVE and data[at + 2] == components:
-                return 1
-    except (IndexError, ValueError, struct.error):
-        return 1  # cut off; the decoder says so
-    return data.count(b"\xff\xda")  # within compressed data, 0xFF is followed by 0 and restart markers alone
-
-
-def jpeg_bits(data: bytes) -> int:
-    """Return how many bits a sample of a JPEG has; its size has been read."""
-    return next(data[at + 2] for marker, at in jpeg_segments(data) if marker in _JPEG_FRAME)
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    if not is_raw(data):
+        return tiff_size(data)
+    preview = raw_preview(data)
+    return jpeg_size(preview.jpeg) if preview else None
 
 
 def has_sixteen_bits(data: bytes) -> bool:
@@ -150,19 +131,29 @@ def _gif_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-_READERS = {
-    JPEG_SIGNATURE: _jpeg_size,
-    PNG_SIGNATURE: _png_size,
-    BMP_SIGNATURE: _bmp_size,
-    b"RIFF": _webp_size,
-    **dict.fromkeys(TIFF_SIGNATURES, tiff_size),
-    b"GIF8": _gif_size,
+_SIGNATURES = {
+    JPEG_SIGNATURE: "JPEG",
+    PNG_SIGNATURE: "PNG",
+    BMP_SIGNATURE: "BMP",
+    b"RIFF": "WebP",
+    **dict.fromkeys(TIFF_SIGNATURES, "TIFF"),
+    b"GIF8": "GIF",
+    **dict.fromkeys((JP2_SIGNATURE, J2K_SIGNATURE), "JPEG 2000"),
+    **dict.fromkeys((JXL_SIGNATURE, JXL_BARE_SIGNATURE), "JPEG XL"),
+}
+_SIZES: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
+    "JPEG": jpeg_size,
+    "PNG": _png_size,
+    "BMP": _bmp_size,
+    "WebP": _webp_size,
+    "TIFF": _tiff_size,
+    "GIF": _gif_size,
+    "AVIF": heif_size,
+    "HEIC": heif_size,
+    "JPEG 2000": jp2_size,
+    "JPEG XL": jxl_size,
 }
 _UNREAD = {
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
     b"II\xbc\x01": "JPEG XR",
     b"8BPS": "Photoshop",
     b"P5": "PGM",

@@ -2,12 +2,10 @@
 
 import struct
 
-from trtjob.imaging.headers import JPEG_SIGNATURE, jpeg_segments
+from trtjob.imaging.jpeg_segments import APP1, EXIF, JPEG_END, JPEG_SIGNATURE, jpeg_segments
 
-_BASELINE, _APP1, _APP14 = 0xC0, 0xE1, 0xEE
-_EXIF = b"Exif\0\0"
+_BASELINE, _APP14 = 0xC0, 0xEE
 _ORIENTATION, _SHORT, _UPRIGHT = 0x0112, 3, 1
-_END = b"\xff\xd9"
 _EIGHT_BITS = 8
 # How often a component's samples lie across and down, packed as in the file: 4:4:4, 4:2:2 and 4:2:0.
 _LUMA_SAMPLING, _CHROMA_SAMPLING = frozenset({0x11, 0x21, 0x22}), 0x11
@@ -19,14 +17,14 @@ def gpu_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
     It may where the file is whole, baseline, of 8 bits, grey or YCbCr in one of the usual samplings, and upright.
     """
-    if not data.startswith(JPEG_SIGNATURE) or not data.endswith(_END):
+    if not data.startswith(JPEG_SIGNATURE) or not data.endswith(JPEG_END):
         return None
     try:
         size = None
         for marker, at in jpeg_segments(data):
             if marker == _BASELINE:
                 size = _usual_size(data, at)
-            elif (marker == _APP1 and _orientation(data, at) != _UPRIGHT) or marker == _APP14:
+            elif (marker == APP1 and _orientation(data, at) != _UPRIGHT) or marker == _APP14:
                 return None
         return size
     except (IndexError, ValueError, struct.error):
@@ -46,9 +44,9 @@ def _orientation(data: bytes, at: int) -> int:
     """Return the orientation that an APP1 segment tells, upright where it tells none (Exif 2.3, 4.6.4)."""
     end = at + struct.unpack_from(">H", data, at)[0]
     exif = data[at + 2 : end]
-    if not exif.startswith(_EXIF):
+    if not exif.startswith(EXIF):
         return _UPRIGHT
-    tiff = exif[len(_EXIF) :]
+    tiff = exif[len(EXIF) :]
     order = "<" if tiff.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", tiff, 4)
     (entries,) = struct.unpack_from(order + "H", tiff, directory)

@@ -5,24 +5,28 @@ from collections.abc import Iterator
 
 from trtjob.imaging import tiff
 from trtjob.imaging.headers import PNG_SIGNATURE
+from trtjob.imaging.iso_media import heif_frames, heif_kind
+from trtjob.imaging.raw import is_raw
 
 _GIF_IMAGE, _GIF_EXTENSION = 0x2C, 0x21
 _GIF_COLOR_TABLE = 0x80
 
 
 def page_count(data: bytes) -> int:
-    """Return the number of pages of a TIFF, or of frames of a PNG, WebP or GIF that moves; 1 for all others.
+    """Return how many pages a TIFF has, or frames a PNG, WebP, GIF, AVIF or HEIC that moves; 1 for all others.
 
     data: a whole image. What is damaged behind the first picture is not counted.
     """
     if data.startswith(tiff.SIGNATURES):
-        return tiff.page_count(data)
+        return 1 if is_raw(data) else tiff.page_count(data)
     count = 0
     try:
         if data.startswith(PNG_SIGNATURE):
             count = _png_frames(data)
         elif data.startswith(b"RIFF"):
             count = sum(kind == b"ANMF" for kind in _webp_chunks(data))
+        elif heif_kind(data):
+            count = heif_frames(data)
         elif data.startswith(b"GIF8"):
             for _ in _gif_images(data):
                 count += 1

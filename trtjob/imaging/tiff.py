@@ -31,7 +31,7 @@ _SMALL, _BIG = _Layout(4, "I", "H", 4), _Layout(8, "Q", "Q", 8)
 _BIG_VERSION = 43
 
 
-class _Tag(IntEnum):
+class Tag(IntEnum):
     SUBFILE = 254
     WIDTH = 256
     HEIGHT = 257
@@ -39,6 +39,7 @@ class _Tag(IntEnum):
     COMPRESSION = 259
     PHOTOMETRIC = 262
     STRIP_OFFSETS = 273
+    ORIENTATION = 274
     SAMPLES = 277
     ROWS_PER_STRIP = 278
     STRIP_BYTES = 279
@@ -50,12 +51,16 @@ class _Tag(IntEnum):
     SUB_DIRECTORIES = 330
     EXTRA_SAMPLES = 338
     SAMPLE_FORMAT = 339
+    JPEG_OFFSET = 513
+    JPEG_BYTES = 514
     DEPTH = 32997
+    DNG_VERSION = 50706
 
 
-_TAGS = frozenset(_Tag)
+_TAGS = frozenset(Tag)
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # BYTE, SHORT, LONG, IFD, LONG8, IFD8
 _MOST_ENTRIES = 1_000_000  # of all directories, which may lie over each other: half a second
+_MOST_SUB_PAGES = 16
 _NOT_A_PAGE = 0b101  # NewSubfileType: a smaller copy of another page, or a mask
 _DEFLATE = (8, 32946)
 _READ = frozenset({1, 2, 3, 4, 5, 7, 32771, 32773, *_DEFLATE})
@@ -98,21 +103,26 @@ _INFLATED_BYTES = 16_384  # of the file at a time, so that no more than 17 MB co
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page's directory. entries: by tag, the type of the values, how many there are and where they lie."""
+    """A page's directory, of `count` entries, and where they end.
+
+    entries: by tag, the type of the values, how many there are and where they lie.
+    """
 
     data: bytes
     order: str
     entries: dict[int, tuple[int, int, int]]
     sizes: dict[int, int]
+    count: int
+    end: int
 
-    def values(self, tag: _Tag) -> tuple[int, ...]:
+    def values(self, tag: Tag) -> tuple[int, ...]:
         """Return the values of a tag; none where it is not there. Raises CUT_OFF where they are."""
         if tag not in self.entries:
             return ()
         kind, count, place = self.entries[tag]
         return struct.unpack_from(f"{self.order}{count}{_TYPES[kind]}", self.data, place)
 
-    def value(self, tag: _Tag, default: int) -> int:
+    def value(self, tag: Tag, default: int) -> int:
         """Return the first value of a tag."""
         if tag not in self.entries:
             return default
@@ -123,16 +133,16 @@ class Page:
     @property
     def bits(self) -> int:
         """Bits of a sample, the most of any."""
-        return max(self.values(_Tag.BITS), default=1)
+        return max(self.values(Tag.BITS), default=1)
 
     @property
     def has_planes(self) -> bool:
         """Whether each sample has a plane of its own."""
-        return self.value(_Tag.PLANAR, 1) == 2 and self.value(_Tag.SAMPLES, 1) > 1
+        return self.value(Tag.PLANAR, 1) == 2 and self.value(Tag.SAMPLES, 1) > 1
 
     @property
     def is_a_page(self) -> bool:
-        return not self.value(_Tag.SUBFILE, 0) & _NOT_A_PAGE
+        return not self.value(Tag.SUBFILE, 0) & _NOT_A_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +172,24 @@ def pages(data: bytes) -> Iterator[Page]:
     looked_at = 0
     while at and at not in seen and looked_at < _MOST_ENTRIES:
         seen.add(at)
-        (count,) = struct.unpack_from(order + layout.length, data, at)
-        count = min(count, _MOST_ENTRIES)
-        looked_at += 1 + count
-        at += struct.calcsize(order + layout.length)
-        yield _page_at(data, at, order, count, layout)
-        at += count * (4 + 2 * layout.room)
+        page = _page_at(data, at, order, layout)
+        looked_at += 1 + page.count
+        yield page
+        at = page.end
         at = struct.unpack_from(order + layout.offset, data, at)[0] if at + layout.room <= len(data) else 0
 
 
-def _page_at(data: bytes, at: int, order: str, count: int, layout: _Layout) -> Page:
+def sub_pages(page: Page) -> Iterator[Page]:
+    """Yield the pages that a page names beside itself, the first few. Raises CUT_OFF where one is."""
+    version = struct.unpack_from(page.order + "H", page.data, 2)[0]
+    for at in page.values(Tag.SUB_DIRECTORIES)[:_MOST_SUB_PAGES]:
+        yield _page_at(page.data, at, page.order, _BIG if version == _BIG_VERSION else _SMALL)
+
+
+def _page_at(data: bytes, at: int, order: str, layout: _Layout) -> Page:
+    (count,) = struct.unpack_from(order + layout.length, data, at)
+    count = min(count, _MOST_ENTRIES)
+    at += struct.calcsize(order + layout.length)
     entries: dict[int, tuple[int, int, int]] = {}
     sizes: dict[int, int] = {}
     for start in range(at, at + count * (4 + 2 * layout.room), 4 + 2 * layout.room):
@@ -179,20 +197,20 @@ def _page_at(data: bytes, at: int, order: str, count: int, layout: _Layout) -> P
         if tag not in _TAGS or kind not in _TYPES or not number:
             continue
         place = start + 4 + layout.room
-        if tag in (_Tag.WIDTH, _Tag.HEIGHT):
+        if tag in (Tag.WIDTH, Tag.HEIGHT):
             (value,) = struct.unpack_from(order + _TYPES[kind], data, place)
             sizes[tag] = max(value, sizes.get(tag, 0))  # named twice: whichever the decoder takes, none is larger
         elif tag not in entries:
             if number * struct.calcsize(order + _TYPES[kind]) > layout.room:
                 (place,) = struct.unpack_from(order + layout.offset, data, place)
             entries[tag] = kind, number, place
-    return Page(data, order, entries, sizes)
+    return Page(data, order, entries, sizes, count, at + count * (4 + 2 * layout.room))
 
 
 def tiff_size(data: bytes) -> tuple[int, int]:
     """Return the first page's (width, height). Raises CUT_OFF where it is, KeyError where there is none."""
     sizes = next(pages(data)).sizes
-    return sizes[_Tag.WIDTH], sizes[_Tag.HEIGHT]
+    return sizes[Tag.WIDTH], sizes[Tag.HEIGHT]
 
 
 def page_count(data: bytes) -> int:
@@ -200,7 +218,7 @@ def page_count(data: bytes) -> int:
     count = 0
     try:
         for page in pages(data):
-            count += page.value(_Tag.DEPTH, 1) if page.is_a_page else 0
+            count += page.value(Tag.DEPTH, 1) if page.is_a_page else 0
     except CUT_OFF:
         pass  # what comes is cut off; the first page, which is the one that is read, may be whole
     return max(1, count)
@@ -211,14 +229,14 @@ def readable(data: bytes) -> Readable:
     page = next(pages(data))
     try:
         _check_page(page)
-        photometric = page.value(_Tag.PHOTOMETRIC, _MIN_IS_BLACK)
+        photometric = page.value(Tag.PHOTOMETRIC, _MIN_IS_BLACK)
         return Readable(
             data=_without_alpha(page),
             has_sixteen_bits=page.bits == 16 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB),
             is_inverted=photometric == _MIN_IS_WHITE,
             has_planes=page.has_planes,
-            has_raw_tiles=_Tag.TILE_OFFSETS in page.entries and page.value(_Tag.COMPRESSION, 1) == 1,
-            damage=_damage(page) if page.value(_Tag.COMPRESSION, 1) in _DEFLATE else "",
+            has_raw_tiles=Tag.TILE_OFFSETS in page.entries and page.value(Tag.COMPRESSION, 1) == 1,
+            damage=_damage(page) if page.value(Tag.COMPRESSION, 1) in _DEFLATE else "",
         )
     except CUT_OFF:
         raise _refused("the TIFF's header is damaged or cut off") from None
@@ -226,12 +244,12 @@ def readable(data: bytes) -> Readable:
 
 def _check_page(page: Page) -> None:
     _check_first(page)
-    codec = page.value(_Tag.COMPRESSION, 1)
+    codec = page.value(Tag.COMPRESSION, 1)
     if codec not in _READ:
         name = _CODECS.get(codec, "a codec without a name here")
         raise _refused(f"the TIFF is compressed with {name} (number {codec}), which is not read here")
-    numbers = page.value(_Tag.SAMPLE_FORMAT, 1)
-    allowed = (1, 4, 8) if page.value(_Tag.PHOTOMETRIC, _MIN_IS_BLACK) == _PALETTE else (1, 8, 16)
+    numbers = page.value(Tag.SAMPLE_FORMAT, 1)
+    allowed = (1, 4, 8) if page.value(Tag.PHOTOMETRIC, _MIN_IS_BLACK) == _PALETTE else (1, 8, 16)
     if numbers in _NUMBERS or page.bits not in allowed:
         what = f"{page.bits}-bit {_NUMBERS.get(numbers, 'numbers')}"
         raise _refused(f"the TIFF's pixels are {what}: read are unsigned numbers of 8 or 16 bits, or of 1 bit")
@@ -243,7 +261,7 @@ def _check_first(page: Page) -> None:
     others = pages(page.data)
     next(others)
     try:
-        is_copy = _Tag.SUB_DIRECTORIES in page.entries or any(other.is_a_page for other in others)
+        is_copy = Tag.SUB_DIRECTORIES in page.entries or any(other.is_a_page for other in others)
     except CUT_OFF:
         is_copy = True
     if is_copy:
@@ -252,9 +270,9 @@ def _check_first(page: Page) -> None:
 
 def _damage(page: Page) -> str:
     """Return what is wrong inside a deflated strip or tile: its checksum is at its end, where libtiff does not look."""
-    tiles = _Tag.TILE_OFFSETS in page.entries
-    offsets = page.values(_Tag.TILE_OFFSETS if tiles else _Tag.STRIP_OFFSETS)
-    lengths = page.values(_Tag.TILE_BYTES if tiles else _Tag.STRIP_BYTES)
+    tiles = Tag.TILE_OFFSETS in page.entries
+    offsets = page.values(Tag.TILE_OFFSETS if tiles else Tag.STRIP_OFFSETS)
+    lengths = page.values(Tag.TILE_BYTES if tiles else Tag.STRIP_BYTES)
     count, most_bytes = _parts(page)
     view = memoryview(page.data)
     # Parts that no pixel needs may be named without end.
@@ -266,12 +284,12 @@ def _damage(page: Page) -> str:
 
 def _parts(page: Page) -> tuple[int, int]:
     """Return how many strips or tiles there are, and the most bytes of pixels that one may have."""
-    width, height = page.sizes[_Tag.WIDTH], page.sizes[_Tag.HEIGHT]
-    rows = min(height, page.value(_Tag.ROWS_PER_STRIP, height))
-    part_width, part_height = page.value(_Tag.TILE_WIDTH, width), page.value(_Tag.TILE_HEIGHT, rows)
+    width, height = page.sizes[Tag.WIDTH], page.sizes[Tag.HEIGHT]
+    rows = min(height, page.value(Tag.ROWS_PER_STRIP, height))
+    part_width, part_height = page.value(Tag.TILE_WIDTH, width), page.value(Tag.TILE_HEIGHT, rows)
     if part_width < 1 or part_height < 1 or part_width * part_height > _MOST_PART_PIXELS:
         raise _refused(f"the TIFF's strips or tiles are of {part_width:,} x {part_height:,} pixels, which cannot be")
-    samples, has_planes = page.value(_Tag.SAMPLES, 1), page.has_planes
+    samples, has_planes = page.value(Tag.SAMPLES, 1), page.has_planes
     count = -(-width // part_width) * -(-height // part_height) * (samples if has_planes else 1)
     return count, (part_width * page.bits * (1 if has_planes else samples) + 7) // 8 * part_height
 
@@ -291,10 +309,10 @@ def _is_whole(deflated: memoryview, most_bytes: int) -> bool:
 
 def _without_alpha(page: Page) -> bytes:
     """Return a file whose colours OpenCV leaves as they are stored: it would multiply them with an alpha channel."""
-    if page.value(_Tag.EXTRA_SAMPLES, 0) != _UNASSOCIATED_ALPHA:
+    if page.value(Tag.EXTRA_SAMPLES, 0) != _UNASSOCIATED_ALPHA:
         return page.data
     # The extra sample becomes one of which nothing is said. A SHORT's two bytes lie there in either order.
-    _, _, place = page.entries[_Tag.EXTRA_SAMPLES]
+    _, _, place = page.entries[Tag.EXTRA_SAMPLES]
     return page.data[:place] + bytes(2) + page.data[place + 2 :]
 
 

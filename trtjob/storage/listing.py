@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".jp2", ".jxl")
+IMAGE_SUFFIXES = frozenset({*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".dng", ".cr2"})
 
 # Names that are sorted in memory at a time, some 5 MB of them; those of a larger folder go through temporary files.
 RUN = 50_000

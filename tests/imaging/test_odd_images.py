@@ -198,8 +198,9 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF, 12 bits in 16": (lambda: tiff(WIDE >> 4), RIGHT),
     "TIFF, transparent": (lambda: tiff(np.asarray(with_alpha(0)), tags={EXTRA_SAMPLES: 2}), RIGHT),
     "TIFF, CMYK": (lambda: tiff(np.dstack([255 - RGB, RGB[..., 0] * 0]), tags={PHOTOMETRIC: 5}), RIGHT),
-    "TIFF, signed": (lambda: tiff(RGB.astype(np.int16)), "16-bit signed numbers"),
-    "TIFF, float": (lambda: tiff(RGB.astype(np.float32)), "32-bit floating-point numbers"),
+    "TIFF, signed": (lambda: tiff(RGB.astype(np.int16)), "int16 numbers"),
+    "TIFF, float": (lambda: tiff((RGB / 255).astype(np.float32)), RIGHT),
+    "TIFF, float beyond 1": (lambda: tiff(RGB.astype(np.float32)), "float32 numbers"),
     "TIFF, several pages": (lambda: moving("TIFF"), RIGHT),
     "TIFF with zeros inside": (lambda: zeroed(saved("TIFF", NOISE, compression="tiff_lzw"), 0.4, 0.6), DAMAGED),
 }
@@ -256,7 +257,7 @@ def test_what_is_whole_has_no_damage_where_that_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["JPEG, 12 bits", "JPEG 2000, cut off", "TIFF, JPEG 2000", "PNG, cut off", "TIFF, float"]
+    "name", ["JPEG, 12 bits", "JPEG 2000, cut off", "TIFF, JPEG 2000", "PNG, cut off", "TIFF, signed"]
 )
 def test_what_cannot_be_read_is_refused_where_damage_is_allowed(name: str) -> None:
     with pytest.raises(ImageError):

@@ -15,6 +15,7 @@ from tiffs import BITS, COLOR_MAP, COMPRESSION, EXTRA_SAMPLES, ORIENTATION, PHOT
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.decode import decode_image
+from trtjob.imaging.depth import Depth
 from trtjob.imaging.pages import page_count
 
 RNG = np.random.default_rng(14)
@@ -152,19 +153,68 @@ def test_few_bits_that_opencv_does_not_give_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("image", "what"),
     [
-        (GREY.astype(np.int8), "8-bit signed numbers"),
-        (GREY.astype(np.int16), "16-bit signed numbers"),
-        (GREY.astype(np.uint32), "32-bit numbers"),
         (GREY.astype(np.float16), "16-bit floating-point numbers"),
-        (GREY.astype(np.float32) / 255, "32-bit floating-point numbers"),
-        (RGB.astype(np.float64), "64-bit floating-point numbers"),
         (GREY.astype(np.complex64), "64-bit complex numbers"),
+        (GREY.astype(np.uint64), "64-bit numbers"),
     ],
 )
 def test_other_numbers_are_refused_by_name(image: NDArray[np.generic], what: str) -> None:
-    assert (
-        failure(tiff(image)) == f"the TIFF's pixels are {what}: read are unsigned numbers of 8 or 16 bits, or of 1 bit"
-    )
+    assert failure(tiff(image)) == f"the TIFF's pixels are {what}, which are not read here"
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (GREY.astype(np.int8), "int8 numbers"),
+        (RGB.astype(np.int16), "int16 numbers"),
+        (GREY.astype(np.uint32), "uint32 numbers"),
+        (GREY.astype(np.float32), "float32 numbers"),
+        (RGB.astype(np.float64) / -255, "float64 numbers"),
+        (RGB.astype(np.float32) / 2550, "float32 numbers"),
+    ],
+)
+def test_numbers_of_which_none_is_white_are_refused_with_the_way_out(image: NDArray[np.generic], what: str) -> None:
+    message = failure(tiff(image))
+    assert what in message
+    assert "--depth full" in message
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("depth", ["auto", "high"])
+def test_floating_point_numbers_up_to_one_are_shares_of_white(dtype: type[np.generic], depth: Depth) -> None:
+    image = (RGB / np.float64(255)).astype(dtype)
+    assert np.array_equal(decode_image(tiff(image), max_pixels=10_000, depth=depth)[..., ::-1], RGB)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32, np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_smallest_becomes_black_and_the_largest_white_of_any_numbers(
+    dtype: type[np.generic], channels: int
+) -> None:
+    start = 0 if dtype == np.uint32 else -16
+    image = np.tile(np.arange(start, start + 32)[:, None, None], (1, 48, channels)).astype(dtype)
+    decoded = decode_image(tiff(image if channels > 1 else image[..., 0]), max_pixels=10_000, depth="full")
+    assert decoded.shape == (32, 48, 3)
+    assert decoded[:, 0, 0].tolist() == [round(row * 255 / 31) for row in range(32)]
+
+
+def test_what_is_no_number_is_refused() -> None:
+    image = (RGB / 255).astype(np.float32)
+    image[3, 4, 1] = np.nan
+    assert "are no numbers" in failure(tiff(image))
+
+
+def test_floating_point_pictures_are_turned_as_they_say() -> None:
+    image = (GREY / 255).astype(np.float32)
+    turned = decode_image(tiff(image, tags={ORIENTATION: 6}), max_pixels=10_000)
+    assert np.array_equal(turned[..., 0], np.rot90(GREY, -1))
+
+
+def test_high_takes_twelve_bits_in_sixteen_as_they_are_stored() -> None:
+    stored = wide(RGB) >> 4
+    assert np.array_equal(decode_image(tiff(stored), max_pixels=10_000, depth="high")[..., ::-1], np.rint(stored / 257))
+    full = decode_image(tiff(stored), max_pixels=10_000, depth="full")
+    assert (full.min(), full.max()) == (0, 255)
 
 
 # -- codecs and damage -------------------------------------------------------------------------------------------------

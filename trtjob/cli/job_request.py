@@ -41,6 +41,7 @@ class JobRequest:
     annotate: o.AnnotateOption = "all"
     resize: o.Resize = None
     truncated: o.Truncated = "refuse"
+    depth: o.DepthOption = "auto"
     decode: o.Decode = "cpu"
     shard_size: o.ShardSize = 256
     max_failures: o.MaxFailures = None
@@ -203,6 +204,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             annotate=Annotate(request.annotate),
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
+            depth=request.depth,
             decode=request.decode,
             shard_size=request.shard_size,
             max_failures=request.max_failures,

@@ -168,6 +168,18 @@ Truncated = Annotated[
         "its record. Default: refuse.",
     ),
 ]
+DepthOption = Annotated[
+    Literal["auto", "high", "full"],
+    typer.Option(
+        "--depth",
+        metavar="auto|high|full",
+        rich_help_panel=DETECTION,
+        show_default=False,
+        help="What is white in images of more than 8 bits. auto: the largest number of the 8, 10, 12, 14 or 16 bits "
+        "that are in use, or 1 of floating-point numbers; high: the largest of all 16 bits; full: the largest in the "
+        "image, and its smallest is black. Default: auto.",
+    ),
+]
 Decode = Annotated[
     Literal["cpu", "gpu"],
     typer.Option(

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cv2
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.depth import DARK, Depth, eight_bits
 from trtjob.imaging.headers import (
     KINDS,
     check_bmp,
@@ -25,10 +26,10 @@ from trtjob.imaging.headers import (
 )
 from trtjob.imaging.iso_media import check_jp2
 from trtjob.imaging.jpeg_segments import JPEG_END, JPEG_SIGNATURE, has_exif, jpeg_bits, jpeg_scans
-from trtjob.imaging.pillow_kinds import BY_PILLOW, pillow_pixels
+from trtjob.imaging.pillow_kinds import BY_PILLOW, DECODING_BYTES, pillow_pixels
 from trtjob.imaging.raw import is_raw, raw_preview
+from trtjob.imaging.tiff import CUT_OFF, readable, sample_bytes
 from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
-from trtjob.imaging.tiff import readable
 from trtjob.library_output import as_remark, library_output
 
 log = logging.getLogger(__name__)
@@ -49,22 +50,21 @@ _REASON = re.compile(r"(?:TIFF_Error |TIFFRGBAImageOK: |libpng error: )(.*)")
 
 # Progressive JPEGs have about ten. Each is a pass over the whole picture, so a small file could take hours.
 _MOST_JPEG_SCANS = 100
+_CHANNELS = 3
 _ALL_BITS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-# Sensors have 10, 12 or 14 bits, and 8 come out of screens: files of 16 bits often hold them as they are.
-_NARROW_BITS = (8, 10, 12, 14)
 # By EXIF orientation, the directions down and across in which what may have been transposed is read.
 _FLIPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
-_DARK = 64  # of 255: 14 bits of 16 reach no further
 
 
-def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = None) -> UInt8Array:
+def decode_image(
+    data: bytes, *, max_pixels: int, on_damage: OnDamage | None = None, depth: Depth = "auto"
+) -> UInt8Array:
     """Return the pixels of an image: uint8 [H, W, 3], BGR, turned as its EXIF orientation says.
 
-    Grey becomes colour, 16 bits become 8 (the upper ones), CMYK is converted, an alpha channel is dropped: the colours
-    under it stay as they are stored. Where no value of 16 bits needs more than 8, 10, 12 or 14 of them, the upper ones
-    of those stay. The size in the header is checked before any pixel is decoded, so a kind whose header is not read
-    here is refused, whatever OpenCV could make of it: twenty bytes may claim gigabytes of pixels. What the decoders
-    say of an image that is not damaged is logged, and never printed.
+    Grey becomes colour, more than 8 bits become 8 (`depth`: how, see `eight_bits`), CMYK is converted, an alpha channel
+    is dropped: the colours under it stay as they are stored. The size in the header is checked before any pixel is
+    decoded, so a kind whose header is not read here is refused, whatever a decoder could make of it: twenty bytes may
+    claim gigabytes of pixels. What the decoders say of an image that is not damaged is logged, and never printed.
     on_damage: called with what is wrong with the pixels of a JPEG or TIFF that can be read in part, which is then
     returned; None: that is an error, too.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
@@ -84,9 +84,9 @@ def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = N
         raise ImageError(FailureKind.DECODE, _no_size(data, kind))
     check_size(*size, max_pixels)
     if kind in BY_PILLOW:
-        return _decode_by_pillow(data, kind, size, max_pixels)
+        return _decode_by_pillow(data, kind, size, max_pixels, depth)
     if kind == "TIFF":
-        return _decode_raw(data, max_pixels, on_damage) if is_raw(data) else _decode_tiff(data, on_damage)
+        return _decode_raw(data, max_pixels, on_damage) if is_raw(data) else _decode_tiff(data, on_damage, depth)
     if kind == "PNG":
         check_png(data, *size)
     if kind == "JPEG":
@@ -94,7 +94,20 @@ def decode_image(data: bytes, *, max_pixels: int, on_damage: OnDamage | None = N
     if kind == "BMP":
         check_bmp(data)
     image = _decoded(data, on_damage=on_damage)
-    return _in_eight_bits(image, lambda: _decoded(data, _ALL_BITS)) if has_sixteen_bits(data) else image
+    return _in_eight_bits(image, depth, lambda: _decoded(data, _ALL_BITS)) if has_sixteen_bits(data) else image
+
+
+def decoding_bytes(data: bytes) -> int:
+    """Return how many bytes it takes to decode a pixel of a file, by its header.
+
+    An image lies in memory twice meanwhile: turned as its orientation says, or with more bits than are kept.
+    """
+    kind = image_kind(data)
+    if kind in BY_PILLOW:
+        return DECODING_BYTES
+    with suppress(*CUT_OFF, StopIteration):
+        return _CHANNELS * (1 + max(1, sample_bytes(data))) if kind == "TIFF" else 2 * _CHANNELS
+    return 2 * _CHANNELS
 
 
 def _no_size(data: bytes, kind: str) -> str:
@@ -113,15 +126,15 @@ def _check_jpeg(data: bytes) -> None:
         raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
 
 
-def _decode_by_pillow(data: bytes, kind: str, size: tuple[int, int], max_pixels: int) -> UInt8Array:
+def _decode_by_pillow(data: bytes, kind: str, size: tuple[int, int], max_pixels: int, depth: Depth) -> UInt8Array:
     if kind == "JPEG 2000":
         check_jp2(data)
     with library_output() as said:
         pixels = pillow_pixels(data, kind, size, max_pixels=max_pixels)
     if said:
         log.info("a decoder's remark", extra={"remark": as_remark(said)})
-    if pixels.dtype == np.uint16:
-        pixels = cv2.cvtColor((pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    if pixels.ndim == 2:
+        return _as_color(pixels, depth, is_inverted=False)
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
@@ -139,7 +152,7 @@ def _turned(image: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(turned[::down, ::across])
 
 
-def _decode_tiff(data: bytes, on_damage: OnDamage | None) -> UInt8Array:
+def _decode_tiff(data: bytes, on_damage: OnDamage | None, depth: Depth) -> UInt8Array:
     tiff = readable(data)
     if tiff.damage:
         _meet(tiff.damage, on_damage)
@@ -147,32 +160,45 @@ def _decode_tiff(data: bytes, on_damage: OnDamage | None) -> UInt8Array:
     def decoded(flags: int) -> NDArray[Any]:
         return _decoded(tiff.data, flags, on_damage=on_damage, from_file=tiff.has_raw_tiles)
 
+    if tiff.has_shares:
+        return _as_color(decoded(cv2.IMREAD_UNCHANGED), depth, is_inverted=tiff.is_inverted)
     image = decoded(cv2.IMREAD_COLOR)
     if not tiff.has_sixteen_bits:
         return image
-    return _in_eight_bits(image, lambda: None if tiff.has_planes else decoded(_ALL_BITS), is_inverted=tiff.is_inverted)
+
+    def read() -> NDArray[Any] | None:
+        return None if tiff.has_planes else decoded(_ALL_BITS)
+
+    return _in_eight_bits(image, depth, read, is_inverted=tiff.is_inverted)
+
+
+def _as_color(stored: NDArray[Any], depth: Depth, *, is_inverted: bool) -> UInt8Array:
+    """Return numbers, [H, W] or BGR with or without more, as a picture: uint8 [H, W, 3], BGR."""
+    if stored.ndim == 3:
+        stored = stored[..., :3] if stored.shape[2] >= 3 else stored[..., 0]
+    narrow = eight_bits(stored, depth)
+    if is_inverted:
+        narrow = 255 - narrow
+    return narrow if narrow.ndim == 3 else np.repeat(narrow[..., np.newaxis], 3, axis=2)
 
 
 def _in_eight_bits(
-    image: UInt8Array, read: Callable[[], NDArray[Any] | None], *, is_inverted: bool = False
+    image: UInt8Array, depth: Depth, read: Callable[[], NDArray[Any] | None], *, is_inverted: bool = False
 ) -> UInt8Array:
-    """Return the upper bits of those that a file of 16 uses. image: of all 16 the upper ones; it is returned if bright.
+    """Return the bits that are wanted of a file of 16. image: of all 16 the upper ones.
 
     read: reads all bits as they are stored, None where that cannot be; is_inverted: 0 is white, in the image no longer.
     """
-    if (255 - image if is_inverted else image).max() > _DARK:
+    if depth == "high" or (depth == "auto" and (255 - image if is_inverted else image).max() > DARK):
         return image
     stored = read()
     if stored is None or stored.dtype != np.uint16:
         what = "the TIFF is as good as black: few of its 16 bits are in use"
+        if depth == "full":
+            what = "the TIFF's 16 bits are wanted"
         why = "of planes, and of grey with an alpha channel, OpenCV gives the upper 8 alone"
         raise ImageError(FailureKind.DECODE, f"{what}, and {why}. Save it with 8 bits")
-    peak = int(stored.max())
-    bits = next((bits for bits in _NARROW_BITS if peak < 1 << bits), 16)
-    if bits == 16:
-        return image
-    narrow = np.empty(stored.shape, np.uint8)
-    np.right_shift(stored, bits - 8, out=narrow, casting="unsafe")
+    narrow = eight_bits(stored, depth)
     return 255 - narrow if is_inverted else narrow
 
 

@@ -97,6 +97,8 @@ _CODECS = {
 _NUMBERS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 _UNASSOCIATED_ALPHA = 2
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
+_SCALES = (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB)  # in which a larger number is brighter, or darker
+_SHARES = frozenset({(1, 32), (2, 8), (2, 16), (2, 32), (3, 32), (3, 64)})  # by SampleFormat and bits
 _MOST_PART_PIXELS = 1 << 30  # a strip or tile may be larger than the image that is in it
 _INFLATED_BYTES = 16_384  # of the file at a time, so that no more than 17 MB come of them
 
@@ -136,6 +138,16 @@ class Page:
         return max(self.values(Tag.BITS), default=1)
 
     @property
+    def numbers(self) -> int:
+        """What its numbers are, as SampleFormat says."""
+        return self.value(Tag.SAMPLE_FORMAT, 1)
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether only all of its numbers tell what one means: they are signed, of 32 bits, or floating-point."""
+        return (self.numbers, self.bits) in _SHARES and self.value(Tag.PHOTOMETRIC, _MIN_IS_BLACK) in _SCALES
+
+    @property
     def has_planes(self) -> bool:
         """Whether each sample has a plane of its own."""
         return self.value(Tag.PLANAR, 1) == 2 and self.value(Tag.SAMPLES, 1) > 1
@@ -149,13 +161,15 @@ class Page:
 class Readable:
     """A file that OpenCV reads right, but for damage.
 
-    has_sixteen_bits: of grey or colour, so that fewer of them may be in use; is_inverted: 0 is white; has_planes: each
-    colour is stored for itself; has_raw_tiles: without compression; damage: what is wrong with its pixels, empty where
+    has_sixteen_bits: of grey or colour, so that fewer of them may be in use; has_shares: its numbers are not those of
+    pixels, and have to be brought to such; is_inverted: 0 is white; has_planes: each colour is stored for itself;
+    has_raw_tiles: without compression; damage: what is wrong with its pixels, empty where
     nothing is seen of that.
     """
 
     data: bytes
     has_sixteen_bits: bool
+    has_shares: bool
     is_inverted: bool
     has_planes: bool
     has_raw_tiles: bool
@@ -213,6 +227,11 @@ def tiff_size(data: bytes) -> tuple[int, int]:
     return sizes[Tag.WIDTH], sizes[Tag.HEIGHT]
 
 
+def sample_bytes(data: bytes) -> int:
+    """Return how many bytes a number of the first page takes. Raises CUT_OFF where it is."""
+    return -(-next(pages(data)).bits // 8)
+
+
 def page_count(data: bytes) -> int:
     """Return how many pages, or slices of a volume, there are, without smaller copies and masks."""
     count = 0
@@ -232,7 +251,8 @@ def readable(data: bytes) -> Readable:
         photometric = page.value(Tag.PHOTOMETRIC, _MIN_IS_BLACK)
         return Readable(
             data=_without_alpha(page),
-            has_sixteen_bits=page.bits == 16 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB),
+            has_sixteen_bits=page.bits == 16 and not page.has_shares and photometric in _SCALES,
+            has_shares=page.has_shares,
             is_inverted=photometric == _MIN_IS_WHITE,
             has_planes=page.has_planes,
             has_raw_tiles=Tag.TILE_OFFSETS in page.entries and page.value(Tag.COMPRESSION, 1) == 1,
@@ -248,11 +268,10 @@ def _check_page(page: Page) -> None:
     if codec not in _READ:
         name = _CODECS.get(codec, "a codec without a name here")
         raise _refused(f"the TIFF is compressed with {name} (number {codec}), which is not read here")
-    numbers = page.value(Tag.SAMPLE_FORMAT, 1)
     allowed = (1, 4, 8) if page.value(Tag.PHOTOMETRIC, _MIN_IS_BLACK) == _PALETTE else (1, 8, 16)
-    if numbers in _NUMBERS or page.bits not in allowed:
-        what = f"{page.bits}-bit {_NUMBERS.get(numbers, 'numbers')}"
-        raise _refused(f"the TIFF's pixels are {what}: read are unsigned numbers of 8 or 16 bits, or of 1 bit")
+    if not page.has_shares and (page.numbers in _NUMBERS or page.bits not in allowed):
+        what = f"{page.bits}-bit {_NUMBERS.get(page.numbers, 'numbers')}"
+        raise _refused(f"the TIFF's pixels are {what}, which are not read here")
 
 
 def _check_first(page: Page) -> None:

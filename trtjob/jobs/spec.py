@@ -62,6 +62,7 @@ class Options(Document):
     min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
     truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
+    depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
     """
@@ -73,6 +74,7 @@ class Options(Document):
     annotate: Annotate = Annotate.ALL
     resize: Literal["stretch", "letterbox", "corner", "crop"]
     truncated: Literal["refuse", "ok"] = "refuse"
+    depth: Literal["auto", "high", "full"] = "auto"
     decode: Decode = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
@@ -118,7 +120,7 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
-_LATER_OPTIONS = ("truncated", "decode")
+_LATER_OPTIONS = ("truncated", "depth", "decode")
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

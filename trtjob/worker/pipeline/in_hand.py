@@ -3,14 +3,10 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from trtjob.imaging.headers import image_kind, probe_size
-from trtjob.imaging.pillow_kinds import BY_PILLOW, DECODING_BYTES
+from trtjob.imaging.decode import decoding_bytes
+from trtjob.imaging.headers import probe_size
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.stages import Prepared, Stages
-
-_CHANNELS = 3
-# While it is decoded an image lies in memory twice: turned as its orientation says, or with more bits than are kept.
-_DECODING = 2
 
 
 @dataclass(slots=True)
@@ -57,8 +53,7 @@ class Budget:
     def decoding_bytes(self, data: bytes) -> int:
         """Return what it takes to decode a file, by its header."""
         width, height = probe_size(data) or (0, 0)
-        pixel_bytes = DECODING_BYTES if image_kind(data) in BY_PILLOW else _DECODING * _CHANNELS
-        return pixel_bytes * width * height if width * height <= self._max_pixels else 0
+        return decoding_bytes(data) * width * height if width * height <= self._max_pixels else 0
 
     def has_room_for_file(self, size_bytes: int) -> bool:
         return not self._files or self._files + size_bytes <= self._half

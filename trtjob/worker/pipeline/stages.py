@@ -135,7 +135,7 @@ class Stages:
             with self.watch.stage("decode"), log_context(image=entry.key):
                 damages: list[str] = []
                 on_damage = damages.append if self.options.truncated == "ok" else None
-                image = decode_image(data, max_pixels=self._max_pixels, on_damage=on_damage)
+                image = decode_image(data, max_pixels=self._max_pixels, on_damage=on_damage, depth=self.options.depth)
         except ImageError as err:
             err.sha256 = digest
             raise

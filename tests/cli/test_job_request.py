@@ -59,6 +59,7 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "resize": "letterbox",
         "truncated": "refuse",
         "depth": "auto",
+        "metadata": False,
         "decode": "cpu",
         "shard_size": 9,
         "max_failures": "2.5%",

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from epochs import failed, found, job_spec, write_records
 
 from trtjob.errors import ConfigError, StorageError
 from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, export
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
@@ -305,3 +307,13 @@ def test_memory_does_not_hold_the_images(tmp_path: Path, format: ExportFormat) -
     command = [sys.executable, "-c", PEAK_OF_EXPORT, str(tmp_path), format.value]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tests)
     assert int(done.stdout) < 3_000_000  # the images, held, take 7 MB
+
+
+def test_megadetector_has_when_and_where_a_picture_was_taken(exported: Export) -> None:
+    record = dataclasses.replace(found("site 7/b.png"), metadata=Metadata("2026-07-04T20:30:15.25+02:00"))
+    untimed = dataclasses.replace(found("a.png"), metadata=Metadata())
+    images = json.loads(exported([untimed, record], ExportFormat.MEGADETECTOR).read_text())["images"]
+    assert images == [
+        {"file": "a.png", "detections": []},
+        {"file": "site 7/b.png", "detections": [], "datetime": "2026-07-04 20:30:15", "location": "site 7"},
+    ]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.records import (
     ImageFailure,
     Record,
@@ -24,6 +25,9 @@ NAMES = st.text(min_size=1) | st.binary(min_size=1).map(lambda name: name.decode
 DETECTIONS = st.builds(Detection, st.text(), st.integers(0), SCORES, st.tuples(PIXELS, PIXELS, PIXELS, PIXELS))
 CLASSES = st.builds(Classification, st.text(), st.integers(0), SCORES)
 FAILURES = st.builds(ImageFailure, st.sampled_from(FailureKind), NAMES, st.integers(1))
+METADATA = st.builds(
+    Metadata, captured_at=st.none() | st.text(), latitude=st.none() | SCORES, make=st.none() | st.text()
+)
 RECORDS = (
     st.builds(
         Record,
@@ -34,6 +38,7 @@ RECORDS = (
         is_truncated=st.booleans(),
         pages=st.none() | st.integers(2),
         damage=st.none() | st.text(),
+        metadata=st.none() | METADATA,
     )
     | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
     | st.builds(Record, NAMES, error=FAILURES)
@@ -124,3 +129,9 @@ def test_records_survive_a_file(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.write("records.jsonl", b"".join(map(to_line, records)))
     assert list(read_records(storage, "records.jsonl")) == records
+
+
+def test_a_record_has_what_its_file_says_of_the_picture_where_that_is_wanted() -> None:
+    line = to_line(Record("a.jpg", "cd", 2, 1, detections=(), metadata=Metadata("2026-07-04T20:30:15", make="Maker")))
+    assert b'"metadata": {"captured_at": "2026-07-04T20:30:15", "make": "Maker"}, "detections": []}' in line
+    assert b'"metadata": {}, ' in to_line(Record("a.jpg", "cd", 2, 1, detections=(), metadata=Metadata()))

@@ -39,6 +39,7 @@ class JobRequest:
     iou: o.Iou = None
     classes: o.Classes = None
     annotate: o.AnnotateOption = "all"
+    metadata: o.MetadataOption = False
     resize: o.Resize = None
     truncated: o.Truncated = "refuse"
     depth: o.DepthOption = "auto"
@@ -205,6 +206,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
             depth=request.depth,
+            metadata=request.metadata,
             decode=request.decode,
             shard_size=request.shard_size,
             max_failures=request.max_failures,

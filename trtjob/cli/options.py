@@ -152,6 +152,16 @@ AnnotateOption = Annotated[
         help="Which images get an annotated copy; hits: those with a detection. Default: all.",
     ),
 ]
+MetadataOption = Annotated[
+    bool,
+    typer.Option(
+        "--metadata",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Write into each record what its file says of the picture: when, where and by which camera it was taken. "
+        "Default: no.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text. Default: text."),

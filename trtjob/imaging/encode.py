@@ -1,9 +1,16 @@
 """Pixels -> the bytes of an image file."""
 
+import struct
+import zlib
+
 import cv2
+import numpy as np
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.embedded import JPEG_XMP, NOTHING, PNG_XMP, Embedded
+from trtjob.imaging.exif import upright_exif
+from trtjob.library_output import library_output
 
 _JPEG = frozenset({".jpg", ".jpeg", ".jpe"})
 # PNG: compression level 1 takes a quarter of the default's time for files a tenth larger.
@@ -14,11 +21,16 @@ _PARAMETERS: dict[str, list[int]] = {
     ".tif": [],
     ".tiff": [],
 }
+# A JPEG's segment has no more, its mark among it.
+_MOST_BLOCK_BYTES = {**dict.fromkeys(_JPEG, 65_000), ".png": 1 << 20, ".webp": 1 << 20}
+_PNG_HEADER_BYTES = 33  # the signature and the first chunk
 _MAX_SIDE = {".webp": 16_383, **dict.fromkeys(_JPEG, 65_500)}
 
 
-def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90) -> bytes:
+def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90, original: Embedded = NOTHING) -> bytes:
     r"""Return the image, uint8 [H, W, 3] BGR, as a file of the kind that `suffix` names. Raises ImageError: `write`.
+
+    original: what a JPEG, PNG or WebP gets beside its pixels; its orientation becomes upright, as the image is.
 
     >>> import numpy as np
     >>> encode_image(np.zeros((2, 3, 3), np.uint8), ".png")[:4]
@@ -32,9 +44,35 @@ def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90) -> b
         )
     parameters = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if suffix in _JPEG else _PARAMETERS[suffix]
     try:
-        done, data = cv2.imencode(suffix, image, parameters)
+        done, data = _with_blocks(suffix, image, parameters, original)
+        if not done:
+            done, data = cv2.imencode(suffix, image, parameters)
     except cv2.error as err:
         raise ImageError(FailureKind.WRITE, f"the annotated image cannot be encoded: {err}") from err
     if not done:
         raise ImageError(FailureKind.WRITE, f"the annotated image cannot be encoded as {suffix}")
     return data.tobytes()
+
+
+def _with_blocks(suffix: str, image: UInt8Array, parameters: list[int], original: Embedded) -> tuple[bool, UInt8Array]:
+    """Encode an image with its original's blocks, but for those that are too large. Not done: it takes none of them."""
+    most_bytes = _MOST_BLOCK_BYTES.get(suffix, 0)
+    blocks = {
+        cv2.IMAGE_METADATA_EXIF: upright_exif(original.exif),
+        cv2.IMAGE_METADATA_ICCP: original.icc,
+        cv2.IMAGE_METADATA_XMP: JPEG_XMP + original.xmp if original.xmp and suffix in _JPEG else original.xmp,
+    }
+    kept = {kind: np.frombuffer(block, np.uint8) for kind, block in blocks.items() if 0 < len(block) <= most_bytes}
+    png_xmp = kept.pop(cv2.IMAGE_METADATA_XMP, None) if suffix == ".png" else None
+    if not kept and png_xmp is None:
+        return False, image
+    with library_output():  # which says why a block is not taken
+        done, data = cv2.imencodeWithMetadata(suffix, image, list(kept), list(kept.values()), parameters)
+    return done, np.asarray(_with_png_xmp(data, png_xmp) if done and png_xmp is not None else data, np.uint8)
+
+
+def _with_png_xmp(png: UInt8Array, xmp: UInt8Array) -> UInt8Array:
+    """Put XMP into a chunk of the kind that its specification asks for (part 3, 1.1.5); OpenCV takes another one."""
+    chunk = b"iTXt" + PNG_XMP + bytes(4) + xmp.tobytes()  # not deflated, and in no language
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return np.concatenate([png[:_PNG_HEADER_BYTES], np.frombuffer(framed, np.uint8), png[_PNG_HEADER_BYTES:]])

@@ -118,6 +118,16 @@ def jxl_size(data: bytes) -> tuple[int, int]:
     return (length(), height) if ratio is None else (height * ratio[0] // ratio[1], height)
 
 
+def jxl_exif(data: bytes) -> bytes:
+    """Return the EXIF block of a JPEG XL file, empty where it has none, or a compressed one. Raises struct.error."""
+    boxes = _boxes(data, (0, len(data))) if data.startswith(JXL_SIGNATURE) else ()
+    for kind, (start, end) in boxes:
+        if kind == b"Exif":
+            (offset,) = struct.unpack_from(">I", data, start)
+            return data[start + 4 + offset : end]
+    return b""
+
+
 def _codestream(data: bytes) -> Span:
     if data.startswith(J2K_SIGNATURE):
         return 0, len(data)

@@ -80,7 +80,7 @@ def pillow_pixels(data: bytes, kind: str, size: tuple[int, int], *, max_pixels: 
     if known.is_missing:
         missing = MissingDependencyError(known.package, extra=known.extra)
         raise ImageError(FailureKind.DECODE, f"it is a {kind} image, and {missing}")
-    _register(known.module)
+    register(known.module)
     most_bytes = _SPARE_BYTES + _MOST_PIXEL_BYTES * size[0] * size[1]
     try:
         with (
@@ -112,7 +112,7 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
 
 
 @cache
-def _register(module: str) -> None:
+def register(module: str) -> None:
     """Make Pillow know what a package reads. One thread decodes an image: others have images of their own."""
     from PIL import AvifImagePlugin
 

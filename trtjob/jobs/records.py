@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.metadata import Metadata
 from trtjob.storage import Storage
 
 
@@ -29,6 +30,7 @@ class Record:
     is_truncated: the model gave as many candidates as it can, so that there may be more detections.
     damage: what is wrong with an image that was read as far as it goes (`--truncated ok`), None where nothing is known.
     pages: how many pages or frames the file has, of which the first was looked at; None where that is all.
+    metadata: what the camera knows of the picture (`--metadata`), None where that was not asked for.
     """
 
     image: str
@@ -41,6 +43,7 @@ class Record:
     is_truncated: bool = False
     pages: int | None = None
     damage: str | None = None
+    metadata: Metadata | None = None
 
 
 def to_line(record: Record) -> bytes:
@@ -53,6 +56,8 @@ def to_line(record: Record) -> bytes:
     for name in ("sha256", "width", "height", "pages", "damage"):
         if (value := getattr(record, name)) is not None:
             fields[name] = value
+    if record.metadata is not None:
+        fields["metadata"] = {name: value for name, value in asdict(record.metadata).items() if value is not None}
     if record.error is not None:
         fields["error"] = {
             "kind": record.error.kind.value,
@@ -92,6 +97,7 @@ def from_line(line: bytes | str) -> Record:
     try:
         fields = parse_line(line)
         detections, classes, error = fields.get("detections"), fields.get("classes"), fields.get("error")
+        metadata = fields.get("metadata")
         return Record(
             image=_name(fields["image"]),
             sha256=fields.get("sha256"),
@@ -105,6 +111,7 @@ def from_line(line: bytes | str) -> Record:
             is_truncated=fields.get("truncated", False),
             pages=fields.get("pages"),
             damage=fields.get("damage"),
+            metadata=None if metadata is None else Metadata(**metadata),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err

@@ -63,6 +63,7 @@ class Options(Document):
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
     truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
     depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
+    metadata: whether records have what the camera knows of a picture;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
     """
@@ -75,6 +76,7 @@ class Options(Document):
     resize: Literal["stretch", "letterbox", "corner", "crop"]
     truncated: Literal["refuse", "ok"] = "refuse"
     depth: Literal["auto", "high", "full"] = "auto"
+    metadata: bool = False
     decode: Decode = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
@@ -120,7 +122,7 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
-_LATER_OPTIONS = ("truncated", "depth", "decode")
+_LATER_OPTIONS = ("truncated", "depth", "metadata", "decode")
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from cameras import MAKE, ORIENTATION, PROFILE, photo
+from PIL import Image
 from samples import job_spec
 from tiffs import tiff
 from users import as_nobody
@@ -303,6 +305,24 @@ def test_a_damaged_image_is_read_where_the_job_allows_it_and_its_record_says_so(
     under_test = stages(photos, output, truncated="ok")
     record = under_test.finish(prepared(under_test, "a.jpg")[0], SURE)
     assert (record.width, record.damage) == (40, "the file ends before the image does")
+
+
+def test_a_record_has_what_the_camera_knows_where_the_job_wants_it(photos: Path, output: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo("JPEG"))
+    for wanted, make in ((True, "Maker"), (False, None)):
+        under_test = stages(photos, output, metadata=wanted)
+        metadata = under_test.finish(prepared(under_test, "a.jpg")[0], SURE).metadata
+        assert (metadata.make if metadata else None) == make
+
+
+def test_an_annotated_copy_keeps_what_its_original_says_and_stands_upright(photos: Path, output: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo("JPEG"))
+    under_test = stages(photos, output)
+    record = under_test.finish(prepared(under_test, "a.jpg")[0], SURE)
+    with Image.open(output / "annotated" / "a.jpg") as copy:
+        assert copy.size == (record.width, record.height) == (40, 60)
+        assert (copy.getexif()[MAKE], copy.getexif()[ORIENTATION]) == ("Maker", 1)
+        assert copy.info["icc_profile"] == PROFILE
 
 
 def test_only_the_jobs_classes_are_recorded(photos: Path, output: Path) -> None:

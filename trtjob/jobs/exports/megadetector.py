@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.jobs.exports.results import Results, share, to_json, write_array
+from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
 
 FORMAT_VERSION = "1.4"
+_SECONDS = len("2022-12-31 09:52:50")  # what a time has, without fraction and offset
 
 
 def write_megadetector(results: Results, out: Path) -> None:
@@ -41,7 +43,17 @@ def _images(results: Results) -> Iterator[dict[str, Any]]:
             }
             for detection in image.detections
         ]
-        yield {"file": image.name, "detections": detections}
+        yield {"file": image.name, "detections": detections, **_taken(record)}
+
+
+def _taken(record: Record) -> dict[str, str]:
+    """Return when and where a picture was taken, as COCO Camera Traps has it: the folder is the camera's place."""
+    if record.metadata is None:
+        return {}
+    folder, _, _ = record.image.rpartition("/")
+    captured_at = record.metadata.captured_at
+    fields = {"datetime": captured_at and captured_at[:_SECONDS].replace("T", " "), "location": folder}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _corner_and_size(box: tuple[float, float, float, float], width: int, height: int) -> list[float]:

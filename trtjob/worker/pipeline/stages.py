@@ -20,8 +20,10 @@ from trtjob.errors import FailureKind, ImageError, TrtjobError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.draw import annotate, annotate_classes
+from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.metadata import Metadata, metadata_from_exif
 from trtjob.imaging.pages import page_count
 from trtjob.imaging.postprocess import classes_from, detections_from
 from trtjob.imaging.resampling import Resampling, resampling
@@ -72,7 +74,7 @@ class Prepared:
 
     image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
     resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket;
-    pages, damage: as the record has them.
+    original: what an annotated copy gets beside its pixels; pages, damage, metadata: as the record has them.
     """
 
     entry: Entry
@@ -85,6 +87,8 @@ class Prepared:
     resampling: Resampling | None = None
     pages: int | None = None
     damage: str | None = None
+    metadata: Metadata | None = None
+    original: Embedded = NOTHING
 
 
 class Stages:
@@ -146,10 +150,17 @@ class Stages:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
         hw = (image.shape[0], image.shape[1])
         pages = page_count(data)
-        kept = image if self.keeps_images else None
-        return Prepared(
-            entry, digest, hw, kept, placement, pages=pages if pages > 1 else None, damage=next(iter(damages), None)
-        )
+        item = Prepared(entry, digest, hw, image if self.keeps_images else None, placement)
+        item.pages, item.damage = pages if pages > 1 else None, next(iter(damages), None)
+        self._keep_facts(item, data)
+        return item
+
+    def _keep_facts(self, item: Prepared, data: bytes) -> None:
+        """Keep what a file says of its picture, as far as it is wanted."""
+        if self.options.metadata:
+            item.metadata = metadata_from_exif(exif_of(data))
+        if self.keeps_images:
+            item.original = embedded(data)
 
     def _for_gpu(self, entry: Entry, data: bytes, digest: str, file: UInt8Array) -> Prepared | None:
         """Put a file where the GPU decodes it; None where that is for the CPU to do."""
@@ -160,7 +171,9 @@ class Stages:
             return None
         file = file[: len(data)]
         file[:] = np.frombuffer(data, np.uint8)
-        return Prepared(entry, digest, hw, None, found[1], file=file, resampling=found[0])
+        item = Prepared(entry, digest, hw, None, found[1], file=file, resampling=found[0])
+        self._keep_facts(item, data)
+        return item
 
     def finish(self, item: Prepared, answer: FloatArray) -> Record:
         """Turn the engine's answer into a record, and write the annotated copy. Raises ImageError, StorageError."""
@@ -192,6 +205,7 @@ class Stages:
             is_truncated=is_truncated,
             pages=item.pages,
             damage=item.damage,
+            metadata=item.metadata,
         )
 
     def _annotate(
@@ -209,7 +223,7 @@ class Stages:
             drawn = _draw(image, shown, classes, self.options.conf)
         key = annotated_key(item.entry.key)
         with self.watch.stage("encode"):
-            data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality)
+            data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality, original=item.original)
         if self.output.is_remote:
             item.annotated = key, data
             return

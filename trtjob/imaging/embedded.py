@@ -1,0 +1,144 @@
+"""What an image file says of its picture beside its pixels: the blocks of EXIF, of its colour profile and of XMP."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from trtjob.imaging.headers import PNG_SIGNATURE, image_kind
+from trtjob.imaging.iso_media import jxl_exif
+from trtjob.imaging.jpeg_segments import APP1, EXIF, jpeg_segments
+from trtjob.imaging.pillow_kinds import PILLOW_KINDS, register
+
+_APP2 = 0xE2
+JPEG_XMP, _ICC = b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_ICC_NUMBER_BYTES = 2  # which part of how many
+PNG_XMP = b"XML:com.adobe.xmp\0"
+_COLOR_SPACE, _RGB = slice(16, 20), b"RGB "  # of a profile (ICC.1:2010, 7.2.6)
+_MOST_BYTES = 1 << 20
+_DAMAGED = (struct.error, IndexError, ValueError, OverflowError, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The blocks, as they stand in the file, without what marks them there; empty where there is none."""
+
+    exif: bytes = b""
+    icc: bytes = b""
+    xmp: bytes = b""
+
+
+NOTHING = Embedded()
+
+
+def embedded(data: bytes) -> Embedded:
+    """Return what a file has of them, nothing where they are damaged. A profile for other colours than RGB is left out.
+
+    A TIFF and a camera's raw file have none: what stands in these blocks stands in their directories.
+    """
+    kind = image_kind(data)
+    try:
+        if kind == "JPEG":
+            found = _in_jpeg(data)
+        elif kind == "PNG":
+            found = _in_png(data)
+        elif kind == "WebP":
+            found = _in_webp(data)
+        elif kind in ("AVIF", "HEIC"):
+            found = _by_pillow(data, kind)
+        elif kind == "JPEG XL":
+            found = Embedded(exif=jxl_exif(data))
+        else:
+            found = NOTHING
+    except _DAMAGED:
+        return NOTHING
+    return found if found.icc[_COLOR_SPACE] == _RGB else Embedded(found.exif, b"", found.xmp)
+
+
+def exif_of(data: bytes) -> bytes:
+    """Return what tells of a picture as EXIF does: a file's block, or a TIFF or raw file itself."""
+    return data if image_kind(data) == "TIFF" else embedded(data).exif
+
+
+def _in_jpeg(data: bytes) -> Embedded:
+    exif, xmp, icc = b"", b"", b""
+    for marker, at in jpeg_segments(data):
+        if marker not in (APP1, _APP2):
+            continue
+        segment = data[at + 2 : at + struct.unpack_from(">H", data, at)[0]]
+        if segment.startswith(EXIF):
+            exif = exif or segment[len(EXIF) :]
+        elif segment.startswith(JPEG_XMP):
+            xmp = xmp or segment[len(JPEG_XMP) :]
+        elif segment.startswith(_ICC):  # its parts stand in their order
+            icc += segment[len(_ICC) + _ICC_NUMBER_BYTES :]
+    return Embedded(exif, icc, xmp)
+
+
+def _in_png(data: bytes) -> Embedded:
+    found = {b"eXIf": b"", b"iCCP": b"", b"iTXt": b""}
+    for kind, at, length in _png_chunks(data):
+        chunk = data[at : at + length] if kind in found and length <= _MOST_BYTES else b""
+        if kind == b"iCCP":
+            _, _, packed = chunk.partition(b"\0")
+            found[kind] = _inflated(packed[1:])
+        elif kind == b"iTXt":
+            found[kind] = found[kind] or _png_text(chunk, PNG_XMP)
+        elif kind == b"eXIf":
+            found[kind] = chunk
+    return Embedded(found[b"eXIf"], found[b"iCCP"], found[b"iTXt"])
+
+
+def _png_text(chunk: bytes, keyword: bytes) -> bytes:
+    """Return the text of an iTXt chunk with a keyword: whether it is deflated and how, two texts on it, then itself."""
+    if not chunk.startswith(keyword):
+        return b""
+    *_, text = chunk[len(keyword) + 2 :].split(b"\0", 2)
+    return _inflated(text) if chunk[len(keyword)] else text
+
+
+def _inflated(data: bytes) -> bytes:
+    return zlib.decompressobj().decompress(data, _MOST_BYTES)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        yield kind, at + 8, length
+        at += 12 + length
+
+
+def _in_webp(data: bytes) -> Embedded:
+    found = {b"EXIF": b"", b"ICCP": b"", b"XMP ": b""}
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind in found and length <= _MOST_BYTES:
+            found[kind] = data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    return Embedded(found[b"EXIF"].removeprefix(EXIF), found[b"ICCP"], found[b"XMP "])
+
+
+def _by_pillow(data: bytes, kind: str) -> Embedded:
+    known = PILLOW_KINDS[kind]
+    if known.is_missing:
+        return NOTHING
+    register(known.module)
+    info: dict[Any, Any] = {}
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=(known.format,)) as image:
+            info = image.info
+    except Exception:  # noqa: BLE001 - as for its pixels: what is damaged says nothing
+        return NOTHING
+    exif, icc, xmp = (_bytes(info.get(name)) for name in ("exif", "icc_profile", "xmp"))
+    return Embedded(exif.removeprefix(EXIF), icc, xmp)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) and len(value) <= _MOST_BYTES else b""

@@ -1,0 +1,94 @@
+"""What a camera knows of a picture: when, where and by what it was taken, and of some trail cameras how warm it was."""
+
+import re
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from trtjob.imaging.exif import Directory, exif_directory
+
+_MAKE, _MODEL, _EXIF, _GPS, _DNG_SERIAL = 0x010F, 0x0110, 0x8769, 0x8825, 0xC62F
+_TAKEN, _OFFSET, _FRACTION, _MAKER_NOTE, _SERIAL = 0x9003, 0x9011, 0x9291, 0x927C, 0xA431
+_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
+_SECOND = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
+_ZONE = re.compile(r"[+-]\d\d:\d\d|Z")
+_DEGREES = 7  # decimals: a centimetre
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What is known of a picture, None where its file does not say.
+
+    captured_at: ISO 8601, with the offset from UTC where the camera has noted it, else the camera's own time;
+    latitude, longitude: degrees, north and east of Greenwich; temperature_c: at a trail camera, degrees Celsius.
+    """
+
+    captured_at: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    make: str | None = None
+    model: str | None = None
+    serial: str | None = None
+    temperature_c: int | None = None
+
+
+def metadata_from_exif(exif: bytes) -> Metadata:
+    """Return what an EXIF block, or a TIFF file, says of a picture; what is damaged in it says nothing."""
+    first = exif_directory(exif)
+    photo, gps = first.below(_EXIF), first.below(_GPS)
+    serial, temperature_c = _trail_camera(photo.raw(_MAKER_NOTE))
+    latitude = _degrees(gps, _LATITUDE, _LATITUDE_REF, "S", 90)
+    longitude = _degrees(gps, _LONGITUDE, _LONGITUDE_REF, "W", 180)
+    return Metadata(
+        captured_at=_captured_at(photo),
+        latitude=latitude if longitude is not None else None,
+        longitude=longitude if latitude is not None else None,
+        make=first.text(_MAKE),
+        model=first.text(_MODEL),
+        serial=photo.text(_SERIAL) or first.text(_DNG_SERIAL) or serial,
+        temperature_c=temperature_c,
+    )
+
+
+def _captured_at(photo: Directory) -> str | None:
+    match = _SECOND.fullmatch(photo.text(_TAKEN) or "")
+    if match is None:
+        return None
+    try:
+        taken = datetime(*map(int, match.groups())).isoformat()  # type: ignore[arg-type]
+    except ValueError:  # a camera whose clock was never set
+        return None
+    fraction = photo.text(_FRACTION) or ""
+    zone = photo.text(_OFFSET) or ""
+    return f"{taken}{f'.{fraction}' if fraction.isdecimal() else ''}{zone if _ZONE.fullmatch(zone) else ''}"
+
+
+def _degrees(gps: Directory, tag: int, ref_tag: int, negative: str, most: int) -> float | None:
+    parts = gps.fractions(tag)
+    ref = gps.text(ref_tag)
+    if not parts or ref is None:
+        return None
+    degrees = sum(part / 60**place for place, part in enumerate(parts[:3]))
+    return round(-degrees if ref == negative else degrees, _DEGREES) if 0 <= degrees <= most else None
+
+
+def _trail_camera(note: bytes) -> tuple[str | None, int | None]:
+    """Return the serial number and the temperature that Reconyx' cameras note."""
+    with suppress(struct.error):
+        for mark, (temperature_at, serial_at, serial_bytes, encoding) in _RECONYX.items():
+            if note.startswith(mark):
+                (temperature_c,) = struct.unpack_from("<h", note, temperature_at)
+                serial = note[serial_at : serial_at + serial_bytes].decode(encoding, "replace").split("\0")[0].strip()
+                return serial or None, temperature_c
+    return None, None
+
+
+# By what a note begins with: where the temperature stands, and where, in how many bytes and how the serial number does.
+# From Reconyx' RCNX_MN10.pdf and ultrafire_makernote.pdf, as ExifTool's Reconyx.pm has them: HyperFire, UltraFire,
+# HyperFire 2.
+_RECONYX = {
+    b"\x01\xf1": (0x28, 0x2A, 30, "utf-16-le"),
+    b"RECONYXUF\0": (0x46, 0x4B, 15, "ascii"),
+    b"RECONYXH2\0": (0x50, 0x7E, 30, "utf-16-le"),
+}

@@ -58,6 +58,7 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "annotate": "hits",
         "resize": "letterbox",
         "truncated": "refuse",
+        "pages": "first",
         "depth": "auto",
         "metadata": False,
         "decode": "cpu",

@@ -42,6 +42,7 @@ class JobRequest:
     metadata: o.MetadataOption = False
     resize: o.Resize = None
     truncated: o.Truncated = "refuse"
+    pages: o.PagesOption = "first"
     depth: o.DepthOption = "auto"
     decode: o.Decode = "cpu"
     shard_size: o.ShardSize = 256
@@ -205,6 +206,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             annotate=Annotate(request.annotate),
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
+            pages=request.pages,
             depth=request.depth,
             metadata=request.metadata,
             decode=request.decode,

@@ -178,6 +178,17 @@ Truncated = Annotated[
         "its record. Default: refuse.",
     ),
 ]
+PagesOption = Annotated[
+    Literal["first", "all"],
+    typer.Option(
+        "--pages",
+        metavar="first|all",
+        rich_help_panel=DETECTION,
+        show_default=False,
+        help="What of a TIFF of several pages, and of a GIF, WebP, PNG or AVIF that moves, is an image. all: each page "
+        "or frame, with a name such as scan.tif#3. Default: first.",
+    ),
+]
 DepthOption = Annotated[
     Literal["auto", "high", "full"],
     typer.Option(

@@ -28,7 +28,7 @@ from trtjob.imaging.iso_media import check_jp2
 from trtjob.imaging.jpeg_segments import JPEG_END, JPEG_SIGNATURE, has_exif, jpeg_bits, jpeg_scans
 from trtjob.imaging.pillow_kinds import BY_PILLOW, DECODING_BYTES, pillow_pixels
 from trtjob.imaging.raw import is_raw, raw_preview
-from trtjob.imaging.tiff import CUT_OFF, readable, sample_bytes
+from trtjob.imaging.tiff import CUT_OFF, from_page, readable, sample_bytes
 from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
 from trtjob.library_output import as_remark, library_output
 
@@ -57,7 +57,7 @@ _FLIPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int, on_damage: OnDamage | None = None, depth: Depth = "auto"
+    data: bytes, *, max_pixels: int, on_damage: OnDamage | None = None, depth: Depth = "auto", page: int | None = None
 ) -> UInt8Array:
     """Return the pixels of an image: uint8 [H, W, 3], BGR, turned as its EXIF orientation says.
 
@@ -65,6 +65,7 @@ def decode_image(
     is dropped: the colours under it stay as they are stored. The size in the header is checked before any pixel is
     decoded, so a kind whose header is not read here is refused, whatever a decoder could make of it: twenty bytes may
     claim gigabytes of pixels. What the decoders say of an image that is not damaged is logged, and never printed.
+    page: which page or frame of several, from 1 on; None: the first, whatever a TIFF says that it is.
     on_damage: called with what is wrong with the pixels of a JPEG or TIFF that can be read in part, which is then
     returned; None: that is an error, too.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
@@ -79,12 +80,15 @@ def decode_image(
     """
     if not data:
         raise ImageError(FailureKind.DECODE, "the file is empty")
-    kind, size = image_kind(data), probe_size(data)
+    kind = image_kind(data)
+    if kind == "TIFF" and page is not None:
+        data, page = from_page(data, page), None
+    size = probe_size(data)
     if size is None:
         raise ImageError(FailureKind.DECODE, _no_size(data, kind))
     check_size(*size, max_pixels)
-    if kind in BY_PILLOW:
-        return _decode_by_pillow(data, kind, size, max_pixels, depth)
+    if kind in BY_PILLOW or (page or 1) > 1:
+        return _decode_by_pillow(data, kind, size, page or 1, max_pixels, depth)
     if kind == "TIFF":
         return _decode_raw(data, max_pixels, on_damage) if is_raw(data) else _decode_tiff(data, on_damage, depth)
     if kind == "PNG":
@@ -97,17 +101,16 @@ def decode_image(
     return _in_eight_bits(image, depth, lambda: _decoded(data, _ALL_BITS)) if has_sixteen_bits(data) else image
 
 
-def decoding_bytes(data: bytes) -> int:
+def decoding_bytes(data: bytes, page: int | None = None) -> int:
     """Return how many bytes it takes to decode a pixel of a file, by its header.
 
     An image lies in memory twice meanwhile: turned as its orientation says, or with more bits than are kept.
     """
     kind = image_kind(data)
-    if kind in BY_PILLOW:
-        return DECODING_BYTES
-    with suppress(*CUT_OFF, StopIteration):
-        return _CHANNELS * (1 + max(1, sample_bytes(data))) if kind == "TIFF" else 2 * _CHANNELS
-    return 2 * _CHANNELS
+    if kind == "TIFF":
+        with suppress(*CUT_OFF, StopIteration, ImageError):
+            return _CHANNELS * (1 + max(1, sample_bytes(data, page)))
+    return DECODING_BYTES if kind in BY_PILLOW or (page or 1) > 1 else 2 * _CHANNELS
 
 
 def _no_size(data: bytes, kind: str) -> str:
@@ -126,11 +129,13 @@ def _check_jpeg(data: bytes) -> None:
         raise ImageError(FailureKind.DECODE, f"the JPEG has {scans:,} scans, which would take long to decode")
 
 
-def _decode_by_pillow(data: bytes, kind: str, size: tuple[int, int], max_pixels: int, depth: Depth) -> UInt8Array:
+def _decode_by_pillow(
+    data: bytes, kind: str, size: tuple[int, int], page: int, max_pixels: int, depth: Depth
+) -> UInt8Array:
     if kind == "JPEG 2000":
         check_jp2(data)
     with library_output() as said:
-        pixels = pillow_pixels(data, kind, size, max_pixels=max_pixels)
+        pixels = pillow_pixels(data, kind, size, max_pixels=max_pixels, page=page)
     if said:
         log.info("a decoder's remark", extra={"remark": as_remark(said)})
     if pixels.ndim == 2:

@@ -68,9 +68,10 @@ def unread_kind(data: bytes) -> str:
     return next((name for signature, name in _UNREAD.items() if data.startswith(signature)), "")
 
 
-def probe_size(data: bytes) -> tuple[int, int] | None:
+def probe_size(data: bytes, page: int | None = None) -> tuple[int, int] | None:
     """Return the (width, height) that an image's header says it has, None where it cannot be told.
 
+    page: of a TIFF of several; in all other kinds none is larger than what the header says.
     Of an AVIF or HEIC it is the largest of the sizes that it names, of a raw file its preview's.
 
     >>> probe_size(b"GIF89a" + bytes([64, 1, 240, 0]))
@@ -78,8 +79,10 @@ def probe_size(data: bytes) -> tuple[int, int] | None:
     """
     try:
         kind = image_kind(data)
+        if kind == "TIFF" and page is not None:
+            return tiff_size(data, page)
         return _SIZES[kind](data) if kind else None
-    except (struct.error, IndexError, KeyError, ValueError, OverflowError, StopIteration):
+    except (struct.error, IndexError, KeyError, ValueError, OverflowError, StopIteration, ImageError):
         return None  # cut off within the header
 
 

@@ -195,9 +195,8 @@ def pages(data: bytes) -> Iterator[Page]:
 
 def sub_pages(page: Page) -> Iterator[Page]:
     """Yield the pages that a page names beside itself, the first few. Raises CUT_OFF where one is."""
-    version = struct.unpack_from(page.order + "H", page.data, 2)[0]
     for at in page.values(Tag.SUB_DIRECTORIES)[:_MOST_SUB_PAGES]:
-        yield _page_at(page.data, at, page.order, _BIG if version == _BIG_VERSION else _SMALL)
+        yield _page_at(page.data, at, page.order, _layout(page))
 
 
 def _page_at(data: bytes, at: int, order: str, layout: _Layout) -> Page:
@@ -221,15 +220,50 @@ def _page_at(data: bytes, at: int, order: str, layout: _Layout) -> Page:
     return Page(data, order, entries, sizes, count, at + count * (4 + 2 * layout.room))
 
 
-def tiff_size(data: bytes) -> tuple[int, int]:
-    """Return the first page's (width, height). Raises CUT_OFF where it is, KeyError where there is none."""
-    sizes = next(pages(data)).sizes
+def tiff_size(data: bytes, number: int | None = None) -> tuple[int, int]:
+    """Return a page's (width, height), of the first directory unless given.
+
+    Raises CUT_OFF where it is, KeyError where it has none, ImageError where there is no such page.
+    """
+    sizes = _numbered(data, number).sizes
     return sizes[Tag.WIDTH], sizes[Tag.HEIGHT]
 
 
-def sample_bytes(data: bytes) -> int:
-    """Return how many bytes a number of the first page takes. Raises CUT_OFF where it is."""
-    return -(-next(pages(data)).bits // 8)
+def sample_bytes(data: bytes, number: int | None = None) -> int:
+    """Return how many bytes a page's number takes. Raises as `tiff_size` does."""
+    return -(-_numbered(data, number).bits // 8)
+
+
+def from_page(data: bytes, number: int) -> bytes:
+    """Return a file that begins with a page. Raises ImageError where there is none."""
+    page = _numbered(data, number)
+    layout = _layout(page)
+    start = page.end - page.count * (4 + 2 * layout.room) - struct.calcsize(page.order + layout.length)
+    place = struct.pack(page.order + layout.offset, start)
+    return data[: layout.start] + place + data[layout.start + layout.room :]
+
+
+def _numbered(data: bytes, number: int | None) -> Page:
+    """Return a page by its number, from 1 on, without smaller copies and masks; None: the first directory."""
+    if number is None:
+        return next(pages(data))
+    first = 1
+    try:
+        for page in pages(data):
+            slices = page.value(Tag.DEPTH, 1) if page.is_a_page else 0
+            if first <= number < first + slices:
+                if slices > 1:
+                    raise _refused("the page is a slice of a volume, which is not read for itself")
+                return page
+            first += slices
+    except CUT_OFF:
+        pass
+    raise _refused(f"the TIFF has no page {number:,}, or its directory is cut off")
+
+
+def _layout(page: Page) -> _Layout:
+    (version,) = struct.unpack_from(page.order + "H", page.data, 2)
+    return _BIG if version == _BIG_VERSION else _SMALL
 
 
 def page_count(data: bytes) -> int:

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import merge
 from itertools import count, groupby, islice, takewhile
 from operator import attrgetter
@@ -16,6 +17,7 @@ from typing import Any, TypedDict
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
+from trtjob.jobs.pages import Pages, page_entry
 from trtjob.jobs.records import Record, json_line, parse_line, read_records
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
@@ -76,21 +78,27 @@ def source_list(keys: Iterable[str]) -> bytes:
 
 @dataclass(slots=True)
 class Named:
-    """The images that a user named, as they are now; one that is not there stays, to end as an error record."""
+    """The images that a user named, as they are now; one that is not there stays, to end as an error record.
+
+    has_pages: whether a name may be that of a page.
+    """
 
     source: Storage
     keys: Iterable[str]
+    has_pages: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
+        entry = partial(page_entry, self.source) if self.has_pages else self.source.entry
         if not self.source.is_remote:
-            return map(self.source.entry, self.keys)
-        return prefetch_map(self.source.entry, self.keys, requests=LOOKS_AT_ONCE)
+            return map(entry, self.keys)
+        return prefetch_map(entry, self.keys, requests=LOOKS_AT_ONCE)
 
 
 def source_images(folder: JobFolder, spec: JobSpec, source: Storage) -> Images:
     """Return the source's images as they are now, sorted by key."""
-    return source.images() if spec.source.kind == "folder" else Named(source, _listed(folder))
+    images: Images = source.images() if spec.source.kind == "folder" else Named(source, _listed(folder))
+    return Pages(images, source) if spec.options.pages == "all" else images
 
 
 def _listed(folder: JobFolder) -> Iterator[str]:
@@ -211,7 +219,7 @@ def _wanted(
     in_draft = _lookup(entry.key for entry in planned_entries(folder, [draft.plan()]))
     if draft.reason == "retry":
         failed = (key for key in _failed(folder, frozenset(FailureKind)) if not in_draft(key))
-        images = _Counted(Named(source, failed))
+        images = _Counted(Named(source, failed, has_pages=spec.options.pages == "all"))
         return images, iter(images)
     images = _Counted(source_images(folder, spec, source))
     has_records = bool(earlier) and folder.storage.exists(RESULTS)

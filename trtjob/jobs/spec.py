@@ -62,6 +62,7 @@ class Options(Document):
     min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
     truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
+    pages: whether of a file with several pages or frames the first is looked at, or each as an image of its own;
     depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
     metadata: whether records have what the camera knows of a picture;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
@@ -75,6 +76,7 @@ class Options(Document):
     annotate: Annotate = Annotate.ALL
     resize: Literal["stretch", "letterbox", "corner", "crop"]
     truncated: Literal["refuse", "ok"] = "refuse"
+    pages: Literal["first", "all"] = "first"
     depth: Literal["auto", "high", "full"] = "auto"
     metadata: bool = False
     decode: Decode = "cpu"
@@ -122,7 +124,7 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
-_LATER_OPTIONS = ("truncated", "depth", "metadata", "decode")
+_LATER_OPTIONS = ("truncated", "pages", "depth", "metadata", "decode")
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

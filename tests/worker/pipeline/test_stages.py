@@ -296,6 +296,30 @@ def test_a_record_says_of_how_many_pages_the_first_was_looked_at(photos: Path, o
     assert finish(stages(photos, output)).pages is None
 
 
+def test_a_page_is_an_image_of_its_own_where_the_job_wants_all(photos: Path, output: Path) -> None:
+    under_test = stages(photos, output, pages="all")
+    data = tiff(np.full((40, 40, 3), 200, np.uint8), pages=4)
+    (photos / "scan.tif").write_bytes(data)
+    record = under_test.finish(prepared(under_test, "scan.tif#3")[0], SURE)
+    assert (record.image, record.pages, record.sha256) == ("scan.tif#3", None, hashlib.sha256(data).hexdigest())
+    assert copies(output) == ["annotated/scan.tif#3.jpg"]
+    with pytest.raises(ImageError, match="has no page 5"):
+        prepared(under_test, "scan.tif#5")
+    assert finish(under_test).pages is None
+
+
+def test_pages_that_were_not_planned_are_not_left_out_in_silence(photos: Path, output: Path) -> None:
+    (photos / "scan.tif").write_bytes(tiff(np.full((40, 40, 3), 200, np.uint8), pages=4))
+    with pytest.raises(ImageError, match="has 4 pages, which were not seen") as caught:
+        prepared(stages(photos, output, pages="all"), "scan.tif")
+    assert caught.value.kind is FailureKind.READ
+
+
+def test_a_name_with_a_number_is_a_files_where_the_first_page_is_the_image(photos: Path, output: Path) -> None:
+    write_image(photos / "c.png").rename(photos / "c.png#3")
+    assert prepared(stages(photos, output), "c.png#3")[0].entry.key == "c.png#3"
+
+
 def test_a_damaged_image_is_read_where_the_job_allows_it_and_its_record_says_so(photos: Path, output: Path) -> None:
     done, data = cv2.imencode(".jpg", np.full((40, 40, 3), 200, np.uint8))
     assert done

@@ -235,7 +235,7 @@ class ImageProcess:
     async def _fetch(self, image: Image) -> None:
         try:
             with self.board.beside("fetch"):
-                image.data = await image.job.stages.source.afetch(image.entry)
+                image.data = await image.job.stages.afetch(image.entry)
         except Exception as err:  # noqa: BLE001 - it is the image's or the place's
             self._fail(image, err)
         else:
@@ -252,7 +252,7 @@ class ImageProcess:
             if image.data is None and not (self._may_go_on(image, image.entry.size_bytes) and self._has_read(image)):
                 continue
             assert image.data is not None
-            needed_bytes = self._budget.decoding_bytes(image.data)
+            needed_bytes = self._budget.decoding_bytes(image.data, image.job.stages.page_of(image.entry))
             if not self._may_go_on(image, max(needed_bytes, len(image.data))):
                 continue
             if not (image.granted_bytes or self._budget.has_room_for_pixels(needed_bytes)):

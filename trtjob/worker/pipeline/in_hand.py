@@ -50,10 +50,10 @@ class Budget:
     def is_large(self, needed_bytes: int) -> bool:
         return needed_bytes > self._half
 
-    def decoding_bytes(self, data: bytes) -> int:
-        """Return what it takes to decode a file, by its header."""
-        width, height = probe_size(data) or (0, 0)
-        return decoding_bytes(data) * width * height if width * height <= self._max_pixels else 0
+    def decoding_bytes(self, data: bytes, page: int | None = None) -> int:
+        """Return what it takes to decode a file, or a page of it, by its header."""
+        width, height = probe_size(data, page) or (0, 0)
+        return decoding_bytes(data, page) * width * height if width * height <= self._max_pixels else 0
 
     def has_room_for_file(self, size_bytes: int) -> bool:
         return not self._files or self._files + size_bytes <= self._half

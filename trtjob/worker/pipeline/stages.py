@@ -29,6 +29,7 @@ from trtjob.imaging.postprocess import classes_from, detections_from
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
+from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
 from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.logs import log_context
@@ -124,7 +125,18 @@ class Stages:
     def read(self, entry: Entry) -> bytes:
         """Read an image from a folder. Raises ImageError, StorageError."""
         with self.watch.stage("read"):
-            return self.source.fetch(entry)
+            return self.source.fetch(self._file_of(entry))
+
+    async def afetch(self, entry: Entry) -> bytes:
+        """Fetch an image from a bucket. Raises as `read` does."""
+        return await self.source.afetch(self._file_of(entry))
+
+    def page_of(self, entry: Entry) -> int | None:
+        """Return which page of its file an image is, None where it is the file."""
+        return file_and_page(entry.key)[1] if self.options.pages == "all" and names_page(entry.key) else None
+
+    def _file_of(self, entry: Entry) -> Entry:
+        return entry if self.page_of(entry) is None else file_of(entry)
 
     def prepare(self, entry: Entry, data: bytes, tensor: UInt8Array, file: UInt8Array | None = None) -> Prepared:
         """Decode an image and resize it into `tensor`, uint8 [H, W, channels]; or leave that to the GPU.
@@ -137,9 +149,13 @@ class Stages:
                 return item
         try:
             with self.watch.stage("decode"), log_context(image=entry.key):
+                page = self.page_of(entry)
                 damages: list[str] = []
                 on_damage = damages.append if self.options.truncated == "ok" else None
-                image = decode_image(data, max_pixels=self._max_pixels, on_damage=on_damage, depth=self.options.depth)
+                pages = self._check_pages(page_count(data), page)
+                image = decode_image(
+                    data, max_pixels=self._max_pixels, on_damage=on_damage, depth=self.options.depth, page=page
+                )
         except ImageError as err:
             err.sha256 = digest
             raise
@@ -149,11 +165,26 @@ class Stages:
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
         hw = (image.shape[0], image.shape[1])
-        pages = page_count(data)
         item = Prepared(entry, digest, hw, image if self.keeps_images else None, placement)
-        item.pages, item.damage = pages if pages > 1 else None, next(iter(damages), None)
+        item.pages, item.damage = pages, next(iter(damages), None)
         self._keep_facts(item, data)
         return item
+
+    def _check_pages(self, count: int, page: int | None) -> int | None:
+        """Return how many pages there are where only the first is looked at, None where there is no other.
+
+        Raises ImageError where all were to be looked at, and the plan has one image for them.
+        """
+        if self.options.pages == "first":
+            return count if count > 1 else None
+        if page is None and count > MOST_PAGES:
+            what = f"the file has {count:,} pages, where --pages all takes {MOST_PAGES:,}"
+            raise ImageError(FailureKind.DECODE, what)
+        if page is None and count > 1:
+            what = f"the file has {count:,} pages, which were not seen when the job was planned"
+            why = "it has changed since, in which case the same command plans them, or has not the name of a TIFF, GIF"
+            raise ImageError(FailureKind.READ, f"{what}: {why}, WebP, PNG, AVIF or HEIC")
+        return None
 
     def _keep_facts(self, item: Prepared, data: bytes) -> None:
         """Keep what a file says of its picture, as far as it is wanted."""

@@ -1,0 +1,88 @@
+"""Pages as images of their own (`--pages all`): `scan.tif#3` is the third page of `scan.tif`.
+
+A file of one page keeps its name. How many pages the others have is known when the job is planned, so that each page is
+planned, done, counted and tried again as every image is.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+
+from trtjob.errors import ImageError
+from trtjob.imaging.pages import page_count
+from trtjob.storage import Storage
+from trtjob.storage.listing import Entry, Images, suffix_of
+
+# Of kinds that can have pages, by their names: only such files are read to plan a job.
+_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif"})
+# A file may claim any number of frames that it does not have. With more than these it is an error record.
+MOST_PAGES = 10_000
+_PAGE = re.compile(r"(.+)#([1-9]\d{0,4})", re.DOTALL)
+
+
+def file_and_page(key: str) -> tuple[str, int]:
+    """Return the file and the page that an image's key names; a key without a page names the first.
+
+    >>> file_and_page("scans/a.tif#3"), file_and_page("scans/a.tif")
+    (('scans/a.tif', 3), ('scans/a.tif', 1))
+    """
+    match = _PAGE.fullmatch(key)
+    return (match[1], int(match[2])) if match else (key, 1)
+
+
+def names_page(key: str) -> bool:
+    """Whether an image's key names a page."""
+    return _PAGE.fullmatch(key) is not None
+
+
+def file_of(entry: Entry) -> Entry:
+    """Return the file in which a page is."""
+    return replace(entry, key=file_and_page(entry.key)[0])
+
+
+def page_entry(source: Storage, key: str) -> Entry:
+    """Return an image as it is now, as `Storage.entry` does: a page changes with its file."""
+    return replace(source.entry(file_and_page(key)[0]), key=key)
+
+
+@dataclass(slots=True)
+class Pages:
+    """The pages of images, sorted by key as those are; can be iterated once. One file is held at a time.
+
+    A file that cannot be read, or has more pages than MOST_PAGES, is one image: who processes it says what is wrong.
+    """
+
+    images: Images
+    source: Storage
+
+    @property
+    def ignored(self) -> Counter[str]:
+        return self.images.ignored
+
+    def __iter__(self) -> Iterator[Entry]:
+        # `a.tif#1` comes behind `a.tif`, and maybe behind the next names, such as `a.tif!`; but none of its pages comes
+        # before it, so what is smaller than the next name can go.
+        waiting: list[tuple[str, Entry]] = []
+        for entry in self.images:
+            while waiting and waiting[0][0] < entry.key:
+                yield heappop(waiting)[1]
+            for page in self._pages_of(entry):
+                heappush(waiting, (page.key, page))
+        while waiting:
+            yield heappop(waiting)[1]
+
+    def _pages_of(self, entry: Entry) -> Iterator[Entry]:
+        count = self._count(entry) if suffix_of(entry.key) in _SUFFIXES and entry.etag else 1
+        if not 1 < count <= MOST_PAGES:
+            yield entry
+            return
+        for number in range(1, count + 1):
+            yield replace(entry, key=f"{entry.key}#{number}")
+
+    def _count(self, entry: Entry) -> int:
+        try:
+            return page_count(self.source.fetch(entry))
+        except ImageError:
+            return 1

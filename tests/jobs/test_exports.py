@@ -317,3 +317,75 @@ def test_megadetector_has_when_and_where_a_picture_was_taken(exported: Export) -
         {"file": "a.png", "detections": []},
         {"file": "site 7/b.png", "detections": [], "datetime": "2026-07-04 20:30:15", "location": "site 7"},
     ]
+
+
+# -- bursts ------------------------------------------------------------------------------------------------------------
+
+BOX = (1, 0.9, (10.0, 20.0, 110.0, 70.5))
+
+
+def at(image: str, captured_at: str | None) -> Record:
+    return dataclasses.replace(found(image, BOX), metadata=Metadata(captured_at))
+
+
+VISITS = [
+    at("1/b.jpg", "2026-07-04T20:30:05"),  # its name comes first, its time does not
+    at("1/c.jpg", "2026-07-04T20:30:00"),
+    at("1/d.jpg", "2026-07-04T20:30:15.5"),
+    at("1/e.jpg", None),
+    at("1/f.jpg", "2026-07-04T20:40:00"),
+    at("2/a.jpg", "2026-07-04T22:30:02+02:00"),
+    at("2/\udc80.jpg", "2026-07-04T20:30:03Z"),
+]
+
+
+@pytest.fixture
+def bursts(tmp_path: Path) -> Export:
+    def run(records: list[Record], format: ExportFormat, burst_s: float = 10) -> Path:
+        write_records(tmp_path / RESULTS, records)
+        spec = job_spec(tmp_path)
+        spec = spec.model_copy(update={"options": spec.options.model_copy(update={"metadata": True})})
+        export(JobFolder.at(tmp_path), spec, format, tmp_path / "out", conf=0.25, burst_s=burst_s)
+        return tmp_path / "out"
+
+    return run
+
+
+@pytest.mark.parametrize("format", [ExportFormat.COCO, ExportFormat.MEGADETECTOR])
+def test_pictures_of_a_camera_in_short_order_are_a_sequence(bursts: Export, format: ExportFormat) -> None:
+    images = json.loads(bursts(VISITS, format).read_text())["images"]
+    names = ("seq_id", "frame_num", "seq_num_frames")
+    assert [tuple(image.get(name) for name in names) for image in images] == [
+        ("1/c.jpg", 1, 2),
+        ("1/c.jpg", 0, 2),
+        ("1/d.jpg", 0, 1),
+        (None, None, None),
+        ("1/f.jpg", 0, 1),
+        ("2/a.jpg", 0, 2),
+        ("2/a.jpg", 1, 2),
+    ]
+
+
+def test_a_table_has_the_sequence_in_its_last_columns(bursts: Export) -> None:
+    with bursts(VISITS, ExportFormat.CSV).open(errors="surrogateescape") as file:
+        rows = list(csv.reader(file))
+    assert [row[-2:] for row in rows[:5]] == [
+        ["sequence_id", "frame"],
+        ["1/c.jpg", "1"],
+        ["1/c.jpg", "0"],
+        ["1/d.jpg", "0"],
+        ["", ""],
+    ]
+
+
+def test_how_long_a_burst_lasts_is_the_users_choice(bursts: Export) -> None:
+    images = json.loads(bursts(VISITS, ExportFormat.COCO, burst_s=3600).read_text())["images"]
+    assert [image.get("seq_num_frames") for image in images] == [4, 4, 4, None, 4, 2, 2]
+
+
+def test_bursts_need_times_and_a_format_for_them(tmp_path: Path, bursts: Export) -> None:
+    write_records(tmp_path / RESULTS, RECORDS)
+    with pytest.raises(ConfigError, match="run it with --metadata"):
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.COCO, tmp_path / "x", conf=0.25, burst_s=1)
+    with pytest.raises(ConfigError, match="--burst is for coco, megadetector, csv"):
+        bursts(RECORDS, ExportFormat.YOLO)

@@ -49,6 +49,16 @@ def export(
             "spreadsheet would run as a formula.",
         ),
     ] = False,
+    burst: Annotated[
+        float | None,
+        typer.Option(
+            "--burst",
+            min=0,
+            metavar="SECONDS",
+            help="Of a job with --metadata: pictures of one folder with no more seconds from each to the next are one "
+            "sequence, in coco, megadetector and csv. Default: no sequences.",
+        ),
+    ] = None,
 ) -> None:
     """Write the results of a job that has finished, or was cancelled, in another format."""
     from trtjob.jobs.exports import DEFAULT_NAMES, ExportFormat
@@ -67,7 +77,7 @@ def export(
     # From a bucket, into the folder where the user stands.
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
     conf = spec.options.conf if conf is None else conf
-    written = export_results(folder, spec, chosen, target, conf=conf, raw=raw)
+    written = export_results(folder, spec, chosen, target, conf=conf, raw=raw, burst_s=burst)
     say(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results
         summary = folder.document(Summary, SUMMARY, remedy="Remove it")

@@ -1,6 +1,7 @@
 """Results in the formats of other tools. Adding a format: one function, one line in FORMATS, one test."""
 
 from collections.abc import Callable
+from contextlib import closing
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ FORMATS: dict[ExportFormat, Callable[[Results, Path], None]] = {
     ExportFormat.CSV: write_csv,
 }
 _JOBS_OWN = frozenset({JOB, RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT})
+_WITH_BURSTS = (ExportFormat.COCO, ExportFormat.MEGADETECTOR, ExportFormat.CSV)
 # What a user gets who names no file.
 DEFAULT_NAMES = {
     ExportFormat.COCO: "coco.json",
@@ -45,11 +47,19 @@ DEFAULT_NAMES = {
 
 
 def export(
-    folder: JobFolder, spec: JobSpec, format: ExportFormat, out: Path, *, conf: float, raw: bool = False
+    folder: JobFolder,
+    spec: JobSpec,
+    format: ExportFormat,
+    out: Path,
+    *,
+    conf: float,
+    raw: bool = False,
+    burst_s: float | None = None,
 ) -> Exported:
     """Write a job's results in another format to this machine: a file, or for `yolo` a folder. Memory stays flat.
 
-    conf: detections below it are left out; raw: texts of a CSV as they are, formulas too. Returns how much was written.
+    conf: detections below it are left out; raw: texts of a CSV as they are, formulas too; burst_s: see `Results`.
+    Returns how much was written.
     Raises ConfigError where the format cannot hold the results, StorageError where a file cannot be read or written.
 
     >>> folder = JobFolder.at("results/photos-1a2b3c4d")
@@ -62,14 +72,25 @@ def export(
         )
     if raw and format is not ExportFormat.CSV:
         raise ConfigError(f"--raw is for csv, but the format is {format}: leave it out")
+    if burst_s is not None:
+        _check_bursts(spec, format)
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
     if out.name in _JOBS_OWN and str(out.parent.resolve()) == folder.uri:
         raise ConfigError(f"'{out}' is the job's own {out.name}, which an export may not replace: name another file")
-    job = Results(folder, spec, conf)
     write = partial(write_csv, raw=True) if raw else FORMATS[format]
-    write(job, out)
-    return job.exported()
+    with closing(Results(folder, spec, conf, burst_s)) as job:
+        write(job, out)
+        return job.exported()
+
+
+def _check_bursts(spec: JobSpec, format: ExportFormat) -> None:
+    if format not in _WITH_BURSTS:
+        raise ConfigError(f"--burst is for {', '.join(_WITH_BURSTS)}, but the format is {format}: leave it out")
+    if not spec.options.metadata:
+        raise ConfigError(
+            f"--burst needs the times of the images, and job '{spec.job_id}' has none: run it with --metadata"
+        )
 
 
 __all__ = ["DEFAULT_NAMES", "FORMATS", "ExportFormat", "Exported", "export"]

@@ -25,7 +25,8 @@ def write_coco(results: Results, out: Path) -> None:
 
 def _images(results: Results) -> Iterator[dict[str, Any]]:
     for number, image in enumerate(results.images(), start=1):
-        yield {"id": number, "file_name": image.name, "width": image.width, "height": image.height}
+        size = {"width": image.width, "height": image.height}
+        yield {"id": number, "file_name": image.name, **size, **results.camera_trap_fields(image.name)}
 
 
 def _annotations(results: Results) -> Iterator[dict[str, Any]]:

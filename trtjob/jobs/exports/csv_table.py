@@ -16,6 +16,7 @@ from trtjob.storage import LocalStorage
 
 _IMAGE = ("image", "width", "height")
 _FOUND = ("label", "class_id", "score")
+_SEQUENCE = ("sequence_id", "frame")
 _BOX = ("x1", "y1", "x2", "y2")
 # Some spreadsheets take the wide forms too, and look behind blanks.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -27,7 +28,8 @@ def write_csv(results: Results, out: Path, *, raw: bool = False) -> None:
     with LocalStorage(out.parent).writing(out.name) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(_Lines(text))
-        writer.writerow([*_IMAGE, *_FOUND, *(_BOX if is_detector else ())])
+        sequence = _SEQUENCE if results.has_bursts else ()
+        writer.writerow([*_IMAGE, *_FOUND, *(_BOX if is_detector else ()), *sequence])
         for record in results.records():
             if record.error is None:
                 writer.writerows(_rows(results, record, (lambda text: text) if raw else as_text))
@@ -51,7 +53,11 @@ def as_text(cell: str) -> str:
 
 def _rows(results: Results, record: Record, written: Callable[[str], str]) -> Iterator[tuple[object, ...]]:
     image = (written(record.image), record.width, record.height)
+    sequence: tuple[object, ...] = ()
+    if results.has_bursts:
+        frame = results.frame(record.image)
+        sequence = (written(frame.sequence_id), frame.number) if frame else ("", "")
     for item in record.classes or ():
-        yield (*image, written(item.label), item.class_id, item.score)
+        yield (*image, written(item.label), item.class_id, item.score, *sequence)
     for detection in results.image(record).detections:
-        yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box)
+        yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box, *sequence)

@@ -43,7 +43,7 @@ def _images(results: Results) -> Iterator[dict[str, Any]]:
             }
             for detection in image.detections
         ]
-        yield {"file": image.name, "detections": detections, **_taken(record)}
+        yield {"file": image.name, "detections": detections, **_taken(record), **results.camera_trap_fields(image.name)}
 
 
 def _taken(record: Record) -> dict[str, str]:

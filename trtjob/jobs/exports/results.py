@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 from trtjob.errors import StorageError
 from trtjob.imaging.detections import Detection
+from trtjob.jobs.exports.bursts import Bursts, Frame
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.spec import JobSpec
@@ -34,10 +35,31 @@ class Image:
 class Results:
     """A job's results, read anew by each walk over them."""
 
-    def __init__(self, folder: JobFolder, spec: JobSpec, conf: float) -> None:
+    def __init__(self, folder: JobFolder, spec: JobSpec, conf: float, burst_s: float | None = None) -> None:
+        """burst_s: how many seconds may lie between pictures of a burst; None: there are no bursts."""
         self.folder = folder
         self.spec = spec
         self.conf = conf
+        self._bursts = None if burst_s is None else Bursts(self.records(), burst_s)
+
+    def close(self) -> None:
+        if self._bursts is not None:
+            self._bursts.close()
+
+    @property
+    def has_bursts(self) -> bool:
+        return self._bursts is not None
+
+    def frame(self, image: str) -> Frame | None:
+        """Return an image's place in a burst, None where there are none, or it has no time."""
+        return None if self._bursts is None else self._bursts.frame(image)
+
+    def camera_trap_fields(self, image: str) -> dict[str, str | int]:
+        """Return an image's place in a burst by the names that COCO Camera Traps has."""
+        frame = self.frame(image)
+        if frame is None:
+            return {}
+        return {"seq_id": frame.sequence_id, "seq_num_frames": frame.count, "frame_num": frame.number}
 
     @property
     def place(self) -> str:

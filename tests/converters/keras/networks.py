@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
+from trtjob.converters.artefact import Converted, serialised
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.origin import mode_of
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import FloatArray, UInt8Array
 
 _LOGIT_DEVIATION = 1.0
 # About what each way to prepare pixels does to them: mean and deviation.
@@ -69,3 +71,12 @@ def saved(model: Any, path: Path) -> Path:
     with packages.quiet():
         model.save(path)
     return path
+
+
+def answers(converted: Converted, images: UInt8Array) -> FloatArray:
+    """Return what a converted model says of images."""
+    session = onnxruntime.InferenceSession(
+        serialised(converted.model, converted.spec), providers=["CPUExecutionProvider"]
+    )
+    (scores,) = session.run(None, {"images": images})
+    return np.asarray(scores, np.float32)

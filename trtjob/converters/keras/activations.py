@@ -5,6 +5,7 @@ from functools import partial
 from math import sqrt
 from typing import Any
 
+from trtjob.converters.keras.modern import OLD_HARD_SIGMOID
 from trtjob.converters.keras.network import Network, UntranslatableError, Value
 
 Activation = Callable[[Network, Value], Value]
@@ -38,7 +39,7 @@ def softmax(net: Network, x: Value) -> Value:
     return net.add("Softmax", x, axis=x.channel_axis)
 
 
-_ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: dict[str, Activation] = {
     "linear": lambda _net, x: x,
     "relu": _op("Relu"),
     "relu6": partial(clip, high=6),
@@ -50,6 +51,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "swish": _silu,
     "sigmoid": _op("Sigmoid"),
     "hard_sigmoid": _op("HardSigmoid", alpha=1 / 6, beta=0.5),
+    OLD_HARD_SIGMOID: _op("HardSigmoid", alpha=0.2, beta=0.5),
     "hard_silu": _op("HardSwish"),
     "hard_swish": _op("HardSwish"),
     "tanh": _op("Tanh"),
@@ -70,6 +72,6 @@ def activation_name(layer: Any) -> str:
 def activate(net: Network, layer: Any, x: Value) -> Value:
     """Append a layer's activation."""
     name = activation_name(layer)
-    if name not in _ACTIVATIONS:
+    if name not in ACTIVATIONS:
         raise UntranslatableError(f"the activation '{name}' is not translated")
-    return _ACTIVATIONS[name](net, x)
+    return ACTIVATIONS[name](net, x)

@@ -14,6 +14,7 @@ from trtjob.errors import ConversionError, MissingDependencyError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # members of a .keras file
+_METADATA = "metadata.json"
 # Weights hardly shrink, so what claims to be this many times larger than its file is damaged or means harm.
 _MOST_EXPANSION = 4
 _SMALL_BYTES = 1_000_000  # a file of text may shrink more
@@ -25,13 +26,14 @@ class Archive:
     """What a Keras file holds. config: of the whole model, None where there are weights alone.
 
     weights: a file that Keras reads the weights from, known by its name; numbers: how many it holds at most;
-    loss: what the model was trained with, as Keras describes it.
+    loss: what the model was trained with, as Keras describes it; version: of the Keras that wrote the file, perhaps "".
     """
 
     config: dict[str, Any] | None
     weights: Path
     numbers: int
     loss: Any = None
+    version: str = ""
 
 
 @contextmanager
@@ -72,13 +74,15 @@ def _zip(path: Path, folder: Path) -> Archive:
             )
         _expect_size(path, sum(info.file_size for info in members.values()), size)
         config = _parsed(path, file.read(_CONFIG))
+        metadata = _parsed(path, file.read(_METADATA)) if _METADATA in members else {}
         weights = folder / _WEIGHTS
         with file.open(_WEIGHTS) as source, weights.open("wb") as target:
             shutil.copyfileobj(source, target)
     with _hdf5_file(weights) as root:
         numbers = _numbers(path, root, weights.stat().st_size)
     compiled = config.get("compile_config")
-    return Archive(config, weights, numbers, compiled.get("loss") if isinstance(compiled, dict) else None)
+    loss = compiled.get("loss") if isinstance(compiled, dict) else None
+    return Archive(config, weights, numbers, loss, str(metadata.get("keras_version", "")))
 
 
 def _hdf5(path: Path, folder: Path) -> Archive:
@@ -86,12 +90,13 @@ def _hdf5(path: Path, folder: Path) -> Archive:
         numbers = _numbers(path, root, path.stat().st_size)
         config = _parsed(path, root.attrs["model_config"]) if "model_config" in root.attrs else None
         training = _parsed(path, root.attrs["training_config"]) if "training_config" in root.attrs else {}
+        version = root.attrs.get("keras_version", "")
         is_old = "layer_names" in root.attrs or "model_weights" in root
     # Keras goes by the name of the file, whatever is in it.
     weights = folder / ("old.h5" if is_old else "new.weights.h5")
     weights.unlink(missing_ok=True)
     weights.symlink_to(path.resolve())
-    return Archive(config, weights, numbers, training.get("loss"))
+    return Archive(config, weights, numbers, training.get("loss"), version if isinstance(version, str) else "")
 
 
 def _hdf5_file(path: Path) -> Any:

@@ -44,10 +44,14 @@ _MAX_SIDE = 16_384  # of an image, in pixels
 _GRAPH_SUFFIX = ".pb"
 
 
+_Build = Callable[[Network, Value], Value]
+
+
 @dataclass(frozen=True, slots=True)
 class _Original:
-    """A classifier as it was made. build: appends its nodes; run: what it says of float32 [N, H, W, channels].
+    """A classifier as it was made. run: what it says of float32 [N, H, W, channels].
 
+    trace: appends the nodes of its graph in TensorFlow; translate: those of its layers, where it has layers;
     mode: what it expects of a pixel, where that shows, and why; loss: what it was trained with, where that is known.
     """
 
@@ -55,8 +59,9 @@ class _Original:
     hw: tuple[int, int]
     channels: int
     layers: int
-    build: Callable[[Network, Value], Value]
+    trace: _Build
     run: Callable[[FloatArray], Any]
+    translate: _Build | None = None
     mode: tuple[str, str] | None = None
     loss: Any = None
     notes: tuple[str, ...] = ()
@@ -74,7 +79,7 @@ def convert(request: ConversionRequest) -> Converted:
     if max(original.hw) > _MAX_SIDE or min(original.hw) < 1:
         raise ConversionError(f"'{request.model}' takes images of {original.hw}: expected sides of 1 to {_MAX_SIDE}")
     pixels = _pixels(request, original, notes)
-    net, output = _network(original, pixels)
+    net, output = _network(request, original, pixels)
     outputs = _outputs(request, output)
     found = _ending(request, original, net.graph, output, outputs)
     classes = classes_of(found.ending, outputs)
@@ -99,10 +104,20 @@ def convert(request: ConversionRequest) -> Converted:
     return Converted(model_from_graph(net.graph, spec), spec, original.layers, reference, tuple(notes), warnings)
 
 
-def _network(original: _Original, pixels: Pixels) -> tuple[Network, Value]:
-    net = Network(Graph())
-    image = add_front(net, pixels, original.hw, original.channels)
-    return net, net.settled(original.build(net, image))
+def _network(request: ConversionRequest, original: _Original, pixels: Pixels) -> tuple[Network, Value]:
+    """Build the graph, of the original's layers where all have a translation, else of TensorFlow's own."""
+
+    def built(build: _Build) -> tuple[Network, Value]:
+        net = Network(Graph())
+        image = add_front(net, pixels, original.hw, original.channels)
+        return net, net.settled(build(net, image))
+
+    if original.translate is not None:
+        try:
+            return built(original.translate)
+        except UntranslatableError as err:
+            log.info("%s: converted by tf2onnx, because %s", request.model, err)
+    return built(original.trace)
 
 
 def _answer(original: _Original, pixels: Pixels, ending: Ending, images: UInt8Array) -> Outputs:
@@ -117,21 +132,13 @@ def _keras(request: ConversionRequest) -> _Original:
     model, keras, tensorflow = loaded.model, packages.keras(), packages.tensorflow()
     hw, channels = input_hw(model, request)
 
-    def build(net: Network, image: Value) -> Value:
-        before = len(net.graph.nodes), len(net.graph.constants)
-        try:
-            return translate(net, model, image)
-        except UntranslatableError as err:
-            log.info("%s: converted by tf2onnx, because %s", request.model, err)
-            del net.graph.nodes[before[0] :], net.graph.constants[before[1] :]
-            return trace(net, lambda x: model(x, training=False), image, request)
-
     return _Original(
         name=f"Keras {keras.__version__} model.predict (tensorflow {tensorflow.__version__})",
         hw=hw,
         channels=channels,
         layers=sum(1 for _ in layers_of(model)),
-        build=build,
+        trace=lambda net, image: trace(net, lambda x: model(x, training=False), image, request),
+        translate=lambda net, image: translate(net, model, image),
         run=lambda images: model.predict(images, verbose=0),
         mode=mode_of(model),
         loss=loaded.loss,
@@ -150,7 +157,7 @@ def _graph(request: ConversionRequest) -> _Original:
         hw=hw,
         channels=channels,
         layers=function.nodes,
-        build=lambda net, image: trace(net, function.run, image, request),
+        trace=lambda net, image: trace(net, function.run, image, request),
         run=function.run,
         notes=(f"Its input is '{function.input}', its output '{function.output}'.",),
     )

@@ -1,4 +1,4 @@
-"""Walk a Keras model, functional or sequential, models inside it included, and translate it layer by layer."""
+"""Walk a Keras model, functional or sequential, models inside it included, and translate it call by call."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,63 +6,99 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtjob.converters.keras.activations import activation_name
-from trtjob.converters.keras.layers import LAYERS, OTHERS, WITH_KERNEL
+from trtjob.converters.keras.layers import LAYERS, OTHERS, WITH_KERNEL, WITH_NUMBERS
 from trtjob.converters.keras.network import Network, Translate, UntranslatableError, Value
 
-Place = tuple[str, int, int]  # of a tensor: whose it is, of which of its calls, and which of its outputs
+_OF_TRAINING = frozenset({"training", "mask"})  # what a call may say that makes no difference to an answer
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """One call of a layer: what it reads, and what it makes."""
+class Call:
+    """One call of a layer or an operator. Tensors among its arguments and outputs are Keras's symbolic ones."""
 
     layer: Any
-    inputs: tuple[Place, ...]
-    output: Place
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
 
 
 def translate(net: Network, model: Any, image: Value) -> Value:
     """Append a model's nodes and return its output. Raises UntranslatableError, which names the layer."""
-    values = {_input_of(model): image}
-    steps, last = _steps(model)
-    net.norms.update(_norms_taken_in(steps, last))
-    while steps:
-        ready = [step for step in steps if all(place in values for place in step.inputs)]
-        if not ready:
-            raise UntranslatableError("the layers of the model do not follow from its input")
-        for step in ready:
-            values[step.output] = _translated(net, step.layer, [values[place] for place in step.inputs])
-        steps = [step for step in steps if step.output not in values]
-    return values[last]
+    if (len(model.inputs), len(model.outputs)) != (1, 1):
+        raise UntranslatableError(
+            f"the model '{model.name}' has {len(model.inputs)} inputs, {len(model.outputs)} outputs"
+        )
+    values = {id(model.inputs[0]): image}
+    calls = list(calls_of(model))
+    net.norms.update(_norms_taken_in(calls, model.outputs[0]))
+    for call in calls:
+        if len(call.outputs) != 1:
+            raise UntranslatableError(f"layer '{call.layer.name}' has {len(call.outputs)} outputs")
+        values[id(call.outputs[0])] = _translated(net, call, values)
+    return values[id(model.outputs[0])]
+
+
+def calls_of(model: Any) -> Iterator[Call]:
+    """Yield the calls of a model's layers, each after those that make what it reads."""
+    nodes = getattr(
+        model, "_functional", model
+    )._nodes_by_depth  # what Keras itself runs through; nothing public has it
+    for depth in sorted(nodes, reverse=True):
+        for node in nodes[depth]:
+            if not node.is_input:
+                inputs, outputs = tuple(node.input_tensors), tuple(node.outputs)
+                yield Call(node.operation, node.arguments.args, node.arguments.kwargs, inputs, outputs)
 
 
 def layers_of(model: Any) -> Iterator[Any]:
     """Yield the layers and operators of a model in their order, those of models inside it for the model itself."""
-    for layer in _operations(model):
-        if _is_model(layer):
+    for layer in model.layers if type(model).__name__ == "Sequential" else model.operations:
+        if is_model(layer):
             yield from layers_of(layer)
         elif type(layer).__name__ != "InputLayer":
             yield layer
 
 
-def _is_model(layer: Any) -> bool:
+def is_model(layer: Any) -> bool:
     return type(layer).__name__ in {"Functional", "Sequential"}
 
 
-def _operations(model: Any) -> list[Any]:
-    return list(model.layers if type(model).__name__ == "Sequential" else model.operations)
-
-
-def _translated(net: Network, layer: Any, inputs: list[Value]) -> Value:
-    if _is_model(layer):
-        return translate(net, layer, inputs[0])
-    kind = type(layer)
+def _translated(net: Network, call: Call, values: dict[int, Value]) -> Value:
+    layer, kind = call.layer, type(call.layer)
+    if is_model(layer):
+        return translate(net, layer, values[id(call.inputs[0])])
     net.graph.scope = f"{net.count:03d}_{kind.__name__.lower()}"
     net.count += 1
     try:
-        return _translation(kind)(net, layer, *inputs)
+        args, kwargs = (_with_values(part, values) for part in (list(call.args), call.kwargs))
+        translation = _translation(kind)
+        if translation not in WITH_NUMBERS:
+            args, kwargs = _tensors_alone(args, kwargs), {}
+        return translation(net, layer, *args, **kwargs)
     except UntranslatableError as err:
         raise UntranslatableError(f"layer '{layer.name}' ({kind.__name__}): {err}") from err
+
+
+def _with_values(part: Any, values: dict[int, Value]) -> Any:
+    """Return arguments with the graph's values for Keras's tensors."""
+    if id(part) in values:
+        return values[id(part)]
+    if isinstance(part, list | tuple):
+        return type(part)(_with_values(inner, values) for inner in part)
+    if isinstance(part, dict):
+        return {key: _with_values(inner, values) for key, inner in part.items()}
+    return part
+
+
+def _tensors_alone(args: list[Any], kwargs: dict[str, Any]) -> list[Value]:
+    """Return a layer's inputs. Raises UntranslatableError where it is given something else, or one by name."""
+    if any(value is not None for name, value in kwargs.items() if name not in _OF_TRAINING):
+        raise UntranslatableError("it is given something by name")
+    flat = [part for arg in args for part in (arg if isinstance(arg, list | tuple) else [arg])]
+    if not all(isinstance(part, Value) for part in flat):
+        raise UntranslatableError("it is given something that is no tensor")
+    return flat
 
 
 def _translation(kind: type) -> Translate:
@@ -74,79 +110,19 @@ def _translation(kind: type) -> Translate:
     return table
 
 
-def _input_of(model: Any) -> Place:
-    if type(model).__name__ == "Sequential":
-        return "", 0, 0
-    places = list(_places(model.get_config()["input_layers"]))
-    if len(places) != 1:
-        raise UntranslatableError(f"the model '{model.name}' has {len(places)} inputs")
-    return places[0]
-
-
-def _steps(model: Any) -> tuple[list[_Step], Place]:
-    """Return the calls of a model's layers and the place of its output."""
-    if type(model).__name__ == "Sequential":
-        return _steps_in_a_row(model.layers)
-    config = model.get_config()
-    operations = {operation.name: operation for operation in model.operations}
-    steps = [
-        _Step(operations[layer["name"]], tuple(_tensors_read(node, layer["name"])), (layer["name"], number, 0))
-        for layer in config["layers"]
-        for number, node in enumerate(layer["inbound_nodes"])
-    ]
-    places = list(_places(config["output_layers"]))
-    if len(places) != 1:
-        raise UntranslatableError(f"the model '{model.name}' has {len(places)} outputs")
-    return steps, places[0]
-
-
-def _steps_in_a_row(layers: list[Any]) -> tuple[list[_Step], Place]:
-    places: list[Place] = [("", 0, 0), *((str(number), 0, 0) for number in range(len(layers)))]
-    steps = [_Step(layer, (places[number],), places[number + 1]) for number, layer in enumerate(layers)]
-    return steps, places[-1]
-
-
-def _places(spec: Any) -> Iterator[Place]:
-    """Yield the places in what a config says of inputs or outputs: one, or a list or dict of them."""
-    match spec:
-        case [str(name), int(call), int(output)]:
-            yield name, call, output
-        case list() | tuple():
-            for part in spec:
-                yield from _places(part)
-        case dict():
-            for part in spec.values():
-                yield from _places(part)
-
-
-def _tensors_read(node: dict[str, Any], name: str) -> Iterator[Place]:
-    """Yield the tensors that a call is given. A number beside them, or one given by name, has no translation."""
-    if any(_is_tensor(value) for value in node["kwargs"].values()):
-        raise UntranslatableError(f"layer '{name}' is given a tensor by name")
-    for argument in node["args"]:
-        for part in argument if isinstance(argument, list | tuple) else [argument]:
-            if not _is_tensor(part):
-                raise UntranslatableError(f"layer '{name}' is given something that is no tensor")
-            yield from _places(list(part["config"]["keras_history"]))
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
-
-
-def _norms_taken_in(steps: list[_Step], last: Place) -> dict[int, Any]:
+def _norms_taken_in(calls: list[Call], last: Any) -> dict[int, Any]:
     """Return the batch normalisations that alone read a layer with a kernel and no activation, by that layer's id."""
-    calls = Counter(id(step.layer) for step in steps)
-    readers = Counter(place for step in steps for place in step.inputs)
-    readers[last] += 1
-    by_output = {step.output: step.layer for step in steps}
+    times = Counter(id(call.layer) for call in calls)
+    readers = Counter(id(tensor) for call in calls for tensor in call.inputs)
+    readers[id(last)] += 1
+    makers = {id(call.outputs[0]): call.layer for call in calls}
     return {
-        id(before): step.layer
-        for step in steps
-        if type(step.layer).__name__ == "BatchNormalization"
-        and (before := by_output.get(step.inputs[0])) is not None
+        id(before): call.layer
+        for call in calls
+        if type(call.layer).__name__ == "BatchNormalization"
+        and (before := makers.get(id(call.inputs[0]))) is not None
         and type(before).__name__ in WITH_KERNEL
         and activation_name(before) == "linear"
-        and readers[step.inputs[0]] == calls[id(before)] == calls[id(step.layer)] == 1
-        and step.layer.axis in {-1, 3, 1}
+        and readers[id(call.inputs[0])] == times[id(before)] == times[id(call.layer)] == 1
+        and call.layer.axis in {-1, 3, 1}
     }

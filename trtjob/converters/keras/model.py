@@ -1,6 +1,7 @@
 """Build a Keras model and give it its weights."""
 
 import difflib
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +10,17 @@ from typing import Any
 
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.archive import Archive, opened
-from trtjob.converters.keras.safety import check_safe, with_modules
+from trtjob.converters.keras.functional import is_model
+from trtjob.converters.keras.messages import last_line
+from trtjob.converters.keras.safety import Known, check_safe, with_modules
 from trtjob.converters.request import ConversionRequest
-from trtjob.converters.texts import one_line
+from trtjob.converters.texts import shown
 from trtjob.errors import ConversionError
 
+_MOST_SHOWN = 8  # names of outputs
 _DEFAULT_CLASSES = 1000
+_NEW_VERSION = "3."
+_OPERATIONS = ("core", "image", "linalg", "math", "nn", "numpy")  # where Keras has operators
 # Of the networks that take any size and do not say which they were trained with (MobileNetV3).
 _DEFAULT_HW = (224, 224)
 
@@ -36,28 +42,79 @@ def load(request: ConversionRequest) -> Loaded:
         else:
             if request.arch is not None:
                 raise ConversionError(f"'{request.model}' holds a whole model, so --arch {request.arch} is not needed")
-            build = _described(keras, request, archive.config)
+            build = _described(keras, request, archive.config, archive.version)
         model = _built(keras, request, build, archive)
         try:
             with packages.quiet():
                 model.load_weights(archive.weights)
         except Exception as err:  # plain ValueErrors of many kinds, and h5py's
             raise ConversionError(
-                f"'{request.model}': its weights do not fit the network '{model.name}': {one_line(err)}"
+                f"'{request.model}': its weights do not fit the network '{model.name}': {last_line(err)}"
             ) from err
-        return Loaded(model, archive.loss)
+        return _with_one_output(keras, model, archive.loss, request)
 
 
-def _described(keras: Any, request: ConversionRequest, config: dict[str, Any]) -> Callable[[], Any]:
+def _with_one_output(keras: Any, model: Any, loss: Any, request: ConversionRequest) -> Loaded:
+    """Return the model with the output that --output names, else with its only one. Raises ConversionError."""
+    if not is_model(model):  # a class of the user's own
+        return Loaded(model, loss)
+    names, answer = _outputs(model)
+    wanted = request.output
+    if wanted is not None and wanted not in names:
+        shown_names = ", ".join(map(shown, names[:_MOST_SHOWN]))
+        raise ConversionError(
+            f"'{request.model}' has no output {shown(wanted)}, which --output names. It has: {shown_names}"
+        )
+    if wanted is None and len(names) != 1:
+        shown_names = ", ".join(map(shown, names[:_MOST_SHOWN]))
+        raise ConversionError(
+            f"'{request.model}' has {len(names)} outputs: {shown_names}. Expected one; name it with --output NAME"
+        )
+    number = 0 if wanted is None else names.index(wanted)
+    if isinstance(loss, list | dict) and len(names) > 1:
+        loss = loss[number : number + 1] if isinstance(loss, list) else loss.get(names[number], loss)
+    if len(names) == 1 and not isinstance(answer, list | dict):
+        return Loaded(model, loss)
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return Loaded(keras.Model(inputs, model.outputs[number], name=model.name), loss)
+
+
+def _outputs(model: Any) -> tuple[list[str], Any]:
+    """Return the names of a model's outputs, and what it gives: a tensor, or a list or dict of them."""
+    if type(model).__name__ == "Sequential":
+        return [model.layers[-1].name], model.outputs[0]
+    answer = model.output
+    return list(answer) if isinstance(answer, dict) else list(model.output_names), answer
+
+
+def _described(keras: Any, request: ConversionRequest, config: dict[str, Any], version: str) -> Callable[[], Any]:
     """Return what builds a model from its description."""
-    known = frozenset(dir(keras.layers))
+    known = _known(keras)
     try:
         if not request.allow_unsafe:
             check_safe(config, request.model, known)
-        fresh = with_modules(config, known)
+        fresh = with_modules(config, known, is_old=not version.startswith(_NEW_VERSION))
     except RecursionError as err:
         raise ConversionError(f"'{request.model}' is damaged: its description lies too deep in itself") from err
-    return lambda: keras.saving.deserialize_keras_object(fresh, safe_mode=not request.allow_unsafe)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:  # what should be a list is none, and the like
+        raise ConversionError(f"'{request.model}' is damaged: its description is none of a network") from err
+
+    def build() -> Any:
+        from trtjob.converters.keras.operation import KNOWN
+
+        with keras.saving.custom_object_scope(KNOWN):
+            return keras.saving.deserialize_keras_object(fresh, safe_mode=not request.allow_unsafe)
+
+    return build
+
+
+def _known(keras: Any) -> Known:
+    layers = frozenset(dir(keras.layers))
+    found = [vars(sys.modules[f"keras.src.ops.{name}"]).values() for name in _OPERATIONS]
+    operations = [
+        kind for kinds in found for kind in kinds if isinstance(kind, type) and issubclass(kind, keras.Operation)
+    ]
+    return Known(layers, {kind.__name__: kind.__module__ for kind in operations})
 
 
 def _architecture(keras: Any, request: ConversionRequest) -> Callable[[], Any]:
@@ -90,7 +147,7 @@ def _built(keras: Any, request: ConversionRequest, build: Callable[[], Any], arc
     except Exception as err:
         keras.utils.clear_session()  # forgets the weights that were to be made
         raise ConversionError(
-            f"'{request.model}': Keras {keras.__version__} cannot build the network: {_last_line(err)}"
+            f"'{request.model}': Keras {keras.__version__} cannot build the network: {last_line(err)}"
         ) from err
     if needed > archive.numbers:
         keras.utils.clear_session()
@@ -102,12 +159,6 @@ def _built(keras: Any, request: ConversionRequest, build: Callable[[], Any], arc
     with keras.StatelessScope():
         pass  # makes the weights when it is left
     return model
-
-
-def _last_line(err: Exception) -> str:
-    """Return the end of what Keras says, which names the cause; its first lines say where it was."""
-    *_, last = ("", *(line for line in str(err).splitlines() if line.strip()))
-    return one_line(Exception(last) if last else err)
 
 
 def input_hw(model: Any, request: ConversionRequest) -> tuple[tuple[int, int], int]:

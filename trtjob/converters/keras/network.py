@@ -72,6 +72,16 @@ class Network:
         array = np.asarray(array, np.float32).reshape(-1)
         return self.graph.constant(array.reshape(-1, 1, 1) if x.is_map else array, name)
 
+    def like(self, x: Value, array: NDArray[Any]) -> str:
+        """Add a constant that goes with a value, its axes Keras's and fewer perhaps; return its name."""
+        array = np.asarray(array, np.float32)
+        axes = len(x.shape) + 1
+        fits = array.ndim < axes or (array.ndim == axes and len(array) == 1)
+        expect(fits, "it is given numbers for more than one image")
+        if array.ndim > 1 and x.is_map:
+            array = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 3, 1, 2)
+        return self.graph.constant(array.reshape(-1, 1, 1) if array.ndim == 1 and x.is_map else array, "numbers")
+
     def settled(self, x: Value) -> Value:
         """Return a value without margins: they are zeros of the graph now."""
         if not any(x.margins):

@@ -8,9 +8,9 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from trtjob.converters.artefact import OPSET
 from trtjob.converters.keras import packages
+from trtjob.converters.keras.messages import last_line
 from trtjob.converters.keras.network import Network, Value
 from trtjob.converters.request import ConversionRequest
-from trtjob.converters.texts import one_line
 from trtjob.errors import ConversionError, MissingDependencyError
 
 _INPUT = "image"
@@ -25,14 +25,25 @@ def trace(net: Network, function: Callable[[Any], Any], image: Value, request: C
     signature = [tensorflow.TensorSpec([None, *image.shape], tensorflow.float32, name=_INPUT)]
     try:
         with packages.quiet():
-            model, _ = tf2onnx.convert.from_function(
-                tensorflow.function(function), signature, opset=OPSET, inputs_as_nchw=[f"{_INPUT}:0"]
-            )
+            whole = _with_its_constants(tensorflow.function(function), signature)
+            model, _ = tf2onnx.convert.from_function(whole, signature, opset=OPSET, inputs_as_nchw=[f"{_INPUT}:0"])
     except MissingDependencyError:
         raise
     except Exception as err:  # tf2onnx and TensorFlow raise errors of many kinds
-        raise ConversionError(f"'{request.model}': its graph cannot be converted to ONNX: {one_line(err)}") from err
+        raise ConversionError(f"'{request.model}': its graph cannot be converted to ONNX: {last_line(err)}") from err
     return _appended(net, model, image, request)
+
+
+def _with_its_constants(function: Any, signature: list[Any]) -> Any:
+    """Return a function that holds the tensors that it captured; tf2onnx would take each for one more input."""
+    tensorflow = packages.tensorflow()
+    concrete = function.get_concrete_function(*signature)
+    if all(captured.dtype == tensorflow.resource for captured in concrete.captured_inputs):
+        return function
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(concrete)
+    return tensorflow.function(lambda image: frozen(image)[0])
 
 
 def _appended(net: Network, model: ModelProto, image: Value, request: ConversionRequest) -> Value:

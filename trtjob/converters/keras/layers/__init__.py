@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from trtjob.converters.keras.activations import activate, clip, softmax
-from trtjob.converters.keras.layers import merge, normalization, shape
+from trtjob.converters.keras.activations import ACTIVATIONS, activate, clip, softmax
+from trtjob.converters.keras.layers import merge, normalization, operators, resize, shape
 from trtjob.converters.keras.layers.convolution import conv2d, dense, depthwise_conv2d, separable_conv2d
 from trtjob.converters.keras.layers.pooling import global_pooling2d, pooling2d
 from trtjob.converters.keras.network import Network, Translate, Value, expect, weights_of
@@ -36,6 +36,20 @@ def _softmax(net: Network, layer: Any, x: Value) -> Value:
     return softmax(net, x)
 
 
+_AT_RANDOM = (
+    *(
+        "Brightness",
+        "ColorDegeneration",
+        "ColorJitter",
+        "Contrast",
+        "ElasticTransform",
+        "Erasing",
+        "Flip",
+        "GaussianBlur",
+    ),
+    *("Grayscale", "Hue", "Invert", "Perspective", "Posterization", "Rotation", "Saturation", "Sharpness", "Shear"),
+    *("Translation", "Zoom"),
+)
 _IN_TRAINING_ALONE = (
     "ActivityRegularization",
     "AlphaDropout",
@@ -43,12 +57,7 @@ _IN_TRAINING_ALONE = (
     "GaussianDropout",
     "GaussianNoise",
     "Identity",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomTranslation",
-    "RandomZoom",
+    *(f"Random{what}" for what in _AT_RANDOM),
     "SpatialDropout2D",
 )
 
@@ -59,6 +68,7 @@ LAYERS: dict[str, Translate] = {
     "Average": merge.average,
     "AveragePooling2D": pooling2d("AveragePool", count_include_pad=0),
     "BatchNormalization": normalization.batch_normalization,
+    "CenterCrop": resize.center_crop,
     "Concatenate": merge.concatenate,
     "Conv2D": conv2d,
     "Cropping2D": shape.cropping2d,
@@ -79,20 +89,35 @@ LAYERS: dict[str, Translate] = {
     "ReLU": _relu,
     "Rescaling": normalization.rescaling,
     "Reshape": shape.reshape,
+    "Resizing": resize.resizing,
     "SeparableConv2D": separable_conv2d,
     "Softmax": _softmax,
     "Subtract": merge.elementwise("Sub"),
-    "UpSampling2D": shape.upsampling2d,
+    "UpSampling2D": resize.upsampling2d,
     "ZeroPadding2D": shape.zero_padding2d,
 }
 
+_NUMPY, _NN = "keras.src.ops.numpy", "keras.src.ops.nn"
+# What is called with numbers, and by name, too.
+_OPERATIONS: dict[tuple[str, str], Translate] = {
+    **{
+        (_NUMPY, name.title().replace("_", "")): operators.operator(op)
+        for name, op in operators.OPERATORS.items()
+        if name != "truediv"
+    },
+    (_NUMPY, "GetItem"): operators.get_item,
+    (_NUMPY, "Stack"): operators.stack,
+    ("keras.src.ops.core", "Cast"): operators.cast,
+    ("trtjob.converters.keras.operation", "TensorFlowFunction"): operators.tensorflow_function,
+}
+WITH_NUMBERS = frozenset(_OPERATIONS.values())
+
 # Of modules other than keras.layers: two layers of keras.applications, and operators such as + between tensors.
 OTHERS: dict[tuple[str, str], Translate] = {
+    **_OPERATIONS,
     ("keras.src.applications.convnext", "LayerScale"): normalization.layer_scale,
     ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): merge.custom_scale,
-    ("keras.src.ops.numpy", "Add"): merge.elementwise("Add"),
-    ("keras.src.ops.numpy", "Multiply"): merge.elementwise("Mul"),
-    ("keras.src.ops.numpy", "Subtract"): merge.elementwise("Sub"),
+    **{(_NN, name): operators.unary(ACTIVATIONS[name.lower()]) for name in ("Relu", "Relu6", "Sigmoid", "Tanh")},
 }
 
 # Those that can take the batch normalisation behind them into their weights.

@@ -1,5 +1,6 @@
 """Layers with several inputs."""
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -29,8 +30,12 @@ def average(net: Network, layer: Any, *inputs: Value) -> Value:
 
 def concatenate(net: Network, layer: Any, *inputs: Value) -> Value:
     """Join the inputs along their channels."""
-    rank = len(inputs[0].shape)
-    expect(layer.axis in {-1, rank}, "its axis is not the last")
+    return joined(net, inputs, layer.axis)
+
+
+def joined(net: Network, inputs: Sequence[Value], axis: int) -> Value:
+    """Append what joins values along an axis of Keras's, the last."""
+    expect(axis in {-1, len(inputs[0].shape)}, "its axis is not the last")
     first, *others = (net.settled(x) for x in inputs)
     shape = (*first.shape[:-1], sum(x.shape[-1] for x in inputs))
     return net.add("Concat", first, *(x.name for x in others), shape=shape, axis=first.channel_axis)

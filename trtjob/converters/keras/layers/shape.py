@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+from trtjob.converters.keras.layers.resize import cropped
 from trtjob.converters.keras.network import Network, Value, expect, expect_channels_last
 
 
@@ -23,31 +24,8 @@ def cropping2d(net: Network, layer: Any, x: Value) -> Value:
     """Cut rows and columns off."""
     expect_channels_last(layer)
     (top, bottom), (left, right) = layer.cropping
-    height, width, channels = x.shape
-    starts, ends = net.graph.integers(top, left), net.graph.integers(height - bottom, width - right)
-    shape = (height - top - bottom, width - left - right, channels)
-    return net.add("Slice", x, starts, ends, net.graph.integers(2, 3), shape=shape)
-
-
-def upsampling2d(net: Network, layer: Any, x: Value) -> Value:
-    """Repeat rows and columns."""
-    expect_channels_last(layer)
-    expect(layer.interpolation == "nearest", f"its interpolation is '{layer.interpolation}'")
-    rows, columns = layer.size
-    height, width, channels = x.shape
-    sizes = net.graph.integers(height * rows, width * columns)
-    return net.add(
-        "Resize",
-        x,
-        "",
-        "",
-        sizes,
-        shape=(height * rows, width * columns, channels),
-        axes=[2, 3],
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    height, width = x.shape[:2]
+    return cropped(net, x, (top, left), (height - top - bottom, width - left - right))
 
 
 def flatten(net: Network, layer: Any, x: Value) -> Value:

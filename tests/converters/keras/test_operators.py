@@ -10,6 +10,7 @@ import pytest
 from converters.keras.networks import answers, pictures, saved
 
 from trtjob.converters.keras import packages
+from trtjob.converters.keras.origin import mode_of
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
 from trtjob.engines.protocol import FloatArray
@@ -65,6 +66,31 @@ def test_operations_of_keras_3(name: str, suffix: str, tmp_path: Path) -> None:
     made = OPERATIONS[name](image)
     model = keras.Model(image, rest(made.shape[1:])(made))
     expect_answers(saved(model, tmp_path / f"net{suffix}"), model.predict(FLOATS, verbose=0))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        pytest.param(lambda x: x / 127.5 - 1.0, "none", id="tf"),
+        pytest.param(lambda x: packages.keras().applications.resnet50.preprocess_input(x), "none", id="caffe"),
+        pytest.param(lambda x: packages.keras().applications.densenet.preprocess_input(x), "none", id="torch"),
+        pytest.param(lambda x: x * (1 / 255), "none", id="a factor"),
+        pytest.param(
+            lambda x: packages.keras().layers.Rescaling(1 / 255)(packages.keras().layers.Resizing(9, 8)(x)),
+            "none",
+            id="after another size",
+        ),
+        pytest.param(lambda x: (x - 0.5) * 2, None, id="pixels of 0 to 1"),
+        pytest.param(lambda x: x, None, id="nothing"),
+    ],
+)
+def test_what_begins_with_numbers_for_bytes_takes_bytes(prepare: Callable[[Any], Any], expected: str | None) -> None:
+    keras = packages.keras()
+    flips = keras.Sequential([keras.Input((*HW, 3)), keras.layers.RandomFlip()])
+    image = keras.Input((*HW, 3))
+    made = keras.layers.Conv2D(2, 3)(prepare(flips(image)))
+    mode = mode_of(keras.Model(image, made))
+    assert (mode and mode[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,6 +178,15 @@ def with_functions(folder: Path, model: Any, *functions: dict[str, Any]) -> Path
     return path
 
 
+def operation(name: str, kind: str, source: str, constants: dict[str, Any], **attributes: Any) -> dict[str, Any]:
+    """Describe an operation of a graph as TensorFlow 2.0 to 2.3 did."""
+    node = {"name": name, "op": kind, "attr": attributes}
+    config = {"name": name, "trainable": True, "dtype": "float32", "node_def": node, "constants": constants}
+    name = f"tf_op_layer_{name}"
+    calls = [[[source, 0, 0, {}]]]
+    return {"class_name": "TensorFlowOpLayer", "config": config, "name": name, "inbound_nodes": calls}
+
+
 EVERYTHING = {"start": None, "stop": None, "step": None}
 FUNCTIONS: dict[str, tuple[list[dict[str, Any]], Callable[[FloatArray], FloatArray]]] = {
     "tf": (
@@ -204,6 +239,28 @@ FUNCTIONS: dict[str, tuple[list[dict[str, Any]], Callable[[FloatArray], FloatArr
     "first version": (
         [function("compat.v1.pad", ["image", 0, 0, {"paddings": [[0, 0], [1, 1], [0, 0], [0, 0]], "name": None}])],
         lambda x: np.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)]),
+    ),
+    "of TensorFlow 2.0": (
+        [
+            operation("truediv", "RealDiv", "image", {"1": 127.5}, T={"type": "DT_FLOAT"}),
+            operation("sub", "Sub", "tf_op_layer_truediv", {"0": 1.0}),
+        ],
+        lambda x: 1 - x / np.float32(127.5),
+    ),
+    "caffe of TensorFlow 2.0": (
+        [
+            operation(
+                "strided_slice",
+                "StridedSlice",
+                "image",
+                {"1": [0, 0], "2": [0, 0], "3": [1, -1]},
+                begin_mask={"i": "2"},
+                end_mask={"i": "2"},
+                ellipsis_mask={"i": "1"},
+            ),
+            operation("bias", "BiasAdd", "tf_op_layer_strided_slice", {"1": MEANS}),
+        ],
+        lambda x: x[..., ::-1] + np.array(MEANS, np.float32),
     ),
     "image": (
         [function("image.resize", ["image", 0, 0, {"size": [18, 16], "method": "nearest"}])],

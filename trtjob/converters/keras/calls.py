@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trtjob.converters.keras.functions import FUNCTIONS_OF_TENSORFLOW
+from trtjob.converters.keras.op_layers import OP_LAYER, as_function
 
 _CONSTANT = "_CONSTANT_VALUE"  # for a layer's name, before a first argument that no layer makes
 _FUNCTIONAL = frozenset({"Functional", "Model"})
@@ -19,9 +20,10 @@ _Counted = Callable[[str, int], int]  # the number of a layer's call, of the num
 
 def modern_calls(config: dict[str, Any]) -> dict[str, Any]:
     """Return a functional model's settings with calls as today's Keras has them."""
-    layers = config["layers"]
+    layers = [as_function(layer) if layer["class_name"] == OP_LAYER else layer for layer in config["layers"]]
     if not any(isinstance(call, list) for layer in layers for call in layer["inbound_nodes"]):
         return config
+    config = config | {"layers": layers}
     counted = _counted(config)
     functional = {layer["name"] for layer in layers if layer["class_name"] in _FUNCTIONAL}
 

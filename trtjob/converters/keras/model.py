@@ -10,7 +10,6 @@ from typing import Any
 
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.archive import Archive, opened
-from trtjob.converters.keras.functional import is_model
 from trtjob.converters.keras.messages import last_line
 from trtjob.converters.keras.safety import Known, check_safe, with_modules
 from trtjob.converters.request import ConversionRequest
@@ -56,8 +55,6 @@ def load(request: ConversionRequest) -> Loaded:
 
 def _with_one_output(keras: Any, model: Any, loss: Any, request: ConversionRequest) -> Loaded:
     """Return the model with the output that --output names, else with its only one. Raises ConversionError."""
-    if not is_model(model):  # a class of the user's own
-        return Loaded(model, loss)
     names, answer = _outputs(model)
     wanted = request.output
     if wanted is not None and wanted not in names:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trtjob.converters.keras.functions import FUNCTIONS_OF_TENSORFLOW, is_allowed
 from trtjob.converters.keras.modern import POLICIES, RENAMED, modern_config, moved
+from trtjob.converters.keras.op_layers import OP_LAYER, is_computation, operation_of
 from trtjob.converters.texts import shown
 from trtjob.errors import ConversionError
 
@@ -124,6 +125,9 @@ def _danger(part: dict[str, Any], known: Known) -> str | None:
     if kind in FUNCTIONS_OF_TENSORFLOW:
         function = part["config"].get("function") if isinstance(part["config"], dict) else None
         return None if is_allowed(function) else f"is the function {shown(str(function))} of TensorFlow"
+    if kind == OP_LAYER:
+        operation = operation_of(part["config"])
+        return None if is_computation(operation) else f"is the operation {shown(str(operation))} of TensorFlow"
     if kind in _VALUES or (kind in POLICIES and module in {None, "keras.mixed_precision"}):
         return None
     if module is None:

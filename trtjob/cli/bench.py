@@ -100,7 +100,7 @@ def bench(
     from trtjob.bench.run import BenchOptions
     from trtjob.cli.ui.output import print_json
 
-    settings = start(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus)
+    settings = start(o.WorkerOptions(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus))
     wanted = BenchOptions(None if images is None else images.expanduser(), _batches(batch), seconds)
     report = run_until_stopped(_bench(settings, model, wanted))
     if isinstance(report, int):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from trtjob.cli import options as o
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 
@@ -15,7 +16,7 @@ _FAULTS = frozenset({"missing", "broken"})
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")] = False,
+    json: Annotated[bool, o.json_instead_of("text")] = False,
 ) -> None:
     """Check this machine: processor, GPU, ONNX Runtime, engine, queue server, storage and models.
 

@@ -1,14 +1,12 @@
 """From what a user typed to a job's specification."""
 
-import inspect
 import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtjob.cli import options as o
 from trtjob.errors import ConfigError
@@ -30,6 +28,7 @@ class JobRequest:
     source: o.SourceArgument
     model: o.Model
     output: o.Output = DEFAULT_OUTPUT
+    _: KW_ONLY
     root: o.Root = ""
     cfg: o.Cfg = None
     labels: o.Labels = None
@@ -49,30 +48,6 @@ class JobRequest:
     max_failures: o.MaxFailures = None
     priority: o.Priority = None
     notify: o.Notify = ""
-
-
-def with_request(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters that JobRequest has, in the place of its own one, `request`.
-
-    Its help shows source, model and output, what the command has before `request`, the other fields, and the rest.
-    """
-    own = _parameters(command)
-    at = [parameter.name for parameter in own].index("request")
-    fields = _parameters(JobRequest)
-
-    @wraps(command)
-    def parsed(**given: Any) -> None:
-        request = JobRequest(**{field.name: given.pop(field.name) for field in fields})
-        command(request=request, **given)
-
-    parameters = [*fields[:3], *own[:at], *fields[3:], *own[at + 1 :]]
-    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which Typer reads
-    parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return parsed
-
-
-def _parameters(called: Callable[..., Any]) -> list[inspect.Parameter]:
-    return [each.replace(kind=each.KEYWORD_ONLY) for each in inspect.signature(called).parameters.values()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from trtjob.cli import options as o
 from trtjob.cli.completion import job_ids
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.ui.say import say
@@ -35,19 +36,8 @@ def list_jobs(
             "or cancelled. Default: all.",
         ),
     ] = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            max=100_000,
-            metavar="JOBS",
-            show_default=False,
-            help="List so many of the newest. Default: 100.",
-        ),
-    ] = LISTED,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table. Default: a table.")] = False,
+    limit: Annotated[int, o.limit("List so many of the newest. Default: 100.")] = LISTED,
+    json: Annotated[bool, o.json_instead_of("a table")] = False,
 ) -> None:
     """List jobs, the newest first."""
     from trtjob.cli.ui.output import print_json

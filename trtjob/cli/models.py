@@ -30,7 +30,7 @@ LABELS_SHOWN = 5
 
 app = typer.Typer(help="List, show, build and remove the models that are converted.", invoke_without_command=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")]
+JsonOption = Annotated[bool, o.json_instead_of("text")]
 NameArgument = Annotated[
     str,
     typer.Argument(metavar="NAME", show_default=False, help="A model's name.", autocompletion=model_names),
@@ -116,7 +116,7 @@ def build(
     from trtjob.engines.choice import choose
 
     _check_batches(batch)
-    settings = start(gpus=gpus)
+    settings = start(o.WorkerOptions(gpus=gpus))
     given = {"plan_batches": batch, "plan_workspace_mib": workspace, "plan_level": level}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     model = _registry().get(name)

@@ -1,7 +1,8 @@
 """The arguments and options that several commands share, each with its help, unit and default."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -307,6 +308,27 @@ Processes = Annotated[
         help="Worker processes on this machine, or on each of its GPUs. Default: 1.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What a command says of its workers over the settings; None: what these say."""
+
+    threads: Threads = None
+    image_processes: ImageProcesses = None
+    batch: Batch = None
+    engine: Engine = None
+    gpus: Gpus = None
+
+
+def json_instead_of(usual: str) -> Any:
+    """Return the option of a command that prints `usual` or JSON."""
+    return typer.Option("--json", help=f"Print JSON instead of {usual}. Default: {usual}.")
+
+
+def limit(text: str) -> Any:
+    """Return the option that says how many jobs are shown, which `text` explains with its default."""
+    return typer.Option("--limit", "-n", min=1, max=100_000, metavar="JOBS", show_default=False, help=text)
 
 
 def wrong_option(err: "ValidationError") -> ConfigError:

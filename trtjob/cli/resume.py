@@ -4,28 +4,27 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.continuing import Queue, Wait, continue_job, folder_of, is_here
+from trtjob.cli.parameters import with_fields
 from trtjob.cli.run import Begun, say_continuing
 from trtjob.cli.session import Session, open_session, start
 
 EXAMPLE = "Example: trtjob resume photos-1a2b3c4d"
 
 
+@with_fields
 def resume(
     job: o.JobOrFolderArgument,
+    *,
     queue: Queue = False,
     wait: Wait = False,
-    threads: o.Threads = None,
-    image_processes: o.ImageProcesses = None,
-    batch: o.Batch = None,
-    engine: o.Engine = None,
-    gpus: o.Gpus = None,
+    workers: o.WorkerOptions,
     processes: o.Processes = 1,
 ) -> None:
     """Go on with a job that was stopped, was cancelled or has failed: with what is missing.
 
     What `trtjob run` has begun goes on here, and this command waits for the results; another job goes to the workers.
     """
-    settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
+    settings = start(workers)
     with open_session(settings) as session:
         folder = folder_of(session, job)
         job_id = folder.spec().job_id

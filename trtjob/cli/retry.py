@@ -4,6 +4,7 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.continuing import Queue, Wait, continue_job, is_here, job_named
+from trtjob.cli.parameters import with_fields
 from trtjob.cli.run import Begun
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.ui.say import say
@@ -11,15 +12,13 @@ from trtjob.cli.ui.say import say
 EXAMPLE = "Example: trtjob retry photos-1a2b3c4d"
 
 
+@with_fields
 def retry(
     job: o.JobOrFolderArgument,
+    *,
     queue: Queue = False,
     wait: Wait = False,
-    threads: o.Threads = None,
-    image_processes: o.ImageProcesses = None,
-    batch: o.Batch = None,
-    engine: o.Engine = None,
-    gpus: o.Gpus = None,
+    workers: o.WorkerOptions,
     processes: o.Processes = 1,
 ) -> None:
     """Run the failed images of a finished job again.
@@ -29,7 +28,7 @@ def retry(
     from trtjob.jobs.states import FINISHED
     from trtjob.queue.submit import enter_from
 
-    settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
+    settings = start(workers)
     with open_session(settings) as session:
         folder = job_named(session, job)
         runs_here = not queue and is_here(session, job if folder is None else folder.spec().job_id)

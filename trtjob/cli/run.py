@@ -16,8 +16,8 @@ from trtjob.cli.job_request import (
     find_locations,
     job_from,
     resolved_model,
-    with_request,
 )
+from trtjob.cli.parameters import with_fields
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
@@ -36,15 +36,11 @@ STOPPED = "Stopped. What is done is kept: run the same command again to continue
 DETACHED = "The job is not this command's alone, and goes on. To end it: trtjob cancel"
 
 
-@with_request
+@with_fields
 def run(
     *,
     request: JobRequest,
-    threads: o.Threads = None,
-    image_processes: o.ImageProcesses = None,
-    batch: o.Batch = None,
-    engine: o.Engine = None,
-    gpus: o.Gpus = None,
+    workers: o.WorkerOptions,
     processes: o.Processes = 1,
     json: o.Json = False,
 ) -> None:
@@ -52,7 +48,7 @@ def run(
 
     The same command again does only what is missing, new or changed.
     """
-    settings = start(threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus)
+    settings = start(workers)
     locations = find_locations(request)
     expect_decoders(locations.keys)
     convert_ahead(request, settings.models_dir)

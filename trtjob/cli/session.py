@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from trtjob.cli.options import WorkerOptions
 from trtjob.errors import ConfigError, QueueError
 
 if TYPE_CHECKING:
@@ -52,16 +53,7 @@ def open_session(settings: "Settings") -> Iterator[Session]:
             ) from err
 
 
-def start(
-    *,
-    threads: int | None = None,
-    image_processes: int | None = None,
-    batch: int | None = None,
-    engine: str | None = None,
-    gpus: str | None = None,
-    http: str | None = None,
-    quiet: bool = True,
-) -> "Settings":
+def start(workers: WorkerOptions | None = None, *, http: str | None = None, quiet: bool = True) -> "Settings":
     """Read the settings, with the command's own over them, and set the log up.
 
     quiet: only warnings, unless the user has set a level: the log would stand between the lines of the progress.
@@ -70,14 +62,7 @@ def start(
     from trtjob.logs import configure_logging
 
     settings = load_settings()
-    options = {
-        "threads": threads,
-        "image_processes": image_processes,
-        "batch": batch,
-        "engine": engine,
-        "gpus": gpus,
-        "http": http,
-    }
+    options = {**asdict(workers or WorkerOptions()), "http": http}
     given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
     if quiet and "log_level" not in settings.model_fields_set:
         given["log_level"] = "WARNING"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trtjob.cli import options as o
 from trtjob.cli.completion import job_ids_and_folders
 from trtjob.cli.job_folders import named_folder, usual_folder
 from trtjob.cli.session import Session, open_session, start
@@ -34,18 +35,9 @@ def status(
         bool, typer.Option("--watch", "-w", help="Follow one job until it ends, or all jobs. Default: look once.")
     ] = False,
     limit: Annotated[
-        int,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            max=100_000,
-            metavar="JOBS",
-            show_default=False,
-            help="Show so many of the newest jobs, and of those under way. Default: 50.",
-        ),
+        int, o.limit("Show so many of the newest jobs, and of those under way. Default: 50.")
     ] = JOBS_SHOWN,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text. Default: text.")] = False,
+    json: Annotated[bool, o.json_instead_of("text")] = False,
 ) -> None:
     """Show where jobs stand: progress, speed, failures, and what limits the speed.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.job_request import JobLocations, JobRequest, find_locations, job_from, with_request
+from trtjob.cli.job_request import JobLocations, JobRequest, find_locations, job_from
+from trtjob.cli.parameters import with_fields
 from trtjob.cli.run import Begun, begin_and_follow, convert_ahead, hand_in, say_converting
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
@@ -22,7 +23,7 @@ STOPPING = "No longer waiting."
 DETACHED = "The job goes on in the workers. The same command again waits for it; to stop it: trtjob cancel JOB"
 
 
-@with_request
+@with_fields
 def submit(
     *,
     wait: bool = typer.Option(

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from trtjob.cli import options as o
+from trtjob.cli.parameters import with_fields
 from trtjob.cli.session import Session, open_session, start
 from trtjob.cli.signals import Stop, run_until_stopped
 from trtjob.cli.ui.say import say
@@ -14,13 +15,11 @@ EXAMPLE = "Example: trtjob worker --processes 2 --threads 4 --http 127.0.0.1:910
 STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once."
 
 
+@with_fields
 def worker(
+    *,
     processes: o.Processes = 1,
-    threads: o.Threads = None,
-    image_processes: o.ImageProcesses = None,
-    batch: o.Batch = None,
-    engine: o.Engine = None,
-    gpus: o.Gpus = None,
+    workers: o.WorkerOptions,
     http: Annotated[
         str | None,
         typer.Option(
@@ -30,9 +29,7 @@ def worker(
     ] = None,
 ) -> None:
     """Work on the jobs that are handed in, until stopped with Ctrl-C or SIGTERM (exit code 0)."""
-    settings = start(
-        threads=threads, image_processes=image_processes, batch=batch, engine=engine, gpus=gpus, http=http, quiet=False
-    )
+    settings = start(workers, http=http, quiet=False)
     with open_session(settings) as session:
         say(f"Working on queue '{settings.queue}' of {session.connection.describe()}", err=True)
         code = run_until_stopped(_work(session, processes))

@@ -14,6 +14,7 @@ from terminal import Outcome
 
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JOB, RECEIPT, SUMMARY, JobFolder
+from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
@@ -28,25 +29,27 @@ def store(server: EmbeddedServer, redis: Redis, monkeypatch: pytest.MonkeyPatch)
     return JobStore(redis)
 
 
-@pytest.fixture
-def ended(tmp_path: Path) -> JobFolder:
-    """The folder of a job that is done, but for one image."""
-    spec = pets_spec(tmp_path / "trtjob-out")
+def made(spec: JobSpec) -> JobFolder:
+    """Return the folder of a job that is handed in."""
     folder = JobFolder.of(spec)
     folder.storage.make_root()
     folder.storage.create(JOB, spec.model_dump_json().encode())
+    return folder
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> JobFolder:
+    """The folder of a job that is done, but for one image."""
+    folder = made(pets_spec(tmp_path / "trtjob-out"))
     add_epoch(folder, [found("a.jpg", (0, 0.9, (1, 2, 3, 4))), failed("b.jpg"), found("c.jpg")])
-    finish(folder, spec)
+    finish(folder, folder.spec())
     return folder
 
 
 @pytest.fixture
 def stopped(tmp_path: Path) -> JobFolder:
     """The folder of a job of which one shard of two is committed."""
-    spec = pets_spec(tmp_path / "stopped")
-    folder = JobFolder.of(spec)
-    folder.storage.make_root()
-    folder.storage.create(JOB, spec.model_dump_json().encode())
+    folder = made(pets_spec(tmp_path / "stopped"))
     add_epoch(folder, [found(f"{name}.jpg") for name in "abcd"])
     (Path(folder.uri) / "shards" / "00001.json").unlink()
     return folder

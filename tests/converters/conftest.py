@@ -12,5 +12,14 @@ def registry(tmp_path: Path) -> ModelRegistry:
 
 
 @pytest.fixture
+def read_only(tmp_path: Path) -> ModelRegistry:
+    """A registry in whose folder for files nothing can be made, not even by root."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "files").symlink_to("/proc/self/fdinfo")
+    return ModelRegistry(folder)
+
+
+@pytest.fixture
 def onnx_file(tmp_path: Path) -> Path:
     return tiny.write_model(tmp_path / "tiny.onnx")

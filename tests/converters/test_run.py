@@ -40,15 +40,6 @@ def files_in(registry: ModelRegistry) -> list[str]:
     return sorted(path.relative_to(registry.folder).as_posix() for path in registry.folder.rglob("*") if path.is_file())
 
 
-@pytest.fixture
-def read_only(tmp_path: Path) -> ModelRegistry:
-    """A registry in whose folder for files nothing can be made, not even by root."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    (folder / "files").symlink_to("/proc/self/fdinfo")
-    return ModelRegistry(folder)
-
-
 def test_a_registry_that_cannot_be_written_refuses_a_conversion(read_only: ModelRegistry, weights: Path) -> None:
     with pytest.raises(ConversionError, match=r"^cannot write '"):
         convert_model(ConversionRequest(model=weights), registry=read_only)

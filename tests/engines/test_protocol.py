@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from at_once import all_at_once
 from engines.tiny import ANSWERED, CANDIDATES, HW, LABELS, images, spec_of, write_model
 from numpy.typing import NDArray
 
@@ -241,20 +242,7 @@ def test_two_engines_live_beside_each_other(engine: Engine, open_model: Opener, 
 
 def in_threads(engine: Engine, batches: list[UInt8Array], rounds: int) -> list[list[Outputs]]:
     """Run each batch `rounds` times in a thread of its own, all at once."""
-    barrier = threading.Barrier(len(batches))
-    results: list[list[Outputs]] = [[] for _ in batches]
-
-    def run(number: int) -> None:
-        barrier.wait()
-        for _ in range(rounds):
-            results[number].append(engine.infer(batches[number]))
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    return all_at_once(len(batches), lambda number: [engine.infer(batches[number]) for _ in range(rounds)])
 
 
 def test_calls_from_many_threads_give_each_its_own_result(engine: Engine) -> None:

@@ -2,37 +2,22 @@
 
 import pytest
 from redis import Redis
+from running_job import FIRST, JOB, lease, running_job
 from samples import job_spec
 
 from trtjob.errors import ForeignJobError
 from trtjob.jobs.states import JobState, Priority
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import job_key, lease_key
 from trtjob.queue.scripts import MOST_EVENTS
 from trtjob.queue.units import PLAN, shard_unit
 
-JOB = job_spec().job_id
-FIRST = shard_unit(0)
 MOST_BYTES = 1_000_000
 
 
 @pytest.fixture
 def store(redis: Redis) -> JobStore:
-    """A store with one job that runs: two shards of four images."""
-    store = JobStore(redis)
-    store.create(job_spec())
-    store.move(JOB, JobState.PLANNING)
-    plan = lease(store, "planner", PLAN)
-    store.add_shards(plan, shards=2, images=8)
-    store.planned(plan)
-    store.release(plan, take_back=True)
-    return store
-
-
-def lease(store: JobStore, owner: str = "w", unit: str = FIRST) -> Lease:
-    granted = store.claim(JOB, unit, owner, 10.0)
-    assert isinstance(granted, Lease), granted
-    return granted
+    return running_job(redis)
 
 
 def told(store: JobStore, skip: int = 3) -> list[tuple[str, str, int, str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from running_job import JOB, LEASE_S, lease, running_job
 from samples import job_spec
 from terminal import wait_for
 
@@ -17,29 +18,12 @@ from trtjob.queue.keys import job_key, lease_key, worker_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.queue.worker_registry import WORKER_TTL_S
 
-JOB = job_spec().job_id
-LEASE_S = 10.0
 WORKER = {"host": "node", "pid": 7, "state": "busy"}
 
 
 @pytest.fixture
 def store(redis: Redis) -> JobStore:
-    """A store with one job that runs: two shards of four images."""
-    store = JobStore(redis)
-    store.create(job_spec())
-    store.move(JOB, JobState.PLANNING)
-    plan = lease(store, "planner", PLAN)
-    assert store.add_shards(plan, shards=2, images=8)
-    store.planned(plan)
-    store.release(plan, take_back=True)
-    return store
-
-
-def lease(store: JobStore, owner: str, unit: str = shard_unit(0)) -> Lease:
-    """Claim a unit that must be free."""
-    granted = store.claim(JOB, unit, owner, LEASE_S)
-    assert isinstance(granted, Lease), granted
-    return granted
+    return running_job(redis)
 
 
 def expire(store: JobStore, lost: Lease) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
+from running_job import JOB, lease
 from samples import job_spec
 from terminal import wait_for
 
@@ -15,7 +16,6 @@ from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 
-JOB = job_spec().job_id
 SHARDS = [shard_unit(n) for n in range(3)]
 
 
@@ -24,16 +24,10 @@ def store(redis: Redis) -> JobStore:
     """A store with a job of three shards, whose messages were all lost."""
     store = JobStore(redis)
     store.create(job_spec())
-    plan = lease(store, PLAN)
+    plan = lease(store, unit=PLAN)
     store.add_shards(plan, shards=3, images=12)
     store.release(plan, take_back=True)
     return store
-
-
-def lease(store: JobStore, unit: str) -> Lease:
-    granted = store.claim(JOB, unit, "worker", 10)
-    assert isinstance(granted, Lease)
-    return granted
 
 
 def units(queue: WorkQueue) -> list[str]:
@@ -72,13 +66,13 @@ def test_what_waits_is_not_asked_for_twice(running: JobStore, queue: WorkQueue) 
 
 
 def test_what_a_worker_holds_is_not_asked_for(running: JobStore, queue: WorkQueue) -> None:
-    lease(running, SHARDS[0])
+    lease(running, unit=SHARDS[0])
     reconcile(running, queue)
     assert sorted(units(queue)) == SHARDS[1:]
 
 
 def test_what_is_committed_is_not_asked_for(running: JobStore, queue: WorkQueue) -> None:
-    running.commit(lease(running, SHARDS[2]), 2, ok=4, failed=0)
+    running.commit(lease(running, unit=SHARDS[2]), 2, ok=4, failed=0)
     reconcile(running, queue)
     assert sorted(units(queue)) == SHARDS[:2]
 
@@ -101,7 +95,7 @@ def test_a_unit_that_its_worker_lost_is_asked_for_once(
     running: JobStore, queue: WorkQueue, lose: Callable[[JobStore, Lease], None]
 ) -> None:
     queue.put(JOB, SHARDS[1:3])
-    held = lease(running, SHARDS[0])
+    held = lease(running, unit=SHARDS[0])
     assert reconcile(running, queue) == 0
     lose(running, held)
     assert reconcile(running, queue) == 1
@@ -129,7 +123,7 @@ def large(redis: Redis) -> JobStore:
     """A store with a job of a million images, planned and not begun."""
     store = JobStore(redis)
     store.create(job_spec())
-    plan = lease(store, PLAN)
+    plan = lease(store, unit=PLAN)
     store.move(JOB, JobState.PLANNING)
     store.add_shards(plan, shards=3907, images=1_000_000)
     assert store.planned(plan) == JobState.RUNNING
@@ -141,7 +135,7 @@ def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: R
     before = redis.info("memory")["used_memory"]
     store = JobStore(redis)
     store.create(job_spec())
-    plan = lease(store, PLAN)
+    plan = lease(store, unit=PLAN)
     store.move(JOB, JobState.PLANNING)
     for first in range(0, 3907, 4):  # as it is planned
         store.add_shards(plan, shards=min(4, 3907 - first), images=1024)
@@ -156,7 +150,7 @@ def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: R
 def take(store: JobStore, queue: WorkQueue, count: int) -> list[Lease]:
     """Take the next shards, as a worker does."""
     taken = (queue.take_shard("") for _ in range(count))
-    return [lease(store, unit[1]) for unit in taken if unit is not None]
+    return [lease(store, unit=unit[1]) for unit in taken if unit is not None]
 
 
 def test_the_window_is_filled_up_as_shards_are_taken(large: JobStore, queue: WorkQueue) -> None:

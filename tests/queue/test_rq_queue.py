@@ -1,14 +1,13 @@
 """Messages: small, readable, found again while they wait, in a fair order."""
 
 import json
-import threading
 import zlib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from random import Random
 
 import pytest
+from at_once import all_at_once
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
@@ -174,14 +173,8 @@ def test_no_more_than_a_window_of_a_job_waits(redis: Redis, queue: WorkQueue) ->
 
 def test_many_that_ask_at_once_keep_to_the_window(redis: Redis, queue: WorkQueue) -> None:
     enter(redis, "big")
-    start = threading.Barrier(4)
-
-    def ask(first: int) -> int:
-        start.wait()
-        return queue.put("big", shards(*range(first, first + 200)))
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(ask, range(0, 800, 200))) == WINDOW
+    put = all_at_once(4, lambda number: queue.put("big", shards(*range(200 * number, 200 * number + 200))))
+    assert sum(put) == WINDOW
     assert len(queue) == len(redis.keys("rq:job:*")) == WINDOW
 
 

@@ -2,14 +2,13 @@
 
 import json
 import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from at_once import all_at_once
 from redis import Redis
 from samples import job_spec, made, touch
 from twice import Dying, Killed, Twice, keyspace
@@ -266,16 +265,11 @@ def test_a_submission_whose_every_command_comes_twice_is_one(
 
 
 def test_of_many_that_submit_a_job_at_once_one_has_made_it(server: EmbeddedServer, redis: Redis, spec: JobSpec) -> None:
-    start = threading.Barrier(6)
-
     def hand_in(_: int) -> str:
         client = Redis.from_url(server.url)
-        start.wait()
         return submit(JobStore(client), WorkQueue(client, "test"), spec)[1]
 
-    with ThreadPoolExecutor(6) as pool:
-        outcomes = sorted(pool.map(hand_in, range(6)))
-    assert outcomes.count("queued") == 1
+    assert all_at_once(6, hand_in).count("queued") == 1
     store = JobStore(redis)
     assert store.job_ids() == store.active_ids("test") == [spec.job_id]
     assert [event.event for event in store.events(spec.job_id)] == ["submitted"]

@@ -1,11 +1,11 @@
 import errno
 import os
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from at_once import all_at_once
 
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.storage import LocalStorage, place_error
@@ -55,21 +55,9 @@ def test_create_makes_an_object_once(storage: LocalStorage) -> None:
 
 
 def test_of_many_creators_at_once_exactly_one_wins(storage: LocalStorage) -> None:
-    barrier = threading.Barrier(8)
-    winners: list[int] = []
-
-    def create(number: int) -> None:
-        barrier.wait()
-        if storage.create("a.txt", b"%d" % number):
-            winners.append(number)
-
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(winners) == 1
-    assert storage.read("a.txt") == b"%d" % winners[0]
+    created = all_at_once(8, lambda number: storage.create("a.txt", b"%d" % number))
+    assert created.count(True) == 1
+    assert storage.read("a.txt") == b"%d" % created.index(True)
 
 
 def test_a_long_write_that_fails_leaves_the_old_object(storage: LocalStorage) -> None:

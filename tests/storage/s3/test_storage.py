@@ -2,11 +2,11 @@
 
 import asyncio
 import hashlib
-import threading
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from at_once import all_at_once
 from s3_server import READER_KEY, READER_SECRET, S3Server
 
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
@@ -54,21 +54,9 @@ def test_create_makes_an_object_once(storage: S3Storage) -> None:
 
 @pytest.mark.slow
 def test_of_many_creators_at_once_exactly_one_wins(storage: S3Storage) -> None:
-    won: list[int] = []
-    barrier = threading.Barrier(8)
-
-    def create(number: int) -> None:
-        barrier.wait()
-        if storage.create("x.json", f"{number}".encode()):
-            won.append(number)
-
-    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert storage.read("x.json") == f"{won[0]}".encode()
+    created = all_at_once(8, lambda number: storage.create("x.json", b"%d" % number))
+    assert created.count(True) == 1
+    assert storage.read("x.json") == b"%d" % created.index(True)
 
 
 def test_a_long_write_of_many_parts_appears_at_its_end_and_holds_no_memory(storage: S3Storage) -> None:

@@ -561,7 +561,7 @@ def test_two_processes_are_measured_and_give_the_same_bytes_as_one_also_when_one
 @pytest.fixture(scope="module")
 def pictures() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feed, "NAMES", 2 * feed.FILES)
+        patch.setattr(feed, "NAMES", 2 * host.FILES)
         patch.setattr(fed, "WARM_UP_S", 0.1)
         with feed.pictures() as folder:
             yield folder

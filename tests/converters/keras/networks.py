@@ -61,10 +61,26 @@ def _spread_logits(keras: Any, model: Any, images: Any) -> None:
 
 
 def application(name: str, seed: int = 0, **options: Any) -> Any:
-    """Return a lively network of keras.applications."""
+    """Return a lively network of keras.applications, or of a family there, one block of each kind."""
     keras = packages.keras()
     keras.utils.set_random_seed(seed)
-    return lively(getattr(keras.applications, name)(weights=None, **options), seed)
+    make = _FAMILIES[name] if name in _FAMILIES else getattr(keras.applications, name)
+    return lively(make(weights=None, **options), seed)
+
+
+def _convnext(**options: Any) -> Any:
+    from keras.src.applications.convnext import ConvNeXt
+
+    return ConvNeXt(depths=(1, 1, 1, 1), projection_dims=(16, 32, 64, 128), **options)
+
+
+def _efficientnet(**options: Any) -> Any:
+    from keras.src.applications.efficientnet import EfficientNet
+
+    return EfficientNet(width_coefficient=0.25, depth_coefficient=0.1, default_size=64, **options)
+
+
+_FAMILIES = {"ConvNeXt": _convnext, "EfficientNet": _efficientnet}
 
 
 def saved(model: Any, path: Path) -> Path:

@@ -25,10 +25,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "VGG16": {"input_shape": (32, 32, 3)},
     "ResNet50V2": {"input_shape": (64, 64, 3)},
     "MobileNetV2": {"input_shape": (64, 64, 3), "alpha": 0.35},
+    "EfficientNet": {"input_shape": (64, 64, 3)},
     "EfficientNetB0": {"input_shape": (64, 64, 3)},
+    "ConvNeXt": {"input_shape": (64, 64, 3)},
     "ConvNeXtTiny": {"input_shape": (64, 64, 3)},
 }
-LARGE = {"ResNet50V2"}  # of the same layers as others
+LARGE = {"ResNet50V2", "EfficientNetB0", "ConvNeXtTiny"}  # of the same layers as others
 IMAGES = 8
 
 

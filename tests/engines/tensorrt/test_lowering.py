@@ -161,7 +161,7 @@ def test_the_darknet_zoo_stays_what_it_is(name: str, shared: Path, tmp_path: Pat
 @pytest.mark.extra
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("arch", ["ConvNeXtTiny", for_chaos("MobileNetV2"), for_chaos("EfficientNetB0")])
+@pytest.mark.parametrize("arch", ["ConvNeXt", *map(for_chaos, ("ConvNeXtTiny", "MobileNetV2", "EfficientNetB0"))])
 def test_keras_classifiers_stay_what_they_are(arch: str, tmp_path: Path) -> None:
     from converters.keras.networks import application, saved
 

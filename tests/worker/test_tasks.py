@@ -501,6 +501,18 @@ def test_no_file_is_looked_for_beside_a_link_into_an_allowed_place(
     assert f"the folder of the {option} '{tmp_path}' is in none of the places" in found["message"]
 
 
+@pytest.mark.parametrize("folder", ["cfg", "data"])
+def test_no_file_of_a_project_is_read_outside_of_the_allowed_places(
+    local_worker: LocalWorker, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "cfg").mkdir()
+    roots = tuple(str(tmp_path / name) for name in ("backup", "cfg", "data") if name != folder)
+    local_worker.context.settings = local_worker.context.settings.model_copy(update={"roots": roots})
+    found = outcome(local_worker, {"model": str(tmp_path / "backup/net.weights")})
+    assert found["state"] == "failed"
+    assert f"the {folder} of the model '{tmp_path / folder}' is in none of the places" in found["message"]
+
+
 def test_a_message_cannot_have_the_code_of_a_model_file_run(local_worker: LocalWorker) -> None:
     convert("request-1", {"model": str(DIGITS / "digits.weights"), "allow_unsafe": True})
     outcome = local_worker.store.redis.hgetall(conversion_key("request-1"))

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trtjob.config import Settings
+from trtjob.converters.own_files import project_folders
 from trtjob.converters.process import convert_in_child
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
@@ -230,4 +231,5 @@ def _check_request(request: ConversionRequest, settings: Settings) -> None:
     places = {what: path for what, path in files.items() if path is not None}
     # Files are looked for beside these, which may be links into a place that is allowed.
     beside = {f"folder of the {what}": places[what].parent for what in ("model", "cfg", "labels") if what in places}
-    check_places(places | beside, settings.roots)
+    project = {f"{folder.name} of the model": folder for folder in project_folders(request.model)}
+    check_places(places | beside | project, settings.roots)

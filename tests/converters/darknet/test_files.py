@@ -119,6 +119,92 @@ def test_a_data_file_that_names_what_is_not_there_is_refused_with_its_line(tmp_p
     )
 
 
+# --- a project as Darknet's training lays it out: backup/, cfg/ and data/
+
+
+def project(root: Path, data: str, text: str = "names = data/obj.names\n") -> ConversionRequest:
+    """Make a project with its .data file at `data`. Returns the request that names its weights alone."""
+    make(root, "backup/yolo-obj_best.weights", "data/obj.names", "data/others.names", "data/train.txt")
+    (root / "cfg").mkdir(exist_ok=True)
+    (root / "cfg/yolo-obj.cfg").write_text("[net]\n[softmax]\n")
+    (root / data).write_text(text)
+    return ConversionRequest(model=root / "backup/yolo-obj_best.weights")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        pytest.param("cfg/obj.data", "classes=2\nnames = data/obj.names\nbackup = backup/\n", id="as Darknet is run"),
+        pytest.param("data/obj.data", "names = data/obj.names\n", id="the .data in data"),
+        pytest.param("cfg/yolo-obj.data", "names = obj.names\n", id="its last name alone"),
+        pytest.param("cfg/obj.data", "names = /home/me/darknet/data/obj.names\n", id="where it was trained"),
+        pytest.param("cfg/obj.data", "names = {root}/data/obj.names\n", id="the whole path"),
+    ],
+)
+def test_weights_in_backup_have_their_cfg_and_labels_in_the_project(tmp_path: Path, data: str, text: str) -> None:
+    request = project(tmp_path, data, text.format(root=tmp_path))
+    expected = (request.model, tmp_path / "cfg/yolo-obj.cfg", tmp_path / "data/obj.names")
+    assert tuple(path.resolve() for path in files_of(request)) == expected
+    assert files(request.model_copy(update={"cfg": tmp_path / "cfg/yolo-obj.cfg"}))[2].resolve() == expected[2]
+
+
+def test_a_project_without_a_data_file_has_the_usual_labels(tmp_path: Path) -> None:
+    request = project(tmp_path, "data/notes.md")
+    assert files(request)[2] == tmp_path / "data/obj.names"
+
+
+def test_a_cfg_in_a_project_names_what_lies_in_data(tmp_path: Path) -> None:
+    request = project(tmp_path, "cfg/obj.data")
+    make(tmp_path, "data/9k.tree")
+    (tmp_path / "cfg/yolo-obj.cfg").write_text("[net]\n[region]\ntree=data/9k.tree\n")
+    assert files(request)[3] == tmp_path / "data/9k.tree"
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["secret", "../secret", "data/../secret", "{root}/secret", "data/link", "link", "other/secret", "x/../secret"],
+)
+def test_no_file_of_a_project_but_in_its_three_folders_is_read(tmp_path: Path, way: str) -> None:
+    request = project(tmp_path, "cfg/obj.data", f"names = {way.format(root=tmp_path)}\n")
+    make(tmp_path, "secret", "other/secret")
+    (tmp_path / "data/link").symlink_to(tmp_path / "secret")
+    with pytest.raises(
+        DarknetParseError, match=r"obj\.data:1: .*: there is no such file beside the cfg or the weights"
+    ):
+        files(request)
+
+
+@pytest.mark.parametrize("folder", ["data", "cfg"])
+def test_a_folder_of_a_project_that_is_a_link_is_none(tmp_path: Path, folder: str) -> None:
+    request = project(tmp_path / "project", "cfg/obj.data")
+    (tmp_path / "project" / folder).rename(tmp_path / folder)
+    (tmp_path / "project" / folder).symlink_to(tmp_path / folder)
+    with pytest.raises(ConversionError):
+        files(request)
+
+
+@pytest.mark.parametrize("folder", ["weights", "backup/old"])
+def test_weights_elsewhere_are_no_projects(tmp_path: Path, folder: str) -> None:
+    request = project(tmp_path, "cfg/obj.data")
+    (tmp_path / folder).mkdir(parents=True)
+    weights = request.model.rename(tmp_path / folder / request.model.name)
+    with pytest.raises(ConversionError, match=r"no 'yolo-obj_best\.cfg' or 'yolo-obj\.cfg' beside"):
+        files(ConversionRequest(model=weights))
+    with pytest.raises(DarknetParseError, match="there is no such file beside the cfg or the weights"):
+        files(ConversionRequest(model=weights, cfg=tmp_path / "cfg/yolo-obj.cfg"))
+
+
+def test_a_missing_cfg_of_a_project_is_named_with_what_to_do(tmp_path: Path) -> None:
+    request = project(tmp_path, "cfg/obj.data")
+    (tmp_path / "cfg/yolo-obj.cfg").unlink()
+    with pytest.raises(ConversionError) as caught:
+        find_cfg(request.model)
+    assert str(caught.value) == (
+        f"no 'yolo-obj_best.cfg' or 'yolo-obj.cfg' beside '{request.model}' or in '{tmp_path / 'cfg'}'. "
+        "Name the network's cfg with --cfg FILE"
+    )
+
+
 # --- what a cfg names
 
 

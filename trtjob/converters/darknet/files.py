@@ -1,4 +1,7 @@
-"""Find and read what belongs to a weights file: its cfg, its labels, and what the cfg names."""
+"""Find and read what belongs to a weights file: its cfg, its labels, and what the cfg names.
+
+They lie beside the weights, or as in a project of Darknet's, from whose folder it is started, and files are named.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.labels import data_options
-from trtjob.converters.own_files import expect_own, is_own
+from trtjob.converters.own_files import CFG, DATA, expect_own, is_own, project_of
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConversionError, DarknetParseError
 
@@ -19,7 +22,7 @@ _NAMED_BY_CFG = ("tree", "map")
 
 
 def files(request: ConversionRequest) -> tuple[Path, ...]:
-    """Return the weights, the cfg and the labels, found beside the weights where they are not named, and then others.
+    """Return the weights, the cfg and the labels, found where they are not named, and then others.
 
     Raises ConversionError, DarknetParseError where one is missing.
     """
@@ -30,22 +33,24 @@ def files(request: ConversionRequest) -> tuple[Path, ...]:
 
 
 def find_cfg(weights: Path) -> Path:
-    """Return the cfg beside a weights file. Raises ConversionError where there is none."""
-    stems = list(dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem)]))
-    for stem in stems:
-        if (candidate := weights.with_name(f"{stem}.cfg")).is_file():
+    """Return the cfg beside a weights file, or of its project. Raises ConversionError where there is none."""
+    names = [f"{stem}.cfg" for stem in dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem)])]
+    root = project_of(weights)
+    for folder in (weights.parent, *_below(root, CFG)):
+        for candidate in _existing(folder, names):
             return expect_own(candidate, weights, option="--cfg")
-    looked = " or ".join(f"'{stem}.cfg'" for stem in stems)
-    raise ConversionError(f"no {looked} beside '{weights}'. Name the network's cfg with --cfg FILE")
+    looked = " or ".join(f"'{name}'" for name in names)
+    there = "" if root is None else f" or in '{root / CFG}'"
+    raise ConversionError(f"no {looked} beside '{weights}'{there}. Name the network's cfg with --cfg FILE")
 
 
 def find_labels(weights: Path, cfg: Path) -> Path:
-    """Return the labels' file beside a weights file or its cfg, or what a .data file there names.
+    """Return the labels' file beside a weights file or its cfg, or of their project, or what a .data file there names.
 
     Raises ConversionError where there is none.
     """
     stems = list(dict.fromkeys([weights.stem, _TRAINING_SUFFIX.sub("", weights.stem), cfg.stem]))
-    for folder in dict.fromkeys([weights.parent, cfg.parent]):
+    for folder in dict.fromkeys([weights.parent, cfg.parent, *_below(project_of(weights), DATA)]):
         for candidate in _labels_in(folder, stems, (weights, cfg)):
             return expect_own(candidate, weights, cfg, option="--labels")
     raise ConversionError(
@@ -64,6 +69,11 @@ def _labels_in(folder: Path, stems: list[str], named: tuple[Path, Path]) -> Iter
         yield alone[0]
     if len(alone := [path for path in folder.glob("*.data") if path.is_file()]) == 1:
         yield from _labels_of_data(alone[0], named)
+
+
+def _below(root: Path | None, *names: str) -> list[Path]:
+    """Return folders of a project, none where there is no project."""
+    return [] if root is None else [root / name for name in names]
 
 
 def _existing(folder: Path, names: "list[str] | tuple[str, ...]") -> Iterator[Path]:
@@ -89,8 +99,8 @@ _MISSING = "{}={}: there is no such file beside the cfg or the weights. Name the
 def beside(section: Section, name: str, weights: Path) -> Path | None:
     """Return the file that a cfg's option names, None where it names none.
 
-    Darknet looks from the folder that it is started in, where its weights lie as a rule. Raises DarknetParseError where
-    the file is not there, or is not the model's own.
+    Darknet looks from the folder that it is started in: that of the weights as a rule, or of their project.
+    Raises DarknetParseError where the file is not there, or is not the model's own.
     """
     value = section.text(name, "")
     if not value:
@@ -101,12 +111,13 @@ def beside(section: Section, name: str, weights: Path) -> Path | None:
 
 
 def _found(value: str, named: tuple[Path, Path], missing: DarknetParseError) -> Path:
-    """Return a file as it is named from the folder of the weights or the cfg, or by its last name alone.
+    """Return a file as it is named from the folder of the weights, of the cfg or of their project, or by its last name.
 
     What is no file of the model's own is as good as missing: nobody learns whether it is there.
     """
+    folders = dict.fromkeys([*(file.parent for file in named), *_below(project_of(named[0]), "", DATA)])
     for name in dict.fromkeys((value, Path(value).name)):
-        for folder in dict.fromkeys(file.parent for file in named):
+        for folder in folders:
             try:
                 if name and "\0" not in name and is_own(folder / name, *named) and (folder / name).is_file():
                     return folder / name

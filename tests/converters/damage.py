@@ -1,4 +1,4 @@
-"""Feed damaged models to the converters, in a process of its own: `python damage.py KIND COUNT SEED FOLDER`.
+"""Feed damaged models to the converters, in a process of its own: `python damage.py COUNT SEED FOLDER KIND...`.
 
 Each damaged file must be converted or refused with one line. Whatever else happens ends the process with a message, or
 kills it, which is what the test looks for. Memory is bounded by the operating system: a reader that believes a damaged
@@ -16,7 +16,7 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
 from trtjob.errors import TrtjobError
 
-# Beyond what is taken when the first, whole model has been converted: four times a file is less, for small ones.
+# Beyond what is taken when whole models have been converted: four times a file is less, for small ones.
 HEADROOM_BYTES = 96_000_000
 TENSORFLOW_HEADROOM_BYTES = 1_500_000_000  # its threads reserve addresses that they never use
 LONGEST_MESSAGE = 2_000
@@ -117,7 +117,7 @@ KINDS: dict[str, Callable[[Path], Samples]] = {
     "h5": keras_model(".h5"),
     "pb": frozen_graph,
 }
-OF_TENSORFLOW = frozenset({"keras", "h5", "pb"})
+OF_TENSORFLOW = ("keras", "h5", "pb")
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
@@ -141,12 +141,20 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
             return bytes(spoilt)
 
 
-def main(kind: str, count: int, seed: int, folder: Path) -> None:
-    request, victim = KINDS[kind](folder)
-    whole = victim.read_bytes()
-    convert(request)  # whole, it must be fine; and everything is imported by now
-    _limit_memory(TENSORFLOW_HEADROOM_BYTES if kind in OF_TENSORFLOW else HEADROOM_BYTES)
-    refused = 0
+def main(count: int, seed: int, folder: Path, kinds: list[str]) -> None:
+    samples = {}
+    for kind in kinds:
+        (folder / kind).mkdir()
+        samples[kind] = KINDS[kind](folder / kind)
+        convert(samples[kind][0])  # whole, it must be fine; and everything is imported by now
+    _limit_memory(TENSORFLOW_HEADROOM_BYTES if kinds[0] in OF_TENSORFLOW else HEADROOM_BYTES)
+    for request, victim in samples.values():
+        sys.stdout.write(f"{_refused(request, victim, count, seed)} of {count} refused\n")
+
+
+def _refused(request: ConversionRequest, victim: Path, count: int, seed: int) -> int:
+    """Convert a model so many times with a file damaged; return how often it was refused."""
+    whole, refused = victim.read_bytes(), 0
     for number in range(count):
         victim.write_bytes(damaged(whole, np.random.default_rng([seed, number])))
         try:
@@ -158,9 +166,9 @@ def main(kind: str, count: int, seed: int, folder: Path) -> None:
             assert "\n" not in message, f"{number}: more than one line: {message}"
             assert len(message) <= LONGEST_MESSAGE, f"{number}: {len(message)} characters: {message[:200]}"
         except BaseException:
-            sys.stderr.write(f"damage {number} of seed {seed}:\n")
+            sys.stderr.write(f"damage {number} of seed {seed} to {victim.name}:\n")
             raise
-    sys.stdout.write(f"{refused} of {count} refused\n")
+    return refused
 
 
 def _limit_memory(headroom_bytes: int) -> None:
@@ -170,4 +178,4 @@ def _limit_memory(headroom_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

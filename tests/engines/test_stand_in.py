@@ -43,24 +43,33 @@ def run(driver: Path, *command: str, **environment: str) -> subprocess.Completed
 CHOOSE = """
 import json, sys
 from dataclasses import asdict
-for name in sys.argv[3:]:
+wish, asked, hidden = sys.argv[1:]
+for name in hidden.split():
     sys.modules[name] = None  # as if it were not installed
 from trtjob.engines.choice import choose
 from trtjob.errors import TrtjobError
-try:
-    choice = choose(sys.argv[1], sys.argv[2])
-    print(json.dumps(asdict(choice) | {"called": [gpu.called for gpu in choice.gpus]}))
-except TrtjobError as err:
-    print(json.dumps({"error": str(err)}))
+for gpus in asked.split():
+    try:
+        choice = choose(wish, gpus)
+        print(json.dumps(asdict(choice) | {"called": [gpu.called for gpu in choice.gpus]}))
+    except TrtjobError as err:
+        print(json.dumps({"error": str(err)}))
 """
 
 
-def chosen(driver: Path, wish: str, gpus: str = "all", hidden: str = "", **environment: str) -> dict[str, Any]:
-    """Return the choice of a process that sees the stand-in's GPU. hidden: packages that it does not have."""
-    ended = run(driver, "-c", CHOOSE, wish, gpus, *hidden.split(), **environment)
+def choices(driver: Path, wish: str, gpus: str, hidden: str = "", **environment: str) -> list[dict[str, Any]]:
+    """Return the choices of a process that sees the stand-in's GPUs.
+
+    gpus: of one choice each, separated by spaces; hidden: packages that it does not have.
+    """
+    ended = run(driver, "-c", CHOOSE, wish, gpus, hidden, **environment)
     assert ended.returncode == 0, ended.stderr
-    document: dict[str, Any] = json.loads(ended.stdout)
-    return document
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def chosen(driver: Path, wish: str, gpus: str = "all", hidden: str = "", **environment: str) -> dict[str, Any]:
+    (choice,) = choices(driver, wish, gpus, hidden, **environment)
+    return choice
 
 
 @pytest.mark.slow
@@ -125,27 +134,23 @@ PARTS = tuple(f"MIG-{byte * 4}-{byte * 2}-{byte * 2}-{byte * 2}-{byte * 6}" for 
 
 
 @pytest.mark.slow
-def test_gpus_are_chosen_by_their_numbers(driver: Path) -> None:
-    assert chosen(driver, "auto", "1,0", "tensorrt", **TWO)["called"] == ["GPU 1", "GPU 0"]
-    assert "there is no GPU 2; this machine has 2" in chosen(driver, "auto", "2", "tensorrt", **TWO)["error"]
+def test_gpus_are_chosen_by_their_numbers_and_known_by_name_and_place(driver: Path) -> None:
+    both, neither, all_there = choices(driver, "auto", "1,0 2 all", "tensorrt", **TWO)
+    assert both["called"] == ["GPU 1", "GPU 0"]
+    assert "there is no GPU 2; this machine has 2" in neither["error"]
+    assert places(all_there) == [(FIRST, "0000:3B:00.0"), (SECOND, "0000:3C:00.0")]
 
 
 def places(choice: dict[str, Any]) -> list[tuple[str, str]]:
     return [(gpu["place"]["visible_as"], gpu["place"]["pci_bus_id"]) for gpu in choice["gpus"]]
 
 
-def test_each_gpu_is_known_by_its_name_and_its_place(driver: Path) -> None:
-    choice = chosen(driver, "auto", "all", "tensorrt", **TWO)
-    assert places(choice) == [(FIRST, "0000:3B:00.0"), (SECOND, "0000:3C:00.0")]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("visible", ["1", SECOND, "GPU-2222"])
 def test_cuda_visible_devices_says_which_gpus_there_are(driver: Path, visible: str) -> None:
-    choice = chosen(driver, "auto", "all", "tensorrt", **TWO, CUDA_VISIBLE_DEVICES=visible)
-    assert (places(choice), choice["called"]) == ([(SECOND, "0000:3C:00.0")], ["GPU 0"])
-    told = chosen(driver, "auto", FIRST, "tensorrt", **TWO, CUDA_VISIBLE_DEVICES=visible)["error"]
-    assert f"there is no GPU {FIRST}; this machine has {SECOND}" in told
+    all_there, hidden = choices(driver, "auto", f"all {FIRST}", "tensorrt", **TWO, CUDA_VISIBLE_DEVICES=visible)
+    assert (places(all_there), all_there["called"]) == ([(SECOND, "0000:3C:00.0")], ["GPU 0"])
+    assert f"there is no GPU {FIRST}; this machine has {SECOND}" in hidden["error"]
 
 
 @pytest.mark.slow

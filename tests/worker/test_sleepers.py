@@ -19,7 +19,7 @@ from trtjob.queue.units import FINISH, PLAN
 from trtjob.worker import context as context_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-SAMPLE = 17  # so many steps apart are those of `make test`; `make chaos` takes each
+SAMPLE = 29  # so many steps apart are those of `make test`; `make chaos` takes each
 UNITS = [(0, PLAN), (0, FINISH), (1, PLAN), (1, FINISH), (2, PLAN)]
 
 

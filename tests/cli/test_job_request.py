@@ -80,6 +80,39 @@ def test_max_failures_that_is_no_number_and_no_share_is_refused(
     assert f"--max-failures '{value}': expected a number of images" in outcome.err
 
 
+def test_what_is_taken_of_a_source_is_part_of_the_job(plan: Callable[..., dict[str, Any]]) -> None:
+    words = "--include *.jpg --exclude a --exclude b/ --since 2020-01-01T00:00+00:00 --sample 2 --seed 7"
+    job = plan(*words.split(), "--hidden")
+    assert job["source"]["selection"] == {
+        "hidden": True,
+        "recursive": True,
+        "include": ["*.jpg"],
+        "exclude": ["a", "b/"],
+        "since_s": 1_577_836_800.0,
+        "limit": None,
+        "sample": 2,
+        "seed": 7,
+    }
+    assert job["images"] == 2
+    assert job["job_id"] != plan()["job_id"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param({"since": "yesterday"}, r"--since 'yesterday' is no date. Examples: 2026-11-01", id="since"),
+        pytest.param({"exclude": ["a//b"]}, r"--exclude 'a//b': the pattern 'a//b' has an empty part", id="exclude"),
+        pytest.param({"limit": 3, "sample": 3}, r"--limit and --sample both say how many", id="limit and sample"),
+        pytest.param({"seed": 3}, r"--seed is for --sample", id="seed"),
+    ],
+)
+def test_a_selection_that_cannot_be_meant_is_refused(
+    scenes: Path, tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        find_locations(JobRequest(str(scenes), "model", str(tmp_path / "out"), **given))
+
+
 def test_an_upload_needs_a_bucket(trtjob: Command, scenes: Path, digits: Path, tmp_path: Path) -> None:
     outcome = trtjob("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--upload")
     assert outcome.code == 2

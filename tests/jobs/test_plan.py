@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -27,6 +28,7 @@ from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import open_storage
+from trtjob.storage.selection import Selection
 
 ODD_NAME = os.fsdecode(b"caf\xe9.jpg")
 TEN = [f"{n}.jpg" for n in range(10)]
@@ -105,8 +107,45 @@ def test_each_shard_is_announced_when_it_is_written(folder: JobFolder, spec: Job
 
 
 def test_a_plan_counts_what_it_passes_over(folder: JobFolder, spec: JobSpec, photos: Path) -> None:
-    touch(photos, "notes.txt", "sub/Thumbs.db")
-    assert plan(folder, spec).ignored == {".db": 1, ".txt": 1}
+    touch(photos, "notes.txt", "sub/Thumbs.db", "._0.jpg")
+    assert plan(folder, spec).ignored == {".txt": 1, "AppleDouble": 1, "Thumbs.db": 1}
+
+
+def choosing(spec: JobSpec, **wanted: Any) -> JobSpec:
+    source = spec.source.model_copy(update={"selection": Selection.model_validate(wanted)})
+    return spec.model_copy(update={"source": source})
+
+
+@pytest.mark.parametrize("wanted", [{"limit": 6}, {"sample": 6, "seed": 3}])
+def test_some_of_all_images_stay_the_ones_that_were_chosen_first(
+    folder: JobFolder, spec: JobSpec, photos: Path, wanted: dict[str, int]
+) -> None:
+    some = choosing(spec, **wanted)
+    first = plan(folder, some)
+    chosen = new_keys(folder, first)
+    assert len(chosen) == 6
+    touch(photos, *(f"0{number}.jpg" for number in range(50)))
+    (photos / chosen[1]).write_bytes(b"another picture")
+    assert new_keys(folder, plan(folder, some, 1, "update")) == [chosen[1]]
+
+
+def test_a_limit_that_was_not_reached_leaves_room_for_new_images(
+    folder: JobFolder, spec: JobSpec, photos: Path
+) -> None:
+    some = choosing(spec, limit=11)
+    assert plan(folder, some).images == 10
+    touch(photos, "00.jpg", "99.jpg")
+    assert new_keys(folder, plan(folder, some, 1, "update")) == ["00.jpg"]
+
+
+def test_a_list_is_chosen_from_too(photos: Path, tmp_path: Path) -> None:
+    spec = choosing(job_spec(photos, tmp_path / "out", kind="list"), exclude=("2.jpg",), since_s=1000.0, limit=2)
+    os.utime(photos / "1.jpg", (1, 1))
+    folder = made(JobFolder.of(spec))
+    write_source_list(folder, [*TEN, "gone.jpg"])
+    first = plan(folder, spec)
+    assert new_keys(folder, first) == ["0.jpg", "3.jpg"]
+    assert first.ignored == {"excluded": 1, "older": 1}
 
 
 def test_a_name_that_is_no_utf8_survives_the_plan(folder: JobFolder, spec: JobSpec, photos: Path) -> None:

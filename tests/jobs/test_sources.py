@@ -11,6 +11,7 @@ from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.sources import check_output, source_from
 from trtjob.jobs.spec import Source
+from trtjob.storage.selection import Selection
 from trtjob.storage.uri import s3_uri
 
 # -- the source --------------------------------------------------------------------------------------------------------
@@ -154,6 +155,20 @@ def test_a_folder_without_images_says_which_files_are_images(tmp_path: Path) -> 
     touch(tmp_path / "docs", "read.me")
     with pytest.raises(ConfigError, match=r"no image in .*jpeg"):
         source_from(tmp_path / "docs")
+
+
+def test_a_folder_without_images_says_what_it_saw(tmp_path: Path) -> None:
+    photos = touch(tmp_path / "photos", "a.cr2", "b/c.CR2", "clip.mp4", ".d.jpg", "._a.cr2")
+    with pytest.raises(ConfigError, match=r"below it, but 2 \.cr2, 1 .*1 \.mp4.*\. --hidden takes hidden ones\."):
+        source_from(photos)
+    with pytest.raises(ConfigError, match=r"below it, but 1 excluded, 1 \.txt\. Files"):
+        source_from(touch(tmp_path / "x", "a.jpg", "b.txt"), selection=Selection(exclude=("a.*",)))
+
+
+def test_a_selection_belongs_to_the_source(tmp_path: Path) -> None:
+    some = Selection(hidden=True, limit=3)
+    assert source_from(touch(tmp_path / "photos", ".a.jpg"), selection=some)[0].selection == some
+    assert source_from(tmp_path / "photos" / ".a.jpg", selection=some)[0].selection == some
 
 
 def test_a_folder_that_may_not_be_listed_is_named(public_folder: Path) -> None:

@@ -10,8 +10,13 @@ from samples import MODEL, job_spec, options
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source, class_ids_from, job_id_of
+from trtjob.storage.selection import Selection
 
 SOURCE = Source(kind="folder", root="/home/ann/Summer Photos")
+
+
+def selecting(**wanted: Any) -> Source:
+    return SOURCE.model_copy(update={"selection": Selection.model_validate(wanted)})
 
 
 def job_id(
@@ -39,6 +44,8 @@ def test_the_same_command_gives_the_same_job() -> None:
     [
         pytest.param({"source": Source(kind="folder", root="/home/bob/Summer Photos")}, id="source"),
         pytest.param({"source": Source(kind="list", root=SOURCE.root)}, id="kind of source"),
+        pytest.param({"source": selecting(exclude=("raw",))}, id="exclude"),
+        pytest.param({"source": selecting(sample=9, seed=1)}, id="sample"),
         pytest.param({"listed": b'{"key": "a.jpg"}\n'}, id="list"),
         pytest.param({"model": MODEL.model_copy(update={"sha256": "cd" * 32})}, id="model"),
         pytest.param({"output": "/elsewhere"}, id="output"),

@@ -15,8 +15,9 @@ from socket_server import socket_server
 
 from trtjob.errors import FailureKind
 from trtjob.jobs.folder import RESULTS, JobFolder
-from trtjob.jobs.plan import LOOKS_AT_ONCE, plan_epoch, planned_entries, write_source_list
+from trtjob.jobs.plan import plan_epoch, planned_entries, write_source_list
 from trtjob.jobs.records import ImageFailure, Record, to_line
+from trtjob.jobs.source_images import LOOKS_AT_ONCE
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import open_storage
 from trtjob.storage.listing import Entry

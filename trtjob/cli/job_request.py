@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trtjob.converters.registry import ModelRegistry, RegisteredModel
     from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.spec import JobSpec, Options, Source
+    from trtjob.storage.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,14 @@ class JobRequest:
     output: o.Output = DEFAULT_OUTPUT
     _: KW_ONLY
     root: o.Root = ""
+    include: o.Include = None
+    exclude: o.Exclude = None
+    hidden: o.Hidden = False
+    recursive: o.Recursive = True
+    since: o.Since = None
+    limit: o.Limit = None
+    sample: o.Sample = None
+    seed: o.Seed = None
     cfg: o.Cfg = None
     labels: o.Labels = None
     scores: o.Scores = None
@@ -67,7 +76,7 @@ def find_locations(request: JobRequest) -> JobLocations:
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
-    source, keys = source_from(_named(request.source), request.root)
+    source, keys = source_from(_named(request.source), request.root, _selection(request))
     output = check_output(request.output, source)
     if is_s3(output):
         from trtjob.storage.s3.storage import check_access
@@ -104,6 +113,30 @@ def _named(source: str) -> "Path | str | ImageList":
         except OSError as err:
             raise ConfigError(f"cannot read the list '{source}': {err.strerror}") from err
     return path
+
+
+def _selection(request: JobRequest) -> "Selection":
+    from pydantic import ValidationError
+
+    from trtjob.storage.selection import Selection
+
+    if request.limit is not None and request.sample is not None:
+        raise ConfigError("--limit and --sample both say how many images: give one of them")
+    if request.seed is not None and request.sample is None:
+        raise ConfigError("--seed is for --sample: give both")
+    try:
+        return Selection(
+            hidden=request.hidden,
+            recursive=request.recursive,
+            include=tuple(request.include or ()),
+            exclude=tuple(request.exclude or ()),
+            since_s=None if request.since is None else o.seconds_of(request.since),
+            limit=request.limit,
+            sample=request.sample,
+            seed=request.seed or 0,
+        )
+    except ValidationError as err:
+        raise o.wrong_option(err) from err
 
 
 def job_from(

@@ -1,6 +1,7 @@
 """The arguments and options that several commands share, each with its help, unit and default."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,8 @@ from trtjob.errors import ConfigError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-MODEL, DETECTION, OUTPUT, MACHINE = "Model", "What is found", "What is written", "How it runs"
+MODEL, IMAGES, DETECTION = "Model", "Which images", "What is found"
+OUTPUT, MACHINE = "What is written", "How it runs"
 
 SourceArgument = Annotated[
     str,
@@ -31,6 +33,83 @@ Root = Annotated[
         show_default=False,
         help="For a list: the folder that has all its images; results name them as below it. Default: the list's own "
         "folder, the current one for -, or the bucket.",
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Take only what matches; may be given several times. A pattern without a / is for the name of a file or a "
+        "folder anywhere: 'IMG_*.jpg'; with one, for the path below the source: 'cam1/**/*.jpg'. Default: all.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Leave out what matches, as for --include; may be given several times. Default: nothing.",
+    ),
+]
+Hidden = Annotated[
+    bool,
+    typer.Option(
+        "--hidden",
+        rich_help_panel=IMAGES,
+        help="Take hidden files and folders, too; never what systems put beside images (docs/sources.md). Default: "
+        "leave them out.",
+    ),
+]
+Recursive = Annotated[
+    bool,
+    typer.Option(
+        "--recursive/--no-recursive",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Take the images in folders below the source, too. Default: --recursive.",
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Take what was changed then or later, by the file's or the object's own time: 2026-11-01 or "
+        "2026-11-01T18:30, in this machine's time zone, or with one: 2026-11-01T18:30+01:00. Default: all.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Take the first N images, in the order of their paths. Default: all.",
+    ),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1_000_000,
+        metavar="N",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Take N images at random, for the same images always the same ones. Default: all.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="Another number is another --sample. Default: 0.",
     ),
 ]
 JobArgument = Annotated[
@@ -329,6 +408,20 @@ def json_instead_of(usual: str) -> Any:
 def limit(text: str) -> Any:
     """Return the option that says how many jobs are shown, which `text` explains with its default."""
     return typer.Option("--limit", "-n", min=1, max=100_000, metavar="JOBS", show_default=False, help=text)
+
+
+def seconds_of(since: str) -> float:
+    """Return `--since` in seconds since the epoch. Raises ConfigError for what is no date.
+
+    >>> seconds_of("2026-11-01T18:30+01:00")
+    1793554200.0
+    """
+    try:
+        return datetime.fromisoformat(since).timestamp()
+    except (ValueError, OverflowError, OSError) as err:
+        raise ConfigError(
+            f"--since '{since}' is no date. Examples: 2026-11-01, 2026-11-01T18:30, 2026-11-01T18:30+01:00"
+        ) from err
 
 
 def wrong_option(err: "ValidationError") -> ConfigError:

@@ -220,9 +220,8 @@ def _upload(locations: JobLocations, stop: Stop | None) -> JobLocations:
             if stop is not None and stop.signal is not None:
                 raise StorageError("the upload was stopped; the same command continues it")
 
-        return replace(
-            locations, source=uploaded_source(locations.source, locations.keys, locations.output, on_progress)
-        )
+        source, keys = uploaded_source(locations.source, locations.keys, locations.output, on_progress)
+    return replace(locations, source=source, keys=keys)
 
 
 _CONTINUES = {

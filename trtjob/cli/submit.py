@@ -65,16 +65,12 @@ def submit(
 
 def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocations) -> None:
     from trtjob.cli.ui.output import print_json
-
-    spec = job_from(request, locations, settings.models_dir, say_converting)
-    images = len(locations.keys) if spec.source.kind == "list" else _count(spec.source.root)
-    print_json({"images": images, **spec.model_dump(mode="json")})
-
-
-def _count(root: str) -> int:
+    from trtjob.jobs.source_images import chosen_images
     from trtjob.storage import open_storage
 
-    return sum(1 for _ in open_storage(root).images())
+    spec = job_from(request, locations, settings.models_dir, say_converting)
+    images = sum(1 for _ in chosen_images(spec.source, locations.keys, open_storage(spec.source.root)))
+    print_json({"images": images, **spec.model_dump(mode="json")})
 
 
 def _hand_in(session: Session, begin: Callable[[], Begun], *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ _SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part-[0-9a-f]+)\.jsonl")
 class Summary(Document):
     """A job in numbers (`summary.json`).
 
-    images = ok + failed + skipped; ignored: files that are no images by their names, by suffix; failures: by kind;
+    images = ok + failed + skipped; ignored: files that were not taken, by suffix or kind; failures: by kind;
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
     each image); images_with_detections: images with at least one of these; truncated: images in which there may be more
     detections than the model gives; multi_page: images with more pages or frames than the first, which is the one that

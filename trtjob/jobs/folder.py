@@ -62,7 +62,7 @@ class PlanEpoch(Round):
     the last one's record counts.
     restarts: the shards at which the order of the keys begins anew, since planning was interrupted before them and the
     source had changed; listed: the images that the source had, None where the round lists no source;
-    ignored: files that are no images by their names, counted by suffix.
+    ignored: files that were not taken, counted by suffix where they are no images by their names, else by kind.
     """
 
     first_shard: Shards

@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from heapq import merge
 from itertools import count, groupby, islice, takewhile
 from operator import attrgetter
@@ -17,15 +16,15 @@ from typing import Any, TypedDict
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
-from trtjob.jobs.pages import Pages, page_entry
+from trtjob.jobs.pages import Pages, file_of
 from trtjob.jobs.records import Record, json_line, parse_line, read_records
+from trtjob.jobs.source_images import Named, chosen_images, matching_images
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
+from trtjob.storage.chosen import Known
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.prefetch import prefetch_map
 
-# A bucket is asked for so many named images at a time: nearly all of the time of an answer is waiting.
-LOOKS_AT_ONCE = 32
 # Failures to get at an image, which say nothing of it: the same command tries these again.
 _UNREACHED = frozenset({FailureKind.MISSING, FailureKind.READ})
 
@@ -74,31 +73,6 @@ def write_source_list(folder: JobFolder, keys: Iterable[str]) -> None:
 def source_list(keys: Iterable[str]) -> bytes:
     """Return the document that holds the keys of a `list` source, a line for each."""
     return b"".join(json_line({"key": key}) for key in keys)
-
-
-@dataclass(slots=True)
-class Named:
-    """The images that a user named, as they are now; one that is not there stays, to end as an error record.
-
-    has_pages: whether a name may be that of a page.
-    """
-
-    source: Storage
-    keys: Iterable[str]
-    has_pages: bool = False
-    ignored: Counter[str] = field(default_factory=Counter)
-
-    def __iter__(self) -> Iterator[Entry]:
-        entry = partial(page_entry, self.source) if self.has_pages else self.source.entry
-        if not self.source.is_remote:
-            return map(entry, self.keys)
-        return prefetch_map(entry, self.keys, requests=LOOKS_AT_ONCE)
-
-
-def source_images(folder: JobFolder, spec: JobSpec, source: Storage) -> Images:
-    """Return the source's images as they are now, sorted by key."""
-    images: Images = source.images() if spec.source.kind == "folder" else Named(source, _listed(folder))
-    return Pages(images, source) if spec.options.pages == "all" else images
 
 
 def _listed(folder: JobFolder) -> Iterator[str]:
@@ -221,11 +195,27 @@ def _wanted(
         failed = (key for key in _failed(folder, frozenset(FailureKind)) if not in_draft(key))
         images = _Counted(Named(source, failed, has_pages=spec.options.pages == "all"))
         return images, iter(images)
-    images = _Counted(source_images(folder, spec, source))
+    images = _Counted(source_images(folder, spec, source, earlier))
     has_records = bool(earlier) and folder.storage.exists(RESULTS)
     again = _lookup(_failed(folder, _UNREACHED) if has_records else ())
     changed = _changed(folder, [*earlier, draft.plan()], images, lambda key: again(key) and not in_draft(key))
     return images, changed
+
+
+def source_images(folder: JobFolder, spec: JobSpec, source: Storage, earlier: Sequence[PlanEpoch] = ()) -> Images:
+    """Return the images that a job is about as they are now, sorted by key.
+
+    earlier: the rounds before: where some files were chosen of all, it is those that the first one has chosen.
+    """
+    has_pages, most = spec.options.pages == "all", spec.source.selection.most
+    planned = planned_entries(folder, earlier) if most is not None else ()
+    known = {file_of(entry).key if has_pages else entry.key for entry in planned}
+    images: Images
+    if most is None or len(known) < most:
+        images = chosen_images(spec.source, _listed(folder), source)
+    else:
+        images = Known(matching_images(spec.source, _listed(folder), source), known)
+    return Pages(images, source) if has_pages else images
 
 
 def _lookup(keys: Iterable[str]) -> Callable[[str], bool]:

@@ -92,7 +92,7 @@ def _numbers(spec: JobSpec, summary: dict[str, Any]) -> str:
         for name, number in numbers.items()
     )
     ignored = ", ".join(f"{count:,} {suffix}" for suffix, count in summary["ignored"].items())
-    note = f'<p class="sub">Not taken for images: {_text(ignored)}</p>' if ignored else ""
+    note = f'<p class="sub">Not taken: {_text(ignored)}</p>' if ignored else ""
     return f'<div class="numbers">{"".join(cells)}</div>{note}'
 
 

@@ -9,15 +9,19 @@ from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.spec import Source
 from trtjob.storage import Storage, is_s3, open_storage
 from trtjob.storage.listing import IMAGE_SUFFIXES
+from trtjob.storage.selection import HIDDEN, Rules, Selection
 from trtjob.storage.uri import s3_uri
 
+ALL = Selection()
+KINDS_SHOWN = 10
 
-def source_from(named: Path | str | ImageList, root: str = "") -> tuple[Source, list[str]]:
+
+def source_from(named: Path | str | ImageList, root: str = "", selection: Selection = ALL) -> tuple[Source, list[str]]:
     """Return the source for a folder, an image, an `s3://` address or a list, and the keys, sorted.
 
     The keys are those of an image or a list; a folder has none. Two lines that name the same image in two ways are one.
     root: the folder or address below which a list's images are, and get their names; empty: the list's own folder, or
-    the bucket. So what an image is called does not depend on what else is listed.
+    the bucket. So what an image is called does not depend on what else is listed. selection: which images.
     Raises ConfigError where a source does not exist or holds no image, and where its path is no text; StorageError for
     a bucket that cannot be listed.
 
@@ -25,16 +29,21 @@ def source_from(named: Path | str | ImageList, root: str = "") -> tuple[Source, 
     >>> folder.mkdir()
     >>> _ = (folder / "a.jpg").write_bytes(b"...")
     >>> source_from(folder)
-    (Source(kind='folder', root='/.../photos'), [])
+    (Source(kind='folder', root='/.../photos', selection=...), [])
     """
+    source, keys = _source(named, root, selection)
+    return source.model_copy(update={"selection": selection}), keys
+
+
+def _source(named: Path | str | ImageList, root: str, selection: Selection) -> tuple[Source, list[str]]:
     if isinstance(named, ImageList):
         return _list_source(named, root)
     if root:
         raise ConfigError(f"--root is for lists of images, but the source is '{named}'. Leave --root out")
     if isinstance(named, str):
-        return _s3_source(s3_uri(named, "SOURCE"))
+        return _s3_source(s3_uri(named, "SOURCE"), selection)
     if named.is_dir():
-        return _folder_source(named), []
+        return _folder_source(named, selection), []
     if not named.exists():
         raise ConfigError(f"no such folder or file: '{named}'")
     image = _file(str(named.absolute()))
@@ -67,13 +76,13 @@ def check_output(output: str, source: Source) -> str:
 # -- buckets -----------------------------------------------------------------------------------------------------------
 
 
-def _s3_source(uri: str) -> tuple[Source, list[str]]:
+def _s3_source(uri: str, selection: Selection) -> tuple[Source, list[str]]:
     folder, _, name = uri.rpartition("/")
     if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and folder != "s3:/":
         storage = open_storage(folder)
         if storage.entry(name).etag:
             return Source(kind="list", root=folder), [name]
-    _check_images(open_storage(uri), uri)
+    _check_images(open_storage(uri), uri, selection)
     return Source(kind="folder", root=uri), []
 
 
@@ -93,10 +102,17 @@ def _s3_list(paths: tuple[str, ...], root: str) -> tuple[Source, list[str]]:
     return Source(kind="list", root=root), sorted({uri[len(root) + 1 :] for uri in uris})
 
 
-def _check_images(storage: Storage, shown: Path | str) -> None:
-    if next(iter(storage.images()), None) is None:
-        suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise ConfigError(f"no image in '{shown}' or below it. Files with these endings are images: {suffixes}")
+def _check_images(storage: Storage, shown: Path | str, selection: Selection) -> None:
+    images = storage.images(Rules(selection))
+    if next(iter(images), None) is not None:
+        return
+    seen = ", ".join(f"{count:,} {kind}" for kind, count in images.ignored.most_common(KINDS_SHOWN))
+    hint = " --hidden takes hidden ones." if HIDDEN in images.ignored else ""
+    suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+    raise ConfigError(
+        f"no image in '{shown}' or below it{f', but {seen}' if seen else ''}.{hint} Files with these endings are "
+        f"images: {suffixes}"
+    )
 
 
 # -- folders and lists -------------------------------------------------------------------------------------------------
@@ -166,12 +182,12 @@ def _check_text(folder: Path, hint: str) -> None:
         raise ConfigError(f"the name of the folder {str(folder)!r} is not valid UTF-8. {hint}") from err
 
 
-def _folder_source(folder: Path) -> Source:
+def _folder_source(folder: Path, selection: Selection) -> Source:
     root = folder.resolve()
     _check_text(root, "Rename the folder")
     try:
         next(root.iterdir(), None)
     except OSError as err:
         raise ConfigError(f"cannot list the folder '{folder}': {err.strerror}") from err
-    _check_images(open_storage(root), folder)
+    _check_images(open_storage(root), folder, selection)
     return Source(kind="folder", root=str(root))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
+from trtjob.storage.selection import Selection
 from trtjob.storage.uri import StorageUri
 
 
@@ -26,10 +27,12 @@ class Source(Document):
 
     root: an absolute folder; an image's key is its path below it, with `/`.
     kind: `folder` lists everything below the root; `list` takes the keys of the job's `plan/source.jsonl`.
+    selection: which of these images.
     """
 
     kind: Literal["folder", "list"]
     root: StorageUri
+    selection: Selection = Selection()
 
 
 class ModelRef(Document):
@@ -135,7 +138,7 @@ def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, 
     """
     unused = {name for name in _LATER_OPTIONS if getattr(options, name) == Options.model_fields[name].default}
     identity = [
-        source.model_dump(mode="json"),
+        source.model_dump(mode="json", exclude_defaults=True),
         hashlib.sha256(listed).hexdigest(),
         model.sha256,
         options.model_dump(mode="json", exclude={"shard_size", "max_failures"} | unused),

@@ -2,22 +2,23 @@
 
 import hashlib
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from trtjob.errors import StorageError
+from trtjob.jobs.source_images import chosen_images
 from trtjob.jobs.spec import ModelRef, Source, slug_of
 from trtjob.storage import LocalStorage, open_storage
-from trtjob.storage.listing import Entry
 
 # done, total: images; sent_bytes: what really went over the network, as the rest was there. May raise to stop.
 OnUpload = Callable[[int, int, int], None]
 
 
-def uploaded_source(source: Source, keys: Iterable[str], output: str, on_progress: OnUpload) -> Source:
-    """Upload a local source's images below `output` and return the source there; what is there already is left.
+def uploaded_source(source: Source, keys: list[str], output: str, on_progress: OnUpload) -> tuple[Source, list[str]]:
+    """Upload a local source's images below `output`; what is there already is left. Returns the source there, its keys.
 
     The same folder of the same machine always goes to the same place, so the same command continues its job.
+    What was chosen here, by time or number, is a list there: earlier uploads may lie beside it, and all is new.
     Raises StorageError.
     """
     from trtjob.storage.upload import upload_images
@@ -25,9 +26,11 @@ def uploaded_source(source: Source, keys: Iterable[str], output: str, on_progres
     local = LocalStorage(Path(source.root))
     origin = hashlib.sha256(f"{socket.gethostname()}:{source.root}".encode()).hexdigest()[:8]
     target = open_storage(f"{output}/uploads/{slug_of(source.root) or 'images'}-{origin}")
-    entries: list[Entry] = list(local.images() if source.kind == "folder" else map(local.entry, keys))
+    entries = list(chosen_images(source, keys, local))
     upload_images(local, target, entries, on_progress)
-    return source.model_copy(update={"root": target.uri})
+    if source.selection.since_s is None and source.selection.most is None:
+        return source.model_copy(update={"root": target.uri}), keys
+    return Source(kind="list", root=target.uri), [entry.key for entry in entries]
 
 
 def uploaded_model(model: ModelRef, output: str) -> ModelRef:

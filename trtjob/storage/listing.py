@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
+from trtjob.storage.selection import OLDER, Rules
+
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 _OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".jp2", ".jxl")
 IMAGE_SUFFIXES = frozenset({*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".dng", ".cr2"})
@@ -21,17 +23,22 @@ _BLOCK_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image to process. etag changes when the file does; size_bytes is 0 and etag empty where it cannot be told."""
+    """One image to process. etag changes when the file does; size_bytes is 0 and etag empty where it cannot be told.
+
+    modified_s: when the file was changed, in seconds since the epoch, where it has just been listed.
+    """
 
     key: str
     size_bytes: int
     etag: str
+    modified_s: float = field(default=0.0, compare=False)
 
 
 class Images(Protocol):
     """The images of a place, sorted by key as UTF-8 sorts; can be iterated once.
 
-    ignored: the objects that are no images by their names, counted by suffix, complete when the iteration has ended.
+    ignored: what is not taken, counted by suffix where it is no image by its name, else by kind (see Rules); complete
+    when the iteration has ended.
     """
 
     @property
@@ -42,14 +49,14 @@ class Images(Protocol):
 
 @dataclass(slots=True)
 class Listing:
-    """The images below a folder, behind the key `after`, sorted by key as UTF-8 sorts.
+    """The images below a folder that the rules take, sorted by key as UTF-8 sorts.
 
     A folder that cannot be listed, or is named like an image, is an entry too (the former with a `/` at its end):
     reading it fails, so it ends as an error record and not in silence.
     """
 
     root: Path
-    after: str = ""
+    rules: Rules = field(default_factory=Rules)
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -62,19 +69,44 @@ class Listing:
             with os.scandir(path) as scan:
                 names = _sorted(_names(scan))
         except OSError:
-            if (key := prefix or ".") > self.after:
-                yield Entry(key, 0, "")
+            yield Entry(prefix or ".", 0, "")
             return
         identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link back to a folder above: its images are listed there
             return
         for name in names:
             if name.endswith("/"):
-                yield from self._folder(prefix + name, (*above, identity))
-            elif (suffix := suffix_of(name)) not in IMAGE_SUFFIXES:
-                self.ignored[suffix or "no suffix"] += 1
-            elif (key := prefix + name) > self.after:
-                yield _entry(key, f"{self.root}/{key}")
+                yield from self._below(prefix + name, (*above, identity))
+            else:
+                yield from self._file(prefix + name)
+
+    def _below(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+        key = prefix.rstrip("/")
+        if not self.rules.enters(key):
+            return
+        if kind := self.rules.why_not_folder(key):
+            self.ignored[kind] += _files_below(f"{self.root}/{key}")
+        else:
+            yield from self._folder(prefix, above)
+
+    def _file(self, key: str) -> Iterator[Entry]:
+        if kind := why_not_taken(key, self.rules):
+            self.ignored[kind] += 1
+            return
+        entry = _entry(key, f"{self.root}/{key}")
+        if entry.etag and self.rules.is_too_old(entry.modified_s):
+            self.ignored[OLDER] += 1
+        else:
+            yield entry
+
+
+def why_not_taken(key: str, rules: Rules) -> str:
+    """Return as what a file is counted that is not taken for its own name, empty for another."""
+    if kind := rules.junk(key):
+        return kind
+    if (suffix := suffix_of(key)) not in IMAGE_SUFFIXES:
+        return suffix or "no suffix"
+    return rules.why_unwanted(key)
 
 
 def suffix_of(key: str) -> str:
@@ -104,6 +136,15 @@ def _is_dir(item: "os.DirEntry[str]") -> bool:
         return item.is_dir()
     except OSError:  # a link that leads round in a circle
         return False
+
+
+def _files_below(path: str) -> int:
+    """Count the files below a folder whose images are not taken; what cannot be listed has none."""
+    try:
+        with os.scandir(path) as scan:
+            return sum(_files_below(item.path) if item.is_dir(follow_symlinks=False) else 1 for item in scan)
+    except OSError:
+        return 0
 
 
 def _sorted(names: Iterator[str]) -> Iterator[str]:
@@ -138,4 +179,5 @@ def _entry(key: str, path: str) -> Entry:
 
 def entry_of(key: str, status: os.stat_result) -> Entry:
     """Return the entry of a file, changed when its time or its size is."""
-    return Entry(key, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+    etag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    return Entry(key, status.st_size, etag, status.st_mtime_ns / 1e9)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from trtjob import atomic
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.storage.listing import Entry, Listing, entry_of
+from trtjob.storage.selection import Rules
 
 MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
 
@@ -205,8 +206,8 @@ class LocalStorage:
             except OSError as err:
                 raise place_error(err, path) from err
 
-    def images(self, after: str = "") -> Listing:
-        return Listing(self.root, after)
+    def images(self, rules: Rules | None = None) -> Listing:
+        return Listing(self.root, rules or Rules())
 
     def entry(self, key: str) -> Entry:
         """Return a file as it is now."""

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from trtjob.storage.listing import Entry, Images
+from trtjob.storage.selection import Rules
 
 # Told in one sentence what is failing, before each wait for a place that fails as a whole; may raise to stop waiting.
 OnTrouble = Callable[[str], None]
@@ -87,8 +88,8 @@ class Storage(Protocol):
         """
         ...
 
-    def images(self, after: str = "") -> Images:
-        """Return the images below the root, sorted by key as UTF-8 sorts, behind the key `after`."""
+    def images(self, rules: Rules | None = None) -> Images:
+        """Return the images below the root that the rules take, sorted by key as UTF-8 sorts. None: the usual ones."""
         ...
 
     def entry(self, key: str) -> Entry:

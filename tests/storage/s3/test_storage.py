@@ -168,7 +168,7 @@ def test_odd_names_are_written(bucket: str, s3: S3Server) -> None:
 
 
 @pytest.mark.slow
-def test_more_than_a_page_is_listed_in_order_from_anywhere(bucket: str, s3: S3Server) -> None:
+def test_more_than_a_page_is_listed_in_order(bucket: str, s3: S3Server) -> None:
     storage = S3Storage(f"s3://{bucket}/many", on_trouble=never)
     keys = [f"{n % 7}/{n:05d}.jpg" for n in range(2300)]
 
@@ -185,14 +185,13 @@ def test_more_than_a_page_is_listed_in_order_from_anywhere(bucket: str, s3: S3Se
     listing = storage.images()
     assert [entry.key for entry in listing] == sorted(keys)
     assert listing.ignored == {".txt": 1, "no suffix": 1}
-    middle = sorted(keys)[1234]
-    assert [entry.key for entry in storage.images(middle)] == sorted(keys)[1235:]
 
 
 def test_a_store_that_lists_out_of_order_is_refused() -> None:
-    page = {"IsTruncated": False, "Contents": [{"Key": k, "Size": 1, "ETag": '"e"'} for k in ("b.jpg", "a.jpg")]}
+    item = {"Size": 1, "ETag": '"e"', "LastModified": "2026-11-01T00:00:00.000Z"}
+    page = {"IsTruncated": False, "Contents": [{"Key": key, **item} for key in ("b.jpg", "a.jpg")]}
     with pytest.raises(StorageError, match="order"):
-        list(S3Listing(lambda _behind: page, ""))
+        list(S3Listing(lambda _mark: page, lambda _page: "", ""))
 
 
 @pytest.mark.parametrize(

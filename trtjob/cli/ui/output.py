@@ -35,7 +35,7 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     if summary.failures:
         rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())))
     if summary.ignored:
-        rows.append(("ignored", ", ".join(f"{n} {suffix}" for suffix, n in summary.ignored.items()) + " (no images)"))
+        rows.append(("ignored", ", ".join(f"{count} {kind}" for kind, count in summary.ignored.items())))
     rows.append(("found", _found(summary.detections, summary.conf)))
     if summary.truncated:
         rows.append(("truncated", _truncated(summary.truncated)))

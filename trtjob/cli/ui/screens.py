@@ -81,6 +81,7 @@ def job_document(
         "failed": view.failures,
         "failures": dict(view.kinds),
         "skipped": view.skipped,
+        "ignored": dict(view.ignored),
         "shards": view.shards,
         "shards_done": view.shards_done,
         "shards_running": _shards_running(view, mine),

@@ -17,8 +17,9 @@ from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
-from trtjob.storage.s3.listing import Page, S3Listing, checked_page
+from trtjob.storage.s3.listing import Page, S3Listing, checked_page, modified_s
 from trtjob.storage.s3.requests import S3Requests, What
+from trtjob.storage.selection import Rules
 from trtjob.storage.trouble import PATIENCE_S, give_up_after
 
 log = logging.getLogger(__name__)
@@ -175,8 +176,11 @@ class S3Storage:
 
     # -- images of a source ---------------------------------------------------------------------------------------
 
-    def images(self, after: str = "") -> S3Listing:
-        return S3Listing(lambda behind: self._page(self._prefix, behind), self._prefix, after)
+    def images(self, rules: Rules | None = None) -> S3Listing:
+        rules = rules or Rules()
+        if rules.selection.recursive:
+            return S3Listing(lambda key: self._page(self._prefix, key), _last_key, self._prefix, rules)
+        return S3Listing(lambda token: self._page(self._prefix, token, delimiter="/"), _token, self._prefix, rules)
 
     def entry(self, key: str) -> Entry:
         with suppress(OSError):
@@ -231,12 +235,16 @@ class S3Storage:
         is_large = len(data) > SINGLE_PUT_BYTES and not only_new
         obstore.put(self._bucket.store, path, data, mode=mode, use_multipart=is_large)
 
-    def _head(self, key: str) -> tuple[int, str] | None:
-        """Return an object's size and etag, None where there is none. Raises as S3Requests.call does."""
+    def _head(self, key: str) -> tuple[int, str, float] | None:
+        """Return an object's size, its etag and when it was written, None where there is none.
 
-        def head(path: str) -> tuple[int, str]:
+        Raises as S3Requests.call does.
+        """
+
+        def head(path: str) -> tuple[int, str, float]:
             answer = self._bucket.client.head_object(Bucket=self._bucket.name, Key=path)
-            return int(answer["ContentLength"]), str(answer["ETag"]).strip('"')
+            etag = str(answer["ETag"]).strip('"')
+            return int(answer["ContentLength"]), etag, modified_s(answer["LastModified"])
 
         try:
             return self._requests.call(key, "look for", head)
@@ -286,6 +294,14 @@ class S3Storage:
             else:
                 self._bucket.breaker.succeeded()
                 return
+
+
+def _last_key(page: Page) -> str:
+    return str(page["Contents"][-1]["Key"])
+
+
+def _token(page: Page) -> str:
+    return str(page["NextContinuationToken"])
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_a_selection_that_cannot_be_meant_is_refused(
     scenes: Path, tmp_path: Path, given: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ConfigError, match=told):
-        find_locations(JobRequest(str(scenes), "model", str(tmp_path / "out"), **given))
+        find_locations(JobRequest([str(scenes)], "model", str(tmp_path / "out"), **given))
 
 
 def test_an_upload_needs_a_bucket(trtjob: Command, scenes: Path, digits: Path, tmp_path: Path) -> None:
@@ -126,39 +126,39 @@ def test_a_list_names_its_images(tmp_path: Path, scenes: Path) -> None:
     for path in chosen:
         shutil.copy(path, photos)
     (tmp_path / "list.txt").write_text("\n".join(str(photos / path.name) for path in chosen) + "\n\n")
-    locations = find_locations(JobRequest(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
+    locations = find_locations(JobRequest([str(tmp_path / "list.txt")], "model", str(tmp_path / "out")))
     assert locations.keys == sorted(f"photos/{path.name}" for path in chosen)
     assert locations.source.root == str(tmp_path)
-    request = JobRequest(str(tmp_path / "list.txt"), "model", str(tmp_path / "out"), root=str(photos))
+    request = JobRequest([str(tmp_path / "list.txt")], "model", str(tmp_path / "out"), root=str(photos))
     assert find_locations(request).keys == sorted(path.name for path in chosen)
 
 
 def test_a_dash_reads_the_list_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a/one.jpg\na/b/latin\xe9.jpg\n")))
-    locations = find_locations(JobRequest("-", "model", str(tmp_path / "out")))
+    locations = find_locations(JobRequest(["-"], "model", str(tmp_path / "out")))
     assert (locations.source.root, locations.keys) == (str(tmp_path), ["a/b/latin\udce9.jpg", "a/one.jpg"])
 
 
 def test_one_image_is_a_source(tmp_path: Path, scenes: Path) -> None:
     image = min(scenes.rglob("*.jpg"))
-    assert find_locations(JobRequest(str(image), "model", str(tmp_path))).keys == [image.name]
+    assert find_locations(JobRequest([str(image)], "model", str(tmp_path))).keys == [image.name]
 
 
 def test_a_source_without_a_name_is_not_the_current_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SOURCE is empty"):
-        find_locations(JobRequest("", "model", str(tmp_path / "out")))
+        find_locations(JobRequest([""], "model", str(tmp_path / "out")))
 
 
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     with pytest.raises(ConfigError, match="names no image"):
-        find_locations(JobRequest(str(tmp_path / "list.txt"), "model", str(tmp_path / "out")))
+        find_locations(JobRequest([str(tmp_path / "list.txt")], "model", str(tmp_path / "out")))
 
 
 def test_an_output_in_the_source_is_refused(scenes: Path) -> None:
     with pytest.raises(ConfigError, match="lies in the source"):
-        find_locations(JobRequest(str(scenes), "model", str(scenes / "out")))
+        find_locations(JobRequest([str(scenes)], "model", str(scenes / "out")))
 
 
 def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
@@ -166,7 +166,7 @@ def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
 ) -> None:
     weights = write_model(tmp_path)
     (tmp_path / "net.names").write_text("cat\ndog\ncow\n")
-    request = JobRequest(str(scenes), str(weights), str(tmp_path / "out"))
+    request = JobRequest([str(scenes)], str(weights), str(tmp_path / "out"))
     for _ in range(2):
         caplog.clear()
         spec = job_from(request, find_locations(request), tmp_path / "models", lambda _model: None)

@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from samples import touch
 from users import as_nobody
 
-from trtjob.errors import ConfigError
+from trtjob.errors import ConfigError, ImageError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.sources import check_output, source_from
+from trtjob.jobs.source_images import chosen_images, open_source
+from trtjob.jobs.sources import check_output, names_of, source_from
 from trtjob.jobs.spec import Source
 from trtjob.storage.selection import Selection
 from trtjob.storage.uri import s3_uri
@@ -35,7 +38,7 @@ def test_one_file_is_a_list_of_one(tmp_path: Path) -> None:
 
 
 def source_of(lines: Iterable[str], folder: Path, root: str = "") -> tuple[Source, list[str]]:
-    return source_from(ImageList(tuple(lines), folder), root)
+    return source_from(ImageList(tuple(lines), folder), root=root)
 
 
 def test_what_an_image_is_called_does_not_depend_on_what_else_is_listed(tmp_path: Path) -> None:
@@ -77,7 +80,7 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
         source_of(["a.jpg"], tmp_path, "nowhere")
     touch(tmp_path, "a.jpg")
     with pytest.raises(ConfigError, match="--root is for lists of images"):
-        source_from(tmp_path, str(tmp_path))
+        source_from(tmp_path, root=str(tmp_path))
 
 
 def test_a_line_is_looked_for_beside_the_list_and_then_where_the_command_runs(
@@ -183,6 +186,152 @@ def test_a_source_whose_path_is_no_text_is_refused_with_what_to_do(tmp_path: Pat
     for named in (folder, folder / "a.jpg", ImageList(("a.jpg", "b.jpg"), folder)):
         with pytest.raises(ConfigError, match=r"UTF-8.*Rename"):
             source_from(named)
+
+
+# -- patterns ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pattern_is_the_folder_above_it_of_which_only_what_matches_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "cam1/a.jpg", "cam2/x/b.jpg", "cam2/c.png", "dog/d.jpg")
+    monkeypatch.chdir(tmp_path)
+    expected = Source(kind="folder", root=str(tmp_path), patterns=("/cam*/**/*.jpg",))
+    for named in ("cam*/**/*.jpg", "./cam*/**/*.jpg", f"{tmp_path}/cam*/**/*.jpg"):
+        assert source_from(named) == (expected, [])
+    assert images_of(expected) == ["cam1/a.jpg", "cam2/x/b.jpg"]
+    assert images_of(source_from("cam[2-9]")[0]) == ["cam2/c.png", "cam2/x/b.jpg"]
+    assert images_of(source_from("cam2/*")[0]) == ["c.png", "x/b.jpg"]
+    assert images_of(source_from("~/../dog/?.jpg")[0]) == ["d.jpg"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a[1].jpg", "a1.jpg", "[x]/b.jpg")
+    assert source_from(tmp_path / "a[1].jpg")[1] == ["a[1].jpg"]
+    assert source_from(tmp_path / "[x]")[0].root == str(tmp_path / "[x]")
+
+
+def test_a_pattern_that_matches_no_image_says_what_it_saw(tmp_path: Path) -> None:
+    touch(tmp_path, "cam1/a.jpg", "cam1/b.cr2")
+    with pytest.raises(ConfigError, match=r"no image matches '.*/\*/\*\.cr2', but 1 (\.cr2|excluded), 1 "):
+        source_from(tmp_path / "*" / "*.cr2")
+    with pytest.raises(ConfigError, match=r"the pattern '/\*/../a' has an empty part"):
+        source_from(f"{tmp_path}/*/../a")
+
+
+def test_the_output_of_a_pattern_lies_where_it_matches_nothing(tmp_path: Path) -> None:
+    source = Source(kind="folder", root=str(tmp_path), patterns=("/cam*/*.jpg", "/dog/**"))
+    assert check_output(str(tmp_path / "out"), source) == str(tmp_path / "out")
+    for output in (tmp_path, tmp_path / "cam1", tmp_path / "dog" / "out"):
+        with pytest.raises(ConfigError, match="outputs would become inputs"):
+            check_output(str(output), source)
+
+
+def images_of(source: Source, keys: Iterable[str] = ()) -> list[str]:
+    return [entry.key for entry in chosen_images(source, keys, open_source(source))]
+
+
+# -- several sources ---------------------------------------------------------------------------------------------------
+
+
+def test_images_of_several_places_are_called_by_their_place_and_their_path_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "here/a.jpg", "here/cam1/b.jpg", "here/other.jpg", "photos/x/c.jpg", "photos/d.jpg", "lists/e.jpg")
+    monkeypatch.chdir(tmp_path / "here")
+    listed = ImageList(("e.jpg", "gone.jpg"), tmp_path / "lists")
+    source, keys = source_from("a.jpg", tmp_path / "photos", "cam*/*.jpg", listed)
+    assert keys == ["here/a.jpg", "lists/e.jpg", "lists/gone.jpg"]
+    assert (source.kind, source.root, source.shown) == (
+        "both",
+        "",
+        f"{tmp_path}/here, {tmp_path}/lists, {tmp_path}/photos",
+    )
+    found = ["here/a.jpg", "here/cam1/b.jpg", "lists/e.jpg", "lists/gone.jpg", "photos/d.jpg", "photos/x/c.jpg"]
+    assert images_of(source, keys) == found
+    assert source_from(listed, "cam*/*.jpg", tmp_path / "photos", "a.jpg") == (source, keys)
+    storage = open_source(source)
+    for key in found:
+        entry = storage.entry(key)
+        if entry.etag:
+            assert Path(storage.place(key)).read_bytes() == storage.fetch(entry)
+    with pytest.raises(ImageError, match="not there"):
+        storage.fetch(storage.entry("lists/gone.jpg"))
+    assert storage.place("photos/x/c.jpg") == f"{tmp_path}/photos/x/c.jpg"
+
+
+def test_what_lies_in_one_place_stays_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg", "cam1/c.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert source_from("a.jpg", "b.jpg", "a.jpg") == (Source(kind="list", root=str(tmp_path)), ["a.jpg", "b.jpg"])
+    assert source_from(tmp_path, tmp_path, "cam*/c.jpg") == (Source(kind="folder", root=str(tmp_path)), [])
+    source, keys = source_from("a.jpg", "cam*", "*b.jpg", "cam*")
+    assert (source.kind, source.patterns, keys) == ("both", ("/*b.jpg", "/cam*"), ["a.jpg"])
+    assert source.root == str(tmp_path)
+
+
+def test_an_image_that_is_named_and_found_is_one(tmp_path: Path) -> None:
+    source, keys = source_from(touch(tmp_path / "photos", "a.jpg", "b.jpg"), tmp_path / "photos" / "a.jpg")
+    assert images_of(source, keys) == ["a.jpg", "b.jpg"]
+
+
+def test_places_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
+    touch(tmp_path, "site1/DCIM/a.jpg", "site2/DCIM/a.jpg")
+    source, keys = source_from(tmp_path / "site1" / "DCIM", tmp_path / "site2" / "DCIM")
+    assert images_of(source, keys) == ["site1/DCIM/a.jpg", "site2/DCIM/a.jpg"]
+
+
+@settings(max_examples=300)
+@given(roots=st.sets(st.lists(st.sampled_from("abc"), max_size=4).map(lambda parts: "/" + "/".join(parts)), min_size=2))
+def test_no_place_has_the_name_of_another_or_of_a_folder_in_it(roots: set[str]) -> None:
+    names = names_of(sorted(roots))
+    assert not [(a, b) for a in names for b in names if a is not b and f"{b}/".startswith(f"{a}/")]
+
+
+@pytest.mark.parametrize(
+    ("roots", "names"),
+    [
+        pytest.param(["/", "/a"], ["root", "a"], id="the root"),
+        pytest.param(["/p", "s3://p"], ["p", "p-2"], id="one name everywhere"),
+        pytest.param(["/p", "/p-2", "s3://p"], ["p", "p-2", "p-3"], id="a number that is taken"),
+        pytest.param(["/x", "/y/x/a", "/z/a"], ["x", "y/x/a", "z/a"], id="a name in another"),
+    ],
+)
+def test_names_of_places(roots: list[str], names: list[str]) -> None:
+    assert names_of(roots) == names
+
+
+def test_a_selection_is_for_the_path_below_each_place(tmp_path: Path) -> None:
+    touch(tmp_path, "x/raw/a.jpg", "x/b.jpg", "y/raw/c.jpg", "raw/d.jpg", "raw/raw/e.jpg")
+    chosen = Selection(exclude=("raw",))
+    source, keys = source_from(*(tmp_path / name for name in ("x", "raw")), tmp_path / "y/raw/c.jpg", selection=chosen)
+    images = chosen_images(source, keys, open_source(source))
+    # The last one lies in `y/raw`, and is only `c.jpg` there.
+    above = f"{tmp_path.name}/raw"
+    assert [entry.key for entry in images] == sorted([f"{tmp_path.name}/x/b.jpg", f"{above}/d.jpg", "y/raw/c.jpg"])
+    assert images.ignored == {"excluded": 2}
+
+
+def test_a_limit_is_for_all_places_together(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg", "x/b.jpg", "y/c.jpg", "y/d.jpg")
+    assert images_of(source_from(tmp_path / "x", tmp_path / "y", selection=Selection(limit=3))[0])[2:] == ["y/c.jpg"]
+
+
+def test_what_is_wrong_with_one_of_several_sources_is_said_before_the_job_begins(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg", "y/b.txt")
+    with pytest.raises(ConfigError, match=r"no such folder or file: .*nowhere"):
+        source_from(tmp_path / "x", tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"no image in '.*/y'"):
+        source_from(tmp_path / "x", tmp_path / "y")
+    source, _ = source_from(tmp_path / "x", touch(tmp_path / "z", "c.jpg"))
+    with pytest.raises(ConfigError, match=rf"lies in the source '{tmp_path}/z'"):
+        check_output(str(tmp_path / "z" / "out"), source)
+
+
+def test_places_in_their_thousands_are_for_a_list(tmp_path: Path) -> None:
+    images = [touch(tmp_path, f"{number}/a.jpg") / f"{number}/a.jpg" for number in range(1001)]
+    with pytest.raises(ConfigError, match=r"1,001 places, more than 1,000\. Name a folder above them, a pattern"):
+        source_from(*images)
 
 
 # -- the output --------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_folders_below_are_not_looked_into(place: str) -> None:
 
 
 def test_a_pattern_is_for_all_keys_and_folders_beside_its_way_are_not_looked_into(place: str) -> None:
-    rules = Rules(Selection(exclude=("IMG_3*",)), pattern="2026/**/*.[jp][pn]g")
+    rules = Rules(Selection(exclude=("IMG_3*",)), patterns=("2026/**/*.[jp][pn]g", "x*/y.jpg"))
     images = open_storage(place).images(rules)
     assert listed(images) == ["2026/IMG_2.jpg"]
     assert images.ignored["excluded"] == 2

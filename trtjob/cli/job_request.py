@@ -76,7 +76,8 @@ def find_locations(request: JobRequest) -> JobLocations:
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
-    source, keys = source_from(_named(request.source), request.root, _selection(request))
+    named = [_named(each) for each in request.source]
+    source, keys = source_from(*named, root=request.root, selection=_selection(request))
     output = check_output(request.output, source)
     if is_s3(output):
         from trtjob.storage.s3.storage import check_access
@@ -96,23 +97,21 @@ def expect_decoders(keys: list[str]) -> None:
     log.warning("some of the list's images will fail: %s", missing)
 
 
-def _named(source: str) -> "Path | str | ImageList":
+def _named(source: str) -> "str | ImageList":
     from trtjob.jobs.image_list import ImageList, parsed_list
-    from trtjob.storage import is_s3
+    from trtjob.jobs.places import at_home
 
     if not source:  # as an unset variable of a shell is; a path would be the current folder
         raise ConfigError("SOURCE is empty. Name a folder, an image, a list or an s3:// prefix")
-    if is_s3(source):
-        return source
     if source == "-":
         return ImageList(parsed_list(sys.stdin.buffer.read()), Path.cwd())
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.suffix.lower() == ".txt" and path.is_file():
         try:
             return ImageList(parsed_list(path.read_bytes()), path.absolute().parent)
         except OSError as err:
             raise ConfigError(f"cannot read the list '{source}': {err.strerror}") from err
-    return path
+    return source
 
 
 def _selection(request: JobRequest) -> "Selection":

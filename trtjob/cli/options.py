@@ -17,12 +17,12 @@ MODEL, IMAGES, DETECTION = "Model", "Which images", "What is found"
 OUTPUT, MACHINE = "What is written", "How it runs"
 
 SourceArgument = Annotated[
-    str,
+    list[str],
     typer.Argument(
-        metavar="SOURCE",
+        metavar="SOURCE...",
         show_default=False,
-        help="A folder or an s3:// prefix (with all below it), an image, a .txt list of these, or - for such a list on "
-        "standard input.",
+        help="Folders and s3:// prefixes (with all below them), images, patterns in quotes ('cam*/**/*.jpg'), .txt "
+        "lists of images, or - for such a list on standard input.",
     ),
 ]
 Root = Annotated[

@@ -211,9 +211,9 @@ def _upload(locations: JobLocations, stop: Stop | None) -> JobLocations:
     from trtjob.jobs.upload import uploaded_source
     from trtjob.storage import is_s3
 
-    if is_s3(locations.source.root):
+    if all(map(is_s3, locations.source.roots)):
         return locations
-    with open_stages(locations.source.root) as display:
+    with open_stages(locations.source.shown) as display:
 
         def on_progress(done: int, total: int, sent_bytes: int) -> None:
             display.show(f"uploading, {sent_bytes / 1e6:.1f} MB sent", done, total)

@@ -65,11 +65,10 @@ def submit(
 
 def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocations) -> None:
     from trtjob.cli.ui.output import print_json
-    from trtjob.jobs.source_images import chosen_images
-    from trtjob.storage import open_storage
+    from trtjob.jobs.source_images import chosen_images, open_source
 
     spec = job_from(request, locations, settings.models_dir, say_converting)
-    images = sum(1 for _ in chosen_images(spec.source, locations.keys, open_storage(spec.source.root)))
+    images = sum(1 for _ in chosen_images(spec.source, locations.keys, open_source(spec.source)))
     print_json({"images": images, **spec.model_dump(mode="json")})
 
 

@@ -12,8 +12,8 @@ from heapq import heappop, heappush
 
 from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
-from trtjob.storage import Storage
 from trtjob.storage.listing import Entry, Images, suffix_of
+from trtjob.storage.protocol import ImageStorage
 
 # Of kinds that can have pages, by their names: only such files are read to plan a job.
 _SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif"})
@@ -42,7 +42,7 @@ def file_of(entry: Entry) -> Entry:
     return replace(entry, key=file_and_page(entry.key)[0])
 
 
-def page_entry(source: Storage, key: str) -> Entry:
+def page_entry(source: ImageStorage, key: str) -> Entry:
     """Return an image as it is now, as `Storage.entry` does: a page changes with its file."""
     return replace(source.entry(file_and_page(key)[0]), key=key)
 
@@ -55,7 +55,7 @@ class Pages:
     """
 
     images: Images
-    source: Storage
+    source: ImageStorage
 
     @property
     def ignored(self) -> Counter[str]:

@@ -20,10 +20,10 @@ from trtjob.jobs.pages import Pages, file_of
 from trtjob.jobs.records import Record, json_line, parse_line, read_records
 from trtjob.jobs.source_images import Named, chosen_images, matching_images
 from trtjob.jobs.spec import JobSpec
-from trtjob.storage import Storage
 from trtjob.storage.chosen import Known
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.prefetch import prefetch_map
+from trtjob.storage.protocol import ImageStorage
 
 # Failures to get at an image, which say nothing of it: the same command tries these again.
 _UNREACHED = frozenset({FailureKind.MISSING, FailureKind.READ})
@@ -66,12 +66,12 @@ def _entries(folder: JobFolder, key: str, data: bytes) -> list[Entry]:
 
 
 def write_source_list(folder: JobFolder, keys: Iterable[str]) -> None:
-    """Write the keys of a `list` source into the job's folder."""
+    """Write the keys that a source names into the job's folder."""
     folder.storage.write(SOURCE_LIST, source_list(keys))
 
 
 def source_list(keys: Iterable[str]) -> bytes:
-    """Return the document that holds the keys of a `list` source, a line for each."""
+    """Return the document that holds the keys that a source names, a line for each."""
     return b"".join(json_line({"key": key}) for key in keys)
 
 
@@ -86,7 +86,7 @@ def _listed(folder: JobFolder) -> Iterator[str]:
 def plan_epoch(
     folder: JobFolder,
     spec: JobSpec,
-    source: Storage,
+    source: ImageStorage,
     *,
     epoch: int,
     reason: str,
@@ -187,7 +187,7 @@ class _Counted:
 
 
 def _wanted(
-    folder: JobFolder, spec: JobSpec, source: Storage, earlier: list[PlanEpoch], draft: _Draft
+    folder: JobFolder, spec: JobSpec, source: ImageStorage, earlier: list[PlanEpoch], draft: _Draft
 ) -> tuple[_Counted, Iterator[Entry]]:
     """Return the images that a round looks at, and those of them that it has to plan beyond its draft."""
     in_draft = _lookup(entry.key for entry in planned_entries(folder, [draft.plan()]))
@@ -202,7 +202,7 @@ def _wanted(
     return images, changed
 
 
-def source_images(folder: JobFolder, spec: JobSpec, source: Storage, earlier: Sequence[PlanEpoch] = ()) -> Images:
+def source_images(folder: JobFolder, spec: JobSpec, source: ImageStorage, earlier: Sequence[PlanEpoch] = ()) -> Images:
     """Return the images that a job is about as they are now, sorted by key.
 
     earlier: the rounds before: where some files were chosen of all, it is those that the first one has chosen.

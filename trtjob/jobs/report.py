@@ -68,7 +68,7 @@ def render_report(spec: JobSpec, summary: dict[str, Any], highlights: Highlights
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(spec.job_id)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{_text(spec.source.root)}</h1>",
+        f"<h1>{_text(spec.source.shown)}</h1>",
         f'<p class="sub">model {_text(spec.model.name)}, job {_text(spec.job_id)}, submitted {started}'
         f"{_devices(summary)}</p>",
         f'<p class="bad">{_text(summary["incomplete"])}</p>' if summary["incomplete"] else "",

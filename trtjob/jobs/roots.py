@@ -11,7 +11,9 @@ from trtjob.storage import is_s3
 
 def check_spec(spec: JobSpec, roots: Sequence[str], home: Path) -> None:
     """Check where a job reads and writes. home: models may lie there, whatever the roots. Raises ConfigError."""
-    check_places({"source": spec.source.root, "output": spec.output}, roots)
+    for root in spec.source.roots:
+        check_places({"source": root}, roots)
+    check_places({"output": spec.output}, roots)
     if roots:
         check_places({"model": spec.model.uri or spec.model.path}, [*roots, str(home)])
 

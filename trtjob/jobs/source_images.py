@@ -1,17 +1,19 @@
 """The images of a source as they are now, of which a user may want only some."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from trtjob.jobs.pages import page_entry
 from trtjob.jobs.spec import Source
-from trtjob.storage import Storage
+from trtjob.storage import OnTrouble, open_storage
 from trtjob.storage.chosen import Chosen
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.prefetch import prefetch_map
+from trtjob.storage.protocol import ImageStorage
 from trtjob.storage.selection import OLDER, Rules
+from trtjob.storage.several import Merged, SeveralPlaces
 
 # A bucket is asked for so many named images at a time: nearly all of the time of an answer is waiting.
 LOOKS_AT_ONCE = 32
@@ -21,13 +23,14 @@ LOOKS_AT_ONCE = 32
 class Named:
     """The images that a user named, as they are now; one that is not there stays, to end as an error record.
 
-    has_pages: whether a name may be that of a page.
+    has_pages: whether a name may be that of a page; below: gives a key as patterns see it.
     """
 
-    source: Storage
+    source: ImageStorage
     keys: Iterable[str]
     rules: Rules = field(default_factory=Rules)
     has_pages: bool = False
+    below: Callable[[str], str] = str
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -45,19 +48,31 @@ class Named:
         return prefetch_map(entry, keys, requests=LOOKS_AT_ONCE)
 
     def _is_wanted(self, key: str) -> bool:
-        kind = self.rules.why_unwanted(key)
+        kind = self.rules.why_unwanted(self.below(key))
         if kind:
             self.ignored[kind] += 1
         return not kind
 
 
-def matching_images(source: Source, keys: Iterable[str], storage: Storage) -> Images:
-    """Return a source's images that match, sorted by key. keys: of a list; storage: where they are."""
-    rules = Rules(source.selection)
-    return storage.images(rules) if source.kind == "folder" else Named(storage, keys, rules)
+def open_source(source: Source, *, on_trouble: OnTrouble | None = None) -> ImageStorage:
+    """Open the place of a source's images, or all of them as one. Raises and waits as `open_storage` does."""
+    if not source.parts:
+        return open_storage(source.root, on_trouble=on_trouble)
+    places = {part.name: open_storage(part.root, on_trouble=on_trouble) for part in source.parts}
+    return SeveralPlaces(places, {part.name: part.patterns for part in source.parts if part.is_listed})
 
 
-def chosen_images(source: Source, keys: Iterable[str], storage: Storage) -> Images:
+def matching_images(source: Source, keys: Iterable[str], storage: ImageStorage) -> Images:
+    """Return a source's images that match, sorted by key. keys: of those that were named; storage: where they are."""
+    below = storage.below if isinstance(storage, SeveralPlaces) else str
+    named = Named(storage, keys, Rules(source.selection), below=below)
+    if source.kind == "list":
+        return named
+    listed = storage.images(Rules(source.selection, source.patterns))
+    return listed if source.kind == "folder" else Merged([listed, named])
+
+
+def chosen_images(source: Source, keys: Iterable[str], storage: ImageStorage) -> Images:
     """Return a source's images that match or, where not all are wanted, those that are chosen now."""
     images = matching_images(source, keys, storage)
     return images if source.selection.most is None else Chosen(images, source.selection)

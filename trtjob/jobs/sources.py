@@ -1,27 +1,29 @@
-"""Where a job reads and writes, from what a user named: a folder, an image, a list, or any of these in a bucket."""
+"""Where a job reads and writes: one place of images, or several, each with a name of its own."""
 
-import os
-import shlex
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain, count, pairwise
+from pathlib import Path
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.spec import Source
-from trtjob.storage import Storage, is_s3, open_storage
-from trtjob.storage.listing import IMAGE_SUFFIXES
-from trtjob.storage.selection import HIDDEN, Rules, Selection
+from trtjob.jobs.places import Place, at_home, check_text, place_of
+from trtjob.jobs.spec import MOST_PARTS, Part, Source, SourceKind
+from trtjob.storage import is_s3
+from trtjob.storage.patterns import pattern
+from trtjob.storage.selection import Selection
 from trtjob.storage.uri import s3_uri
 
 ALL = Selection()
-KINDS_SHOWN = 10
 
 
-def source_from(named: Path | str | ImageList, root: str = "", selection: Selection = ALL) -> tuple[Source, list[str]]:
-    """Return the source for a folder, an image, an `s3://` address or a list, and the keys, sorted.
+def source_from(*named: Path | str | ImageList, root: str = "", selection: Selection = ALL) -> tuple[Source, list[str]]:
+    """Return the source for folders, images, patterns, `s3://` addresses and lists, and the keys, sorted.
 
-    The keys are those of an image or a list; a folder has none. Two lines that name the same image in two ways are one.
+    The keys are those of images and lists; a folder has none. Two lines that name the same image in two ways are one.
     root: the folder or address below which a list's images are, and get their names; empty: the list's own folder, or
     the bucket. So what an image is called does not depend on what else is listed. selection: which images.
+    Where they are in several places, each key begins with the name of its place (decision 36).
     Raises ConfigError where a source does not exist or holds no image, and where its path is no text; StorageError for
     a bucket that cannot be listed.
 
@@ -29,25 +31,67 @@ def source_from(named: Path | str | ImageList, root: str = "", selection: Select
     >>> folder.mkdir()
     >>> _ = (folder / "a.jpg").write_bytes(b"...")
     >>> source_from(folder)
-    (Source(kind='folder', root='/.../photos', selection=...), [])
+    (Source(kind='folder', root='/.../photos', ...), [])
     """
-    source, keys = _source(named, root, selection)
-    return source.model_copy(update={"selection": selection}), keys
+    if root and not any(isinstance(each, ImageList) for each in named):
+        raise ConfigError(f"--root is for lists of images, but the source is '{named[0]}'. Leave --root out")
+    places = _joined(place_of(each, root, selection) for each in named)
+    if len(places) == 1:
+        (place,) = places
+        source = Source(kind=_kind(places), root=place.root, patterns=tuple(sorted(place.patterns)))
+        return source.model_copy(update={"selection": selection}), sorted(place.keys)
+    if len(places) > MOST_PARTS:
+        raise ConfigError(
+            f"the images lie in {len(places):,} places, more than {MOST_PARTS:,}. Name a folder above them, a pattern "
+            "in quotes, or a list with --root"
+        )
+    names = names_of([place.root for place in places])
+    parts = tuple(
+        Part(name=name, root=place.root, is_listed=place.is_listed, patterns=tuple(sorted(place.patterns)))
+        for name, place in zip(names, places, strict=True)
+    )
+    keys = (f"{name}/{key}" for name, place in zip(names, places, strict=True) for key in place.keys)
+    return Source(kind=_kind(places), root="", parts=parts, selection=selection), sorted(keys)
 
 
-def _source(named: Path | str | ImageList, root: str, selection: Selection) -> tuple[Source, list[str]]:
-    if isinstance(named, ImageList):
-        return _list_source(named, root)
-    if root:
-        raise ConfigError(f"--root is for lists of images, but the source is '{named}'. Leave --root out")
-    if isinstance(named, str):
-        return _s3_source(s3_uri(named, "SOURCE"), selection)
-    if named.is_dir():
-        return _folder_source(named, selection), []
-    if not named.exists():
-        raise ConfigError(f"no such folder or file: '{named}'")
-    image = _file(str(named.absolute()))
-    return _rooted(str(image.parent), {image.name})
+def _kind(places: list[Place]) -> SourceKind:
+    if not any(place.is_listed for place in places):
+        return "list"
+    return "both" if any(place.keys for place in places) else "folder"
+
+
+def _joined(places: Iterable[Place]) -> list[Place]:
+    """Return one place for each root, sorted by it: which comes first on a command line does not matter."""
+    joined: dict[str, Place] = {}
+    for place in places:
+        known = joined.setdefault(place.root, place)
+        # All that is below is more than what patterns match.
+        listed = [each for each in (known, place) if each.is_listed]
+        patterns = frozenset[str]() if any(not each.patterns for each in listed) else known.patterns | place.patterns
+        joined[place.root] = replace(place, is_listed=bool(listed), patterns=patterns, keys=known.keys | place.keys)
+    return [joined[root] for root in sorted(joined)]
+
+
+def names_of(roots: list[str]) -> list[str]:
+    """Return a name for each of several places: the last parts of its path, as many as tell all of them apart.
+
+    None is another one, or a folder in it. Where that is never so, the last parts are numbered. roots: sorted, unlike.
+
+    >>> names_of(["/data/cam1", "/data/cam2"]), names_of(["/july/cam1", "/june/cam1", "/june/cam2"])
+    (['cam1', 'cam2'], ['july/cam1', 'june/cam1', 'june/cam2'])
+    >>> names_of(["/photos", "s3://photos"])
+    ['photos', 'photos-2']
+    """
+    paths = [root.rpartition("://")[2].strip("/").split("/") for root in roots]
+    for depth in range(1, 1 + max(map(len, paths))):
+        names = ["/".join(path[-depth:]) or "root" for path in paths]
+        if not any(after.startswith(name) for name, after in pairwise(sorted(f"{name}/" for name in names))):
+            return names
+    taken: dict[str, None] = {}
+    for path in paths:
+        numbered = (f"{path[-1]}-{number}" for number in count(2))
+        taken[next(name for name in chain([path[-1] or "root"], numbered) if name not in taken)] = None
+    return list(taken)
 
 
 def check_output(output: str, source: Source) -> str:
@@ -60,134 +104,24 @@ def check_output(output: str, source: Source) -> str:
     if is_s3(output):
         address = s3_uri(output, "--output")
     else:
-        folder = _at_home(output).resolve()
-        _check_text(folder, "Choose another with --output")
+        folder = at_home(output).resolve()
+        check_text(folder, "Choose another with --output")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"the output '{output}' is a file, not a folder. Choose another with --output")
         address = str(folder)
-    if source.kind == "folder" and f"{address}/".startswith(f"{source.root.rstrip('/')}/"):
-        raise ConfigError(
-            f"the output '{output}' lies in the source '{source.root}', so outputs would become inputs. "
-            "Choose a place outside it with --output"
-        )
+    for part in source.all_parts:
+        if part.is_listed and _lies_in(address, part):
+            raise ConfigError(
+                f"the output '{output}' lies in the source '{part.root}', so outputs would become inputs. "
+                "Choose a place outside it with --output"
+            )
     return address
 
 
-# -- buckets -----------------------------------------------------------------------------------------------------------
-
-
-def _s3_source(uri: str, selection: Selection) -> tuple[Source, list[str]]:
-    folder, _, name = uri.rpartition("/")
-    if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and folder != "s3:/":
-        storage = open_storage(folder)
-        if storage.entry(name).etag:
-            return Source(kind="list", root=folder), [name]
-    _check_images(open_storage(uri), uri, selection)
-    return Source(kind="folder", root=uri), []
-
-
-def _s3_list(paths: tuple[str, ...], root: str) -> tuple[Source, list[str]]:
-    wrong = next((path for path in paths if not is_s3(path)), None)
-    if wrong is not None:
-        raise ConfigError(f"the list has both s3:// addresses and files such as '{wrong}': make a job of each")
-    uris = [s3_uri(path, "the list's line") for path in paths]
-    if len(buckets := {uri.split("/")[2] for uri in uris}) > 1:
-        raise ConfigError(f"the list names images in several buckets: {', '.join(sorted(buckets))}. Make a job of each")
-    root = s3_uri(root, "--root") if root else f"s3://{buckets.pop()}"
-    outside = next((uri for uri in uris if not uri.startswith(f"{root}/")), None)
-    if outside is not None:
-        raise ConfigError(
-            f"the list's image '{outside}' is not below '{root}'. Name a place with all of them as --root"
-        )
-    return Source(kind="list", root=root), sorted({uri[len(root) + 1 :] for uri in uris})
-
-
-def _check_images(storage: Storage, shown: Path | str, selection: Selection) -> None:
-    images = storage.images(Rules(selection))
-    if next(iter(images), None) is not None:
-        return
-    seen = ", ".join(f"{count:,} {kind}" for kind, count in images.ignored.most_common(KINDS_SHOWN))
-    hint = " --hidden takes hidden ones." if HIDDEN in images.ignored else ""
-    suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-    raise ConfigError(
-        f"no image in '{shown}' or below it{f', but {seen}' if seen else ''}.{hint} Files with these endings are "
-        f"images: {suffixes}"
-    )
-
-
-# -- folders and lists -------------------------------------------------------------------------------------------------
-
-
-def _list_source(listed: ImageList, root: str) -> tuple[Source, list[str]]:
-    if not listed.paths:
-        raise ConfigError("the list names no image: it has one path on each line")
-    if any(map(is_s3, listed.paths)):
-        return _s3_list(listed.paths, root)
-    folder = _at_home(root).absolute() if root else listed.folder
-    if not folder.is_dir():
-        raise ConfigError(f"--root '{root}': there is no such folder")
-    files = [_listed_file(path, folder) for path in listed.paths]
-    keys = [_key(file, folder) for file in files]
-    if None in keys:
-        common = os.path.commonpath([file.parent for file in files])
-        raise ConfigError(
-            f"the list's image '{files[keys.index(None)]}' is not below '{folder}', as the names of images in results "
-            f"are. Name a folder that has all of them: --root {shlex.quote(common)}"
-        )
-    return _rooted(str(folder), set(filter(None, keys)))
-
-
-def _rooted(root: str, keys: set[str]) -> tuple[Source, list[str]]:
-    _check_text(Path(root), "Rename the folder")
-    return Source(kind="list", root=root), sorted(keys)
-
-
-def _listed_file(path: str, folder: Path) -> Path:
-    """Return what a line means: from the root on, or, as Darknet has it, from the folder that the command runs in."""
-    file = _at_home(path)
-    if not file.is_absolute() and not (folder / file).exists() and file.exists():
-        return _file(str(file.absolute()))
-    return _file(str(folder / file))
-
-
-def _key(file: Path, folder: Path) -> str | None:
-    """Return what a file is called below a folder, links to either followed; None where it is not below it."""
-    for name, root in ((file, folder), (file.parent.resolve() / file.name, folder.resolve())):
-        if name != root and name.is_relative_to(root):
-            return name.relative_to(root).as_posix()
-    return None
-
-
-def _file(line: str) -> Path:
-    """Return an absolute path without `..`."""
-    if "\0" in line:
-        raise ConfigError(f"the list has a zero byte in {line[:80]!r}: it has one path on each line (find -print)")
-    # Not resolve(): a link to an image keeps the name under which the user knows it.
-    path = Path(line)
-    if path.name == "..":
-        return path.resolve()
-    return path.parent.resolve() / path.name if ".." in path.parts else path
-
-
-def _at_home(path: str) -> Path:
-    """Read `~/` as a shell does; `~name.jpg` is a file, not a user."""
-    return Path.home() / path[2:] if path.startswith("~/") else Path(path)
-
-
-def _check_text(folder: Path, hint: str) -> None:
-    """Refuse a folder that JSON cannot name; below it, every name goes."""
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError as err:
-        raise ConfigError(f"the name of the folder {str(folder)!r} is not valid UTF-8. {hint}") from err
-
-
-def _folder_source(folder: Path, selection: Selection) -> Source:
-    root = folder.resolve()
-    _check_text(root, "Rename the folder")
-    try:
-        next(root.iterdir(), None)
-    except OSError as err:
-        raise ConfigError(f"cannot list the folder '{folder}': {err.strerror}") from err
-    _check_images(open_storage(root), folder, selection)
-    return Source(kind="folder", root=str(root))
+def _lies_in(address: str, part: Part) -> bool:
+    """Whether images that are written there would be found in a source."""
+    root = f"{part.root.rstrip('/')}/"
+    if not f"{address}/".startswith(root):
+        return False
+    below = address[len(root) :]
+    return not (below and part.patterns) or any(pattern(text).may_match_below(below) for text in part.patterns)

@@ -6,11 +6,11 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
-from trtjob.storage.selection import Selection
+from trtjob.storage.selection import PatternText, Selection
 from trtjob.storage.uri import StorageUri
 
 
@@ -22,17 +22,62 @@ class Annotate(StrEnum):
     NONE = "none"
 
 
+MOST_PARTS, ROOTS_SHOWN = 1000, 3
+SourceKind = Literal["folder", "list", "both"]
+Patterns = Annotated[tuple[PatternText, ...], Field(max_length=MOST_PARTS)]
+
+
+class Part(Document):
+    """One of several places of images.
+
+    name: what the keys of its images begin with, before a `/`; is_listed: whether what lies below the root is taken,
+    and not only what was named; patterns: as of `Source`.
+    """
+
+    name: str = Field(min_length=1)
+    root: StorageUri
+    is_listed: bool
+    patterns: Patterns = ()
+
+
 class Source(Document):
     """Where the images are.
 
-    root: an absolute folder; an image's key is its path below it, with `/`.
-    kind: `folder` lists everything below the root; `list` takes the keys of the job's `plan/source.jsonl`.
-    selection: which of these images.
+    root: an absolute folder; an image's key is its path below it, with `/`; empty where there are several.
+    kind: `folder` lists everything below the root; `list` takes the keys of the job's `plan/source.jsonl`; `both` does.
+    patterns: of what is listed, only what matches one of these; none: all. selection: which of all these images.
+    parts: the places, where there are several: each image's key begins with the name of its place.
     """
 
-    kind: Literal["folder", "list"]
-    root: StorageUri
+    kind: SourceKind
+    root: StorageUri | Literal[""]
+    patterns: Patterns = ()
     selection: Selection = Selection()
+    parts: tuple[Part, ...] = Field(default=(), max_length=MOST_PARTS)
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "Source":
+        if bool(self.parts) == bool(self.root):
+            raise ValueError("expected either a root or several parts")
+        return self
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The places, also where it is one, which has no name."""
+        if self.parts:
+            return self.parts
+        is_listed = self.kind != "list"
+        return (Part.model_construct(name="", root=self.root, is_listed=is_listed, patterns=self.patterns),)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        return tuple(part.root for part in self.all_parts)
+
+    @property
+    def shown(self) -> str:
+        """The places, for people."""
+        more = len(self.roots) - ROOTS_SHOWN
+        return ", ".join(self.roots[:ROOTS_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class ModelRef(Document):
@@ -145,7 +190,7 @@ def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, 
         output,
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{slug_of(source.root) or 'job'}-{digest[:8]}"
+    return f"{slug_of(source.roots[0]) or 'job'}-{digest[:8]}"
 
 
 def slug_of(root: str) -> str:

@@ -2,20 +2,24 @@
 
 import hashlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trtjob.errors import StorageError
-from trtjob.jobs.source_images import chosen_images
-from trtjob.jobs.spec import ModelRef, Source, slug_of
-from trtjob.storage import LocalStorage, open_storage
+from trtjob.jobs.source_images import chosen_images, open_source
+from trtjob.jobs.spec import ModelRef, Part, Source, slug_of
+from trtjob.storage import LocalStorage, is_s3, open_storage
+from trtjob.storage.listing import Entry
+from trtjob.storage.selection import Selection
 
 # done, total: images; sent_bytes: what really went over the network, as the rest was there. May raise to stop.
 OnUpload = Callable[[int, int, int], None]
 
 
 def uploaded_source(source: Source, keys: list[str], output: str, on_progress: OnUpload) -> tuple[Source, list[str]]:
-    """Upload a local source's images below `output`; what is there already is left. Returns the source there, its keys.
+    """Upload a source's local images below `output`; what is there already is left. Returns the source there, its keys.
 
     The same folder of the same machine always goes to the same place, so the same command continues its job.
     What was chosen here, by time or number, is a list there: earlier uploads may lie beside it, and all is new.
@@ -23,14 +27,29 @@ def uploaded_source(source: Source, keys: list[str], output: str, on_progress: O
     """
     from trtjob.storage.upload import upload_images
 
-    local = LocalStorage(Path(source.root))
-    origin = hashlib.sha256(f"{socket.gethostname()}:{source.root}".encode()).hexdigest()[:8]
-    target = open_storage(f"{output}/uploads/{slug_of(source.root) or 'images'}-{origin}")
-    entries = list(chosen_images(source, keys, local))
-    upload_images(local, target, entries, on_progress)
+    entries = list(chosen_images(source, keys, open_source(source)))
+    moved = {}
+    for part in source.all_parts:
+        if not is_s3(part.root):
+            origin = hashlib.sha256(f"{socket.gethostname()}:{part.root}".encode()).hexdigest()[:8]
+            target = open_storage(f"{output}/uploads/{slug_of(part.root) or 'images'}-{origin}")
+            upload_images(LocalStorage(Path(part.root)), target, _entries_of(part, entries), on_progress)
+            moved[part.root] = target.uri
     if source.selection.since_s is None and source.selection.most is None:
-        return source.model_copy(update={"root": target.uri}), keys
-    return Source(kind="list", root=target.uri), [entry.key for entry in entries]
+        return _moved(source, moved), keys
+    chosen = [entry.key for entry in entries]
+    return _moved(source, moved, kind="list", selection=Selection()), chosen
+
+
+def _entries_of(part: Part, entries: list[Entry]) -> list[Entry]:
+    """Return the images of a part as it names them itself."""
+    above = f"{part.name}/" if part.name else ""
+    return [replace(entry, key=entry.key[len(above) :]) for entry in entries if entry.key.startswith(above)]
+
+
+def _moved(source: Source, moved: Mapping[str, str], **changed: Any) -> Source:
+    parts = tuple(part.model_copy(update={"root": moved.get(part.root, part.root)}) for part in source.parts)
+    return source.model_copy(update={"root": moved.get(source.root, source.root), "parts": parts, **changed})
 
 
 def uploaded_model(model: ModelRef, output: str) -> ModelRef:

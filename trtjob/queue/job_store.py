@@ -91,7 +91,7 @@ class JobStore(Leases):
         fields |= {"ok": 0, "failed": failed, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
         fields |= {"model": spec.warm_key, "runner": runner}
         args = [new_call(), spec.model_dump_json(), repr(spec.created_at), state.value, queue, "1" if is_new else "0"]
-        detail = _printable(f"{spec.source.root}, model {spec.model.name}")
+        detail = _printable(f"{spec.source.shown}, model {spec.model.name}")
         return bool(self._create(keys=[job_key(spec.job_id)], args=[*args, detail, *_flat(fields)]))
 
     def move(

@@ -30,8 +30,8 @@ def submit(
 ) -> tuple[JobSpec, Outcome]:
     """Hand a job in; the same job again continues it with what is missing, new or changed.
 
-    keys: the images of a `list` source; priority: None leaves a job that is there its own; notify: the URL that is told
-    of the job's end; runner: the `trtjob run` that hands it in, as of `JobView`. One that is under way for another
+    keys: the images that the source names; priority: None leaves a job that is there its own; notify: the URL that is
+    told of the job's end; runner: the `trtjob run` that hands it in, as of `JobView`. One that is under way for another
     `run` changes hands; one that is under way for the workers stays theirs, while there are any.
     Returns the specification in force (that of the first submission) and what was done.
     A job that has ended continues in this queue, whichever it was in.
@@ -43,7 +43,7 @@ def submit(
     folder = JobFolder.of(spec)
     folder.storage.make_root()
     # Before job.json, which makes it a job; the id stands for the list too, so whoever writes it writes the same.
-    if spec.source.kind == "list" and not folder.storage.exists(SOURCE_LIST):
+    if spec.source.kind != "folder" and not folder.storage.exists(SOURCE_LIST):
         write_source_list(folder, keys)
     is_new = folder.storage.create(JOB, spec.model_dump_json(indent=1).encode())
     if not is_new:
@@ -163,7 +163,7 @@ def resume(store: JobStore, queue: WorkQueue, folder: JobFolder, *, runner: str 
     if has_finished:
         hint = f"Failed images are tried again with: trtjob retry {spec.job_id}"
         raise JobError(f"job '{spec.job_id}' has finished. {hint}", job_id=spec.job_id)
-    if spec.source.kind == "list" and not folder.storage.exists(SOURCE_LIST):
+    if spec.source.kind != "folder" and not folder.storage.exists(SOURCE_LIST):
         hint = "Continue it with the command that submitted it"
         raise JobError(f"{folder.uri} has no list of the images. {hint}", job_id=spec.job_id)
     return submit(store, queue, spec, runner=runner)

@@ -1,4 +1,4 @@
-"""What a place for objects can do, be it a folder or a bucket."""
+"""What a place can do: one that images are read from, and one for a job's objects."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,7 +11,40 @@ from trtjob.storage.selection import Rules
 OnTrouble = Callable[[str], None]
 
 
-class Storage(Protocol):
+class ImageStorage(Protocol):
+    """What images are read from. Errors are as for `Storage`."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether each request waits for a network: then `afetch` and `aput` keep many under way at once."""
+        ...
+
+    def place(self, key: str) -> str:
+        """Return where an object lies, for people."""
+        ...
+
+    def check_root(self) -> None:
+        """Raise PlaceError where the root of a source is away from this machine, as far as that can be told."""
+        ...
+
+    def images(self, rules: Rules | None = None) -> Images:
+        """Return the images below the root that the rules take, sorted by key as UTF-8 sorts. None: the usual ones."""
+        ...
+
+    def entry(self, key: str) -> Entry:
+        """Return an image as it is now; its size is 0 and its etag empty where that cannot be told."""
+        ...
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the bytes of a source image. Raises ImageError: `missing`, `read` or `too_large`; StorageError."""
+        ...
+
+    async def afetch(self, entry: Entry) -> bytes:
+        """Fetch an image without a thread of the caller's; only where `is_remote`. Raises as `fetch` does."""
+        ...
+
+
+class Storage(ImageStorage, Protocol):
     """Objects below a root: a folder, or `s3://bucket/prefix`.
 
     Keys are relative, with `/`; every method refuses one that would leave the root with a StorageError. A place that
@@ -24,21 +57,8 @@ class Storage(Protocol):
         """The root: an absolute path or `s3://bucket/prefix`, without a slash at its end."""
         ...
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether each request waits for a network: then `afetch` and `aput` keep many under way at once."""
-        ...
-
-    def place(self, key: str) -> str:
-        """Return where an object lies, for people."""
-        ...
-
     def make_root(self) -> None:
         """Make the root unless it is there: nothing else makes it. Raises StorageError."""
-        ...
-
-    def check_root(self) -> None:
-        """Raise PlaceError where the root of a source is away from this machine, as far as that can be told."""
         ...
 
     def exists(self, key: str) -> bool: ...
@@ -86,22 +106,6 @@ class Storage(Protocol):
 
         before: called when all is found, before any is removed; what is written later stays. It may raise to stop.
         """
-        ...
-
-    def images(self, rules: Rules | None = None) -> Images:
-        """Return the images below the root that the rules take, sorted by key as UTF-8 sorts. None: the usual ones."""
-        ...
-
-    def entry(self, key: str) -> Entry:
-        """Return an image as it is now; its size is 0 and its etag empty where that cannot be told."""
-        ...
-
-    def fetch(self, entry: Entry) -> bytes:
-        """Return the bytes of a source image. Raises ImageError: `missing`, `read` or `too_large`; StorageError."""
-        ...
-
-    async def afetch(self, entry: Entry) -> bytes:
-        """Fetch an image without a thread of the caller's; only where `is_remote`. Raises as `fetch` does."""
         ...
 
     async def aput(self, key: str, data: bytes) -> None:

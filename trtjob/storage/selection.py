@@ -81,14 +81,14 @@ class Selection(Document):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a selection, and a pattern for all keys, say of single ones.
+    """What a selection, and patterns of which one must match, say of single keys.
 
     What is not taken has a kind, under which it is counted: `hidden`, `AppleDouble`, `trash` and the like, `excluded`,
     `older`.
     """
 
     selection: Selection = field(default_factory=Selection)
-    pattern: str = ""
+    patterns: tuple[str, ...] = ()
 
     def why_not_folder(self, key: str) -> str:
         """Return the kind of all that is below a folder, empty where some of it may be taken. key: without a slash."""
@@ -99,7 +99,9 @@ class Rules:
 
     def enters(self, key: str) -> bool:
         """Whether a folder is looked into. What lies in another is not counted: it may be all of a disk."""
-        return self.selection.recursive and (not self.pattern or pattern(self.pattern).may_match_below(key))
+        if not self.selection.recursive:
+            return False
+        return not self.patterns or any(pattern(text).may_match_below(key) for text in self.patterns)
 
     def junk(self, key: str) -> str:
         """Return the kind of a file or folder that is none of the user's by its name, empty for another."""
@@ -108,13 +110,13 @@ class Rules:
 
     def why_unwanted(self, key: str) -> str:
         """Return `excluded` where no pattern, or the wrong one, matches; empty otherwise."""
-        is_wanted = not self.pattern or pattern(self.pattern).matches(key)
-        chosen = self.selection
-        if is_wanted and chosen.include:
-            is_wanted = any(pattern(text).matches(key) for text in chosen.include)
-        if is_wanted and not any(pattern(text).matches(key) for text in chosen.exclude):
-            return ""
-        return EXCLUDED
+        wanted = [texts for texts in (self.patterns, self.selection.include) if texts]
+        is_wanted = all(_matches(key, texts) for texts in wanted) and not _matches(key, self.selection.exclude)
+        return "" if is_wanted else EXCLUDED
 
     def is_too_old(self, modified_s: float) -> bool:
         return self.selection.since_s is not None and modified_s < self.selection.since_s
+
+
+def _matches(key: str, texts: tuple[str, ...]) -> bool:
+    return any(pattern(text).matches(key) for text in texts)

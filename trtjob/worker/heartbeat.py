@@ -184,7 +184,7 @@ class HeartbeatThread(threading.Thread):
             spec = self.store.view(lease.job_id).spec
         except JobError:
             return False
-        return any(is_s3(place) for place in (spec.source.root, spec.output, spec.model.uri))
+        return any(is_s3(place) for place in (*spec.source.roots, spec.output, spec.model.uri))
 
     def _measure(self) -> None:
         now, images, busy_s = time.monotonic(), self.context.images, self.context.busy_s()

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from trtjob.errors import PlaceError
 from trtjob.jobs.folder import JOB, JobFolder
+from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import JobSpec
-from trtjob.storage import open_storage
 
 
 def expect_output(folder: JobFolder, spec: JobSpec) -> None:
@@ -22,4 +22,4 @@ def expect_output(folder: JobFolder, spec: JobSpec) -> None:
 
 def expect_source(spec: JobSpec) -> None:
     """Raise PlaceError where the source is away here, as far as that can be told without reading an image."""
-    open_storage(spec.source.root).check_root()
+    open_source(spec.source).check_root()

@@ -18,13 +18,13 @@ from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JobFolder, PlanEpoch
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
 from trtjob.jobs.roots import check_places
+from trtjob.jobs.source_images import open_source
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.queue.conversions import MOST_TRIES, Conversion, name_of
 from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.reconcile import reconcile_job
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView
-from trtjob.storage import open_storage
 from trtjob.worker.context import Context, Interrupted, current
 from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.preflight import expect_output, expect_source
@@ -94,7 +94,7 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
             _still(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
-    source = open_storage(view.spec.source.root, on_trouble=check)
+    source = open_source(view.spec.source, on_trouble=check)
     plan = plan_epoch(
         folder, view.spec, source, epoch=epoch, reason=reason, on_shards=on_shards, before_write=still_mine
     )

@@ -265,7 +265,7 @@ SURE = answer((0.1, 0.9))
 def finish(
     under_test: Stages, key: str = "a.png", scores: tuple[float, float] = (0.1, 0.9), hw: tuple[int, int] = (40, 40)
 ) -> Record:
-    write_image(Path(under_test.source.uri) / key, hw=hw)
+    write_image(Path(under_test.source.place(key)), hw=hw)
     return under_test.finish(prepared(under_test, key)[0], answer(scores))
 
 

@@ -90,7 +90,7 @@ def job_document(
         "eta_s": round(left / rate, 1) if rate and left is not None else None,
         "stand_aside": _aside_documents(exclusions),
         "limit": describe_limit(view, list(workers)),
-        "source": view.spec.source.root,
+        "source": view.spec.source.shown,
         "output": view.spec.uri,
         "model": view.spec.model.name,
         "submitted_at": view.spec.created_at,

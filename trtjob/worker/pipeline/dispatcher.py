@@ -38,7 +38,7 @@ class Dispatcher:
 
     def _ahead(self) -> int:
         specs = [flow.spec for flow in self._flows]
-        remote = self._requests if any(is_s3(spec.source.root) for spec in specs) else 0
+        remote = self._requests if any(is_s3(root) for spec in specs for root in spec.source.roots) else 0
         on_gpu = _AHEAD_OF_GPU if any(spec.options.decode == "gpu" for spec in specs) else 0
         return max(_AHEAD, remote, on_gpu)
 

@@ -16,6 +16,7 @@ from threading import Lock
 from trtjob.engines.protocol import Engine
 from trtjob.errors import EngineError, PlaceError, StorageError
 from trtjob.imaging.gpu.decoder import EncodedImage
+from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import note_trouble, open_storage
 from trtjob.storage.listing import Entry
@@ -208,9 +209,11 @@ class Pipeline:
             self._lost(handle, f"no progress in {stall_s:.0f} s")
             return
         stage, spec = handle.board.stage_now, hand.flow.spec
-        place = spec.source.root if stage in READING else spec.output
+        is_reading = stage in READING
+        place = spec.source.shown if is_reading else spec.output
+        storage = open_source(spec.source) if is_reading else open_storage(spec.output)
         self._on_step()  # what is done about it is no stand-still
-        answers = await answers_within(open_storage(place).check_root, PROBE_S)
+        answers = await answers_within(storage.check_root, PROBE_S)
         if not handle.hangs(stall_s) or handle.board.slot != slot:
             return
         self._on_step()

@@ -21,9 +21,10 @@ import cv2
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError, TrtjobError
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import Record, to_line
+from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import JobSpec
 from trtjob.logs import bind_process, configure_logging
-from trtjob.storage import open_storage, troubles
+from trtjob.storage import troubles
 from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.ring import Ring
@@ -152,7 +153,7 @@ class ImageProcess:
                 JobFolder.of(spec, on_trouble).storage,
                 max_pixels=self.config.max_pixels,
                 jpeg_quality=self.config.jpeg_quality,
-                source=open_storage(spec.source.root, on_trouble=on_trouble),
+                source=open_source(spec.source, on_trouble=on_trouble),
                 watch=self.board,
             ),
         )

@@ -31,10 +31,12 @@ from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
 from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
 from trtjob.jobs.records import ImageFailure, Record
+from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.logs import log_context
-from trtjob.storage import Storage, open_storage
+from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
+from trtjob.storage.protocol import ImageStorage
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +105,14 @@ class Stages:
         *,
         max_pixels: int,
         jpeg_quality: int,
-        source: Storage | None = None,
+        source: ImageStorage | None = None,
         watch: Watch | None = None,
     ) -> None:
         """source: None opens the specification's."""
         self.model = model
         self.options = spec.options
         self.watch = watch or Stopwatch()
-        self.source = source or open_storage(spec.source.root)
+        self.source = source or open_source(spec.source)
         self.output = output
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality

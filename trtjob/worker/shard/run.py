@@ -199,7 +199,7 @@ class _ShardRun:
         share = self.context.settings.max_missing
         if len(away) >= MANY and len(away) > share * len(self.entries):
             raise StorageError(
-                f"{len(away)} of {len(self.entries)} images of {self.spec.source.root} that were there when they were "
+                f"{len(away)} of {len(self.entries)} images of {self.spec.source.shown} that were there when they were "
                 f"listed cannot be read on this machine, such as {away[0]!r}. Is it mounted, and may trtjob "
                 "read it? Where they really are gone: TRTJOB_MAX_MISSING=1"
             )

@@ -1,0 +1,57 @@
+"""All that people name and that systems leave, in one command."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server
+from terminal import DIGITS, Terminal, job_folder, records
+
+pytestmark = pytest.mark.slow
+IMAGE = min((DIGITS / "scenes").rglob("*.jpg"))
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(IMAGE, target)
+    return folder
+
+
+def test_a_file_a_folder_a_pattern_a_bucket_and_a_list_are_one_job(
+    terminal: Terminal, digits: Path, tmp_path: Path, bucket: str, s3: S3Server
+) -> None:
+    terminal.environment |= s3.environment
+    photos = put(tmp_path / "photos", "a.jpg", "sub/b.jpg", "._a.jpg", "@eaDir/a.jpg/THUMB.jpg", ".Trash-1000/c.jpg")
+    (photos / "Thumbs.db").write_bytes(b"x")
+    put(tmp_path / "cams", "cam1/1.jpg", "cam2/x/2.jpg", "dog/3.jpg")
+    (put(tmp_path / "listed", "l.jpg") / "list.txt").write_text("l.jpg\n")
+    put(tmp_path / "single", "s.jpg", "other.jpg")
+    for key in ("p/o.jpg", "p/__MACOSX/._o.jpg"):
+        s3.client().put_object(Bucket=bucket, Key=key, Body=IMAGE.read_bytes())
+    sources = ["single/s.jpg", "photos/", "cams/cam*/**/*.jpg", f"s3://{bucket}/p", "listed/list.txt"]
+    outcome = terminal.run(
+        "run",
+        *(f"{tmp_path}/{each}" if ":" not in each else each for each in sources),
+        "--model",
+        digits,
+        "-o",
+        tmp_path / "out",
+    )
+    assert outcome.code == 0, outcome.err
+    names = list(records(job_folder(tmp_path / "out")))
+    assert names == sorted(
+        [
+            "single/s.jpg",
+            "photos/a.jpg",
+            "photos/sub/b.jpg",
+            "cams/cam1/1.jpg",
+            "cams/cam2/x/2.jpg",
+            "p/o.jpg",
+            "listed/l.jpg",
+        ]
+    )
+    rows = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    assert rows["ignored"] == "1 @eaDir, 1 AppleDouble, 1 Thumbs.db, 1 __MACOSX, 1 trash"
+    assert all((job_folder(tmp_path / "out") / "annotated" / name).is_file() for name in names)

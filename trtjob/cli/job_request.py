@@ -31,6 +31,7 @@ class JobRequest:
     output: o.Output = DEFAULT_OUTPUT
     _: KW_ONLY
     root: o.Root = ""
+    column: o.Column = ""
     include: o.Include = None
     exclude: o.Exclude = None
     hidden: o.Hidden = False
@@ -73,10 +74,13 @@ def find_locations(request: JobRequest) -> JobLocations:
 
     Raises ConfigError, StorageError for a bucket that cannot be used.
     """
+    from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
-    named = [_named(each) for each in request.source]
+    named = [_named(each, request.column) for each in request.source]
+    if request.column and not any(isinstance(each, ImageList) for each in named):
+        raise ConfigError("--column is for tables that name images, and none is among the sources. Leave --column out")
     source, keys = source_from(*named, root=request.root, selection=_selection(request))
     output = check_output(request.output, source)
     if is_s3(output):
@@ -97,8 +101,9 @@ def expect_decoders(keys: list[str]) -> None:
     log.warning("some of the list's images will fail: %s", missing)
 
 
-def _named(source: str) -> "str | ImageList":
+def _named(source: str, column: str) -> "str | ImageList":
     from trtjob.jobs.image_list import ImageList, parsed_list
+    from trtjob.jobs.list_files import is_list, listed_paths
     from trtjob.jobs.places import at_home
 
     if not source:  # as an unset variable of a shell is; a path would be the current folder
@@ -106,12 +111,7 @@ def _named(source: str) -> "str | ImageList":
     if source == "-":
         return ImageList(parsed_list(sys.stdin.buffer.read()), Path.cwd())
     path = at_home(source)
-    if path.suffix.lower() == ".txt" and path.is_file():
-        try:
-            return ImageList(parsed_list(path.read_bytes()), path.absolute().parent)
-        except OSError as err:
-            raise ConfigError(f"cannot read the list '{source}': {err.strerror}") from err
-    return source
+    return ImageList(listed_paths(path, column), path.absolute().parent) if is_list(path) else source
 
 
 def _selection(request: JobRequest) -> "Selection":

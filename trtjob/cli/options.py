@@ -21,8 +21,8 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folders and s3:// prefixes (with all below them), images, patterns in quotes ('cam*/**/*.jpg'), .txt "
-        "lists of images, or - for such a list on standard input.",
+        help="Folders and s3:// prefixes (with all below them), images, patterns in quotes ('cam*/**/*.jpg'), "
+        "lists of images (.txt, .csv, .tsv, .jsonl, .json, .parquet), or - for a list of lines on standard input.",
     ),
 ]
 Root = Annotated[
@@ -33,6 +33,16 @@ Root = Annotated[
         show_default=False,
         help="For a list: the folder that has all its images; results name them as below it. Default: the list's own "
         "folder, the current one for -, or the bucket.",
+    ),
+]
+Column = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|N",
+        rich_help_panel=IMAGES,
+        show_default=False,
+        help="For a list that is a table: the column that names the images, or its number. Default: the one that is "
+        "called as images are, such as file, path or image.",
     ),
 ]
 Include = Annotated[

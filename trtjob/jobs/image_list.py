@@ -24,13 +24,17 @@ def parsed_list(data: bytes) -> tuple[str, ...]:
     >>> parsed_list(b"# of July\na.jpg\n'b c.jpg'\n")
     ('a.jpg', 'b c.jpg')
     """
-    if data.startswith(_UTF_16):
-        text = data.decode("utf-16", "replace")
-    else:
-        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    text = text_of(data)
     # Not splitlines(): a file name may hold what else Python takes for the end of a line.
     lines = (line.strip(_BLANKS) for line in text.split("\n" if "\n" in text else "\r"))
     return tuple(_unquoted(line) for line in lines if line and not line.startswith("#"))
+
+
+def text_of(data: bytes) -> str:
+    """Return the text of a file that people and tools have written; bytes that are no UTF-8 survive."""
+    if data.startswith(_UTF_16):
+        return data.decode("utf-16", "replace")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def _unquoted(line: str) -> str:

@@ -29,8 +29,9 @@ from trtjob.queue.keys import NOTICE, NOTICES
 from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.queue.submit import cancel
 from trtjob.queue.units import FINISH
+from trtjob.web_address import Refused, checked_address
 from trtjob.worker import webhooks as worker_notify
-from trtjob.worker.webhooks import TIMEOUT_S, Refused, checked_address, send_due
+from trtjob.worker.webhooks import TIMEOUT_S, send_due
 
 JOB = job_spec().job_id
 
@@ -167,19 +168,19 @@ def test_a_notice_is_given_up_after_a_day(store: JobStore, settings: Settings, m
 )
 def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     with pytest.raises(Refused, match="no public address"):
-        checked_address("host", [address], allow_local=False)
-    assert checked_address("host", [address], allow_local=True) == address
+        checked_address("host", [address], allow_local=False, setting="X")
+    assert checked_address("host", [address], allow_local=True, setting="X") == address
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "8.8.8.8", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "2a00::1"])
 def test_a_public_address_is_taken(address: str) -> None:
-    assert checked_address("host", [address], allow_local=False) == address
+    assert checked_address("host", [address], allow_local=False, setting="X") == address
 
 
 def test_a_name_with_one_address_that_is_not_public_is_refused() -> None:
     with pytest.raises(Refused):
-        checked_address("host", ["93.184.215.14", "127.0.0.1"], allow_local=False)
-    assert checked_address("host", ["93.184.215.14"], allow_local=False) == "93.184.215.14"
+        checked_address("host", ["93.184.215.14", "127.0.0.1"], allow_local=False, setting="X")
+    assert checked_address("host", ["93.184.215.14"], allow_local=False, setting="X") == "93.184.215.14"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

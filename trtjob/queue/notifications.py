@@ -7,7 +7,6 @@ send can last.
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import re
 import secrets
@@ -15,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from redis import ResponseError
 
@@ -27,6 +25,7 @@ from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import NOTICE, NOTICES, job_key, notices_key
 from trtjob.queue.scripts import load
+from trtjob.web_address import Address, parsed_address
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 3600.0
 GIVE_UP_S = 86_400.0
@@ -34,19 +33,7 @@ LEASE_S = 60.0  # longer than a send lasts: see trtjob.worker.webhooks
 MOST_TRIES = 1000
 MOST_URL = 2048
 _DELIVERY = re.compile(r"[0-9a-f]{16}")
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _EXPECTED = "expected a web address such as https://hooks.example/trtjob"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a notice goes. host: a name in ASCII, or an IP address without brackets; target: path and query."""
-
-    host: str
-    port: int
-    is_tls: bool
-    target: str
-    header: str  # what the server is called by
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,57 +69,10 @@ def address_from(url: str) -> Address:
     """Read an address. Raises ConfigError as `check_notify_url` does."""
     if len(url) > MOST_URL:
         raise ConfigError(f"--notify: the address has {len(url):,} characters: shorten it to {MOST_URL:,} at most")
-    if re.search(r"[\s\x00-\x1f\x7f-\x9f\\]", url):
-        raise _wrong(url, "it has a space, a backslash or a control character in it. Write them as %20, %5C and so on")
     try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets, or a host that is another one by Unicode's rules
-        raise _wrong(url, "its host cannot be read") from None
-    if parts.scheme not in ("http", "https") or not parts.netloc.rpartition("@")[2]:
-        raise _wrong(url, "it does not begin with http:// or https:// and a host")
-    if "@" in parts.netloc:
-        raise _wrong(url, "give no user and password in it: it is signed instead")
-    if not (parts.path + parts.query).isascii():
-        raise _wrong(url, "its path and query must be ASCII: percent-encode them")
-    return _address(url, parts)
-
-
-def _address(url: str, parts: SplitResult) -> Address:
-    host, port, is_tls = _host(url, parts), _port(url, parts), parts.scheme == "https"
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    named = f"[{host}]" if ":" in host else host
-    return Address(host, port or (443 if is_tls else 80), is_tls, target, named if port is None else f"{named}:{port}")
-
-
-def _port(url: str, parts: SplitResult) -> int | None:
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise _wrong(url, "its port must be a number from 1 to 65535")
-    return port
-
-
-def _host(url: str, parts: SplitResult) -> str:
-    """Return the host in ASCII: an IP address, or a name that a server could have."""
-    host = parts.hostname or ""
-    if "[" in parts.netloc:
-        try:
-            return str(ipaddress.IPv6Address(host if "%" not in host else ""))
-        except ValueError:
-            raise _wrong(url, "what is in its brackets is no IPv6 address") from None
-    try:
-        name = host.encode("idna").decode()
-    except UnicodeError:
-        raise _wrong(url, "its host is no name that a server can have") from None
-    if len(name) > 253 or not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
-        raise _wrong(url, "its host is no name that a server can have")
-    return name
-
-
-def _wrong(url: str, why: str) -> ConfigError:
-    return ConfigError(f"--notify '{_shown(url)}': {why}; {_EXPECTED}")
+        return parsed_address(url)
+    except ValueError as err:
+        raise ConfigError(f"--notify '{_shown(url)}': {err}; {_EXPECTED}") from None
 
 
 def _shown(url: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 KEY, SECRET = "trtjob-test", "trtjob-test-secret"
 READER_KEY, READER_SECRET = "reader", "reader-secret"
+PUBLIC = "for-everybody"  # the bucket that is read without credentials
 REGION = "us-east-1"
 START_TIMEOUT_S = 30
 
@@ -74,6 +75,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1", within: Sequence[str] = 
                 "identities": [
                     _identity("owner", KEY, SECRET, ["Admin", "Read", "Write", "List", "Tagging"]),
                     _identity("reader", READER_KEY, READER_SECRET, ["Read", "List"]),
+                    {"name": "anonymous", "credentials": [], "actions": [f"Read:{PUBLIC}", f"List:{PUBLIC}"]},
                 ]
             }
         )

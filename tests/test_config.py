@@ -183,7 +183,7 @@ def test_the_allowed_places_are_separated_by_commas_or_a_list_in_the_file(
 
 def test_an_allowed_place_that_depends_on_where_one_stands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRTJOB_ROOTS", "/data,photos")
-    with pytest.raises(ConfigError, match=r"TRTJOB_ROOTS = .*absolute folders and s3:// prefixes, not 'photos'"):
+    with pytest.raises(ConfigError, match=r"TRTJOB_ROOTS = .*absolute folders, .* web addresses, not 'photos'"):
         load_settings()
 
 

@@ -53,8 +53,8 @@ def _listed(value: object) -> object:
 
 def _absolute(roots: tuple[str, ...]) -> tuple[str, ...]:
     for root in roots:
-        if not root.startswith(("/", "s3://")):
-            raise ValueError(f"expected absolute folders and s3:// prefixes, not '{root}'")
+        if not root.startswith(("/", "s3://", "http://", "https://")):
+            raise ValueError(f"expected absolute folders, s3:// prefixes and web addresses, not '{root}'")
     return roots
 
 
@@ -105,8 +105,8 @@ class Settings(BaseSettings):
 
     roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_absolute)] = Field(
         default=(),
-        description="folders and s3:// prefixes, separated by commas, that jobs may read and write; none: all that the "
-        "worker's user may",
+        description="folders, s3:// prefixes and web addresses, separated by commas, that jobs may read and write; "
+        "none: all that the worker's user may",
     )
 
     threads: int = Field(
@@ -193,6 +193,9 @@ class Settings(BaseSettings):
     notify_secret: SecretStr | None = Field(default=None, description="signs what --notify addresses are told")
     notify_allow_local: bool = Field(
         default=False, description="let --notify reach addresses of this machine and its network"
+    )
+    fetch_allow_local: bool = Field(
+        default=False, description="let images be fetched by http:// and https:// from this machine and its network"
     )
     place_wait_s: float = Field(
         default=60.0,

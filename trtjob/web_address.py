@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from trtjob.errors import TrtjobError
 
@@ -41,6 +41,17 @@ class Address:
     is_tls: bool
     target: str
     header: str  # what the server is called by
+
+
+def quoted(url: str) -> str:
+    """Return an address as a request has it: what may not stand in its path and query is percent-encoded.
+
+    >>> quoted("https://host/a b.jpg?x=%20")
+    'https://host/a%20b.jpg?x=%20'
+    """
+    scheme, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return scheme + separator + host + slash + quote(path, safe="%/:?[]@!$&'()*+,;=-._~", errors="surrogateescape")
 
 
 def parsed_address(url: str) -> Address:

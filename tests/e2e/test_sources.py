@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 from terminal import DIGITS, Terminal, job_folder, records
+from web_server import web_server
 
 pytestmark = pytest.mark.slow
 IMAGE = min((DIGITS / "scenes").rglob("*.jpg"))
@@ -55,3 +56,27 @@ def test_a_file_a_folder_a_pattern_a_bucket_and_a_list_are_one_job(
     rows = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
     assert rows["ignored"] == "1 @eaDir, 1 AppleDouble, 1 Thumbs.db, 1 __MACOSX, 1 trash"
     assert all((job_folder(tmp_path / "out") / "annotated" / name).is_file() for name in names)
+
+
+def test_images_of_a_web_server_are_fetched_and_done_once(terminal: Terminal, digits: Path, tmp_path: Path) -> None:
+    terminal.environment["TRTJOB_FETCH_ALLOW_LOCAL"] = "true"
+    with web_server() as server:
+        for path in ("/a/1.jpg", "/a/2.jpg?size=full"):
+            server.put(path, IMAGE.read_bytes(), headers={"ETag": '"1"'})
+        table = tmp_path / "images.csv"
+        names = ["a/1.jpg", "a/2.jpg?size=full", "gone.jpg"]
+        table.write_text("\n".join(["id,url", *(f"{number},{server.url}/{name}" for number, name in enumerate(names))]))
+        command: list[str | Path] = ["run", table, "--model", digits, "-o", tmp_path / "out"]
+        outcome = terminal.run(*command)
+        assert outcome.code == 1, outcome.err
+        found = records(job_folder(tmp_path / "out"))
+        assert list(found) == names
+        assert [record.get("error", {}).get("kind") for record in found.values()] == [None, None, "missing"]
+        fetched = [line for line in server.heard if line.startswith("GET")]
+        server.put("/gone.jpg", IMAGE.read_bytes())
+        server.files["/gone.jpg"] = server.files["/gone.jpg"][-1:]
+        assert terminal.run(*command).code == 0
+        assert [line for line in server.heard if line.startswith("GET")] == [*fetched, "GET /gone.jpg"]
+    refused = terminal.run(*command, TRTJOB_FETCH_ALLOW_LOCAL="false")
+    assert refused.code == 2
+    assert "no public address" in refused.err

@@ -417,14 +417,83 @@ def test_objects_of_a_list_are_called_as_in_their_bucket_or_below_a_root() -> No
         source_of(uris, Path("/"), "s3://bucket/a/b")
 
 
-def test_a_list_stays_in_one_bucket() -> None:
-    with pytest.raises(ConfigError, match="several buckets: one, two"):
-        source_of(["s3://one/1.jpg", "s3://two/2.jpg"], Path("/"))
+def test_a_list_of_several_buckets_servers_and_files_is_several_places(tmp_path: Path) -> None:
+    lines = ["s3://one/1.jpg", "s3://two/a/2.jpg", "https://host/b/3.jpg", "4.jpg", "s3://one/a/5.jpg"]
+    source, keys = source_of(lines, touch(tmp_path / "listed", "4.jpg"))
+    assert source.roots == (f"{tmp_path}/listed", "https://host", "s3://one", "s3://two")
+    assert keys == ["host/b/3.jpg", "listed/4.jpg", "one/1.jpg", "one/a/5.jpg", "two/a/2.jpg"]
+    with pytest.raises(
+        ConfigError, match=r"--root is for addresses or for files, and the list has both, such as '4.jpg'"
+    ):
+        source_of(lines, tmp_path, "s3://one")
 
 
-def test_a_list_is_of_objects_or_of_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="both s3:// addresses and files"):
-        source_of(["s3://one/1.jpg", str(tmp_path / "2.jpg")], tmp_path)
+# -- web addresses -----------------------------------------------------------------------------------------------------
+
+
+def test_an_image_at_a_web_address_is_a_source() -> None:
+    assert source_from("https://Host:8080/a/b%20c.jpg?x=1#top") == (
+        Source(kind="list", root="https://host:8080/a"),
+        ["b%20c.jpg?x=1"],
+    )
+    assert source_from("http://host/a.jpg?x=b/c.jpg") == (Source(kind="list", root="http://host"), ["a.jpg?x=b/c.jpg"])
+
+
+def test_images_of_a_list_are_called_as_on_their_server_or_below_a_root() -> None:
+    lines = ["https://host/a/1.jpg", "https://HOST/a/b/2.jpg"]
+    assert source_of(lines, Path("/")) == (Source(kind="list", root="https://host"), ["a/1.jpg", "a/b/2.jpg"])
+    assert source_of(lines, Path("/"), "https://host/a/")[1] == ["1.jpg", "b/2.jpg"]
+    with pytest.raises(ConfigError, match=r"'https://host/a/1.jpg' is not below 'https://host/a/b'"):
+        source_of(lines, Path("/"), "https://host/a/b")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://",
+        "https://host",
+        "https://host/",
+        "https://host/a//b.jpg",
+        "https://host/../b.jpg",
+        "http://u:p@host/a.jpg",
+        "https://host:0/a.jpg",
+        "https://ho st/a.jpg",
+        "https://host/a.jpg?x=//y",
+    ],
+)
+def test_what_is_no_web_address_of_a_file_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Example: https://host/photos/a.jpg"):
+        source_from(url)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (
+            "gs://bucket/photos",
+            r"gs:// is not read: its own S3 interface is, with AWS_ENDPOINT_URL.*Sources are",
+        ),
+        ("az://container/photos", r"az:// is not read: copy the images to a folder first"),
+        ("ftp://host/a.jpg", r"ftp:// is not read.*wget"),
+        ("rtsp://camera/1", r"rtsp:// is not read.*ffmpeg"),
+        ("odd://x", r"'odd://x': odd:// is not read\. Sources are folders"),
+        ("clip.MP4", r"'.*clip.MP4' is a video. Save its frames first: ffmpeg"),
+        ("photos.zip", r"'.*photos.zip' is an archive. Unpack it first"),
+        ("scan.pdf", r"'.*scan.pdf' is a document. Save its pages as images"),
+        ("https://host/clip.mp4?x=1", r"'clip.mp4' is a video"),
+        ("https://host/list.csv", r"is a list: fetch it first"),
+    ],
+)
+def test_what_is_not_read_is_said_with_what_to_do(tmp_path: Path, named: str, told: str) -> None:
+    touch(tmp_path, "clip.MP4", "photos.zip", "scan.pdf")
+    with pytest.raises(ConfigError, match=told):
+        source_from(named if "://" in named else tmp_path / named)
+
+
+def test_a_file_address_is_a_path(tmp_path: Path) -> None:
+    touch(tmp_path, "my photos/a.jpg")
+    assert source_from(f"file://{tmp_path}/my%20photos") == source_from(tmp_path / "my photos")
+    assert source_of([f"file://localhost{tmp_path}/my%20photos/a.jpg"], tmp_path)[1] == ["my photos/a.jpg"]
 
 
 @pytest.mark.parametrize("output", ["s3://b/photos", "s3://b/photos/", "s3://b/photos/out"])

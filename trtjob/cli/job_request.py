@@ -32,6 +32,7 @@ class JobRequest:
     _: KW_ONLY
     root: o.Root = ""
     column: o.Column = ""
+    anonymous: o.Anonymous = False
     include: o.Include = None
     exclude: o.Exclude = None
     hidden: o.Hidden = False
@@ -81,7 +82,7 @@ def find_locations(request: JobRequest) -> JobLocations:
     named = [_named(each, request.column) for each in request.source]
     if request.column and not any(isinstance(each, ImageList) for each in named):
         raise ConfigError("--column is for tables that name images, and none is among the sources. Leave --column out")
-    source, keys = source_from(*named, root=request.root, selection=_selection(request))
+    source, keys = source_from(*named, root=request.root, selection=_selection(request), anonymous=request.anonymous)
     output = check_output(request.output, source)
     if is_s3(output):
         from trtjob.storage.s3.storage import check_access

@@ -21,8 +21,9 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folders and s3:// prefixes (with all below them), images, patterns in quotes ('cam*/**/*.jpg'), "
-        "lists of images (.txt, .csv, .tsv, .jsonl, .json, .parquet), or - for a list of lines on standard input.",
+        help="Folders and s3:// prefixes (with all below them), images, also at https://, patterns in quotes "
+        "('cam*/**/*.jpg'), lists of images (.txt, .csv, .tsv, .jsonl, .json, .parquet), or - for a list of lines on "
+        "standard input.",
     ),
 ]
 Root = Annotated[
@@ -43,6 +44,14 @@ Column = Annotated[
         show_default=False,
         help="For a list that is a table: the column that names the images, or its number. Default: the one that is "
         "called as images are, such as file, path or image.",
+    ),
+]
+Anonymous = Annotated[
+    bool,
+    typer.Option(
+        "--anonymous",
+        rich_help_panel=IMAGES,
+        help="Read s3:// sources without credentials, as public buckets allow. Default: with boto3's.",
     ),
 ]
 Include = Annotated[

@@ -171,7 +171,7 @@ def hand_in(
     stop: ends an upload; runner: the `run` that the job belongs to; upload: whether images go there too, None: where
     they must. Returns the job's id and what was done.
     """
-    from trtjob.jobs.roots import check_spec
+    from trtjob.jobs.roots import check_servers, check_spec
     from trtjob.jobs.states import Priority
     from trtjob.queue.submit import submit
 
@@ -182,9 +182,10 @@ def hand_in(
         notify = check_notify_url(request.notify)
     is_uploaded = _is_uploaded(session, locations, upload)
     if is_uploaded:
-        locations = _upload(locations, stop)
+        locations = _upload(locations, stop, allow_local=session.settings.fetch_allow_local)
     spec = job_from(request, locations, session.settings.models_dir, say_converting, upload_model=is_uploaded)
     check_spec(spec, session.settings.roots, session.settings.home)
+    check_servers(spec.source, allow_local=session.settings.fetch_allow_local)
     priority = Priority(request.priority) if request.priority else None
     spec, outcome = submit(
         session.store, session.queue, spec, locations.keys, priority=priority, notify=notify, runner=runner
@@ -205,13 +206,13 @@ def _is_uploaded(session: Session, locations: JobLocations, upload: bool | None)
     return wanted and is_s3(locations.output)
 
 
-def _upload(locations: JobLocations, stop: Stop | None) -> JobLocations:
+def _upload(locations: JobLocations, stop: Stop | None, *, allow_local: bool) -> JobLocations:
     from trtjob.cli.ui.progress import open_stages
     from trtjob.errors import StorageError
     from trtjob.jobs.upload import uploaded_source
-    from trtjob.storage import is_s3
+    from trtjob.storage import is_address
 
-    if all(map(is_s3, locations.source.roots)):
+    if all(map(is_address, locations.source.roots)):
         return locations
     with open_stages(locations.source.shown) as display:
 
@@ -220,7 +221,9 @@ def _upload(locations: JobLocations, stop: Stop | None) -> JobLocations:
             if stop is not None and stop.signal is not None:
                 raise StorageError("the upload was stopped; the same command continues it")
 
-        source, keys = uploaded_source(locations.source, locations.keys, locations.output, on_progress)
+        source, keys = uploaded_source(
+            locations.source, locations.keys, locations.output, on_progress, allow_local=allow_local
+        )
     return replace(locations, source=source, keys=keys)
 
 

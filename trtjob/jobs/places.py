@@ -1,20 +1,48 @@
-"""A place of images, from what a user named: a folder, an image, a list, a pattern, or any of these in a bucket."""
+"""Places of images, from what a user named: a folder, an image, a list, a pattern, a bucket, a web address."""
 
 import os
+import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.storage import Storage, is_s3, open_storage
-from trtjob.storage.listing import IMAGE_SUFFIXES
+from trtjob.jobs.list_files import LIST_SUFFIXES
+from trtjob.storage import Storage, is_address, is_s3, open_storage
+from trtjob.storage.listing import IMAGE_SUFFIXES, suffix_of
 from trtjob.storage.patterns import MAGIC, pattern
 from trtjob.storage.selection import HIDDEN, Rules, Selection
-from trtjob.storage.uri import s3_uri
+from trtjob.storage.uri import is_web, s3_uri, web_parts
 
 KINDS_SHOWN = 10
+
+_READ = "Sources are folders, files, lists, s3:// prefixes, and http:// and https:// addresses of images"
+_BY_S3 = ": its own S3 interface is, with AWS_ENDPOINT_URL"
+_HINTS = {
+    "gs": f"{_BY_S3}=https://storage.googleapis.com and HMAC keys",
+    "oss": _BY_S3,
+    "cos": _BY_S3,
+    "az": ": copy the images to a folder first (azcopy)",
+    "abfs": ": copy the images to a folder first (azcopy)",
+    "abfss": ": copy the images to a folder first (azcopy)",
+    "ftp": ": copy the images to a folder first (wget -r)",
+    "sftp": ": copy the images to a folder first (rsync)",
+    "rtsp": ": save frames to a folder first (ffmpeg)",
+    "hf": ": copy the images to a folder first (hf download)",
+}
+_NO_IMAGES = {
+    "a video. Save its frames first: ffmpeg -i VIDEO frames/%06d.jpg": frozenset(
+        {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp"}
+    ),
+    "an archive. Unpack it first, and name the folder": frozenset(
+        {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+    ),
+    "a document. Save its pages as images first: pdftoppm -jpeg DOCUMENT page": frozenset({".pdf", ".ps", ".djvu"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +59,41 @@ class Place:
     keys: frozenset[str] = frozenset()
 
 
-def place_of(named: Path | str | ImageList, root: str, selection: Selection) -> Place:
-    """Return the place that a source is. root: the folder or address that the images of a list are below.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How sources are read. root: the folder or address that the images of a list are below; selection: which images;
+    anonymous: whether buckets are read without credentials."""
 
-    Raises ConfigError where it does not exist or holds no image, and where its path is no text; StorageError for a
-    bucket that cannot be listed.
+    root: str = ""
+    selection: Selection = field(default_factory=Selection)
+    anonymous: bool = False
+
+    def storage(self, uri: str | Path) -> Storage:
+        """Open a folder or a bucket."""
+        return open_storage(uri, anonymous=self.anonymous)
+
+
+def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
+    """Return the places that a source is: one, but for lists with addresses of several buckets or servers.
+
+    Raises ConfigError where it does not exist, is of a kind that is not read, or holds no image, and where its path is
+    no text; StorageError for a bucket that cannot be listed.
     """
     if isinstance(named, ImageList):
-        return _list_place(named, root)
+        return _list_places(named, reading)
     if is_s3(str(named)):
-        return _s3_place(str(named), selection)
-    path = at_home(str(named))
+        return [_s3_place(str(named), reading)]
+    if is_web(str(named)):
+        return [_web_place(str(named))]
+    path = at_home(_local(str(named)))
     if path.is_dir():
-        return _folder_place(path, selection)
+        return [_folder_place(path, reading)]
     if path.exists():
+        _check_kind(str(named))
         image = _file(str(path.absolute()))
-        return _rooted(str(image.parent), [image.name])
+        return [_rooted(str(image.parent), [image.name])]
     if (parts := _parted(str(path))) is not None:
-        return _folder_place(Path(parts[0]), selection, parts[1])
+        return [_folder_place(Path(parts[0]), reading, parts[1])]
     raise ConfigError(f"no such folder or file: '{named}'")
 
 
@@ -65,47 +110,78 @@ def _parted(named: str) -> tuple[str, str] | None:
     return folder or ("/" if named.startswith("/") else "."), text
 
 
-# -- buckets -----------------------------------------------------------------------------------------------------------
+def _local(named: str) -> str:
+    """Return the path that `file://` stands before, or what has no scheme. Raises ConfigError for another scheme."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", named)
+    if match is None:
+        return named
+    scheme, rest = match[1].lower(), named[match.end() :]
+    if scheme == "file":
+        return unquote(rest.removeprefix("localhost"), errors="surrogateescape")
+    raise ConfigError(f"'{named}': {scheme}:// is not read{_HINTS.get(scheme, '')}. {_READ}")
 
 
-def _s3_place(named: str, selection: Selection) -> Place:
-    if (parts := _parted(named)) is not None and not _is_there(named):
+def _check_kind(named: str) -> None:
+    """Raise ConfigError for a file of a kind that is known, and known to be no image."""
+    kind = next((kind for kind, suffixes in _NO_IMAGES.items() if suffix_of(named) in suffixes), "")
+    if kind:
+        raise ConfigError(f"'{named}' is {kind}")
+
+
+# -- buckets and servers -----------------------------------------------------------------------------------------------
+
+
+def _s3_place(named: str, reading: Reading) -> Place:
+    if (parts := _parted(named)) is not None and not _is_there(named, reading):
         uri = s3_uri(parts[0], "SOURCE")
-        _check_images(open_storage(uri), named, selection, parts[1])
+        _check_images(reading.storage(uri), named, reading.selection, parts[1])
         return Place(uri, is_listed=True, patterns=frozenset({parts[1]}))
     uri = s3_uri(named, "SOURCE")
     folder, _, name = uri.rpartition("/")
-    if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and folder != "s3:/":
-        storage = open_storage(folder)
-        if storage.entry(name).etag:
-            return Place(folder, keys=frozenset({name}))
-    _check_images(open_storage(uri), uri, selection)
+    if suffix_of(name) in IMAGE_SUFFIXES and folder != "s3:/" and reading.storage(folder).entry(name).etag:
+        return Place(folder, keys=frozenset({name}))
+    _check_images(reading.storage(uri), uri, reading.selection)
     return Place(uri, is_listed=True)
 
 
-def _is_there(named: str) -> bool:
+def _is_there(named: str, reading: Reading) -> bool:
     """Whether what looks like a pattern is an address of images by itself."""
     folder, _, name = s3_uri(named, "SOURCE").rpartition("/")
     everything = Rules(Selection(hidden=True))
-    return bool(open_storage(folder).entry(name).etag) or any(True for _ in open_storage(named).images(everything))
+    if folder == "s3:/":
+        return False
+    is_image = bool(reading.storage(folder).entry(name).etag)
+    return is_image or any(True for _ in reading.storage(named.rstrip("/")).images(everything))
 
 
-def _s3_list(paths: tuple[str, ...], root: str) -> Place:
-    wrong = next((path for path in paths if not is_s3(path)), None)
-    if wrong is not None:
-        raise ConfigError(f"the list has both s3:// addresses and files such as '{wrong}': make a list of each")
-    uris = [s3_uri(path, "the list's line") for path in paths]
-    if len(buckets := {uri.split("/")[2] for uri in uris}) > 1:
-        raise ConfigError(
-            f"the list names images in several buckets: {', '.join(sorted(buckets))}. Make a list of each"
-        )
-    root = s3_uri(root, "--root") if root else f"s3://{buckets.pop()}"
-    outside = next((uri for uri in uris if not uri.startswith(f"{root}/")), None)
-    if outside is not None:
-        raise ConfigError(
-            f"the list's image '{outside}' is not below '{root}'. Name a place with all of them as --root"
-        )
-    return Place(root, keys=frozenset(uri[len(root) + 1 :] for uri in uris))
+def _web_place(url: str) -> Place:
+    server, path = web_parts(url, "SOURCE")
+    file = path.partition("?")[0]
+    _check_kind(file)
+    if suffix_of(file) in LIST_SUFFIXES:
+        raise ConfigError(f"'{url}' is a list: fetch it first (curl -O), and name the file")
+    folder, _, name = path.rpartition("/")
+    if "?" in folder:  # a slash in a query
+        folder, name = "", path
+    return Place(f"{server}/{folder}".rstrip("/"), keys=frozenset({name}))
+
+
+def _addresses(uris: Iterable[str], root: str) -> list[Place]:
+    """Return the places of a list's addresses: their buckets and servers, or the one below which all are."""
+    keys: defaultdict[str, set[str]] = defaultdict(set)
+    for uri in uris:
+        if is_s3(uri):
+            bucket, _, key = s3_uri(uri, "the list's line").removeprefix("s3://").partition("/")
+            server = f"s3://{bucket}"
+        else:
+            server, key = web_parts(uri, "the list's line")
+        whole = f"{server}/{key}"
+        if root and not whole.startswith(f"{root}/"):
+            raise ConfigError(
+                f"the list's image '{whole}' is not below '{root}'. Name a place with all of them as --root"
+            )
+        keys[root or server].add(whole[len(root or server) + 1 :])
+    return [Place(place, keys=frozenset(found)) for place, found in keys.items()]
 
 
 def _check_images(storage: Storage, shown: Path | str, selection: Selection, *patterns: str) -> None:
@@ -124,15 +200,24 @@ def _check_images(storage: Storage, shown: Path | str, selection: Selection, *pa
 # -- folders and lists -------------------------------------------------------------------------------------------------
 
 
-def _list_place(listed: ImageList, root: str) -> Place:
+def _list_places(listed: ImageList, reading: Reading) -> list[Place]:
     if not listed.paths:
         raise ConfigError("the list names no image: it has one path on each line")
-    if any(map(is_s3, listed.paths)):
-        return _s3_list(listed.paths, root)
-    folder = at_home(root).absolute() if root else listed.folder
+    uris = [path for path in listed.paths if is_address(path)]
+    paths = [_local(path) for path in listed.paths if not is_address(path)]
+    root = reading.root
+    if root and (uris or is_s3(root)):
+        if paths:
+            raise ConfigError(f"--root is for addresses or for files, and the list has both, such as '{paths[0]}'")
+        root = s3_uri(root, "--root") if is_s3(root) else root.rstrip("/")
+    return [*_addresses(uris, root), *([_files(paths, listed.folder, root)] if paths else [])]
+
+
+def _files(paths: list[str], folder: Path, root: str) -> Place:
+    folder = at_home(root).absolute() if root else folder
     if not folder.is_dir():
         raise ConfigError(f"--root '{root}': there is no such folder")
-    files = [_listed_file(path, folder) for path in listed.paths]
+    files = [_listed_file(path, folder) for path in paths]
     keys = [_key(file, folder) for file in files]
     if None in keys:
         common = os.path.commonpath([file.parent for file in files])
@@ -188,7 +273,7 @@ def check_text(folder: Path, hint: str) -> None:
         raise ConfigError(f"the name of the folder {str(folder)!r} is not valid UTF-8. {hint}") from err
 
 
-def _folder_place(folder: Path, selection: Selection, *patterns: str) -> Place:
+def _folder_place(folder: Path, reading: Reading, *patterns: str) -> Place:
     root = folder.resolve()
     check_text(root, "Rename the folder")
     try:
@@ -196,5 +281,5 @@ def _folder_place(folder: Path, selection: Selection, *patterns: str) -> Place:
     except OSError as err:
         raise ConfigError(f"cannot list the folder '{folder}': {err.strerror}") from err
     shown = folder if not patterns else f"{root}{patterns[0]}"
-    _check_images(open_storage(root), shown, selection, *patterns)
+    _check_images(reading.storage(root), shown, reading.selection, *patterns)
     return Place(str(root), is_listed=True, patterns=frozenset(patterns))

@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.spec import JobSpec
-from trtjob.storage import is_s3
+from trtjob.jobs.spec import JobSpec, Source
+from trtjob.storage import is_address
+from trtjob.storage.http import SETTING
+from trtjob.storage.prefetch import prefetch_map
+from trtjob.storage.uri import is_web
+from trtjob.web_address import Refused, Resolve, addresses_of, checked_address, parsed_address
 
 
 def check_spec(spec: JobSpec, roots: Sequence[str], home: Path) -> None:
@@ -30,8 +34,29 @@ def check_places(places: Mapping[str, str | Path], roots: Sequence[str]) -> None
 
 
 def _is_below(place: str, root: str) -> bool:
-    if is_s3(place) != is_s3(root):
+    if is_address(place) != is_address(root):
         return False
-    if not is_s3(place):
+    if not is_address(place):
         place, root = os.path.realpath(place), os.path.realpath(root)
     return f"{place.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
+
+
+def check_servers(source: Source, *, allow_local: bool, resolve: Resolve = addresses_of) -> None:
+    """Raise ConfigError where a source's web addresses are not of public machines; one that has no name passes.
+
+    It is checked again when an image is fetched: a name may lead elsewhere then.
+    """
+    servers = {parsed_address(root).host: parsed_address(root).port for root in source.roots if is_web(root)}
+
+    def refusal(server: tuple[str, int]) -> str:
+        host, port = server
+        try:
+            checked_address(host, resolve(host, port), allow_local=allow_local, setting=SETTING)
+        except Refused as err:
+            return str(err)
+        except OSError:
+            pass
+        return ""
+
+    if why := next(filter(None, prefetch_map(refusal, servers.items())), ""):
+        raise ConfigError(f"an image's address: {why}")

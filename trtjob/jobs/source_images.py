@@ -7,7 +7,7 @@ from functools import partial
 
 from trtjob.jobs.pages import page_entry
 from trtjob.jobs.spec import Source
-from trtjob.storage import OnTrouble, open_storage
+from trtjob.storage import OnTrouble, open_images
 from trtjob.storage.chosen import Chosen
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.prefetch import prefetch_map
@@ -54,11 +54,14 @@ class Named:
         return not kind
 
 
-def open_source(source: Source, *, on_trouble: OnTrouble | None = None) -> ImageStorage:
-    """Open the place of a source's images, or all of them as one. Raises and waits as `open_storage` does."""
+def open_source(source: Source, *, on_trouble: OnTrouble | None = None, allow_local: bool = False) -> ImageStorage:
+    """Open the place of a source's images, or all of them as one. Raises and waits as `open_images` does."""
+    places = {
+        part.name: open_images(part.root, on_trouble=on_trouble, anonymous=source.anonymous, allow_local=allow_local)
+        for part in source.all_parts
+    }
     if not source.parts:
-        return open_storage(source.root, on_trouble=on_trouble)
-    places = {part.name: open_storage(part.root, on_trouble=on_trouble) for part in source.parts}
+        return places[""]
     return SeveralPlaces(places, {part.name: part.patterns for part in source.parts if part.is_listed})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.places import Place, at_home, check_text, place_of
+from trtjob.jobs.places import Place, Reading, at_home, check_text, places_of
 from trtjob.jobs.spec import MOST_PARTS, Part, Source, SourceKind
 from trtjob.storage import is_s3
 from trtjob.storage.patterns import pattern
@@ -17,12 +17,15 @@ from trtjob.storage.uri import s3_uri
 ALL = Selection()
 
 
-def source_from(*named: Path | str | ImageList, root: str = "", selection: Selection = ALL) -> tuple[Source, list[str]]:
-    """Return the source for folders, images, patterns, `s3://` addresses and lists, and the keys, sorted.
+def source_from(
+    *named: Path | str | ImageList, root: str = "", selection: Selection = ALL, anonymous: bool = False
+) -> tuple[Source, list[str]]:
+    """Return the source for folders, images, patterns, lists, buckets and web addresses, and the keys, sorted.
 
     The keys are those of images and lists; a folder has none. Two lines that name the same image in two ways are one.
     root: the folder or address below which a list's images are, and get their names; empty: the list's own folder, or
-    the bucket. So what an image is called does not depend on what else is listed. selection: which images.
+    the bucket. So what an image is called does not depend on what else is listed. selection: which images; anonymous:
+    whether buckets are read without credentials.
     Where they are in several places, each key begins with the name of its place (decision 36).
     Raises ConfigError where a source does not exist or holds no image, and where its path is no text; StorageError for
     a bucket that cannot be listed.
@@ -35,11 +38,13 @@ def source_from(*named: Path | str | ImageList, root: str = "", selection: Selec
     """
     if root and not any(isinstance(each, ImageList) for each in named):
         raise ConfigError(f"--root is for lists of images, but the source is '{named[0]}'. Leave --root out")
-    places = _joined(place_of(each, root, selection) for each in named)
+    reading = Reading(root, selection, anonymous)
+    places = _joined(place for each in named for place in places_of(each, reading))
+    common = {"selection": selection, "anonymous": anonymous}
     if len(places) == 1:
         (place,) = places
         source = Source(kind=_kind(places), root=place.root, patterns=tuple(sorted(place.patterns)))
-        return source.model_copy(update={"selection": selection}), sorted(place.keys)
+        return source.model_copy(update=common), sorted(place.keys)
     if len(places) > MOST_PARTS:
         raise ConfigError(
             f"the images lie in {len(places):,} places, more than {MOST_PARTS:,}. Name a folder above them, a pattern "
@@ -51,7 +56,7 @@ def source_from(*named: Path | str | ImageList, root: str = "", selection: Selec
         for name, place in zip(names, places, strict=True)
     )
     keys = (f"{name}/{key}" for name, place in zip(names, places, strict=True) for key in place.keys)
-    return Source(kind=_kind(places), root="", parts=parts, selection=selection), sorted(keys)
+    return Source(kind=_kind(places), root="", parts=parts).model_copy(update=common), sorted(keys)
 
 
 def _kind(places: list[Place]) -> SourceKind:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
 from trtjob.storage.selection import PatternText, Selection
-from trtjob.storage.uri import StorageUri
+from trtjob.storage.uri import SourceUri, StorageUri
 
 
 class Annotate(StrEnum):
@@ -35,7 +35,7 @@ class Part(Document):
     """
 
     name: str = Field(min_length=1)
-    root: StorageUri
+    root: SourceUri
     is_listed: bool
     patterns: Patterns = ()
 
@@ -47,13 +47,15 @@ class Source(Document):
     kind: `folder` lists everything below the root; `list` takes the keys of the job's `plan/source.jsonl`; `both` does.
     patterns: of what is listed, only what matches one of these; none: all. selection: which of all these images.
     parts: the places, where there are several: each image's key begins with the name of its place.
+    anonymous: whether buckets are read without credentials.
     """
 
     kind: SourceKind
-    root: StorageUri | Literal[""]
+    root: SourceUri | Literal[""]
     patterns: Patterns = ()
     selection: Selection = Selection()
     parts: tuple[Part, ...] = Field(default=(), max_length=MOST_PARTS)
+    anonymous: bool = False
 
     @model_validator(mode="after")
     def _check_parts(self) -> "Source":

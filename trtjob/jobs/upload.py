@@ -10,7 +10,7 @@ from typing import Any
 from trtjob.errors import StorageError
 from trtjob.jobs.source_images import chosen_images, open_source
 from trtjob.jobs.spec import ModelRef, Part, Source, slug_of
-from trtjob.storage import LocalStorage, is_s3, open_storage
+from trtjob.storage import LocalStorage, is_address, open_storage
 from trtjob.storage.listing import Entry
 from trtjob.storage.selection import Selection
 
@@ -18,19 +18,23 @@ from trtjob.storage.selection import Selection
 OnUpload = Callable[[int, int, int], None]
 
 
-def uploaded_source(source: Source, keys: list[str], output: str, on_progress: OnUpload) -> tuple[Source, list[str]]:
+def uploaded_source(
+    source: Source, keys: list[str], output: str, on_progress: OnUpload, *, allow_local: bool = False
+) -> tuple[Source, list[str]]:
     """Upload a source's local images below `output`; what is there already is left. Returns the source there, its keys.
 
     The same folder of the same machine always goes to the same place, so the same command continues its job.
-    What was chosen here, by time or number, is a list there: earlier uploads may lie beside it, and all is new.
+    allow_local: as of `open_images`. What was chosen here, by time or number, is a list there: earlier uploads may lie
+    beside it, and all is new.
     Raises StorageError.
     """
     from trtjob.storage.upload import upload_images
 
-    entries = list(chosen_images(source, keys, open_source(source)))
+    storage = open_source(source, allow_local=allow_local)
+    entries = list(chosen_images(source, keys, storage))
     moved = {}
     for part in source.all_parts:
-        if not is_s3(part.root):
+        if not is_address(part.root):
             origin = hashlib.sha256(f"{socket.gethostname()}:{part.root}".encode()).hexdigest()[:8]
             target = open_storage(f"{output}/uploads/{slug_of(part.root) or 'images'}-{origin}")
             upload_images(LocalStorage(Path(part.root)), target, _entries_of(part, entries), on_progress)

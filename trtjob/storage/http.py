@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import TypeVar
-from urllib.parse import quote, urljoin
+from urllib.parse import urljoin
 
 from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import TRIES, pause_s
 from trtjob.storage.selection import Rules
-from trtjob.web_address import Refused, Resolve, addresses_of, connected, hung_up_after, parsed_address
+from trtjob.web_address import Address, Refused, Resolve, addresses_of, connected, hung_up_after, parsed_address, quoted
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class HttpStorage:
     def __init__(
         self, uri: str, *, on_trouble: OnTrouble, allow_local: bool = False, resolve: Resolve = addresses_of
     ) -> None:
-        """uri: scheme, host, port and a path without a slash at its end; on_trouble: told before each wait, may raise."""
+        """uri: an address without a slash at its end; on_trouble: told while a request waits to be tried again."""
         self.uri = uri
         self._on_trouble = on_trouble
         self._allow_local = allow_local
@@ -104,8 +104,10 @@ class HttpStorage:
 
     def _tried(self, key: str, request: Callable[[str], T]) -> T:
         """Make a request until it succeeds or is given up. Raises OSError where it is, and what `request` raises."""
+        if {".", ".."} & set(key.split("/")) or key.startswith("/"):
+            raise StorageError(f"the key {key!r} leaves {self.uri}")
         url = quoted(self.place(key))
-        host = _hosts[parsed_address(url).header]
+        host = _hosts[_parsed(url).header]
         host.check()
         for tries in range(1, 1 + TRIES):
             try:
@@ -149,10 +151,7 @@ class HttpStorage:
 
     @contextmanager
     def _one_answer(self, method: str, url: str) -> Iterator[http.client.HTTPResponse]:
-        try:
-            address = parsed_address(url)
-        except ValueError as err:
-            raise Refused(f"it leads to no web address: {err}") from err
+        address = _parsed(url)
         with connected(
             address, timeout_s=TIMEOUT_S, allow_local=self._allow_local, setting=SETTING, resolve=self._resolve
         ) as sock:
@@ -168,9 +167,11 @@ class HttpStorage:
                 yield answer
 
 
-def quoted(url: str) -> str:
-    """Return an address as a request has it: what may not stand in one is percent-encoded, the rest is left."""
-    return quote(url, safe="%/:?#[]@!$&'()*+,;=-._~", errors="surrogateescape")
+def _parsed(url: str) -> Address:
+    try:
+        return parsed_address(url)
+    except ValueError as err:
+        raise Refused(f"it leads to no web address: {err}") from err
 
 
 def _is_good(answer: http.client.HTTPResponse) -> bool:
@@ -215,7 +216,7 @@ def _reason(err: Exception) -> str:
     if isinstance(err, ssl.SSLError):
         return f"no secure connection: {err.reason or 'it broke off'}"
     if isinstance(err, OSError):
-        return err.strerror or type(err).__name__
+        return err.strerror or "the connection broke off"
     return "the answer is none of a web server"
 
 

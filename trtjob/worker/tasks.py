@@ -94,7 +94,7 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
             _still(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
-    source = open_source(view.spec.source, on_trouble=check)
+    source = open_source(view.spec.source, on_trouble=check, allow_local=context.settings.fetch_allow_local)
     plan = plan_epoch(
         folder, view.spec, source, epoch=epoch, reason=reason, on_shards=on_shards, before_write=still_mine
     )

@@ -3,14 +3,15 @@
 import asyncio
 import hashlib
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from at_once import all_at_once
-from s3_server import READER_KEY, READER_SECRET, S3Server
+from s3_server import PUBLIC, READER_KEY, READER_SECRET, S3Server
 
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
-from trtjob.storage import LocalStorage
+from trtjob.storage import LocalStorage, open_storage
 from trtjob.storage.listing import Entry, suffix_of
 from trtjob.storage.protocol import Storage
 from trtjob.storage.s3 import client
@@ -262,6 +263,27 @@ def test_an_upload_that_is_stopped_goes_on_where_it_was(storage: S3Storage, phot
         upload_images(photos, storage, list(photos.images()), stop)
     _, _, sent = _upload(photos, storage)
     assert sent <= 30_000
+
+
+# -- public buckets ----------------------------------------------------------------------------------------------------
+
+
+def test_a_public_bucket_is_read_without_credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with suppress(s3.client().exceptions.BucketAlreadyExists, s3.client().exceptions.BucketAlreadyOwnedByYou):
+        s3.client().create_bucket(Bucket=PUBLIC)
+    for key in ("p/a.jpg", "p/new\nline.jpg"):
+        s3.client().put_object(Bucket=PUBLIC, Key=key, Body=b"picture")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match=r"no credentials.*--anonymous"):
+        open_storage(f"s3://{PUBLIC}/p")
+    storage = open_storage(f"s3://{PUBLIC}/p", anonymous=True)
+    for entry in storage.images():
+        assert storage.fetch(entry) == asyncio.run(storage.afetch(entry)) == b"picture"
+        assert storage.entry(entry.key) == entry
+    private = open_storage(f"s3://{s3.new_bucket()}", anonymous=True)
+    with pytest.raises(StorageError, match="access is denied"):
+        list(private.images())
 
 
 # -- what a person must mend -------------------------------------------------------------------------------------------

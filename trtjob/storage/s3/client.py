@@ -29,19 +29,21 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 class Bucket:
     """One bucket, its clients made once for the process; usable from any thread and event loop."""
 
-    def __init__(self, name: str) -> None:
-        """Find credentials, region and endpoint. Raises StorageError where there are none."""
+    def __init__(self, name: str, *, anonymous: bool) -> None:
+        """Find credentials, unless none are to be used, region and endpoint. Raises StorageError for none."""
         import boto3
+        from botocore import UNSIGNED
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
         self.name = name
         try:
             session = boto3.session.Session()
-            credentials = session.get_credentials()
+            has_credentials = anonymous or session.get_credentials() is not None
             self.client: Any = session.client(
                 "s3",
                 config=Config(
+                    signature_version=UNSIGNED if anonymous else None,
                     connect_timeout=CONNECT_TIMEOUT_S,
                     read_timeout=READ_TIMEOUT_S,
                     max_pool_connections=CONNECTIONS,
@@ -54,12 +56,12 @@ class Bucket:
         except (BotoCoreError, ValueError) as err:
             raise StorageError(f"cannot use s3://{name}: {err}. Check the AWS settings (`aws configure list`)") from err
         self.client.meta.events.register_first("before-parse.s3.*", take_objects)
-        if credentials is None:
+        if not has_credentials:
             raise StorageError(
                 f"no credentials for s3://{name}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
-                "run `aws configure`"
+                "run `aws configure`; a public bucket is read without any by --anonymous"
             )
-        self.store = _obstore(name, session, self.client)
+        self.store = _obstore(name, session, self.client, anonymous=anonymous)
         self.breaker = Breaker(f"s3://{name}", self._works)
         self.etag_is_md5 = True  # until one is seen that is not: encrypted objects have others of the same form
         self._odd_digests: set[str] = set()
@@ -90,7 +92,7 @@ class Bucket:
         return True
 
 
-def _obstore(name: str, session: Any, client: Any) -> "S3Store":
+def _obstore(name: str, session: Any, client: Any, *, anonymous: bool) -> "S3Store":
     from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import S3Store
 
@@ -116,7 +118,7 @@ def _obstore(name: str, session: Any, client: Any) -> "S3Store":
         virtual_hosted_style_request=is_virtual,
         client_options=options,
         retry_config={"max_retries": 0},
-        credential_provider=Boto3CredentialProvider(session),
+        **({"skip_signature": True} if anonymous else {"credential_provider": Boto3CredentialProvider(session)}),
     )
 
 
@@ -126,16 +128,16 @@ def _trusted(session: Any) -> dict[str, bytes]:
     return {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
 
 
-_buckets: dict[str, Bucket] = {}
+_buckets: dict[tuple[str, bool], Bucket] = {}
 _buckets_lock = Lock()
 
 
-def bucket_named(name: str) -> Bucket:
+def bucket_named(name: str, *, anonymous: bool = False) -> Bucket:
     """Return the process's clients of a bucket. Raises StorageError where no credentials are found."""
     with _buckets_lock:
-        if name not in _buckets:
-            _buckets[name] = Bucket(name)
-        return _buckets[name]
+        if (name, anonymous) not in _buckets:
+            _buckets[name, anonymous] = Bucket(name, anonymous=anonymous)
+        return _buckets[name, anonymous]
 
 
 def forget_buckets() -> None:

@@ -38,14 +38,14 @@ class S3Storage:
 
     is_remote = True
 
-    def __init__(self, uri: str, *, on_trouble: OnTrouble) -> None:
+    def __init__(self, uri: str, *, on_trouble: OnTrouble, anonymous: bool = False) -> None:
         """Raises StorageError where no credentials are found, ConfigError for what is no address."""
         bucket, _, prefix = uri[len("s3://") :].rstrip("/").partition("/")
         if not bucket:
             raise ConfigError(f"'{uri}' names no bucket. Example: s3://bucket/photos")
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket = bucket_named(bucket)
+        self._bucket = bucket_named(bucket, anonymous=anonymous)
         self._requests = S3Requests(self.uri, self._prefix, self._bucket.breaker, on_trouble)
 
     def place(self, key: str) -> str:

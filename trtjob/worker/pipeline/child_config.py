@@ -14,7 +14,8 @@ FAILURES = tuple(FailureKind)  # a RECORD's flag counts them from 1 on
 class ChildConfig:
     """What an image process must know before its first image.
 
-    number: its board; memory_bytes: its budget for files and pixels; requests: to a bucket at once.
+    number: its board; memory_bytes: its budget for files and pixels; requests: to a bucket at once;
+    allow_local: whether web addresses may be of this machine and its network.
     """
 
     number: int
@@ -25,6 +26,7 @@ class ChildConfig:
     jpeg_quality: int
     memory_bytes: int
     requests: int
+    allow_local: bool
     log_level: str
     log_format: str
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from trtjob.storage import is_s3
+from trtjob.storage import is_address
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.flow import Flow
 from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
@@ -38,7 +38,7 @@ class Dispatcher:
 
     def _ahead(self) -> int:
         specs = [flow.spec for flow in self._flows]
-        remote = self._requests if any(is_s3(root) for spec in specs for root in spec.source.roots) else 0
+        remote = self._requests if any(is_address(root) for spec in specs for root in spec.source.roots) else 0
         on_gpu = _AHEAD_OF_GPU if any(spec.options.decode == "gpu" for spec in specs) else 0
         return max(_AHEAD, remote, on_gpu)
 

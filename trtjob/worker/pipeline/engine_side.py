@@ -151,6 +151,7 @@ class Pipeline:
             jpeg_quality=limits.jpeg_quality,
             memory_bytes=limits.memory_bytes,
             requests=limits.requests_each,
+            allow_local=limits.allow_local,
             log_level=self._log_form[0],
             log_format=self._log_form[1],
         )

@@ -153,7 +153,7 @@ class ImageProcess:
                 JobFolder.of(spec, on_trouble).storage,
                 max_pixels=self.config.max_pixels,
                 jpeg_quality=self.config.jpeg_quality,
-                source=open_source(spec.source, on_trouble=on_trouble),
+                source=open_source(spec.source, on_trouble=on_trouble, allow_local=self.config.allow_local),
                 watch=self.board,
             ),
         )

@@ -35,7 +35,7 @@ class PipelineLimits:
     max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs; file_bytes: of
     the largest file that the GPU decodes, 0 where it decodes none; large_bytes: for images that need more than half of
     memory_bytes, all together; one that needs more than that goes without others; batches: under way at
-    once, 0 for as many as the engine takes."""
+    once, 0 for as many as the engine takes; allow_local: whether images may come from web addresses of this network."""
 
     processes: int
     batch: int
@@ -48,6 +48,7 @@ class PipelineLimits:
     file_bytes: int = 0
     large_bytes: int = 0
     batches: int = 0
+    allow_local: bool = False
 
     @classmethod
     def of(cls, settings: Settings, engine: "Engine", *, decodes: bool = False) -> "PipelineLimits":
@@ -69,6 +70,7 @@ class PipelineLimits:
             settings.gpu_file_kib << 10 if decodes else 0,
             usable_bytes() // _LARGE_SHARE,
             batches,
+            settings.fetch_allow_local,
         )
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """What is an image of the user's, and what was asked for: the same in a folder and in a bucket."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from s3_server import S3Server
 from samples import touch
 
-from trtjob.storage import open_storage
+from trtjob.storage import listing, open_storage
 from trtjob.storage.chosen import Chosen
 from trtjob.storage.listing import Images
 from trtjob.storage.selection import Rules, Selection
@@ -152,3 +153,30 @@ def test_every_image_is_sampled_as_often_as_the_others(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number}.jpg" for number in range(10)))
     taken = [key for seed in range(200) for key in chosen(tmp_path, sample=5, seed=seed)]
     assert all(70 < taken.count(f"{number}.jpg") < 130 for number in range(10))
+
+
+@pytest.mark.slow
+def test_ten_thousand_of_each_kind_leave_memory_flat(tmp_path: Path) -> None:
+    """A sample is what is kept; what is passed over, and what is not chosen, is not."""
+
+    def peak_bytes(count: int) -> int:
+        kinds = ("._{}.jpg", ".{}.jpg", "@eaDir/{}.jpg", ".Trash-1/{}.jpg", "__MACOSX/{}.jpg", "{}.mp4", "{}.jpg")
+        folder = tmp_path / str(count)
+        for kind in kinds:
+            (folder / kind).parent.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                (folder / kind.format(number)).touch()
+        images = Chosen(open_storage(folder).images(), Selection(sample=10))
+        tracemalloc.start()
+        try:
+            assert len(listed(images)) == 10
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert images.ignored.total() == (len(kinds) - 1) * count
+        return peak
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "RUN", 5000)
+        few, many = peak_bytes(1000), peak_bytes(10_000)
+    assert many < few + 2_000_000

@@ -36,7 +36,7 @@ class JobRequest:
     include: o.Include = None
     exclude: o.Exclude = None
     hidden: o.Hidden = False
-    recursive: o.Recursive = True
+    no_recursive: o.NoRecursive = False
     since: o.Since = None
     limit: o.Limit = None
     sample: o.Sample = None
@@ -127,7 +127,7 @@ def _selection(request: JobRequest) -> "Selection":
     try:
         return Selection(
             hidden=request.hidden,
-            recursive=request.recursive,
+            recursive=not request.no_recursive,
             include=tuple(request.include or ()),
             exclude=tuple(request.exclude or ()),
             since_s=None if request.since is None else o.seconds_of(request.since),

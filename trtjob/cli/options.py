@@ -82,13 +82,12 @@ Hidden = Annotated[
         "leave them out.",
     ),
 ]
-Recursive = Annotated[
+NoRecursive = Annotated[
     bool,
     typer.Option(
-        "--recursive/--no-recursive",
+        "--no-recursive",
         rich_help_panel=IMAGES,
-        show_default=False,
-        help="Take the images in folders below the source, too. Default: --recursive.",
+        help="Take what lies right in the source, and nothing in folders below. Default: all below it.",
     ),
 ]
 Since = Annotated[

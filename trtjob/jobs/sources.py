@@ -80,7 +80,7 @@ def _joined(places: Iterable[Place]) -> list[Place]:
 def names_of(roots: list[str]) -> list[str]:
     """Return a name for each of several places: the last parts of its path, as many as tell all of them apart.
 
-    None is another one, or a folder in it. Where that is never so, the last parts are numbered. roots: sorted, unlike.
+    None is another one, or a folder in it. Where that is never so, the last parts are numbered. roots: all different.
 
     >>> names_of(["/data/cam1", "/data/cam2"]), names_of(["/july/cam1", "/june/cam1", "/june/cam2"])
     (['cam1', 'cam2'], ['july/cam1', 'june/cam1', 'june/cam2'])

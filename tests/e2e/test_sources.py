@@ -1,5 +1,6 @@
 """All that people name and that systems leave, in one command."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from s3_server import S3Server
 from terminal import DIGITS, Terminal, job_folder, records
 from web_server import web_server
+
+from scripts import messy_folder
 
 pytestmark = pytest.mark.slow
 IMAGE = min((DIGITS / "scenes").rglob("*.jpg"))
@@ -80,3 +83,15 @@ def test_images_of_a_web_server_are_fetched_and_done_once(terminal: Terminal, di
     refused = terminal.run(*command, TRTJOB_FETCH_ALLOW_LOCAL="false")
     assert refused.code == 2
     assert "no public address" in refused.err
+
+
+def test_of_a_messy_folder_each_file_is_taken_ignored_or_failed_by_its_kind(
+    terminal: Terminal, digits: Path, tmp_path: Path
+) -> None:
+    expected = messy_folder.make(tmp_path / "messy")
+    outcome = terminal.run("run", tmp_path / "messy", "--model", digits, "-o", tmp_path / "out", "--json")
+    assert outcome.code == 1, outcome.err
+    job = json.loads(outcome.out)
+    assert {"taken": job["images"], "ignored": job["ignored"], "failed": job["failures"]} == expected
+    good = [name for name, record in records(job_folder(tmp_path / "out")).items() if "error" not in record]
+    assert good == sorted([*messy_folder.IMAGES, messy_folder.IN_ALBUM])

@@ -168,7 +168,8 @@ def test_a_class_whose_name_is_a_number_is_found_by_its_name() -> None:
         "s3:///photos",
         "s3://bucket/../other",
         "file:///etc",
-        "http://host/photos",
+        "http://host/../photos",
+        "https://user:secret@host/photos",
     ],
 )
 @pytest.mark.parametrize("field", ["output", "source", "path", "uri"])
@@ -186,6 +187,23 @@ def test_a_job_with_a_way_up_or_nowhere_in_its_places_is_no_job(place: str, fiel
         return
     with pytest.raises(ValidationError):
         JobSpec.model_validate(fields)
+
+
+def test_a_web_address_is_a_place_of_images_alone() -> None:
+    fields = job_spec("https://host/photos").model_dump(mode="json")
+    assert JobSpec.model_validate(fields).source.root == "https://host/photos"
+    wrong = [{"output": "https://host/out"}, {"model": fields["model"] | {"uri": "https://host/a.onnx"}}]
+    for changed in wrong:
+        with pytest.raises(ValidationError):
+            JobSpec.model_validate(fields | changed)
+
+
+def test_a_source_is_one_place_or_several() -> None:
+    part = {"name": "x", "root": "/x", "is_listed": True}
+    assert Source.model_validate({"kind": "folder", "root": "", "parts": [part]}).roots == ("/x",)
+    for fields in ({"root": ""}, {"root": "/x", "parts": [part]}):
+        with pytest.raises(ValidationError, match="either a root or several parts"):
+            Source.model_validate({"kind": "folder", **fields})
 
 
 @pytest.mark.parametrize("place", ["/", "/data", "/data/a..b/..c", "//data", "s3://bucket", "s3://bucket/photos"])

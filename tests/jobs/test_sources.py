@@ -161,8 +161,8 @@ def test_a_folder_without_images_says_which_files_are_images(tmp_path: Path) -> 
 
 
 def test_a_folder_without_images_says_what_it_saw(tmp_path: Path) -> None:
-    photos = touch(tmp_path / "photos", "a.cr2", "b/c.CR2", "clip.mp4", ".d.jpg", "._a.cr2")
-    with pytest.raises(ConfigError, match=r"below it, but 2 \.cr2, 1 .*1 \.mp4.*\. --hidden takes hidden ones\."):
+    photos = touch(tmp_path / "photos", "a.nef", "b/c.NEF", "clip.mp4", ".d.jpg", "._a.nef")
+    with pytest.raises(ConfigError, match=r"below it, but 2 \.nef, 1 .*1 \.mp4.*\. --hidden takes hidden ones\."):
         source_from(photos)
     with pytest.raises(ConfigError, match=r"below it, but 1 excluded, 1 \.txt\. Files"):
         source_from(touch(tmp_path / "x", "a.jpg", "b.txt"), selection=Selection(exclude=("a.*",)))
@@ -212,9 +212,9 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
 
 
 def test_a_pattern_that_matches_no_image_says_what_it_saw(tmp_path: Path) -> None:
-    touch(tmp_path, "cam1/a.jpg", "cam1/b.cr2")
-    with pytest.raises(ConfigError, match=r"no image matches '.*/\*/\*\.cr2', but 1 (\.cr2|excluded), 1 "):
-        source_from(tmp_path / "*" / "*.cr2")
+    touch(tmp_path, "cam1/a.jpg", "cam1/b.nef")
+    with pytest.raises(ConfigError, match=r"no image matches '.*/\*/\*\.nef', but 1 (\.nef|excluded), 1 "):
+        source_from(tmp_path / "*" / "*.nef")
     with pytest.raises(ConfigError, match=r"the pattern '/\*/../a' has an empty part"):
         source_from(f"{tmp_path}/*/../a")
 

@@ -91,13 +91,14 @@ def find_locations(request: JobRequest) -> JobLocations:
     return JobLocations(source, keys, output)
 
 
-def expect_decoders(keys: list[str]) -> None:
-    """Say which package images of a list need by their names, and is not here. Raises it where it is all of them."""
+def expect_decoders(locations: JobLocations) -> None:
+    """Say which package named images need by their names, and is not here. Raises it where it is all of the job's."""
     from trtjob.imaging.pillow_kinds import missing_package
 
+    keys = locations.keys
     if (missing := missing_package(keys)) is None:
         return
-    if all(map(missing_package, ([key] for key in keys))):
+    if locations.source.kind == "list" and all(map(missing_package, ([key] for key in keys))):
         raise missing
     log.warning("some of the list's images will fail: %s", missing)
 

@@ -50,7 +50,7 @@ def run(
     """
     settings = start(workers)
     locations = find_locations(request)
-    expect_decoders(locations.keys)
+    expect_decoders(locations)
     convert_ahead(request, settings.models_dir)
     with open_session(settings) as session:
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtjob.errors import FailureKind, StorageError
-from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.detections import Classification, Detection, RotatedBox
+from trtjob.imaging.masks import Mask
 from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.records import (
     ImageFailure,
@@ -22,7 +23,17 @@ SCORES = st.integers(0, 10_000).map(lambda n: n / 10_000)
 PIXELS = st.integers(0, 1_000_000).map(lambda n: n / 10)
 # What a file's name can hold: any text, and bytes that are no UTF-8, which Python keeps as lone surrogates.
 NAMES = st.text(min_size=1) | st.binary(min_size=1).map(lambda name: name.decode("utf-8", "surrogateescape"))
-DETECTIONS = st.builds(Detection, st.text(), st.integers(0), SCORES, st.tuples(PIXELS, PIXELS, PIXELS, PIXELS))
+POINTS = st.tuples(PIXELS, PIXELS)
+DETECTIONS = st.builds(
+    Detection,
+    st.text(),
+    st.integers(0),
+    SCORES,
+    st.tuples(PIXELS, PIXELS, PIXELS, PIXELS),
+    st.none() | st.builds(Mask, st.tuples(st.integers(1), st.integers(1)), st.text(alphabet="0123NOo")),
+    st.none() | st.lists(st.tuples(PIXELS, PIXELS, SCORES)).map(tuple),
+    st.none() | st.builds(RotatedBox, st.tuples(POINTS, POINTS, POINTS, POINTS), PIXELS),
+)
 CLASSES = st.builds(Classification, st.text(), st.integers(0), SCORES)
 FAILURES = st.builds(ImageFailure, st.sampled_from(FailureKind), NAMES, st.integers(1))
 METADATA = st.builds(
@@ -41,6 +52,7 @@ RECORDS = (
         metadata=st.none() | METADATA,
     )
     | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
+    | st.builds(Record, NAMES, labels=st.lists(CLASSES).map(tuple))
     | st.builds(Record, NAMES, error=FAILURES)
 )
 
@@ -102,6 +114,34 @@ def test_a_name_that_is_no_utf_8_is_written_escaped() -> None:
     assert json_line({"image": "\udcff.jpg"}) == b'{"image": "\\udcff.jpg"}\n'
 
 
+def test_more_than_a_box_has_exactly_these_bytes() -> None:
+    detection = Detection(
+        "dog",
+        16,
+        0.5,
+        (10.0, 20.0, 30.0, 40.0),
+        Mask((100, 200), "PX13"),
+        ((12.25, 20.0, 0.75), (30.0, 33.5, 0.0)),
+        RotatedBox(((20.0, 20.0), (30.0, 30.0), (20.0, 40.0), (10.0, 30.0)), 45.0),
+    )
+    line = to_line(Record("b.jpg", width=200, height=100, detections=(detection,)))
+    assert line.decode() == (
+        '{"image": "b.jpg", "width": 200, "height": 100, "detections": '
+        '[{"label": "dog", "class_id": 16, "score": 0.5, "box": [10.0, 20.0, 30.0, 40.0], '
+        '"mask": {"size": [100, 200], "counts": "PX13"}, '
+        '"keypoints": [[12.25, 20.0, 0.75], [30.0, 33.5, 0.0]], '
+        '"box_rotated": {"corners": [[20.0, 20.0], [30.0, 30.0], [20.0, 40.0], [10.0, 30.0]], "angle": 45.0}}]}\n'
+    )
+
+
+def test_the_labels_of_an_image_have_exactly_these_bytes() -> None:
+    line = to_line(Record("b.jpg", labels=(Classification("cat", 0, 0.9), Classification("sofa", 4, 0.75))))
+    assert line.decode() == (
+        '{"image": "b.jpg", "labels": [{"label": "cat", "class_id": 0, "score": 0.9}, '
+        '{"label": "sofa", "class_id": 4, "score": 0.75}]}\n'
+    )
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -114,6 +154,16 @@ def test_a_name_that_is_no_utf_8_is_written_escaped() -> None:
         pytest.param(
             b'{"image": "a.jpg", "detections": [{"label": "dog", "class_id": 1, "score": 1, "box": [1, 2, 3]}]}',
             id="half a box",
+        ),
+        pytest.param(
+            b'{"image": "a.jpg", "detections": [{"label": "dog", "class_id": 1, "score": 1, "box": [1, 2, 3, 4], '
+            b'"mask": {"size": [3]}}]}',
+            id="half a mask",
+        ),
+        pytest.param(
+            b'{"image": "a.jpg", "detections": [{"label": "dog", "class_id": 1, "score": 1, "box": [1, 2, 3, 4], '
+            b'"box_rotated": {"corners": [[1, 2]], "angle": 0}}]}',
+            id="one corner",
         ),
         pytest.param(b'{"image": "a.jpg", "classes": [{"name": "dog"}]}', id="an unknown field"),
         pytest.param(b'{"image": "\xff.jpg"}', id="no utf-8"),

@@ -161,7 +161,13 @@ def job_from(
         log.warning("model %s: %s", model.name, warning)
     options = _options(request, model)
     reference = ModelRef(
-        name=model.name, sha256=model.sha256, path=str(model.path), task=model.spec.task.value, labels=model.spec.labels
+        name=model.name,
+        sha256=model.sha256,
+        path=str(model.path),
+        task=model.spec.task.value,
+        labels=model.spec.labels,
+        keypoints=model.spec.keypoints,
+        skeleton=model.spec.skeleton,
     )
     if upload_model:
         from trtjob.jobs.upload import uploaded_model

@@ -112,7 +112,9 @@ class ModelSpec(Document):
     resize: ResizeMode = ResizeMode.STRETCH
     sampling: Sampling = Sampling.HALF_PIXEL
     pad_value: int = Field(default=127, ge=0, le=255)  # of a letterbox's border
-    multi_label: bool = False  # a box may carry several classes (Darknet's logistic heads)
+    multi_label: bool = False  # a box, or a classifier's image, may carry several classes
+    keypoints: tuple[str, ...] = ()  # of each box: their names
+    skeleton: tuple[tuple[int, int], ...] = ()  # the pairs of keypoints, by number from 0, that a line joins
     candidates: int = Field(default=0, ge=0, le=MOST_CANDIDATES)  # the most that an answer holds; 0 of a classifier
     min_score: float = Field(default=0.05, ge=0, le=1)  # stored
     conf: float = Field(default=0.25, ge=0, le=1)  # drawn and counted

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trtjob.errors import FailureKind, StorageError
-from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.detections import Classification, Detection, RotatedBox
+from trtjob.imaging.masks import Mask
 from trtjob.imaging.metadata import Metadata
 from trtjob.storage import Storage
 
@@ -22,11 +23,12 @@ class ImageFailure:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one image: exactly one of `detections`, `classes` and `error` is set.
+    """What is known of one image: exactly one of `detections`, `classes`, `labels` and `error` is set.
 
     image: the path below the source, with `/`; sha256: of the file's bytes, None where they could not be read;
     width, height: pixels after EXIF rotation, None where the image could not be decoded.
-    detections are sorted by falling score, then class and box; classes are the five best.
+    detections are sorted by falling score, then class and box; classes are the five best of a classifier whose classes
+    exclude each other, labels all from the least score on of one whose classes do not, by falling score, then class.
     is_truncated: the model gave as many candidates as it can, so that there may be more detections.
     damage: what is wrong with an image that was read as far as it goes (`--truncated ok`), None where nothing is known.
     pages: how many pages or frames the file has, of which the first was looked at; None where that is all.
@@ -39,6 +41,7 @@ class Record:
     height: int | None = None
     detections: tuple[Detection, ...] | None = None
     classes: tuple[Classification, ...] | None = None
+    labels: tuple[Classification, ...] | None = None
     error: ImageFailure | None = None
     is_truncated: bool = False
     pages: int | None = None
@@ -65,14 +68,29 @@ def to_line(record: Record) -> bytes:
             "attempts": record.error.attempts,
         }
     elif record.classes is not None:
-        fields["classes"] = [{"label": c.label, "class_id": c.class_id, "score": c.score} for c in record.classes]
+        fields["classes"] = [_class_fields(found) for found in record.classes]
+    elif record.labels is not None:
+        fields["labels"] = [_class_fields(found) for found in record.labels]
     else:
-        fields["detections"] = [
-            {"label": d.label, "class_id": d.class_id, "score": d.score, "box": d.box} for d in record.detections or ()
-        ]
+        fields["detections"] = [_detection_fields(found) for found in record.detections or ()]
         if record.is_truncated:
             fields["truncated"] = True
     return json_line(fields)
+
+
+def _class_fields(found: Classification) -> dict[str, Any]:
+    return {"label": found.label, "class_id": found.class_id, "score": found.score}
+
+
+def _detection_fields(found: Detection) -> dict[str, Any]:
+    fields = {"label": found.label, "class_id": found.class_id, "score": found.score, "box": found.box}
+    if found.mask is not None:
+        fields["mask"] = {"size": found.mask.hw, "counts": found.mask.counts}
+    if found.keypoints is not None:
+        fields["keypoints"] = found.keypoints
+    if found.rotated is not None:
+        fields["box_rotated"] = {"corners": found.rotated.corners, "angle": found.rotated.angle}
+    return fields
 
 
 def json_line(fields: dict[str, Any]) -> bytes:
@@ -96,7 +114,7 @@ def from_line(line: bytes | str) -> Record:
     """
     try:
         fields = parse_line(line)
-        detections, classes, error = fields.get("detections"), fields.get("classes"), fields.get("error")
+        detections, error = fields.get("detections"), fields.get("error")
         metadata = fields.get("metadata")
         return Record(
             image=_name(fields["image"]),
@@ -104,7 +122,8 @@ def from_line(line: bytes | str) -> Record:
             width=fields.get("width"),
             height=fields.get("height"),
             detections=None if detections is None else tuple(_detection(item) for item in detections),
-            classes=None if classes is None else tuple(Classification(**item) for item in classes),
+            classes=_classes(fields.get("classes")),
+            labels=_classes(fields.get("labels")),
             error=None
             if error is None
             else ImageFailure(FailureKind(error["kind"]), error["message"], error["attempts"]),
@@ -131,9 +150,32 @@ def _name(value: object) -> str:
     return value
 
 
+def _classes(items: list[dict[str, Any]] | None) -> tuple[Classification, ...] | None:
+    return None if items is None else tuple(Classification(**item) for item in items)
+
+
 def _detection(item: dict[str, Any]) -> Detection:
     x1, y1, x2, y2 = item["box"]
-    return Detection(item["label"], item["class_id"], item["score"], (x1, y1, x2, y2))
+    mask, keypoints, rotated = item.get("mask"), item.get("keypoints"), item.get("box_rotated")
+    return Detection(
+        item["label"],
+        item["class_id"],
+        item["score"],
+        (x1, y1, x2, y2),
+        None if mask is None else _mask(mask),
+        None if keypoints is None else tuple((x, y, visibility) for x, y, visibility in keypoints),
+        None if rotated is None else _rotated(rotated),
+    )
+
+
+def _mask(item: dict[str, Any]) -> Mask:
+    height, width = item["size"]
+    return Mask((height, width), item["counts"])
+
+
+def _rotated(item: dict[str, Any]) -> RotatedBox:
+    first, second, third, fourth = ((x, y) for x, y in item["corners"])
+    return RotatedBox((first, second, third, fourth), item["angle"])
 
 
 def read_records(storage: Storage, key: str) -> Iterator[Record]:

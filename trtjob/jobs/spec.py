@@ -86,7 +86,8 @@ class ModelRef(Document):
     """The model, known by the sha256 of its ONNX file.
 
     path: where a worker on the same machine, or with the same disk, finds it; uri: where another fetches it, empty
-    where there is no such place.
+    where there is no such place; keypoints: names of those that each detection has; skeleton: pairs of them, by number
+    from 0, that a line joins.
     """
 
     name: str
@@ -95,6 +96,8 @@ class ModelRef(Document):
     task: Literal["detect", "classify"]
     labels: tuple[str, ...]
     uri: StorageUri | Literal[""] = ""
+    keypoints: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 Decode = Literal["cpu", "gpu"]

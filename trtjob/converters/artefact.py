@@ -13,7 +13,16 @@ from onnx import TensorProto, helper
 from trtjob.converters.candidates import add_candidates
 from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import Outputs, UInt8Array
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, ModelSpec, SourceFile
+from trtjob.engines.spec import (
+    BOXES_NAME,
+    EXTRAS_NAME,
+    INPUT_NAME,
+    METADATA_KEY,
+    PROTOTYPES_NAME,
+    SCORES_NAME,
+    ModelSpec,
+    SourceFile,
+)
 
 OPSET = 18  # the first with Mish
 IR_VERSION = 10
@@ -47,16 +56,21 @@ class Converted:
 
 
 def model_from_graph(graph: Graph, spec: ModelSpec, *, boxes: int | None = None) -> onnx.ModelProto:
-    """Return the model of a finished graph: from `images` to `scores`, and `boxes` of a detector.
+    """Return the model of a finished graph: from `images` to `scores`, and `boxes` and what else a detector gives.
 
     boxes: how many a detector gives, K of [N, K, 4]; None for a classifier. The graph's constants are moved,
     not copied, and are gone from it then: they are hundreds of megabytes.
     """
     image = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", *spec.input_hw, spec.channels])
     rows = ["N"] if boxes is None else ["N", boxes]
-    outputs = [helper.make_tensor_value_info(SCORES_NAME, TensorProto.FLOAT, [*rows, len(spec.labels)])]
+    shapes: dict[str, list[int | str]] = {SCORES_NAME: [*rows, len(spec.labels)]}
     if boxes is not None:
-        outputs.insert(0, helper.make_tensor_value_info(BOXES_NAME, TensorProto.FLOAT, [*rows, 4]))
+        shapes = {BOXES_NAME: [*rows, 4], **shapes}
+    if spec.extras:
+        shapes[EXTRAS_NAME] = [*rows, spec.extras]
+    if spec.prototypes:
+        shapes[PROTOTYPES_NAME] = ["N", *spec.prototypes]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "trtjob", [image], outputs),
         opset_imports=[helper.make_opsetid("", OPSET)],

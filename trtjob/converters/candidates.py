@@ -7,13 +7,13 @@ from onnx import ModelProto, TensorProto, helper
 
 from trtjob.converters.graph import Graph
 from trtjob.engines.candidates import WIDTH, count_of
-from trtjob.engines.spec import BOXES_NAME, CANDIDATES_NAME, SCORES_NAME, ModelSpec, Task
+from trtjob.engines.spec import BOXES_NAME, CANDIDATES_NAME, EXTRAS_NAME, SCORES_NAME, ModelSpec, Task
 
 _SCOPE = f"{CANDIDATES_NAME}/"
 
 
 def add_candidates(model: ModelProto, spec: ModelSpec) -> None:
-    """Append `candidates`, float32 [N, M, 6], to a detector, in place, unless it has them.
+    """Append `candidates`, float32 [N, M, 6 + extras], to a detector, in place, unless it has them.
 
     They are those of `candidates_from`, equal ones in any order. The operators mean the same from opset 13 on.
     """
@@ -27,17 +27,20 @@ def add_candidates(model: ModelProto, spec: ModelSpec) -> None:
     best = _best_pairs if spec.multi_label else _best_classes
     scores, rows, class_ids = best(graph, count, boxes.dim_value, classes.dim_value)
     last = graph.integers(2)
+    chosen = graph.add("Unsqueeze", rows, last)
+    extras = [graph.add("GatherND", EXTRAS_NAME, chosen, batch_dims=1)] if spec.extras else []
     graph.add(
         "Concat",
-        graph.add("GatherND", BOXES_NAME, graph.add("Unsqueeze", rows, last), batch_dims=1),
+        graph.add("GatherND", BOXES_NAME, chosen, batch_dims=1),
         graph.add("Unsqueeze", scores, last),
         graph.add("Unsqueeze", graph.add("Cast", class_ids, to=TensorProto.FLOAT), last),
+        *extras,
         output=CANDIDATES_NAME,
         axis=2,
     )
     model.graph.node.extend(graph.nodes)
     model.graph.initializer.extend(graph.constants)
-    shape = [batch.dim_param or batch.dim_value, count, WIDTH]
+    shape = [batch.dim_param or batch.dim_value, count, WIDTH + spec.extras]
     model.graph.output.append(helper.make_tensor_value_info(CANDIDATES_NAME, TensorProto.FLOAT, shape))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ModelSpec
 
-WIDTH = 6  # x1, y1, x2, y2, score, class id
+WIDTH = 6  # x1, y1, x2, y2, score, class id; behind them the box's extras
 
 
 def count_of(boxes: int, classes: int, spec: ModelSpec) -> int:
@@ -17,7 +17,8 @@ def count_of(boxes: int, classes: int, spec: ModelSpec) -> int:
 
 
 def candidates_from(outputs: Outputs, spec: ModelSpec) -> FloatArray:
-    """Return a detector's candidates, float32 [N, M, 6]: xyxy in pixels of the network's input, score, class id.
+    """Return a detector's candidates, float32 [N, M, 6 + extras]: xyxy in pixels of the network's input, score,
+    class id, and what else it says of the box.
 
     By falling score, of every class of a box where the model is multi-label, else of its best class; equal ones in the
     order of the boxes.
@@ -40,4 +41,5 @@ def candidates_from(outputs: Outputs, spec: ModelSpec) -> FloatArray:
     rows, class_ids = np.divmod(np.take_along_axis(pairs, order, 1), classes)
     boxes = np.take_along_axis(outputs.boxes, rows[..., None], 1)
     chosen = np.take_along_axis(best, order, 1)
-    return np.concatenate([boxes, chosen[..., None], class_ids[..., None]], 2).astype(np.float32)
+    extras = [] if outputs.extras is None else [np.take_along_axis(outputs.extras, rows[..., None], 1)]
+    return np.concatenate([boxes, chosen[..., None], class_ids[..., None], *extras], 2).astype(np.float32)

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
+from trtjob.engines.answers import parts_of
 from trtjob.engines.protocol import (
     AnyImage,
     Engine,
@@ -10,7 +11,7 @@ from trtjob.engines.protocol import (
     Outputs,
     UInt8Array,
     Wanted,
-    answer_name,
+    answer_names,
     check_batch,
     check_images,
     empty_outputs,
@@ -28,7 +29,8 @@ class LaneEngine(Engine):
 
     def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         check_images(images, into, self.spec)
-        self._run(images, {answer_name(self.spec): into})
+        parts = [parts_of(answer, self.spec) for answer in into]
+        self._run(images, {name: [part[name] for part in parts] for name in answer_names(self.spec)})
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)

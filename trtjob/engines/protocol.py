@@ -10,7 +10,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.engines.spec import BOXES_NAME, CANDIDATES_NAME, SCORES_NAME, ModelSpec, Task
+from trtjob.engines.spec import (
+    BOXES_NAME,
+    CANDIDATES_NAME,
+    EXTRAS_NAME,
+    PROTOTYPES_NAME,
+    SCORES_NAME,
+    ModelSpec,
+    Task,
+)
 from trtjob.errors import EngineInputError
 
 UInt8Array = NDArray[np.uint8]
@@ -41,10 +49,28 @@ class Outputs:
 
     boxes: float32 [N, K, 4], xyxy in pixels of the network input; None for a classifier.
     scores: float32 [N, K, classes] of a detector, [N, classes] of a classifier.
+    extras: float32 [N, K, extras], what else a detector says of each box; prototypes: float32 [N, count, h, w], of its
+    masks (ModelSpec); None where it says no such thing.
     """
 
     boxes: FloatArray | None
     scores: FloatArray
+    extras: FloatArray | None = None
+    prototypes: FloatArray | None = None
+
+    def by_name(self) -> dict[str, FloatArray]:
+        """Return those that there are."""
+        named = {
+            BOXES_NAME: self.boxes,
+            SCORES_NAME: self.scores,
+            EXTRAS_NAME: self.extras,
+            PROTOTYPES_NAME: self.prototypes,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+    def of_image(self, index: int) -> "Outputs":
+        """Return what is said of one image, as a batch of 1."""
+        return outputs_of({name: array[index : index + 1] for name, array in self.by_name().items()})
 
 
 class Engine(Protocol):
@@ -53,7 +79,8 @@ class Engine(Protocol):
     name: `cpu`, `cuda` or `tensorrt`; device: a name to show a person.
     max_batch: the largest N that pays (1 on a CPU, tens on a GPU).
     concurrency: how many threads may call it at once.
-    answer_shape: of one image's compact answer: (M, 6) of a detector, (classes,) of a classifier.
+    answer_shape: of one image's compact answer: (M, 6 + extras) of a detector, (classes,) of a classifier, (numbers,)
+    of a detector that gives masks, which answers with its prototypes as well.
     """
 
     name: str
@@ -67,7 +94,8 @@ class Engine(Protocol):
         """Run a batch, and write each image's compact answer, float32 [*answer_shape], into its array.
 
         images: at least one, uint8 [H, W, channels], which may lie anywhere in memory, or on the GPU of an engine that
-        has one. The answer is a detector's `candidates`, a classifier's `scores`. Raises EngineInputError, EngineError.
+        has one. The answer is a detector's `candidates`, a classifier's `scores` (trtjob/engines/answers.py).
+        Raises EngineInputError, EngineError.
         """
         ...
 
@@ -150,17 +178,23 @@ def on_host(images: Sequence[AnyImage]) -> list[UInt8Array]:
 
 def output_names(spec: ModelSpec) -> list[str]:
     """Return the names of what `infer` returns."""
-    return [SCORES_NAME] if spec.task is Task.CLASSIFY else [BOXES_NAME, SCORES_NAME]
+    if spec.task is Task.CLASSIFY:
+        return [SCORES_NAME]
+    return [BOXES_NAME, SCORES_NAME, *([EXTRAS_NAME] if spec.extras else []), *_prototypes(spec)]
 
 
-def answer_name(spec: ModelSpec) -> str:
-    """Return the name of the output that `answer` writes."""
-    return SCORES_NAME if spec.task is Task.CLASSIFY else CANDIDATES_NAME
+def answer_names(spec: ModelSpec) -> list[str]:
+    """Return the names of the outputs that `answer` writes, in their order."""
+    return [SCORES_NAME] if spec.task is Task.CLASSIFY else [CANDIDATES_NAME, *_prototypes(spec)]
+
+
+def _prototypes(spec: ModelSpec) -> list[str]:
+    return [PROTOTYPES_NAME] if spec.prototypes else []
 
 
 def all_names(spec: ModelSpec) -> list[str]:
     """Return the names of a model's outputs."""
-    return list(dict.fromkeys((*output_names(spec), answer_name(spec))))
+    return list(dict.fromkeys((*output_names(spec), *answer_names(spec))))
 
 
 def empty_outputs(shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, count: int) -> dict[str, FloatArray]:
@@ -170,7 +204,8 @@ def empty_outputs(shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, count:
 
 def outputs_of(arrays: Mapping[str, FloatArray]) -> Outputs:
     """Return a batch's outputs from arrays by name."""
-    return Outputs(arrays.get(BOXES_NAME), arrays[SCORES_NAME])
+    optional = (arrays.get(name) for name in (EXTRAS_NAME, PROTOTYPES_NAME))
+    return Outputs(arrays.get(BOXES_NAME), arrays[SCORES_NAME], *optional)
 
 
 def slice_of(wanted: Wanted, start: int, end: int) -> dict[str, Sequence[FloatArray]]:

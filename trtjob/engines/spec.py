@@ -19,6 +19,8 @@ METADATA_KEY = "trtjob"
 INPUT_NAME = "images"
 BOXES_NAME = "boxes"
 SCORES_NAME = "scores"
+EXTRAS_NAME = "extras"
+PROTOTYPES_NAME = "prototypes"
 CANDIDATES_NAME = "candidates"
 
 MOST_CANDIDATES = 3840  # TensorRT's TopK takes no larger k
@@ -58,14 +60,15 @@ class Sampling(StrEnum):
 class NmsKind(StrEnum):
     """How overlapping boxes are suppressed.
 
-    Darknet's `nms_kind`: greedily by IoU (`default`, `greedynms`) or by distance-IoU (`diounms`); `none`: the graph
-    has done it already, or was trained to do without.
+    Darknet's `nms_kind`: greedily by IoU (`default`, `greedynms`) or by distance-IoU (`diounms`); `probiou`: rotated
+    boxes, by how alike they are as Gaussians; `none`: the graph has done it already, or was trained to do without.
     """
 
     NONE = "none"
     DEFAULT = "default"
     GREEDY = "greedynms"
     DIOU = "diounms"
+    PROBIOU = "probiou"
 
 
 class SourceFile(Document):
@@ -81,7 +84,8 @@ class Parity(Document):
 
     reference: what computed the truth, in words; inputs: the images, in words.
     max_abs: largest absolute difference by output, `boxes` (pixels of the network input) and `scores`; of a detector,
-    between matched detections. matched: share of the reference's detections that are found again, of a detector;
+    between matched detections, also of `keypoints` and `corners` (pixels) and of `masks` (1 - IoU).
+    matched: share of the reference's detections that are found again, of a detector;
     top1, top5: share of the images whose best class, or five best, are the same, of a classifier.
     """
 
@@ -99,8 +103,13 @@ class ModelSpec(Document):
 
     The graph takes `images`, uint8 [N, H, W, channels] in `color` order, and gives, for a detector,
     `boxes` float32 [N, K, 4] (xyxy, pixels of the network input, not clipped), `scores` float32 [N, K, classes], and
-    `candidates` float32 [N, M, 6], the best of both (trtjob/engines/candidates.py); for a classifier, `scores` float32
-    [N, classes].
+    `candidates` float32 [N, M, 6 + extras], the best of both (trtjob/engines/candidates.py); for a classifier, `scores`
+    float32 [N, classes].
+
+    What else a detector says of each box is `extras` float32 [N, K, extras], in this order where it has several: of a
+    mask, by how much each of its `prototypes` counts, which are float32 [N, *prototypes] and common to an image; of
+    each keypoint x and y, in pixels of the network input, and with `has_visibility` whether it can be seen; of a
+    rotated box its angle, in radians, clockwise, by which `boxes` is to be turned about its centre.
     """
 
     schema_version: Literal[2] = 2
@@ -113,8 +122,11 @@ class ModelSpec(Document):
     sampling: Sampling = Sampling.HALF_PIXEL
     pad_value: int = Field(default=127, ge=0, le=255)  # of a letterbox's border
     multi_label: bool = False  # a box, or a classifier's image, may carry several classes
+    prototypes: tuple[int, int, int] | None = None  # of masks: how many, and their height and width
     keypoints: tuple[str, ...] = ()  # of each box: their names
+    has_visibility: bool = False  # of keypoints
     skeleton: tuple[tuple[int, int], ...] = ()  # the pairs of keypoints, by number from 0, that a line joins
+    is_rotated: bool = False
     candidates: int = Field(default=0, ge=0, le=MOST_CANDIDATES)  # the most that an answer holds; 0 of a classifier
     min_score: float = Field(default=0.05, ge=0, le=1)  # stored
     conf: float = Field(default=0.25, ge=0, le=1)  # drawn and counted
@@ -126,6 +138,21 @@ class ModelSpec(Document):
     converter: str = ""
     sources: tuple[SourceFile, ...] = ()
     parity: Parity | None = None
+
+    @property
+    def coefficients(self) -> int:
+        """How many numbers of each box make its mask, 0 without masks."""
+        return self.prototypes[0] if self.prototypes else 0
+
+    @property
+    def keypoint_values(self) -> int:
+        """How many numbers of each box are keypoints."""
+        return len(self.keypoints) * (3 if self.has_visibility else 2)
+
+    @property
+    def extras(self) -> int:
+        """How many numbers there are of each box beside its corners and scores."""
+        return self.coefficients + self.keypoint_values + self.is_rotated
 
 
 def load_spec(path: Path) -> ModelSpec:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trtjob.cpus import usable_cpus
+from trtjob.engines.answers import parts_of
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, Provider, answer_shape, open_session, spec_of
 from trtjob.engines.protocol import (
     AnyImage,
@@ -14,7 +15,7 @@ from trtjob.engines.protocol import (
     FloatArray,
     Outputs,
     UInt8Array,
-    answer_name,
+    answer_names,
     check_batch,
     check_images,
     on_host,
@@ -59,8 +60,11 @@ class CpuEngine(Engine):
 
     def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         check_images(images, into, self.spec)
-        for (found,), array in zip(self._runs(on_host(images), [answer_name(self.spec)]), into, strict=True):
-            array[...] = found[0]
+        names = answer_names(self.spec)
+        for found, answer in zip(self._runs(on_host(images), names), into, strict=True):
+            parts = parts_of(answer, self.spec)
+            for name, output in zip(names, found, strict=True):
+                parts[name][...] = output[0]
 
     def infer(self, images: UInt8Array) -> Outputs:
         check_batch(images, self.spec)

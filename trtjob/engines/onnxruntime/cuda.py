@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmap import mmap
 from pathlib import Path
 
+from trtjob.engines.answers import answer_shape_of
 from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.lane_engine import LaneEngine
@@ -16,7 +17,6 @@ from trtjob.engines.pool import LANES, LanePool
 from trtjob.engines.protocol import (
     AnyImage,
     Wanted,
-    answer_name,
     slice_of,
 )
 from trtjob.errors import DeviceLostError, DeviceMemoryError, EngineError
@@ -71,7 +71,7 @@ class CudaEngine(LaneEngine):
         self.max_batch = self._model.batch
         self.concurrency = LANES
         self._shapes = self._model.lanes[0].shapes
-        self.answer_shape = self._shapes[answer_name(self.spec)]
+        self.answer_shape = answer_shape_of(self._shapes, self.spec)
         self._pool.offer(self._model.lanes)
 
     def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trtjob.engines.answers import answer_shape_of
 from trtjob.engines.candidates import WIDTH
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.protocol import all_names
 from trtjob.engines.spec import (
     BOXES_NAME,
     CANDIDATES_NAME,
+    EXTRAS_NAME,
     INPUT_NAME,
     METADATA_KEY,
+    PROTOTYPES_NAME,
     SCORES_NAME,
     ModelSpec,
-    Task,
     load_spec,
     parse_spec,
 )
@@ -58,7 +60,13 @@ def spec_of(session: Any, path: Path) -> ModelSpec:
     """
     spec = parse_spec(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
-    last = {BOXES_NAME: [4], SCORES_NAME: [len(spec.labels)], CANDIDATES_NAME: [WIDTH]}
+    last = {
+        BOXES_NAME: [4],
+        SCORES_NAME: [len(spec.labels)],
+        EXTRAS_NAME: [spec.extras],
+        PROTOTYPES_NAME: [*(spec.prototypes or ())],
+        CANDIDATES_NAME: [WIDTH + spec.extras],
+    }
     expected = {name: ("tensor(float)", last[name]) for name in all_names(spec)}
     expected[INPUT_NAME] = ("tensor(uint8)", [*spec.input_hw, spec.channels])
     for name, (kind, last_sizes) in expected.items():
@@ -74,10 +82,7 @@ def spec_of(session: Any, path: Path) -> ModelSpec:
 
 def answer_shape(session: Any, spec: ModelSpec) -> tuple[int, ...]:
     """Return the shape of one image's compact answer."""
-    if spec.task is Task.CLASSIFY:
-        return (len(spec.labels),)
-    (count,) = (value.shape[1] for value in session.get_outputs() if value.name == CANDIDATES_NAME)
-    return int(count), WIDTH
+    return answer_shape_of({value.name: tuple(value.shape[1:]) for value in session.get_outputs()}, spec)
 
 
 def _is_bf16(path: Path) -> bool:

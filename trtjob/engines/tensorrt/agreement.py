@@ -7,7 +7,9 @@ that, whoever the i-th is. A plan that ranks by something else, or misplaces box
 
 - Where the graph ranks candidates by their best score, so does the plan. There is next to no rounding in this.
 - The best score at each rank is the same.
-- Each candidate has one in the other's answer with the same box and the same scores of all classes.
+- Each candidate has one in the other's answer with the same box, the same scores of all classes, and the same of what
+  else is said of it.
+- The prototypes of masks are the same.
 """
 
 from dataclasses import dataclass, replace
@@ -15,9 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.engines.candidates import candidates_from
-from trtjob.engines.protocol import FloatArray, Outputs
-from trtjob.engines.spec import ModelSpec, Precision, Task
+from trtjob.engines.answers import parts_of
+from trtjob.engines.candidates import WIDTH, candidates_from
+from trtjob.engines.protocol import FloatArray, Outputs, output_names
+from trtjob.engines.spec import CANDIDATES_NAME, PROTOTYPES_NAME, SCORES_NAME, ModelSpec, Precision, Task
 
 # Probabilities are told apart from here to there. A detector's are far below all that is ever stored, and above what a
 # sigmoid by way of a hyperbolic tangent makes noise of; the softmax of a classifier may be half, which ends there. Near
@@ -81,15 +84,20 @@ def disagreement(
     found, expected: of a batch of 1, as `Outputs` has them. expected_too: the reference's, rounded at other places;
     networks whose answers that changes much may change as much in a plan.
     """
-    for name, ours, theirs in (("scores", found.scores, expected.scores), ("boxes", found.boxes, expected.boxes)):
-        if (problem := _difference_of_form(name, ours, theirs)) is not None:
+    ours, theirs = found.by_name(), expected.by_name()
+    for name in dict.fromkeys((SCORES_NAME, *output_names(spec))):
+        if (problem := _difference_of_form(name, ours.get(name), theirs.get(name))) is not None:
             return problem
     tolerance = TOLERANCES[spec.precision]
     if expected_too is not None:
         tolerance = _widened(tolerance, expected, expected_too, spec)
     if expected.boxes is None:
         return _classes(found.scores[0], expected.scores[0], tolerance)
-    return _ranks(found.scores[0], expected.scores[0], tolerance) or _candidates(found, expected, tolerance, spec)
+    return (
+        _ranks(found.scores[0], expected.scores[0], tolerance)
+        or _candidates(found, expected, tolerance, spec)
+        or _masks(found, expected, tolerance)
+    )
 
 
 def inconsistency(answer: FloatArray, found: Outputs, spec: ModelSpec) -> str | None:
@@ -99,23 +107,33 @@ def inconsistency(answer: FloatArray, found: Outputs, spec: ModelSpec) -> str | 
     """
     if found.boxes is None:
         return None if np.allclose(answer, found.scores[0], 0, _COPIED, equal_nan=True) else "its scores change"
-    expected = candidates_from(found, spec)[0]
-    if answer.shape != expected.shape:
-        return f"candidates have the shape {list(answer.shape)} instead of {list(expected.shape)}"
-    scores = found.scores[0]
-    in_order = np.abs(answer[:, 4] - expected[:, 4]) <= _COPIED
-    wrong = [index for index, row in enumerate(answer) if not (in_order[index] and _is_of(row, found.boxes[0], scores))]
+    parts, expected = parts_of(answer, spec), candidates_from(found, spec)[0]
+    candidates = parts[CANDIDATES_NAME]
+    if candidates.shape != expected.shape:
+        return f"candidates have the shape {list(candidates.shape)} instead of {list(expected.shape)}"
+    if found.prototypes is not None and not _is_copy(parts[PROTOTYPES_NAME], found.prototypes[0]).all():
+        return "its prototypes change"
+    in_order = np.abs(candidates[:, 4] - expected[:, 4]) <= _COPIED
+    wrong = [index for index, row in enumerate(candidates) if not (in_order[index] and _is_of(row, found))]
     if not wrong:
         return None
-    shown = ", ".join(f"{value:.4g}" for value in answer[wrong[0]])
-    return f"of {len(answer)} candidates, {len(wrong)} do not follow from its boxes and scores, such as [{shown}]"
+    shown = ", ".join(f"{value:.4g}" for value in candidates[wrong[0], :WIDTH])
+    return f"of {len(candidates)} candidates, {len(wrong)} do not follow from its boxes and scores, such as [{shown}]"
 
 
-def _is_of(row: FloatArray, boxes: FloatArray, scores: FloatArray) -> bool:
-    """Tell whether a candidate is one of the boxes, with its score of a class."""
+def _is_of(row: FloatArray, found: Outputs) -> bool:
+    """Tell whether a candidate is one of the boxes, with its score of a class and all that is said of it."""
+    assert found.boxes is not None
+    scores = found.scores[0]
     class_id = int(row[5]) if 0 <= row[5] < scores.shape[1] else 0
-    is_it = np.isclose(boxes, row[:4], _COPIED, _COPIED, equal_nan=True).all(1)
-    return bool((is_it & (np.abs(scores[:, class_id] - row[4]) <= _COPIED)).any()) and class_id == row[5]
+    is_it = _is_copy(found.boxes[0], row[:4]).all(1) & (np.abs(scores[:, class_id] - row[4]) <= _COPIED)
+    if found.extras is not None:
+        is_it &= _is_copy(found.extras[0], row[WIDTH:]).all(1)
+    return bool(is_it.any()) and class_id == row[5]
+
+
+def _is_copy(array: FloatArray, other: FloatArray) -> NDArray[np.bool_]:
+    return np.isclose(array, other, _COPIED, _COPIED, equal_nan=True)
 
 
 def _widened(tolerance: Tolerance, one: Outputs, other: Outputs, spec: ModelSpec) -> Tolerance:
@@ -182,6 +200,7 @@ def _candidates(found: Outputs, expected: Outputs, tolerance: Tolerance, spec: M
         ranks=_allowed(theirs.best, tolerance),
         logits=_allowed(theirs.logits, tolerance),
         boxes=min(_allowed(theirs.logits, tolerance), _MOST_OFF),
+        extras=np.array([_allowed(column, tolerance) for column in theirs.extras.T]),
         least_side=max(spec.input_hw) / _GRID,
         agreeing=tolerance.agreeing,
     )
@@ -197,9 +216,20 @@ def _candidates(found: Outputs, expected: Outputs, tolerance: Tolerance, spec: M
     return None
 
 
+def _masks(found: Outputs, expected: Outputs, tolerance: Tolerance) -> str | None:
+    if found.prototypes is None or expected.prototypes is None:
+        return None
+    differences = np.abs(found.prototypes - expected.prototypes)
+    allowed = _allowed(expected.prototypes, tolerance)
+    if _share(differences <= allowed) >= tolerance.agreeing:
+        return None
+    return f"the prototypes of masks differ by up to {differences.max():.3g}, expected {allowed:.3g} or less"
+
+
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """How near two candidates that are one lie: their best logits, all their logits, and their boxes, in sides.
+    """How near two candidates that are one lie: their best logits, all their logits, their boxes, in sides, and each of
+    their extras.
 
     A box's centre moves by a cell's share of what its logit moves by, and its sides are stretched by the exponential of
     it: so a box may be off by as much times its larger side, or that of the coarsest cell.
@@ -208,24 +238,27 @@ class _Near:
     ranks: float
     logits: float
     boxes: float
+    extras: NDArray[np.float64]
     least_side: float
     agreeing: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """boxes: [K, 4]; scores, logits: [K, classes]; best: the largest of the logits, [K]."""
+    """boxes: [K, 4]; scores, logits: [K, classes]; best: the largest of the logits, [K]; extras: [K, extras]."""
 
     boxes: FloatArray
     scores: FloatArray
     logits: NDArray[np.float64]
     best: NDArray[np.float64]
+    extras: FloatArray
 
     @classmethod
     def of(cls, outputs: Outputs) -> "_Candidates":
         assert outputs.boxes is not None
         logits = _logits(outputs.scores[0], _LEAST[Task.DETECT])
-        return cls(outputs.boxes[0], outputs.scores[0], logits, logits.max(1))
+        extras = np.zeros((len(logits), 0), np.float32) if outputs.extras is None else outputs.extras[0]
+        return cls(outputs.boxes[0], outputs.scores[0], logits, logits.max(1), extras)
 
     def in_both(self, near: _Near) -> NDArray[np.intp]:
         """Return the candidates, best first, that are in both answers however they are rounded: not the last ones."""
@@ -241,8 +274,10 @@ class _Candidates:
         side = max(float(box[2] - box[0]), float(box[3] - box[1]), near.least_side)
         is_near = (np.abs(other.boxes - box) <= near.boxes * side).all(1)
         is_near &= np.abs(other.best - self.best[index]) <= near.logits
-        differences = np.abs(other.logits[is_near] - self.logits[index])
-        return bool(((differences <= near.logits).mean(1) >= near.agreeing).any())
+        agrees = [np.abs(other.logits[is_near] - self.logits[index]) <= near.logits]
+        if near.extras.size:
+            agrees.append(np.abs(other.extras[is_near] - self.extras[index]) <= near.extras)
+        return bool(np.logical_and.reduce([agree.mean(1) >= near.agreeing for agree in agrees]).any())
 
 
 def _logits(scores: FloatArray, least: float) -> NDArray[np.float64]:
@@ -254,9 +289,9 @@ def _logits(scores: FloatArray, least: float) -> NDArray[np.float64]:
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
-def _allowed(logits: NDArray[np.float64], tolerance: Tolerance) -> float:
-    largest = float(np.abs(logits).max(initial=0))
-    return float(tolerance.share * logits.std() + tolerance.least * max(1.0, largest / _USUAL))
+def _allowed(values: NDArray[np.floating], tolerance: Tolerance) -> float:
+    largest = float(np.abs(values).max(initial=0))
+    return float(tolerance.share * values.std() + tolerance.least * max(1.0, largest / _USUAL))
 
 
 def _share(agrees: NDArray[np.bool_]) -> float:

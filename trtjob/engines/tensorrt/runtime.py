@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trtjob.engines.answers import answer_shape_of
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.interface import GpuInfo, Memory, Stream
 from trtjob.engines.cuda.staging import Arrays, copy_in, copy_out
@@ -20,7 +21,6 @@ from trtjob.engines.protocol import (
     UInt8Array,
     Wanted,
     all_names,
-    answer_name,
     slice_of,
 )
 from trtjob.engines.spec import INPUT_NAME, ModelSpec
@@ -45,7 +45,7 @@ class TensorRtEngine(LaneEngine):
         self._lanes = Lanes(lambda: loaded.lanes(spec, max_batch), loaded.close, runs=RUNS)
         self.concurrency = self._lanes.count
         self._shapes = loaded.shapes
-        self.answer_shape = self._shapes[answer_name(spec)]
+        self.answer_shape = answer_shape_of(self._shapes, spec)
 
     def _run(self, images: Sequence[AnyImage], wanted: Wanted) -> None:
         for start in range(0, len(images), self.max_batch):

@@ -37,7 +37,7 @@ def check_plan(plan: Engine, model: Path, *, batch: int, title: str) -> None:
     expected = reference(model, spec, image)
     expected_too = as_written(model, spec, image) if spec.precision == "int8" else None
     for at in {0, batch - 1}:
-        one = Outputs(None if found.boxes is None else found.boxes[at : at + 1], found.scores[at : at + 1])
+        one = found.of_image(at)
         problem = disagreement(one, expected, spec, expected_too=expected_too) or inconsistency(answers[at], one, spec)
         if problem is not None:
             raise EngineError(

@@ -8,9 +8,21 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from at_once import all_at_once
-from engines.tiny import ANSWERED, CANDIDATES, HW, LABELS, images, spec_of, write_model
+from engines.tiny import (
+    ANSWERED,
+    CANDIDATES,
+    HW,
+    LABELS,
+    PROTOTYPES,
+    SEGMENTER,
+    images,
+    spec_of,
+    write_model,
+    write_segmenter,
+)
 from numpy.typing import NDArray
 
+from trtjob.engines.answers import answers_from, parts_of
 from trtjob.engines.candidates import candidates_from
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.interface import Memory, Stream
@@ -33,6 +45,13 @@ def engine(open_model: Opener, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def classifier(open_model: Opener, tmp_path: Path) -> Iterator[Engine]:
     with open_model(write_model(tmp_path / "tiny.onnx", Task.CLASSIFY)) as engine:
+        yield engine
+
+
+@pytest.fixture
+def segmenter(open_model: Opener, tmp_path: Path) -> Iterator[Engine]:
+    """A detector that gives masks, loaded."""
+    with open_model(write_segmenter(tmp_path / "tiny.onnx")) as engine:
         yield engine
 
 
@@ -75,6 +94,19 @@ def test_a_classifier_gives_scores_of_each_image_and_no_boxes(classifier: Engine
     outputs = classifier.infer(batch)
     assert outputs.boxes is None
     np.testing.assert_allclose(outputs.scores, batch.mean((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_an_answer_with_masks_holds_candidates_and_prototypes_of_each_image(segmenter: Engine, count: int) -> None:
+    assert segmenter.answer_shape == (ANSWERED * (6 + PROTOTYPES[0]) + int(np.prod(PROTOTYPES)),)
+    outputs = segmenter.infer(images(count))
+    assert outputs.prototypes is not None
+    wanted = answers_from(outputs, SEGMENTER)
+    for found, expected, prototypes in zip(
+        answers_of(segmenter, images(count)), wanted, outputs.prototypes, strict=True
+    ):
+        assert found.tobytes() == expected.tobytes()
+        assert parts_of(found, SEGMENTER)["prototypes"].tobytes() == prototypes.tobytes()
 
 
 @pytest.mark.parametrize("count", range(1, 6))

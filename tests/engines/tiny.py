@@ -7,14 +7,24 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from trtjob.converters.candidates import add_candidates
+from trtjob.converters.candidates import add_candidates, remove_candidates
 from trtjob.engines.protocol import UInt8Array
-from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, METADATA_KEY, SCORES_NAME, ModelSpec, Task
+from trtjob.engines.spec import (
+    BOXES_NAME,
+    EXTRAS_NAME,
+    INPUT_NAME,
+    METADATA_KEY,
+    PROTOTYPES_NAME,
+    SCORES_NAME,
+    ModelSpec,
+    Task,
+)
 
 HW = (4, 5)
 LABELS = ("cat", "dog", "cow")
 CANDIDATES = 6
 ANSWERED = 4  # of these
+PROTOTYPES = (2, 4, 5)
 
 Constants = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 
@@ -47,6 +57,32 @@ def detector() -> onnx.ModelProto:
     return model
 
 
+def segmenter() -> onnx.ModelProto:
+    """Return the detector with coefficients and prototypes of masks, which come from every pixel, too."""
+    random = np.random.default_rng(6)
+    size, count = HW[0] * HW[1] * 3, PROTOTYPES[0]
+    made = detector()
+    made.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["pixels", "extra_weights"], ["extra_values"]),
+            helper.make_node("Reshape", ["extra_values", "extra_shape"], [EXTRAS_NAME]),
+            helper.make_node("MatMul", ["pixels", "prototype_weights"], ["prototype_values"]),
+            helper.make_node("Reshape", ["prototype_values", "prototype_shape"], [PROTOTYPES_NAME]),
+        ]
+    )
+    constants: Constants = {
+        "extra_weights": random.standard_normal((size, CANDIDATES * count), np.float32),
+        "extra_shape": np.array([0, CANDIDATES, count], np.int64),
+        "prototype_weights": random.standard_normal((size, int(np.prod(PROTOTYPES))), np.float32),
+        "prototype_shape": np.array([0, *PROTOTYPES], np.int64),
+    }
+    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    made.graph.output.extend([_floats(EXTRAS_NAME, "N", CANDIDATES, count), _floats(PROTOTYPES_NAME, "N", *PROTOTYPES)])
+    remove_candidates(made)
+    add_candidates(made, SEGMENTER)
+    return made
+
+
 def classifier() -> onnx.ModelProto:
     """Return a classifier that takes an image's mean red, green and blue, of 0 to 255, for its scores."""
     nodes = [
@@ -66,6 +102,14 @@ def model_of(nodes: list[NodeProto], outputs: list[ValueInfoProto], constants: C
 
 def spec_of(task: Task) -> ModelSpec:
     return ModelSpec(task=task, labels=LABELS, input_hw=HW, candidates=ANSWERED if task is Task.DETECT else 0)
+
+
+SEGMENTER = ModelSpec(task=Task.DETECT, labels=LABELS, input_hw=HW, candidates=ANSWERED, prototypes=PROTOTYPES)
+
+
+def write_segmenter(path: Path) -> Path:
+    """Write a tiny model of ours that gives masks."""
+    return write_onnx(path, segmenter(), SEGMENTER.model_dump_json())
 
 
 def write_model(path: Path, task: Task = Task.DETECT) -> Path:

@@ -2,14 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from trtjob.converters.artefact import Reference
 from trtjob.converters.calibration_images import Samples
-from trtjob.engines.candidates import candidates_from
+from trtjob.engines.answers import answers_from
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity, Precision, Task
 from trtjob.errors import ConversionError
@@ -19,31 +20,34 @@ from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import Placement
 
 MATCH_IOU = 0.5
+KEYPOINTS, CORNERS, MASKS = "keypoints", "corners", "masks"  # compared as well, where a detector gives them
 DIGITS = 3  # significant ones: what differs beyond them is the machine's, and would change the model's bytes
 _TOP = 5
+_LEAST_MASK = 64  # pixels: of smaller ones, a single pixel is a large share
 _IN_PLACE = Placement((0.0, 0.0), (1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
 class ParityLimits:
-    """What a parity record must keep. boxes: pixels of the network input; agreeing: share that is found again, or of
-    the images whose best class is the same.
+    """What a parity record must keep. boxes: pixels of the network input, of keypoints and corners, too; masks: 1 less
+    the worst IoU; agreeing: share that is found again, or of the images whose best class is the same.
     """
 
     agreeing: float
     scores: float
     boxes: float
+    masks: float
 
 
 LIMITS: dict[Precision, ParityLimits] = {
     # Both compute in float32, only in another order: what differs more is another network.
-    "fp32": ParityLimits(agreeing=0.99, scores=0.005, boxes=1.0),
+    "fp32": ParityLimits(agreeing=0.99, scores=0.005, boxes=1.0, masks=0.1),
     # 11 bits of mantissa: the sample and YOLOv3-tiny stay below 0.002 and 0.2 pixels.
-    "fp16": ParityLimits(agreeing=0.98, scores=0.02, boxes=2.0),
+    "fp16": ParityLimits(agreeing=0.98, scores=0.02, boxes=2.0, masks=0.3),
     # 8 bits of mantissa: eight times as coarse.
-    "bf16": ParityLimits(agreeing=0.95, scores=0.1, boxes=8.0),
+    "bf16": ParityLimits(agreeing=0.95, scores=0.1, boxes=8.0, masks=0.7),
     # Single scores may move by 0.2 while mAP stays within a point; with bad ranges, detections vanish.
-    "int8": ParityLimits(agreeing=0.9, scores=0.4, boxes=40.0),
+    "int8": ParityLimits(agreeing=0.9, scores=0.4, boxes=40.0, masks=0.9),
 }
 
 
@@ -120,8 +124,7 @@ def _timed(run: Callable[[UInt8Array], Outputs], image: UInt8Array) -> tuple[Out
 
 
 def _expect_numbers(outputs: Outputs, whose: str) -> None:
-    arrays = (outputs.scores,) if outputs.boxes is None else (outputs.boxes, outputs.scores)
-    if not all(np.isfinite(array).all() for array in arrays):
+    if not all(np.isfinite(array).all() for array in outputs.by_name().values()):
         raise ConversionError(f"{whose} answers are not numbers for some images. Try another precision")
 
 
@@ -133,15 +136,35 @@ def compare(spec: ModelSpec, expected: Outputs, found: Outputs) -> Comparison:
 def _compare_detections(spec: ModelSpec, expected: Outputs, found: Outputs) -> Comparison:
     wanted = [item for item in _detections(spec, expected) if item.score >= spec.conf]
     pairs = _matches(wanted, _detections(spec, found))
-    scores = [abs(ours.score - theirs.score) for ours, theirs in pairs]
-    boxes = [max(abs(a - b) for a, b in zip(ours.box, theirs.box, strict=True)) for ours, theirs in pairs]
-    return Comparison(len(wanted), len(pairs), {BOXES_NAME: boxes, SCORES_NAME: scores})
+    differences: dict[str, list[float]] = {}
+    for ours, theirs in pairs:
+        for name, value in _differences(ours, theirs).items():
+            differences.setdefault(name, []).append(value)
+    return Comparison(len(wanted), len(pairs), differences)
+
+
+def _differences(ours: Detection, theirs: Detection) -> dict[str, float]:
+    """Return how far two detections of one object lie apart, in all that both tell."""
+    found = {BOXES_NAME: _farthest(ours.box, theirs.box), SCORES_NAME: abs(ours.score - theirs.score)}
+    if ours.keypoints and theirs.keypoints:
+        one, other = ([point[:2] for point in detection.keypoints or ()] for detection in (ours, theirs))
+        found[KEYPOINTS] = _farthest(one, other)
+    if ours.rotated and theirs.rotated:
+        found[CORNERS] = _farthest(ours.rotated.corners, theirs.rotated.corners)
+    if ours.mask and theirs.mask and ours.mask.area >= _LEAST_MASK:
+        one_mask, other_mask = ours.mask.decode(), theirs.mask.decode()
+        found[MASKS] = 1 - float((one_mask & other_mask).sum() / (one_mask | other_mask).sum())
+    return found
+
+
+def _farthest(one: Sequence[Any], other: Sequence[Any]) -> float:
+    return float(np.abs(np.subtract(one, other)).max())
 
 
 def _detections(spec: ModelSpec, outputs: Outputs) -> tuple[Detection, ...]:
     """Return what would be stored of an image that is as large as the network's input."""
     return detections_from(
-        candidates_from(outputs, spec)[0],
+        answers_from(outputs, spec)[0],
         _IN_PLACE,
         spec,
         hw=spec.input_hw,
@@ -234,6 +257,7 @@ def _problems(spec: ModelSpec, parity: Parity) -> Iterable[str]:
         yield f"{parity.matched:.1%} of its detections are found again, expected {limits.agreeing:.0%} or more"
     if parity.top1 is not None and parity.top1 < limits.agreeing:
         yield f"{parity.top1:.1%} of the images have the same best class, expected {limits.agreeing:.0%} or more"
-    for name, limit in ((SCORES_NAME, limits.scores), (BOXES_NAME, limits.boxes)):
+    allowed = dict.fromkeys((BOXES_NAME, KEYPOINTS, CORNERS), limits.boxes)
+    for name, limit in {SCORES_NAME: limits.scores, **allowed, MASKS: limits.masks}.items():
         if parity.max_abs.get(name, 0.0) > limit:
             yield f"{name} differ by up to {parity.max_abs[name]:g}, expected {limit:g} or less"

@@ -77,6 +77,11 @@ def ending_asked_for(request: ConversionRequest, last: str, outputs: int) -> End
     return Ending.PAIR_OF_LOGIT if one else Ending.SIGMOIDS
 
 
+def is_multi_label(ending: Ending, last: str) -> bool:
+    """Tell whether each class of a classifier stands for itself. last: the operator that the network ends in."""
+    return ending is Ending.SIGMOIDS or (ending is Ending.NOTHING and last in SINGLE)
+
+
 def classes_of(ending: Ending, outputs: int) -> int:
     """Return how many scores an ending makes."""
     return 2 if ending in {Ending.PAIR, Ending.PAIR_OF_LOGIT} else outputs

@@ -26,6 +26,23 @@ def runs_of(mask: BoolArray) -> Runs:
     return np.concatenate([[0], runs]) if flat.size and flat[0] else runs
 
 
+def runs_between(edges: Runs, size: int) -> Runs:
+    """Return the lengths of the runs of a mask of so many pixels. edges: where ones begin and end, by turns, rising.
+
+    An end and a beginning may be the same, as those of two columns are that touch.
+
+    >>> runs_between(np.array([2, 4, 4, 5]), 6).tolist()
+    [2, 3, 1]
+    """
+    begins, ends = edges[::2], edges[1::2]
+    is_apart = begins[1:] != ends[:-1]
+    edges = np.empty(2 * (1 + is_apart.sum()), np.int64)
+    edges[::2] = np.concatenate([begins[:1], begins[1:][is_apart]])
+    edges[1::2] = np.concatenate([ends[:-1][is_apart], ends[-1:]])
+    runs = np.diff(np.concatenate([[0], edges, [size]]))
+    return runs if runs[-1] else runs[:-1]
+
+
 def mask_from(runs: Runs, hw: tuple[int, int]) -> BoolArray:
     """Return the mask, [H, W], of its runs' lengths. Raises ValueError where they do not add up to its size."""
     height, width = hw

@@ -23,10 +23,10 @@ class Summary(Document):
 
     images = ok + failed + skipped; ignored: files that were not taken, by suffix or kind; failures: by kind;
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
-    each image); images_with_detections: images with at least one of these; truncated: images in which there may be more
-    detections than the model gives; multi_page: images with more pages or frames than the first, which is the one that
-    was looked at; damaged: images that were read as far as they go; devices: images by what the model ran on,
-    those that were tried again counted again;
+    each image, or its labels of such a score); images_with_detections: images with at least one of these; truncated:
+    images in which there may be more detections than the model gives; multi_page: images with more pages or frames than
+    the first, which is the one that was looked at; damaged: images that were read as far as they go; devices: images by
+    what the model ran on, those that were tried again counted again;
     busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
     incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
     """
@@ -216,7 +216,8 @@ class _Count:
         if record.classes is not None:
             labels = [record.classes[0].label] if record.classes else []
         else:
-            labels = [d.label for d in record.detections or () if d.score >= self.spec.options.conf]
+            found = record.detections or record.labels or ()
+            labels = [item.label for item in found if item.score >= self.spec.options.conf]
         self.detections.update(labels)
         self.with_detections += bool(labels)
         self.truncated += record.is_truncated

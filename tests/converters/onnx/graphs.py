@@ -89,12 +89,15 @@ def detector(
     kind: int = TensorProto.FLOAT,
     fixed_reshape: bool = False,
     image: str = "images",
+    extras: int = 0,
+    prototypes: int = 0,
 ) -> ModelProto:
     """A convolution that looks at one pixel in each cell of 8, and what its values are made into.
 
-    fixed_reshape: the batch stands as 1, a number, in the graph.
+    fixed_reshape: the batch stands as 1, a number, in the graph; extras: numbers of each box behind its classes;
+    prototypes: of masks, a second output that looks at one pixel in each cell of 4.
     """
-    number = {"columns": 4, "objectness": 5, "final": 4}[layout] + classes
+    number = {"columns": 4, "objectness": 5, "final": 4}[layout] + classes + extras
     first = 1 if fixed_reshape else 0
     nodes = [
         node("Conv", f"{image} kernel bias", "map", kernel_shape=[1, 1], strides=[8, 8]),
@@ -114,8 +117,11 @@ def detector(
             node("ReduceMax", "each_class", "best", axes=[2], keepdims=1),
             node("ArgMax", "each_class", "class_ids", axis=2, keepdims=1),
             node("Cast", "class_ids", "float_ids", to=kind),
-            node("Concat", "corners best float_ids", "output0", axis=2),
+            node("Slice", "turned end all two", "extras"),
+            node("Concat", "corners best float_ids extras", "output0", axis=2),
         ]
+    if prototypes:
+        nodes.append(node("Conv", f"{image} prototype_kernel", "output1", kernel_shape=[1, 1], strides=[4, 4]))
     floats = np.float16 if kind == TensorProto.FLOAT16 else np.float32
     constants = [
         numpy_helper.from_array(weights(number, 3, 1, 1).astype(floats), "kernel"),
@@ -123,14 +129,23 @@ def detector(
         constant("flat_shape", [first, number, -1], np.int64),
         constant("split", [2, 2, number - 4], np.int64),
         constant("scale", 10, floats),
-        *(constant(name, [at], np.int64) for name, at in (("zero", 0), ("four", 4), ("end", 99), ("two", 2))),
+        *(constant(name, [at], np.int64) for name, at in (("zero", 0), ("four", 4), ("two", 2), ("all", 99))),
+        constant("end", [4 + classes], np.int64),
+        *([numpy_helper.from_array(weights(prototypes, 3, 1, 1, seed=2), "prototype_kernel")] if prototypes else []),
     ]
-    rows = {"columns": [batch, number, "boxes"], "objectness": [batch, "boxes", number], "final": [batch, "boxes", 6]}
+    rows = {
+        "columns": [batch, number, "boxes"],
+        "objectness": [batch, "boxes", number],
+        "final": [batch, "boxes", 6 + extras],
+    }
+    outputs = [value("output0", rows[layout], kind)]
+    if prototypes:
+        outputs.append(value("output1", [batch, prototypes, "height", "width"]))
     return model(
         nodes,
         constants,
         [value(image, [batch, 3, *hw], kind)],
-        [value("output0", rows[layout], kind)],
+        outputs,
         metadata=ULTRALYTICS if metadata is None else metadata,
         opset=opset,
     )

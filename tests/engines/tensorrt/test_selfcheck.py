@@ -1,6 +1,7 @@
 """A plan is run before it is kept: here a plan is a graph that ONNX Runtime computes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from trtjob.engines.candidates import candidates_from
 from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.protocol import AnyImage, FloatArray, Outputs, UInt8Array, on_host
 from trtjob.engines.spec import ModelSpec, Task
-from trtjob.engines.tensorrt.agreement import inconsistency
+from trtjob.engines.tensorrt.agreement import disagreement, inconsistency
 from trtjob.engines.tensorrt.selfcheck import as_written, check_plan, lively_image, reference
 from trtjob.errors import EngineError
 
@@ -43,6 +44,13 @@ def test_a_plan_that_was_misread_is_refused(tmp_path: Path) -> None:
         ),
     ):
         check_plan(plan, model, batch=1, title="TensorRT 8.6.1")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_plan_with_masks_that_answers_as_its_model_passes(batch: int, tmp_path: Path) -> None:
+    model = tiny.write_segmenter(tmp_path / "tiny.onnx")
+    with open_engine(model, threads=1) as plan:
+        check_plan(plan, model, batch=batch, title="TensorRT 8.6.1")
 
 
 class WrongAtTheEnd(CpuEngine):
@@ -98,6 +106,31 @@ def test_candidates_that_do_not_follow_from_boxes_and_scores_are_refused(
             EngineError, match=r"of 4 candidates, \d do not follow from its boxes and scores, such as \["
         ):
             check_plan(engine, model, batch=2, title="TensorRT 8.6.1")
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        pytest.param(7, "1 do not follow from its boxes and scores", id="a coefficient"),
+        pytest.param(-1, "its prototypes change", id="a prototype"),
+    ],
+)
+def test_what_is_said_of_masks_must_follow_too(at: int, message: str, tmp_path: Path) -> None:
+    model = tiny.write_segmenter(tmp_path / "tiny.onnx")
+    with WrongAtTheEnd(model, threads=1) as engine:
+        engine.spoil = lambda answer: np.put(answer, at, answer[at] + 1)  # type: ignore[method-assign]
+        with pytest.raises(EngineError, match=message):
+            check_plan(engine, model, batch=2, title="TensorRT 8.6.1")
+
+
+@pytest.mark.parametrize("name", ["extras", "prototypes"])
+def test_other_masks_are_another_network(name: str, tmp_path: Path) -> None:
+    model = tiny.write_segmenter(tmp_path / "tiny.onnx")
+    with open_engine(model, threads=1) as engine:
+        right = engine.infer(lively_image(engine.spec))
+    wrong = replace(right, **{name: -getattr(right, name)})
+    assert disagreement(right, right, tiny.SEGMENTER) is None
+    assert disagreement(wrong, right, tiny.SEGMENTER) is not None
 
 
 def test_a_classifiers_answer_must_be_its_scores(tmp_path: Path) -> None:

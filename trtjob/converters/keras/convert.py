@@ -31,6 +31,7 @@ from trtjob.converters.scores import (
     add_scores,
     classes_of,
     ending_asked_for,
+    is_multi_label,
     last_operator,
     scores_from,
 )
@@ -84,6 +85,7 @@ def convert(request: ConversionRequest) -> Converted:
     found = _ending(request, original, net.graph, output, outputs)
     classes = classes_of(found.ending, outputs)
     net.graph.scope = "classify"
+    multi_label = is_multi_label(found.ending, last_operator(net.graph.nodes, output.name))
     add_scores(net.graph, output.name, found.ending)
     spec = ModelSpec(
         task=Task.CLASSIFY,
@@ -93,6 +95,7 @@ def convert(request: ConversionRequest) -> Converted:
         color="gray" if original.channels == 1 else "rgb",
         resize=request.resize or ResizeMode.STRETCH,
         sampling=Sampling.HALF_PIXEL,
+        multi_label=multi_label,
         converter=f"trtjob {__version__} keras",
         sources=tuple(source_file(path) for path in files(request)),
     )

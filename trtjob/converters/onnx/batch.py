@@ -1,5 +1,7 @@
 """Make a foreign graph take any number of images at once, where it can."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -34,11 +36,11 @@ def sized(foreign: Foreign, batch: int | str, hw: tuple[int, int]) -> ModelProto
 
 
 def for_any_batch(
-    foreign: Foreign, pixels: Pixels, hw: tuple[int, int], images: UInt8Array, expected: NDArray[np.floating]
+    foreign: Foreign, pixels: Pixels, hw: tuple[int, int], images: UInt8Array, expected: Sequence[NDArray[np.floating]]
 ) -> ModelProto | None:
     """Return the model for any batch, None where it works for one image only.
 
-    images: two different ones; expected: what the original model says of each. The model is run on both at once, so
+    images: two different ones; expected: the original model's outputs for them. The model is run on both at once, so
     what is returned has been seen to work.
     """
     model = sized(foreign, BATCH, hw)
@@ -48,10 +50,10 @@ def for_any_batch(
 
 
 def expect_same(
-    model: ModelProto, foreign: Foreign, pixels: Pixels, images: UInt8Array, expected: NDArray[np.floating]
+    model: ModelProto, foreign: Foreign, pixels: Pixels, images: UInt8Array, expected: Sequence[NDArray[np.floating]]
 ) -> None:
     """Raise ConversionError unless a model of one image says what the original does."""
-    if not _agrees(model, foreign, pixels, images[:1], expected[:1]):
+    if not _agrees(model, foreign, pixels, images[:1], [output[:1] for output in expected]):
         raise ConversionError(
             f"'{foreign.path}' can be brought neither to any batch nor to one image: it was made for "
             f"{foreign.image.batch or 'several'} images at once. Export it again with a batch of 1, or a dynamic one"
@@ -59,13 +61,17 @@ def expect_same(
 
 
 def _agrees(
-    model: ModelProto, foreign: Foreign, pixels: Pixels, images: UInt8Array, expected: NDArray[np.floating]
+    model: ModelProto, foreign: Foreign, pixels: Pixels, images: UInt8Array, expected: Sequence[NDArray[np.floating]]
 ) -> bool:
     try:
         session = Session(model, f"'{foreign.path}'")
-        (found,) = session.run(foreign.image.name, feed(pixels, images, foreign.image))
+        found = session.run(foreign.image.name, feed(pixels, images, foreign.image))
     except ConversionError:
         return False
+    return all(map(_is_alike, found, expected))
+
+
+def _is_alike(found: NDArray[np.floating], expected: NDArray[np.floating]) -> bool:
     if found.shape != expected.shape:
         return False
     close = np.isclose(found.astype(np.float64), expected.astype(np.float64), rtol=_CLOSE, atol=1e-7, equal_nan=True)

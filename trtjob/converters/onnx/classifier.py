@@ -15,7 +15,7 @@ from trtjob.converters.onnx.signature import HUGGING_FACES, Foreign, shape_of
 from trtjob.converters.onnx.ultralytics import Export
 from trtjob.converters.pixels import Pixels, pixels_of_mode, torch_pixels, unit_pixels
 from trtjob.converters.request import ConversionRequest
-from trtjob.converters.scores import classes_of
+from trtjob.converters.scores import classes_of, is_multi_label, last_operator
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.errors import ConversionError
 
@@ -81,7 +81,7 @@ def _classifier(
     hw = input_hw(foreign.image, foreign.path, request, export)
     pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), made_up_images(hw, foreign.image.channels)
-    raw = numbers_of(original, images, foreign)
+    (raw,) = numbers_of(original, images, foreign)
     shape = (1, *raw.shape[1:])
     outputs = raw[0].size
     if raw.ndim < 2 or max(shape[1:], default=0) != outputs or not outputs:
@@ -99,11 +99,12 @@ def _classifier(
         color=pixels.color,
         resize=request.resize or resize,
         sampling=sampling_of(document(foreign.path, PREPROCESSOR)),
+        multi_label=is_multi_label(found.ending, last_operator(foreign.model.graph.node, foreign.output.name)),
     )
     answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, found.ending)
     notes, warned = [*notes], [*warnings, *filter(None, [warning])]
     (warned if found.is_guess else notes).append(found.note)
-    return Recognised(original, pixels, answer, images, raw, spec, tuple(notes), tuple(warned))
+    return Recognised(original, pixels, answer, images, [raw], spec, tuple(notes), tuple(warned))
 
 
 def _fitting_labels(

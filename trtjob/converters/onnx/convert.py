@@ -95,7 +95,8 @@ def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionReq
         foreign, found = recognised_detector(detector, metadata, request)
     else:
         export = export_from(metadata, path)
-        foreign = foreign_from(model, path, request, first_output=export is not None)
+        may_have_masks = export is not None and (export.has_masks or export.is_yolov5)
+        foreign = foreign_from(model, path, request, first_output=export is not None, may_have_masks=may_have_masks)
         found = recognised(foreign, export, metadata, request)
     spec = found.spec.model_copy(
         update={
@@ -129,7 +130,7 @@ def _assembled(body: ModelProto, foreign: Foreign, found: Recognised, spec: Mode
     """Return a foreign graph between our two ends."""
     names = keep_names_apart(body)
     image = replace(foreign.image, name=names.get(foreign.image.name, foreign.image.name))
-    answer = replace(found.answer, name=names.get(found.answer.name, found.answer.name))
+    answer = found.answer.renamed(names)
     graph = Graph()
     add_front(graph, found.pixels, image)
     graph.nodes.extend(body.graph.node)

@@ -29,7 +29,7 @@ _SEED = 0
 class Recognised:
     """A foreign model that is understood.
 
-    images: two made-up ones, uint8 [2, H, W, channels]; raw: what the original says of each of them; spec: without its
+    images: two made-up ones, uint8 [2, H, W, channels]; raw: the original's outputs for both of them; spec: without its
     sources; notes: what was found or assumed; warnings: what may be wrong.
     """
 
@@ -37,7 +37,7 @@ class Recognised:
     pixels: Pixels
     answer: Answer
     images: UInt8Array
-    raw: NDArray[np.floating]
+    raw: list[NDArray[np.floating]]
     spec: ModelSpec
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -109,12 +109,12 @@ def made_up_images(hw: tuple[int, int], channels: int) -> UInt8Array:
     return np.random.default_rng(_SEED).integers(0, 256, (2, *hw, channels), np.uint8)
 
 
-def numbers_of(original: Original, images: UInt8Array, foreign: Foreign) -> NDArray[np.floating]:
-    """Return what the original says. Raises ConversionError where it is no numbers."""
+def numbers_of(original: Original, images: UInt8Array, foreign: Foreign) -> list[NDArray[np.floating]]:
+    """Return the original's outputs. Raises ConversionError where they are no numbers."""
     raw = original.raw(images)
-    if not np.issubdtype(raw.dtype, np.floating):
-        raise foreign.error(f"its output is {raw.dtype}: expected scores, float")
-    if not np.isfinite(raw).all():
+    if not np.issubdtype(raw[0].dtype, np.floating):
+        raise foreign.error(f"its output is {raw[0].dtype}: expected scores, float")
+    if not all(np.isfinite(output).all() for output in raw):
         raise ConversionError(
             f"'{foreign.path}' answers a made-up image with infinite values or none at all: its weights are damaged, "
             "or too large for float16. Copy or export it again"

@@ -1,7 +1,10 @@
 """Find out what a foreign model is: its size, what it wants of a pixel, what its output means, and its classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from trtjob.converters.labels import expect_count
@@ -19,6 +22,7 @@ from trtjob.converters.onnx.facts import (
 from trtjob.converters.onnx.families.boxes import FAMILY as ANY_FAMILY
 from trtjob.converters.onnx.families.family import Described
 from trtjob.converters.onnx.files import NAMES_KEY
+from trtjob.converters.onnx.keypoints import keypoint_names, skeleton_of
 from trtjob.converters.onnx.outputs import Answer, Layout, layout_of
 from trtjob.converters.onnx.pixels import pixels_from
 from trtjob.converters.onnx.reference import Original
@@ -91,7 +95,7 @@ def recognised_detector(
     foreign = foreign_from(model, path, request, first_output=True)
     pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), made_up_images(detector.seen.hw, foreign.image.channels)
-    raw = numbers_of(original, images, foreign)
+    (raw,) = numbers_of(original, images, foreign)
     spec = ModelSpec(
         task=Task.DETECT,
         labels=labels,
@@ -109,7 +113,7 @@ def recognised_detector(
     )
     answer = Answer(foreign.output.name, rewired.layout, (1, *raw.shape[1:]), len(labels), most=spec.candidates)
     notes = (f"It was taken for {family.title} (--family {family.name}).",)
-    return foreign, Recognised(original, pixels, answer, images, raw, spec, notes, warnings, detector=detector)
+    return foreign, Recognised(original, pixels, answer, images, [raw], spec, notes, warnings, detector=detector)
 
 
 def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:
@@ -120,10 +124,12 @@ def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], req
     pixels = (pixels_from(request, foreign.image) or unit_pixels(foreign.image.channels)).ordered(request)
     original, images = Original(foreign, pixels), made_up_images(hw, foreign.image.channels)
     raw = numbers_of(original, images, foreign)
-    shape = (1, *raw.shape[1:])
-    layout = layout_of(shape, len(labels), is_yolov5=export.is_yolov5, is_final=export.is_final)
+    more = _more_than_boxes(foreign, export, raw, hw, metadata)
+    shape = (1, *raw[0].shape[1:])
+    layout = layout_of(shape, len(labels), is_yolov5=export.is_yolov5, is_final=export.is_final, extras=more.extras)
     if layout is None:
-        raise foreign.error(_unknown_output(shape, len(labels), export))
+        raise foreign.error(_unknown_output(shape, len(labels), export, more.extras))
+    is_final = layout is Layout.FINAL
     spec = ModelSpec(
         task=Task.DETECT,
         labels=labels,
@@ -135,18 +141,78 @@ def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], req
         pad_value=PAD_VALUE,
         conf=CONF,
         iou=YOLOV5_IOU if export.is_yolov5 else IOU,
-        nms_kind=NmsKind.NONE if layout is Layout.FINAL else NmsKind.DEFAULT,
+        nms_kind=NmsKind.NONE if is_final else NmsKind.PROBIOU if more.is_rotated else NmsKind.DEFAULT,
         candidates=request.candidates or USUAL_CANDIDATES,
+        prototypes=more.prototypes,
+        keypoints=more.keypoints,
+        has_visibility=more.has_visibility,
+        skeleton=skeleton_of(more.keypoints),
+        is_rotated=more.is_rotated,
     )
-    answer = Answer(foreign.output.name, layout, shape, len(labels), most=spec.candidates)
-    notes = (f"Its output is {layout.value}.",)
-    if layout is Layout.FINAL:
+    answer = Answer(
+        foreign.output.name,
+        layout,
+        shape,
+        len(labels),
+        most=spec.candidates,
+        extras=spec.extras,
+        is_rotated=spec.is_rotated,
+        prototypes=None if foreign.prototypes is None else foreign.prototypes.name,
+    )
+    notes = (f"Its output is {layout.value}{more.shown}.",)
+    if is_final:
         notes = ("Its boxes are final: the graph does without NMS, or holds it with thresholds of its own.",)
     return Recognised(original, pixels, answer, images, raw, spec, notes)
 
 
-def _unknown_output(shape: tuple[int, ...], classes: int, export: Export) -> str:
+@dataclass(frozen=True, slots=True)
+class _More:
+    """What a detector says of a box beside its corners and scores; the fields are those of `ModelSpec`."""
+
+    prototypes: tuple[int, int, int] | None = None
+    keypoints: tuple[str, ...] = ()
+    has_visibility: bool = False
+    is_rotated: bool = False
+
+    @property
+    def extras(self) -> int:
+        coefficients = self.prototypes[0] if self.prototypes else 0
+        return coefficients + len(self.keypoints) * (3 if self.has_visibility else 2) + self.is_rotated
+
+    @property
+    def shown(self) -> str:
+        if self.prototypes:
+            return f", with {self.prototypes[0]} coefficients of a mask behind each box"
+        if self.keypoints:
+            return f", with {len(self.keypoints)} keypoints behind each box"
+        return ", with its angle behind each box" if self.is_rotated else ""
+
+
+def _more_than_boxes(
+    foreign: Foreign,
+    export: Export,
+    raw: Sequence[NDArray[np.floating]],
+    hw: tuple[int, int],
+    metadata: Mapping[str, str],
+) -> _More:
+    """Return what is behind each box. Raises ConversionError where it is not what the export says."""
+    if export.keypoints:
+        count, values = export.keypoints
+        return _More(keypoints=keypoint_names(count, metadata), has_visibility=values == 3)
+    if export.is_rotated:
+        return _More(is_rotated=True)
+    if foreign.prototypes is None:
+        if export.has_masks:
+            raise foreign.error("it was exported for segmentation, but no second output holds prototypes of masks")
+        return _More()
+    count, height, width = raw[1].shape[1:]
+    if hw[0] % height or hw[1] % width:
+        raise foreign.error(f"its prototypes of masks are {width}x{height}, which does not divide {hw[1]}x{hw[0]}")
+    return _More((count, height, width))
+
+
+def _unknown_output(shape: tuple[int, ...], classes: int, export: Export, extras: int) -> str:
     known = (Layout.OBJECTNESS,) if export.is_yolov5 else (Layout.COLUMNS, Layout.FINAL)
     expected = " or ".join(layout.value for layout in known)
-    hint = ". YOLOv5 for segmentation is not supported yet" if export.is_yolov5 and shape[2:] > (5 + classes,) else ""
-    return f"its output is {list(shape)} for one image and {classes} classes: expected {expected}{hint}"
+    behind = f", with {extras} numbers behind each box" if extras else ""
+    return f"its output is {list(shape)} for one image and {classes} classes: expected {expected}{behind}"

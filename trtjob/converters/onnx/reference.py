@@ -1,6 +1,7 @@
 """The original model as the measure of its conversion: the file's own graph, with plain NumPy at both of its ends."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -25,8 +26,8 @@ class Original:
     def _session(self) -> Session:
         return Session(self._foreign.model, f"'{self._foreign.path}'")
 
-    def raw(self, images: UInt8Array) -> NDArray[np.floating]:
-        """Return the model's own output for uint8 [N, H, W, channels]. Raises ConversionError.
+    def raw(self, images: UInt8Array) -> list[NDArray[np.floating]]:
+        """Return the model's own outputs for uint8 [N, H, W, channels]. Raises ConversionError.
 
         Each image is run alone: a model that was exported for a larger batch gets it several times.
         """
@@ -34,31 +35,34 @@ class Original:
         parts = []
         for pixels in images:
             fed = feed(self._pixels, np.repeat(pixels[None], batch, axis=0), image)
-            (output,) = self._session.run(image.name, fed)
-            if output.ndim == 0 or output.shape[0] != batch:
-                raise self._foreign.error(
-                    f"for {batch} images the output {self._foreign.output.name!r} is {list(output.shape)}"
-                )
-            parts.append(output[:1])
-        return np.concatenate(parts)
+            outputs = self._session.run(image.name, fed)
+            for name, output in zip((value.name for value in self._foreign.model.graph.output), outputs, strict=True):
+                if output.ndim == 0 or output.shape[0] != batch:
+                    raise self._foreign.error(f"for {batch} images the output {name!r} is {list(output.shape)}")
+            parts.append([output[:1] for output in outputs])
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
     def outputs(self, answer: Answer, images: UInt8Array) -> Outputs:
         """Return what the model says of uint8 [N, H, W, channels], all its candidates. Raises ConversionError."""
-        return _READERS[answer.layout](self.raw(images).astype(np.float32), answer)
+        raw, *others = (output.astype(np.float32) for output in self.raw(images))
+        found = _READERS[answer.layout](raw, answer)
+        return replace(found, prototypes=others[0]) if others else found
 
 
-def _from_columns(raw: FloatArray, _answer: Answer) -> Outputs:
-    rows = raw.transpose(0, 2, 1)
-    return Outputs(_corners(rows), rows[..., 4:])
+def _from_columns(raw: FloatArray, answer: Answer) -> Outputs:
+    rows, end = raw.transpose(0, 2, 1), 4 + answer.classes
+    return Outputs(_corners(rows), rows[..., 4:end], _extras(rows, end, answer))
 
 
-def _from_objectness(raw: FloatArray, _answer: Answer) -> Outputs:
-    return Outputs(_corners(raw), raw[..., 5:] * raw[..., 4:5])
+def _from_objectness(raw: FloatArray, answer: Answer) -> Outputs:
+    end = 5 + answer.classes
+    return Outputs(_corners(raw), raw[..., 5:end] * raw[..., 4:5], _extras(raw, end, answer))
 
 
 def _from_final(raw: FloatArray, answer: Answer) -> Outputs:
     is_its_own = raw[..., 5:6] == np.arange(answer.classes)
-    return Outputs(raw[..., :4], raw[..., 4:5] * is_its_own)
+    boxes = _corners(raw) if answer.is_rotated else raw[..., :4]
+    return Outputs(boxes, raw[..., 4:5] * is_its_own, _extras(raw, 6, answer))
 
 
 def _from_rows(raw: FloatArray, _answer: Answer) -> Outputs:
@@ -76,6 +80,10 @@ _READERS: dict[Layout, Callable[[FloatArray, Answer], Outputs]] = {
     Layout.ROWS: _from_rows,
     Layout.CLASSES: _from_classes,
 }
+
+
+def _extras(rows: FloatArray, start: int, answer: Answer) -> FloatArray | None:
+    return rows[..., start : start + answer.extras] if answer.extras else None
 
 
 def _corners(rows: FloatArray) -> FloatArray:

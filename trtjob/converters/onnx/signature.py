@@ -11,7 +11,8 @@ from trtjob.converters.texts import shown
 from trtjob.errors import ConversionError
 
 ACCEPTED = (
-    "Accepted are detectors and classifiers as Ultralytics exports them, and classifiers that take one image, float "
+    "Accepted are what Ultralytics exports for detection, segmentation, pose estimation, oriented boxes and "
+    "classification, and classifiers that take one image, float "
     "[N, 3, H, W] or [N, H, W, 3], and give scores [N, classes]"
 )
 MAX_SIDE = 16_384  # of an input, in pixels
@@ -47,22 +48,26 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A foreign model that has been cut down to one input and one output."""
+    """A foreign model that has been cut down to one input and one output, and the prototypes of its masks, if any."""
 
     path: Path
     model: ModelProto
     image: ImageInput
     output: ValueInfoProto
+    prototypes: ValueInfoProto | None = None
 
     def error(self, problem: str) -> ConversionError:
         """Return an error that says what the graph has; `problem`: a sentence without its point."""
         return ConversionError(f"'{self.path}' is not understood: {problem}. {described(self.model)}. {ACCEPTED}")
 
 
-def foreign_from(model: ModelProto, path: Path, request: ConversionRequest, *, first_output: bool) -> Foreign:
+def foreign_from(
+    model: ModelProto, path: Path, request: ConversionRequest, *, first_output: bool, may_have_masks: bool = False
+) -> Foreign:
     """Find a model's image and its output, and leave nothing else in it. Raises ConversionError.
 
-    first_output: of several outputs the first is the one, where none is asked for.
+    first_output: of several outputs the first is the one, where none is asked for; may_have_masks: another of four
+    sizes holds prototypes.
     """
     image = image_input(model, path, request.input)
     output = _output(model, path, request.output, first_output=first_output)
@@ -74,8 +79,15 @@ def foreign_from(model: ModelProto, path: Path, request: ConversionRequest, *, f
             f"the output {shown(output.name)} is {kind}: expected scores, float. If it is the number of the best "
             "class, name the value that it was chosen from with --output NAME",
         )
-    cut(model, output)
-    return Foreign(path, model, image, output)
+    prototypes = _prototypes(model, output) if may_have_masks else None
+    cut(model, output, *([] if prototypes is None else [prototypes]))
+    return Foreign(path, model, image, output, prototypes)
+
+
+def _prototypes(model: ModelProto, output: ValueInfoProto) -> ValueInfoProto | None:
+    """Return the output that is images, beside the one that is boxes; None where there is none."""
+    found = [value for value in model.graph.output if value.name != output.name and len(shape_of(value) or ()) == 4]
+    return ValueInfoProto.FromString(found[0].SerializeToString()) if len(found) == 1 else None
 
 
 def described(model: ModelProto) -> str:

@@ -5,11 +5,18 @@ from collections.abc import Iterable, Iterator
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from trtjob.converters.onnx.read import graphs_of
-from trtjob.engines.spec import BOXES_NAME, CANDIDATES_NAME, INPUT_NAME, SCORES_NAME
+from trtjob.engines.spec import (
+    BOXES_NAME,
+    CANDIDATES_NAME,
+    EXTRAS_NAME,
+    INPUT_NAME,
+    PROTOTYPES_NAME,
+    SCORES_NAME,
+)
 
 # The scopes of what is put before and after a foreign graph.
 FRONT, END = "input", "decode"
-_OURS = frozenset({INPUT_NAME, BOXES_NAME, SCORES_NAME, CANDIDATES_NAME})
+_OURS = frozenset({INPUT_NAME, BOXES_NAME, SCORES_NAME, EXTRAS_NAME, PROTOTYPES_NAME, CANDIDATES_NAME})
 # From it on, constants need not be inputs as well.
 _IR_OF_PLAIN_CONSTANTS = 4
 _OUR_SCOPES = (f"{FRONT}/", f"{END}/", f"{CANDIDATES_NAME}/")
@@ -39,22 +46,23 @@ def sort_nodes(graph: GraphProto) -> None:
         graph.node.extend(nodes)
 
 
-def cut(model: ModelProto, output: ValueInfoProto) -> None:
-    """Leave what leads to one output, as the model's only one, and no texts of the exporter's: they hold its paths.
+def cut(model: ModelProto, *outputs: ValueInfoProto) -> None:
+    """Leave what leads to some outputs, as the model's only ones, and no texts of the exporter's: they hold its paths.
 
     Shapes of values inside are forgotten, too: another batch makes them wrong.
     """
     graph = model.graph
-    kept_output = ValueInfoProto()
-    kept_output.CopyFrom(output)  # it may be a part of what is cleared now
+    # They may be parts of what is cleared now.
+    kept_outputs = [ValueInfoProto.FromString(output.SerializeToString()) for output in outputs]
+    names = {output.name for output in kept_outputs}
     del graph.output[:]
-    graph.output.append(kept_output)
+    graph.output.extend(kept_outputs)
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
-    nodes = _leading_to(graph, output.name)
+    nodes = _leading_to(graph, names)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in nodes for name in _values_read(node)} | {output.name}
+    read = {name for node in nodes for name in _values_read(node)} | names
     for field in (graph.initializer, graph.sparse_initializer):
         kept = [
             tensor for tensor in field if (tensor.name if field is graph.initializer else tensor.values.name) in read
@@ -67,9 +75,9 @@ def cut(model: ModelProto, output: ValueInfoProto) -> None:
     _forget_texts(model)
 
 
-def _leading_to(graph: GraphProto, output: str) -> list[NodeProto]:
-    """Return copies of the nodes that an output depends on, in their order."""
-    wanted, kept = {output}, []
+def _leading_to(graph: GraphProto, outputs: Iterable[str]) -> list[NodeProto]:
+    """Return copies of the nodes that outputs depend on, in their order."""
+    wanted, kept = set(outputs), []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             wanted.update(_values_read(node))

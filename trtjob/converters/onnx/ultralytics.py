@@ -13,14 +13,14 @@ from trtjob.converters.texts import literal, shown
 from trtjob.engines.spec import Task
 from trtjob.errors import ConversionError
 
-_TASKS = {"detect": Task.DETECT, "classify": Task.CLASSIFY}
-_NOT_YET = {
-    "segment": "segmentation",
-    "pose": "pose estimation",
-    "obb": "oriented boxes",
-    "semantic": "semantic segmentation",
-    "depth": "depth estimation",
+_TASKS = {
+    "detect": Task.DETECT,
+    "segment": Task.DETECT,
+    "pose": Task.DETECT,
+    "obb": Task.DETECT,
+    "classify": Task.CLASSIFY,
 }
+_NOT_YET = {"semantic": "semantic segmentation", "depth": "depth estimation"}
 # The head that places its boxes as shares of the image, in whatever shape its exporter's version gives them.
 _RTDETR = "rtdetr"
 
@@ -37,12 +37,17 @@ class Export:
     task: None of a YOLOv5, whose output alone tells.
     hw: the size that it was made for; stride: sides are multiples of it.
     is_final: whether the graph does without NMS or holds it, None where nothing is said.
+    has_masks: of a YOLOv5, the outputs tell; keypoints: how many of each box, and how many numbers of each; is_rotated:
+    whether boxes stand at an angle.
     """
 
     task: Task | None
     hw: tuple[int, int] | None
     stride: int
     is_final: bool | None = None
+    has_masks: bool = False
+    keypoints: tuple[int, int] | None = None
+    is_rotated: bool = False
 
     @property
     def is_yolov5(self) -> bool:
@@ -60,9 +65,18 @@ def export_from(metadata: Mapping[str, str], path: Path) -> Export | None:
     if kind is not None and kind not in _TASKS:
         what = _NOT_YET.get(kind, f"the task {shown(kind)}")
         raise ConversionError(
-            f"'{path}' was exported for {what}, which is not supported yet. Accepted are detection and classification"
+            f"'{path}' was exported for {what}, which is not supported yet. Accepted are detection, segmentation, pose "
+            "estimation, oriented boxes and classification"
         )
-    return Export(None if kind is None else _TASKS[kind], _size(metadata), _stride(metadata), _is_final(metadata))
+    return Export(
+        None if kind is None else _TASKS[kind],
+        _size(metadata),
+        _stride(metadata),
+        _is_final(metadata),
+        has_masks=kind == "segment",
+        keypoints=_keypoints(metadata, path) if kind == "pose" else None,
+        is_rotated=kind == "obb",
+    )
 
 
 def is_rtdetr(metadata: Mapping[str, str]) -> bool:
@@ -77,6 +91,16 @@ def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
         case int(side):
             return side, side
     return None
+
+
+def _keypoints(metadata: Mapping[str, str], path: Path) -> tuple[int, int]:
+    match literal(metadata.get("kpt_shape", "")):
+        case [int(count), 2 | 3 as values] | (int(count), 2 | 3 as values) if count > 0:
+            return count, values
+    raise ConversionError(
+        f"'{path}' was exported for pose estimation, but does not say how many keypoints it has: its metadata "
+        "'kpt_shape' should be such as [17, 3]. Export it again with a newer Ultralytics"
+    )
 
 
 def _stride(metadata: Mapping[str, str]) -> int:

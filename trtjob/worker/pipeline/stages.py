@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -25,7 +25,7 @@ from trtjob.imaging.encode import encode_image
 from trtjob.imaging.jpeg import gpu_jpeg_size
 from trtjob.imaging.metadata import Metadata, metadata_from_exif
 from trtjob.imaging.pages import page_count
-from trtjob.imaging.postprocess import classes_from, detections_from
+from trtjob.imaging.postprocess import classes_from, detections_from, labels_from
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
@@ -210,41 +210,42 @@ class Stages:
 
     def finish(self, item: Prepared, answer: FloatArray) -> Record:
         """Turn the engine's answer into a record, and write the annotated copy. Raises ImageError, StorageError."""
-        height, width = item.hw
         with self.watch.stage("nms"):
-            detections: tuple[Detection, ...] | None = None
-            classes: tuple[Classification, ...] | None = None
-            is_truncated = False
-            if self.model.task is Task.CLASSIFY:
-                classes = classes_from(answer, self.model)
-            else:
-                detections, is_truncated = detections_from(
-                    answer,
-                    item.placement,
-                    self.model,
-                    hw=item.hw,
-                    min_score=self.options.min_score,
-                    iou=self.options.iou,
-                    class_ids=self._class_ids,
-                )
-        self._annotate(item, detections, classes)
-        return Record(
+            record = self._record(item, answer)
+        self._annotate(item, record)
+        return record
+
+    def _record(self, item: Prepared, answer: FloatArray) -> Record:
+        height, width = item.hw
+        record = Record(
             item.entry.key,
             item.sha256,
             width,
             height,
-            detections,
-            classes,
-            is_truncated=is_truncated,
             pages=item.pages,
             damage=item.damage,
             metadata=item.metadata,
         )
+        if self.model.task is Task.CLASSIFY:
+            if self.model.multi_label:
+                return replace(record, labels=labels_from(answer, self.model, self.options.min_score, self._class_ids))
+            return replace(record, classes=classes_from(answer, self.model))
+        detections, is_truncated = detections_from(
+            answer,
+            item.placement,
+            self.model,
+            hw=item.hw,
+            min_score=self.options.min_score,
+            iou=self.options.iou,
+            class_ids=self._class_ids,
+        )
+        return replace(record, detections=detections, is_truncated=is_truncated)
 
-    def _annotate(
-        self, item: Prepared, detections: tuple[Detection, ...] | None, classes: tuple[Classification, ...] | None
-    ) -> None:
-        shown = [d for d in detections or () if d.score >= self.options.conf]
+    def _annotate(self, item: Prepared, record: Record) -> None:
+        shown = [d for d in record.detections or () if d.score >= self.options.conf]
+        classes = record.classes
+        if record.labels is not None:
+            classes = tuple(found for found in record.labels if found.score >= self.options.conf)
         image, item.image = item.image, None
         if not self.keeps_images or (self.options.annotate is Annotate.HITS and not shown and not classes):
             return

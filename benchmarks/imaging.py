@@ -1,18 +1,22 @@
-"""CPU time of single steps for one image: decode, draw and encode."""
+"""CPU time of single steps for one image: decode, draw, encode, and make masks."""
 
 import random
 import time
 from collections.abc import Callable
 
 import cv2
+import numpy as np
 
 from benchmarks.constant import LABELS
 from benchmarks.table import Row
 from trtjob.bench.synthetic_images import SIZES, make_picture
+from trtjob.engines.spec import ModelSpec, ResizeMode
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.draw import annotate
 from trtjob.imaging.encode import encode_image
+from trtjob.imaging.resize import place
+from trtjob.imaging.segmentation import masks_from
 
 ROUNDS = 10  # the best counts: what disturbs a machine only ever adds
 DRAW_LIMITS_MS = {
@@ -21,6 +25,7 @@ DRAW_LIMITS_MS = {
     ("1920x1080", 17): 0.6,
     ("1920x1080", 200): 7.0,
 }
+MASKS, MASKS_LIMIT_MS = 10, 2.0
 
 
 def imaging(count: int) -> list[Row]:
@@ -31,7 +36,22 @@ def imaging(count: int) -> list[Row]:
         value = _drawing_ms(size, boxes, count)
         note = f"{value / boxes * 1000:.1f} us a box"
         rows.append(Row(f"draw {boxes} boxes, {size}", value, "CPU-ms/image", f"<= {limit:g}", value <= limit, note))
+    value = _masks_ms(count)
+    note = f"{value / MASKS * 1000:.0f} us a mask"
+    name = f"masks of {MASKS} objects, 640x480"
+    rows.append(Row(name, value, "CPU-ms/image", f"<= {MASKS_LIMIT_MS:g}", value <= MASKS_LIMIT_MS, note))
     return rows
+
+
+def _masks_ms(count: int) -> float:
+    """Return what the masks of a network of 640 x 640 with 32 prototypes cost, as they are made of coefficients."""
+    random, hw, input_hw = np.random.default_rng(1), (480, 640), (640, 640)
+    grain = random.normal(0, 10, (32, 160, 160)).astype(np.float32)
+    prototypes = np.stack([cv2.GaussianBlur(plane, (0, 0), 5) for plane in grain])
+    coefficients = random.normal(size=(MASKS, 32)).astype(np.float32)
+    boxes = np.array([found.box for found in _scattered(MASKS, *hw, 1)], np.float32)
+    _, placement = place(hw, ModelSpec(task="detect", labels=LABELS, input_hw=input_hw), ResizeMode.LETTERBOX)
+    return _best_ms(lambda: masks_from(coefficients, prototypes, boxes, placement, input_hw=input_hw, hw=hw), count)
 
 
 def _coding(size: str, count: int) -> list[Row]:

@@ -10,7 +10,7 @@ from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.postprocess import classes_from, detections_from
+from trtjob.imaging.postprocess import classes_from, detections_from, labels_from
 from trtjob.imaging.resize import Placement, prepare
 
 LABELS = ("cat", "dog", "bird")
@@ -226,3 +226,79 @@ def test_class_scores_that_are_not_numbers_are_the_images_failure() -> None:
     with pytest.raises(ImageError, match="not numbers") as caught:
         classes(0.1, np.nan, 0.1, 0.2, 0.1, 0.2, 0.1)
     assert caught.value.kind is FailureKind.INFER
+
+
+# -- more than boxes ---------------------------------------------------------------------------------------------------
+
+
+TWICE_AS_LARGE = Placement((0.0, 10.0), (2.0, 2.0))
+
+
+def detect_more(
+    spec: ModelSpec, candidates: list[list[float]], prototypes: FloatArray | None = None
+) -> list[Detection]:
+    """Return what is on an image of 200 x 160 that lies in an input of 100 x 100, ten rows below its edge."""
+    answer = np.array(candidates, np.float32)
+    if prototypes is not None:
+        answer = np.concatenate([answer.ravel(), prototypes.ravel()])
+    return list(detections_from(answer, TWICE_AS_LARGE, spec, hw=(160, 200), min_score=0.1, iou=0.45).detections)
+
+
+def test_keypoints_are_moved_to_the_image_and_clipped_to_it() -> None:
+    spec = model().model_copy(update={"keypoints": ("head", "tail"), "has_visibility": True})
+    [one] = detect_more(spec, [[10, 20, 30, 40, 0.9, 1, 15, 25.126, 0.75, 120, 5, 0.123456]])
+    assert one.box == (20.0, 20.0, 60.0, 60.0)
+    assert one.keypoints == ((30.0, 30.25, 0.75), (200.0, 0.0, 0.1235))
+
+
+def test_keypoints_without_visibility_are_taken_as_visible() -> None:
+    spec = model().model_copy(update={"keypoints": ("head",)})
+    [one] = detect_more(spec, [[10, 20, 30, 40, 0.9, 1, 15, 25]])
+    assert one.keypoints == ((30.0, 30.0, 1.0),)
+
+
+def test_a_rotated_box_has_its_corners_and_an_upright_box_around_them() -> None:
+    spec = model().model_copy(update={"is_rotated": True, "nms_kind": NmsKind.PROBIOU})
+    [one] = detect_more(spec, [[-10, 40, 30, 60, 0.9, 1, np.pi / 2]])
+    assert one.rotated is not None
+    assert one.rotated.corners == ((0.0, 120.0), (0.0, 40.0), (40.0, 40.0), (40.0, 120.0))
+    assert one.rotated.angle == -90.0
+    assert one.box == (0.0, 40.0, 40.0, 120.0)
+
+
+def test_a_rotated_boxs_corners_may_lie_outside_the_image() -> None:
+    spec = model().model_copy(update={"is_rotated": True, "nms_kind": NmsKind.PROBIOU})
+    [one] = detect_more(spec, [[-10, 40, 30, 60, 0.9, 1, 0]])
+    assert one.rotated is not None
+    assert one.rotated.corners[0] == (-20.0, 60.0)
+    assert one.box == (0.0, 60.0, 60.0, 100.0)
+
+
+def test_of_rotated_boxes_that_are_alike_the_best_stays() -> None:
+    spec = model().model_copy(update={"is_rotated": True, "nms_kind": NmsKind.PROBIOU})
+    rows = [[10, 40, 50, 50, 0.9, 1, 0.5], [10, 40, 50, 50, 0.8, 1, 0.55], [10, 40, 50, 50, 0.7, 1, 0.5 + np.pi / 2]]
+    assert [one.score for one in detect_more(spec, rows)] == [0.9, 0.7]
+
+
+def test_a_mask_lies_in_its_box_and_what_has_no_pixel_is_no_detection() -> None:
+    spec = model().model_copy(update={"prototypes": (1, 25, 25)})
+    rows = [[10, 20, 30, 40, 0.9, 1, 1.0], [50, 50, 60, 60, 0.8, 1, -1.0]]
+    [one] = detect_more(spec, rows, np.ones((1, 25, 25), np.float32))
+    assert one.mask is not None
+    inside = np.zeros((160, 200), bool)
+    inside[20:60, 20:60] = True
+    assert (one.mask.decode() == inside).all()
+
+
+def test_what_is_no_number_behind_a_box_makes_it_none() -> None:
+    spec = model().model_copy(update={"keypoints": ("head",)})
+    assert detect_more(spec, [[10, 20, 30, 40, 0.9, 1, np.nan, 25]]) == []
+
+
+def test_labels_are_all_that_count_the_best_first() -> None:
+    spec = ModelSpec(task=Task.CLASSIFY, labels=LABELS, input_hw=(8, 8), multi_label=True)
+    scores = np.array([0.3, 0.9, 0.05], np.float32)
+    assert labels_from(scores, spec, 0.1) == (Classification("dog", 1, 0.9), Classification("cat", 0, 0.3))
+    assert labels_from(scores, spec, 0.1, frozenset({0, 2})) == (Classification("cat", 0, 0.3),)
+    with pytest.raises(ImageError, match="not numbers"):
+        labels_from(np.array([0.3, np.nan, 0], np.float32), spec, 0.1)

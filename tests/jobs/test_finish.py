@@ -104,6 +104,17 @@ def test_a_classifiers_summary_counts_the_best_class_of_each_image(tmp_path: Pat
     assert finish(folder, spec).detections == {"dog": 1}
 
 
+def test_a_multi_label_classifiers_summary_counts_the_labels_that_are_sure_enough(tmp_path: Path) -> None:
+    spec = job_spec(tmp_path, task="classify")
+    folder = made(JobFolder.of(spec))
+    labels = (Classification("dog", 1, 0.9), Classification("cat", 0, 0.6), Classification("owl", 2, 0.1))
+    records = [Record("a.jpg", "cd" * 32, 200, 100, labels=labels), Record("b.jpg", "cd" * 32, 200, 100, labels=())]
+    add_epoch(folder, records)
+    summary = finish(folder, spec)
+    assert summary.detections == {"cat": 1, "dog": 1}
+    assert summary.images_with_detections == 1
+
+
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [

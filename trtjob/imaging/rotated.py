@@ -14,7 +14,7 @@ _EPSILON = 1e-7
 _ROWS = 256  # boxes that are compared with all others at once
 
 
-def rotated_from(xyxy: FloatArray, angles: FloatArray) -> Boxes:
+def rotated_from(xyxy: NDArray[np.floating], angles: NDArray[np.floating]) -> Boxes:
     """Return rotated boxes. xyxy: (N, 4), as they stand before they are turned about their centres; angles: (N,).
 
     The same box has its angle from -90 up to 90 degrees: turned by half a turn, it is the same.
@@ -59,7 +59,7 @@ def probiou_matrix(a: Boxes, b: Boxes) -> Boxes:
 
     >>> box = np.array([[0, 0, 4, 2, 0.5]])
     >>> probiou_matrix(box, np.array([[0, 0, 4, 2, 0.5], [90, 0, 4, 2, 0.5]])).round(3).tolist()
-    [[1.0, 0.0]]
+    [[1.0, -0.0]]
     """
     (xx_a, yy_a, xy_a), (xx_b, yy_b, xy_b) = _covariances(a), _covariances(b)
     xx, yy, xy = (ours[:, None] + theirs for ours, theirs in ((xx_a, xx_b), (yy_a, yy_b), (xy_a, xy_b)))

@@ -117,8 +117,8 @@ def detector(
             node("ReduceMax", "each_class", "best", axes=[2], keepdims=1),
             node("ArgMax", "each_class", "class_ids", axis=2, keepdims=1),
             node("Cast", "class_ids", "float_ids", to=kind),
-            node("Slice", "turned end all two", "extras"),
-            node("Concat", "corners best float_ids extras", "output0", axis=2),
+            *([node("Slice", "turned end last two", "extras")] if extras else []),
+            node("Concat", f"corners best float_ids{' extras' if extras else ''}", "output0", axis=2),
         ]
     if prototypes:
         nodes.append(node("Conv", f"{image} prototype_kernel", "output1", kernel_shape=[1, 1], strides=[4, 4]))
@@ -129,7 +129,7 @@ def detector(
         constant("flat_shape", [first, number, -1], np.int64),
         constant("split", [2, 2, number - 4], np.int64),
         constant("scale", 10, floats),
-        *(constant(name, [at], np.int64) for name, at in (("zero", 0), ("four", 4), ("two", 2), ("all", 99))),
+        *(constant(name, [at], np.int64) for name, at in (("zero", 0), ("four", 4), ("two", 2), ("last", 99))),
         constant("end", [4 + classes], np.int64),
         *([numpy_helper.from_array(weights(prototypes, 3, 1, 1, seed=2), "prototype_kernel")] if prototypes else []),
     ]

@@ -212,6 +212,22 @@ def test_names_beside_the_model_that_do_not_fit_are_not_used(tmp_path: Path) -> 
     assert "'net.names' beside the model has 2 names" in found.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("ending", "scores", "is_multi_label"),
+    [
+        pytest.param("Sigmoid", None, True, id="sigmoid"),
+        pytest.param("", "sigmoid", True, id="logits"),
+        pytest.param("Softmax", None, False, id="softmax"),
+        pytest.param("", "softmax", False, id="logits of one"),
+        pytest.param("", "none", False, id="as they are"),
+    ],
+)
+def test_classes_that_stand_for_themselves_make_a_multi_label_model(
+    ending: str, scores: str | None, is_multi_label: bool, tmp_path: Path
+) -> None:
+    assert plain(graphs.classifier(ending), tmp_path, scores=scores).spec.multi_label is is_multi_label
+
+
 def test_scores_of_a_sigmoid_are_left_as_they_are(tmp_path: Path) -> None:
     found = plain(graphs.classifier("Sigmoid"), tmp_path)
     np.testing.assert_allclose(scores(found), 1 / (1 + np.exp(-means() / 255 @ MATRIX)), rtol=1e-4)

@@ -23,6 +23,7 @@ from worker.plain_engine import CLASSIFIER, DETECTOR, write_image
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError, StorageError
+from trtjob.imaging.detections import Classification
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Annotate
 from trtjob.logs import JsonFormatter
@@ -287,6 +288,18 @@ def test_a_classifiers_record_holds_its_classes(photos: Path, output: Path) -> N
     assert record.detections is None
     assert record.classes is not None
     assert [c.label for c in record.classes] == ["bright", "dark"]
+
+
+def test_a_multi_label_classifiers_record_holds_all_labels_that_count_and_no_others(photos: Path, output: Path) -> None:
+    model = CLASSIFIER.model_copy(update={"multi_label": True})
+    under_test = stages(photos, output, Annotate.HITS, model)
+    write_image(photos / "a.png")
+    record = under_test.finish(prepared(under_test)[0], np.array([0.01, 0.8], np.float32))
+    assert (record.detections, record.classes) == (None, None)
+    assert record.labels == (Classification("bright", 1, 0.8),)
+    assert copies(output) == ["annotated/a.png"]
+    record = under_test.finish(prepared(under_test)[0], np.array([0.01, 0.02], np.float32))
+    assert record.labels == ()
 
 
 def test_a_record_says_of_how_many_pages_the_first_was_looked_at(photos: Path, output: Path) -> None:

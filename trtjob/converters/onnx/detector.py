@@ -15,6 +15,7 @@ from trtjob.converters.onnx.families import family_of
 from trtjob.converters.onnx.families.family import Contract, Described, Family, Rewired, Seen
 from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document
 from trtjob.converters.onnx.pixels import feed
+from trtjob.converters.onnx.read import upgraded
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import ImageInput, inputs_of, shape_of
 from trtjob.converters.pixels import Pixels
@@ -47,6 +48,7 @@ class Detector:
         """Return a copy that gives one value, and what it means."""
         model = ModelProto()
         model.CopyFrom(self.model)
+        model = upgraded(model, self.path)
         graph = Graph()
         graph.scope = _SCOPE
         rewired = self.family.rewire(graph, self.seen, labels)
@@ -151,6 +153,7 @@ def _filled_in(model: ModelProto, image: ImageInput, hw: tuple[int, int]) -> Mod
     known = {
         "orig_target_sizes": [[width, height]],
         "im_shape": [[height, width]],
+        "image_shape": [[height, width]],
         "scale_factor": [[1, 1]],
     }
     for value in list(inputs_of(whole)):

@@ -30,6 +30,7 @@ from trtjob.converters.onnx.signature import Foreign, foreign_from, image_input,
 from trtjob.converters.onnx.ultralytics import CONF, IOU, PAD_VALUE, YOLOV5_IOU, Export, is_rtdetr
 from trtjob.converters.pixels import unit_pixels
 from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
+from trtjob.converters.texts import shown
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
 
@@ -112,8 +113,10 @@ def recognised_detector(
         candidates=request.candidates or USUAL_CANDIDATES,
     )
     answer = Answer(foreign.output.name, rewired.layout, (1, *raw.shape[1:]), len(labels), most=spec.candidates)
-    notes = (f"It was taken for {family.title} (--family {family.name}).",)
-    return foreign, Recognised(original, pixels, answer, images, [raw], spec, notes, warnings, detector=detector)
+    notes = [f"It was taken for {family.title} (--family {family.name})."]
+    if beyond := detector.seen.beyond_boxes:
+        notes.append(f"It says more of each box, which is left out: {', '.join(map(shown, beyond))}.")
+    return foreign, Recognised(original, pixels, answer, images, [raw], spec, tuple(notes), warnings, detector=detector)
 
 
 def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest) -> Recognised:

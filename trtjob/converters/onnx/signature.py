@@ -23,7 +23,7 @@ SCORE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOU
 _CHANNELS = (1, 3)
 HUGGING_FACES = "pixel_values"
 # What families of detectors take beside the image.
-FILLED_IN = frozenset({"orig_target_sizes", "im_shape", "scale_factor"})
+FILLED_IN = frozenset({"orig_target_sizes", "im_shape", "scale_factor", "image_shape"})
 _MOST_SHOWN = 4  # values of one kind in a message
 
 # None: the graph leaves the size open, or does not say.

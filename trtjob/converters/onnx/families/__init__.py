@@ -1,6 +1,7 @@
 """The families of detectors that say nothing of themselves: each known by its graph, described, and rewired."""
 
 from trtjob.converters.onnx.families import (
+    anchored,
     azure,
     boxes,
     huggingface,
@@ -13,6 +14,7 @@ from trtjob.converters.onnx.families import (
     torchvision,
     ultralytics_rtdetr,
     yolo,
+    yolov3,
     yolox,
 )
 from trtjob.converters.onnx.families.family import Family, Seen
@@ -30,6 +32,8 @@ FAMILIES: tuple[Family, ...] = (
     supergradients.FLAT,
     tensorflow.FAMILY,
     azure.FAMILY,
+    azure.COMPACT,
+    yolov3.FAMILY,
     paddle.FAMILY,
     torchvision.FAMILY,
     yolo.END2END,
@@ -38,6 +42,11 @@ FAMILIES: tuple[Family, ...] = (
     yolo.GRID,
     yolo.COLUMNS,
     yolo.FINAL,
+    anchored.YOLOV5_HEADS,
+    anchored.YOLOV7_HEADS,
+    anchored.YOLOV4,
+    anchored.YOLOV2,
+    anchored.TINY_YOLOV2,
     boxes.FAMILY,
 )
 

@@ -86,6 +86,15 @@ class Seen:
         return len(shape) > 2 and max(shape[1:]) != np.prod(shape[1:])
 
     @property
+    def beyond_boxes(self) -> tuple[str, ...]:
+        """The names of what is said of each box besides: masks, [K, 1, h, w] or so, and what is called keypoints."""
+        return tuple(
+            name
+            for name, array in self.outputs.items()
+            if self.only is None and (array.ndim == 4 or "keypoint" in name)
+        )
+
+    @property
     def only(self) -> NDArray[Any] | None:
         """The output, where there is one alone."""
         return next(iter(self.outputs.values())) if len(self.outputs) == 1 else None

@@ -12,9 +12,9 @@ from trtjob.engines.spec import ResizeMode
 
 def _names(seen: Seen) -> tuple[str, str, str] | None:
     """Return the names of boxes, scores and labels, which their shapes and types tell apart; None: they are not so."""
-    boxes = list(_such(seen, 2, is_integer=False))
+    boxes = [name for name in _such(seen, 2, is_integer=False) if seen.outputs[name].shape[1] == 4]
     scores, labels = (list(_such(seen, 1, is_integer=is_integer)) for is_integer in (False, True))
-    if not len(boxes) == len(scores) == len(labels) == 1 or seen.outputs[boxes[0]].shape[1] != 4:
+    if not len(boxes) == len(scores) == len(labels) == 1:
         return None
     return boxes[0], scores[0], labels[0]
 
@@ -43,7 +43,7 @@ def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
 
 FAMILY = Family(
     name="torchvision",
-    title="torchvision: Faster R-CNN, RetinaNet, SSD, FCOS",
+    title="torchvision: Faster R-CNN, RetinaNet, SSD, FCOS; of Mask and Keypoint R-CNN the boxes",
     gives="boxes [M, 4], labels int64 [M] and scores [M]",
     needs="--labels, from its class 1 on or with `background` first; --size where it is open",
     has_background=True,

@@ -1,0 +1,176 @@
+"""Heads that are not decoded: a box is told from its place and from anchors, which are not in the file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtjob.converters.graph import Graph
+from trtjob.converters.onnx.families.family import Arrays, Rewired, Seen
+from trtjob.converters.onnx.families.parts import as_float, corner_boxes, part, probabilities, sigmoids
+from trtjob.converters.onnx.outputs import Layout
+from trtjob.engines.protocol import FloatArray, Outputs
+
+_BOX, _FIXED = 4, 5  # values of a box, and with its objectness
+
+Order = Literal["anchors first", "anchors last", "in channels"]
+Activation = Literal["sigmoid", "softmax", "exp", "square", "none"]
+Anchors = Mapping[int, tuple[tuple[float, float], ...]]  # by stride, in pixels of the input
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What a family's heads are.
+
+    anchors: the tables that its networks have, by the strides of their heads; order: where the anchors stand,
+    [N, anchors, H, W, values], [N, H, W, anchors, values] or [N, anchors * values, H, W]; reach: how many places wide
+    the range of a centre is, by stride, 1 where nothing is said; centre, size, objectness, classes: what is done to
+    them; a size is `square`: four times its sigmoid's square.
+    """
+
+    anchors: tuple[Anchors, ...]
+    order: Order
+    reach: Mapping[int, float]
+    centre: Activation = "sigmoid"
+    size: Activation = "exp"
+    objectness: Activation = "sigmoid"
+    classes: Activation = "sigmoid"
+
+    def fits(self, seen: Seen) -> bool:
+        """Tell whether a graph's outputs are such heads, and nothing else."""
+        return self._table(seen) is not None
+
+    def count(self, seen: Seen) -> int:
+        """Return the number of classes."""
+        return self._values(next(iter(seen.outputs.values())), self._first_anchors) - _FIXED
+
+    def rewire(self, graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
+        values = self.count(seen) + _FIXED
+        flat = [self._flat(graph, as_float(graph, name), values) for name in seen.outputs]
+        x = graph.add("Concat", *flat, axis=1) if len(flat) > 1 else flat[0]
+        offset, gain, anchors = (
+            graph.constant(array, name)
+            for array, name in zip(self._places(seen), ("offset", "gain", "anchors"), strict=True)
+        )
+        ends = (0, 2, _BOX, _FIXED, values)
+        centre, size, objectness, classes = (
+            _IN_GRAPH[activation](graph, part(graph, x, start, end))
+            for activation, start, end in zip(self._activations, ends, ends[1:], strict=False)
+        )
+        centre = graph.add("Add", graph.add("Mul", centre, gain), offset)
+        size = graph.add("Mul", size, anchors)
+        return Rewired(graph.add("Concat", centre, size, objectness, classes, axis=2), Layout.OBJECTNESS)
+
+    def read(self, outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
+        x = np.concatenate([self._rows(array) for array in outputs.values()], axis=1)
+        offset, gain, anchors = self._places(seen)
+        ends = (0, 2, _BOX, _FIXED, x.shape[2])
+        centre, size, objectness, classes = (
+            _IN_NUMPY[activation](x[..., start:end])
+            for activation, start, end in zip(self._activations, ends, ends[1:], strict=False)
+        )
+        boxes = corner_boxes(np.concatenate([centre * gain + offset, size * anchors], axis=-1))
+        return Outputs(boxes, np.asarray(classes * objectness, np.float32))
+
+    @property
+    def _activations(self) -> tuple[Activation, ...]:
+        return self.centre, self.size, self.objectness, self.classes
+
+    @property
+    def _first_anchors(self) -> int:
+        return len(next(iter(self.anchors[0].values())))
+
+    def _table(self, seen: Seen) -> Anchors | None:
+        """Return the anchors for the strides that the outputs have; None: they are no such heads."""
+        rank = 4 if self.order == "in channels" else 5
+        heads = list(seen.outputs.values())
+        if any(array.ndim != rank or array.shape[0] != 1 for array in heads):
+            return None
+        values = {self._values(array, self._first_anchors) for array in heads}
+        if len(values) != 1 or min(values) <= _FIXED or seen.classes not in (0, min(values) - _FIXED):
+            return None
+        strides = [self._stride(array, seen) for array in heads]
+        for table in self.anchors:
+            if sorted(strides) == sorted(table):
+                return table
+        return None
+
+    def _values(self, head: NDArray[Any], anchors: int) -> int:
+        """Return how many values each anchor has at a place; 0: the head has other anchors."""
+        match self.order:
+            case "anchors first":
+                return head.shape[4] if head.shape[1] == anchors else 0
+            case "anchors last":
+                return head.shape[4] if head.shape[3] == anchors else 0
+            case "in channels":
+                return 0 if head.shape[1] % anchors else head.shape[1] // anchors
+
+    def _grid(self, head: NDArray[Any]) -> tuple[int, int]:
+        height, width = head.shape[1:3] if self.order == "anchors last" else head.shape[2:4]
+        return height, width
+
+    def _stride(self, head: NDArray[Any], seen: Seen) -> int:
+        """Return a head's stride, 0 where its places do not fit the input."""
+        (height, width), hw = self._grid(head), seen.hw
+        stride = hw[0] // height if height else 0
+        return stride if (height * stride, width * stride) == hw else 0
+
+    def _places(self, seen: Seen) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return for each row what is added to its centre and what it is times, and its anchor: [K, 2], [K, 1], [K, 2].
+
+        A centre is from 0 to 1 of its place, or so far beyond on both sides as `reach` says.
+        """
+        table = self._table(seen)
+        assert table is not None
+        offsets, gains, anchors = [], [], []
+        for head in seen.outputs.values():
+            height, width = self._grid(head)
+            stride = self._stride(head, seen)
+            reach, sizes = self.reach.get(stride, 1.0), np.array(table[stride])
+            ys, xs = np.mgrid[:height, :width]
+            corner = np.broadcast_to(np.stack([xs, ys], -1), (len(sizes), height, width, 2))
+            anchor = np.broadcast_to(sizes[:, None, None], corner.shape)
+            if self.order == "anchors last":
+                corner, anchor = corner.transpose(1, 2, 0, 3), anchor.transpose(1, 2, 0, 3)
+            offsets.append((corner.reshape(-1, 2) + (1 - reach) / 2) * stride)
+            gains.append(np.full((anchor.size // 2, 1), reach * stride))
+            anchors.append(anchor.reshape(-1, 2))
+        offset, gain, anchor = (np.concatenate(arrays).astype(np.float32) for arrays in (offsets, gains, anchors))
+        return offset, gain, anchor
+
+    def _flat(self, graph: Graph, head: str, values: int) -> str:
+        """Append a head as rows, [N, K, values]."""
+        if self.order == "in channels":
+            apart = graph.add("Reshape", head, graph.integers(0, self._first_anchors, values, -1))
+            head = graph.add("Transpose", apart, perm=[0, 1, 3, 2])
+        return graph.add("Reshape", head, graph.integers(0, -1, values))
+
+    def _rows(self, head: NDArray[Any]) -> FloatArray:
+        """Return the same in NumPy."""
+        values = self._values(head, self._first_anchors)
+        if self.order == "in channels":
+            head = head.reshape(len(head), self._first_anchors, values, -1).transpose(0, 1, 3, 2)
+        return np.asarray(head.reshape(len(head), -1, values), np.float32)
+
+
+def _square(graph: Graph, x: str) -> str:
+    twice = graph.add("Mul", graph.add("Sigmoid", x), graph.constant(np.array(2, np.float32), "two"))
+    return graph.add("Mul", twice, twice)
+
+
+_IN_GRAPH: dict[Activation, Callable[[Graph, str], str]] = {
+    "sigmoid": lambda graph, x: graph.add("Sigmoid", x),
+    "softmax": lambda graph, x: graph.add("Softmax", x, axis=2),
+    "exp": lambda graph, x: graph.add("Exp", x),
+    "square": _square,
+    "none": lambda _graph, x: x,
+}
+_IN_NUMPY: dict[Activation, Callable[[FloatArray], FloatArray]] = {
+    "sigmoid": sigmoids,
+    "softmax": probabilities,
+    "exp": np.exp,
+    "square": lambda x: 4 * sigmoids(x) ** 2,
+    "none": lambda x: x,
+}

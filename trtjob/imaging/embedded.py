@@ -1,19 +1,14 @@
 """What an image file says of its picture beside its pixels: the blocks of EXIF, of its colour profile and of XMP."""
 
-import io
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from PIL import Image
 
 from trtjob.imaging.headers import PNG_SIGNATURE, image_kind
 from trtjob.imaging.iso_media import jxl_exif
 from trtjob.imaging.jpeg_segments import APP1, EXIF, jpeg_segments
-from trtjob.imaging.pillow_kinds import PILLOW_KINDS, register
+from trtjob.imaging.pillow_kinds import pillow_info
 
 _APP2 = 0xE2
 JPEG_XMP, _ICC = b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
@@ -126,16 +121,7 @@ def _in_webp(data: bytes) -> Embedded:
 
 
 def _by_pillow(data: bytes, kind: str) -> Embedded:
-    known = PILLOW_KINDS[kind]
-    if known.is_missing:
-        return NOTHING
-    register(known.module)
-    info: dict[Any, Any] = {}
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=(known.format,)) as image:
-            info = image.info
-    except Exception:  # noqa: BLE001 - as for its pixels: what is damaged says nothing
-        return NOTHING
+    info = pillow_info(data, kind)
     exif, icc, xmp = (_bytes(info.get(name)) for name in ("exif", "icc_profile", "xmp"))
     return Embedded(exif.removeprefix(EXIF), icc, xmp)
 

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from trtjob.errors import FailureKind, ImageError, MissingDependencyError
 from trtjob.imaging.headers import check_size
 from trtjob.memory import bounded_allocations
+
+if TYPE_CHECKING:
+    from PIL import Image  # 80 ms and 4 MB, which most image processes never need
 
 BY_PILLOW = frozenset({"AVIF", "HEIC", "JPEG 2000", "JPEG XL"})
 # Measured: 15 to 21 bytes for a pixel, ours among them; JPEG XL calculates in floating point numbers.
@@ -80,18 +82,18 @@ def pillow_pixels(data: bytes, kind: str, size: tuple[int, int], *, max_pixels: 
     if known.is_missing:
         missing = MissingDependencyError(known.package, extra=known.extra)
         raise ImageError(FailureKind.DECODE, f"it is a {kind} image, and {missing}")
-    register(known.module)
+    _register(known.module)
     most_bytes = _SPARE_BYTES + _MOST_PIXEL_BYTES * size[0] * size[1]
     try:
         with (
             warnings.catch_warnings(action="ignore"),
             bounded_allocations(most_bytes),
-            Image.open(io.BytesIO(data), formats=(known.format,)) as image,
+            _opened(data, known) as image,
         ):
             check_size(*image.size, max_pixels)
             image.seek(page - 1)
             check_size(*image.size, max_pixels)
-            return _pixels(image if known.turns else ImageOps.exif_transpose(image))
+            return _pixels(image, turn=not known.turns)
     except ImageError:
         raise
     except MemoryError as err:
@@ -101,7 +103,34 @@ def pillow_pixels(data: bytes, kind: str, size: tuple[int, int], *, max_pixels: 
         raise ImageError(FailureKind.DECODE, f"the {kind} image is damaged or cut off") from err
 
 
-def _pixels(image: Image.Image) -> NDArray[Any]:
+def pillow_info(data: bytes, kind: str) -> dict[str, object]:
+    """Return what Pillow says of an image beside its pixels, nothing where it is damaged or its package missing."""
+    known = PILLOW_KINDS[kind]
+    if known.is_missing:
+        return {}
+    _register(known.module)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            bounded_allocations(_SPARE_BYTES),
+            _opened(data, known) as image,
+        ):
+            return {str(name): value for name, value in image.info.items()}
+    except Exception:  # noqa: BLE001 - as above
+        return {}
+
+
+def _opened(data: bytes, known: PillowKind) -> "Image.Image":
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data), formats=(known.format,))
+
+
+def _pixels(image: "Image.Image", *, turn: bool) -> NDArray[Any]:
+    from PIL import ImageOps
+
+    if turn:
+        image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BITS:
         return np.asarray(image, np.uint16)
     if image.mode.startswith(("I", "F")):
@@ -112,10 +141,11 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
 
 
 @cache
-def register(module: str) -> None:
+def _register(module: str) -> None:
     """Make Pillow know what a package reads. One thread decodes an image: others have images of their own."""
-    from PIL import AvifImagePlugin
+    from PIL import AvifImagePlugin, Image
 
+    Image.MAX_IMAGE_PIXELS = None  # the sizes are checked here, by the limit that the user has set
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     if module == "pillow_heif":
         pillow_heif = importlib.import_module(module)

@@ -61,6 +61,7 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "pages": "first",
         "depth": "auto",
         "metadata": False,
+        "polygons": False,
         "decode": "cpu",
         "shard_size": 9,
         "max_failures": "2.5%",
@@ -69,6 +70,12 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
 
 def test_a_low_conf_lowers_what_is_stored_too(plan: Callable[..., dict[str, Any]]) -> None:
     assert plan("--conf", "0.001")["options"]["min_score"] == 0.001
+
+
+def test_outlines_of_a_model_without_masks_are_refused(trtjob: Command, scenes: Path, digits: Path) -> None:
+    outcome = trtjob("submit", scenes, "--model", digits, "--dry-run", "--polygons")
+    assert outcome.code == 2
+    assert "--polygons: digits gives no masks" in outcome.err
 
 
 @pytest.mark.parametrize("value", ["many", "-1", "101%"])

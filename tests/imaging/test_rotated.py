@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 from trtjob.imaging.rotated import Boxes, around, corners, probiou_matrix, rotated_from, rotated_nms, rounded
 
 COORDINATES = st.floats(-50, 50, width=32)
-SIZES = st.floats(1, 40, width=32)
+SIZES = st.floats(1, 40, width=32) | st.floats(-40, -1, width=32)  # a network may turn a box over
 ANGLES = st.floats(-7, 7, width=32)
 BOXES = st.lists(st.tuples(COORDINATES, COORDINATES, SIZES, SIZES, ANGLES), min_size=1, max_size=12).map(np.array)
 
 
 @given(BOXES)
 def test_a_box_is_the_one_that_opencv_turns(boxes: Boxes) -> None:
-    for (x, y, width, height, angle), found in zip(boxes.tolist(), corners(boxes), strict=True):
-        wanted = cv2.boxPoints(((x, y), (width, height), math.degrees(angle)))
+    half = boxes[:, 2:4] / 2
+    turned = rotated_from(np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1), boxes[:, 4])
+    for (x, y, width, height, angle), found in zip(boxes.tolist(), corners(turned), strict=True):
+        wanted = cv2.boxPoints(((x, y), (abs(width), abs(height)), math.degrees(angle)))
         assert all(np.abs(wanted - point).max(1).min() < 0.01 for point in found)
         assert cv2.contourArea(found.astype(np.float32), oriented=True) > 0  # clockwise, y down
 

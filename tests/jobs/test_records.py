@@ -33,6 +33,7 @@ DETECTIONS = st.builds(
     st.none() | st.builds(Mask, st.tuples(st.integers(1), st.integers(1)), st.text(alphabet="0123NOo")),
     st.none() | st.lists(st.tuples(PIXELS, PIXELS, SCORES)).map(tuple),
     st.none() | st.builds(RotatedBox, st.tuples(POINTS, POINTS, POINTS, POINTS), PIXELS),
+    st.none() | st.lists(st.lists(st.integers(0)).map(tuple)).map(tuple),
 )
 CLASSES = st.builds(Classification, st.text(), st.integers(0), SCORES)
 FAILURES = st.builds(ImageFailure, st.sampled_from(FailureKind), NAMES, st.integers(1))
@@ -123,12 +124,14 @@ def test_more_than_a_box_has_exactly_these_bytes() -> None:
         Mask((100, 200), "PX13"),
         ((12.25, 20.0, 0.75), (30.0, 33.5, 0.0)),
         RotatedBox(((20.0, 20.0), (30.0, 30.0), (20.0, 40.0), (10.0, 30.0)), 45.0),
+        ((10, 20, 29, 20, 29, 39),),
     )
     line = to_line(Record("b.jpg", width=200, height=100, detections=(detection,)))
     assert line.decode() == (
         '{"image": "b.jpg", "width": 200, "height": 100, "detections": '
         '[{"label": "dog", "class_id": 16, "score": 0.5, "box": [10.0, 20.0, 30.0, 40.0], '
         '"mask": {"size": [100, 200], "counts": "PX13"}, '
+        '"polygons": [[10, 20, 29, 20, 29, 39]], '
         '"keypoints": [[12.25, 20.0, 0.75], [30.0, 33.5, 0.0]], '
         '"box_rotated": {"corners": [[20.0, 20.0], [30.0, 30.0], [20.0, 40.0], [10.0, 30.0]], "angle": 45.0}}]}\n'
     )

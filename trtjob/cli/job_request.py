@@ -50,6 +50,7 @@ class JobRequest:
     classes: o.Classes = None
     annotate: o.AnnotateOption = "all"
     metadata: o.MetadataOption = False
+    polygons: o.Polygons = False
     resize: o.Resize = None
     truncated: o.Truncated = "refuse"
     pages: o.PagesOption = "first"
@@ -210,6 +211,8 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
     from trtjob.jobs.spec import Annotate, Options, class_ids_from
 
     spec = model.spec
+    if request.polygons and spec.prototypes is None:
+        raise ConfigError(f"--polygons: {model.name} gives no masks, which could have an outline. Leave it out")
     conf = spec.conf if request.conf is None else request.conf
     try:
         return Options(
@@ -224,6 +227,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             pages=request.pages,
             depth=request.depth,
             metadata=request.metadata,
+            polygons=request.polygons,
             decode=request.decode,
             shard_size=request.shard_size,
             max_failures=request.max_failures,

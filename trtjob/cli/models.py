@@ -272,6 +272,9 @@ def _beside(facts: dict[str, Any], name: str, unit: float, unit_name: str) -> st
     return "" if value is None else f" (the reference: {value / unit:.1f} {unit_name})"
 
 
+_IN_PIXELS = frozenset({"boxes", "keypoints", "corners"})
+
+
 def _parity(parity: dict[str, Any]) -> str:
     parts = [
         f"{share:.1%} {what}"
@@ -283,7 +286,7 @@ def _parity(parity: dict[str, Any]) -> str:
         if share is not None
     ]
     parts += [
-        f"{name} within {difference:g}{' px' if name == 'boxes' else ''}"
+        f"{name} within {difference:g}{' px' if name in _IN_PIXELS else ''}"
         for name, difference in parity["max_abs"].items()
     ]
     return f"{', '.join(parts)}; against {parity['reference']}, on {parity['inputs']}"

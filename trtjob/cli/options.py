@@ -260,6 +260,15 @@ MetadataOption = Annotated[
         "Default: no.",
     ),
 ]
+Polygons = Annotated[
+    bool,
+    typer.Option(
+        "--polygons",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Write into each record the outlines of the masks as well. Default: no.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text. Default: text."),

@@ -30,8 +30,9 @@ class RotatedBox:
 class Detection:
     """A box: xyxy, float pixels of the original image after EXIF rotation, clipped to it; and what else is known.
 
-    mask: the object's pixels; keypoints: x, y in pixels, clipped to the image, and how sure it is that the point can
-    be seen, 0 to 1, 1 where the model does not say; rotated: the box at its angle, around which `box` stands upright.
+    mask: the object's pixels; polygons: its outlines, where they are asked for, x and y by turns; keypoints: x, y in
+    pixels, clipped to the image, and how sure it is that the point can be seen, 0 to 1, 1 where the model does not say;
+    rotated: the box at its angle, around which `box` stands upright.
     None where the model gives no such thing.
     Who makes one rounds: `score` to SCORE_DECIMALS, `box` to BOX_DECIMALS, points to POINT_DECIMALS.
     """
@@ -43,6 +44,7 @@ class Detection:
     mask: Mask | None = None
     keypoints: tuple[Keypoint, ...] | None = None
     rotated: RotatedBox | None = None
+    polygons: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ _ROWS = 256  # boxes that are compared with all others at once
 def rotated_from(xyxy: NDArray[np.floating], angles: NDArray[np.floating]) -> Boxes:
     """Return rotated boxes. xyxy: (N, 4), as they stand before they are turned about their centres; angles: (N,).
 
-    The same box has its angle from -90 up to 90 degrees: turned by half a turn, it is the same.
+    The same box has its angle from -90 up to 90 degrees: turned by half a turn, it is the same. So it is where a
+    network gives it a negative size.
     """
     boxes = np.asarray(xyxy, np.float64)
     sizes = boxes[:, 2:] - boxes[:, :2]
     turns = np.mod(np.asarray(angles, np.float64) + math.pi / 2, math.pi) - math.pi / 2
-    return np.concatenate([boxes[:, :2] + sizes / 2, sizes, turns[:, None]], axis=1)
+    return np.concatenate([boxes[:, :2] + sizes / 2, np.abs(sizes), turns[:, None]], axis=1)
 
 
 def corners(boxes: Boxes) -> Boxes:

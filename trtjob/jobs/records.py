@@ -86,6 +86,8 @@ def _detection_fields(found: Detection) -> dict[str, Any]:
     fields = {"label": found.label, "class_id": found.class_id, "score": found.score, "box": found.box}
     if found.mask is not None:
         fields["mask"] = {"size": found.mask.hw, "counts": found.mask.counts}
+    if found.polygons is not None:
+        fields["polygons"] = found.polygons
     if found.keypoints is not None:
         fields["keypoints"] = found.keypoints
     if found.rotated is not None:
@@ -156,7 +158,8 @@ def _classes(items: list[dict[str, Any]] | None) -> tuple[Classification, ...] |
 
 def _detection(item: dict[str, Any]) -> Detection:
     x1, y1, x2, y2 = item["box"]
-    mask, keypoints, rotated = item.get("mask"), item.get("keypoints"), item.get("box_rotated")
+    mask, polygons = item.get("mask"), item.get("polygons")
+    keypoints, rotated = item.get("keypoints"), item.get("box_rotated")
     return Detection(
         item["label"],
         item["class_id"],
@@ -165,6 +168,7 @@ def _detection(item: dict[str, Any]) -> Detection:
         None if mask is None else _mask(mask),
         None if keypoints is None else tuple((x, y, visibility) for x, y, visibility in keypoints),
         None if rotated is None else _rotated(rotated),
+        None if polygons is None else tuple(tuple(outline) for outline in polygons),
     )
 
 

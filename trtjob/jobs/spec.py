@@ -117,7 +117,7 @@ class Options(Document):
     truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
     pages: whether of a file with several pages or frames the first is looked at, or each as an image of its own;
     depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
-    metadata: whether records have what the camera knows of a picture;
+    metadata: whether records have what the camera knows of a picture; polygons: and the outlines of masks;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
     """
@@ -132,6 +132,7 @@ class Options(Document):
     pages: Literal["first", "all"] = "first"
     depth: Literal["auto", "high", "full"] = "auto"
     metadata: bool = False
+    polygons: bool = False
     decode: Decode = "cpu"
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
@@ -177,7 +178,7 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
-_LATER_OPTIONS = ("truncated", "pages", "depth", "metadata", "decode")
+_LATER_OPTIONS = ("truncated", "pages", "depth", "metadata", "polygons", "decode")
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

@@ -302,6 +302,20 @@ def test_a_multi_label_classifiers_record_holds_all_labels_that_count_and_no_oth
     assert record.labels == ()
 
 
+@pytest.mark.parametrize("polygons", [False, True])
+def test_a_mask_has_its_outline_beside_it_where_that_is_asked_for(photos: Path, output: Path, polygons: bool) -> None:
+    model = DETECTOR.model_copy(update={"prototypes": (1, 8, 8)})
+    under_test = stages(photos, output, Annotate.NONE, model, polygons=polygons)
+    write_image(photos / "a.png", hw=(8, 8))
+    candidate, prototypes = np.array([1, 1, 7, 7, 0.9, 1, 1.0], np.float32), np.ones(64, np.float32)
+    record = under_test.finish(prepared(under_test)[0], np.concatenate([candidate, prototypes]))
+    assert record.detections is not None
+    (found,) = record.detections
+    assert found.mask is not None
+    assert found.mask.area == 36
+    assert found.polygons == (((1, 1, 1, 6, 6, 6, 6, 1),) if polygons else None)
+
+
 def test_a_record_says_of_how_many_pages_the_first_was_looked_at(photos: Path, output: Path) -> None:
     under_test = stages(photos, output)
     (photos / "scan.tif").write_bytes(tiff(np.full((40, 40, 3), 200, np.uint8), pages=4))

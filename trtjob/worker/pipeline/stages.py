@@ -239,6 +239,8 @@ class Stages:
             iou=self.options.iou,
             class_ids=self._class_ids,
         )
+        if self.options.polygons:
+            detections = tuple(map(_outlined, detections))
         return replace(record, detections=detections, is_truncated=is_truncated)
 
     def _annotate(self, item: Prepared, record: Record) -> None:
@@ -266,6 +268,12 @@ class Stages:
                 self.output.put(key, data)
             except OSError as err:
                 raise write_failure(err) from err
+
+
+def _outlined(found: Detection) -> Detection:
+    if found.mask is None:
+        return found
+    return replace(found, polygons=tuple(tuple(outline.ravel().tolist()) for outline in found.mask.polygons()))
 
 
 def write_failure(err: OSError) -> ImageError:

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging import captions
 from trtjob.imaging.captions import Color, Style, TileCache, caption_height, caption_of
-from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.detections import Classification, Detection, Keypoint, Point, RotatedBox
 from trtjob.imaging.draw import annotate, annotate_classes, color_of, text_color_on
+from trtjob.imaging.masks import Mask
 
 Box = tuple[float, float, float, float]
 
@@ -308,3 +310,89 @@ def test_more_classes_than_the_image_has_room_for_are_left_out() -> None:
     image = annotate_classes(blank(40, 60), [Classification("cat", number, 0.5) for number in range(300)])
     assert count(image, color_of(0)) > 0
     assert count(image, color_of(200)) == 0
+
+
+# -- more than boxes ---------------------------------------------------------------------------------------------------
+
+BOX = (50.0, 60.0, 250.0, 220.0)
+
+
+def masked(pixels: NDArray[np.bool_], *, class_id: int = 0, score: float = 0.9) -> Detection:
+    return replace(detection(BOX, class_id=class_id, score=score), mask=Mask.encode(pixels))
+
+
+def posed(*keypoints: Keypoint) -> UInt8Array:
+    pose = replace(detection(BOX), keypoints=keypoints)
+    return annotate(blank(), [pose], conf=0.25, skeleton=[(0, 1), (1, 2)])
+
+
+def disc(x: int, y: int, radius: int) -> NDArray[np.bool_]:
+    ys, xs = np.ogrid[:300, :400]
+    return np.asarray((xs - x) ** 2 + (ys - y) ** 2 <= radius**2)
+
+
+def test_a_mask_is_tinted_and_nothing_else_changes() -> None:
+    plain, image = drawn(detection(BOX)), drawn(masked(disc(150, 140, 50)))
+    assert np.array_equal((image != plain).any(2), disc(150, 140, 50))
+
+
+def test_a_mask_lies_below_boxes_and_labels() -> None:
+    everywhere = np.ones((300, 400), bool)
+    plain, image = drawn(detection(BOX)), drawn(masked(everywhere))
+    assert np.array_equal(image[changed(plain)], plain[changed(plain)])
+
+
+def test_of_two_masks_on_one_place_the_better_is_on_top() -> None:
+    worse, better = masked(disc(150, 140, 50), class_id=1, score=0.8), masked(disc(150, 140, 30), class_id=2)
+    assert np.array_equal(drawn(worse, better), drawn(better, worse))
+    assert np.array_equal(drawn(worse, better)[140, 150], drawn(better)[140, 150])
+
+
+def test_keypoints_that_can_be_seen_are_dots_and_joined() -> None:
+    image = posed((100, 100, 0.9), (200, 100, 0.51), (200, 200, 1.0))
+    assert changed(image)[100, 100:200].all()
+    assert changed(image)[100:200, 200].all()
+
+
+@pytest.mark.parametrize("visibility", [0.0, 0.5])
+def test_a_keypoint_that_is_not_sure_to_be_seen_is_not_drawn_nor_what_leads_to_it(visibility: float) -> None:
+    image = posed((100, 100, 0.9), (200, 100, visibility), (200, 200, 0.9))
+    assert changed(image)[100, 100]
+    assert changed(image)[200, 200]
+    assert not changed(image)[90:190, 110:240].any()
+
+
+def test_a_dots_heart_stands_out_from_its_class() -> None:
+    image = posed((100, 100, 0.9), (150, 100, 0.9), (200, 200, 0.9))
+    assert tuple(image[100, 100]) == text_color_on(color_of(0))
+
+
+def rotated(*corners: Point) -> Detection:
+    first, second, third, fourth = corners
+    return replace(detection(BOX), rotated=RotatedBox((first, second, third, fourth), 45.0))
+
+
+DIAMOND = (150.0, 80.0), (220.0, 150.0), (150.0, 220.0), (80.0, 150.0)
+
+
+def test_a_rotated_box_is_drawn_at_its_angle_and_the_upright_one_is_not() -> None:
+    image = drawn(rotated(*DIAMOND))
+    for x, y in [*DIAMOND, (185, 115), (115, 185)]:
+        assert np.allclose(image[round(y), round(x)], color_of(0), atol=20)
+    assert not changed(image)[100:200, 50].any()
+
+
+def test_a_rotated_boxs_label_lies_at_a_corner() -> None:
+    rows, columns = np.nonzero((drawn(rotated(*DIAMOND)) == text_color_on(color_of(0))).all(2))
+    assert 60 < rows.min() < rows.max() < 80
+    assert 150 <= columns.min() < columns.max() < 220
+
+
+def test_labels_of_rotated_boxes_on_one_place_do_not_cover_each_other() -> None:
+    image = drawn(*(rotated(*DIAMOND) for _ in range(4)))
+    assert text_pixels(image) == 4 * text_pixels(drawn(rotated(*DIAMOND)))
+
+
+def test_a_rotated_box_that_lies_outside_has_its_label_in_the_image() -> None:
+    image = drawn(rotated((600.0, -90.0), (700.0, 0.0), (600.0, 90.0), (500.0, 0.0)))
+    assert text_pixels(image) == text_pixels(drawn(rotated(*DIAMOND)))

@@ -45,6 +45,10 @@ class Canvas:
         self._bytes = memoryview(image.data).cast("B")
         self._stride = self.width * _PIXEL_BYTES
 
+    def holds(self, x: float, y: float) -> bool:
+        """Return whether a point is in the image."""
+        return bool(0 <= x < self.width and 0 <= y < self.height)
+
     def rows(self, x: int, y: int, rows: Sequence[bytes]) -> None:
         """Copy rows of pixels, all as long as the first, to where their upper left corner is (x, y)."""
         begin, size = x * _PIXEL_BYTES, len(rows[0])

@@ -1,7 +1,7 @@
-"""Draw what was found: a box in its class's colour, and a label that can be read on any background."""
+"""Draw what was found: boxes, masks and keypoints in their class's colour, and labels that any background lets read."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import cv2
@@ -10,9 +10,12 @@ import numpy as np
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.imaging.canvas import Canvas
 from trtjob.imaging.captions import Color, Style, caption_height, caption_of
-from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.detections import Classification, Detection, Keypoint
+from trtjob.imaging.strokes import stroke
+from trtjob.imaging.tint import tint
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2: the pixels of two corners, both in it
+Skeleton = Sequence[tuple[int, int]]  # the pairs of keypoints, by number from 0, that a line joins
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
@@ -23,13 +26,15 @@ _XYZ_FROM_RGB = np.array(  # linear sRGB with white D65, IEC 61966-2-1
 )
 _LINE_SHARE, _TEXT_SHARE = 0.003, 0.02  # of the square root of the image's area
 _MIN_TEXT_PX, _MAX_TEXT_PX = 11, 160
+_VISIBLE = 0.5  # keypoints that are less sure to be seen are not drawn
 _EVEN_LUMINANCE = 0.179  # where black and white have the same contrast: sqrt(1.05 * 0.05) - 0.05
 
 
-def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float) -> UInt8Array:
+def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float, skeleton: Skeleton = ()) -> UInt8Array:
     """Draw the detections with a score of at least `conf` on an image, uint8 [H, W, 3] BGR, in place, and return it.
 
-    The best is drawn last, so that it lies on top; its label is placed first, where it fits best.
+    Masks lie below all boxes, keypoints and the lines of their skeleton above them. The best is drawn last, so that it
+    lies on top; its label is placed first, where it fits best.
 
     >>> image = np.zeros((200, 300, 3), np.uint8)
     >>> image = annotate(image, [Detection("dog", 1, 0.9, (50.0, 60.0, 250.0, 180.0))], conf=0.25)
@@ -41,15 +46,14 @@ def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float)
     side = _side(image)
     edge, text_px = _edge(side), _text_px(side)
     shown = sorted((d for d in detections if d.score >= conf), key=lambda d: -d.score)
-    boxes = [_rounded(detection.box) for detection in shown]
-    styles = [_style(detection.class_id, text_px) for detection in shown]
-    for at in reversed(range(len(shown))):
-        _outline(canvas, boxes[at], edge, styles[at].pixel)
+    best_first = [(detection, _style(detection.class_id, text_px)) for detection in shown]
+    _draw_shapes(canvas, pixels, best_first[::-1], edge, skeleton)
     taken = _TakenPlaces(caption_height(text_px))
     placed = []
-    for detection, box, style in zip(shown, boxes, styles, strict=True):
+    for detection, style in best_first:
         caption = caption_of(detection.label, detection.score, style, canvas.width)
-        placed.append((caption, *taken.take(_places(canvas, box, edge, caption.width, taken.height), caption.width)))
+        places = _caption_places(canvas, detection, edge, caption.width, taken.height)
+        placed.append((caption, *taken.take(places, caption.width)))
     for caption, x, y in reversed(placed):
         caption.draw(canvas, x, y)
     if pixels is not image:
@@ -133,6 +137,19 @@ def _rounded(box: tuple[float, float, float, float]) -> Box:
     return round(x1), round(y1), round(x2), round(y2)
 
 
+def _draw_shapes(
+    canvas: Canvas, pixels: UInt8Array, objects: Sequence[tuple[Detection, Style]], edge: int, skeleton: Skeleton
+) -> None:
+    """Draw everything but labels, of each kind the last object on top. canvas, pixels: the same image."""
+    tint(pixels, [(found.mask, style.color) for found, style in objects if found.mask])
+    for found, style in objects:
+        if not found.rotated:
+            _outline(canvas, _rounded(found.box), edge, style.pixel)
+    rotated = [(found.rotated.corners, style.color) for found, style in objects if found.rotated]
+    stroke(pixels, rotated, 2 * edge + 1, rim=min(1, edge), closed=True)
+    _draw_keypoints(pixels, [(found.keypoints, style) for found, style in objects if found.keypoints], edge, skeleton)
+
+
 def _outline(canvas: Canvas, box: Box, edge: int, color: bytes) -> None:
     """Draw a box's line. A thin dark rim keeps the colour apart from a background of the same colour."""
     x1, y1, x2, y2 = box
@@ -155,6 +172,34 @@ def _outline(canvas: Canvas, box: Box, edge: int, color: bytes) -> None:
     canvas.rows(x, y, rows)
     canvas.rows(x, bottom - len(rows), rows[::-1])
     canvas.bars((x, right - line - 2 * rim), y + len(rows), bottom - len(rows), upright)
+
+
+def _draw_keypoints(
+    image: UInt8Array, objects: Sequence[tuple[Sequence[Keypoint], Style]], edge: int, skeleton: Skeleton
+) -> None:
+    """Draw the keypoints that can be seen, as dots with a heart that stands out, and the lines between two of them."""
+    bones, dots, hearts = [], [], []
+    for keypoints, style in objects:
+        seen = [(x, y) if visibility > _VISIBLE else None for x, y, visibility in keypoints]
+        bones += [((begin, end), style.color) for a, b in skeleton if (begin := seen[a]) and (end := seen[b])]
+        dots += [((point,), style.color) for point in seen if point]
+        hearts += [((point,), style.ink) for point in seen if point]
+    line = 2 * edge + 1
+    stroke(image, bones, line, rim=min(1, edge), closed=False)
+    stroke(image, dots, line + 6, rim=1, closed=True)
+    stroke(image, hearts, line + 2, rim=0, closed=True)
+
+
+def _caption_places(
+    canvas: Canvas, detection: Detection, edge: int, width: int, height: int
+) -> Iterator[tuple[int, int]]:
+    """Yield where a detection's label may lie, the best place first; of a rotated box, at its corners."""
+    if not detection.rotated:
+        yield from _places(canvas, _rounded(detection.box), edge, width, height)
+        return
+    corners = sorted(detection.rotated.corners, key=lambda corner: (not canvas.holds(*corner), corner[1]))
+    for x, y in corners:
+        yield from _places(canvas, _rounded((x, y, x, y)), edge, width, height)
 
 
 def _places(canvas: Canvas, box: Box, edge: int, width: int, height: int) -> Iterator[tuple[int, int]]:

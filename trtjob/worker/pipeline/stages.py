@@ -19,7 +19,7 @@ from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.errors import FailureKind, ImageError, TrtjobError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.draw import annotate, annotate_classes
+from trtjob.imaging.draw import Skeleton, annotate, annotate_classes
 from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.jpeg import gpu_jpeg_size
@@ -256,7 +256,7 @@ class Stages:
             with self.watch.stage("decode"):
                 image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
         with self.watch.stage("draw"):
-            drawn = _draw(image, shown, classes, self.options.conf)
+            drawn = _draw(image, shown, classes, self.options.conf, self.model.skeleton)
         key = annotated_key(item.entry.key)
         with self.watch.stage("encode"):
             data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality, original=item.original)
@@ -282,10 +282,16 @@ def write_failure(err: OSError) -> ImageError:
 
 
 def _draw(
-    image: UInt8Array, detections: list[Detection], classes: tuple[Classification, ...] | None, conf: float
+    image: UInt8Array,
+    detections: list[Detection],
+    classes: tuple[Classification, ...] | None,
+    conf: float,
+    skeleton: Skeleton,
 ) -> UInt8Array:
     try:
-        return annotate(image, detections, conf=conf) if classes is None else annotate_classes(image, classes)
+        if classes is not None:
+            return annotate_classes(image, classes)
+        return annotate(image, detections, conf=conf, skeleton=skeleton)
     except TrtjobError:
         raise
     except Exception as err:  # one picture that cannot be drawn on must not end the shard

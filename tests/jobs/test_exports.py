@@ -12,7 +12,7 @@ from epochs import failed, found, job_spec, write_records
 from trtjob.errors import ConfigError, StorageError
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.metadata import Metadata
-from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, export
+from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, Variant, export
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
 
@@ -149,17 +149,29 @@ def test_no_cell_is_a_formula(tmp_path: Path, name: str) -> None:
     detection = Detection("=HYPERLINK(A1)", 0, 0.9, (0, 0, 1, 1))
     write_records(tmp_path / RESULTS, [Record(name, width=200, height=100, detections=(detection,))])
     for raw, before in ((False, "'"), (True, "")):
-        export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.CSV, tmp_path / "out", conf=0.25, raw=raw)
+        variants = [Variant.RAW] if raw else []
+        folder, out = JobFolder.at(tmp_path), tmp_path / "out"
+        export(folder, job_spec(tmp_path), ExportFormat.CSV, out, conf=0.25, variants=variants)
         with (tmp_path / "out").open(newline="") as file:
             (row,) = csv.DictReader(file)
         assert (row["image"], row["label"]) == (f"{before}{name}", f"{before}=HYPERLINK(A1)")
         assert row["score"] == "0.9"
 
 
-def test_raw_is_for_csv_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variant", "format", "takers"),
+    [
+        pytest.param(Variant.RAW, ExportFormat.COCO, "csv", id="raw"),
+        pytest.param(Variant.POLYGONS, ExportFormat.YOLO, "coco and label-studio", id="polygons"),
+        pytest.param(Variant.NO_SCORES, ExportFormat.CSV, "yolo", id="no scores"),
+    ],
+)
+def test_a_variant_is_for_its_formats_alone(
+    tmp_path: Path, variant: Variant, format: ExportFormat, takers: str
+) -> None:
     write_records(tmp_path / RESULTS, RECORDS)
-    with pytest.raises(ConfigError, match="--raw is for csv, but the format is coco"):
-        export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.COCO, tmp_path / "out", conf=0.25, raw=True)
+    with pytest.raises(ConfigError, match=f"{variant} is for {takers}, but the format is {format}"):
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / "out", conf=0.25, variants=[variant])
 
 
 AWKWARD = ['quote".jpg', "back\\slash.jpg", "comma, and\nline.jpg", "a\r=1.jpg", "no utf-8 \udcff.jpg", "猫 😀.jpg"]
@@ -250,8 +262,8 @@ def test_a_folder_that_is_not_there_is_named(exported: Export, format: ExportFor
         exported(RECORDS, format, out="nowhere/out")
 
 
-@pytest.mark.parametrize("format", set(ExportFormat) - {ExportFormat.CSV})
-def test_a_classifiers_results_go_into_csv_only(tmp_path: Path, format: ExportFormat) -> None:
+@pytest.mark.parametrize("format", set(ExportFormat) - {ExportFormat.CSV, ExportFormat.LABEL_STUDIO})
+def test_a_classifiers_results_go_into_no_format_of_boxes(tmp_path: Path, format: ExportFormat) -> None:
     with pytest.raises(ConfigError, match=f"as {format}: use --format csv"):
         export(JobFolder.at(tmp_path), job_spec(tmp_path, task="classify"), format, tmp_path / "out", conf=0.25)
 
@@ -290,9 +302,12 @@ print(tracemalloc.get_traced_memory()[1])
 """
 
 
-ALL_BY_WRITERS = [  # the three of JSON have one writer
+ALL_BY_WRITERS = [  # those of JSON have one writer
     *(ExportFormat.COCO, ExportFormat.CSV, ExportFormat.YOLO),
-    *(pytest.param(each, marks=pytest.mark.chaos) for each in (ExportFormat.MEGADETECTOR, ExportFormat.DARKNET)),
+    *(
+        pytest.param(each, marks=pytest.mark.chaos)
+        for each in (ExportFormat.MEGADETECTOR, ExportFormat.DARKNET, ExportFormat.LABEL_STUDIO)
+    ),
 ]
 
 

@@ -3,11 +3,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 import pytest
 from epochs import add_epoch, failed, found, job_spec
 from samples import made
 
-from trtjob.imaging.detections import Classification
+from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.masks import Mask
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import REPORT, JobFolder, annotated_key
 from trtjob.jobs.records import Record
@@ -108,5 +110,27 @@ def test_a_classifiers_report_counts_best_classes(tmp_path: Path) -> None:
     add_epoch(folder, [Record("a.jpg", "cd" * 32, 200, 100, classes=classes)])
     finish(folder, spec)
     text = Page(folder.storage.read(REPORT).decode()).text
-    assert "Best class of the imagesdog1" in text
+    assert "Images by classdog1" in text
     assert "detections" not in text
+
+
+def test_the_report_of_a_classifier_with_several_labels_counts_each(tmp_path: Path) -> None:
+    spec = job_spec(tmp_path, task="classify")
+    folder = made(JobFolder.of(spec))
+    labels = (Classification("dog", 1, 0.9), Classification("cat", 0, 0.5), Classification("traffic light", 2, 0.1))
+    records = [Record("a.jpg", "cd" * 32, 200, 100, labels=labels), Record("b.jpg", "cd" * 32, 200, 100, labels=())]
+    for record in records:
+        folder.storage.put(annotated_key(record.image), b"JPEG")
+    add_epoch(folder, records)
+    summary = finish(folder, spec)
+    page = Page(folder.storage.read(REPORT).decode())
+    assert summary.detections == {"cat": 1, "dog": 1}
+    assert page.values("src") == ["annotated/a.jpg"]
+    assert "a.jpg: dog, cat" in page.text
+
+
+def test_objects_with_more_than_a_box_are_counted_and_shown(tmp_path: Path) -> None:
+    mask = Mask.encode(np.ones((100, 200), bool))
+    page = report(tmp_path, [Record("a.jpg", width=200, height=100, detections=(Detection("dog", 1, 0.9, BOX, mask),))])
+    assert "1detections of score 0.25 or more" in page.text
+    assert page.values("src") == ["annotated/a.jpg"]

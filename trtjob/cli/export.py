@@ -16,13 +16,13 @@ EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photo
 def export(
     job: o.JobOrFolderArgument,
     format: Annotated[
-        Literal["coco", "megadetector", "darknet", "yolo", "csv"],
+        Literal["coco", "megadetector", "darknet", "yolo", "label-studio", "csv"],
         typer.Option(
             "--format",
             "-f",
             metavar="FORMAT",
             show_default=False,
-            help="The format to write: coco, megadetector, darknet, yolo or csv.",
+            help="The format to write: coco, megadetector, darknet, yolo, label-studio or csv.",
         ),
     ],
     output: Annotated[
@@ -59,9 +59,23 @@ def export(
             "sequence, in coco, megadetector and csv. Default: no sequences.",
         ),
     ] = None,
+    polygons: Annotated[
+        bool,
+        typer.Option(
+            "--polygons",
+            help="coco and label-studio: masks as outlines, without their holes. Default: every pixel, as run lengths.",
+        ),
+    ] = False,
+    no_scores: Annotated[
+        bool,
+        typer.Option(
+            "--no-scores",
+            help="yolo: lines without the score, as Ultralytics trains on. Default: the score at the end of each line.",
+        ),
+    ] = False,
 ) -> None:
     """Write the results of a job that has finished, or was cancelled, in another format."""
-    from trtjob.jobs.exports import DEFAULT_NAMES, ExportFormat
+    from trtjob.jobs.exports import DEFAULT_NAMES, ExportFormat, Variant
     from trtjob.jobs.exports import export as export_results
     from trtjob.jobs.finish import Summary
     from trtjob.jobs.folder import RESULTS, SUMMARY
@@ -77,10 +91,14 @@ def export(
     # From a bucket, into the folder where the user stands.
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
     conf = spec.options.conf if conf is None else conf
-    written = export_results(folder, spec, chosen, target, conf=conf, raw=raw, burst_s=burst)
+    asked = {Variant.RAW: raw, Variant.POLYGONS: polygons, Variant.NO_SCORES: no_scores}
+    variants = [variant for variant, is_asked in asked.items() if is_asked]
+    written = export_results(folder, spec, chosen, target, conf=conf, variants=variants, burst_s=burst)
     say(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results
         summary = folder.document(Summary, SUMMARY, remedy="Remove it")
         if summary.incomplete:
             say(f"The job is not complete: {summary.incomplete} images", err=True)
+    if written.dropped:
+        say(f"{chosen} has no place for {' and '.join(written.dropped)}: only boxes are written", err=True)
     say(f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True)

@@ -8,6 +8,7 @@ SCORE_DECIMALS = 4
 BOX_DECIMALS = 1
 POINT_DECIMALS = 2  # of keypoints and corners
 ANGLE_DECIMALS = 2
+VISIBLE = 0.5  # a keypoint that is surer than this to be seen is drawn, and counts
 
 Point = tuple[float, float]
 Keypoint = tuple[float, float, float]

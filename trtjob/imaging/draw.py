@@ -10,7 +10,7 @@ import numpy as np
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.imaging.canvas import Canvas
 from trtjob.imaging.captions import Color, Style, caption_height, caption_of
-from trtjob.imaging.detections import Classification, Detection, Keypoint
+from trtjob.imaging.detections import VISIBLE, Classification, Detection, Keypoint
 from trtjob.imaging.strokes import stroke
 from trtjob.imaging.tint import tint
 
@@ -26,7 +26,6 @@ _XYZ_FROM_RGB = np.array(  # linear sRGB with white D65, IEC 61966-2-1
 )
 _LINE_SHARE, _TEXT_SHARE = 0.003, 0.02  # of the square root of the image's area
 _MIN_TEXT_PX, _MAX_TEXT_PX = 11, 160
-_VISIBLE = 0.5  # keypoints that are less sure to be seen are not drawn
 _EVEN_LUMINANCE = 0.179  # where black and white have the same contrast: sqrt(1.05 * 0.05) - 0.05
 
 
@@ -180,7 +179,7 @@ def _draw_keypoints(
     """Draw the keypoints that can be seen, as dots with a heart that stands out, and the lines between two of them."""
     bones, dots, hearts = [], [], []
     for keypoints, style in objects:
-        seen = [(x, y) if visibility > _VISIBLE else None for x, y, visibility in keypoints]
+        seen = [(x, y) if visibility > VISIBLE else None for x, y, visibility in keypoints]
         bones += [((begin, end), style.color) for a, b in skeleton if (begin := seen[a]) and (end := seen[b])]
         dots += [((point,), style.color) for point in seen if point]
         hearts += [((point,), style.ink) for point in seen if point]

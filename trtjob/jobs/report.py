@@ -103,7 +103,7 @@ def _devices(summary: dict[str, Any]) -> str:
 def _labels(spec: JobSpec, summary: dict[str, Any]) -> str:
     counts = list(summary["detections"].items())
     more = f"<p>... and {len(counts) - MAX_LABELS} more in summary.json</p>" if len(counts) > MAX_LABELS else ""
-    heading = "Detections" if spec.model.task == "detect" else "Best class of the images"
+    heading = "Detections" if spec.model.task == "detect" else "Images by class"
     return _bars(heading, [(label, count, f"{count:,}") for label, count in counts[:MAX_LABELS]]) + more
 
 

@@ -1,26 +1,39 @@
 """COCO's dataset format (cocodataset.org/#format-data), with a `score` in each annotation."""
 
 from collections.abc import Iterator
+from itertools import chain
+from math import dist
 from pathlib import Path
 from typing import Any
 
-from trtjob.jobs.exports.results import Results, to_json, write_array
+from trtjob.imaging.detections import VISIBLE, Detection, Keypoint, RotatedBox
+from trtjob.jobs.exports.outlines import mask_of, outlines
+from trtjob.jobs.exports.results import Image, Results, to_json, write_array
 from trtjob.storage import LocalStorage
 
+_LABELLED = 2  # COCO's "labelled and visible"; 0 is "not labelled"
 
-def write_coco(results: Results, out: Path) -> None:
-    """Write one JSON file. Ids count from 1; a category's id is its class id + 1."""
-    labels = results.spec.model.labels
-    categories = [{"id": number, "name": label} for number, label in enumerate(labels, start=1)]
+
+def write_coco(results: Results, out: Path, *, polygons: bool = False) -> None:
+    """Write one JSON file. Ids count from 1; a category's id is its class id + 1. polygons: masks as their outlines."""
     with LocalStorage(out.parent).writing(out.name) as file:
         file.write(b'{"info": ' + to_json({"description": f"{results.spec.job_id}, model {results.spec.model.name}"}))
         file.write(b',\n"licenses": [],\n"categories": ')
-        write_array(file, categories)
+        write_array(file, _categories(results))
         file.write(b',\n"images": ')
         write_array(file, _images(results))
         file.write(b',\n"annotations": ')
-        write_array(file, _annotations(results))
+        write_array(file, _annotations(results, polygons))
         file.write(b"}\n")
+
+
+def _categories(results: Results) -> Iterator[dict[str, Any]]:
+    model = results.spec.model
+    points: dict[str, Any] = {}
+    if model.keypoints:
+        points = {"keypoints": model.keypoints, "skeleton": [(a + 1, b + 1) for a, b in model.skeleton]}
+    for number, label in enumerate(model.labels, start=1):
+        yield {"id": number, "name": label, **points}
 
 
 def _images(results: Results) -> Iterator[dict[str, Any]]:
@@ -29,7 +42,7 @@ def _images(results: Results) -> Iterator[dict[str, Any]]:
         yield {"id": number, "file_name": image.name, **size, **results.camera_trap_fields(image.name)}
 
 
-def _annotations(results: Results) -> Iterator[dict[str, Any]]:
+def _annotations(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:
     annotation = 0
     for number, image in enumerate(results.images(), start=1):
         for detection in image.detections:
@@ -43,5 +56,37 @@ def _annotations(results: Results) -> Iterator[dict[str, Any]]:
                 "bbox": [x1, y1, width, height],
                 "area": round(width * height, 2),
                 "iscrowd": 0,
+                **_shapes(image, detection, polygons),
                 "score": detection.score,
             }
+
+
+def _shapes(image: Image, detection: Detection, polygons: bool) -> dict[str, Any]:
+    """Return the fields of what a detection has beside its box, and its area where that is another one."""
+    fields: dict[str, Any] = {}
+    if detection.mask is not None:
+        with mask_of(image):
+            fields["area"] = detection.mask.area
+        fields["segmentation"] = (
+            [outline.ravel().tolist() for outline in outlines(image, detection)]
+            if polygons
+            else {"size": detection.mask.hw, "counts": detection.mask.counts}
+        )
+    elif detection.rotated is not None:
+        fields |= _rotated(detection.rotated)
+    if detection.keypoints is not None:
+        fields |= _keypoints(detection.keypoints)
+    return fields
+
+
+def _rotated(rotated: RotatedBox) -> dict[str, Any]:
+    """Return a polygon: COCO has no box at an angle."""
+    first, second, third, _ = rotated.corners
+    area = dist(first, second) * dist(second, third)
+    return {"area": round(area, 2), "segmentation": [list(chain(*rotated.corners))]}
+
+
+def _keypoints(keypoints: tuple[Keypoint, ...]) -> dict[str, Any]:
+    """Return all points, those that cannot be seen too: an evaluation takes their places."""
+    marked = [(x, y, _LABELLED if visibility > VISIBLE else 0) for x, y, visibility in keypoints]
+    return {"keypoints": list(chain(*marked)), "num_keypoints": sum(mark > 0 for _, _, mark in marked)}

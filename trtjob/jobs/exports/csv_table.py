@@ -57,7 +57,7 @@ def _rows(results: Results, record: Record, written: Callable[[str], str]) -> It
     if results.has_bursts:
         frame = results.frame(record.image)
         sequence = (written(frame.sequence_id), frame.number) if frame else ("", "")
-    for item in record.classes or ():
+    for item in record.classes or record.labels or ():
         yield (*image, written(item.label), item.class_id, item.score, *sequence)
     for detection in results.image(record).detections:
         yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box, *sequence)

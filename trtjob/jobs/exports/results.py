@@ -1,8 +1,9 @@
 """What every export reads: the images of a job, and of each the detections that count."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, BinaryIO
 
 from trtjob.errors import StorageError
@@ -13,13 +14,22 @@ from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.spec import JobSpec
 
 
+class Shape(StrEnum):
+    """What a detection may have beside its box, in words."""
+
+    MASK = "masks"
+    KEYPOINTS = "keypoints"
+    ROTATED = "rotated boxes"
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """How much was written; failed: images without a result."""
+    """How much was written; failed: images without a result; dropped: what was found that the format cannot hold."""
 
     images: int
     detections: int
     failed: int
+    dropped: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +91,29 @@ class Results:
         found = tuple(d for d in record.detections or () if d.score >= self.conf)
         return Image(record.image, record.width, record.height, found)
 
-    def exported(self) -> Exported:
+    def exported(self, holds: Collection[Shape]) -> Exported:
+        """Return how much there is to write in a format that holds these shapes."""
         images = detections = failed = 0
+        shapes: set[Shape] = set()
         for record in self.records():
             if record.error is None:
                 images += 1
-                detections += len(self.image(record).detections)
+                found = self.image(record).detections
+                detections += len(found)
+                shapes.update(shape for detection in found for shape in shapes_of(detection))
             else:
                 failed += 1
-        return Exported(images, detections, failed)
+        return Exported(images, detections, failed, tuple(shape for shape in Shape if shape in shapes - set(holds)))
+
+
+def shapes_of(detection: Detection) -> Iterator[Shape]:
+    """Yield what a detection has beside its box."""
+    if detection.mask is not None:
+        yield Shape.MASK
+    if detection.keypoints is not None:
+        yield Shape.KEYPOINTS
+    if detection.rotated is not None:
+        yield Shape.ROTATED
 
 
 def to_json(value: Any) -> bytes:

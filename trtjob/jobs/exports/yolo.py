@@ -1,23 +1,30 @@
 """YOLO's labels: a text file for each image, a line for each object."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from trtjob import atomic
 from trtjob.errors import ConfigError
+from trtjob.imaging.detections import VISIBLE, Detection, Point
 from trtjob.jobs.exports.darknet import centre_and_size
-from trtjob.jobs.exports.results import Image, Results
+from trtjob.jobs.exports.outlines import joined, outlines
+from trtjob.jobs.exports.results import Image, Results, share
 from trtjob.jobs.folder import suffixed_key
 from trtjob.storage import LocalStorage, place_error
 
-CLASSES = "classes.txt"
+CLASSES, DATA = "classes.txt", "data.yaml"
+_LABELLED = 2  # the mark of a keypoint for training; 0 is one to pass over
 
 
-def write_yolo(results: Results, out: Path) -> None:
+def write_yolo(results: Results, out: Path, *, scores: bool = True) -> None:
     """Write a folder: the labels' files in the sub-folders of their images, and `classes.txt`.
 
-    Each line: class id, centre x, centre y, width, height in shares of the image, score. The folder appears when it is
-    complete.
+    Each line, in shares of the image: class id, then centre x, centre y, width and height, and x, y, visibility of
+    each keypoint; or the outline of a mask; or four corners of a rotated box; then the score. As Ultralytics' save_txt
+    (engine/results.py); without scores, as it trains on. With keypoints, `data.yaml` tells how many there are.
+    The folder appears when it is complete.
     Raises ConfigError where the folder holds something already.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -27,16 +34,26 @@ def write_yolo(results: Results, out: Path) -> None:
     try:
         with atomic.unfinished(out.parent) as folder:
             folder.mkdir()
-            _write_labels(results, LocalStorage(folder))
+            _write_labels(results, LocalStorage(folder), scores)
             folder.replace(out)
     except OSError as err:
         raise place_error(err, out) from err
 
 
-def _write_labels(results: Results, storage: LocalStorage) -> None:
-    storage.put(CLASSES, "".join(f"{label}\n" for label in results.spec.model.labels).encode())
+def _write_labels(results: Results, storage: LocalStorage, scores: bool) -> None:
+    model = results.spec.model
+    storage.put(CLASSES, "".join(f"{label}\n" for label in model.labels).encode())
+    if model.keypoints:
+        storage.put(DATA, _data(model.labels, model.keypoints).encode())
     for image in results.images():
-        storage.put(_labels_key(image.name, storage), "".join(_lines(image)).encode())
+        storage.put(_labels_key(image.name, storage), "".join(_lines(image, scores)).encode())
+
+
+def _data(labels: tuple[str, ...], keypoints: tuple[str, ...]) -> str:
+    """Return what Ultralytics has to know of the labels to train on them, in YAML; texts are written as in JSON."""
+    names = "".join(f"  {number}: {json.dumps(label)}\n" for number, label in enumerate(labels))
+    points = "".join(f"  {number}: {json.dumps(keypoints)}\n" for number in range(len(labels)))
+    return f"names:\n{names}kpt_shape: [{len(keypoints)}, 3]\nkpt_names:\n{points}"
 
 
 def _labels_key(name: str, storage: LocalStorage) -> str:
@@ -48,7 +65,24 @@ def _labels_key(name: str, storage: LocalStorage) -> str:
     return suffixed_key(name, ".txt")
 
 
-def _lines(image: Image) -> Iterator[str]:
+def _lines(image: Image, scores: bool) -> Iterator[str]:
     for detection in image.detections:
-        numbers = (*centre_and_size(detection.box, image), detection.score)
+        numbers = [*_place(image, detection, scores), *([detection.score] if scores else [])]
         yield " ".join([str(detection.class_id), *(f"{number:.6f}" for number in numbers)]) + "\n"
+
+
+def _place(image: Image, detection: Detection, scores: bool) -> Iterator[float]:
+    """Yield where an object is, in shares of the image."""
+    if detection.mask is not None:
+        yield from _shares(image, joined(outlines(image, detection)).tolist())
+    elif detection.rotated is not None:
+        yield from _shares(image, detection.rotated.corners)
+    else:
+        yield from centre_and_size(detection.box, image)
+        for x, y, visibility in detection.keypoints or ():
+            mark = _LABELLED if visibility > VISIBLE else 0
+            yield from (*_shares(image, [(x, y)]), visibility if scores else mark)
+
+
+def _shares(image: Image, points: Iterable[Point]) -> Iterator[float]:
+    return chain.from_iterable((share(x, image.width), share(y, image.height)) for x, y in points)

@@ -1,0 +1,40 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from epochs import job_spec, write_records
+from terminal import Outcome
+
+from trtjob.imaging.detections import Detection
+from trtjob.imaging.masks import Mask
+from trtjob.jobs.folder import JOB, RESULTS, JobFolder
+from trtjob.jobs.records import Record
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    """The folder of a job that found a mask and keypoints."""
+    spec = job_spec(tmp_path)
+    folder = JobFolder.of(spec)
+    folder.storage.make_root()
+    folder.storage.create(JOB, spec.model_dump_json().encode())
+    detection = Detection("dog", 1, 0.9, (1.0, 2.0, 3.0, 4.0), Mask((100, 200), "0P1"), ((1.0, 2.0, 0.9),))
+    write_records(Path(folder.uri) / RESULTS, [Record("a.jpg", width=200, height=100, detections=(detection,) * 3)])
+    return folder
+
+
+def test_what_a_format_has_no_place_for_is_said_in_one_line(trtjob: Command, folder: JobFolder) -> None:
+    exported = trtjob("export", folder.uri, "--format", "csv")
+    assert exported.code == 0
+    assert exported.err == (
+        "csv has no place for masks and keypoints: only boxes are written\n"
+        "1 images, 3 detections; 0 failed images left out\n"
+    )
+
+
+def test_options_of_another_format_are_refused(trtjob: Command, folder: JobFolder) -> None:
+    exported = trtjob("export", folder.uri, "--format", "csv", "--polygons")
+    assert exported.code == 2
+    assert "--polygons is for coco and label-studio, but the format is csv" in exported.err

@@ -69,9 +69,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_the_supervisor_loads_nothing_of_what_its_worker_processes_work_with() -> None:
+def test_the_supervisor_and_a_run_load_nothing_of_what_their_worker_processes_work_with() -> None:
     script = (
-        "import sys; import trtjob.worker.supervisor; from trtjob.engines.choice import choose\n"
+        "import sys; import trtjob.worker.supervisor, trtjob.jobs.records; from trtjob.engines.choice import choose\n"
         "choose('auto', 'all'); print([name for name in ('numpy', 'cv2', 'rq') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,8 +1,12 @@
 """What is found on an image."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trtjob.imaging.masks import Mask
+if TYPE_CHECKING:
+    from trtjob.imaging.masks import (
+        Mask,
+    )  # which loads numpy and OpenCV: whoever reads records may have no need of them
 
 SCORE_DECIMALS = 4
 BOX_DECIMALS = 1
@@ -42,7 +46,7 @@ class Detection:
     class_id: int
     score: float
     box: tuple[float, float, float, float]
-    mask: Mask | None = None
+    mask: "Mask | None" = None
     keypoints: tuple[Keypoint, ...] | None = None
     rotated: RotatedBox | None = None
     polygons: tuple[tuple[int, ...], ...] | None = None

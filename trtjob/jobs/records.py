@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
-from trtjob.imaging.masks import Mask
 from trtjob.imaging.metadata import Metadata
 from trtjob.storage import Storage
+
+if TYPE_CHECKING:
+    from trtjob.imaging.masks import Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,9 @@ def _detection(item: dict[str, Any]) -> Detection:
     )
 
 
-def _mask(item: dict[str, Any]) -> Mask:
+def _mask(item: dict[str, Any]) -> "Mask":
+    from trtjob.imaging.masks import Mask  # loads numpy and OpenCV: only where there is a mask
+
     height, width = item["size"]
     return Mask((height, width), item["counts"])
 

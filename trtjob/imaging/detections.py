@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trtjob.imaging.masks import (
-        Mask,
-    )  # which loads numpy and OpenCV: whoever reads records may have no need of them
+    from trtjob.imaging.masks import Mask  # loads numpy and OpenCV, which who reads records may not need
 
 SCORE_DECIMALS = 4
 BOX_DECIMALS = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.imaging.detections import VISIBLE, Detection, Keypoint, RotatedBox
-from trtjob.jobs.exports.outlines import mask_of, outlines
+from trtjob.jobs.exports.outlines import edge_outlines, mask_of
 from trtjob.jobs.exports.results import Image, Results, to_json, write_array
 from trtjob.storage import LocalStorage
 
@@ -68,7 +68,7 @@ def _shapes(image: Image, detection: Detection, polygons: bool) -> dict[str, Any
         with mask_of(image):
             fields["area"] = detection.mask.area
         fields["segmentation"] = (
-            [outline.ravel().tolist() for outline in outlines(image, detection)]
+            [outline.ravel().tolist() for outline in edge_outlines(image, detection)]
             if polygons
             else {"size": detection.mask.hw, "counts": detection.mask.counts}
         )

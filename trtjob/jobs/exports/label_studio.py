@@ -11,7 +11,7 @@ import numpy as np
 
 from trtjob.imaging.detections import VISIBLE, Detection
 from trtjob.jobs.exports.brush import brush_rle
-from trtjob.jobs.exports.outlines import mask_of, outlines
+from trtjob.jobs.exports.outlines import edge_outlines, mask_of
 from trtjob.jobs.exports.results import Image, Results, write_array
 from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
@@ -88,7 +88,7 @@ def _place(image: Image, detection: Detection, polygons: bool) -> tuple[str, lis
         return "rectanglelabels", [_rectangle(image, detection)]
     if polygons:
         size = [image.width, image.height]
-        parts = [np.round(100 * outline / size, 4).tolist() for outline in outlines(image, detection)]
+        parts = [np.round(100 * outline / size, 4).tolist() for outline in edge_outlines(image, detection)]
         return "polygonlabels", [{"points": points, "closed": True} for points in parts]
     with mask_of(image):
         return "brushlabels", [{"format": "rle", "rle": brush_rle(detection.mask.decode())}]

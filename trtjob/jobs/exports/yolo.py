@@ -9,7 +9,7 @@ from trtjob import atomic
 from trtjob.errors import ConfigError
 from trtjob.imaging.detections import VISIBLE, Detection, Point
 from trtjob.jobs.exports.darknet import centre_and_size
-from trtjob.jobs.exports.outlines import joined, outlines
+from trtjob.jobs.exports.outlines import centre_outline
 from trtjob.jobs.exports.results import Image, Results, share
 from trtjob.jobs.folder import suffixed_key
 from trtjob.storage import LocalStorage, place_error
@@ -74,7 +74,7 @@ def _lines(image: Image, scores: bool) -> Iterator[str]:
 def _place(image: Image, detection: Detection, scores: bool) -> Iterator[float]:
     """Yield where an object is, in shares of the image."""
     if detection.mask is not None:
-        yield from _shares(image, joined(outlines(image, detection)).tolist())
+        yield from _shares(image, centre_outline(image, detection).tolist())
     elif detection.rotated is not None:
         yield from _shares(image, detection.rotated.corners)
     else:

@@ -132,6 +132,10 @@ def test_yolos_lines_for_training_have_no_score_and_mark_keypoints(written: Writ
     assert numbers == [1, 0.2, 0.55, 0.2, 0.5, 0.125, 0.35, 2, 0.25, 0.7, 0]
 
 
+def test_yolos_lines_of_boxes_have_no_score_on_request(written: Written) -> None:
+    assert written(Detection("dog", 1, 0.9, BOX), ExportFormat.YOLO, Variant.NO_SCORES) == [1, 0.2, 0.55, 0.2, 0.5]
+
+
 def test_a_mask_without_an_outline_is_its_box(written: Written) -> None:
     dot = np.zeros((100, 200), bool)
     dot[30, 20] = True

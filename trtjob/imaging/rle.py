@@ -81,7 +81,7 @@ def decompressed(counts: str) -> Runs:
         raise ValueError(f"{counts[:40]!r} is no mask in COCO's compressed run lengths")
     is_last = (codes & _MORE) == 0
     starts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
-    places = np.arange(len(codes)) - np.repeat(starts, np.diff([*starts, len(codes)]))
+    places = np.arange(len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes)))
     if places.max() >= _MOST:
         raise ValueError(f"{counts[:40]!r} is no mask in COCO's compressed run lengths")
     values = np.add.reduceat((codes & (_MORE - 1)) << (_BITS * places), starts)

@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cameras import FULL, ORIENTATION, PICTURE, PROFILE, XMP, photo
+from cameras import FULL, GPS, ORIENTATION, PHOTO, PICTURE, PROFILE, XMP, photo
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
+from raws import cr2
 from tiffs import tiff
 
+from trtjob.imaging.decode import decode_image
 from trtjob.imaging.embedded import NOTHING, Embedded, embedded
 from trtjob.imaging.encode import encode_image
+from trtjob.imaging.exif_writer import exif_from_directories, tiff_with_blocks
 from trtjob.imaging.metadata import metadata_from_exif
 
 BLOCK = FULL.tobytes().removeprefix(b"Exif\0\0")
@@ -33,7 +38,7 @@ def test_a_deflated_text_is_found() -> None:
     assert embedded(file.getvalue()).xmp == XMP
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".JPE", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".JPE", ".png", ".webp", ".tif", ".TIFF"])
 def test_a_copy_has_the_blocks_of_its_original_and_stands_upright(suffix: str) -> None:
     copy = encode_image(PIXELS, suffix, original=ALL)
     found = embedded(copy)
@@ -53,7 +58,7 @@ def test_a_copy_has_the_pixels_that_it_has_without_them(suffix: str) -> None:
         assert np.array_equal(np.asarray(plain), np.asarray(copy))
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
 @pytest.mark.parametrize(
     "original",
     [
@@ -101,3 +106,56 @@ def test_a_profile_that_inflates_without_end_is_cut() -> None:
     png = photo("PNG")
     found = embedded(png[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(bomb)) + png[33:])
     assert len(found.icc) <= 1 << 20
+
+
+# -- TIFF and raw files, whose directories say it ----------------------------------------------------------------------
+
+
+def test_a_scan_keeps_what_it_says_through_every_kind_of_copy() -> None:
+    original = embedded(tiff_with_blocks(encode_image(PIXELS, ".tif"), BLOCK, PROFILE, XMP))
+    assert (original.icc, original.xmp) == (PROFILE, XMP)
+    for suffix in (".tif", ".jpg", ".png", ".webp"):
+        copy = embedded(encode_image(PIXELS, suffix, original=original))
+        assert metadata_from_exif(copy.exif) == metadata_from_exif(BLOCK)
+        assert (copy.icc, copy.xmp) == (PROFILE, XMP)
+
+
+@pytest.mark.parametrize("order", ["II*\0", "MM\0*"])
+def test_what_a_scan_says_is_the_same_in_either_byte_order(order: str) -> None:
+    swapped = Image.Exif()
+    swapped.endian = "<" if order == "II*\0" else ">"
+    swapped.update(FULL)
+    swapped.get_ifd(PHOTO).update(FULL.get_ifd(PHOTO))
+    swapped.get_ifd(GPS).update(FULL.get_ifd(GPS))
+    block = swapped.tobytes().removeprefix(b"Exif\0\0")
+    assert block.startswith(order.encode())
+    rebuilt = exif_from_directories(block)
+    assert rebuilt.startswith(b"II*\0")
+    assert metadata_from_exif(rebuilt) == metadata_from_exif(BLOCK)
+
+
+def test_the_pixels_of_a_scan_are_left_alone() -> None:
+    plain = encode_image(PIXELS, ".tif")
+    copy = encode_image(PIXELS, ".tif", original=ALL)
+    assert copy[8 : len(plain)] == plain[8:]
+    assert np.array_equal(decode_image(copy, max_pixels=10_000), PIXELS)
+
+
+def test_a_raw_files_preview_is_annotated_with_what_the_camera_knows() -> None:
+    original = embedded(cr2(photo("JPEG"), b"", orientation=6))
+    with Image.open(io.BytesIO(encode_image(PIXELS, ".jpg", original=original))) as copy:
+        assert copy.getexif()[ORIENTATION] == 1
+
+
+def test_large_values_and_such_that_lie_over_each_other_are_left_out() -> None:
+    entries = b"".join(struct.pack("<HHII", 0x8000 + n, 7, 32_000, 8) for n in range(900))
+    photo_at = 8 + 2 + 12 + 4
+    first = struct.pack("<H", 1) + struct.pack("<HHII", PHOTO, 4, 1, photo_at) + bytes(4)
+    block = struct.pack("<4sI", b"II*\0", 8) + first + struct.pack("<H", 900) + entries + bytes(40_000)
+    assert 0 < len(exif_from_directories(block)) < (1 << 20) + 1000
+
+
+@given(st.binary(max_size=400))
+def test_directories_of_any_bytes_are_read_and_written_without_a_crash(data: bytes) -> None:
+    block = exif_from_directories(b"II*\0\x08\0\0\0" + data)
+    tiff_with_blocks(encode_image(PIXELS[:1, :1], ".tif"), block or data, b"", data)

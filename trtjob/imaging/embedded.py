@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trtjob.imaging.exif import exif_directory
+from trtjob.imaging.exif_writer import exif_from_directories
 from trtjob.imaging.headers import PNG_SIGNATURE, image_kind
 from trtjob.imaging.iso_media import jxl_exif
 from trtjob.imaging.jpeg_segments import APP1, EXIF, jpeg_segments
@@ -15,6 +17,7 @@ JPEG_XMP, _ICC = b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _ICC_NUMBER_BYTES = 2  # which part of how many
 PNG_XMP = b"XML:com.adobe.xmp\0"
 _COLOR_SPACE, _RGB = slice(16, 20), b"RGB "  # of a profile (ICC.1:2010, 7.2.6)
+_TIFF_ICC, _TIFF_XMP = 0x8773, 0x02BC
 _MOST_BYTES = 1 << 20
 _DAMAGED = (struct.error, IndexError, ValueError, OverflowError, zlib.error)
 
@@ -34,7 +37,7 @@ NOTHING = Embedded()
 def embedded(data: bytes) -> Embedded:
     """Return what a file has of them, nothing where they are damaged. A profile for other colours than RGB is left out.
 
-    A TIFF and a camera's raw file have none: what stands in these blocks stands in their directories.
+    Of a TIFF and a camera's raw file they are made of its directories.
     """
     kind = image_kind(data)
     try:
@@ -48,6 +51,8 @@ def embedded(data: bytes) -> Embedded:
             found = _by_pillow(data, kind)
         elif kind == "JPEG XL":
             found = Embedded(exif=jxl_exif(data))
+        elif kind == "TIFF":
+            found = _in_tiff(data)
         else:
             found = NOTHING
     except _DAMAGED:
@@ -118,6 +123,11 @@ def _in_webp(data: bytes) -> Embedded:
             found[kind] = data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     return Embedded(found[b"EXIF"].removeprefix(EXIF), found[b"ICCP"], found[b"XMP "])
+
+
+def _in_tiff(data: bytes) -> Embedded:
+    first = exif_directory(data)
+    return Embedded(exif_from_directories(data), first.raw(_TIFF_ICC), first.raw(_TIFF_XMP))
 
 
 def _by_pillow(data: bytes, kind: str) -> Embedded:

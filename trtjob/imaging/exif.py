@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # by a value's type
+UNITS = {**_SIZES, 5: 4, 10: 4}  # what a byte order turns round: a fraction is two numbers
+EXIF_DIRECTORY, GPS_DIRECTORY = 0x8769, 0x8825
 _FRACTIONS = {5: "II", 10: "ii"}
 _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I"}
 _MOST_ENTRIES = 1000
-_MOST_BYTES = 65_536  # of a value; a JPEG's EXIF has no more in all
+_MOST_BYTES = 1 << 20  # of a value
 _ORIENTATION, _SHORT, _UPRIGHT = 0x0112, 3, 1
 
 
@@ -21,13 +23,12 @@ class Directory:
     entries: dict[int, tuple[int, int, int]]
 
     def raw(self, tag: int) -> bytes:
-        """Return a value's bytes, none where it is not there or cut off."""
+        """Return a value's bytes, none where it is not there, cut off or without measure."""
         if tag not in self.entries:
             return b""
         kind, count, place = self.entries[tag]
-        length = min(_SIZES[kind] * count, _MOST_BYTES)
-        raw = self.data[place : place + length]
-        return raw if len(raw) == length else b""
+        length = _SIZES[kind] * count
+        return self.data[place : place + length] if length <= min(_MOST_BYTES, len(self.data) - place) else b""
 
     def text(self, tag: int) -> str | None:
         """Return a text without the blanks around it, None where it is empty."""

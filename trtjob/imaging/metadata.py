@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from trtjob.imaging.exif import Directory, exif_directory
+from trtjob.imaging.exif import EXIF_DIRECTORY, GPS_DIRECTORY, Directory, exif_directory
 
-_MAKE, _MODEL, _EXIF, _GPS, _DNG_SERIAL = 0x010F, 0x0110, 0x8769, 0x8825, 0xC62F
+_MAKE, _MODEL, _DNG_SERIAL = 0x010F, 0x0110, 0xC62F
 _TAKEN, _OFFSET, _FRACTION, _MAKER_NOTE, _SERIAL = 0x9003, 0x9011, 0x9291, 0x927C, 0xA431
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
 _SECOND = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
@@ -36,7 +36,7 @@ class Metadata:
 def metadata_from_exif(exif: bytes) -> Metadata:
     """Return what an EXIF block, or a TIFF file, says of a picture; what is damaged in it says nothing."""
     first = exif_directory(exif)
-    photo, gps = first.below(_EXIF), first.below(_GPS)
+    photo, gps = first.below(EXIF_DIRECTORY), first.below(GPS_DIRECTORY)
     serial, temperature_c = _trail_camera(photo.raw(_MAKER_NOTE))
     latitude = _degrees(gps, _LATITUDE, _LATITUDE_REF, "S", 90)
     longitude = _degrees(gps, _LONGITUDE, _LONGITUDE_REF, "W", 180)

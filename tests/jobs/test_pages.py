@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from epochs import failed, found, write_records
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from samples import job_spec, made
 from tiffs import tiff
 
-from trtjob.jobs.folder import JobFolder, PlanEpoch
+from trtjob.jobs.folder import RESULTS, JobFolder, PlanEpoch
 from trtjob.jobs.pages import MOST_PAGES, Pages, file_and_page, names_page, page_entry
 from trtjob.jobs.plan import plan_epoch, planned_entries
+from trtjob.jobs.source_images import Named
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import LocalStorage
 
@@ -87,6 +89,13 @@ def test_any_files_come_sorted_and_once(files: dict[str, int]) -> None:
     assert len(found) == sum(files.values())
 
 
+def test_a_page_that_is_named_beside_its_file_is_there_once(tmp_path: Path) -> None:
+    scan(tmp_path, "a.tif", 3)
+    storage = LocalStorage(tmp_path)
+    named = Named(storage, ["a.tif", "a.tif#2"])
+    assert [entry.key for entry in Pages(named, storage)] == ["a.tif#1", "a.tif#2", "a.tif#3"]
+
+
 def test_more_pages_than_can_be_are_one_image(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "PNG", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
@@ -146,3 +155,15 @@ def test_the_same_command_plans_the_pages_of_a_file_that_changed(job: tuple[JobF
     assert [entry.key for entry in planned_entries(job[0], [third])] == ["b/c.tif#1", "b/c.tif#2", "b/c.tif#3"]
     assert third.listed == 8
     assert first.epoch == 0
+
+
+def test_a_page_that_failed_is_tried_again_for_itself(job: tuple[JobFolder, JobSpec, Path]) -> None:
+    folder, spec, photos = job
+    planned(job)
+    write_records(Path(folder.uri) / RESULTS, [found("a.tif#1"), failed("a.tif#2")])
+    again = plan_epoch(
+        folder, spec, LocalStorage(photos), epoch=1, reason="retry", on_shards=lambda _numbers, _images: None
+    )
+    (entry,) = planned_entries(folder, [again])
+    assert (entry.key, entry.size_bytes) == ("a.tif#2", (photos / "a.tif").stat().st_size)
+    assert entry.etag

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from itertools import groupby
+from operator import attrgetter
 
 from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
@@ -62,16 +64,20 @@ class Pages:
         return self.images.ignored
 
     def __iter__(self) -> Iterator[Entry]:
+        # A list may name a page beside its file.
+        return (next(same) for _, same in groupby(self._sorted(), key=attrgetter("key")))
+
+    def _sorted(self) -> Iterator[Entry]:
         # `a.tif#1` comes behind `a.tif`, and maybe behind the next names, such as `a.tif!`; but none of its pages comes
         # before it, so what is smaller than the next name can go.
-        waiting: list[tuple[str, Entry]] = []
-        for entry in self.images:
+        waiting: list[tuple[str, int, Entry]] = []
+        for number, entry in enumerate(self.images):
             while waiting and waiting[0][0] < entry.key:
-                yield heappop(waiting)[1]
+                yield heappop(waiting)[-1]
             for page in self._pages_of(entry):
-                heappush(waiting, (page.key, page))
+                heappush(waiting, (page.key, number, page))
         while waiting:
-            yield heappop(waiting)[1]
+            yield heappop(waiting)[-1]
 
     def _pages_of(self, entry: Entry) -> Iterator[Entry]:
         count = self._count(entry) if suffix_of(entry.key) in _SUFFIXES and entry.etag else 1

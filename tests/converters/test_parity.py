@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from trtjob.converters.artefact import Reference
 from trtjob.converters.calibration_images import GENERATED, Samples
 from trtjob.converters.parity import LIMITS, Measured, check_parity, measure
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
-from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, Parity, Precision, Task
+from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec, NmsKind, Parity, Precision, Task
 from trtjob.errors import ConversionError
 
 HW = (100, 200)
@@ -91,6 +92,26 @@ def test_one_detection_is_not_found_twice() -> None:
     spec = DETECTOR.model_copy(update={"iou": 0.6})  # both stay
     expected, found = outputs(left, right), outputs((16, 10, 56, 50, 0, 0.9))
     assert compared(spec, expected, found).parity.matched == 0.5
+
+
+def test_keypoints_corners_and_masks_are_compared_too() -> None:
+    def said(extras: list[float], **prototypes: FloatArray) -> Outputs:
+        boxed = outputs(CAT)
+        return replace(boxed, extras=np.tile(np.array(extras, np.float32), (1, 8, 1)), **prototypes)
+
+    pose = DETECTOR.model_copy(update={"keypoints": ("head",)})
+    assert compared(pose, said([20, 30]), said([20, 32])).parity.max_abs["keypoints"] == 2.0
+    turned = DETECTOR.model_copy(update={"is_rotated": True, "nms_kind": NmsKind.PROBIOU})
+    assert compared(turned, said([0.0]), said([0.0])).parity.max_abs["corners"] == 0.0
+    assert compared(turned, said([0.0]), said([0.1])).parity.max_abs["corners"] > 1
+    masks = DETECTOR.model_copy(update={"prototypes": (1, 25, 50)})
+    whole, half = np.ones((1, 1, 25, 50), np.float32), np.ones((1, 1, 25, 50), np.float32)
+    half[..., 8:, :] = -1
+    far = compared(masks, said([1], prototypes=whole), said([1], prototypes=half)).parity
+    assert far.max_abs["masks"] == pytest.approx(0.45)
+    assert compared(masks, said([1], prototypes=whole), said([1], prototypes=whole)).parity.max_abs["masks"] == 0
+    worse = far.model_copy(update={"max_abs": {**far.max_abs, "masks": 0.5}})
+    assert any("masks differ by up to 0.5" in problem for problem in check_parity(masks, worse, strict=False))
 
 
 def test_where_the_reference_detects_nothing_there_is_no_share() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trtjob.engines.candidates import candidates_from
+from trtjob.engines.answers import answers_from
 from trtjob.engines.protocol import AnyImage, Engine, FloatArray, Outputs, UInt8Array, on_host
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import EngineError
@@ -43,8 +43,7 @@ class PlainEngine(Engine):
 
     def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         outputs = self.infer(np.stack(on_host(images)))
-        answers = outputs.scores if self.spec.task is Task.CLASSIFY else candidates_from(outputs, self.spec)
-        for array, found in zip(into, answers, strict=True):
+        for array, found in zip(into, answers_from(outputs, self.spec), strict=True):
             array[...] = found
 
     def infer(self, images: UInt8Array) -> Outputs:

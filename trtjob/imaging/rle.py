@@ -10,7 +10,8 @@ BoolArray = NDArray[np.bool_]
 Runs = NDArray[np.int64]
 
 _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48  # of a character: bits of a number, those above them; the code of 0
-_MOST = 8  # characters of one number: differences of what fits into 38 bits
+_MOST = 8  # characters of one number
+_TOO_LARGE = 1 << np.arange(_BITS - 1, _BITS * _MOST - 1, _BITS)  # for one character, for two, and so on
 
 
 def runs_of(mask: BoolArray) -> Runs:
@@ -60,18 +61,12 @@ def compressed(runs: Runs) -> str:
     """
     rest = runs.copy()
     rest[3:] -= runs[1:-2]
-    groups = np.zeros((len(rest), _MOST), np.uint8)
-    is_used = np.zeros(groups.shape, np.bool_)
-    goes_on = np.ones(len(rest), np.bool_)
-    for place in range(_MOST):
-        bits = rest & (_MORE - 1)
-        rest >>= _BITS
-        is_used[:, place] = goes_on
-        goes_on &= rest != np.where(bits & _SIGN, -1, 0)
-        groups[:, place] = bits + np.where(goes_on, _MORE, 0) + _FIRST
-        if not goes_on.any():
-            break
-    return groups[is_used].tobytes().decode("ascii")
+    lengths = np.searchsorted(_TOO_LARGE, rest ^ (rest >> 63), side="right") + 1
+    ends = np.cumsum(lengths)
+    places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    codes = (np.repeat(rest, lengths) >> (_BITS * places) & (_MORE - 1)) + (_FIRST + _MORE)
+    codes[ends - 1] -= _MORE
+    return str(codes.astype(np.uint8).tobytes(), "ascii")
 
 
 def decompressed(counts: str) -> Runs:

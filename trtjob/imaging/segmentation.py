@@ -18,7 +18,7 @@ from trtjob.imaging.resize import Placement
 from trtjob.imaging.rle import Runs, compressed, runs_between
 
 _SUMS = 16  # objects whose sums are computed at once: a megabyte or two, which stay in a core's cache
-_PIXELS = 1 << 22  # of an object that are worked on at once: images may have hundreds of millions
+_PIXELS = 1 << 20  # of an object that are worked on at once: images may have hundreds of millions
 
 
 def masks_from(

@@ -8,16 +8,19 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from poison import crashing_decoder, hanging_file, make_poison, put_into_every_process
 from worker.pipeline.lines import Results, entries, job, pipeline_of, run, wait
-from worker.plain_engine import POISON, PlainEngine, write_image, write_images
+from worker.plain_engine import DETECTOR, POISON, PlainEngine, write_image, write_images
 
-from trtjob.engines.protocol import UInt8Array
+from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError
+from trtjob.jobs.records import to_line
 from trtjob.jobs.spec import Annotate
 from trtjob.worker.pipeline import engine_side
 from trtjob.worker.pipeline.engine_side import Pipeline
@@ -72,6 +75,35 @@ def test_each_image_gets_its_own_result_whatever_batch_it_is_in(photos: Path, ou
         assert record.detections is not None
         bright = greys[record.image] / 255
         assert record.detections[0].score == round(max(bright, 1 - bright), 4)
+
+
+class Segmenter(PlainEngine):
+    """Gives each object a mask, of two prototypes that come from the image."""
+
+    def __init__(self, *, max_batch: int, concurrency: int) -> None:
+        spec = DETECTOR.model_copy(update={"prototypes": (2, 4, 4)})
+        super().__init__(spec, max_batch=max_batch, concurrency=concurrency)
+        self.answer_shape = (8 + 32,)
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        outputs = super().infer(images)
+        grain = images[:, ::2, ::2, :2].astype(np.float32).transpose(0, 3, 1, 2) - 128
+        return replace(outputs, extras=outputs.scores.copy(), prototypes=grain)
+
+
+@pytest.mark.slow
+def test_records_with_masks_have_the_same_bytes_in_any_batch_and_process(photos: Path, output: Path) -> None:
+    keys, random = [f"{number:02}.png" for number in range(12)], np.random.default_rng(1)
+    photos.mkdir()
+    for key in keys:
+        cv2.imwrite(str(photos / key), random.integers(0, 256, (50, 70, 3), np.uint8))
+    lines = []
+    for processes, batch, concurrency in ((1, 1, 1), (2, 5, 2)):
+        with pipeline_of(Segmenter(max_batch=batch, concurrency=concurrency), processes=processes) as pipeline:
+            records = run(pipeline, job(photos, output), keys).records
+        assert all(record.detections and record.detections[0].mask for record in records)
+        lines.append(sorted(map(to_line, records)))
+    assert lines[0] == lines[1]
 
 
 def test_bad_images_have_their_records_and_the_others_their_results(photos: Path, output: Path) -> None:

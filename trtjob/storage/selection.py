@@ -40,7 +40,7 @@ def junk_kind(name: str) -> str:
     small = name.lower()
     if (kind := _JUNK.get(small)) is not None:
         return kind
-    if not small.startswith("."):
+    if small[:1] != ".":
         return ""
     return "AppleDouble" if small.startswith("._") else "trash" if small.startswith(".trash") else HIDDEN
 
@@ -110,9 +110,11 @@ class Rules:
 
     def why_unwanted(self, key: str) -> str:
         """Return `excluded` where no pattern, or the wrong one, matches; empty otherwise."""
-        wanted = [texts for texts in (self.patterns, self.selection.include) if texts]
-        is_wanted = all(_matches(key, texts) for texts in wanted) and not _matches(key, self.selection.exclude)
-        return "" if is_wanted else EXCLUDED
+        include, exclude = self.selection.include, self.selection.exclude
+        for wanted in (self.patterns, include):
+            if wanted and not _matches(key, wanted):
+                return EXCLUDED
+        return EXCLUDED if exclude and _matches(key, exclude) else ""
 
     def is_too_old(self, modified_s: float) -> bool:
         return self.selection.since_s is not None and modified_s < self.selection.since_s

@@ -65,6 +65,7 @@ def submit(
 
 def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocations) -> None:
     from trtjob.cli.ui.output import print_json
+    from trtjob.jobs.roots import check_servers
     from trtjob.jobs.source_images import chosen_images, open_source
 
     spec = job_from(request, locations, settings.models_dir, say_converting)

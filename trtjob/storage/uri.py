@@ -64,7 +64,7 @@ def web_parts(url: str, what: str) -> tuple[str, str]:
     scheme, _, rest = url.partition("#")[0].partition("://")
     server, _, path = rest.partition("/")
     server = f"{scheme}://{server}".lower()
-    why = "it names no file, or has an empty part, `.` or `..` in it; in a query, write / as %2F"
+    why = "it has an empty part, `.` or `..` in it; in a query, write / as %2F" if path else "it names no file"
     try:
         parsed_address(quoted(f"{server}/{path}"))
         if not {"", ".", ".."} & set(path.split("/")):

@@ -69,11 +69,10 @@ def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocatio
     from trtjob.jobs.source_images import chosen_images, open_source
 
     spec = job_from(request, locations, settings.models_dir, say_converting)
+    allow_local = settings.fetch_allow_local
+    check_servers(spec.source, allow_local=allow_local)
     images = sum(
-        1
-        for _ in chosen_images(
-            spec.source, locations.keys, open_source(spec.source, allow_local=settings.fetch_allow_local)
-        )
+        1 for _ in chosen_images(spec.source, locations.keys, open_source(spec.source, allow_local=allow_local))
     )
     print_json({"images": images, **spec.model_dump(mode="json")})
 

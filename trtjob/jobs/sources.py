@@ -78,24 +78,43 @@ def _joined(places: Iterable[Place]) -> list[Place]:
 
 
 def names_of(roots: list[str]) -> list[str]:
-    """Return a name for each of several places: the last parts of its path, as many as tell all of them apart.
+    """Return a name for each of several places: the last part of its path, or more where that is another's.
 
-    None is another one, or a folder in it. Where that is never so, the last parts are numbered. roots: all different.
+    None is another one, or a folder in it. Where paths cannot tell places apart, their names are numbered.
+    roots: all different.
 
     >>> names_of(["/data/cam1", "/data/cam2"]), names_of(["/july/cam1", "/june/cam1", "/june/cam2"])
-    (['cam1', 'cam2'], ['july/cam1', 'june/cam1', 'june/cam2'])
+    (['cam1', 'cam2'], ['july/cam1', 'june/cam1', 'cam2'])
     >>> names_of(["/photos", "s3://photos"])
     ['photos', 'photos-2']
     """
     paths = [root.rpartition("://")[2].strip("/").split("/") for root in roots]
-    for depth in range(1, 1 + max(map(len, paths))):
-        names = ["/".join(path[-depth:]) or "root" for path in paths]
-        if not any(after.startswith(name) for name, after in pairwise(sorted(f"{name}/" for name in names))):
+    depths = [1] * len(roots)
+    while True:
+        names = ["/".join(path[-depth:]) or "root" for path, depth in zip(paths, depths, strict=True)]
+        alike = _alike(names)
+        if not alike:
             return names
+        longer = [place for place in alike if depths[place] < len(paths[place])]
+        if not longer:
+            return _numbered(names)
+        for place in longer:
+            depths[place] += 1
+
+
+def _alike(names: list[str]) -> set[int]:
+    """Return which names are another one, or are of a folder in or above it."""
+    placed = sorted((f"{name}/", place) for place, name in enumerate(names))
+    return {
+        place for (above, one), (name, other) in pairwise(placed) if name.startswith(above) for place in (one, other)
+    }
+
+
+def _numbered(names: list[str]) -> list[str]:
     taken: dict[str, None] = {}
-    for path in paths:
-        numbered = (f"{path[-1]}-{number}" for number in count(2))
-        taken[next(name for name in chain([path[-1] or "root"], numbered) if name not in taken)] = None
+    for name in (name.rpartition("/")[2] for name in names):
+        others = (f"{name}-{number}" for number in count(2))
+        taken[next(each for each in chain([name], others) if each not in taken)] = None
     return list(taken)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.doctor_checks import _mended
+from trtjob.cli.doctor_checks import _images, _mended
 from trtjob.cli.nvidia import Card, Cards
 from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
 from trtjob.engines.onnxruntime.package import Package
@@ -345,3 +346,11 @@ def test_gpus_that_cannot_be_are_wrong_usage_also_without_a_driver(terminal: Ter
     outcome = terminal.here("worker", "--gpus", gpus)
     assert outcome.code == 2
     assert f"--gpus '{gpus}'" in outcome.err
+
+
+def test_images_that_need_an_extra_are_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    finding = _images()
+    assert (finding.state, finding.fix) == ("note", "pip install 'trtjob[heif,jxl]'")
+    assert "HEIC and JPEG XL" in finding.found

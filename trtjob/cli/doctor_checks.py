@@ -43,6 +43,7 @@ def all_checks(settings: "Settings") -> Iterator[Check]:
     yield _engine(settings)
     if cards.has_gpu and settings.engine != "cpu":
         yield _decoder(cards)
+    yield _images()
     checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _jobs)
     for check in checks:
         yield check(settings)
@@ -195,6 +196,16 @@ def _decoder(cards: Cards) -> Check:
         return Check("decode", "ok", f"{package} decodes JPEG files on the GPU (--decode gpu)")
     extra = "nvimgcodec12" if cards.fitting_extra() == "cuda12" else "nvimgcodec"
     return Check("decode", "note", "nvImageCodec is not installed: no --decode gpu", installing(f"trtjob[{extra}]"))
+
+
+def _images() -> Check:
+    from trtjob.imaging.pillow_kinds import PILLOW_KINDS
+
+    missing = {kind: known.extra for kind, known in PILLOW_KINDS.items() if known.is_missing}
+    if not missing:
+        return Check("images", "ok", "HEIC and JPEG XL are read, beside what needs no extra")
+    kinds, extras = " and ".join(missing), ",".join(missing.values())
+    return Check("images", "note", f"{kinds} images cannot be read here", f"pip install 'trtjob[{extras}]'")
 
 
 def _server(settings: "Settings") -> Check:

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from cameras import MAKE, ORIENTATION, PROFILE, photo
+from cameras import MAKE, ORIENTATION, PROFILE, exif, photo
 from PIL import Image
 from samples import job_spec
 from tiffs import tiff
@@ -24,6 +24,7 @@ from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.imaging.detections import Classification
+from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Annotate
 from trtjob.logs import JsonFormatter
@@ -364,6 +365,18 @@ def test_a_record_has_what_the_camera_knows_where_the_job_wants_it(photos: Path,
         under_test = stages(photos, output, metadata=wanted)
         metadata = under_test.finish(prepared(under_test, "a.jpg")[0], SURE).metadata
         assert (metadata.make if metadata else None) == make
+
+
+def test_a_file_that_the_gpu_decodes_says_what_it_knows_too(photos: Path, output: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo("JPEG", exif(first={MAKE: "Maker"})))
+    under_test = stages(photos, output, metadata=True, decode="gpu")
+    tensor, room = np.empty((8, 8, 3), np.uint8), np.empty(1 << 16, np.uint8)
+    item = under_test.prepare(entry("a.jpg"), under_test.read(entry("a.jpg")), tensor, room)
+    assert item.file is not None
+    record = under_test.finish(item, SURE)
+    assert record.metadata == Metadata(make="Maker")
+    with Image.open(output / "annotated" / "a.jpg") as copy:
+        assert copy.getexif()[MAKE] == "Maker"
 
 
 def test_an_annotated_copy_keeps_what_its_original_says_and_stands_upright(photos: Path, output: Path) -> None:

@@ -35,6 +35,11 @@ def test_a_telephones_photo_says_so_too() -> None:
     assert metadata_from_exif(exif_of(photo("HEIF"))).captured_at == "2026-07-04T20:30:15.25+02:00"
 
 
+def test_a_jpeg_xl_says_so_in_its_box() -> None:
+    pytest.importorskip("pillow_jxl")
+    assert metadata_from_exif(exif_of(photo("JXL"))).captured_at == "2026-07-04T20:30:15.25+02:00"
+
+
 def test_a_raw_file_and_a_tiff_are_their_own_exif() -> None:
     assert metadata_from_exif(exif_of(cr2(photo("JPEG"), b""))) == Metadata()
     block = FULL.tobytes().removeprefix(b"Exif\0\0")

@@ -106,6 +106,22 @@ def test_it_is_turned_as_it_is_to_be_seen(kind: str) -> None:
     assert image[80:, :].max() < 50
 
 
+def test_a_jpeg_that_was_packed_without_loss_is_turned_as_itself(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:16, :32] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, exif=exif.tobytes())
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.save(tmp_path / "a.jxl", lossless_jpeg=True)
+    jpeg, packed = (
+        decode_image((tmp_path / name).read_bytes(), max_pixels=10_000).astype(int) for name in ("a.jpg", "a.jxl")
+    )
+    assert packed.shape == (64, 32, 3)
+    assert np.abs(jpeg - packed).max() < 4
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "I;16"])
 def test_grey_and_transparent_pictures_become_colour(mode: str) -> None:
     picture = Image.new("L", (64, 48), 200)

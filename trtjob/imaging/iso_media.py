@@ -124,7 +124,8 @@ def jxl_exif(data: bytes) -> bytes:
     for kind, (start, end) in boxes:
         if kind == b"Exif":
             (offset,) = struct.unpack_from(">I", data, start)
-            return data[start + 4 + offset : end]
+            has_offset = data[start : start + 4] not in (b"II*\0", b"MM\0*")  # which some writers leave out
+            return data[start + (4 + offset if has_offset else 0) : end]
     return b""
 
 

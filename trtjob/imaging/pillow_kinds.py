@@ -93,7 +93,8 @@ def pillow_pixels(data: bytes, kind: str, size: tuple[int, int], *, max_pixels: 
             check_size(*image.size, max_pixels)
             image.seek(page - 1)
             check_size(*image.size, max_pixels)
-            return _pixels(image, turn=not known.turns)
+            # The plugin for JPEG XL gives a JPEG that was packed without loss as it is stored.
+            return _pixels(image, turn=not known.turns or getattr(image, "jpeg", False))
     except ImageError:
         raise
     except MemoryError as err:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -132,9 +133,15 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: saved("JPEG2000", irreversible=True, quality_layers=[4], tile_size=(16, 16)),
         RIGHT,
     ),
+    "JPEG 2000, 16 bits": (lambda: cv2.imencode(".jp2", WIDE[..., ::-1])[1].tobytes(), RIGHT),
+    "JPEG 2000, 12 bits in 16": (lambda: cv2.imencode(".jp2", WIDE[..., ::-1] >> 4)[1].tobytes(), RIGHT),
+    "JPEG 2000, CMYK": (lambda: saved("JPEG2000", SHOWN.convert("CMYK")), RIGHT),
+    "JPEG 2000, YCbCr": (lambda: saved("JPEG2000", SHOWN.convert("YCbCr")), RIGHT),
+    "JPEG 2000, signed": (lambda: (ODD / "jpeg-2000-signed.jpg").read_bytes(), "signed numbers"),
     "JPEG 2000, transparent": (lambda: saved("JPEG2000", with_alpha(0)), RIGHT),
     "JPEG 2000, cut off": (lambda: saved("JPEG2000", NOISE)[:-4000], "cut off"),
     "JPEG XL": (lambda: (ODD / "jpeg-xl.jpg").read_bytes(), with_extra("pillow_jxl", "jxl")),
+    "JPEG XL, animated": (lambda: (ODD / "jpeg-xl-moving.jpg").read_bytes(), "the JPEG XL moves"),
     "JPEG XL, cut off": (lambda: (ODD / "jpeg-xl.jpg").read_bytes()[:-9], with_extra("pillow_jxl", "jxl", DAMAGED)),
     "JPEG XR": (lambda: (ODD / "jpeg-xr.jpg").read_bytes(), f"{NOT_READ}, but JPEG XR"),
     "HEIC": (lambda: (ODD / "heic.jpg").read_bytes(), with_extra("pillow_heif", "heif")),

@@ -272,8 +272,8 @@ def _gives(spec: dict[str, Any]) -> "Iterator[str]":
     """Yield what a model says beyond boxes and one class."""
     if spec["prototypes"]:
         yield "masks"
-    if names := spec["keypoints"]:
-        yield f"{len(names)} keypoints ({', '.join(names[:LABELS_SHOWN])}{', ...' if len(names) > LABELS_SHOWN else ''})"
+    if spec["keypoints"]:
+        yield f"keypoints: {_labels(spec['keypoints'])}"
     if spec["is_rotated"]:
         yield "rotated boxes"
     if spec["task"] == "classify" and spec["multi_label"]:

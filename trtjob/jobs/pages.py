@@ -19,7 +19,7 @@ from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.protocol import ImageStorage
 
 # Of kinds that can have pages, by their names: only such files are read to plan a job.
-_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif"})
+_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif", ".hif"})
 # A file may claim any number of frames that it does not have. With more than these it is an error record.
 MOST_PAGES = 10_000
 _PAGE = re.compile(r"(.+)#([1-9]\d{0,4})", re.DOTALL)

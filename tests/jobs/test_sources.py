@@ -98,6 +98,19 @@ def test_a_list_and_its_images_may_be_known_by_different_links(tmp_path: Path) -
     assert source_of([f"{tmp_path}/real/a/1.jpg"], tmp_path / "link")[1] == ["a/1.jpg"]
 
 
+def test_a_list_that_windows_has_written_names_its_files(tmp_path: Path) -> None:
+    touch(tmp_path, "cam1/x/1.jpg", "odd\\name.jpg")
+    lines = [r"cam1\x\1.jpg", r"odd\name.jpg", r"cam1\gone.jpg"]
+    assert source_of(lines, tmp_path)[1] == ["cam1/x/1.jpg", r"cam1\gone.jpg", r"odd\name.jpg"]
+
+
+def test_a_list_of_which_nothing_is_wanted_is_refused(tmp_path: Path) -> None:
+    listed = ImageList(("a.jpg", "b/c.jpg"), touch(tmp_path, "a.jpg", "b/c.jpg"))
+    with pytest.raises(ConfigError, match=r"none of the 2 images that are named matches --include and --exclude"):
+        source_from(listed, selection=Selection(include=("*.png",)))
+    assert source_from(listed, selection=Selection(exclude=("b",)))[1] == ["a.jpg", "b/c.jpg"]
+
+
 def test_folders_whose_names_begin_alike_are_not_one(tmp_path: Path) -> None:
     lines = [f"{tmp_path}/photo/1.jpg", f"{tmp_path}/photos/1.jpg"]
     assert source_of(lines, tmp_path)[1] == ["photo/1.jpg", "photos/1.jpg"]

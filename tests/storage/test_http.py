@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -190,6 +191,8 @@ def test_images_are_fetched_in_bounded_numbers(server: WebServer) -> None:
         return await asyncio.gather(*(storage.afetch(Entry(f"{number}.jpg", 0, "")) for number in range(40)))
 
     assert len(asyncio.run(all_of_them())) == 40
+    with ThreadPoolExecutor(32) as pool:
+        assert len(list(pool.map(storage.entry, (f"{number}.jpg" for number in range(40))))) == 40
     assert 1 < server.most <= http.AT_ONCE
 
 

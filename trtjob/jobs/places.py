@@ -236,8 +236,11 @@ def _rooted(root: str, keys: Iterable[str]) -> Place:
 def _listed_file(path: str, folder: Path) -> Path:
     """Return what a line means: from the root on, or, as Darknet has it, from the folder that the command runs in."""
     file = at_home(path)
-    if not file.is_absolute() and not (folder / file).exists() and file.exists():
-        return _file(str(file.absolute()))
+    if not (folder / file).exists():
+        if not file.is_absolute() and file.exists():
+            return _file(str(file.absolute()))
+        if "\\" in path and (folder / (slashed := path.replace("\\", "/"))).exists():  # as Windows writes it
+            return _file(str(folder / slashed))
     return _file(str(folder / file))
 
 

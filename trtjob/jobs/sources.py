@@ -11,7 +11,7 @@ from trtjob.jobs.places import Place, Reading, at_home, check_text, places_of
 from trtjob.jobs.spec import MOST_PARTS, Part, Source, SourceKind
 from trtjob.storage import is_s3
 from trtjob.storage.patterns import pattern
-from trtjob.storage.selection import Selection
+from trtjob.storage.selection import Rules, Selection
 from trtjob.storage.uri import s3_uri
 
 ALL = Selection()
@@ -40,6 +40,7 @@ def source_from(
         raise ConfigError(f"--root is for lists of images, but the source is '{named[0]}'. Leave --root out")
     reading = Reading(root, selection, anonymous)
     places = _joined(place for each in named for place in places_of(each, reading))
+    _check_wanted(places, selection)
     common = {"selection": selection, "anonymous": anonymous}
     if len(places) == 1:
         (place,) = places
@@ -57,6 +58,12 @@ def source_from(
     )
     keys = (f"{name}/{key}" for name, place in zip(names, places, strict=True) for key in place.keys)
     return Source(kind=_kind(places), root="", parts=parts).model_copy(update=common), sorted(keys)
+
+
+def _check_wanted(places: list[Place], selection: Selection) -> None:
+    rules, named = Rules(selection), [key for place in places for key in place.keys]
+    if not any(place.is_listed for place in places) and all(map(rules.why_unwanted, named)):
+        raise ConfigError(f"none of the {len(named):,} images that are named matches --include and --exclude")
 
 
 def _kind(places: list[Place]) -> SourceKind:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TypeVar
 from urllib.parse import urljoin
 
@@ -40,6 +40,7 @@ _NO_HEAD = frozenset({400, 403, 405, 501})  # of servers that answer GET alone
 _POLL_S = 0.1
 
 _pool = ThreadPoolExecutor(AT_ONCE, "trtjob-http")
+_room = BoundedSemaphore(AT_ONCE)  # for requests of all threads
 
 
 class HttpStorage:
@@ -152,9 +153,10 @@ class HttpStorage:
     @contextmanager
     def _one_answer(self, method: str, url: str) -> Iterator[http.client.HTTPResponse]:
         address = _parsed(url)
-        with connected(
+        connection_made = connected(
             address, timeout_s=TIMEOUT_S, allow_local=self._allow_local, setting=SETTING, resolve=self._resolve
-        ) as sock:
+        )
+        with _room, connection_made as sock:
             with hung_up_after(sock, TIMEOUT_S):
                 if isinstance(sock, ssl.SSLSocket):
                     sock.do_handshake()

@@ -48,6 +48,8 @@ def convert_model(
     option that does not go with it, ConversionError where it cannot be converted.
     """
     if not _exists(request.model):
+        if request.model.is_dir():
+            raise ModelError(f"'{request.model}' is a folder, and holds no {SAVED_MODEL}. Name the model's file")
         raise ModelError(f"no model file '{request.model}'")
     if request.out is not None and not request.out.parent.is_dir():
         raise ConversionError(f"cannot write '{request.out}': there is no folder '{request.out.parent}'")

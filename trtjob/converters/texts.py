@@ -23,8 +23,8 @@ def literal(text: str) -> object:
 
 
 def one_line(err: BaseException) -> str:
-    """Return a foreign library's message as one line of bounded length."""
-    text = " ".join(str(err).split()) or type(err).__name__
+    """Return a foreign library's message as one line of bounded length, without the point at its end."""
+    text = " ".join(str(err).split()).rstrip(".") or type(err).__name__
     printable = "".join(character if character.isprintable() else "?" for character in text)
     return printable if len(printable) <= _LONGEST_ERROR else printable[:_LONGEST_ERROR] + " ..."
 

@@ -168,9 +168,9 @@ def load_spec(path: Path) -> ModelSpec:
     except FileNotFoundError as err:
         raise ModelError(f"no model file '{path}'") from err
     except Exception as err:
-        raise ModelError(f"'{path}' is not an ONNX file: {err}. {_REMEDY}") from err
+        raise ModelError(f"'{path}' is not an ONNX file: {err}. Copy or export it again. {_REMEDY}") from err
     if not model.graph.node:  # an empty file is a valid message, too
-        raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. {_REMEDY}")
+        raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. Copy or export it again. {_REMEDY}")
     for location in _places_of_weights(model.graph):
         _expect_below(path, location)
     documents = {prop.key: prop.value for prop in model.metadata_props}

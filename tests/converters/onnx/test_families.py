@@ -217,8 +217,11 @@ def test_pixels_that_differ_within_a_family_have_to_be_said(tmp_path: Path) -> N
 
 def test_labels_that_are_too_few_are_refused(tmp_path: Path) -> None:
     case = Case("yolox", {"output": each(grid(OBJECT))}, options={"family": "yolox"}, operators=("Exp",))
-    with pytest.raises(ConversionError, match="labels"):
-        converted(case, tmp_path, ["cat"])
+    for asked in ({}, {"family": "yolox"}):
+        with pytest.raises(
+            ConversionError, match=r"\(--family yolox\), gives scores of 3 classes, .* there are 1 labels"
+        ):
+            converted(replace(case, options=asked), tmp_path, ["cat"])
 
 
 def test_the_originals_files_are_left_as_they_were(tmp_path: Path) -> None:

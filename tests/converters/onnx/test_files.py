@@ -190,6 +190,12 @@ def test_a_graph_that_breaks_the_rules_is_refused(tmp_path: Path) -> None:
         convert(graphs.save(made, tmp_path / "net.onnx"))
 
 
+@pytest.mark.parametrize("batch", [1 << 15, 1 << 40, (1 << 63) - 1])
+def test_a_graph_for_too_many_images_at_once_is_refused(batch: int, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"takes [\d,]+ images at once: expected up to 1,024\. Export it for one"):
+        convert(graphs.save(graphs.detector(batch=batch), tmp_path / "net.onnx"))
+
+
 def test_a_graph_that_onnx_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
     made = graphs.detector()
     made.graph.initializer[0].CopyFrom(graphs.constant("kernel", np.ones((7, 5, 1, 1))))

@@ -25,8 +25,8 @@ def plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Con
     rank = len(shape_of(foreign.output) or ())
     if rank == 3:
         raise foreign.error(
-            "its output looks like a detector's, but the file does not say which: it has no metadata of Ultralytics' "
-            "(names, task, stride). Export it with Ultralytics' own tools"
+            "its output looks like a detector's, but is that of no family that is known (--families). Boxes beside "
+            "scores, [N, K, 4] and [N, K, classes], are read with --family boxes: export it so, before NMS"
         )
     path, image = foreign.path, foreign.image
     preprocessor = document(path, PREPROCESSOR)
@@ -85,7 +85,9 @@ def _classifier(
     shape = (1, *raw.shape[1:])
     outputs = raw[0].size
     if raw.ndim < 2 or max(shape[1:], default=0) != outputs or not outputs:
-        raise foreign.error(f"its output is {list(shape)} for one image: expected scores [1, classes]")
+        raise foreign.error(
+            f"its output is {list(shape)} for one image: expected scores [1, classes]. Name them with --output NAME"
+        )
     config = document(foreign.path, CONFIG)
     found = ending_of(foreign, raw, request, gives_logits=export is not None or bool(config), config=config)
     classes = classes_of(found.ending, outputs)

@@ -155,7 +155,9 @@ def _fixed_to_one(model: ModelProto) -> ModelProto:
 def _expect_to_work(model: ModelProto, found: Recognised, path: Path) -> None:
     """Raise ConversionError unless the finished model is valid and takes images."""
     check(model, path)
-    outputs = Session(model, f"what '{path}' was converted to").run(INPUT_NAME, found.images[:1])
+    outputs = Session(model, f"what '{path}' was converted to", "Please report this model").run(
+        INPUT_NAME, found.images[:1]
+    )
     if not all(np.isfinite(output).all() for output in outputs):
         raise ConversionError(f"'{path}', converted, gives values that are no numbers. Please report this model")
 

@@ -103,13 +103,15 @@ def detector_from(
         if request.family is None and _may_be_classifier(model):
             return None
         raise ConversionError(f"'{path}' takes images of any size. Choose one with --size WIDTHxHEIGHT")
+    if not model.graph.output:
+        return None
     whole = _filled_in(model, image, hw)
     try:
         outputs = _outputs(whole, path, image, hw)
     except ConversionError:
-        if request.family is not None:
-            raise
-        return None
+        if request.family is None and _may_be_classifier(model):
+            return None
+        raise
     seen = Seen(
         inputs,
         outputs,

@@ -57,7 +57,8 @@ def _place(tensor: TensorProto, path: Path) -> tuple[Path, int, int]:
         length = int(entries.get("length", str(size - offset)))
     except ValueError as err:
         raise ConversionError(
-            f"'{path}' is damaged: the weights {shown(text(tensor.name))} have no place in '{file}'"
+            f"'{path}' is damaged: the weights {shown(text(tensor.name))} have no place in '{file}'. "
+            "Copy or export it again"
         ) from err
     if offset < 0 or length < 0 or offset + length > size:
         raise ConversionError(
@@ -76,14 +77,17 @@ def _file_of(tensor: TensorProto, path: Path) -> Path:
     location = _entries(tensor).get("location", "")
     if not location or "\0" in location:
         raise ConversionError(
-            f"'{path}' is damaged: the weights {shown(text(tensor.name))} lie in a file without a name"
+            f"'{path}' is damaged: the weights {shown(text(tensor.name))} lie in a file without a name. Export it again"
         )
     folder, file = path.parent.resolve(), path.parent / location
     try:
         inside = file.resolve().is_relative_to(folder)
         is_there = inside and file.is_file()
     except (OSError, RuntimeError) as err:  # a name that is too long, links in a circle
-        raise ConversionError(f"'{path}': the file of its weights, {shown(location)}, cannot be read") from err
+        raise ConversionError(
+            f"'{path}': the file of its weights, {shown(location)}, cannot be read. Save the model anew "
+            "with its weights beside it"
+        ) from err
     if not inside:
         raise ConversionError(
             f"'{path}' wants weights from {shown(location)}, outside its folder: such a file is not read. "

@@ -113,7 +113,7 @@ def numbers_of(original: Original, images: UInt8Array, foreign: Foreign) -> list
     """Return the original's outputs. Raises ConversionError where they are no numbers."""
     raw = original.raw(images)
     if not np.issubdtype(raw[0].dtype, np.floating):
-        raise foreign.error(f"its output is {raw[0].dtype}: expected scores, float")
+        raise foreign.error(f"its output is {raw[0].dtype}: expected scores, float. Name them with --output NAME")
     if not all(np.isfinite(output).all() for output in raw):
         raise ConversionError(
             f"'{foreign.path}' answers a made-up image with infinite values or none at all: its weights are damaged, "

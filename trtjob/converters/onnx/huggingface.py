@@ -12,6 +12,7 @@ from trtjob.errors import ConversionError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _MOST_BYTES = 4 << 20
+_AWAY = "Mend it, or move it away and use --labels and --preprocess"
 _BYTE = 255.0
 _SAME = 1e-6
 _PIL_BILINEAR, _PIL_BICUBIC = 2, 3  # Image.Resampling; both average when they shrink
@@ -40,14 +41,12 @@ def document(model: Path, name: str) -> Mapping[str, Any]:
     expect_own(path, model, option="")
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ConversionError(f"'{path}' is larger than {_MOST_BYTES:,} bytes: it is no {name}")
+            raise ConversionError(f"'{path}' is larger than {_MOST_BYTES:,} bytes: it is no {name}. {_AWAY}")
         found = json.loads(path.read_bytes())
     except OSError as err:
-        raise ConversionError(f"'{path}' cannot be read: {err.strerror}") from err
+        raise ConversionError(f"'{path}' cannot be read: {err.strerror}. {_AWAY}") from err
     except (ValueError, RecursionError) as err:
-        raise ConversionError(
-            f"'{path}' is no JSON. Mend it, or move it away and use --labels and --preprocess"
-        ) from err
+        raise ConversionError(f"'{path}' is no JSON. {_AWAY}") from err
     return found if isinstance(found, dict) else {}
 
 

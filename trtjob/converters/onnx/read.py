@@ -28,7 +28,10 @@ def refusing_damage(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as err:
         raise ModelError(f"'{path}' is damaged: it holds names that are no text. Copy or export it again") from err
     except MemoryError as err:
-        raise ModelError(f"'{path}' needs more memory than there is, or is damaged and its sizes are wrong") from err
+        raise ModelError(
+            f"'{path}' needs more memory than there is (TRTJOB_CONVERT_MEMORY_MIB), or is damaged and its sizes are "
+            "wrong. Copy or export it again"
+        ) from err
 
 
 def read_model(path: Path) -> ModelProto:
@@ -147,7 +150,8 @@ def _expect_domains(model: ModelProto, path: Path) -> None:
             if node.domain not in {"", CONTRIB_DOMAIN}:
                 raise ConversionError(
                     f"'{path}' needs the operator {shown(node.op_type)} of the domain {shown(node.domain)}: expected "
-                    f"operators of ONNX, or of {CONTRIB_DOMAIN} as ONNX Runtime has them. Export it without"
+                    f"operators of ONNX, or of {CONTRIB_DOMAIN} as ONNX Runtime has them. Export it without "
+                    "that one: a detector, before NMS"
                 )
     kept = {"": opset_of(model)}
     kept |= {entry.domain: entry.version for entry in model.opset_import if entry.domain in used - {""}}

@@ -206,11 +206,15 @@ def _more_than_boxes(
         return _More(is_rotated=True)
     if foreign.prototypes is None:
         if export.has_masks:
-            raise foreign.error("it was exported for segmentation, but no second output holds prototypes of masks")
+            raise foreign.error(
+                "it was exported for segmentation, but no second output holds prototypes of masks. Export it again"
+            )
         return _More()
     count, height, width = raw[1].shape[1:]
     if hw[0] % height or hw[1] % width:
-        raise foreign.error(f"its prototypes of masks are {width}x{height}, which does not divide {hw[1]}x{hw[0]}")
+        raise foreign.error(
+            f"its prototypes of masks are {width}x{height}, which does not divide {hw[1]}x{hw[0]}. Export it again"
+        )
     return _More((count, height, width))
 
 
@@ -218,4 +222,7 @@ def _unknown_output(shape: tuple[int, ...], classes: int, export: Export, extras
     known = (Layout.OBJECTNESS,) if export.is_yolov5 else (Layout.COLUMNS, Layout.FINAL)
     expected = " or ".join(layout.value for layout in known)
     behind = f", with {extras} numbers behind each box" if extras else ""
-    return f"its output is {list(shape)} for one image and {classes} classes: expected {expected}{behind}"
+    return (
+        f"its output is {list(shape)} for one image and {classes} classes: expected {expected}{behind}. Are its labels "
+        "others? Name them with --labels FILE; else export it again"
+    )

@@ -38,7 +38,10 @@ class Original:
             outputs = self._session.run(image.name, fed)
             for name, output in zip((value.name for value in self._foreign.model.graph.output), outputs, strict=True):
                 if output.ndim == 0 or output.shape[0] != batch:
-                    raise self._foreign.error(f"for {batch} images the output {name!r} is {list(output.shape)}")
+                    raise self._foreign.error(
+                        f"its output {name!r} is {list(output.shape)} for {batch} images: expected {batch} first. "
+                        "Export it so, or name another with --output NAME"
+                    )
             parts.append([output[:1] for output in outputs])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 

@@ -12,10 +12,11 @@ from trtjob.errors import ConversionError
 
 ACCEPTED = (
     "Accepted are what Ultralytics exports for detection, segmentation, pose estimation, oriented boxes and "
-    "classification, and classifiers that take one image, float "
-    "[N, 3, H, W] or [N, H, W, 3], and give scores [N, classes]"
+    "classification, detectors of the families that `trtjob convert --families` lists, and classifiers that "
+    "take one image, float [N, 3, H, W] or [N, H, W, 3], and give scores [N, classes]"
 )
 MAX_SIDE = 16_384  # of an input, in pixels
+_MAX_BATCH = 1024  # that a graph is made for
 
 # What an input may be made of; the image's bytes are cast to it.
 PIXEL_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8})
@@ -148,12 +149,15 @@ def image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInput
         raise _error(model, path, f"there is no input {shown(wanted)}, which --input names")
     if len(inputs) != 1:
         raise _error(
-            model, path, f"it has {len(inputs)} inputs, and only the image can be fed. Export it with the others fixed"
+            model,
+            path,
+            f"it has {len(inputs) or 'no'} inputs: expected the image alone. Export it with any others as constants",
         )
     (value,) = inputs
     shape, elem_type = shape_of(value), value.type.tensor_type.elem_type
     if shape is None or len(shape) != 4:
-        raise _error(model, path, f"the input {shown(value.name)} is no image: expected four sizes")
+        problem = f"the input {shown(value.name)} is no image: expected four sizes, the batch first"
+        raise _error(model, path, f"{problem}. Export it for images, such as [1, 3, height, width]")
     if elem_type not in PIXEL_TYPES:
         raise _error(
             model,
@@ -169,8 +173,12 @@ def image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInput
         raise _error(
             model,
             path,
-            f"the input {shown(value.name)} has no size of 3 (colour) or 1 (grey) where its channels would be",
+            f"the input {shown(value.name)} has no size of 3 (colour) or 1 (grey) where its channels would be. Export "
+            "it with a fixed number of them",
         )
+    if batch is not None and batch > _MAX_BATCH:
+        problem = f"the input {shown(value.name)} takes {batch:,} images at once: expected up to {_MAX_BATCH:,}"
+        raise _error(model, path, f"{problem}. Export it for one, or for any number")
     channels, height, width = sizes if is_nchw else (sizes[2], *sizes[:2])
     assert channels is not None
     return ImageInput(value.name, elem_type, is_nchw, channels, batch, height, width)
@@ -181,9 +189,10 @@ def _output(model: ModelProto, path: Path, wanted: str | None, *, first_output: 
     outputs: list[ValueInfoProto] = list(model.graph.output)
     if wanted is None:
         if not outputs:
-            raise _error(model, path, "it has no output")
+            raise _error(model, path, "it has no output. Name the value with the scores with --output NAME")
         if len(outputs) > 1 and not first_output:
-            raise _error(model, path, f"it has {len(outputs)} outputs. Name the one with the scores with --output NAME")
+            count = f"it has {len(outputs)} outputs, and is no detector of a family that is known (--families)"
+            raise _error(model, path, f"{count}. If it is a classifier, name its scores with --output NAME")
         return outputs[0]
     if found := [value for value in outputs if value.name == wanted]:
         return found[0]

@@ -33,9 +33,12 @@ def sort_nodes(graph: GraphProto) -> None:
     seen: set[int] = set()
     while waiting:
         index = waiting[-1]
-        earlier = [makers[name] for name in _values_read(graph.node[index]) if name in makers]
-        missing = [maker for maker in earlier if maker not in seen]
+        if index in order:
+            waiting.pop()
+            continue
         seen.add(index)
+        earlier = dict.fromkeys(makers[name] for name in _values_read(graph.node[index]) if name in makers)
+        missing = [maker for maker in earlier if maker not in seen]
         if missing:  # in a circle, which the check finds, none is
             waiting.extend(reversed(missing))
         else:

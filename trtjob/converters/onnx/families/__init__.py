@@ -1,5 +1,8 @@
 """The families of detectors that say nothing of themselves: each known by its graph, described, and rewired."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from trtjob.converters.onnx.families import (
     anchored,
     azure,
@@ -56,7 +59,10 @@ def family_of(seen: Seen, request: ConversionRequest) -> Family | None:
     if request.family is None:
         found = next((family for family in FAMILIES if family.recognises(seen)), None)
         fitting = [family for family in FAMILIES if family.fits(seen)]
-        if found is None and fitting and seen.is_no_classifier:
+        if found is None and seen.is_no_classifier:
+            if not fitting:
+                _expect_labels(FAMILIES, seen, request)
+                return None
             raise ConversionError(
                 f"'{request.model}' looks like a detector, but does not say which. Its outputs: {seen.outputs_shown}. "
                 f"It may be {' or '.join(f'--family {family.name} ({family.title})' for family in fitting)}. Say it, "
@@ -66,10 +72,24 @@ def family_of(seen: Seen, request: ConversionRequest) -> Family | None:
     for family in FAMILIES:
         if family.name == request.family:
             if not family.fits(seen):
+                _expect_labels([family], seen, request)
                 raise ConversionError(
                     f"--family {family.name}: '{request.model}' does not fit: expected {family.gives}. "
-                    f"Its outputs: {seen.outputs_shown}"
+                    f"Its outputs: {seen.outputs_shown}. Name another (--families lists them), or leave --family out"
                 )
             return family
     known = ", ".join(family.name for family in FAMILIES)
     raise ConversionError(f"--family {request.family}: there is no such family. Known are {known}")
+
+
+def _expect_labels(families: Sequence[Family], seen: Seen, request: ConversionRequest) -> None:
+    """Raise ConversionError where a graph is of one of these families, but for the number of its labels."""
+    unlabelled = replace(seen, classes=0)
+    for family in families:
+        is_its_own = family.recognises if request.family is None else family.fits
+        classes = family.classes(unlabelled) if is_its_own(unlabelled) else seen.classes
+        if classes != seen.classes:
+            raise ConversionError(
+                f"'{request.model}', taken for {family.title} (--family {family.name}), gives scores of {classes} "
+                f"classes, but there are {seen.classes} labels. Name a file with as many of them with --labels FILE"
+            )

@@ -1,5 +1,7 @@
 """RT-DETR as Ultralytics exports it: shares of the input (nn/modules/head.py, models/rtdetr/predict.py)."""
 
+import numpy as np
+
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import (
@@ -26,7 +28,11 @@ def _is_one(seen: Seen) -> bool:
 
 
 def _fits(seen: Seen) -> bool:
-    return seen.only is not None and seen.only.ndim == 3 and seen.only.shape[2] > 4
+    """Its boxes are shares of the input."""
+    if seen.only is None or seen.only.ndim != 3 or seen.only.shape[2] < 5:
+        return False
+    has_labels = _is_top(seen) or seen.classes in (0, seen.only.shape[2] - 4)
+    return has_labels and bool(np.all((seen.only[..., :4] >= 0) & (seen.only[..., :4] <= 1)))
 
 
 def _is_top(seen: Seen) -> bool:

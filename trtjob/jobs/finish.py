@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from trtjob.documents import Document
 from trtjob.errors import StorageError
-from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder, PlanEpoch, annotated_key
+from trtjob.jobs.folder import ERRORS, RESULTS, SUMMARY, JobFolder, PlanEpoch
 from trtjob.jobs.records import Record, to_line
-from trtjob.jobs.report import Highlights, render_report
+from trtjob.jobs.report import Report
 from trtjob.jobs.results import merged_records, records_so_far
-from trtjob.jobs.spec import Annotate, JobSpec
+from trtjob.jobs.spec import JobSpec
 
 _SHARD_FILE = re.compile(r"(\d{5,})\.(\d+(-[0-9a-f]+)?|part-[0-9a-f]+)\.jsonl")
 
@@ -148,6 +148,7 @@ def _write(
     before_write: Callable[[], None] = lambda: None,
 ) -> tuple[Summary, Receipt]:
     count = _Count(folder, spec)
+    report = Report(folder, spec, before_write)
     digest = hashlib.sha256()
     with folder.storage.writing(RESULTS) as results, folder.storage.writing(ERRORS) as errors:
         for record in found.records:
@@ -157,15 +158,13 @@ def _write(
             if record.error is not None:
                 errors.write(line)
             count.add(record)
+            report.add(record)
             on_record()
         before_write()
     summary = count.summary(found)
-    for key, document in (
-        (SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n"),
-        (REPORT, render_report(spec, summary.model_dump(), count.highlights)),
-    ):
-        before_write()
-        folder.storage.write(key, document)
+    before_write()
+    folder.storage.write(SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n")
+    report.write(summary.model_dump())
     receipt = Receipt(
         job_id=spec.job_id,
         listed=summary.images,
@@ -195,13 +194,11 @@ def _is_complete(folder: JobFolder, epochs: list[PlanEpoch]) -> bool:
 
 
 class _Count:
-    """What the summary and the report need, gathered record by record."""
+    """What the summary needs, gathered record by record."""
 
     def __init__(self, folder: JobFolder, spec: JobSpec) -> None:
         self.folder = folder
         self.spec = spec
-        self.is_annotated = spec.options.annotate is not Annotate.NONE
-        self.highlights = Highlights()
         self.images = self.ok = self.with_detections = self.truncated = self.multi_page = self.damaged = 0
         self.failures: Counter[str] = Counter()
         self.detections: Counter[str] = Counter()
@@ -210,7 +207,6 @@ class _Count:
         self.images += 1
         if record.error is not None:
             self.failures[record.error.kind.value] += 1
-            self.highlights.add_failure(record)
             return
         self.ok += 1
         if record.classes is not None:
@@ -223,10 +219,6 @@ class _Count:
         self.truncated += record.is_truncated
         self.multi_page += record.pages is not None
         self.damaged += record.damage is not None
-        if labels and self.is_annotated and self.highlights.wants_picture:
-            key = annotated_key(record.image)
-            if self.folder.storage.exists(key):
-                self.highlights.add_picture(key, record.image, Counter(labels))
 
     def summary(self, found: _Results) -> Summary:
         busy_s: Counter[str] = Counter()

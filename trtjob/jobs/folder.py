@@ -29,6 +29,7 @@ RESULTS = "results.jsonl"
 ERRORS = "errors.jsonl"
 SUMMARY = "summary.json"
 REPORT = "report.html"
+REPORT_DATA = "report"
 RECEIPT = "_SUCCESS.json"
 
 ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})

@@ -143,7 +143,7 @@ def from_line(line: bytes | str) -> Record:
 def parse_line(line: bytes | str) -> Any:
     """Return what a line of JSON holds. Raises ValueError where it is not JSON."""
     try:
-        return json.loads(line)
+        return json.loads(line if isinstance(line, str) else line.decode())  # which need not look for the encoding
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
 

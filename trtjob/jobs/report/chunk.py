@@ -1,0 +1,105 @@
+"""What the page knows of some thousand images, as compact arrays in one script."""
+
+import hashlib
+import json
+import sys
+from array import array
+from base64 import b64encode
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from trtjob.jobs.folder import annotated_key
+from trtjob.jobs.records import Record
+
+MAX_IMAGES = 5_000
+MAX_OBJECTS = 40_000
+MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
+
+# From so many characters on, a name may be too long for its annotated copy: the page does not guess then.
+_LONG_NAME = 60
+
+
+class Chunk:
+    """Images in their order.
+
+    Objects are detections, or the classes of an image: counts says how many each image has. scores: ten-thousandths;
+    boxes: xyxy in pixels, of detections alone; failures: kind and message by the image's number;
+    notes: what only few images have, by the image's number.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sizes: list[int] = []
+        self.counts: list[int] = []
+        self.class_ids: list[int] = []
+        self.scores: list[int] = []
+        self.boxes: list[float] = []
+        self.failures: dict[int, tuple[str, str]] = {}
+        self.notes: dict[int, dict[str, Any]] = {}
+
+    def add(self, record: Record) -> None:
+        """Add an image. It is called for each of millions: what can wait is done when the script is written."""
+        if notes := _notes(record):
+            self.notes[len(self.names)] = notes
+        if record.error is not None:
+            self.failures[len(self.names)] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
+        self.names.append(record.image)
+        self.sizes += (record.width or 0, record.height or 0)
+        for detection in (detections := record.detections or ()):
+            self.class_ids.append(detection.class_id)
+            self.scores.append(round(detection.score * 10_000))
+            self.boxes += detection.box
+        for found in (classes := record.classes or ()):
+            self.class_ids.append(found.class_id)
+            self.scores.append(round(found.score * 10_000))
+        self.counts.append(len(detections) + len(classes))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.names) >= MAX_IMAGES or len(self.scores) >= MAX_OBJECTS
+
+    def first_objects(self) -> list[int]:
+        """Return where each image's objects begin: the first has its best score, if it has any."""
+        return list(accumulate(self.counts, initial=0))[:-1]
+
+    def script(self, number: int) -> bytes:
+        """Return the script that hands these images to the page; number: which of the chunks it is."""
+        data = {
+            "names": self.names,
+            "sizes": _packed("I", self.sizes),
+            "counts": _packed("I", self.counts),
+            "class_ids": _packed("I", self.class_ids),
+            "scores": _packed("H", self.scores),
+            "boxes": _packed("f", self.boxes),
+            "failures": self.failures,
+            "notes": self.notes,
+        }
+        return b"trtjobChunk(%d,%s)\n" % (number, json.dumps(data, separators=(",", ":")).encode())
+
+
+def file_name(number: int, script: bytes) -> str:
+    """Return a name that no chunk with something else in it has, so that a page never meets another page's data."""
+    return f"data-{number:04d}-{hashlib.sha256(script).hexdigest()[:8]}.js"
+
+
+def _notes(record: Record) -> dict[str, Any]:
+    """Return what a page says of an image beside its objects."""
+    notes: dict[str, Any] = {}
+    if record.pages is not None:
+        notes["pages"] = record.pages
+    if record.damage is not None:
+        notes["damage"] = record.damage
+    if record.is_truncated:
+        notes["truncated"] = True
+    if len(record.image) > _LONG_NAME and len(record.image.rpartition("/")[2]) > _LONG_NAME:
+        notes["copy"] = annotated_key(record.image)
+    return notes
+
+
+def _packed(typecode: str, numbers: Sequence[float]) -> str:
+    """Return numbers as base64, little-endian."""
+    packed: array[Any] = array(typecode, numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return b64encode(packed).decode()

@@ -1,0 +1,109 @@
+// The data, some thousand images a script. What filters need (facts) stays once it is read; boxes, sizes and messages
+// (details) go again where there is much of them, those first that were shown longest ago.
+const MOST_DETAIL_BYTES = 48 * 2 ** 20;
+const AT_ONCE = 4;
+
+let firstImage = 0;
+const CHUNKS = INDEX.chunks.map(([file, images, hits, nearly, failed]) => {
+  const first = firstImage;
+  firstImage += images;
+  return {file, images, hits, nearly, failed, first, facts: null, details: null, used: 0, arriving: null};
+});
+const IMAGES = firstImage;
+let uses = 0;
+
+function load(chunk) {
+  chunk.arriving ??= new Promise((resolve, reject) => {
+    const script = element("script", {src: `${INDEX.data}/${chunk.file}`, charset: "utf-8"});
+    script.onload = () => { script.remove(); chunk.arriving = null; resolve(); };
+    script.onerror = () => {
+      script.remove();
+      chunk.arriving = null;
+      reject(new Error(`${INDEX.data}/${chunk.file} cannot be read. It belongs beside this page. If the job has just been finished again, reload the page.`));
+    };
+    document.head.append(script);
+  });
+  return chunk.arriving;
+}
+
+// Called by the scripts.
+window.trtjobChunk = (number, data) => {
+  const chunk = CHUNKS[number];
+  chunk.facts ??= facts(data);
+  chunk.details = {sizes: unpacked(data.sizes, Uint32Array), boxes: unpacked(data.boxes, Float32Array), failures: data.failures, notes: data.notes};
+  chunk.used = ++uses;
+  dropDetails();
+};
+
+function facts(data) {
+  const counts = unpacked(data.counts, Uint32Array);
+  const offsets = new Uint32Array(counts.length + 1);
+  counts.forEach((count, image) => { offsets[image + 1] = offsets[image] + count; });
+  const kinds = new Uint8Array(counts.length); // 0: not failed
+  for (const [image, [kind]] of Object.entries(data.failures)) kinds[image] = 1 + KINDS.indexOf(kind);
+  const ids = unpacked(data.class_ids, Uint32Array);
+  return {
+    names: data.names.join("\0"), // one text takes a third of the memory of many
+    offsets, kinds,
+    classIds: CLASS_COUNT <= 65536 ? Uint16Array.from(ids) : ids,
+    scores: unpacked(data.scores, Uint16Array),
+    folders: foldersOf(data.names),
+  };
+}
+
+const FOLDER_NUMBERS = new Map(INDEX.folders.map(([path], number) => [path, number]));
+
+function foldersOf(names) {
+  let last = null, number = 0;
+  return Uint16Array.from(names, name => {
+    const folder = name.slice(0, Math.max(0, name.lastIndexOf("/")));
+    if (folder !== last) number = FOLDER_NUMBERS.get(listed(last = folder));
+    return number;
+  });
+}
+
+// Deep folders are counted as the one that they lie in.
+function listed(folder) {
+  while (folder && !FOLDER_NUMBERS.has(folder)) folder = folder.slice(0, Math.max(0, folder.lastIndexOf("/")));
+  return folder;
+}
+
+function unpacked(base64, Numbers) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
+  return new Numbers(bytes.buffer);
+}
+
+function dropDetails() {
+  const held = CHUNKS.filter(chunk => chunk.details).sort((a, b) => b.used - a.used);
+  let bytes = 0;
+  for (const [place, chunk] of held.entries()) {
+    bytes += chunk.details.sizes.byteLength + chunk.details.boxes.byteLength;
+    if (bytes > MOST_DETAIL_BYTES && place > 0) chunk.details = null;
+  }
+}
+
+function chunkOf(id) {
+  let low = 0, high = CHUNKS.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (CHUNKS[middle].first <= id) low = middle; else high = middle - 1;
+  }
+  return CHUNKS[low];
+}
+
+const namesOf = chunk => chunk.facts.names.split("\0");
+
+// All that is known of an image. Reads its chunk again where its details were dropped.
+async function imageAt(id) {
+  const chunk = chunkOf(id), at = id - chunk.first;
+  if (!chunk.details) await load(chunk);
+  chunk.used = ++uses;
+  const {facts, details} = chunk, objects = [];
+  for (let object = facts.offsets[at]; object < facts.offsets[at + 1]; object++) {
+    const box = details.boxes.length ? details.boxes.slice(4 * object, 4 * object + 4) : null;
+    objects.push({classId: facts.classIds[object], score: facts.scores[object], box});
+  }
+  const [width, height] = details.sizes.slice(2 * at, 2 * at + 2);
+  return {id, name: namesOf(chunk)[at], width, height, objects, failure: details.failures[at] ?? null, notes: details.notes[at] ?? {}};
+}

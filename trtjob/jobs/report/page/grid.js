@@ -1,0 +1,82 @@
+// The tabs, the images of one page, and the way to the other pages.
+const tabButtons = new Map();
+
+function buildTabs() {
+  for (const [tab, name] of Object.entries(TABS)) {
+    const button = element("button", {type: "button", onclick: () => change({tab, kind: tab === "failed" ? state.kind : null})});
+    byId("tabs").append(button);
+    tabButtons.set(tab, {button, name});
+  }
+}
+
+function showTabs(counts) {
+  for (const [tab, {button, name}] of tabButtons) {
+    button.textContent = `${name} ${asNumber(counts.tabs[tab])}`;
+    button.setAttribute("aria-pressed", String(state.tab === tab));
+  }
+}
+
+const cardName = image => `${shown(image.name)}: ${image.failure ? `failed, ${image.failure[0]}` : shown(counted(visibleObjects(image))) || "nothing found"}`;
+
+function card(image, position) {
+  const objects = visibleObjects(image), most = 4;
+  const button = element("button", {type: "button", class: "open", "data-image": image.id, "aria-label": cardName(image), onclick: () => openViewer(position)},
+    picture(image, objects, {lazy: true}));
+  const chips = objects.slice(0, most).map(chip);
+  if (objects.length > most) chips.push(element("span", {class: "soft"}, `and ${objects.length - most} more`));
+  const caption = element("div", {class: "caption"}, ...chips, element("span", {class: "name"}, image.name), element("span", {class: "badge"}, markBadge(image.name)));
+  button.addEventListener("keydown", event => {
+    const mark = isPlain(event) ? markOfKey(event.key.toLowerCase()) : undefined;
+    if (mark === undefined) return;
+    event.stopPropagation();
+    setMark(image.name, mark);
+    showBadge(image);
+  });
+  return element("li", {class: "card"}, button, caption);
+}
+
+function showBadge(image) {
+  byId("grid").querySelector(`[data-image="${image.id}"] + .caption .badge`)?.replaceChildren(...[markBadge(image.name)].filter(Boolean));
+}
+
+async function showGrid(turn) {
+  const first = state.page * PAGE_SIZE - view.skipped;
+  const images = [];
+  for (const id of view.ids.slice(first, first + PAGE_SIZE)) images.push(await imageAt(id));
+  if (turn !== turns) return;
+  byId("grid").replaceChildren(...images.map((image, number) => card(image, state.page * PAGE_SIZE + number)));
+  showPages();
+}
+
+function showPages() {
+  const last = Math.max(0, Math.ceil(view.total / PAGE_SIZE) - 1);
+  const near = [0, 1, state.page - 2, state.page - 1, state.page, state.page + 1, state.page + 2, last - 1, last];
+  const numbers = [...new Set(near.filter(page => page >= 0 && page <= last))].sort((a, b) => a - b);
+  const nodes = [turnButton("Back", state.page - 1, state.page > 0)];
+  numbers.forEach((page, place) => {
+    if (place && page > numbers[place - 1] + 1) nodes.push(element("span", {class: "soft"}, "…"));
+    nodes.push(element("button", {type: "button", "aria-label": `Page ${page + 1}`, "aria-pressed": String(page === state.page), onclick: () => turnTo(page)}, asNumber(page + 1)));
+  });
+  nodes.push(turnButton("Next", state.page + 1, state.page < last));
+  byId("pages").replaceChildren(...nodes);
+  byId("pages").hidden = last === 0;
+}
+
+const turnButton = (name, page, isPossible) => element("button", {type: "button", disabled: !isPossible, onclick: () => turnTo(page)}, name);
+
+async function turnTo(page) {
+  await change({page});
+  byId("grid").focus({preventScroll: true});
+  scrollTo(0, 0);
+}
+
+// Arrows lead from image to image.
+function moveFocus(event) {
+  const buttons = [...byId("grid").querySelectorAll(".open")], at = buttons.indexOf(document.activeElement);
+  if (at < 0) return;
+  const columns = getComputedStyle(byId("grid")).gridTemplateColumns.split(" ").length;
+  const step = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns}[event.key];
+  if (!step || !buttons[at + step]) return;
+  event.preventDefault();
+  buttons[at + step].focus();
+}

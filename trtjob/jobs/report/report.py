@@ -1,0 +1,145 @@
+"""The report of a job, written record by record."""
+
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, JobFolder
+from trtjob.jobs.records import Record
+from trtjob.jobs.report.chunk import Chunk, file_name
+from trtjob.jobs.report.folders import Folders
+from trtjob.jobs.report.page import render_page
+from trtjob.jobs.spec import JobSpec
+
+# An image without a hit is nearly one where its best score is so little below the threshold; ten-thousandths.
+NEARLY = 1_000
+_OF_THE_SUMMARY = ("images", "failed", "failures", "ignored", "devices", "busy_s", "elapsed_s", "incomplete")
+_CHUNK_NAME = re.compile(r"data-\d{4,}-[0-9a-f]{8}\.js")
+
+
+class Report:
+    """`report.html` and the data that it shows. Memory does not depend on the number of images.
+
+    before_write: called before each step that shows; may raise to stop.
+    """
+
+    def __init__(self, folder: JobFolder, spec: JobSpec, before_write: Callable[[], None]) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._before_write = before_write
+        self._threshold = threshold(spec)
+        self._chunk = Chunk()
+        self._chunks: list[tuple[str, int, int, int, int]] = []
+        self._folders = Folders()
+        self._scores: Counter[int] = Counter()
+        self._stored: Counter[int] = Counter()
+        self._counted: Counter[int] = Counter()
+
+    def add(self, record: Record) -> None:
+        self._chunk.add(record)
+        if self._chunk.is_full:
+            self._write_chunk()
+
+    def _write_chunk(self) -> None:
+        chunk, number = self._chunk, len(self._chunks)
+        self._chunk = Chunk()
+        self._count_objects(chunk)
+        script = chunk.script(number)
+        name = file_name(number, script)
+        self._before_write()
+        self._folder.storage.write(f"{REPORT_DATA}/{name}", script)
+        self._chunks.append((name, *self._count_images(chunk)))
+
+    def _count_images(self, chunk: Chunk) -> tuple[int, int, int, int]:
+        """Return how many images there are, with hits, nearly with one, and failed."""
+        least = self._threshold
+        firsts = zip(chunk.first_objects(), chunk.counts, strict=True)
+        best = [chunk.scores[first] if count else -1 for first, count in firsts]
+        hits = [name for name, score in zip(chunk.names, best, strict=True) if score >= least]
+        nearly = sum(max(0, least - NEARLY) <= score < least for score in best)
+        self._folders.add(chunk.names, hits, [chunk.names[number] for number in chunk.failures])
+        return len(chunk.names), len(hits), nearly, len(chunk.failures)
+
+    def _count_objects(self, chunk: Chunk) -> None:
+        """Count what the page shows at first: of a classifier the best class of each image."""
+        scores, class_ids = chunk.scores, chunk.class_ids
+        if self._spec.model.task == "classify":
+            firsts = [first for first, count in zip(chunk.first_objects(), chunk.counts, strict=True) if count]
+            scores, class_ids = [scores[first] for first in firsts], [class_ids[first] for first in firsts]
+        self._scores.update(scores)
+        self._stored.update(class_ids)
+        least = self._threshold
+        self._counted.update([each for each, score in zip(class_ids, scores, strict=True) if score >= least])
+
+    def write(self, summary: dict[str, Any]) -> None:
+        """Write the page, and remove the data of pages before it. summary: the fields of `summary.json`."""
+        if self._chunk.names:
+            self._write_chunk()
+        self._before_write()
+        page = render_page(f"{self._spec.job_id}: {_shown(self._spec.source.root)}", self._index(summary))
+        self._folder.storage.write(REPORT, page)
+        kept = {name for name, *_ in self._chunks}
+        for name in self._folder.storage.list(REPORT_DATA):
+            if _CHUNK_NAME.fullmatch(name) and name not in kept:
+                self._before_write()
+                self._folder.storage.delete(f"{REPORT_DATA}/{name}")
+
+    def _index(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Return what the page knows without its data; `page/index.js` says what is in it."""
+        spec = self._spec
+        bars = Counter[int]()
+        for score, count in self._scores.items():
+            bars[score // 100] += count
+        labels = spec.model.labels
+        return {
+            "job": spec.job_id,
+            "source": spec.source.root,
+            "model": {"name": spec.model.name, "sha256": spec.model.sha256},
+            "task": spec.model.task,
+            "threshold": self._threshold,
+            "conf": spec.options.conf,
+            "iou": spec.options.iou,
+            "min_score": 0 if spec.model.task == "classify" else spec.options.min_score,
+            "nearly": NEARLY,
+            "submitted": datetime.fromtimestamp(spec.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "summary": {name: summary[name] for name in _OF_THE_SUMMARY},
+            "originals": _link_to_originals(spec),
+            "annotate": spec.options.annotate,
+            "copied_suffixes": sorted(ANNOTATED_SUFFIXES),
+            "data": REPORT_DATA,
+            "histogram": [bars[bar] for bar in range(101)],
+            "labels": [
+                [found, labels[found] if found < len(labels) else f"class {found}", self._counted[found]]
+                for found in sorted(self._stored, key=lambda found: (-self._counted[found], -self._stored[found], found))
+            ],
+            "folders": self._folders.rows(),
+            "chunks": self._chunks,
+        }
+
+
+def threshold(spec: JobSpec) -> int:
+    """Return the score, in ten-thousandths, from which on an object counts as the summary counts it."""
+    if spec.model.task == "classify":
+        return 0  # the best class of an image counts, whatever its score
+    return -int(-spec.options.conf * 10_000 // 1)
+
+
+def _link_to_originals(spec: JobSpec) -> str | None:
+    """Return the way from the page to the source, None where there is none, from a disk to a bucket, say."""
+    root, here = spec.source.root, spec.uri
+    if root.startswith("s3://") or here.startswith("s3://"):
+        bucket = "/".join(here.split("/")[:3])
+        if f"{root}/".startswith(f"{bucket}/"):
+            return quote(posixpath.relpath(root, here))
+        return None
+    return quote(os.fsencode(os.path.relpath(root, here)))
+
+
+def _shown(text: str) -> str:
+    """Return a text without the bytes that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()

@@ -21,10 +21,12 @@ def find_chromium() -> str | None:
 
 
 class Tab:
-    """A page in the browser. requests: the addresses of all that it asked for; errors: what its scripts complained of."""
+    """A page in the browser.
 
-    def __init__(self, process: "subprocess.Popen[bytes]", write: int, read: int) -> None:
-        self._process = process
+    requests: the addresses of all that it asked for; errors: what its scripts, or the browser, complained of.
+    """
+
+    def __init__(self, write: int, read: int) -> None:
         self._write = write
         self._read = read
         self._buffer = b""
@@ -52,6 +54,16 @@ class Tab:
                 result: dict[str, Any] = answer["result"]
                 return result
             self._note(answer)
+
+    def close_browser(self) -> None:
+        with suppress(RuntimeError, OSError):
+            self._on_browser("Browser.close")
+
+    def _on_browser(self, method: str, **parameters: Any) -> None:
+        """Call what is no page's."""
+        session, self._session = self._session, None
+        self.call(method, **parameters)
+        self._session = session
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -109,6 +121,23 @@ class Tab:
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
+    def forget(self) -> None:
+        """Begin to note anew."""
+        self.requests.clear()
+        self.errors.clear()
+
+    def downloads_to(self, folder: Path) -> None:
+        self._downloads = folder
+        self._on_browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def downloaded(self, name: str) -> str:
+        """Return what a file holds once it has arrived."""
+        path = self._downloads / name
+        self.wait(path.exists, f"a download of {name}")
+        text = path.read_text("utf-8")
+        path.unlink()
+        return text
+
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
         """Take the size of a screen and a colour scheme."""
         self.call(
@@ -128,10 +157,15 @@ def browser(chromium: str, profile: Path) -> Iterator[Tab]:
     here_read, there_write = os.pipe()
     arguments = [
         *("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-        *("--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars", f"--user-data-dir={profile}"),
+        *(
+            "--disable-background-networking",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+        ),
     ]
-    process = subprocess.Popen(  # noqa: S603
-        ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{there_read} 4>&{there_write}', chromium, *arguments],
+    process = subprocess.Popen(
+        ["bash", "-c", f'exec "$0" "$@" 3<&{there_read} 4>&{there_write}', chromium, *arguments],
         pass_fds=(there_read, there_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -139,11 +173,9 @@ def browser(chromium: str, profile: Path) -> Iterator[Tab]:
     os.close(there_read)
     os.close(there_write)
     try:
-        tab = Tab(process, here_write, here_read)
+        tab = Tab(here_write, here_read)
         yield tab
-        tab._session = None  # noqa: SLF001
-        with suppress(RuntimeError, OSError):
-            tab.call("Browser.close")
+        tab.close_browser()
     finally:
         os.close(here_write)
         try:

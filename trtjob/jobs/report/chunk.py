@@ -6,14 +6,17 @@ import sys
 from array import array
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
+from trtjob.imaging.detections import Detection
 from trtjob.jobs.folder import annotated_key
 from trtjob.jobs.records import Record
 
 MAX_IMAGES = 5_000
 MAX_OBJECTS = 40_000
+MAX_SHAPES = 5_000
 MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
 
 # From so many characters on, a name may be too long for its annotated copy: the page does not guess then.
@@ -24,8 +27,9 @@ class Chunk:
     """Images in their order.
 
     Objects are detections, or the classes of an image: counts says how many each image has. scores: ten-thousandths;
-    boxes: xyxy in pixels, of detections alone; failures: kind and message by the image's number;
-    notes: what only few images have, by the image's number.
+    boxes: xyxy in pixels, of detections alone; shapes: what else is known of some, by the object's number;
+    failures: kind and message by the image's number; notes: what only some images have, by the image's number.
+    is_exclusive: they are a classifier's whose classes exclude each other, so that an image has one: the best.
     """
 
     def __init__(self) -> None:
@@ -35,8 +39,10 @@ class Chunk:
         self.class_ids: list[int] = []
         self.scores: list[int] = []
         self.boxes: list[float] = []
+        self.shapes: dict[int, dict[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
         self.notes: dict[int, dict[str, Any]] = {}
+        self.is_exclusive = False
 
     def add(self, record: Record) -> None:
         """Add an image. It is called for each of millions: what can wait is done when the script is written."""
@@ -47,17 +53,20 @@ class Chunk:
         self.names.append(record.image)
         self.sizes += (record.width or 0, record.height or 0)
         for detection in (detections := record.detections or ()):
+            if shapes := _shapes(detection):
+                self.shapes[len(self.scores)] = shapes
             self.class_ids.append(detection.class_id)
             self.scores.append(round(detection.score * 10_000))
             self.boxes += detection.box
-        for found in (classes := record.classes or ()):
+        self.is_exclusive |= record.classes is not None
+        for found in (classes := record.classes or record.labels or ()):
             self.class_ids.append(found.class_id)
             self.scores.append(round(found.score * 10_000))
         self.counts.append(len(detections) + len(classes))
 
     @property
     def is_full(self) -> bool:
-        return len(self.names) >= MAX_IMAGES or len(self.scores) >= MAX_OBJECTS
+        return len(self.names) >= MAX_IMAGES or len(self.scores) >= MAX_OBJECTS or len(self.shapes) >= MAX_SHAPES
 
     def first_objects(self) -> list[int]:
         """Return where each image's objects begin: the first has its best score, if it has any."""
@@ -72,6 +81,7 @@ class Chunk:
             "class_ids": _packed("I", self.class_ids),
             "scores": _packed("H", self.scores),
             "boxes": _packed("f", self.boxes),
+            "shapes": self.shapes,
             "failures": self.failures,
             "notes": self.notes,
         }
@@ -83,6 +93,18 @@ def file_name(number: int, script: bytes) -> str:
     return f"data-{number:04d}-{hashlib.sha256(script).hexdigest()[:8]}.js"
 
 
+def _shapes(detection: Detection) -> dict[str, Any] | None:
+    """Return what is drawn of a detection beside its box, None where that is all."""
+    if detection.keypoints is None and detection.rotated is None and detection.polygons is None:
+        return None
+    shapes = {
+        "keypoints": detection.keypoints,
+        "corners": detection.rotated and detection.rotated.corners,
+        "polygons": detection.polygons,
+    }
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
 def _notes(record: Record) -> dict[str, Any]:
     """Return what a page says of an image beside its objects."""
     notes: dict[str, Any] = {}
@@ -92,6 +114,8 @@ def _notes(record: Record) -> dict[str, Any]:
         notes["damage"] = record.damage
     if record.is_truncated:
         notes["truncated"] = True
+    if record.metadata is not None:
+        notes["metadata"] = {name: value for name, value in asdict(record.metadata).items() if value is not None}
     if len(record.image) > _LONG_NAME and len(record.image.rpartition("/")[2]) > _LONG_NAME:
         notes["copy"] = annotated_key(record.image)
     return notes

@@ -1,5 +1,6 @@
 """The report of a job, written record by record."""
 
+import math
 import os
 import posixpath
 import re
@@ -32,7 +33,7 @@ class Report:
         self._folder = folder
         self._spec = spec
         self._before_write = before_write
-        self._threshold = threshold(spec)
+        self._is_exclusive = False
         self._chunk = Chunk()
         self._chunks: list[tuple[str, int, int, int, int]] = []
         self._folders = Folders()
@@ -48,12 +49,20 @@ class Report:
     def _write_chunk(self) -> None:
         chunk, number = self._chunk, len(self._chunks)
         self._chunk = Chunk()
+        self._is_exclusive |= chunk.is_exclusive
         self._count_objects(chunk)
         script = chunk.script(number)
         name = file_name(number, script)
         self._before_write()
         self._folder.storage.write(f"{REPORT_DATA}/{name}", script)
         self._chunks.append((name, *self._count_images(chunk)))
+
+    @property
+    def _threshold(self) -> int:
+        """The score, in ten-thousandths, from which on an object counts, as the summary counts it."""
+        if self._is_exclusive:
+            return 0  # the best class counts, whatever its score
+        return math.ceil(round(self._spec.options.conf * 10_000, 6))
 
     def _count_images(self, chunk: Chunk) -> tuple[int, int, int, int]:
         """Return how many images there are, with hits, nearly with one, and failed."""
@@ -66,9 +75,9 @@ class Report:
         return len(chunk.names), len(hits), nearly, len(chunk.failures)
 
     def _count_objects(self, chunk: Chunk) -> None:
-        """Count what the page shows at first: of a classifier the best class of each image."""
+        """Count what the page shows at first."""
         scores, class_ids = chunk.scores, chunk.class_ids
-        if self._spec.model.task == "classify":
+        if self._is_exclusive:
             firsts = [first for first, count in zip(chunk.first_objects(), chunk.counts, strict=True) if count]
             scores, class_ids = [scores[first] for first in firsts], [class_ids[first] for first in firsts]
         self._scores.update(scores)
@@ -81,7 +90,7 @@ class Report:
         if self._chunk.names:
             self._write_chunk()
         self._before_write()
-        page = render_page(f"{self._spec.job_id}: {_shown(self._spec.source.root)}", self._index(summary))
+        page = render_page(f"{self._spec.job_id}: {_shown(self._spec.source.shown)}", self._index(summary))
         self._folder.storage.write(REPORT, page)
         kept = {name for name, *_ in self._chunks}
         for name in self._folder.storage.list(REPORT_DATA):
@@ -98,46 +107,43 @@ class Report:
         labels = spec.model.labels
         return {
             "job": spec.job_id,
-            "source": spec.source.root,
+            "source": spec.source.shown,
             "model": {"name": spec.model.name, "sha256": spec.model.sha256},
             "task": spec.model.task,
+            "is_exclusive": self._is_exclusive,
+            "skeleton": spec.model.skeleton,
             "threshold": self._threshold,
             "conf": spec.options.conf,
             "iou": spec.options.iou,
-            "min_score": 0 if spec.model.task == "classify" else spec.options.min_score,
+            "min_score": 0 if self._is_exclusive else spec.options.min_score,
             "nearly": NEARLY,
             "submitted": datetime.fromtimestamp(spec.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "summary": {name: summary[name] for name in _OF_THE_SUMMARY},
-            "originals": _link_to_originals(spec),
+            "originals": {part.name: _link(part.root, spec.uri) for part in spec.source.all_parts},
+            "has_pages": spec.options.pages == "all",
             "annotate": spec.options.annotate,
             "copied_suffixes": sorted(ANNOTATED_SUFFIXES),
             "data": REPORT_DATA,
             "histogram": [bars[bar] for bar in range(101)],
             "labels": [
                 [found, labels[found] if found < len(labels) else f"class {found}", self._counted[found]]
-                for found in sorted(self._stored, key=lambda found: (-self._counted[found], -self._stored[found], found))
+                for found in sorted(
+                    self._stored, key=lambda found: (-self._counted[found], -self._stored[found], found)
+                )
             ],
             "folders": self._folders.rows(),
             "chunks": self._chunks,
         }
 
 
-def threshold(spec: JobSpec) -> int:
-    """Return the score, in ten-thousandths, from which on an object counts as the summary counts it."""
-    if spec.model.task == "classify":
-        return 0  # the best class of an image counts, whatever its score
-    return -int(-spec.options.conf * 10_000 // 1)
-
-
-def _link_to_originals(spec: JobSpec) -> str | None:
-    """Return the way from the page to the source, None where there is none, from a disk to a bucket, say."""
-    root, here = spec.source.root, spec.uri
-    if root.startswith("s3://") or here.startswith("s3://"):
-        bucket = "/".join(here.split("/")[:3])
-        if f"{root}/".startswith(f"{bucket}/"):
-            return quote(posixpath.relpath(root, here))
-        return None
-    return quote(os.fsencode(os.path.relpath(root, here)))
+def _link(root: str, here: str) -> str | None:
+    """Return the way from the page to a place of images, None where there is none, from a disk to a bucket, say."""
+    if "://" not in root and "://" not in here:
+        return quote(os.fsencode(os.path.relpath(root, here)))
+    bucket = "/".join(here.split("/")[:3])
+    if here.startswith("s3://") and f"{root}/".startswith(f"{bucket}/"):
+        return quote(posixpath.relpath(root, here))
+    return None
 
 
 def _shown(text: str) -> str:

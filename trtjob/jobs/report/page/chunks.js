@@ -30,7 +30,8 @@ function load(chunk) {
 window.trtjobChunk = (number, data) => {
   const chunk = CHUNKS[number];
   chunk.facts ??= facts(data);
-  chunk.details = {sizes: unpacked(data.sizes, Uint32Array), boxes: unpacked(data.boxes, Float32Array), failures: data.failures, notes: data.notes};
+  chunk.details = {sizes: unpacked(data.sizes, Uint32Array), boxes: unpacked(data.boxes, Float32Array),
+    shapes: data.shapes, failures: data.failures, notes: data.notes};
   chunk.used = ++uses;
   dropDetails();
 };
@@ -102,7 +103,7 @@ async function imageAt(id) {
   const {facts, details} = chunk, objects = [];
   for (let object = facts.offsets[at]; object < facts.offsets[at + 1]; object++) {
     const box = details.boxes.length ? details.boxes.slice(4 * object, 4 * object + 4) : null;
-    objects.push({classId: facts.classIds[object], score: facts.scores[object], box});
+    objects.push({classId: facts.classIds[object], score: facts.scores[object], box, ...details.shapes[object]});
   }
   const [width, height] = details.sizes.slice(2 * at, 2 * at + 2);
   return {id, name: namesOf(chunk)[at], width, height, objects, failure: details.failures[at] ?? null, notes: details.notes[at] ?? {}};

@@ -52,7 +52,7 @@ function select(chunks) {
     for (let image = 0; image < facts.kinds.length; image++) {
       if (names && !names[image].includes(search)) continue;
       const folder = facts.folders[image], here = inFolder[folder];
-      const end = IS_CLASSIFIER ? Math.min(facts.offsets[image + 1], facts.offsets[image] + 1) : facts.offsets[image + 1];
+      const end = HAS_ONE ? Math.min(facts.offsets[image + 1], facts.offsets[image] + 1) : facts.offsets[image + 1];
       let best = -1, visible = 0;
       for (let object = facts.offsets[image]; object < end; object++) {
         const id = facts.classIds[object], score = facts.scores[object];

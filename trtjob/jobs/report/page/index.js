@@ -3,11 +3,13 @@
 //   labels      [class id, name, objects counted at the threshold], the most frequent first
 //   folders     [path, images, with hits, failed]
 //   chunks      [file, images, hits, nearly, failed], in the order of the names
-//   originals   the way from here to the source, null where there is none; annotate: which images have a copy,
+//   is_exclusive  an image has one class, the best of a classifier; has_pages: names may end in the number of a page
+//   originals   the way from here to each place of images, by its name; null where there is none; annotate: which images have a copy,
 //               under their own name where it ends in one of copied_suffixes
 const INDEX = JSON.parse(document.getElementById("index").textContent);
 
 const IS_CLASSIFIER = INDEX.task === "classify";
+const HAS_ONE = INDEX.is_exclusive;
 const KINDS = Object.keys(INDEX.summary.failures);
 const TABS = {hits: IS_CLASSIFIER ? "At this score" : "With detections", empty: IS_CLASSIFIER ? "Below it" : "Empty",
   nearly: "Nearly", failed: "Failed", all: "All"};

@@ -48,6 +48,6 @@ function* listRows() {
     const at = id - chunk.first, {offsets, scores, classIds} = chunk.facts;
     const objects = [...scores.subarray(offsets[at], offsets[at + 1])].filter((_, number) => isOn(classIds[offsets[at] + number]));
     const visible = objects.filter(score => score >= state.score).length;
-    yield [names[at], objects.length ? asScore(Math.max(...objects)) : "", IS_CLASSIFIER ? Math.min(1, visible) : visible, marks.get(names[at]) ?? ""];
+    yield [names[at], objects.length ? asScore(Math.max(...objects)) : "", HAS_ONE ? Math.min(1, visible) : visible, marks.get(names[at]) ?? ""];
   }
 }

@@ -35,7 +35,7 @@ function buildScore() {
 
 function buildClasses() {
   byId("class-section").hidden = !INDEX.labels.length;
-  byId("class-heading").textContent = IS_CLASSIFIER ? "Best class" : "Classes";
+  byId("class-heading").textContent = HAS_ONE ? "Best class" : "Classes";
   for (const [id, label] of INDEX.labels) {
     const box = element("input", {type: "checkbox", onchange: () => toggleClass(id)}), count = element("b");
     const only = element("button", {type: "button", class: "only", "aria-label": shown(`Only ${label}`), onclick: () => change({classes: new Set([id])})}, "only");
@@ -86,7 +86,8 @@ function buildJob() {
   const facts = [
     ["Job", INDEX.job], ["Model", INDEX.model.name], ["sha256 of the model", INDEX.model.sha256], ["Submitted", INDEX.submitted],
     ["Took", `${asNumber(summary.elapsed_s)} s, from the first submission on`], ["Ran on", list(summary.devices).replace(/^[\d,]+ ([^,]+)$/, "$1")],
-    ...(IS_CLASSIFIER ? [] : [["Score to count (conf)", INDEX.conf], ["Overlap of one object (iou)", INDEX.iou], ["Least score stored", INDEX.min_score]]),
+    ...(HAS_ONE ? [] : [["Score to count (conf)", INDEX.conf], ["Least score stored", INDEX.min_score]]),
+    ...(IS_CLASSIFIER ? [] : [["Overlap of one object (iou)", INDEX.iou]]),
     ["Images", `${asNumber(summary.images)}, ${asNumber(summary.failed)} failed`], ["Not taken", list(summary.ignored)],
     ["Seconds of work, over all threads", Object.entries(summary.busy_s).map(([stage, seconds]) => `${stage} ${asNumber(seconds)}`).join(", ")],
   ];

@@ -2,7 +2,7 @@
 const isOn = id => !state.classes || state.classes.has(id);
 
 function visibleObjects(image) {
-  const objects = IS_CLASSIFIER ? image.objects.slice(0, 1) : image.objects;
+  const objects = HAS_ONE ? image.objects.slice(0, 1) : image.objects;
   return objects.filter(object => object.score >= state.score && isOn(object.classId));
 }
 
@@ -13,13 +13,24 @@ function copyOf(image) {
 }
 
 function hasCopy(image) {
-  if (INDEX.annotate === "all" || IS_CLASSIFIER) return INDEX.annotate !== "none";
+  if (INDEX.annotate === "all" || HAS_ONE) return INDEX.annotate !== "none";
   return INDEX.annotate === "hits" && image.objects.some(object => object.score >= FIRST.score);
+}
+
+// A browser shows no page of a file but its first, so that of a page there is no original.
+function originalOf({name}) {
+  if (INDEX.has_pages && /#[1-9]\d*$/.test(name)) return null;
+  for (const [part, link] of Object.entries(INDEX.originals)) {
+    if (part === "") return link && `${link}/${linkTo(name)}`;
+    if (name.startsWith(`${part}/`)) return link && `${link}/${linkTo(name.slice(part.length + 1))}`;
+  }
+  return null;
 }
 
 function placesOf(image) {
   const places = [];
-  if (INDEX.originals !== null) places.push({link: `${INDEX.originals}/${linkTo(image.name)}`, isDrawn: false, name: "original"});
+  const original = originalOf(image);
+  if (original !== null) places.push({link: original, isDrawn: false, name: "original"});
   if (hasCopy(image)) places.push({link: linkTo(copyOf(image)), isDrawn: !IS_CLASSIFIER, name: "annotated copy"});
   return places;
 }
@@ -39,17 +50,35 @@ function picture(image, objects, {lazy}) {
   return node;
 }
 
-// On a classifier's image there is nothing to draw. Each box is drawn twice, dark below bright, to be seen on any ground.
+// Each line is drawn twice, dark below bright, to be seen on any ground.
 function boxes(image, objects) {
   const svg = shape("svg", {viewBox: `0 0 ${image.width || 1} ${image.height || 1}`, preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true"});
   for (const object of objects.filter(each => each.box)) {
-    const [x1, y1, x2, y2] = object.box;
     const low = object.score < state.score ? " low" : "";
-    const place = {x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1)};
-    svg.append(shape("rect", {class: "shape under", ...place}));
-    svg.append(shape("rect", {class: `shape over${low}`, stroke: brightColour(object.classId), "data-object": image.objects.indexOf(object), ...place}));
+    for (const [tag, place] of outlines(object)) {
+      svg.append(shape(tag, {class: "shape under", ...place}));
+      svg.append(shape(tag, {class: `shape over${low}`, stroke: brightColour(object.classId), "data-object": image.objects.indexOf(object), ...place}));
+    }
   }
   return svg;
+}
+
+const SEEN = 0.5; // a keypoint that is surer than this to be seen is drawn
+
+// What is drawn of an object: its outline as exact as it is known, and its keypoints, joined.
+function outlines({box: [x1, y1, x2, y2], polygons, corners, keypoints}) {
+  const pairs = numbers => numbers.map((number, at) => at % 2 ? number : `${at ? " " : ""}${number},`).join("");
+  const found = [];
+  if (polygons) for (const outline of polygons) found.push(["polygon", {points: pairs(outline)}]);
+  else if (corners) found.push(["polygon", {points: pairs(corners.flat())}]);
+  else found.push(["rect", {x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1)}]);
+  const seen = (keypoints ?? []).map(([, , visibility]) => visibility > SEEN);
+  for (const [a, b] of INDEX.skeleton) {
+    if (seen[a] && seen[b]) found.push(["line", {x1: keypoints[a][0], y1: keypoints[a][1], x2: keypoints[b][0], y2: keypoints[b][1]}]);
+  }
+  // A line without length and with a round end is a dot that keeps its size.
+  (keypoints ?? []).forEach(([x, y], at) => seen[at] && found.push(["line", {x1: x, y1: y, x2: x, y2: y, "data-keypoint": at}]));
+  return found;
 }
 
 const labelOf = object => LABELS.get(object.classId) ?? `class ${object.classId}`;

@@ -65,15 +65,20 @@ function factsOf(image) {
   const notes = {pages: count => `It has ${asNumber(count)} pages or frames; the first was looked at.`, damage: text => `Damaged: ${text}`,
     truncated: () => "There may be more objects than the model gives."};
   for (const [name, text] of Object.entries(notes)) if (name in image.notes) facts.push(element("p", {}, text(image.notes[name])));
+  if (image.notes.metadata) facts.push(element("dl", {}, ...Object.entries(image.notes.metadata).flatMap(([name, value]) =>
+    [element("dt", {}, METADATA[name] ?? name), element("dd", {}, value)])));
   facts.push(element("p", {}, ...placesOf(image).flatMap(({link, name}) => [element("a", {href: link, target: "_blank", rel: "noopener"}, `Open the ${name}`), " "])));
   return facts;
 }
+
+const METADATA = {captured_at: "Taken", latitude: "Latitude", longitude: "Longitude", make: "Make", model: "Camera", serial: "Serial number",
+  temperature_c: "Degrees Celsius"};
 
 function objectTable(image) {
   const rows = image.objects.map((object, number) => {
     const isLow = object.score < state.score || !isOn(object.classId);
     const swatch = element("span", {class: "swatch", style: {background: darkColour(object.classId), display: "inline-block"}});
-    const brighten = on => () => layer.querySelector(`[data-object="${number}"]`)?.classList.toggle("bright", on);
+    const brighten = on => () => layer.querySelectorAll(`[data-object="${number}"]`).forEach(line => line.classList.toggle("bright", on));
     return element("tr", {class: isLow ? "is-low" : "", onmouseenter: brighten(true), onmouseleave: brighten(false)},
       element("td", {}, swatch, " ", labelOf(object)), element("td", {class: "number"}, asScore(object.score)),
       object.box ? element("td", {class: "number"}, `${Math.round(object.box[2] - object.box[0])} × ${Math.round(object.box[3] - object.box[1])}`) : null);

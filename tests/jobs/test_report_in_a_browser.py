@@ -1,0 +1,527 @@
+"""The report as people meet it: in a real Chromium, opened from the disk."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from browser import Tab, browser, find_chromium
+from epochs import failed, found, job_spec
+from report_page import report
+from samples import made
+
+from trtjob.errors import FailureKind
+from trtjob.imaging.detections import Classification
+from trtjob.jobs.folder import JobFolder
+from trtjob.jobs.records import Record
+from trtjob.jobs.report import Report
+from trtjob.jobs.report.chunk import MAX_IMAGES
+from trtjob.jobs.spec import Annotate, JobSpec, Source
+
+pytestmark = pytest.mark.slow
+
+BOX = (10.0, 20.0, 110.0, 70.0)
+HOSTILE = "<img src=x onerror=document.title='broken'>"
+NAMES = [f"{HOSTILE}.png", 'quote"#%?.png', "line\nbreak.png", "\udcff.png", "猫 😀.png"]
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """One browser for the tests of this file: each opens its page anew."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("there is no Chromium on this machine's PATH: the report was not tried in a browser")
+    with tempfile.TemporaryDirectory(prefix="trtjob-chromium-") as profile, browser(path, Path(profile)) as tab:
+        tab.downloads_to(tmp_path_factory.mktemp("downloads"))
+        yield tab
+
+
+@pytest.fixture
+def tab(chromium: Tab) -> Tab:
+    chromium.look(1440, 900)
+    chromium.forget()
+    return chromium
+
+
+def with_images(root: Path, names: list[str], wrong: tuple[str, ...] = ()) -> None:
+    image = cv2.imencode(".png", np.full((100, 200, 3), 200, np.uint8))[1].tobytes()
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no image" if name in wrong else image)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of twelve images in two folders, of which two failed, without annotated copies."""
+    root = tmp_path_factory.mktemp("job") / "photos"
+    records = [
+        found("day/1.png", (0, 0.9, BOX), (1, 0.4, BOX), (1, 0.1234, BOX)),
+        found("day/2.png", (1, 0.8, BOX)),
+        found("day/3.png", (1, 0.2, BOX)),
+        found("day/4.png", (0, 0.3, BOX), (0, 0.28, BOX), (0, 0.27, BOX)),
+        found("day/5.png"),
+        failed("day/6.png", message=HOSTILE),
+        failed("night/7.png", FailureKind.MISSING, "no such file"),
+        *(found(f"night/{name}", (2, 0.5, BOX)) for name in NAMES),
+    ]
+    with_images(root, [record.image for record in records])
+    return page_of(local_spec(root), records)
+
+
+def local_spec(root: Path, **changes: Any) -> JobSpec:
+    spec = job_spec(root.parent / "out", annotate=Annotate.NONE)
+    return spec.model_copy(update={"source": Source(kind="folder", root=str(root)), **changes})
+
+
+def page_of(spec: JobSpec, records: list[Record]) -> Path:
+    return Path(report(spec, records).uri, "report.html")
+
+
+def shown(tab: Tab) -> list[str]:
+    names: list[str] = tab.evaluate("[...document.querySelectorAll('.card .name')].map(node => node.textContent)")
+    return [name.rpartition("/")[2] for name in names]
+
+
+def tabs(tab: Tab) -> dict[str, int]:
+    texts: list[str] = tab.evaluate("[...document.querySelectorAll('#tabs button')].map(node => node.textContent)")
+    return {name: int(count.replace(",", "")) for name, _, count in (text.rpartition(" ") for text in texts)}
+
+
+def counts(tab: Tab, of: str) -> dict[str, int]:
+    rows: list[list[str]] = tab.evaluate(
+        f"[...document.querySelectorAll('#{of} li')].map(row => ["
+        "(row.querySelector('label > span:not(.swatch)') ?? row.querySelector('.choice > span')).textContent,"
+        " row.querySelector('b').textContent])"
+    )
+    return {name: int(count) for name, count in rows}
+
+
+def click(tab: Tab, selector: str) -> None:
+    tab.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+    tab.settle()
+
+
+def give(tab: Tab, selector: str, value: object, event: str = "input") -> None:
+    """Enter a value as a person does."""
+    tab.evaluate(
+        f"(() => {{ const field = document.querySelector({json.dumps(selector)}); field.value = {json.dumps(value)};"
+        f" field.dispatchEvent(new Event('{event}', {{bubbles: true}})); }})()"
+    )
+    tab.settle()
+
+
+# -- what is shown at first --------------------------------------------------------------------------------------------
+
+
+def test_the_images_with_detections_are_shown_first(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    assert tabs(tab) == {"With detections": 8, "Empty": 2, "Nearly": 1, "Failed": 2, "All": 12}
+    assert shown(tab)[:3] == ["1.png", "2.png", "4.png"]
+    assert counts(tab, "classes") == {"traffic light": 5, "cat": 4, "dog": 2}
+    assert counts(tab, "folders") == {"day": 3, "night": 5}
+    assert counts(tab, "kinds") == {"decode": 1, "missing": 1}
+    assert tab.errors == []
+
+
+def test_nothing_is_asked_of_a_network(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    assert len(tab.requests) >= 10
+    assert [address for address in tab.requests if not address.startswith(("file:", "about:"))] == []
+
+
+def test_originals_are_shown_with_boxes_over_them(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    tab.wait_for("[...document.querySelectorAll('.card img')].every(image => image.complete)")
+    assert tab.evaluate("[...document.querySelectorAll('.card img')].map(image => image.naturalWidth)") == [200] * 8
+    boxes = tab.evaluate(
+        "[...document.querySelector('.card svg').querySelectorAll('.over')].map(box => "
+        "['x', 'y', 'width', 'height'].map(name => +box.getAttribute(name)))"
+    )
+    assert boxes == [[10, 20, 100, 50]] * 2
+
+
+def test_hostile_names_labels_and_messages_stay_text(tab: Tab, tmp_path: Path) -> None:
+    spec = local_spec(tmp_path / "photos")
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"labels": (HOSTILE, HOSTILE, HOSTILE)})})
+    with_images(tmp_path / "photos", NAMES)
+    path = page_of(spec, [*(found(name, (0, 0.9, BOX)) for name in NAMES), failed(f"{HOSTILE}/b.jpg", message=HOSTILE)])
+    tab.open(path, "#tab=all&image=1")
+    tab.wait_for("document.getElementById('viewer').open")
+    tab.wait_for("[...document.querySelectorAll('.card img')].every(image => image.complete)")
+    assert sorted(shown(tab)) == sorted([*NAMES[:3], "\ufffd.png", NAMES[4], "b.jpg"])
+    assert tab.evaluate("document.querySelectorAll('[onerror]').length") == 0
+    assert tab.evaluate("document.title") == "photos-1a2b3c4d: " + str(tmp_path / "photos")
+    # Every name leads to its file.
+    assert tab.evaluate("[...document.querySelectorAll('.card img')].map(image => image.naturalWidth)") == [200] * 5
+
+
+def test_where_the_original_is_away_the_annotated_copy_is_shown_without_other_boxes(tab: Tab, tmp_path: Path) -> None:
+    spec = local_spec(tmp_path / "away").model_copy(update={"options": job_spec(tmp_path).options})
+    path = page_of(spec, [found("a.png", (0, 0.9, BOX))])
+    with_images(path.parent / "annotated", ["a.png"])
+    tab.open(path)
+    tab.wait_for("document.querySelector('.picture.drawn img')?.naturalWidth === 200")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.picture svg')).display") == "none"
+
+
+def test_an_image_that_no_browser_shows_is_said(tab: Tab, tmp_path: Path) -> None:
+    with_images(tmp_path / "photos", ["a.png"], wrong=("a.png",))
+    tab.open(page_of(local_spec(tmp_path / "photos"), [found("a.png", (0, 0.9, BOX))]))
+    tab.wait_for("document.querySelector('.picture .none') !== null")
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_slider_filters_anew(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    give(tab, "#score", 60)
+    assert shown(tab) == ["1.png", "2.png"]
+    assert counts(tab, "classes") == {"traffic light": 0, "cat": 1, "dog": 1}
+    give(tab, "#score", 5)
+    assert tabs(tab)["With detections"] == 9
+
+
+def test_a_score_counts_to_its_last_decimal(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    give(tab, "#score-number", "0.1234", "change")
+    assert counts(tab, "classes")["dog"] == 4
+    give(tab, "#score-number", "0.1235", "change")
+    assert counts(tab, "classes")["dog"] == 3
+
+
+def test_classes_are_switched_off_and_on(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    click(tab, "#class-none")
+    assert tabs(tab)["With detections"] == 0
+    click(tab, "#classes li:nth-child(3) input")
+    assert shown(tab) == ["1.png", "2.png"]
+    click(tab, "#class-all")
+    assert tabs(tab)["With detections"] == 8
+    click(tab, "#classes li:nth-child(2) .only")
+    assert shown(tab) == ["1.png", "4.png"]
+
+
+def test_a_folder_and_a_kind_of_failure_are_chosen(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    click(tab, "#folders li:nth-child(1) button")
+    assert tabs(tab) == {"With detections": 3, "Empty": 2, "Nearly": 1, "Failed": 1, "All": 6}
+    click(tab, "#reset")
+    click(tab, "#kinds li:nth-child(2) button")
+    assert shown(tab) == ["7.png"]
+
+
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [
+        pytest.param(2, ["3.png", "5.png"], id="empty"),
+        pytest.param(3, ["3.png"], id="nearly"),
+        pytest.param(4, ["6.png", "7.png"], id="failed"),
+    ],
+)
+def test_a_tab_shows_its_images(tab: Tab, page: Path, number: int, names: list[str]) -> None:
+    tab.open(page)
+    click(tab, f"#tabs button:nth-child({number})")
+    assert shown(tab) == names
+
+
+def test_names_and_folders_are_searched(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    give(tab, "#search", "DAY/")
+    assert shown(tab) == ["1.png", "2.png", "4.png"]
+    give(tab, "#search", "猫")
+    assert shown(tab) == [NAMES[4]]
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        pytest.param("best", ["1.png", "2.png"], id="best score"),
+        pytest.param("near", ["4.png"], id="nearest to the threshold"),
+        pytest.param("most", ["4.png", "1.png", "2.png"], id="most objects"),
+    ],
+)
+def test_images_are_sorted(tab: Tab, page: Path, order: str, names: list[str]) -> None:
+    tab.open(page)
+    give(tab, "#sort", order, "change")
+    assert shown(tab)[: len(names)] == names
+
+
+def test_a_random_order_is_kept_by_the_address(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    give(tab, "#sort", "random", "change")
+    before, address = shown(tab), tab.evaluate("location.hash")
+    assert sorted(before) != before
+    tab.open(page, address)
+    assert shown(tab) == before
+
+
+def test_the_address_restores_what_is_shown(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    give(tab, "#score", 30)
+    click(tab, "#classes li:nth-child(2) .only")
+    click(tab, "#folders li:nth-child(1) button")
+    give(tab, "#sort", "best", "change")
+    address = tab.evaluate("location.hash")
+    assert address == "#score=0.3&class=cat&folder=day&sort=best"
+    before = (shown(tab), tabs(tab), counts(tab, "classes"))
+    tab.open(page, address)
+    assert (shown(tab), tabs(tab), counts(tab, "classes")) == before
+
+
+def test_an_address_of_nonsense_shows_the_first_view(tab: Tab, page: Path) -> None:
+    tab.open(page, "#score=x&tab=constructor&sort=__proto__&page=-4&image=99&kind=toString&seed=1e99")
+    assert len(shown(tab)) == 8
+    assert tab.errors == []
+
+
+# -- one image ---------------------------------------------------------------------------------------------------------
+
+
+def focus_first(tab: Tab) -> None:
+    tab.evaluate("document.querySelector('.open').focus()")
+
+
+def viewer_name(tab: Tab) -> str:
+    name: str = tab.evaluate(
+        "document.getElementById('viewer').open ? document.getElementById('viewer-name').textContent : ''"
+    )
+    return name
+
+
+def press(tab: Tab, key: str, name: str) -> None:
+    tab.key(key)
+    tab.wait(lambda: viewer_name(tab) == name, f"{key} shows {name!r}")
+
+
+def test_the_keyboard_alone_leads_through_the_images(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    focus_first(tab)
+    tab.key("ArrowRight")
+    press(tab, "Enter", "day/2.png")
+    press(tab, "ArrowRight", "day/4.png")
+    press(tab, "ArrowLeft", "day/2.png")
+    assert tab.evaluate("location.hash") == "#image=2"
+    press(tab, "Escape", "")
+    assert tab.evaluate("document.activeElement.dataset.image") == "1"
+    assert tab.evaluate("location.hash") == ""
+
+
+def test_the_slash_leads_to_the_search(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    tab.key("/")
+    assert tab.evaluate("document.activeElement.id") == "search"
+    assert tab.evaluate("document.activeElement.value") == ""
+
+
+def test_an_enlarged_image_has_its_objects_and_hides_labels_and_low_scores(tab: Tab, page: Path) -> None:
+    tab.open(page, "#image=1")
+    tab.wait(lambda: viewer_name(tab) == "day/1.png", "the image of the address")
+    rows = "[...document.querySelectorAll('#viewer tbody tr')].map(row => row.children[1].textContent)"
+    assert tab.evaluate(rows) == ["0.90", "0.40", "0.1234"]
+    drawn = "document.querySelectorAll('#layer .over').length"
+    assert tab.evaluate(drawn) == 2
+    tab.key("l")
+    assert tab.evaluate(drawn) == 3
+    assert tab.evaluate("document.querySelector('.tags').hidden") is False
+    tab.key("h")
+    assert tab.evaluate("document.querySelector('.tags').hidden") is True
+
+
+def test_an_image_is_zoomed_and_fits_again(tab: Tab, page: Path) -> None:
+    tab.open(page, "#image=1")
+    tab.wait(lambda: viewer_name(tab) == "day/1.png", "the image of the address")
+    scale = "new DOMMatrix(getComputedStyle(document.getElementById('layer')).transform).a"
+    tab.key("+")
+    assert tab.evaluate(scale) == 1.5
+    tab.call("Input.dispatchMouseEvent", type="mouseWheel", x=400, y=400, deltaX=0, deltaY=-300)
+    tab.wait_for(f"{scale} > 3")
+    tab.key("0")
+    assert tab.evaluate(scale) == 1
+
+
+def test_marks_are_set_by_keys_kept_and_downloaded(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    tab.evaluate("localStorage.clear()")
+    tab.open(page)
+    focus_first(tab)
+    tab.key("w")
+    tab.key("ArrowRight")
+    press(tab, "Enter", "day/2.png")
+    tab.key("r")
+    press(tab, "ArrowRight", "day/4.png")
+    tab.key("u")
+    tab.key("c")
+    press(tab, "Escape", "")
+    tab.open(page)
+    badges = "[...document.querySelectorAll('.badge')].map(node => node.textContent).filter(Boolean)"
+    assert tab.evaluate(badges) == ["✗ wrong", "✓ right"]
+    click(tab, "[data-download=marks-csv]")
+    assert tab.downloaded("photos-1a2b3c4d-marks.csv") == "image,mark\nday/1.png,wrong\nday/2.png,right\n"
+    click(tab, "[data-download=marks-json]")
+    document = json.loads(tab.downloaded("photos-1a2b3c4d-marks.json"))
+    assert document["model_sha256"] == "ab" * 32
+    assert document["marks"] == [{"image": "day/1.png", "mark": "wrong"}, {"image": "day/2.png", "mark": "right"}]
+
+
+def test_the_list_of_what_is_shown_is_downloaded(tab: Tab, page: Path) -> None:
+    tab.open(page, "#class=cat&sort=best")
+    tab.evaluate("localStorage.clear()")
+    tab.open(page, "#class=cat&sort=best")
+    click(tab, "[data-download=list]")
+    text = tab.downloaded("photos-1a2b3c4d-list.csv")
+    assert text == "image,best_score,objects,mark\nday/1.png,0.90,1,\nday/4.png,0.30,3,\n"
+
+
+# -- classifiers, and many images --------------------------------------------------------------------------------------
+
+
+def test_a_classifiers_images_are_filtered_by_their_best_class(tab: Tab, tmp_path: Path) -> None:
+    spec = local_spec(tmp_path / "photos")
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"task": "classify"})})
+    records = [
+        Record("a.png", None, 200, 100, classes=(Classification("dog", 1, 0.6), Classification("cat", 0, 0.4))),
+        Record("b.png", None, 200, 100, classes=(Classification("cat", 0, 0.2), Classification("dog", 1, 0.1))),
+    ]
+    tab.open(page_of(spec, records))
+    assert counts(tab, "classes") == {"cat": 1, "dog": 1}
+    assert tabs(tab)["At this score"] == 2
+    give(tab, "#score", 30)
+    assert shown(tab) == ["a.png"]
+    click(tab, "#classes li:nth-child(1) .only")
+    assert shown(tab) == []
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of so many images that it reads what it shows alone: of each hundred one has a cat."""
+    spec = local_spec(tmp_path_factory.mktemp("many") / "photos")
+    folder = made(JobFolder.of(spec))
+    page = Report(folder, spec, lambda: None)
+    images = 6 * MAX_IMAGES
+    for number in range(images):
+        page.add(found(f"{number:06d}.jpg", *([(0, 0.9, BOX)] if number % 100 == 99 else [(1, 0.2, BOX)])))
+    summary = dict.fromkeys(("images", "failed", "elapsed_s"), 0) | {"images": images, "incomplete": ""}
+    page.write(summary | {name: {} for name in ("failures", "ignored", "devices", "busy_s")})
+    return Path(folder.uri, "report.html")
+
+
+def data_requests(tab: Tab) -> list[str]:
+    return [address.rpartition("/")[2][:9] for address in tab.requests if "/report/data-" in address]
+
+
+def test_the_first_view_of_many_images_reads_what_it_shows_alone(tab: Tab, many: Path) -> None:
+    tab.open(many)
+    assert tabs(tab) == {"With detections": 300, "Empty": 29_700, "Nearly": 29_700, "Failed": 0, "All": 30_000}
+    assert shown(tab)[:2] == ["000099.jpg", "000199.jpg"]
+    assert data_requests(tab) == ["data-0000", "data-0001"]
+
+
+def test_pages_of_many_images_are_turned(tab: Tab, many: Path) -> None:
+    tab.open(many, "#page=5&image=24100")
+    tab.wait(lambda: viewer_name(tab) == "024099.jpg", "the image of the address")
+    assert shown(tab)[0] == "024099.jpg"
+    assert data_requests(tab) == ["data-0004", "data-0005"]
+    press(tab, "ArrowLeft", "023999.jpg")
+    assert tab.evaluate("location.hash") == "#page=4&image=24000"
+
+
+def test_a_filter_of_many_images_reads_all_data(tab: Tab, many: Path) -> None:
+    tab.open(many, "#score=0.15")
+    assert tabs(tab)["With detections"] == 30_000
+    assert len(data_requests(tab)) == 6
+    give(tab, "#search", "029")
+    assert tabs(tab)["With detections"] == sum("029" in f"{number:06d}" for number in range(30_000))
+
+
+def test_data_that_is_away_is_said(tab: Tab, tmp_path: Path) -> None:
+    path = page_of(local_spec(tmp_path / "photos"), [found("a.png", (0, 0.9, BOX))])
+    (script,) = (path.parent / "report").iterdir()
+    script.unlink()
+    tab.call("Page.navigate", url=path.as_uri())
+    tab.wait_for("document.getElementById('trouble')?.textContent.includes('cannot be read')")
+
+
+# -- for everybody -----------------------------------------------------------------------------------------------------
+
+_CONTRASTS = """
+(() => {
+  const channels = colour => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = colour => {
+    const [r, g, b] = channels(colour).map(value => value / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = node => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (channels(colour)[3] === 255) return colour;
+    }
+    return getComputedStyle(document.documentElement).backgroundColor;
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll('body *')) {
+    const text = [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim());
+    if (!text || !node.checkVisibility({opacityProperty: true}) || node.disabled || node.closest('script, style, svg, noscript')) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) poor.push([node.outerHTML.slice(0, 90), ((a + .05) / (b + .05)).toFixed(2)]);
+  }
+  return poor;
+})()
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("fragment", ["#tab=all", "#tab=all&image=1", "#tab=failed"])
+def test_texts_stand_out_from_their_ground(tab: Tab, page: Path, fragment: str, dark: bool) -> None:
+    tab.look(1440, 900, dark=dark)
+    tab.open(page, fragment)
+    assert tab.evaluate(_CONTRASTS) == []
+
+
+@pytest.mark.parametrize("width", [390, 820, 1440])
+@pytest.mark.parametrize("fragment", ["#tab=all", "#tab=all&image=1"])
+def test_nothing_is_wider_than_the_screen(tab: Tab, page: Path, width: int, fragment: str) -> None:
+    tab.look(width, 844)
+    tab.open(page, fragment)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_phone_shows_images_first_and_filters_when_asked(tab: Tab, page: Path) -> None:
+    tab.look(390, 844)
+    tab.open(page)
+    assert tab.evaluate("document.getElementById('filters').checkVisibility()") is False
+    assert tab.evaluate("document.querySelector('.card').getBoundingClientRect().top") < 500
+    click(tab, "#show-filters")
+    assert tab.evaluate("document.getElementById('filters').checkVisibility()") is True
+
+
+def test_whatever_is_operated_has_a_name(tab: Tab, page: Path) -> None:
+    tab.open(page, "#tab=all&image=1")
+    nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
+    operated = {
+        "button",
+        "checkbox",
+        "slider",
+        "spinbutton",
+        "searchbox",
+        "combobox",
+        "link",
+        "image",
+        "dialog",
+        "navigation",
+    }
+    nameless = [
+        node["role"]["value"]
+        for node in nodes
+        if not node["ignored"] and node["role"]["value"] in operated and not node.get("name", {}).get("value")
+    ]
+    assert nameless == []

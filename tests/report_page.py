@@ -71,5 +71,5 @@ def _unpacked(number: int, script: str) -> dict[str, Any]:
     assert script.startswith(call)
     assert script.endswith(")\n")
     data: dict[str, Any] = json.loads(script[len(call) : -2])
-    types = {"sizes": "I", "counts": "I", "class_ids": "I", "scores": "H", "boxes": "f"}
-    return data | {name: array(typecode, b64decode(data[name])).tolist() for name, typecode in types.items()}
+    packed = {name: data[name] for name in ("sizes", "counts", "class_ids", "scores", "boxes")}
+    return data | {name: array(typecode, b64decode(numbers)).tolist() for name, (typecode, numbers) in packed.items()}

@@ -5,7 +5,6 @@ import json
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
@@ -76,11 +75,11 @@ class Chunk:
         """Return the script that hands these images to the page; number: which of the chunks it is."""
         data = {
             "names": self.names,
-            "sizes": _packed("I", self.sizes),
-            "counts": _packed("I", self.counts),
-            "class_ids": _packed("I", self.class_ids),
-            "scores": _packed("H", self.scores),
-            "boxes": _packed("f", self.boxes),
+            "sizes": _packed(self.sizes),
+            "counts": _packed(self.counts),
+            "class_ids": _packed(self.class_ids),
+            "scores": _packed(self.scores),
+            "boxes": ["f", _base64(array("f", self.boxes))],
             "shapes": self.shapes,
             "failures": self.failures,
             "notes": self.notes,
@@ -121,9 +120,15 @@ def _notes(record: Record) -> dict[str, Any]:
     return notes
 
 
-def _packed(typecode: str, numbers: Sequence[float]) -> str:
+def _packed(numbers: list[int]) -> tuple[str, str]:
+    """Return whole numbers in as few bytes each as hold them: which, as `array` calls them, and the numbers."""
+    most = max(numbers, default=0)
+    typecode = "B" if most < 1 << 8 else "H" if most < 1 << 16 else "I"
+    return typecode, _base64(array(typecode, numbers))
+
+
+def _base64(numbers: "array[Any]") -> str:
     """Return numbers as base64, little-endian."""
-    packed: array[Any] = array(typecode, numbers)
     if sys.byteorder == "big":
-        packed.byteswap()
-    return b64encode(packed).decode()
+        numbers.byteswap()
+    return b64encode(numbers).decode()

@@ -1,6 +1,6 @@
 // The data, some thousand images a script. What filters need (facts) stays once it is read; boxes, sizes and messages
 // (details) go again where there is much of them, those first that were shown longest ago.
-const MOST_DETAIL_BYTES = 48 * 2 ** 20;
+const MOST_DETAIL_BYTES = 16 * 2 ** 20;
 const AT_ONCE = 4;
 
 let firstImage = 0;
@@ -30,24 +30,23 @@ function load(chunk) {
 window.trtjobChunk = (number, data) => {
   const chunk = CHUNKS[number];
   chunk.facts ??= facts(data);
-  chunk.details = {sizes: unpacked(data.sizes, Uint32Array), boxes: unpacked(data.boxes, Float32Array),
+  chunk.details = {sizes: unpacked(data.sizes), boxes: unpacked(data.boxes),
     shapes: data.shapes, failures: data.failures, notes: data.notes};
   chunk.used = ++uses;
   dropDetails();
 };
 
 function facts(data) {
-  const counts = unpacked(data.counts, Uint32Array);
+  const counts = unpacked(data.counts);
   const offsets = new Uint32Array(counts.length + 1);
   counts.forEach((count, image) => { offsets[image + 1] = offsets[image] + count; });
   const kinds = new Uint8Array(counts.length); // 0: not failed
   for (const [image, [kind]] of Object.entries(data.failures)) kinds[image] = 1 + KINDS.indexOf(kind);
-  const ids = unpacked(data.class_ids, Uint32Array);
   return {
     names: data.names.join("\0"), // one text takes a third of the memory of many
     offsets, kinds,
-    classIds: CLASS_COUNT <= 65536 ? Uint16Array.from(ids) : ids,
-    scores: unpacked(data.scores, Uint16Array),
+    classIds: unpacked(data.class_ids),
+    scores: unpacked(data.scores),
     folders: foldersOf(data.names),
   };
 }
@@ -69,10 +68,12 @@ function listed(folder) {
   return folder;
 }
 
-function unpacked(base64, Numbers) {
+const NUMBERS = {B: Uint8Array, H: Uint16Array, I: Uint32Array, f: Float32Array};
+
+function unpacked([type, base64]) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
-  return new Numbers(bytes.buffer);
+  return new NUMBERS[type](bytes.buffer);
 }
 
 function dropDetails() {

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,19 +19,33 @@ from worker.local_worker import LocalWorker
 
 from trtjob.jobs.states import JobState
 from trtjob.queue.embedded_server import EmbeddedServer
-from trtjob.queue.keys import job_key, lease_key
+from trtjob.queue.keys import job_key, lease_key, worker_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.worker.context import Interrupter
 from trtjob.worker.exit_codes import STALLED
-from trtjob.worker.heartbeat import HeartbeatThread
+from trtjob.worker.heartbeat import POLL_S, HeartbeatThread
+
+
+class Clock:
+    """Tells the time, so many seconds ahead of the real one."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
 
 
 @pytest.fixture
-def heart(local_worker: LocalWorker, server: EmbeddedServer) -> Iterator[HeartbeatThread]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def heart(local_worker: LocalWorker, server: EmbeddedServer, clock: Clock) -> Iterator[HeartbeatThread]:
     """A heart that does not beat yet."""
     client = redis_py.Redis.from_url(server.url)
-    heart = HeartbeatThread(local_worker.context, client)
+    heart = HeartbeatThread(local_worker.context, client, clock=clock)
     yield heart
     if heart.is_alive():
         heart.end()
@@ -66,7 +79,7 @@ def test_a_lease_is_renewed_while_its_unit_is_worked_on(local_worker: LocalWorke
 
 def test_a_renewal_is_no_interruption(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
     interrupter = work_on(local_worker)
-    heart._renew()
+    heart.renew()
     interrupter.check()
 
 
@@ -78,7 +91,7 @@ def test_a_unit_of_a_job_that_has_ended_is_interrupted(
 ) -> None:
     interrupter = work_on(local_worker)
     local_worker.store.update(local_worker.job_id, state=state.value)
-    heart._renew()
+    heart.renew()
     assert interrupter.reason == state
     local_worker.context.interrupter.check()
 
@@ -87,7 +100,7 @@ def test_a_unit_that_another_has_by_now_is_interrupted(local_worker: LocalWorker
     interrupter = work_on(local_worker)
     local_worker.store.redis.delete(lease_key(local_worker.job_id, shard_unit(0)))
     local_worker.claim(owner="worker-2")
-    heart._renew()
+    heart.renew()
     assert interrupter.reason == "lost"
 
 
@@ -98,7 +111,7 @@ def test_of_two_units_in_hand_only_the_lost_one_is_interrupted(
     second = local_worker.context.leases[local_worker.claim(shard_unit(1))] = Interrupter()
     local_worker.store.redis.delete(lease_key(local_worker.job_id, shard_unit(1)))
     local_worker.claim(shard_unit(1), owner="worker-2")
-    heart._renew()
+    heart.renew()
     first.check()
     assert second.reason == "lost"
 
@@ -132,14 +145,14 @@ def test_rqs_own_record_of_the_message_is_kept_alive(local_worker: LocalWorker, 
     job, execution = rq_execution(local_worker)
     heart.execution = (job, execution)
     before = local_worker.store.redis.zscore(job.started_job_registry.key, execution.composite_key)
-    heart._renew()
+    heart.renew()
     assert local_worker.store.redis.zscore(job.started_job_registry.key, execution.composite_key) > before
 
 
 def test_a_message_that_ends_while_it_is_renewed_does_not_stop_the_heart(local_worker: LocalWorker) -> None:
     heart = Leaving(local_worker.context, local_worker.store.redis)
     heart.execution = rq_execution(local_worker)
-    heart._renew()
+    heart.renew()
     assert heart.looks == 1
 
 
@@ -166,12 +179,15 @@ def test_a_report_without_an_engine_is_one_too(local_worker: LocalWorker, heart:
     assert local_worker.store.workers()[0].engine == ""
 
 
-def test_a_report_says_how_fast_and_how_busy_the_worker_is(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+def test_a_report_says_how_fast_and_how_busy_the_worker_is(
+    local_worker: LocalWorker, heart: HeartbeatThread, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work_on(local_worker)
+    monkeypatch.setattr(local_worker.context, "busy_s", lambda: {"decode": 2.0})
+    heart.report()
+    clock.ahead_s = 10
     local_worker.context.images = 50
-    local_worker.context._busy_before = Counter({"decode": 8.0, "infer": 5.0})
-    then, images, _ = heart._sample
-    heart._sample = (then - 10, images, {"decode": 2.0})
+    monkeypatch.setattr(local_worker.context, "busy_s", lambda: {"decode": 8.0, "infer": 5.0})
     heart.report()
     (worker,) = local_worker.store.workers()
     assert worker.rate == pytest.approx(5, rel=0.1)
@@ -179,9 +195,11 @@ def test_a_report_says_how_fast_and_how_busy_the_worker_is(local_worker: LocalWo
     assert worker.busy["infer"] == pytest.approx(0.5, rel=0.1)
 
 
-def test_a_rate_is_kept_until_there_is_enough_to_measure(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+def test_a_rate_is_kept_until_there_is_enough_to_measure(
+    local_worker: LocalWorker, heart: HeartbeatThread, clock: Clock
+) -> None:
     work_on(local_worker)
-    heart._sample = (time.monotonic() - 10, 0, {})
+    clock.ahead_s = 10
     local_worker.context.images = 50
     heart.report()
     local_worker.context.images = 51
@@ -189,9 +207,9 @@ def test_a_rate_is_kept_until_there_is_enough_to_measure(local_worker: LocalWork
     assert local_worker.store.workers()[0].rate == pytest.approx(5, rel=0.1)
 
 
-def test_an_idle_worker_has_no_rate(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+def test_an_idle_worker_has_no_rate(local_worker: LocalWorker, heart: HeartbeatThread, clock: Clock) -> None:
     local_worker.context.images = 50
-    heart._sample = (time.monotonic() - 10, 0, {})
+    clock.ahead_s = 10
     heart.report()
     assert local_worker.store.workers()[0].rate == 0
 
@@ -220,7 +238,7 @@ def test_a_heart_goes_on_beating_while_the_server_is_away(
 # -- standing still ----------------------------------------------------------------------------------------------------
 
 STANDING_STILL = """
-import sys, threading
+import sys
 import redis
 from trtjob.config import Settings
 from trtjob.queue.rq_queue import WorkQueue
@@ -229,15 +247,22 @@ from trtjob.worker.context import Context
 from trtjob.worker.heartbeat import LOADING_S, PATIENCE, HeartbeatThread
 client = redis.Redis.from_url(sys.argv[1])
 context = Context("worker", Settings(), JobStore(client), WorkQueue(client, "trtjob"))
-heart = HeartbeatThread(context, client)
-context.leases[Lease("photos-1234abcd", sys.argv[2], "worker", 1, 1, 10.0)] = context.interrupter
-heart._check_progress()  # notes where the unit stands
-if sys.argv[3] == "moving":
+unit, what = sys.argv[2:]
+now = 0.0
+heart = HeartbeatThread(context, client, clock=lambda: now)
+lease = Lease("photos-1234abcd", unit, "worker", 1, 1, 10.0)
+if what != "waiting for work":
+    context.leases[lease] = context.interrupter
+heart.check_progress()  # notes where the unit stands
+if what == "moving":
     context.steps += 1
-if sys.argv[3].startswith("loading"):
+if what.startswith("loading"):
     context.doing = "loading the model"
-heart._moved_at -= LOADING_S + 1 if sys.argv[3] == "loading for ever" else PATIENCE * context.settings.stall_s + 1
-heart._check_progress()
+now += LOADING_S + 1 if what == "loading for ever" else PATIENCE * context.settings.stall_s + 1
+heart.check_progress()
+context.leases[lease] = context.interrupter
+now += 1
+heart.check_progress()
 """
 
 
@@ -247,6 +272,7 @@ heart._check_progress()
         pytest.param(shard_unit(0), "still", STALLED, id="a-shard-that-stands"),
         pytest.param(shard_unit(0), "moving", 0, id="a-shard-that-moves"),
         pytest.param(PLAN, "still", 0, id="planning-takes-its-time"),
+        pytest.param(shard_unit(0), "waiting for work", 0, id="a-shard-that-has-just-come"),
         pytest.param(shard_unit(0), "loading", 0, id="a-model-that-loads"),
         pytest.param(shard_unit(0), "loading for ever", STALLED, id="a-model-that-does-not"),
     ],
@@ -258,12 +284,6 @@ def test_a_process_whose_shard_stands_still_ends_itself(
     command = [sys.executable, "-c", STANDING_STILL, server.url, unit, what]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
-
-
-def test_waiting_for_work_is_no_stand_still(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
-    heart._moved_at -= 10_000
-    heart._check_progress()
-    assert time.monotonic() - heart._moved_at < 5
 
 
 @pytest.mark.slow
@@ -287,7 +307,7 @@ def test_a_beat_is_a_line_on_standard_output_with_what_was_done(
 
 def test_shares_are_reported_as_json(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
     heart.report()
-    assert json.loads(local_worker.store.redis.hget("trtjob:worker:worker-1", "busy")) == {
+    assert json.loads(local_worker.store.redis.hget(worker_key("worker-1"), "busy")) == {
         "decode": 0.0,
         "infer": 0.0,
         "finish": 0.0,
@@ -320,18 +340,18 @@ def move_to_bucket(local_worker: LocalWorker) -> None:
 
 
 def test_a_job_is_degraded_where_no_node_works_and_only_as_long(
-    local_worker: LocalWorker, heart: HeartbeatThread, trouble: str
+    local_worker: LocalWorker, heart: HeartbeatThread, clock: Clock, trouble: str
 ) -> None:
     work_on(local_worker)
     move_to_bucket(local_worker)
     heart.report()
     assert local_worker.store.view(local_worker.job_id).degraded == trouble
     report_another(local_worker, trouble)
-    heart._looked_at = 0.0
+    clock.ahead_s += POLL_S
     heart.report()
     assert local_worker.store.view(local_worker.job_id).degraded == trouble
     report_another(local_worker)
-    heart._looked_at = 0.0
+    clock.ahead_s += POLL_S
     heart.report()
     assert local_worker.store.view(local_worker.job_id).degraded == ""
     (mine,) = (worker for worker in local_worker.store.workers() if worker.name == local_worker.context.name)
@@ -352,7 +372,7 @@ def test_a_job_is_not_degraded_once_storage_works(
 
 @pytest.mark.usefixtures("trouble")
 def test_after_an_outage_a_unit_goes_back_where_another_node_works(
-    local_worker: LocalWorker, heart: HeartbeatThread
+    local_worker: LocalWorker, heart: HeartbeatThread, clock: Clock
 ) -> None:
     interrupter = work_on(local_worker)
     move_to_bucket(local_worker)
@@ -360,7 +380,7 @@ def test_after_an_outage_a_unit_goes_back_where_another_node_works(
     heart.report()
     assert interrupter.reason == "", "it may be over for all of them at any moment"
     report_another(local_worker)
-    heart._looked_at = 0.0
+    clock.ahead_s += POLL_S
     heart.report()
     assert interrupter.reason == "outage"
 
@@ -375,11 +395,13 @@ def test_a_short_outage_is_waited_for(local_worker: LocalWorker, heart: Heartbea
 
 
 @pytest.mark.usefixtures("trouble")
-def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(local_worker: LocalWorker, heart: HeartbeatThread) -> None:
+def test_a_bucket_that_fails_holds_no_job_up_that_needs_none(
+    local_worker: LocalWorker, heart: HeartbeatThread, clock: Clock
+) -> None:
     interrupter = work_on(local_worker)
     local_worker.context.settings = local_worker.context.settings.model_copy(update={"outage_s": 0.0})
     for _ in range(2):
-        heart._looked_at = 0.0
+        clock.ahead_s += POLL_S
         heart.report()
         report_another(local_worker)
     assert interrupter.reason == ""

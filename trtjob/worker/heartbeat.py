@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,18 +45,26 @@ _NO_ENGINE = {"engine": "", "device": ""}
 class HeartbeatThread(threading.Thread):
     """Beats once a second until the process ends."""
 
-    def __init__(self, context: Context, redis: Redis, job_log: JobLog | None = None) -> None:
-        """job_log: what is to be brought to the server of it."""
+    def __init__(
+        self,
+        context: Context,
+        redis: Redis,
+        job_log: JobLog | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """job_log: what is to be brought to the server of it; clock: tells the time, in seconds."""
         super().__init__(name="trtjob-heartbeat", daemon=True)
         self.job_log = job_log
         self.context = context
         self.store = JobStore(redis)
         self.execution: tuple[Job, Execution] | None = None  # of RQ, kept alive with our own lease
         self._ended = threading.Event()
+        self._clock = clock
         self._errors_seen: set[type] = set()  # what beats have failed of
         self._steps = -1
-        self._moved_at = time.monotonic()
-        self._sample: tuple[float, int, dict[str, float]] = (time.monotonic(), 0, {})
+        self._moved_at = self._clock()
+        self._sample: tuple[float, int, dict[str, float]] = (self._clock(), 0, {})
         self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
         self._nodes = Exclusions(self.store, context.queue.name)
         self._trouble = ""
@@ -66,11 +75,11 @@ class HeartbeatThread(threading.Thread):
         renewed = reported = 0.0
         while not self._ended.wait(BEAT_S):
             self._tell_supervisor()
-            self._check_progress()
-            now = time.monotonic()
+            self.check_progress()
+            now = self._clock()
             try:
                 if now - renewed >= self.context.settings.lease_s / 4:
-                    self._renew()
+                    self.renew()
                     renewed = now
                 if now - reported >= 2 * BEAT_S:
                     self.report()
@@ -93,7 +102,8 @@ class HeartbeatThread(threading.Thread):
         if self.job_log is not None:
             self.job_log.ship(self.store.redis)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Renew the leases in hand, and interrupt the units that are no longer this process's."""
         for lease, interrupter in list(self.context.leases.items()):
             answer = self.store.renew(lease)
             if answer not in ACTIVE:
@@ -104,11 +114,11 @@ class HeartbeatThread(threading.Thread):
             ttl_s = 2 * int(self.context.settings.lease_s)
             rq_internals.renew(self.store.redis, self.context.name, job, execution, ttl_s)
 
-    def _check_progress(self) -> None:
+    def check_progress(self) -> None:
         """End the process where a batch takes too long, or a shard stands still: a thread that hangs in C cannot be
         stopped otherwise."""
         limit_s = PATIENCE * self.context.settings.stall_s
-        steps, now, pipeline = self.context.steps, time.monotonic(), self.context.pipeline
+        steps, now, pipeline = self.context.steps, self._clock(), self.context.pipeline
         if pipeline is not None and pipeline.batches.longest_s() > limit_s:
             self._end_process(f"a batch of the model '{self.context.model_name}' took more than {limit_s:.0f} s")
         has_shard = any(shard_of(lease.unit) is not None for lease in list(self.context.leases))
@@ -147,7 +157,7 @@ class HeartbeatThread(threading.Thread):
 
     def _tell_trouble(self, trouble: str, waiting: dict[Lease, Interrupter]) -> None:
         """Say which jobs wait because storage fails; where others can go on with them, leave them after a while."""
-        before, now = self._trouble, time.monotonic()
+        before, now = self._trouble, self._clock()
         if trouble != before:
             log.warning("storage fails: waiting" if trouble else "storage works again", extra={"trouble": trouble})
         if not before:
@@ -187,7 +197,7 @@ class HeartbeatThread(threading.Thread):
         return any(is_s3(place) for place in (*spec.source.roots, spec.output, spec.model.uri))
 
     def _measure(self) -> None:
-        now, images, busy_s = time.monotonic(), self.context.images, self.context.busy_s()
+        now, images, busy_s = self._clock(), self.context.images, self.context.busy_s()
         then, images_then, busy_then = self._sample
         elapsed = now - then
         pipeline = self.context.pipeline

@@ -20,6 +20,7 @@ from converters.damage import damaged
 from terminal import DIGITS, Terminal, job_folder, records, wait_for, worker_pids
 
 from trtjob.errors import FailureKind
+from trtjob.queue.keys import JOBS, job_key, queue_state_key, state_key
 from trtjob.queue.rq_queue import RUN_UNIT
 
 SEED = 20261101
@@ -160,10 +161,10 @@ def test_a_daemon_whose_keys_are_spoilt_in_turn_goes_on_and_does_the_next_job(
     client: Any = valkey.client
     submit = ["submit", str(DIGITS / "scenes"), "--model", str(digits), "-o"]
     assert terminal.here(*submit, str(tmp_path / "first"), TRTJOB_QUEUE="nobody").code == 0
-    (job_id,) = map(bytes.decode, client.zrange("trtjob:jobs", 0, -1))
-    client.hset(f"trtjob:job:{job_id}", mapping={"queue": "trtjob", "state": "running", "planned": "0"})
-    client.sadd("trtjob:queue:trtjob:running", job_id)
-    client.sadd("trtjob:state:running", job_id)
+    (job_id,) = map(bytes.decode, client.zrange(JOBS, 0, -1))
+    client.hset(job_key(job_id), mapping={"queue": "trtjob", "state": "running", "planned": "0"})
+    client.sadd(queue_state_key("trtjob", "running"), job_id)
+    client.sadd(state_key("running"), job_id)
     log = tmp_path / "log"
     with log.open("wb") as file, running_worker(terminal, file) as daemon:
         (pid,) = wait_for(lambda: worker_pids(daemon.pid), "the worker process")

@@ -3,6 +3,7 @@
 from redis import Redis
 
 from trtjob.queue.conversions import KEPT_S, WANTED_S, Conversion, name_of, named, new_id
+from trtjob.queue.keys import wanted_key
 
 
 def test_a_client_that_falls_silent_is_waited_for_some_seconds(redis: Redis) -> None:
@@ -10,7 +11,7 @@ def test_a_client_that_falls_silent_is_waited_for_some_seconds(redis: Redis) -> 
     assert not conversion.is_wanted()
     conversion.want()
     assert conversion.is_wanted()
-    assert 0 < redis.ttl(f"trtjob:conversion:{conversion.id}:wanted") <= WANTED_S
+    assert 0 < redis.ttl(wanted_key(conversion.id)) <= WANTED_S
 
 
 def test_what_was_cancelled_is_not_wanted_again_by_who_waited_for_it(redis: Redis) -> None:

@@ -14,7 +14,7 @@ from terminal import wait_for
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
 from trtjob.queue.job_store import FREE_KILLS, Done, JobStore, Lease, Refusal
-from trtjob.queue.keys import job_key, lease_key, worker_key
+from trtjob.queue.keys import WORKERS, job_key, lease_key, worker_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.queue.worker_registry import WORKER_TTL_S
 
@@ -513,7 +513,7 @@ def test_a_worker_that_does_not_report_is_forgotten(redis: Redis, store: JobStor
     assert 0 < redis.ttl(worker_key("worker")) <= WORKER_TTL_S
     redis.delete(worker_key("worker"))
     assert store.workers() == []
-    assert redis.smembers("trtjob:workers") == set()
+    assert redis.smembers(WORKERS) == set()
 
 
 def snapshot(store: JobStore) -> dict[str, Any]:
@@ -522,7 +522,7 @@ def snapshot(store: JobStore) -> dict[str, Any]:
     What a worker holds is in its own record, which goes with it.
     """
     found: dict[str, Any] = {}
-    for key in sorted(set(store.redis.keys("*")) - set(store.redis.keys("trtjob:worker:*"))):
+    for key in sorted(set(store.redis.keys("*")) - set(store.redis.keys(worker_key("*")))):
         kind = store.redis.type(key)
         found[key] = store.redis.hgetall(key) if kind == b"hash" else store.redis.dump(key)
     return found

@@ -12,7 +12,7 @@ from trtjob.cli.ui.screens import jobs_lines, standing, status_document
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore
-from trtjob.queue.keys import job_key
+from trtjob.queue.keys import ended_key, job_key
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
@@ -103,7 +103,7 @@ def test_pages_of_jobs_follow_each_other_without_a_gap(store: JobStore, monkeypa
 
 def end_long_ago(store: JobStore, job_id: str, ago_s: float = 3601.0) -> None:
     at = store.redis.time()[0] - ago_s
-    assert store.redis.zadd(f"trtjob:queue:{QUEUE}:ended", {job_id: at}, xx=True, ch=True) == 1
+    assert store.redis.zadd(ended_key(QUEUE), {job_id: at}, xx=True, ch=True) == 1
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))

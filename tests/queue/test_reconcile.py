@@ -11,7 +11,7 @@ from terminal import wait_for
 from trtjob.errors import ForeignJobError
 from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue.job_store import JobStore, Lease
-from trtjob.queue.keys import lease_key
+from trtjob.queue.keys import done_key, lease_key
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_unit
@@ -181,7 +181,7 @@ def test_many_lost_shards_come_back_in_their_order(large: JobStore, queue: WorkQ
 
 def test_a_lost_shard_beyond_five_digits_is_younger_than_those_before(running: JobStore, queue: WorkQueue) -> None:
     running.update(JOB, shards=100_001)
-    running.redis.set(f"trtjob:job:{JOB}:done", b"\xff" * 12_499 + b"\xfc\x00")  # all before 99,998
+    running.redis.set(done_key(JOB), b"\xff" * 12_499 + b"\xfc\x00")  # all before 99,998
     queue.put(JOB, [shard_unit(99_999)])
     reconcile(running, queue)
     assert units(queue) == [shard_unit(n) for n in (99_998, 99_999, 100_000)]

@@ -15,6 +15,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from trtjob.queue.keys import job_key
 from trtjob.queue.rq_queue import CONVERT, MOST_PASSED, RUN_UNIT, WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 
@@ -106,7 +107,7 @@ def test_other_units_have_no_number(unit: str) -> None:
 
 
 def enter(redis: Redis, job: str, priority: str = "normal", model: str = "m") -> str:
-    redis.hset(f"trtjob:job:{job}", mapping={"priority": priority, "model": model})
+    redis.hset(job_key(job), mapping={"priority": priority, "model": model})
     return job
 
 

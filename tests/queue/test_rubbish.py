@@ -18,7 +18,19 @@ from trtjob.jobs.states import JobState
 from trtjob.queue import replies
 from trtjob.queue.job_log import JobLog, read_log
 from trtjob.queue.job_store import JobStore, Lease
-from trtjob.queue.keys import PARTS, job_key, kinds_of, lease_key, log_key
+from trtjob.queue.keys import (
+    FENCE,
+    JOBS,
+    PARTS,
+    daemon_key,
+    job_key,
+    kinds_of,
+    lease_key,
+    log_key,
+    queue_state_key,
+    state_key,
+    worker_key,
+)
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.replies import MOST_SHARDS, Rubbish, drop_foreign
@@ -187,7 +199,7 @@ def test_a_lease_that_nobody_of_ours_has_written_does_not_hold_a_unit_for_ever(
 
 
 def all_keys() -> list[str]:
-    own = [*kinds_of("test"), "trtjob:fence", "trtjob:worker:worker-1", "trtjob:daemon:node-1", "rq:queue:test"]
+    own = [*kinds_of("test"), FENCE, worker_key("worker-1"), daemon_key("node-1"), "rq:queue:test"]
     rqs = ["rq:queue:test:intermediate", "rq:wip:test", "rq:queues", "rq:workers", "rq:failed:test", "rq:workers:test"]
     return sorted({*own, *rqs})
 
@@ -246,7 +258,7 @@ def test_a_worker_or_a_daemon_whose_report_is_rubbish_is_left_out(redis: Redis, 
         for who in ("bad-1", "well-1"):
             store.report_worker(who, well)
             store.report_daemon(who, well)
-        for key in ("trtjob:worker:bad-1", "trtjob:daemon:bad-1"):
+        for key in (worker_key("bad-1"), daemon_key("bad-1")):
             redis.hset(key, name, value)
         assert "well-1" in {worker.name for worker in store.workers()}
         assert "well-1" in {daemon.name for daemon in store.daemons()}
@@ -267,7 +279,7 @@ def test_a_number_of_shards_beyond_all_bounds_takes_no_memory(redis: Redis, stor
 def test_what_is_wrong_is_said_once_and_not_every_time(
     redis: Redis, store: JobStore, queue: WorkQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis.zadd("trtjob:jobs", {b"\xff": 1})
+    redis.zadd(JOBS, {b"\xff": 1})
     for _ in range(5):
         store.views()
     assert said(caplog) == [r"trtjob:jobs: the member '\udcff' is no name of ours"]
@@ -306,7 +318,7 @@ def test_a_state_that_is_none_is_no_unknown_job(redis: Redis, store: JobStore) -
 
 def test_a_lost_list_is_made_again(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     live(store, queue, WELL)
-    for key in ("trtjob:jobs", "trtjob:state:running", "trtjob:queue:test:running"):
+    for key in (JOBS, state_key("running"), queue_state_key("test", "running")):
         put(redis, key, "string")
         reconcile(store, queue)
         assert store.active_ids(queue.name) == store.job_ids() == [WELL]

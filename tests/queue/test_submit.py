@@ -20,6 +20,7 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState, Priority
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore, Refusal
+from trtjob.queue.keys import done_key, job_key
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import cancel, resume, retry, stop, submit
@@ -220,7 +221,7 @@ def test_wherever_a_submission_is_killed_the_job_is_whole_or_not_there_and_the_s
         store, queue = JobStore(redis), WorkQueue(redis, "test")
         if earlier:
             store.create(spec.model_copy(update={"created_at": 1.0}), JobState.DONE, queue="test")
-            redis.setbit(f"trtjob:job:{spec.job_id}:done", 0, 1)
+            redis.setbit(done_key(spec.job_id), 0, 1)
         client = Dying.from_url(server.url)
         assert isinstance(client, Dying)
         client.live_for(commands)
@@ -230,7 +231,7 @@ def test_wherever_a_submission_is_killed_the_job_is_whole_or_not_there_and_the_s
             killed = True
         else:
             killed = False
-        if redis.exists(f"trtjob:job:{spec.job_id}"):
+        if redis.exists(job_key(spec.job_id)):
             state = store.state(spec.job_id)
             assert store.job_ids() == [spec.job_id]
             assert {name: count for name, count in store.counts("test").items() if count} == {state: 1}

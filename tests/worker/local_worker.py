@@ -12,6 +12,7 @@ from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.spec import JobSpec
 from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.keys import part_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit
@@ -93,7 +94,7 @@ class LocalWorker:
         return {record.image: record for record in read_records(self.folder.storage, manifest.results)}
 
     def attempts(self, unit: str = shard_unit(0)) -> int:
-        return int(self.store.redis.hget(f"trtjob:job:{self.job_id}:attempts", unit) or 0)
+        return int(self.store.redis.hget(part_key(self.job_id, "attempts"), unit) or 0)
 
     def crash(self, lease: Lease, blame: str = "SIGSEGV") -> None:
         """Let a unit's worker die."""

@@ -16,7 +16,7 @@ from trtjob.jobs.folder import JOB, RESULTS
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.queue.exclusions import Lack, OwnExclusions
-from trtjob.queue.keys import job_key
+from trtjob.queue.keys import aside_key, job_key
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.shard.run import MANY
 from trtjob.worker.tasks import run_unit
@@ -491,7 +491,7 @@ def test_a_place_that_is_back_is_not_waited_for_any_more(local_worker: LocalWork
 def test_rubbish_where_it_is_noted_does_not_keep_a_job_from_its_end(local_worker: LocalWorker, is_list: bool) -> None:
     local_worker.plan(4)
     shutil.rmtree(local_worker.photos)
-    key = f"trtjob:job:{local_worker.job_id}:aside"
+    key = aside_key(local_worker.job_id)
     if is_list:
         local_worker.queue.redis.rpush(key, b"\xff")
     else:

@@ -25,7 +25,7 @@ from trtjob.errors import ConfigError
 from trtjob.jobs.states import JobState
 from trtjob.queue import notifications
 from trtjob.queue.job_store import JobStore, Lease
-from trtjob.queue.keys import NOTICE, NOTICES
+from trtjob.queue.keys import NOTICE, NOTICES, job_key
 from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.queue.submit import cancel
 from trtjob.queue.units import FINISH
@@ -289,7 +289,7 @@ def test_an_address_that_cannot_be_one_fails_alone(store: JobStore, settings: Se
     """It may have been written by an earlier version, or by anybody."""
     with listener(200) as (good, heard):
         store.create(job_spec(job_id="a-bad-one"), JobState.RUNNING)
-        store.redis.hset("trtjob:job:a-bad-one", "notify", url.encode(errors="surrogateescape"))
+        store.redis.hset(job_key("a-bad-one"), "notify", url.encode(errors="surrogateescape"))
         store.fail("a-bad-one", "for the test")
         ended(store, good)
         assert send_due(store, settings) == 1
@@ -437,7 +437,7 @@ def test_a_forgotten_job_is_told_of_and_leaves_nothing(store: JobStore, settings
         store.forget(JOB)
         assert send_due(store, settings) == 1
     assert len(heard) == 1
-    assert store.redis.keys("trtjob:job:*") == store.redis.keys("trtjob:notice:*") == []
+    assert store.redis.keys(job_key("*")) == store.redis.keys(f"{NOTICE}*") == []
 
 
 def test_a_notice_that_is_being_sent_is_sent_by_nobody_else(store: JobStore, settings: Settings) -> None:

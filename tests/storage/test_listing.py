@@ -123,6 +123,23 @@ def test_a_folder_that_may_not_be_listed_is_reported(public_folder: Path) -> Non
         assert keys(public_folder) == ["a.jpg", "closed/", "z.jpg"]
 
 
+def test_what_is_not_taken_is_counted_however_deep_it_lies(tmp_path: Path) -> None:
+    deep = ".trash/" + "/".join("d" for _ in range(400))
+    touch(tmp_path, "a.jpg", ".trash/1.jpg", f"{deep}/2.jpg", f"{deep}/3.jpg")
+    (tmp_path / ".trash" / "up").symlink_to("..")
+    listed = Listing(tmp_path)
+    assert [entry.key for entry in listed] == ["a.jpg"]
+    assert listed.ignored == {"trash": 4}
+
+
+def test_what_is_not_taken_may_be_closed(public_folder: Path) -> None:
+    touch(public_folder, "a.jpg", ".Trash-0/b.jpg").joinpath(".Trash-0").chmod(0)
+    with as_nobody():
+        listed = Listing(public_folder)
+        assert [entry.key for entry in listed] == ["a.jpg"]
+    assert not listed.ignored.keys()
+
+
 def test_a_folder_that_goes_away_while_it_is_listed_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b/1.jpg", "c.jpg")
     entries = iter(Listing(tmp_path))

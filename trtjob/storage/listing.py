@@ -85,7 +85,7 @@ class Listing:
         if not self.rules.enters(key):
             return
         if kind := self.rules.why_not_folder(key):
-            self.ignored[kind] += _files_below(f"{self.root}/{key}")
+            self.ignored += Counter({kind: _files_below(f"{self.root}/{key}")})  # which leaves out what is none
         else:
             yield from self._folder(prefix, above)
 
@@ -140,11 +140,26 @@ def _is_dir(item: "os.DirEntry[str]") -> bool:
 
 def _files_below(path: str) -> int:
     """Count the files below a folder whose images are not taken; what cannot be listed has none."""
+    count, above = 0, [_scanned(path)]  # not by recursion: folders may lie deeper than Python's stack
+    while above:
+        try:
+            item = next(above[-1], None)
+        except OSError:
+            item = None
+        if item is None:
+            above.pop()
+        elif item.is_dir(follow_symlinks=False):
+            above.append(_scanned(item.path))
+        else:
+            count += 1
+    return count
+
+
+def _scanned(path: str) -> "Iterator[os.DirEntry[str]]":
     try:
-        with os.scandir(path) as scan:
-            return sum(_files_below(item.path) if item.is_dir(follow_symlinks=False) else 1 for item in scan)
+        return os.scandir(path)
     except OSError:
-        return 0
+        return iter(())
 
 
 def _sorted(names: Iterator[str]) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """What is an image of the user's, and what was asked for: the same in a folder and in a bucket."""
 
 import os
+import re
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy
 from s3_server import S3Server
 from samples import touch
 
@@ -95,6 +97,17 @@ def test_a_pattern_is_for_all_keys_and_folders_beside_its_way_are_not_looked_int
     images = open_storage(place).images(rules)
     assert listed(images) == ["2026/IMG_2.jpg"]
     assert images.ignored["excluded"] == 2
+
+
+@pytest.mark.slow
+def test_of_a_bucket_only_what_begins_like_the_patterns_is_listed(proxy: FaultProxy, s3: S3Server) -> None:
+    bucket = s3.new_bucket()
+    for key in ("p/cam1/a.jpg", "p/cam2/b.jpg", "p/dog/c.jpg"):
+        s3.client().put_object(Bucket=bucket, Key=key, Body=b"x")
+    images = open_storage(f"s3://{bucket}/p").images(Rules(patterns=("/cam1*/*", "/cam[2]/*")))
+    assert listed(images) == ["cam1/a.jpg", "cam2/b.jpg"]
+    assert proxy.requests
+    assert all(re.search(rb"prefix=p%2Fcam[& ]", line) for line in proxy.requests)
 
 
 def test_what_was_changed_before_a_date_is_older(tmp_path: Path) -> None:

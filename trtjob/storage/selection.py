@@ -1,13 +1,14 @@
 """Which files of a place a job takes: the images of the user's, and of these what was asked for."""
 
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
-from trtjob.storage.patterns import pattern
+from trtjob.storage.patterns import MAGIC, pattern
 
 MOST_SAMPLED = 1_000_000  # about 300 bytes of memory each
 
@@ -89,6 +90,16 @@ class Rules:
 
     selection: Selection = field(default_factory=Selection)
     patterns: tuple[str, ...] = ()
+
+    @property
+    def start(self) -> str:
+        """What each key begins with that a pattern from the root on matches; empty where there are others.
+
+        >>> Rules(patterns=("/cam1*/*.jpg", "/cam2*")).start
+        'cam'
+        """
+        starts = [MAGIC.split(text[1:], maxsplit=1)[0] if text.startswith("/") else "" for text in self.patterns]
+        return commonprefix(starts)  # noqa: RUF071 - of characters, as the prefix in a bucket is
 
     def why_not_folder(self, key: str) -> str:
         """Return the kind of all that is below a folder, empty where some of it may be taken. key: without a slash."""

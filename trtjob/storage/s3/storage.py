@@ -178,9 +178,10 @@ class S3Storage:
 
     def images(self, rules: Rules | None = None) -> S3Listing:
         rules = rules or Rules()
+        start = self._prefix + rules.start
         if rules.selection.recursive:
-            return S3Listing(lambda key: self._page(self._prefix, key), _last_key, self._prefix, rules)
-        return S3Listing(lambda token: self._page(self._prefix, token, delimiter="/"), _token, self._prefix, rules)
+            return S3Listing(lambda key: self._page(start, key), _last_key, self._prefix, rules)
+        return S3Listing(lambda token: self._page(start, token, delimiter="/"), _token, self._prefix, rules)
 
     def entry(self, key: str) -> Entry:
         with suppress(OSError):

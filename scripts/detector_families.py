@@ -1,8 +1,10 @@
-"""Compare detectors of other families with their owners' own predictions, and write the table in docs/models.md.
+"""Compare detectors with their owners' own predictions, and write the tables in docs/models.md: of other families, and
+of what Ultralytics' exports say beyond boxes.
 
     python -m scripts.detector_families CASES/ PHOTOGRAPHS/ [--check]
 
-CASES/ has a folder for each: model.onnx, and expected.json with the owner's labels, boxes and scores on photographs.
+CASES/ has a folder for each: model.onnx, and expected.json with the owner's labels, boxes and scores on photographs,
+and masks, keypoints and corners where there are some.
 """
 
 import argparse
@@ -10,11 +12,13 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from trtjob.converters.onnx.families import FAMILIES
 from trtjob.converters.registry import ModelRegistry
@@ -27,9 +31,11 @@ from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import prepare
+from trtjob.imaging.rle import mask_from
 
 TARGET = Path(__file__).parents[1] / "docs" / "models.md"
-BEGIN, END = "<!-- families -->", "<!-- end of families -->"
+FAMILY_MARKS = "<!-- families -->", "<!-- end of families -->"
+SHAPE_MARKS = "<!-- shapes -->", "<!-- end of shapes -->"
 MAX_PIXELS = 200_000_000
 FAR_PX = 20.0  # further apart are two detections
 NEAR_CONF = 0.01  # so near to the threshold one may be found or not
@@ -37,8 +43,13 @@ NEAR_CONF = 0.01  # so near to the threshold one may be found or not
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How ours compare with the owner's: those that are missing or too many, and the largest differences."""
+    """How ours compare with the owner's: those that are missing or too many, and the largest differences.
 
+    shapes: what the boxes have beside them: the worst IoU of `masks` and `rotated` boxes, and how many pixels
+    `keypoints` are off at most.
+    """
+
+    case: str
     family: str
     exporter: str
     wanted: int
@@ -46,11 +57,22 @@ class Agreement:
     extra: int
     boxes_px: float
     scores: float
+    shapes: dict[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         found = "all found" if not self.missing + self.extra else f"{self.missing} missing, {self.extra} too many"
         return f"{found} of {self.wanted}, {self.boxes_px:.2f} px, {self.scores:.4f}"
+
+    @property
+    def shapes_text(self) -> str:
+        return ", ".join(
+            f"{name} within {value:.3f} px" if name == "keypoints" else f"worst IoU of {name} {value:.4f}"
+            for name, value in self.shapes.items()
+        )
+
+
+Pair = tuple[Detection, int]  # ours, and the number of the owner's
 
 
 def compared(case: Path, photographs: Path) -> Agreement:
@@ -72,7 +94,8 @@ def compared(case: Path, photographs: Path) -> Agreement:
             request["size"] = (first[1], first[0])
             model = convert_model(ConversionRequest(**request), registry=ModelRegistry(Path(folder) / "models"))
         note = next((word for family in FAMILIES if (word := family.name) in " ".join(_notes(case, request))), "")
-        pairs, missing, extra, wanted = [], 0, 0, 0
+        boxes, scores, missing, extra, wanted = [0.0], [0.0], 0, 0, 0
+        shapes: dict[str, list[float]] = {}
         with open_engine(model.path, threads=1) as engine:
             for name, told in expected["images"].items():
                 if "size" in request and told["size"] != first:  # its graph resizes, and it would see another shape
@@ -87,13 +110,20 @@ def compared(case: Path, photographs: Path) -> Agreement:
                     min_score=expected["conf"] - NEAR_CONF,
                     iou=expected.get("iou", model.spec.iou),
                 ).detections
-                ours = _matched(found, told, expected["labels"], model.spec.labels, image.shape[:2])
-                pairs += ours
-                wanted += len(told["boxes"])
-                missing += len(told["boxes"]) - len(ours)
-                extra += sum(item.score > expected["conf"] + NEAR_CONF for item in found) - len(ours)
-    boxes, scores = zip(*pairs, strict=True) if pairs else ((0.0,), (0.0,))
-    return Agreement(note, expected["family"], wanted, missing, max(0, extra), max(boxes), max(scores))
+                theirs = _boxes(told)
+                pairs = _matched(found, told, theirs, expected["labels"], model.spec.labels)
+                boxes += [_farthest(ours.box, theirs[number]) for ours, number in pairs]
+                scores += [abs(ours.score - told["scores"][number]) for ours, number in pairs]
+                wanted += len(theirs)
+                missing += len(theirs) - len(pairs)
+                extra += sum(item.score > expected["conf"] + NEAR_CONF for item in found) - len(pairs)
+                for ours, number in pairs:
+                    for name, value in _shapes(ours, told, number):
+                        shapes.setdefault(name, []).append(value)
+    worst = {name: (max if name == "keypoints" else min)(values) for name, values in shapes.items()}
+    return Agreement(
+        case.name, note, expected["family"], wanted, missing, max(0, extra), max(boxes), max(scores), worst
+    )
 
 
 def _notes(case: Path, request: dict[str, Any]) -> tuple[str, ...]:
@@ -102,24 +132,52 @@ def _notes(case: Path, request: dict[str, Any]) -> tuple[str, ...]:
     return tuple(note for note in convert(ConversionRequest(**request)).notes if "--family" in note)
 
 
+def _boxes(told: dict[str, Any]) -> dict[int, NDArray[Any]]:
+    """Return the owner's boxes by number, clipped to the image; without those that a network has turned inside out."""
+    width, height = told["size"]
+    clipped = {number: np.clip(box, 0, [width, height] * 2) for number, box in enumerate(told["boxes"])}
+    return {number: box for number, box in clipped.items() if box[2] > box[0] and box[3] > box[1]}
+
+
 def _matched(
     found: tuple[Detection, ...],
     told: dict[str, Any],
+    boxes: dict[int, NDArray[Any]],
     their_labels: list[str],
     labels: tuple[str, ...],
-    hw: tuple[int, ...],
-) -> list[tuple[float, float]]:
-    """Return the distances, in pixels and in scores, of the owner's detections that are found."""
-    height, width = hw
+) -> list[Pair]:
+    """Return the owner's detections that are found."""
     left, pairs = list(found), []
-    for box, score, number in zip(told["boxes"], told["scores"], told["classes"], strict=True):
-        clipped = np.clip(box, 0, [width, height, width, height])
-        same = [item for item in left if labels[item.class_id] == their_labels[number]]
-        best = min(same, key=lambda item: float(np.abs(item.box - clipped).max()), default=None)
-        if best is not None and (off := float(np.abs(np.array(best.box) - clipped).max())) < FAR_PX:
+    for number, box in boxes.items():
+        label = their_labels[told["classes"][number]]
+        same = [item for item in left if labels[item.class_id] == label]
+        best = min(same, key=lambda item: _farthest(item.box, box), default=None)
+        if best is not None and _farthest(best.box, box) < FAR_PX:
             left.remove(best)
-            pairs.append((off, abs(best.score - score)))
+            pairs.append((best, number))
     return pairs
+
+
+def _farthest(ours: Any, theirs: Any) -> float:
+    return float(np.abs(np.subtract(ours, theirs)).max())
+
+
+def _shapes(ours: Detection, told: dict[str, Any], number: int) -> Iterator[tuple[str, float]]:
+    """Yield how what a detection has beside its box agrees with the owner's."""
+    masks = told.get("masks_in_the_image", {}).get("rle_of_the_first", [])
+    if ours.mask is not None and number < len(masks):
+        width, height = told["size"]
+        pixels, theirs = ours.mask.decode(), mask_from(np.array(masks[number]), (height, width))
+        yield "masks", float((pixels & theirs).sum() / (pixels | theirs).sum())
+    if ours.keypoints is not None:
+        yield (
+            "keypoints",
+            _farthest([point[:2] for point in ours.keypoints], np.array(told["keypoints"][number])[:, :2]),
+        )
+    if ours.rotated is not None:
+        one, other = (np.array(c, np.float32).reshape(4, 2) for c in (ours.rotated.corners, told["corners"][number]))
+        common, _ = cv2.intersectConvexConvex(one, other)
+        yield "rotated boxes", common / (cv2.contourArea(one) + cv2.contourArea(other) - common)
 
 
 def table(agreements: list[Agreement]) -> str:
@@ -131,10 +189,21 @@ def table(agreements: list[Agreement]) -> str:
     return "\n".join(lines)
 
 
-def written(document: str, rows: str) -> str:
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{rows}\n\n{END}{after}"
+def shapes_table(agreements: list[Agreement]) -> str:
+    """Return the rows of what was compared beyond boxes."""
+    lines = ["| export | by | found, boxes, scores | beyond boxes |", "|---|---|---|---|"]
+    for item in agreements:
+        if item.shapes:
+            name = item.case.removeprefix("ultralytics_").replace("_", "-")
+            lines.append(f"| {name} | {item.exporter} | {item.text} | {item.shapes_text} |")
+    return "\n".join(lines)
+
+
+def written(document: str, rows: str, marks: tuple[str, str] = FAMILY_MARKS) -> str:
+    begin, end = marks
+    before, _, rest = document.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{rows}\n\n{end}{after}"
 
 
 def agreements_of(cases: Path, photographs: Path) -> Iterator[Agreement]:
@@ -146,9 +215,8 @@ def agreements_of(cases: Path, photographs: Path) -> Iterator[Agreement]:
         except ConversionError as err:
             print(f"{case.name}: {err}", file=sys.stderr)
             continue
-        print(f"{case.name}: {found.family or 'by its metadata'}: {found.text}")
-        if found.family:
-            yield found
+        print(f"{case.name}: {found.family or 'by its metadata'}: {found.text} {found.shapes_text}")
+        yield found
 
 
 def main() -> int:
@@ -158,7 +226,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether the table is as it was")
     wanted = parser.parse_args()
     document = TARGET.read_text()
-    found = written(document, table(list(agreements_of(wanted.cases, wanted.photographs))))
+    agreements = list(agreements_of(wanted.cases, wanted.photographs))
+    found = written(written(document, table(agreements)), shapes_table(agreements), SHAPE_MARKS)
     if wanted.check:
         return int(found != document)
     TARGET.write_text(found)

@@ -49,6 +49,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "lossless-16-bit.jpg": lambda: imagecodecs.ljpeg_encode(GREY12 << 4),
     "jpeg-ls.jpg": lambda: imagecodecs.jpegls_encode(picture()[..., 0].copy()),
     "jpeg-xl.jpg": lambda: imagecodecs.jpegxl_encode(picture()),
+    "jpeg-xl-moving.jpg": lambda: imagecodecs.jpegxl_encode(np.stack([picture(), 255 - picture()])),
+    "jpeg-2000-signed.jpg": lambda: imagecodecs.jpeg2k_encode(GREY12.astype(np.int16)),
+    "jpeg-2000-grey-and-alpha.jpg": lambda: imagecodecs.jpeg2k_encode(np.dstack([GREY12 << 4] * 2)),
     "jpeg-xr.jpg": lambda: imagecodecs.jpegxr_encode(picture()),
     "heic.jpg": heic,
 }

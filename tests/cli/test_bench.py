@@ -116,7 +116,9 @@ def test_an_unknown_model_ends_with_2(trtjob: Command) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.chaos)]
+)
 def test_a_signal_ends_it_and_leaves_nothing_behind(
     terminal: Terminal, digits: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

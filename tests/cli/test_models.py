@@ -58,3 +58,10 @@ def test_one_model_is_removed_or_those_without_a_name(trtjob: Command, arguments
     assert trtjob("models", "remove", *arguments).code == 2
     outcome = trtjob("models", "remove", "--unnamed")
     assert (outcome.code, outcome.out) == (0, "0 models without a name: removed\n")
+
+
+def test_what_a_model_gives_beside_boxes_is_shown(trtjob: Command, tmp_path: Path) -> None:
+    ModelRegistry(load_settings().models_dir).add("outlines", tiny.write_segmenter(tmp_path / "tiny.onnx"))
+    outcome = trtjob("models", "show", "outlines")
+    assert outcome.code == 0
+    assert ["gives", "masks"] in [line.split() for line in outcome.out.splitlines()]

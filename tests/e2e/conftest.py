@@ -17,6 +17,18 @@ def terminal(terminal: Terminal) -> Terminal:
 
 
 @pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """The sample model with a tenth of its pixels: what it finds does not matter here."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for suffix in (".weights", ".names"):
+        shutil.copy(DIGITS / f"digits{suffix}", folder)
+    cfg = (DIGITS / "digits.cfg").read_text()
+    (folder / "digits.cfg").write_text(cfg.replace("=320", "=96"))
+    return folder / "digits.weights"
+
+
+@pytest.fixture
 def scenes() -> list[Path]:
     """The sample scenes."""
     return sorted((DIGITS / "scenes").rglob("*.jpg"))

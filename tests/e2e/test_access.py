@@ -138,7 +138,7 @@ def test_a_server_without_tls_is_named_as_that(terminal: Terminal, valkey: Valke
     assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize(("umask", "file_mode"), [(0o022, 0o644), (0o077, 0o600)])
+@pytest.mark.parametrize(("umask", "file_mode"), [pytest.param(0o022, 0o644, marks=pytest.mark.chaos), (0o077, 0o600)])
 def test_the_home_is_private_and_results_are_as_the_user_wants_them(
     umask: int, file_mode: int, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from terminal import Terminal, job_folder, records
+from terminal import DIGITS, Terminal, job_folder, records
 
 from trtjob.queue.embedded_server import EmbeddedServer
 
@@ -14,8 +14,8 @@ ODD = """größe=中文, it's a "home", 100% = #1\\n\nof two\tlines"""
 
 
 @pytest.fixture
-def scenes(digits: Path) -> Path:
-    return digits.parent / "scenes"
+def scenes() -> Path:
+    return DIGITS / "scenes"
 
 
 @pytest.mark.parametrize(

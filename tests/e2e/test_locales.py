@@ -43,9 +43,11 @@ def latin_1(tmp_path: Path) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "de_DE.ISO-8859-1", "LANG": "de_DE.ISO-8859-1", "PYTHONUTF8": "0"}
 
 
-def run(terminal: Terminal, photos: Path, digits: Path, output: Path, environment: dict[str, str]) -> Path:
+def run(
+    terminal: Terminal, source: Path, digits: Path, output: Path, environment: dict[str, str], *options: str | Path
+) -> Path:
     """Run a job. Returns its folder."""
-    outcome = terminal.run("run", photos, "--model", digits, "-o", output, timeout_s=120, **environment)
+    outcome = terminal.run("run", source, "--model", digits, "-o", output, *options, timeout_s=120, **environment)
     assert outcome.code == 0, outcome.err
     return job_folder(output)
 
@@ -59,26 +61,21 @@ def annotated(folder: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-def test_names_are_the_same_in_every_locale(
-    terminal: Terminal, photos: Path, digits: Path, tmp_path: Path, request: pytest.FixtureRequest
+def test_names_are_the_same_in_every_locale_in_a_folder_and_in_a_list(
+    terminal: Terminal, photos: Path, digits: Path, tmp_path: Path, latin_1: dict[str, str]
 ) -> None:
     usual = run(terminal, photos, digits, tmp_path / "usual", UTF8)
     assert names(usual) == sorted(NAMES)
-    for locale in ("c", "latin-1"):
-        environment = C_LOCALE if locale == "c" else request.getfixturevalue("latin_1")
-        other = run(terminal, photos, digits, tmp_path / locale, environment)
-        assert (other / "results.jsonl").read_bytes() == (usual / "results.jsonl").read_bytes(), locale
-        assert annotated(other) == annotated(usual) == set(NAMES), locale
-
-
-def test_a_list_of_names_is_read_alike_in_every_locale(
-    terminal: Terminal, photos: Path, digits: Path, tmp_path: Path, latin_1: dict[str, str]
-) -> None:
     listed = tmp_path / "list.txt"
     listed.write_bytes(b"".join(os.fsencode(photos / name) + b"\n" for name in NAMES))
-    usual = run(terminal, listed, digits, tmp_path / "usual", UTF8)
-    other = run(terminal, listed, digits, tmp_path / "other", latin_1)
-    assert (other / "results.jsonl").read_bytes() == (usual / "results.jsonl").read_bytes()
+    others = {
+        "c": run(terminal, photos, digits, tmp_path / "c", C_LOCALE),
+        "latin-1": run(terminal, photos, digits, tmp_path / "latin-1", latin_1),
+        "a list": run(terminal, listed, digits, tmp_path / "list", latin_1, "--root", photos),
+    }
+    for name, other in others.items():
+        assert (other / "results.jsonl").read_bytes() == (usual / "results.jsonl").read_bytes(), name
+        assert annotated(other) == annotated(usual) == set(NAMES), name
 
 
 def test_a_fleet_of_several_locales_gives_the_same_bytes(

@@ -32,7 +32,10 @@ def small(tmp_path: Path, scenes: list[Path]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="stopped", marks=pytest.mark.chaos), pytest.param(signal.SIGKILL, id="killed")],
+)
 def test_a_small_run_does_not_wait_for_a_large_job_that_was_interrupted(
     number: signal.Signals,
     terminal: Terminal,

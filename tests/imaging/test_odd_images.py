@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -55,6 +56,14 @@ def moving(kind: str, **options: Any) -> bytes:
 
 def with_alpha(alpha: int) -> Image.Image:
     return Image.fromarray(np.dstack([RGB, np.full(RGB.shape[:2], alpha, np.uint8)]))
+
+
+def turned(kind: str, **options: Any) -> bytes:
+    """Return the picture lying on its side, with the orientation that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif if kind == "TIFF" else exif.tobytes()
+    return saved(kind, SHOWN.transpose(Image.Transpose.ROTATE_90), exif=block, **options)
 
 
 def zeroed(data: bytes, start: float, end: float) -> bytes:
@@ -116,6 +125,7 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG, progressive": (lambda: saved("JPEG", quality=95, progressive=True), RIGHT),
     "JPEG, CMYK": (lambda: saved("JPEG", SHOWN.convert("CMYK"), quality=95), RIGHT),
     "JPEG, RGB": (lambda: saved("JPEG", quality=95, keep_rgb=True), RIGHT),
+    "JPEG, orientation": (lambda: turned("JPEG", quality=95), RIGHT),
     "JPEG, arithmetic": (lambda: (ODD / "arithmetic.jpg").read_bytes(), RIGHT),
     "JPEG, lossless": (lambda: (ODD / "lossless.jpg").read_bytes(), RIGHT),
     "JPEG, 12 bits": (lambda: (ODD / "12-bit.jpg").read_bytes(), "has 12 bits a sample"),
@@ -132,14 +142,21 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: saved("JPEG2000", irreversible=True, quality_layers=[4], tile_size=(16, 16)),
         RIGHT,
     ),
+    "JPEG 2000, 16 bits": (lambda: cv2.imencode(".jp2", WIDE[..., ::-1])[1].tobytes(), RIGHT),
+    "JPEG 2000, 12 bits in 16": (lambda: cv2.imencode(".jp2", WIDE[..., ::-1] >> 4)[1].tobytes(), RIGHT),
+    "JPEG 2000, CMYK": (lambda: saved("JPEG2000", SHOWN.convert("CMYK")), RIGHT),
+    "JPEG 2000, YCbCr": (lambda: saved("JPEG2000", SHOWN.convert("YCbCr")), RIGHT),
+    "JPEG 2000, signed": (lambda: (ODD / "jpeg-2000-signed.jpg").read_bytes(), "signed numbers"),
     "JPEG 2000, transparent": (lambda: saved("JPEG2000", with_alpha(0)), RIGHT),
     "JPEG 2000, cut off": (lambda: saved("JPEG2000", NOISE)[:-4000], "cut off"),
     "JPEG XL": (lambda: (ODD / "jpeg-xl.jpg").read_bytes(), with_extra("pillow_jxl", "jxl")),
+    "JPEG XL, animated": (lambda: (ODD / "jpeg-xl-moving.jpg").read_bytes(), "the JPEG XL moves"),
     "JPEG XL, cut off": (lambda: (ODD / "jpeg-xl.jpg").read_bytes()[:-9], with_extra("pillow_jxl", "jxl", DAMAGED)),
     "JPEG XR": (lambda: (ODD / "jpeg-xr.jpg").read_bytes(), f"{NOT_READ}, but JPEG XR"),
     "HEIC": (lambda: (ODD / "heic.jpg").read_bytes(), with_extra("pillow_heif", "heif")),
     "HEIC, cut off": (lambda: (ODD / "heic.jpg").read_bytes()[:-90], with_extra("pillow_heif", "heif", DAMAGED)),
     "AVIF": (lambda: saved("AVIF"), RIGHT),
+    "AVIF, orientation": (lambda: turned("AVIF"), RIGHT),
     "AVIF, transparent": (lambda: saved("AVIF", with_alpha(0)), RIGHT),
     "AVIF, animated": (lambda: moving("AVIF"), RIGHT),
     "AVIF, cut off": (lambda: saved("AVIF", NOISE)[:-4000], DAMAGED),
@@ -158,6 +175,7 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG, palette of 2 bits": (lambda: saved("PNG", SHOWN.quantize(4), bits=2), RIGHT),
     "PNG, transparent colour": (lambda: saved("PNG", SHOWN.quantize(4), transparency=0), RIGHT),
     "PNG, transparent": (lambda: saved("PNG", with_alpha(0)), RIGHT),
+    "PNG, orientation": (lambda: turned("PNG"), RIGHT),
     "PNG, animated": (lambda: moving("PNG"), RIGHT),
     "PNG, cut off": (lambda: saved("PNG", NOISE)[:4000], "cut off"),
     "PNG with zeros inside": (lambda: zeroed(saved("PNG", NOISE), 0.4, 0.5), DAMAGED),
@@ -183,6 +201,7 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "WebP": (lambda: saved("WEBP", quality=95), RIGHT),
     "WebP, lossless": (lambda: saved("WEBP", lossless=True), RIGHT),
     "WebP, transparent": (lambda: saved("WEBP", with_alpha(0), lossless=True, exact=True), RIGHT),
+    "WebP, orientation": (lambda: turned("WEBP", quality=95), RIGHT),
     "WebP, animated": (lambda: moving("WEBP", quality=95), RIGHT),
     "WebP, cut off": (lambda: saved("WEBP", NOISE)[:4000], DAMAGED),
     "TIFF": (lambda: saved("TIFF"), RIGHT),
@@ -201,6 +220,8 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF, signed": (lambda: tiff(RGB.astype(np.int16)), "int16 numbers"),
     "TIFF, float": (lambda: tiff((RGB / 255).astype(np.float32)), RIGHT),
     "TIFF, float beyond 1": (lambda: tiff(RGB.astype(np.float32)), "float32 numbers"),
+    "TIFF, orientation": (lambda: turned("TIFF"), RIGHT),
+    "TIFF, palette": (lambda: saved("TIFF", SHOWN.quantize(4)), RIGHT),
     "TIFF, several pages": (lambda: moving("TIFF"), RIGHT),
     "TIFF with zeros inside": (lambda: zeroed(saved("TIFF", NOISE, compression="tiff_lzw"), 0.4, 0.6), DAMAGED),
 }

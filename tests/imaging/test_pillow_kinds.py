@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -120,6 +121,22 @@ def test_a_jpeg_that_was_packed_without_loss_is_turned_as_itself(tmp_path: Path)
     )
     assert packed.shape == (64, 32, 3)
     assert np.abs(jpeg - packed).max() < 4
+
+
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_what_is_white_in_many_bits_stays_white(bits: int) -> None:
+    ramp = np.linspace(0, (1 << bits) - 1, 4096).astype(np.uint16).reshape(64, 64)
+    stored = np.dstack([ramp] * 3)
+    done, data = cv2.imencode(".jp2", stored)
+    assert done
+    decoded = decode_image(data.tobytes(), max_pixels=10_000, depth="full")
+    assert np.abs(decoded - np.linspace(0, 255, 4096).reshape(64, 64, 1)).max() <= 1
+
+
+def test_grey_of_many_bits_with_an_alpha_channel_is_read() -> None:
+    data = (Path(__file__).parent / "odd" / "jpeg-2000-grey-and-alpha.jpg").read_bytes()
+    decoded = decode_image(data, max_pixels=10_000)
+    assert [int(decoded[place].mean()) for place in ((8, 8), (8, 40), (28, 8), (28, 40))] == [200, 20, 40, 240]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "I;16"])

@@ -203,6 +203,40 @@ def bmp_whose_rows_are_packed() -> bytes:
     return b"BM" + header + bytes(1024) + b"\0\2\xff\xff" * 8
 
 
+def avif_that_is_larger_than_it_says() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(out, "AVIF", speed=10)
+    data = out.getvalue()
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", 16, 16) + data[at + 8 :]
+
+
+def _jpeg2000(at: int, field: bytes) -> bytes:
+    """Return a picture of 16 x 16 with something else in its codestream's header."""
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(out, "JPEG2000")
+    data = out.getvalue()
+    start = data.index(b"\xff\x4f\xff\x51") + at
+    return data[:start] + field + data[start + len(field) :]
+
+
+def jpeg2000_of_many_components() -> bytes:
+    return _jpeg2000(40, struct.pack(">H", 16_384))
+
+
+def jpeg2000_of_a_hundred_million_tiles() -> bytes:
+    return _jpeg2000(8, struct.pack(">IIIIII", 9000, 9000, 0, 0, 1, 1))
+
+
+def jpeg_xl_that_claims_a_billion_pixels() -> bytes:
+    return b"\xff\x0a" + bytes([0b00000110, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]) + bytes(1000)
+
+
+def raw_photo_whose_directories_lie_over_each_other() -> bytes:
+    entries = struct.pack("<HHII", 50706, 1, 4, 1) + struct.pack("<HHII", 330, 4, 16, 8) * 60_000
+    return b"II*\0" + struct.pack("<IH", 8, 60_001) + entries + bytes(100)
+
+
 BOMBS: list[Callable[[], bytes]] = [
     png_with_more_pixels_than_its_header_says,
     png_with_a_text_of_half_a_gigabyte,
@@ -225,6 +259,11 @@ BOMBS: list[Callable[[], bytes]] = [
     gif_of_thousands_of_frames,
     gif_whose_frame_is_larger_than_its_screen,
     bmp_whose_rows_are_packed,
+    avif_that_is_larger_than_it_says,
+    jpeg2000_of_many_components,
+    jpeg2000_of_a_hundred_million_tiles,
+    jpeg_xl_that_claims_a_billion_pixels,
+    raw_photo_whose_directories_lie_over_each_other,
 ]
 
 

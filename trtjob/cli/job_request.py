@@ -94,9 +94,11 @@ def find_locations(request: JobRequest) -> JobLocations:
 
 def expect_decoders(locations: JobLocations) -> None:
     """Say which package named images need by their names, and is not here. Raises it where it is all of the job's."""
+    keys = locations.keys
+    if not keys:  # of a folder, of which nobody knows yet what is in it
+        return
     from trtjob.imaging.pillow_kinds import missing_package
 
-    keys = locations.keys
     if (missing := missing_package(keys)) is None:
         return
     if locations.source.kind == "list" and all(map(missing_package, ([key] for key in keys))):

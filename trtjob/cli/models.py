@@ -241,6 +241,7 @@ def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
     yield "input", f"{width}x{height} {spec['color']}, {spec['resize']}"
     yield "outputs", ", ".join(f"{name} {_shape(shape)}" for name, shape in facts.get("outputs", {}).items())
     yield "labels", _labels(spec["labels"])
+    yield "gives", ", ".join(_gives(spec))
     yield "layers", f"{facts['layers']}, {facts['parameters']:,} parameters" if facts else ""
     yield "precision", spec["precision"] + (f", {spec['calibration']}" if spec["calibration"] else "")
     yield "parity", _parity(spec["parity"]) if spec["parity"] else ""
@@ -265,6 +266,18 @@ def _shape(sizes: "list[int | str]") -> str:
 def _labels(labels: list[str]) -> str:
     shown = ", ".join(labels[:LABELS_SHOWN])
     return f"{len(labels)} ({shown}{', ...' if len(labels) > LABELS_SHOWN else ''})"
+
+
+def _gives(spec: dict[str, Any]) -> "Iterator[str]":
+    """Yield what a model says beyond boxes and one class."""
+    if spec["prototypes"]:
+        yield "masks"
+    if spec["keypoints"]:
+        yield f"keypoints: {_labels(spec['keypoints'])}"
+    if spec["is_rotated"]:
+        yield "rotated boxes"
+    if spec["task"] == "classify" and spec["multi_label"]:
+        yield "several labels of an image"
 
 
 def _beside(facts: dict[str, Any], name: str, unit: float, unit_name: str) -> str:

@@ -24,7 +24,7 @@ from trtjob.imaging.headers import (
     probe_size,
     unread_kind,
 )
-from trtjob.imaging.iso_media import check_jp2
+from trtjob.imaging.iso_media import check_jp2, jp2_bits, jxl_moves
 from trtjob.imaging.jpeg_segments import JPEG_END, JPEG_SIGNATURE, has_exif, jpeg_bits, jpeg_scans
 from trtjob.imaging.pillow_kinds import BY_PILLOW, DECODING_BYTES, pillow_pixels
 from trtjob.imaging.raw import is_raw, raw_preview
@@ -134,6 +134,10 @@ def _decode_by_pillow(
 ) -> UInt8Array:
     if kind == "JPEG 2000":
         check_jp2(data)
+        if (bits := jp2_bits(data)) > 8:  # which Pillow rounds: of 16 bits, the brightest become black
+            return _as_color(_decoded(data, _ALL_BITS) << (16 - bits), depth, is_inverted=False)
+    if kind == "JPEG XL" and jxl_moves(data):
+        raise ImageError(FailureKind.DECODE, "the JPEG XL moves, and its decoder gives the last frame alone")
     with library_output() as said:
         pixels = pillow_pixels(data, kind, size, max_pixels=max_pixels, page=page)
     if said:

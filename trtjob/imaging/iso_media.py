@@ -18,10 +18,12 @@ _FRAMES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz")
 _FULL_BOXES = frozenset({b"meta"})
 _MOST_BOXES = 100_000  # side by side; each may be of eight bytes
 _MOST_COMPONENTS = 4  # of JPEG 2000, which may have 16,384: each is held in 32 bits a pixel
+_SIGNED = 0x80
 _TILE_PART, _END_OF_CODESTREAM = 0xFF90, 0xFFD9
 # JPEG XL's aspect ratios (ISO/IEC 18181-1, D.2), and the bits that its sizes may have.
 _JXL_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 _JXL_SIZE_BITS = (9, 13, 18, 30)
+_JXL_HEADER_BYTES = 40  # a size, another one, and what is between them, take less
 
 Span = tuple[int, int]  # where something begins, and where it ends
 
@@ -68,17 +70,25 @@ def jp2_size(data: bytes) -> tuple[int, int]:
 
 
 def check_jp2(data: bytes) -> None:
-    """Refuse more components than a picture has, and a codestream that is cut off: its decoder does not say so."""
+    """Refuse other numbers than a picture has, and a codestream that is cut off: its decoder does not say so."""
     at, end = _codestream(data)
-    (components,) = struct.unpack_from(">H", data, at + 40)
+    components, numbers = struct.unpack_from(">HB", data, at + 40)
     if components > _MOST_COMPONENTS:
         raise ImageError(FailureKind.DECODE, f"the JPEG 2000 file has {components:,} components, where 1 to 4 are read")
+    if numbers & _SIGNED:
+        raise ImageError(FailureKind.DECODE, "the JPEG 2000 file has signed numbers: what of them is white is a guess")
     try:
         is_whole = _reaches_its_end(data, at + 2, end)
     except struct.error:
         is_whole = False
     if not is_whole:
         raise ImageError(FailureKind.DECODE, "the JPEG 2000 file is cut off or damaged")
+
+
+def jp2_bits(data: bytes) -> int:
+    """Return how many bits a number of a JPEG 2000 file has, which has been checked."""
+    at, _ = _codestream(data)
+    return 1 + int(data[at + 42])
 
 
 def _reaches_its_end(data: bytes, at: int, end: int) -> bool:
@@ -97,6 +107,25 @@ def _reaches_its_end(data: bytes, at: int, end: int) -> bool:
 
 def jxl_size(data: bytes) -> tuple[int, int]:
     """Return the (width, height) of a JPEG XL codestream (ISO/IEC 18181-1, D.2). Raises as `heif_size` does."""
+    return _jxl_size(_jxl_bits(data))
+
+
+def jxl_moves(data: bytes) -> bool:
+    """Whether a JPEG XL has frames (ISO/IEC 18181-1, D.3), as far as that is told before a preview's size."""
+    bits = _jxl_bits(data)
+    _jxl_size(bits)
+    is_plain, has_more = _number(bits, 1), _number(bits, 1)
+    if is_plain or not has_more:
+        return False
+    _number(bits, 3)  # orientation
+    if _number(bits, 1):  # a size to be shown in
+        _jxl_size(bits)
+    has_preview = _number(bits, 1)
+    return not has_preview and bool(_number(bits, 1))
+
+
+def _jxl_bits(data: bytes) -> Iterator[int]:
+    """Yield the bits behind a codestream's signature, the lowest of each byte first."""
     start = 0
     if data.startswith(JXL_SIGNATURE):
         kind, (start, _) = next(
@@ -105,8 +134,11 @@ def jxl_size(data: bytes) -> tuple[int, int]:
         start += 4 if kind == b"jxlp" else 0  # its number
     if data[start : start + 2] != JXL_BARE_SIGNATURE:
         raise StopIteration
-    bits = _bits(data[start + 2 : start + 14])
-    in_eights = next(bits)
+    return (byte >> bit & 1 for byte in data[start + 2 : start + 2 + _JXL_HEADER_BYTES] for bit in range(8))
+
+
+def _jxl_size(bits: Iterator[int]) -> tuple[int, int]:
+    in_eights = _number(bits, 1)
 
     def length() -> int:
         if in_eights:
@@ -163,11 +195,6 @@ def _below(data: bytes, within: Span, path: tuple[bytes, ...]) -> Iterator[Span]
         if kind == first:
             span = (start + _FULL_BOX_BYTES if kind in _FULL_BOXES else start, end)
             yield from _below(data, span, tuple(rest)) if rest else (span,)
-
-
-def _bits(data: bytes) -> Iterator[int]:
-    """Yield bits, the lowest of each byte first."""
-    return (byte >> bit & 1 for byte in data for bit in range(8))
 
 
 def _number(bits: Iterator[int], count: int) -> int:

@@ -55,7 +55,7 @@ class PillowKind:
 
 PILLOW_KINDS = {
     "AVIF": PillowKind("AVIF"),
-    "HEIC": PillowKind("HEIF", "pillow_heif", "pillow-heif", "heif", (".heic", ".heif"), turns=True),
+    "HEIC": PillowKind("HEIF", "pillow_heif", "pillow-heif", "heif", (".heic", ".heif", ".hif"), turns=True),
     "JPEG 2000": PillowKind("JPEG2000"),
     "JPEG XL": PillowKind("JXL", "pillow_jxl", "pillow-jxl-plugin", "jxl", (".jxl",), turns=True),
     # What moves: OpenCV reads the first frame alone.

@@ -15,10 +15,11 @@ from operator import attrgetter
 from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
 from trtjob.storage.listing import Entry, Images, suffix_of
+from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.protocol import ImageStorage
 
 # Of kinds that can have pages, by their names: only such files are read to plan a job.
-_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif"})
+_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif", ".hif"})
 # A file may claim any number of frames that it does not have. With more than these it is an error record.
 MOST_PAGES = 10_000
 _PAGE = re.compile(r"(.+)#([1-9]\d{0,4})", re.DOTALL)
@@ -51,9 +52,10 @@ def page_entry(source: ImageStorage, key: str) -> Entry:
 
 @dataclass(slots=True)
 class Pages:
-    """The pages of images, sorted by key as those are; can be iterated once. One file is held at a time.
+    """The pages of images, sorted by key as those are; can be iterated once.
 
-    A file that cannot be read, or has more pages than MOST_PAGES, is one image: who processes it says what is wrong.
+    One file is held at a time, of a bucket a few. A file that cannot be read, or has more pages than MOST_PAGES, is one
+    image: who processes it says what is wrong.
     """
 
     images: Images
@@ -71,24 +73,31 @@ class Pages:
         # `a.tif#1` comes behind `a.tif`, and maybe behind the next names, such as `a.tif!`; but none of its pages comes
         # before it, so what is smaller than the next name can go.
         waiting: list[tuple[str, int, Entry]] = []
-        for number, entry in enumerate(self.images):
+        for number, (entry, count) in enumerate(self._counted()):
             while waiting and waiting[0][0] < entry.key:
                 yield heappop(waiting)[-1]
-            for page in self._pages_of(entry):
+            for page in _pages_of(entry, count):
                 heappush(waiting, (page.key, number, page))
         while waiting:
             yield heappop(waiting)[-1]
 
-    def _pages_of(self, entry: Entry) -> Iterator[Entry]:
-        count = self._count(entry) if suffix_of(entry.key) in _SUFFIXES and entry.etag else 1
-        if not 1 < count <= MOST_PAGES:
-            yield entry
-            return
-        for number in range(1, count + 1):
-            yield replace(entry, key=f"{entry.key}#{number}")
+    def _counted(self) -> Iterator[tuple[Entry, int]]:
+        if not self.source.is_remote:
+            return map(self._with_count, self.images)
+        return prefetch_map(self._with_count, self.images)
 
-    def _count(self, entry: Entry) -> int:
+    def _with_count(self, entry: Entry) -> tuple[Entry, int]:
+        if suffix_of(entry.key) not in _SUFFIXES or not entry.etag:
+            return entry, 1
         try:
-            return page_count(self.source.fetch(entry))
+            return entry, page_count(self.source.fetch(entry))
         except ImageError:
-            return 1
+            return entry, 1
+
+
+def _pages_of(entry: Entry, count: int) -> Iterator[Entry]:
+    if not 1 < count <= MOST_PAGES:
+        yield entry
+        return
+    for number in range(1, count + 1):
+        yield replace(entry, key=f"{entry.key}#{number}")

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 from trtjob.storage.selection import OLDER, Rules
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
-_OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".jp2", ".jxl")
+_OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif", ".jp2", ".jxl")
 IMAGE_SUFFIXES = frozenset({*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".dng", ".cr2"})
 
 # Names that are sorted in memory at a time, some 5 MB of them; those of a larger folder go through temporary files.

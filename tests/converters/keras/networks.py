@@ -11,6 +11,9 @@ from trtjob.converters.keras import packages
 from trtjob.converters.keras.origin import mode_of
 from trtjob.engines.protocol import FloatArray, UInt8Array
 
+# Of the same layers, with fewer channels.
+NARROW: dict[str, dict[str, Any]] = {"MobileNetV2": {"alpha": 0.35}}
+
 _LOGIT_DEVIATION = 1.0
 # About what each way to prepare pixels does to them: mean and deviation.
 _PIXELS = {"tf": (127.5, 127.5), "caffe": (115, 1), "torch": (115, 57), "none": (0, 1)}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from converters.keras.networks import application, lively, pictures, saved
+from converters.keras.networks import NARROW, application, lively, pictures, saved
 
 from trtjob.converters.artefact import Converted, serialised
 from trtjob.converters.keras import packages
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.extra, pytest.mark.slow]
 NETWORKS: dict[str, dict[str, Any]] = {
     "VGG16": {"input_shape": (32, 32, 3)},
     "ResNet50V2": {"input_shape": (64, 64, 3)},
-    "MobileNetV2": {"input_shape": (64, 64, 3), "alpha": 0.35},
+    "MobileNetV2": {"input_shape": (64, 64, 3), **NARROW["MobileNetV2"]},
     "EfficientNet": {"input_shape": (64, 64, 3)},
     "EfficientNetB0": {"input_shape": (64, 64, 3)},
     "ConvNeXt": {"input_shape": (64, 64, 3)},

@@ -249,9 +249,9 @@ def test_rounding_of_darknets_passes(name: str, shared: Path, tmp_path: Path) ->
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("arch", [for_chaos("VGG16"), "MobileNetV2"])
 def test_rounding_of_keras_classifiers_passes(arch: str, tmp_path: Path) -> None:
-    from converters.keras.networks import application, saved
+    from converters.keras.networks import NARROW, application, saved
 
-    path = saved(application(arch, classes=20, input_shape=(64, 64, 3)), tmp_path / "net.keras")
+    path = saved(application(arch, classes=20, input_shape=(64, 64, 3), **NARROW.get(arch, {})), tmp_path / "net.keras")
     found = convert(ConversionRequest(model=path))
     assert_rounding_passes(found)
     assert_int8_passes(found)

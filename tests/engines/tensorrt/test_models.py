@@ -6,6 +6,7 @@ import pytest
 from conftest import SHARED
 from converters.darknet import networks
 from converters.darknet.yolov4_tiny import write_yolov4_tiny
+from converters.keras.networks import NARROW
 from terminal import DIGITS
 
 from trtjob.converters.registry import ModelRegistry
@@ -116,7 +117,8 @@ def test_yolov4_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
 def test_a_keras_classifier_becomes_a_plan(arch: str, precision: str, tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     # Narrow inputs and few classes: the layers are the same, and the building is quick.
-    model = getattr(keras.applications, arch)(weights=None, input_shape=(64, 64, 3), classes=10)
+    options = {"input_shape": (64, 64, 3), "classes": 10, **NARROW.get(arch, {})}
+    model = getattr(keras.applications, arch)(weights=None, **options)
     model.save(tmp_path / "net.keras")
     (tmp_path / "labels.txt").write_text("".join(f"{number}\n" for number in range(10)))
     request = ConversionRequest.model_validate(

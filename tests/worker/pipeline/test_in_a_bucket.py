@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from s3_server import READER_KEY, READER_SECRET
+from tiffs import tiff
 from worker.pipeline.lines import job, pipeline_of, run
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.errors import FailureKind, StorageError
+from trtjob.jobs.pages import Pages
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage import open_storage
 
@@ -44,6 +47,21 @@ def test_every_image_of_a_bucket_has_its_record_and_its_copy(
     assert results.keys == keys
     assert not results.failures
     assert sorted(open_storage(spec.uri).list("annotated")) == keys
+
+
+@pytest.mark.slow
+def test_pages_of_files_in_a_bucket_are_images(bucket: str) -> None:
+    source = open_storage(f"s3://{bucket}/photos")
+    for name, pages in (("a.tif", 3), ("b/c.tif", 1), ("d.tif", 2)):
+        source.write(name, tiff(np.full((16, 16, 3), 200, np.uint8), pages=pages))
+    keys = [entry.key for entry in Pages(source.images(), source)]
+    assert keys == ["a.tif#1", "a.tif#2", "a.tif#3", "b/c.tif", "d.tif#1", "d.tif#2"]
+    spec = bucket_job(bucket, Annotate.NONE)
+    spec = spec.model_copy(update={"options": spec.options.model_copy(update={"pages": "all"})})
+    with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=12) as pipeline:
+        results = run(pipeline, spec, keys)
+    assert results.keys == keys
+    assert not results.failures
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from tls_proxy import tls_proxy
 from web_server import WebServer, web_server
 
 from trtjob import web_address
@@ -277,3 +280,39 @@ def test_a_public_name_that_leads_on_to_a_local_machine_is_not_followed(
     assert kind is FailureKind.READ
     assert "localhost leads to" in message
     assert "no public address" in message
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls_port(server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port at which the server, called localhost, is reached over TLS; this process trusts its authority."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with tls_proxy(context, server.port) as port:
+        yield port
+
+
+def over_tls(host: str, port: int) -> HttpStorage:
+    return HttpStorage(f"https://{host}:{port}", on_trouble=lambda _: None, allow_local=True)
+
+
+def test_an_image_comes_over_tls_from_who_can_show_that_name(server: WebServer, tls_port: int) -> None:
+    server.put("/a.jpg", b"picture")
+    assert over_tls("localhost", tls_port).fetch(Entry("a.jpg", 0, "")) == b"picture"
+    server.heard.clear()
+    kind, message = failure(over_tls("127.0.0.1", tls_port), "a.jpg")
+    assert (kind, server.heard) == (FailureKind.READ, [])
+    assert message == "it cannot be fetched: no secure connection: CERTIFICATE_VERIFY_FAILED"
+
+
+def test_an_address_of_tls_never_leads_to_one_without(server: WebServer, tls_port: int) -> None:
+    server.put("/a.jpg", b"", status=301, headers={"Location": f"{server.url}/b.jpg"})
+    server.put("/b.jpg", b"picture")
+    assert failure(over_tls("localhost", tls_port), "a.jpg")[1].startswith("it is not fetched: it leads from https://")
+    assert server.heard == ["GET /a.jpg"]

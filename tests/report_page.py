@@ -62,14 +62,22 @@ def page_of(folder: JobFolder) -> Page:
 
 def data_of(folder: JobFolder) -> list[dict[str, Any]]:
     """Return what the scripts beside the page hand to it, in the page's order, with numbers as lists."""
-    scripts = [Path(folder.uri, "report", name).read_text("ascii") for name, *_ in page_of(folder).index["chunks"]]
-    return [_unpacked(number, script) for number, script in enumerate(scripts)]
+    chunks = page_of(folder).index["chunks"]
+    return [_unpacked(folder, number, *names) for number, (names, *_) in enumerate(chunks)]
 
 
-def _unpacked(number: int, script: str) -> dict[str, Any]:
-    call = f"trtjobChunk({number},"
-    assert script.startswith(call)
-    assert script.endswith(")\n")
-    data: dict[str, Any] = json.loads(script[len(call) : -2])
+def _unpacked(folder: JobFolder, number: int, data_name: str, details_name: str) -> dict[str, Any]:
+    data = _argument(folder, number, "data", data_name) | _argument(folder, number, "details", details_name)
     packed = {name: data[name] for name in ("sizes", "counts", "class_ids", "scores", "boxes")}
     return data | {name: array(typecode, b64decode(numbers)).tolist() for name, (typecode, numbers) in packed.items()}
+
+
+def _argument(folder: JobFolder, number: int, part: str, name: str) -> dict[str, Any]:
+    """Return what a script calls its function with."""
+    assert name.startswith(f"{part}-{number:04d}-")
+    script = Path(folder.uri, "report", name).read_text("ascii")
+    call = f"trtjob.{part}({number},"
+    assert script.startswith(call)
+    assert script.endswith(")\n")
+    argument: dict[str, Any] = json.loads(script[len(call) : -2])
+    return argument

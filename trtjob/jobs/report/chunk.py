@@ -71,25 +71,32 @@ class Chunk:
         """Return where each image's objects begin: the first has its best score, if it has any."""
         return list(accumulate(self.counts, initial=0))[:-1]
 
-    def script(self, number: int) -> bytes:
-        """Return the script that hands these images to the page; number: which of the chunks it is."""
+    def scripts(self, number: int) -> dict[str, bytes]:
+        """Return the scripts that hand these images to the page, by their file names; number: which chunk this is.
+
+        The first has what filters ask for, the second what is only needed of images that are shown.
+        """
         data = {
             "names": self.names,
-            "sizes": _packed(self.sizes),
             "counts": _packed(self.counts),
             "class_ids": _packed(self.class_ids),
             "scores": _packed(self.scores),
-            "boxes": ["f", _base64(array("f", self.boxes))],
+            "failures": {image: kind for image, (kind, _) in self.failures.items()},
+        }
+        details = {
+            "sizes": _packed(self.sizes),
+            "boxes": ("f", _base64(array("f", self.boxes))),
             "shapes": self.shapes,
-            "failures": self.failures,
+            "messages": {image: message for image, (_, message) in self.failures.items()},
             "notes": self.notes,
         }
-        return b"trtjobChunk(%d,%s)\n" % (number, json.dumps(data, separators=(",", ":")).encode())
+        return dict((_script("data", number, data), _script("details", number, details)))
 
 
-def file_name(number: int, script: bytes) -> str:
-    """Return a name that no chunk with something else in it has, so that a page never meets another page's data."""
-    return f"data-{number:04d}-{hashlib.sha256(script).hexdigest()[:8]}.js"
+def _script(part: str, number: int, content: dict[str, Any]) -> tuple[str, bytes]:
+    """Return a script and its name, which is its content's alone: no page meets the data of another."""
+    call = f"trtjob.{part}({number},{json.dumps(content, separators=(',', ':'))})\n".encode()
+    return f"{part}-{number:04d}-{hashlib.sha256(call).hexdigest()[:8]}.js", call
 
 
 def _shapes(detection: Detection) -> dict[str, Any] | None:

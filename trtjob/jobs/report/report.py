@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, JobFolder
 from trtjob.jobs.records import Record
-from trtjob.jobs.report.chunk import Chunk, file_name
+from trtjob.jobs.report.chunk import Chunk
 from trtjob.jobs.report.folders import Folders
 from trtjob.jobs.report.page import render_page
 from trtjob.jobs.spec import JobSpec
@@ -20,7 +20,7 @@ from trtjob.jobs.spec import JobSpec
 # An image without a hit is nearly one where its best score is so little below the threshold; ten-thousandths.
 NEARLY = 1_000
 _OF_THE_SUMMARY = ("images", "failed", "failures", "ignored", "devices", "busy_s", "elapsed_s", "incomplete")
-_CHUNK_NAME = re.compile(r"data-\d{4,}-[0-9a-f]{8}\.js")
+_SCRIPT_NAME = re.compile(r"(data|details)-\d{4,}-[0-9a-f]{8}\.js")
 
 
 class Report:
@@ -35,7 +35,7 @@ class Report:
         self._before_write = before_write
         self._is_exclusive = False
         self._chunk = Chunk()
-        self._chunks: list[tuple[str, int, int, int, int]] = []
+        self._chunks: list[tuple[list[str], int, int, int, int]] = []
         self._folders = Folders()
         self._scores: Counter[int] = Counter()
         self._stored: Counter[int] = Counter()
@@ -51,11 +51,11 @@ class Report:
         self._chunk = Chunk()
         self._is_exclusive |= chunk.is_exclusive
         self._count_objects(chunk)
-        script = chunk.script(number)
-        name = file_name(number, script)
+        scripts = chunk.scripts(number)
         self._before_write()
-        self._folder.storage.write(f"{REPORT_DATA}/{name}", script)
-        self._chunks.append((name, *self._count_images(chunk)))
+        for name, script in scripts.items():
+            self._folder.storage.write(f"{REPORT_DATA}/{name}", script)
+        self._chunks.append((list(scripts), *self._count_images(chunk)))
 
     @property
     def _threshold(self) -> int:
@@ -92,9 +92,9 @@ class Report:
         self._before_write()
         page = render_page(f"{self._spec.job_id}: {_shown(self._spec.source.shown)}", self._index(summary))
         self._folder.storage.write(REPORT, page)
-        kept = {name for name, *_ in self._chunks}
+        kept = {name for names, *_ in self._chunks for name in names}
         for name in self._folder.storage.list(REPORT_DATA):
-            if _CHUNK_NAME.fullmatch(name) and name not in kept:
+            if _SCRIPT_NAME.fullmatch(name) and name not in kept:
                 self._before_write()
                 self._folder.storage.delete(f"{REPORT_DATA}/{name}")
 

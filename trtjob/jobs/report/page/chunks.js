@@ -1,39 +1,40 @@
-// The data, some thousand images a script. What filters need (facts) stays once it is read; boxes, sizes and messages
-// (details) go again where there is much of them, those first that were shown longest ago.
+// The data, some thousand images a script. What filters need (facts) stays once it is read. Boxes, sizes and messages
+// (details) are read of images that are shown; where there is much of them, those go first that were shown longest ago.
 const MOST_DETAIL_BYTES = 16 * 2 ** 20;
 const AT_ONCE = 4;
 
 let firstImage = 0;
-const CHUNKS = INDEX.chunks.map(([file, images, hits, nearly, failed]) => {
+const CHUNKS = INDEX.chunks.map(([[data, details], images, hits, nearly, failed]) => {
   const first = firstImage;
   firstImage += images;
-  return {file, images, hits, nearly, failed, first, facts: null, details: null, used: 0, arriving: null};
+  return {files: {data, details}, images, hits, nearly, failed, first, facts: null, details: null, used: 0, arriving: {}};
 });
 const IMAGES = firstImage;
 let uses = 0;
 
-function load(chunk) {
-  chunk.arriving ??= new Promise((resolve, reject) => {
-    const script = element("script", {src: `${INDEX.data}/${chunk.file}`, charset: "utf-8"});
-    script.onload = () => { script.remove(); chunk.arriving = null; resolve(); };
-    script.onerror = () => {
-      script.remove();
-      chunk.arriving = null;
-      reject(new Error(`${INDEX.data}/${chunk.file} cannot be read. It belongs beside this page. If the job has just been finished again, reload the page.`));
-    };
+const loadData = chunk => chunk.facts ? null : load(chunk, "data");
+const loadDetails = chunk => chunk.details ? null : load(chunk, "details");
+
+function load(chunk, part) {
+  const path = `${INDEX.data}/${chunk.files[part]}`;
+  chunk.arriving[part] ??= new Promise((resolve, reject) => {
+    const script = element("script", {src: path, charset: "utf-8"});
+    const end = settle => { script.remove(); delete chunk.arriving[part]; settle(); };
+    script.onload = () => end(resolve);
+    script.onerror = () => end(() => reject(new Error(`${path} cannot be read. It belongs beside this page. If the job has just been finished again, reload the page.`)));
     document.head.append(script);
   });
-  return chunk.arriving;
+  return chunk.arriving[part];
 }
 
 // Called by the scripts.
-window.trtjobChunk = (number, data) => {
-  const chunk = CHUNKS[number];
-  chunk.facts ??= facts(data);
-  chunk.details = {sizes: unpacked(data.sizes), boxes: unpacked(data.boxes),
-    shapes: data.shapes, failures: data.failures, notes: data.notes};
-  chunk.used = ++uses;
-  dropDetails();
+window.trtjob = {
+  data: (number, data) => { CHUNKS[number].facts = facts(data); },
+  details: (number, {sizes, boxes, ...details}) => {
+    CHUNKS[number].details = {sizes: unpacked(sizes), boxes: unpacked(boxes), ...details};
+    CHUNKS[number].used = ++uses;
+    dropDetails();
+  },
 };
 
 function facts(data) {
@@ -41,7 +42,7 @@ function facts(data) {
   const offsets = new Uint32Array(counts.length + 1);
   counts.forEach((count, image) => { offsets[image + 1] = offsets[image] + count; });
   const kinds = new Uint8Array(counts.length); // 0: not failed
-  for (const [image, [kind]] of Object.entries(data.failures)) kinds[image] = 1 + KINDS.indexOf(kind);
+  for (const [image, kind] of Object.entries(data.failures)) kinds[image] = 1 + KINDS.indexOf(kind);
   return {
     names: data.names.join("\0"), // one text takes a third of the memory of many
     offsets, kinds,
@@ -99,7 +100,7 @@ const namesOf = chunk => chunk.facts.names.split("\0");
 // All that is known of an image. Reads its chunk again where its details were dropped.
 async function imageAt(id) {
   const chunk = chunkOf(id), at = id - chunk.first;
-  if (!chunk.details) await load(chunk);
+  await loadDetails(chunk);
   chunk.used = ++uses;
   const {facts, details} = chunk, objects = [];
   for (let object = facts.offsets[at]; object < facts.offsets[at + 1]; object++) {
@@ -107,5 +108,5 @@ async function imageAt(id) {
     objects.push({classId: facts.classIds[object], score: facts.scores[object], box, ...details.shapes[object]});
   }
   const [width, height] = details.sizes.slice(2 * at, 2 * at + 2);
-  return {id, name: namesOf(chunk)[at], width, height, objects, failure: details.failures[at] ?? null, notes: details.notes[at] ?? {}};
+  return {id, name: namesOf(chunk)[at], width, height, objects, failure: facts.kinds[at] ? [KINDS[facts.kinds[at] - 1], details.messages[at]] : null, notes: details.notes[at] ?? {}};
 }

@@ -41,8 +41,9 @@ function showBadge(image) {
 
 async function showGrid(turn) {
   const first = state.page * PAGE_SIZE - view.skipped;
-  const images = [];
-  for (const id of view.ids.slice(first, first + PAGE_SIZE)) images.push(await imageAt(id));
+  const ids = view.ids.slice(first, first + PAGE_SIZE);
+  await Promise.all([...new Set(Array.from(ids, chunkOf))].map(loadDetails));
+  const images = await Promise.all(Array.from(ids, imageAt));
   if (turn !== turns) return;
   byId("grid").replaceChildren(...images.map((image, number) => card(image, state.page * PAGE_SIZE + number)));
   showPages();

@@ -2,7 +2,7 @@
 //   threshold   the score from which on an object counts at first; nearly: how far below it is "nearly"
 //   labels      [class id, name, objects counted at the threshold], the most frequent first
 //   folders     [path, images, with hits, failed]
-//   chunks      [file, images, hits, nearly, failed], in the order of the names
+//   chunks      [files, images, hits, nearly, failed], in the order of the names; files: of its data and of its details
 //   is_exclusive  an image has one class, the best of a classifier; has_pages: names may end in the number of a page
 //   originals   the way from here to each place of images, by its name; null where there is none; annotate: which images have a copy,
 //               under their own name where it ends in one of copied_suffixes

@@ -32,7 +32,7 @@ async function showCounted(turn) {
   const counts = indexCounts();
   state.page = Math.min(state.page, Math.max(0, Math.ceil(counts.tabs[state.tab] / PAGE_SIZE) - 1));
   const {wanted, skipped} = chunksOfPage();
-  await Promise.all(wanted.filter(chunk => !chunk.facts).map(load));
+  await Promise.all(wanted.map(loadData));
   if (turn === turns) await showView(turn, {ids: select(wanted).ids, skipped, total: counts.tabs[state.tab]}, counts);
 }
 
@@ -41,7 +41,7 @@ async function showFiltered(turn) {
   let shownAt = performance.now();
   for (let next = 0; next < missing.length; next += AT_ONCE) {
     showProgress(CHUNKS.length - missing.length + next);
-    await Promise.all(missing.slice(next, next + AT_ONCE).map(load));
+    await Promise.all(missing.slice(next, next + AT_ONCE).map(loadData));
     if (turn !== turns) return;
     if (performance.now() - shownAt > SHOW_EVERY_MS) {
       await showLoaded(turn);
@@ -108,7 +108,7 @@ async function restore() {
   if (id === null && viewer.open) viewer.close();
   await show();
   if (id === null) return;
-  if (!chunkOf(id).facts) await load(chunkOf(id));
+  await loadData(chunkOf(id));
   const found = view.ids.indexOf(id);
   await showImage(id, found < 0 ? -1 : found + view.skipped);
 }

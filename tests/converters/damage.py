@@ -64,6 +64,15 @@ def onnx_classifier(folder: Path) -> Samples:
     return ConversionRequest(model=path, labels=_labels(folder), preprocess="unit"), path
 
 
+def onnx_segmenter(folder: Path) -> Samples:
+    """A small export for segmentation: boxes with coefficients, and prototypes."""
+    from converters.onnx import graphs
+
+    made = graphs.detector(metadata={**graphs.ULTRALYTICS, "task": "segment"}, extras=8, prototypes=8)
+    request = graphs.save(made, folder / "seg.onnx")
+    return request, request.model
+
+
 def keras_model(suffix: str) -> Callable[[Path], Samples]:
     """Return a maker of small Keras classifiers."""
 
@@ -113,6 +122,7 @@ KINDS: dict[str, Callable[[Path], Samples]] = {
     "names": darknet("names"),
     "weights": darknet("weights"),
     "onnx": onnx_classifier,
+    "segment": onnx_segmenter,
     "keras": keras_model(".keras"),
     "h5": keras_model(".h5"),
     "pb": frozen_graph,

@@ -57,7 +57,7 @@ class Head:
 def nms_of(section: Section) -> tuple[NmsKind, float]:
     """Return how a head wants overlapping boxes suppressed, and beta; Darknet asks the last one (detector.c)."""
     kind = section.text("nms_kind", NmsKind.DEFAULT.value)
-    known = [kind for kind in NmsKind if kind is not NmsKind.NONE]
+    known = (NmsKind.DEFAULT, NmsKind.GREEDY, NmsKind.DIOU)
     if kind not in known:
         raise section.error(f"unknown nms_kind={kind}: expected one of {', '.join(known)}", "nms_kind")
     beta = section.number("beta_nms", NMS_BETA)

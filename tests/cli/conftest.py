@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from samples import job_spec
-from terminal import DIGITS, Outcome, Terminal
+from terminal import DIGITS, Outcome, Terminal, small_digits
 
 from trtjob.cli.app import main
 from trtjob.jobs.states import JobState, Priority
@@ -42,6 +42,12 @@ def terminal(terminal: Terminal) -> Terminal:
     """A user whose workers have one image process: each takes as long to begin as a dozen images."""
     terminal.environment["TRTJOB_IMAGE_PROCESSES"] = "1"
     return terminal
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """The sample model, small: what it finds does not matter here."""
+    return small_digits(tmp_path)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from poison import put_into_every_process, slow_files
-from terminal import DIGITS, Terminal
+from terminal import DIGITS, Terminal, small_digits
 
 
 @pytest.fixture
@@ -18,14 +18,8 @@ def terminal(terminal: Terminal) -> Terminal:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """The sample model with a tenth of its pixels: what it finds does not matter here."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for suffix in (".weights", ".names"):
-        shutil.copy(DIGITS / f"digits{suffix}", folder)
-    cfg = (DIGITS / "digits.cfg").read_text()
-    (folder / "digits.cfg").write_text(cfg.replace("=320", "=96"))
-    return folder / "digits.weights"
+    """The sample model, small: what it finds does not matter here."""
+    return small_digits(tmp_path)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ class Pages:
         return prefetch_map(self._with_count, self.images)
 
     def _with_count(self, entry: Entry) -> tuple[Entry, int]:
-        if suffix_of(entry.key) not in _SUFFIXES or not entry.etag:
+        if suffix_of(entry.key) not in _SUFFIXES:
             return entry, 1
         try:
             return entry, page_count(self.source.fetch(entry))

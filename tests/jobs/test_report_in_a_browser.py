@@ -1,6 +1,7 @@
 """The report as people meet it: in a real Chromium, opened from the disk."""
 
 import json
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from browser import Tab, browser, find_chromium
 from epochs import failed, found, job_spec
 from report_page import report
+from s3_server import PUBLIC, S3Server
 from samples import made
 
 from trtjob.errors import FailureKind
@@ -21,6 +23,7 @@ from trtjob.jobs.records import Record
 from trtjob.jobs.report import Report
 from trtjob.jobs.report.chunk import MAX_IMAGES
 from trtjob.jobs.spec import Annotate, JobSpec, Source
+from trtjob.storage import open_storage
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +170,19 @@ def test_where_the_original_is_away_the_annotated_copy_is_shown_without_other_bo
     tab.open(path)
     tab.wait_for("document.querySelector('.picture.drawn img')?.naturalWidth === 200")
     assert tab.evaluate("getComputedStyle(document.querySelector('.picture svg')).display") == "none"
+
+
+def test_a_page_in_a_public_bucket_shows_what_lies_in_the_bucket(tab: Tab, s3: S3Server) -> None:
+    root = f"s3://{PUBLIC}/{secrets.token_hex(4)}"
+    spec = job_spec(Path("/")).model_copy(
+        update={"source": Source(kind="folder", root=f"{root}/my photos"), "output": f"{root}/out"}
+    )
+    image = cv2.imencode(".png", np.full((100, 200, 3), 200, np.uint8))[1].tobytes()
+    open_storage(f"{root}/my photos").put("day/a.png", image)
+    report(spec, [found("day/a.png", (0, 0.9, BOX))])
+    tab.call("Page.navigate", url=f"{s3.endpoint}/{spec.uri.removeprefix('s3://')}/report.html")
+    tab.wait_for("document.querySelector('.card img')?.naturalWidth === 200")
+    assert tab.errors == []
 
 
 def test_an_image_that_no_browser_shows_is_said(tab: Tab, tmp_path: Path) -> None:

@@ -40,6 +40,22 @@ def test_what_is_written_can_be_read(storage: S3Storage) -> None:
     assert not storage.exists("a/d.json")
 
 
+@pytest.mark.parametrize("name", ["report.html", "odd\nname.html"])
+@pytest.mark.parametrize("way", ["write", "put", "create", "aput", "writing"])
+def test_a_browser_is_told_what_an_object_is(storage: S3Storage, s3: S3Server, way: str, name: str) -> None:
+    if way == "writing":
+        with storage.writing("report.html") as file:
+            file.write(b"<p>")
+    elif way == "aput":
+        asyncio.run(storage.aput(name, b"<p>"))
+    else:
+        getattr(storage, way)(name, b"<p>")
+    key = "report.html" if way == "writing" else name
+    bucket, _, prefix = storage.uri.removeprefix("s3://").partition("/")
+    answer = s3.client().head_object(Bucket=bucket, Key=f"{prefix}/{key}")
+    assert answer["ContentType"] == "text/html; charset=utf-8"
+
+
 def test_a_prefix_is_a_folder_and_not_the_beginning_of_a_name(bucket: str, s3: S3Server) -> None:
     s3.client().put_object(Bucket=bucket, Key="photos/a.jpg", Body=b"1")
     s3.client().put_object(Bucket=bucket, Key="photos-old/b.jpg", Body=b"1")

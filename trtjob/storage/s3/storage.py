@@ -16,6 +16,7 @@ from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
+from trtjob.storage.s3.content_types import attributes, content_type
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page, modified_s
 from trtjob.storage.s3.requests import S3Requests, What
@@ -125,7 +126,7 @@ class S3Storage:
 
             def send(_path: str) -> None:
                 file.seek(0)
-                obstore.put(self._bucket.store, path, file)
+                obstore.put(self._bucket.store, path, file, attributes=attributes(path))
 
             with self._needed("write", key):
                 self._requests.call(key, "write", send)
@@ -142,7 +143,13 @@ class S3Storage:
         await self._requests.acall(
             key,
             "write",
-            lambda path: obstore.put_async(self._bucket.store, path, data, use_multipart=len(data) > SINGLE_PUT_BYTES),
+            lambda path: obstore.put_async(
+                self._bucket.store,
+                path,
+                data,
+                attributes=attributes(path),
+                use_multipart=len(data) > SINGLE_PUT_BYTES,
+            ),
         )
 
     def delete(self, key: str) -> None:
@@ -228,13 +235,14 @@ class S3Storage:
         import obstore
 
         if _UNSPEAKABLE.search(path):
-            self._bucket.client.put_object(
-                Bucket=self._bucket.name, Key=path, Body=data, **({"IfNoneMatch": "*"} if only_new else {})
-            )
+            more = {"IfNoneMatch": "*"} if only_new else {}
+            if kind := content_type(path):
+                more["ContentType"] = kind
+            self._bucket.client.put_object(Bucket=self._bucket.name, Key=path, Body=data, **more)
             return
         mode: Any = "create" if only_new else "overwrite"
         is_large = len(data) > SINGLE_PUT_BYTES and not only_new
-        obstore.put(self._bucket.store, path, data, mode=mode, use_multipart=is_large)
+        obstore.put(self._bucket.store, path, data, attributes=attributes(path), mode=mode, use_multipart=is_large)
 
     def _head(self, key: str) -> tuple[int, str, float] | None:
         """Return an object's size, its etag and when it was written, None where there is none.

@@ -260,25 +260,21 @@ def test_the_engine_is_called_from_as_many_threads_as_it_allows(
     assert overlap.most == concurrency
 
 
-@pytest.mark.parametrize(
-    "poisoned",
-    [pytest.param([5], id="one"), pytest.param([0, 15], id="first-and-last"), pytest.param([4, 5, 6], id="three")],
-)
-def test_a_failing_batch_is_halved_until_the_culprit_stands_alone(
-    photos: Path, output: Path, poisoned: list[int]
-) -> None:
-    keys = write_images(photos, 16)
-    for index in poisoned:
-        write_image(photos / keys[index], POISON)
+def test_a_failing_batch_is_halved_until_the_culprit_stands_alone(photos: Path, output: Path) -> None:
     sizes: list[int] = []
     engine = PlainEngine(max_batch=16, on_infer=lambda images: sizes.append(len(images)))
     with pipeline_of(engine, slots=32) as pipeline:
-        results = run(pipeline, job(photos, output), keys)
-    assert results.failures == dict.fromkeys((keys[index] for index in poisoned), FailureKind.INFER)
-    assert Counter(results.keys) == Counter(keys)
-    assert len(sizes) <= 16 + 2 * 4 * len(poisoned)
-    failed = [record for record in results.records if record.error]
-    assert all(record.sha256 and record.error and record.error.message == "poisoned" for record in failed)
+        for poisoned in ([5], [0, 15], [4, 5, 6]):
+            keys = write_images(photos, 16)
+            for index in poisoned:
+                write_image(photos / keys[index], POISON)
+            sizes.clear()
+            results = run(pipeline, job(photos, output), keys)
+            assert results.failures == dict.fromkeys((keys[index] for index in poisoned), FailureKind.INFER)
+            assert Counter(results.keys) == Counter(keys)
+            assert len(sizes) <= 16 + 2 * 4 * len(poisoned)
+            failed = [record for record in results.records if record.error]
+            assert all(record.sha256 and record.error and record.error.message == "poisoned" for record in failed)
 
 
 # -- what ends a shard -------------------------------------------------------------------------------------------------

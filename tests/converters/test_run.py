@@ -40,6 +40,14 @@ def files_in(registry: ModelRegistry) -> list[str]:
     return sorted(path.relative_to(registry.folder).as_posix() for path in registry.folder.rglob("*") if path.is_file())
 
 
+def test_a_folder_that_holds_no_model_is_said(registry: ModelRegistry, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").mkdir()
+    with pytest.raises(
+        ModelError, match=r"net\.onnx' is a folder, and holds no saved_model\.pb\. Name the model's file"
+    ):
+        convert_model(ConversionRequest(model=tmp_path / "net.onnx"), registry=registry)
+
+
 def test_a_registry_that_cannot_be_written_refuses_a_conversion(read_only: ModelRegistry, weights: Path) -> None:
     with pytest.raises(ConversionError, match=r"^cannot write '"):
         convert_model(ConversionRequest(model=weights), registry=read_only)

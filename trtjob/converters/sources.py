@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from trtjob.converters.impostors import expect_no_impostor
 from trtjob.converters.own_files import expect_own
 from trtjob.converters.request import ConversionRequest
-from trtjob.errors import ConfigError, ModelError
+from trtjob.errors import ConfigError, ConversionError, ModelError
 
 if TYPE_CHECKING:
     from trtjob.converters.artefact import Converted
@@ -88,6 +88,8 @@ def files_of(request: ConversionRequest) -> tuple[Path, ...]:
     or is not the model's own.
     """
     _check_options(request)
+    if request.labels is not None:
+        _expect_file(request.labels)
     for path in filter(None, (request.model, request.cfg, request.labels)):
         expect_no_impostor(path)
     find: Callable[[ConversionRequest], tuple[Path, ...]] = _module(request.model, "files").files
@@ -97,6 +99,17 @@ def files_of(request: ConversionRequest) -> tuple[Path, ...]:
     for file in set(files) - named:
         expect_no_impostor(expect_own(file, model, request.cfg or model))
     return files
+
+
+def _expect_file(labels: Path) -> None:
+    try:
+        labels.stat()
+    except FileNotFoundError as err:
+        raise ConversionError(
+            f"--labels: there is no file '{labels}'. Write the names into one, one on each line, and name that"
+        ) from err
+    except OSError as err:
+        raise ConversionError(f"--labels '{labels}' cannot be read: {err.strerror}") from err
 
 
 def _check_options(request: ConversionRequest) -> None:

@@ -13,7 +13,7 @@ from onnx import helper
 from trtjob.memory import bounded_allocations
 
 SEED = 20260101
-COUNT, A_FEW = 1000, 150
+COUNT, A_FEW = 1000, 75
 TIMEOUT_S = 590
 
 

@@ -148,6 +148,15 @@ def test_heads_whose_anchors_are_not_known_are_refused_with_the_families_that_ha
         converted(replace(case, options={}), tmp_path)
 
 
+def test_an_image_in_which_yolov3_finds_nothing_has_no_boxes(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "yolov3")
+    nothing = {**case.outputs, "chosen": np.zeros((1, 0, 3), np.int32)}
+    made = converted(replace(case, outputs=nothing), tmp_path)
+    assert found_by(made, tmp_path) == []
+    assert made.reference is not None
+    assert not made.reference.run(graphs.images(1, case.hw)).scores.any()
+
+
 @pytest.mark.parametrize("name", ["mmdeploy", "rfdetr", "torchvision"])
 def test_masks_are_left_out_and_that_is_said(name: str, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.family == name)

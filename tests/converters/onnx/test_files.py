@@ -14,6 +14,7 @@ from trtjob.converters.artefact import serialised
 from trtjob.converters.onnx.convert import convert
 from trtjob.converters.onnx.files import files
 from trtjob.converters.request import ConversionRequest
+from trtjob.converters.sources import files_of
 from trtjob.engines.spec import Task, load_spec
 from trtjob.errors import ConversionError, ModelError, TrtjobError
 
@@ -147,6 +148,19 @@ def test_places_that_cannot_be_are_refused(key: str, text: str, message: str, tm
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model file"):
         files(ConversionRequest(model=tmp_path / "net.onnx"))
+
+
+def test_labels_that_are_no_file_are_said(tmp_path: Path) -> None:
+    request = graphs.save(graphs.classifier(), tmp_path / "net.onnx", labels=tmp_path / "no,yes")
+    with pytest.raises(ConversionError, match=r"^--labels: there is no file '.*/no,yes'\. Write the names into one"):
+        files_of(request)
+
+
+def test_a_graph_without_an_output_is_refused(tmp_path: Path) -> None:
+    made = graphs.classifier()
+    del made.graph.output[:]
+    with pytest.raises(ConversionError, match=r"it has no output\. Name the value with the scores with --output NAME"):
+        convert(graphs.save(made, tmp_path / "net.onnx"))
 
 
 @pytest.mark.parametrize("data", [pytest.param(b"", id="empty"), pytest.param(b"\xff" * 99, id="noise")])

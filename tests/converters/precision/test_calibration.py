@@ -77,6 +77,10 @@ def test_what_is_no_number_is_refused(value: float) -> None:
 # --- running the model
 
 
+def test_of_a_model_without_layers_nothing_is_observed() -> None:
+    assert observe(nets.plain_classifier(), [], nets.images(1), lambda _: None) == {}
+
+
 def test_values_are_observed_inside_the_model_and_at_its_end() -> None:
     model, images = nets.plain_classifier(), nets.images(3)
     histograms = observe(model, ["act0", SCORES_NAME], images, lambda _: None)

@@ -115,6 +115,8 @@ def observe(
     images: uint8 [H, W, channels] each; on_step: called with how many are done. Raises ConversionError where a value is
     not a number.
     """
+    if not names:  # all would be given
+        return {}
     session = _session(model, names)
     histograms = {name: Histogram() for name in names}
     for done, image in enumerate(images, start=1):

@@ -14,8 +14,8 @@ from samples import made
 from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
 from trtjob.imaging.metadata import Metadata
-from trtjob.jobs.finish import Summary, finish, finish_partly
-from trtjob.jobs.folder import REPORT, JobFolder, annotated_key
+from trtjob.jobs.finish import Summary, finish, finish_partly, report_again
+from trtjob.jobs.folder import RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report import Report
 from trtjob.jobs.report.chunk import MAX_IMAGES
@@ -58,7 +58,7 @@ def written(output: Path, records: Iterator[Record]) -> JobFolder:
     """Write the report of these records alone."""
     spec = job_spec(output)
     folder = made(JobFolder.of(spec))
-    page = Report(folder, spec, lambda: None)
+    page = Report(folder, spec)
     images = 0
     for images, record in enumerate(records, start=1):  # noqa: B007 - how many there were
         page.add(record)
@@ -214,7 +214,7 @@ def test_the_policy_allows_the_page_its_own_script_and_style_alone(tmp_path: Pat
 def test_the_page_of_a_million_images_is_small(tmp_path: Path) -> None:
     spec = job_spec(tmp_path)
     folder = made(JobFolder.of(spec))
-    page = Report(folder, spec, lambda: None)
+    page = Report(folder, spec)
     page._chunks = [(["data-0000-12345678.js", "details-0000-12345678.js"], MAX_IMAGES, 1234, 1234, 1234)] * 250
     page._folders.add([f"camera-{number:03d}/day/1.jpg" for number in range(MAX_FOLDERS)], [], [])
     page.write(summary_of(spec, 1_000_000))
@@ -227,6 +227,18 @@ def test_too_many_folders_are_counted_as_those_that_they_lie_in() -> None:
     folders.add(names, names[:5], names[-1:])
     folders.add(["a/later/deep/2.jpg", "top.jpg"], [], [])
     assert folders.rows() == [("", 1, 0, 0), ("a", MAX_FOLDERS + 1, 5, 0), ("b", MAX_FOLDERS, 0, 1)]
+
+
+def test_a_page_may_begin_at_another_threshold(tmp_path: Path) -> None:
+    spec = job_spec(tmp_path)
+    folder = report(spec, [found("a.jpg", (0, 0.9, BOX)), found("b.jpg", (0, 0.3, BOX))])
+    documents = [folder.storage.read(name) for name in (RESULTS, SUMMARY, RECEIPT)]
+    report_again(folder, spec, conf=0.4)
+    index = page_of(folder).index
+    assert (index["threshold"], index["conf"]) == (4000, 0.25)
+    assert index["labels"] == [[0, "cat", 1]]
+    assert [chunk[1:3] for chunk in index["chunks"]] == [[2, 1]]
+    assert [folder.storage.read(name) for name in (RESULTS, SUMMARY, RECEIPT)] == documents
 
 
 # -- the way to the images ---------------------------------------------------------------------------------------------
@@ -249,7 +261,7 @@ def test_originals_are_linked_where_a_relative_way_leads_to_them(
 ) -> None:
     spec = job_spec(tmp_path).model_copy(update={"source": Source(kind="folder", root=root), "output": output})
     folder = made(JobFolder.at(tmp_path / "here"))
-    Report(folder, spec, lambda: None).write(summary_of(spec, 0))
+    Report(folder, spec).write(summary_of(spec, 0))
     assert page_of(folder).index["originals"] == {"": way}
 
 
@@ -288,7 +300,7 @@ def test_the_same_results_have_the_same_data(tmp_path: Path) -> None:
 def test_a_page_stays_whole_while_its_successor_is_not_written(tmp_path: Path) -> None:
     spec = job_spec(tmp_path)
     folder = report(spec, [found("a.jpg", (0, 0.9, BOX))])
-    successor = Report(folder, spec, lambda: None)
+    successor = Report(folder, spec)
     for number in range(MAX_IMAGES):
         successor.add(found(f"{number}.jpg"))
     (data,) = data_of(folder)

@@ -4,6 +4,7 @@ import json
 import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,8 @@ def test_where_the_original_is_away_the_annotated_copy_is_shown_without_other_bo
 
 
 def test_a_page_in_a_public_bucket_shows_what_lies_in_the_bucket(tab: Tab, s3: S3Server) -> None:
+    with suppress(s3.client().exceptions.BucketAlreadyExists, s3.client().exceptions.BucketAlreadyOwnedByYou):
+        s3.client().create_bucket(Bucket=PUBLIC)
     root = f"s3://{PUBLIC}/{secrets.token_hex(4)}"
     spec = job_spec(Path("/")).model_copy(
         update={"source": Source(kind="folder", root=f"{root}/my photos"), "output": f"{root}/out"}
@@ -418,7 +421,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of so many images that it reads what it shows alone: of each hundred one has a cat."""
     spec = local_spec(tmp_path_factory.mktemp("many") / "photos")
     folder = made(JobFolder.of(spec))
-    page = Report(folder, spec, lambda: None)
+    page = Report(folder, spec)
     images = 6 * MAX_IMAGES
     for number in range(images):
         page.add(found(f"{number:06d}.jpg", *([(0, 0.9, BOX)] if number % 100 == 99 else [(1, 0.2, BOX)])))

@@ -23,6 +23,7 @@ from trtjob.cli import (
     jobs,
     logs,
     models,
+    report,
     resume,
     retry,
     run,
@@ -75,6 +76,8 @@ app.command("cancel", epilog=cancel.EXAMPLE, rich_help_panel=WATCHING)(cancel.ca
 app.command("resume", epilog=resume.EXAMPLE, rich_help_panel=WATCHING)(resume.resume)
 app.command("retry", epilog=retry.EXAMPLE, rich_help_panel=WATCHING)(retry.retry)
 app.add_typer(jobs.app, name="jobs", epilog=jobs.EXAMPLE, rich_help_panel=WATCHING)
+app.command("report", epilog=report.REPORT_EXAMPLE, rich_help_panel=WATCHING)(report.report)
+app.command("open", epilog=report.OPEN_EXAMPLE, rich_help_panel=WATCHING)(report.open_report)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLE, rich_help_panel=MODELS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trtjob.documents import Document
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, RESULTS, SUMMARY, JobFolder, PlanEpoch
-from trtjob.jobs.records import Record, to_line
+from trtjob.jobs.records import Record, read_records, to_line
 from trtjob.jobs.report import Report
 from trtjob.jobs.results import merged_records, records_so_far
 from trtjob.jobs.spec import JobSpec
@@ -110,6 +110,18 @@ def finish_partly(
     part = _Results(records_so_far(folder, spec), folder.committed_shards(), _ignored(folder.epochs()), why, listed)
     summary, _ = _write(folder, spec, part, before_write=before_write)
     return summary
+
+
+def report_again(folder: JobFolder, spec: JobSpec, *, conf: float | None = None) -> None:
+    """Write the report of a job anew from its results, and nothing else. conf: as of `Report`.
+
+    Raises FileNotFoundError where the job has no results yet, StorageError where the folder cannot be read or written.
+    """
+    summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+    report = Report(folder, spec, conf=conf)
+    for record in read_records(folder.storage, RESULTS):
+        report.add(record)
+    report.write(summary.model_dump())
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,23 @@ _SCRIPT_NAME = re.compile(r"(data|details)-\d{4,}-[0-9a-f]{8}\.js")
 class Report:
     """`report.html` and the data that it shows. Memory does not depend on the number of images.
 
-    before_write: called before each step that shows; may raise to stop.
+    before_write: called before each step that shows; may raise to stop. conf: the score from which on objects are shown
+    at first, None for what the summary counts: the job's own; where an image has one class, that one at any score.
     """
 
-    def __init__(self, folder: JobFolder, spec: JobSpec, before_write: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: JobFolder,
+        spec: JobSpec,
+        before_write: Callable[[], None] = lambda: None,
+        *,
+        conf: float | None = None,
+    ) -> None:
         self._folder = folder
         self._spec = spec
         self._before_write = before_write
+        self._conf = conf
+        self._earlier = [name for name in folder.storage.list(REPORT_DATA) if _SCRIPT_NAME.fullmatch(name)]
         self._is_exclusive = False
         self._chunk = Chunk()
         self._chunks: list[tuple[list[str], int, int, int, int]] = []
@@ -59,10 +69,9 @@ class Report:
 
     @property
     def _threshold(self) -> int:
-        """The score, in ten-thousandths, from which on an object counts, as the summary counts it."""
-        if self._is_exclusive:
-            return 0  # the best class counts, whatever its score
-        return math.ceil(round(self._spec.options.conf * 10_000, 6))
+        """The score, in ten-thousandths, from which on an object is shown at first."""
+        own = 0 if self._is_exclusive else self._spec.options.conf
+        return math.ceil(round((own if self._conf is None else self._conf) * 10_000, 6))
 
     def _count_images(self, chunk: Chunk) -> tuple[int, int, int, int]:
         """Return how many images there are, with hits, nearly with one, and failed."""
@@ -93,8 +102,8 @@ class Report:
         page = render_page(f"{self._spec.job_id}: {_shown(self._spec.source.shown)}", self._index(summary))
         self._folder.storage.write(REPORT, page)
         kept = {name for names, *_ in self._chunks for name in names}
-        for name in self._folder.storage.list(REPORT_DATA):
-            if _SCRIPT_NAME.fullmatch(name) and name not in kept:
+        for name in self._earlier:
+            if name not in kept:
                 self._before_write()
                 self._folder.storage.delete(f"{REPORT_DATA}/{name}")
 

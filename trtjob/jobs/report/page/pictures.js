@@ -14,7 +14,7 @@ function copyOf(image) {
 
 function hasCopy(image) {
   if (INDEX.annotate === "all" || HAS_ONE) return INDEX.annotate !== "none";
-  return INDEX.annotate === "hits" && image.objects.some(object => object.score >= FIRST.score);
+  return INDEX.annotate === "hits" && image.objects.some(object => object.score >= INDEX.conf * 10000);
 }
 
 // A browser shows no page of a file but its first, so that of a page there is no original.

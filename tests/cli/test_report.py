@@ -1,0 +1,94 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from epochs import add_epoch, found, job_spec
+from report_page import page_of
+from samples import made
+from terminal import Outcome
+
+from trtjob.jobs.finish import finish
+from trtjob.jobs.folder import JOB, JobFolder
+
+Command = Callable[..., Outcome]
+BOX = (10.0, 20.0, 110.0, 70.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    """The folder of a job that is planned and done, and not finished."""
+    spec = job_spec(tmp_path)
+    folder = made(JobFolder.of(spec))
+    folder.storage.create(JOB, spec.model_dump_json().encode())
+    add_epoch(folder, [found("a.jpg", (0, 0.9, BOX)), found("b.jpg", (0, 0.3, BOX))])
+    return folder
+
+
+@pytest.fixture
+def finished(folder: JobFolder) -> JobFolder:
+    finish(folder, folder.spec())
+    return folder
+
+
+def test_a_report_is_made_again_with_another_threshold(trtjob: Command, finished: JobFolder) -> None:
+    made_again = trtjob("report", finished.uri, "--conf", "0.4")
+    assert (made_again.code, made_again.out) == (0, f"{finished.uri}/report.html\n")
+    assert page_of(finished).index["threshold"] == 4000
+
+
+def test_a_report_is_made_again_as_it_was(trtjob: Command, finished: JobFolder) -> None:
+    before = finished.storage.read("report.html")
+    finished.storage.delete("report.html")
+    assert trtjob("report", finished.uri).code == 0
+    assert finished.storage.read("report.html") == before
+
+
+def test_a_threshold_below_what_is_stored_is_refused(trtjob: Command, finished: JobFolder) -> None:
+    refused = trtjob("report", finished.uri, "--conf", "0.01")
+    assert refused.code == 2
+    assert "has stored nothing below 0.05" in refused.err
+
+
+@pytest.mark.parametrize("command", ["report", "open"])
+def test_a_job_that_has_not_finished_has_no_report(trtjob: Command, folder: JobFolder, command: str) -> None:
+    refused = trtjob(command, folder.uri)
+    assert refused.code == 1
+    assert "it has not finished" in refused.err
+
+
+def use_browser(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("BROWSER", command)
+    monkeypatch.setattr("webbrowser._tryorder", None)  # so that it looks again
+
+
+def test_a_report_is_opened_in_the_browser(
+    trtjob: Command, finished: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > "{tmp_path}/opened"\n')
+    browser.chmod(0o755)
+    use_browser(monkeypatch, f"{browser} %s")
+    opened = trtjob("open", finished.uri)
+    assert (opened.code, opened.out) == (0, f"{finished.uri}/report.html\n")
+    assert (tmp_path / "opened").read_text() == (Path(finished.uri) / "report.html").as_uri()
+
+
+def test_where_there_is_no_browser_the_place_is_said(
+    trtjob: Command, finished: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    use_browser(monkeypatch, "/nowhere/browser %s")
+    opened = trtjob("open", finished.uri)
+    assert (opened.code, opened.out) == (0, f"{finished.uri}/report.html\n")
+    assert "There is no browser here" in opened.err
+
+
+@pytest.mark.slow
+def test_a_report_in_a_bucket_is_not_opened(trtjob: Command, bucket: str) -> None:
+    spec = job_spec(Path("/")).model_copy(update={"output": f"s3://{bucket}/out"})
+    folder = JobFolder.of(spec)
+    folder.storage.write(JOB, spec.model_dump_json().encode())
+    folder.storage.write("report.html", b"<p>")
+    refused = trtjob("open", spec.uri)
+    assert refused.code == 2
+    assert f"the report lies in a bucket: {spec.uri}/report.html" in refused.err

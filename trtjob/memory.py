@@ -1,9 +1,10 @@
 """How much memory this process may take: what the machine has, or less where a container's limit says so."""
 
+import ctypes
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trtjob.cpus import PROC, groups
@@ -15,6 +16,12 @@ def usable_bytes(proc: Path = PROC) -> int:
     """Return the least of the machine's memory and of the limits of the process's control groups."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([machine, *(limit for folder in groups(proc, "memory") if (limit := _limit(folder)) is not None)])
+
+
+def give_back() -> None:
+    """Hand back to the system what the C library keeps of freed memory, where it can."""
+    with suppress(AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limit(folder: Path) -> int | None:

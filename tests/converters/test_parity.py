@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -180,6 +181,17 @@ def test_each_image_is_run_by_both_and_is_a_step() -> None:
     assert steps == list(range(1, GENERATED + 1))
     assert {images.shape for images in seen} == {(1, *HW, 3)}
     assert all(np.array_equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True))
+
+
+def test_a_reference_that_takes_memory_is_closed_before_the_model_runs() -> None:
+    steps: list[str] = []
+
+    def noted(name: str) -> Callable[[UInt8Array], Outputs]:
+        return lambda _images: steps.append(name) or outputs(CAT)  # type: ignore[func-returns-value]
+
+    reference = Reference("the truth", noted("reference"), lambda: steps.append("closed"))
+    measure(DETECTOR, Samples((), DETECTOR), noted("model"), reference, lambda _: None)
+    assert steps == [*["reference"] * GENERATED, "closed", *["model"] * GENERATED]
 
 
 def test_the_cpu_time_of_both_is_measured() -> None:

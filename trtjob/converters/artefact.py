@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from trtjob.converters.candidates import add_candidates
 from trtjob.converters.graph import Graph
+from trtjob.converters.spill import Spill, described, is_spilled, length_of, linked, numbers_of
 from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import (
     BOXES_NAME,
@@ -32,11 +33,13 @@ IR_VERSION = 10
 class Reference:
     """The original model, as the measure of what it was converted to.
 
-    name: to show a person; run: what it says of uint8 [N, H, W, channels], as an engine would.
+    name: to show a person; run: what it says of uint8 [N, H, W, channels], as an engine would; close: gives back the
+    memory that it takes, where that is worth while: it cannot run any more then.
     """
 
     name: str
     run: Callable[[UInt8Array], Outputs]
+    close: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Converted:
     """A model in float32 and what is known of it. The model has no `candidates` and does not carry its spec yet.
 
     layers: of the original, to show a person; reference: None where nothing here can run the original; notes: what was
-    found or assumed, warnings: what may be wrong, a sentence each.
+    found or assumed, warnings: what may be wrong, a sentence each; spill: where the model's large constants lie, None
+    where they are in it.
     """
 
     model: onnx.ModelProto
@@ -53,6 +57,7 @@ class Converted:
     reference: Reference | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    spill: Spill | None = None
 
 
 def model_from_graph(graph: Graph, spec: ModelSpec, *, boxes: int | None = None) -> onnx.ModelProto:
@@ -96,9 +101,7 @@ def pieces(model: onnx.ModelProto, spec: ModelSpec) -> Iterator[bytes]:
     Later than any change of precision, which must not touch them. The bytes are those of SerializeToString, which takes
     three times the model's size in memory while it works.
     """
-    add_candidates(model, spec)
-    del model.metadata_props[:]
-    helper.set_model_props(model, {METADATA_KEY: spec.model_dump_json()})
+    _finish(model, spec)
     graph_tag, constant_tag = (
         message.DESCRIPTOR.fields_by_name[name].number
         for message, name in ((model, "graph"), (model.graph, "initializer"))
@@ -106,15 +109,42 @@ def pieces(model: onnx.ModelProto, spec: ModelSpec) -> Iterator[bytes]:
     before, after = _around(model.graph, constant_tag)
     size = len(before) + len(after)
     for tensor in model.graph.initializer:
-        length = tensor.ByteSize()
+        length = sum(map(len, _head(tensor))) + length_of(tensor) if is_spilled(tensor) else tensor.ByteSize()
         size += len(_header(constant_tag, length)) + length
     model_before, model_after = _around(model, graph_tag)
     yield model_before + _header(graph_tag, size) + before
     for tensor in model.graph.initializer:
-        data = tensor.SerializeToString(deterministic=True)
-        yield _header(constant_tag, len(data))
-        yield data
+        yield from _constant(constant_tag, tensor)
     yield after + model_after
+
+
+def without_constants(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
+    """Return a file to run in the folder of the model's large constants, which it does not hold."""
+    _finish(model, spec)
+    return bytes(linked(model).SerializeToString(deterministic=True))
+
+
+def _finish(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    add_candidates(model, spec)
+    del model.metadata_props[:]
+    helper.set_model_props(model, {METADATA_KEY: spec.model_dump_json()})
+
+
+def _constant(tag: int, tensor: onnx.TensorProto) -> Iterator[bytes]:
+    if is_spilled(tensor):
+        head = b"".join(_head(tensor))
+        yield _header(tag, len(head) + length_of(tensor)) + head
+        yield from numbers_of(tensor)
+    else:
+        data = tensor.SerializeToString(deterministic=True)
+        yield _header(tag, len(data))
+        yield data
+
+
+def _head(tensor: onnx.TensorProto) -> tuple[bytes, bytes]:
+    """Return what comes before a spilled constant's numbers, which are the last of its fields."""
+    number = tensor.DESCRIPTOR.fields_by_name["raw_data"].number
+    return described(tensor).SerializeToString(deterministic=True), _header(number, length_of(tensor))
 
 
 def _around(message: onnx.ModelProto | onnx.GraphProto, number: int) -> tuple[bytes, bytes]:

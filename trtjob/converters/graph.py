@@ -6,16 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from trtjob.converters.spill import SPILLED_BYTES, Spill
+
 _SHARED_BYTES = 4096  # smaller constants that are equal become one
 
 
 class Graph:
-    """Nodes and constants; the names of values say in which layer they are."""
+    """Nodes and constants; the names of values say in which layer they are. spill: takes the large constants."""
 
-    def __init__(self) -> None:
+    def __init__(self, spill: Spill | None = None) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.scope = "input"
+        self._spill = spill
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._names: dict[str, int] = {}
 
@@ -33,6 +36,9 @@ class Graph:
 
     def constant(self, array: NDArray[Any], name: str = "constant") -> str:
         """Add a constant and return its name."""
+        if self._spill is not None and array.nbytes >= SPILLED_BYTES:
+            self.constants.append(self._spill.tensor(array, full_name := self._name(name)))
+            return full_name
         array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= _SHARED_BYTES else None
         if key is not None and key in self._shared:

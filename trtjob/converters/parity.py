@@ -99,13 +99,19 @@ def measure(
     reference: Reference,
     on_step: Callable[[int], None],
 ) -> Measured:
-    """Run a model and its reference on images, by turns, and compare their answers.
+    """Run a model and its reference on images and compare their answers.
 
-    on_step: called with how many images are done. Raises ConversionError where the model's answers are no numbers.
+    By turns, unless the reference is to be closed: then it is through with all images before the model's first, for
+    memory may not hold both. on_step: called with how many images are done. Raises ConversionError where the model's
+    answers are no numbers.
     """
     tally, best, reference_best = _Tally(), math.inf, math.inf
-    for image in samples:
-        expected, seconds = _timed(reference.run, image)
+    before: list[tuple[Outputs, float]] = []
+    if reference.close is not None:
+        before = [_timed(reference.run, image) for image in samples]
+        reference.close()
+    for number, image in enumerate(samples):
+        expected, seconds = before[number] if before else _timed(reference.run, image)
         reference_best = min(reference_best, seconds)
         found, seconds = _timed(run, image)
         best = min(best, seconds)

@@ -6,8 +6,9 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -170,8 +171,12 @@ def _lowered(converted: "Converted", request: ConversionRequest, progress: Progr
     from trtjob.converters.artefact import Reference, pieces
     from trtjob.converters.parity import check_parity
     from trtjob.converters.precision.lower import lowered
+    from trtjob.converters.spill import gather
 
     samples = _samples(request, converted.spec)
+    if converted.reference is not None and converted.reference.close is not None:
+        converted.reference.close()
+    gather(converted.model)
     stage = _LOOKING[request.precision]
     progress(stage, 0, len(samples))
     low = lowered(converted.model, request, samples, lambda done: progress(stage, done, len(samples)))
@@ -211,18 +216,29 @@ def _measured(
     from trtjob.converters.parity import measure
 
     progress("measuring", 0, len(samples))
-    with _opened(model, spec) as engine:
-        return measure(spec, samples, engine.infer, reference, lambda done: progress("measuring", done, len(samples)))
+    with ExitStack() as stack:
+        # Opened when it is first run: the reference has given its memory back by then.
+        engine = cache(lambda: stack.enter_context(_opened(model, spec)))
+        return measure(
+            spec,
+            samples,
+            lambda images: engine().infer(images),
+            reference,
+            lambda done: progress("measuring", done, len(samples)),
+        )
 
 
 @contextmanager
 def _opened(model: "ModelProto", spec: ModelSpec) -> "Iterator[CpuEngine]":
-    from trtjob.converters.artefact import pieces
+    from trtjob.converters.artefact import pieces, without_constants
+    from trtjob.converters.spill import folder_of
     from trtjob.engines.onnxruntime.cpu import open_engine
 
+    beside = folder_of(model)
     with tempfile.TemporaryDirectory(prefix="trtjob-") as folder:
-        file = Path(folder) / "model.onnx"
-        write_atomically(file, pieces(model, spec))
+        file = (beside or Path(folder)) / "model.onnx"
+        # ONNX Runtime maps constants that lie in a file of their own; others it would hold twice for a while.
+        write_atomically(file, pieces(model, spec) if beside is None else without_constants(model, spec))
         with open_engine(file, threads=1) as engine:
             yield engine
 

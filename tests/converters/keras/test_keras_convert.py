@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from converters.keras.networks import NARROW, application, lively, pictures, saved
+from converters.keras.networks import NARROW, answers, application, lively, pictures, saved
 
 from trtjob.converters.artefact import Converted, serialised
 from trtjob.converters.keras import packages
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
+from trtjob.converters.spill import folder_of
 from trtjob.errors import ConversionError
 
 pytestmark = [pytest.mark.extra, pytest.mark.slow]
@@ -486,3 +488,52 @@ def test_a_bomb_inside_the_weights_of_a_keras_file_is_refused(tmp_path: Path) ->
             file.writestr(name, data)
     with pytest.raises(ConversionError, match="claims to hold"):
         convert(ConversionRequest(model=path))
+
+
+def test_large_weights_go_from_the_file_to_the_network_and_on_without_copies(tmp_path: Path) -> None:
+    """A layer of 2 MB: what only large ones go through, in both formats."""
+    keras = packages.keras()
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Rescaling(0.01), keras.layers.Flatten(), keras.layers.Dense(2600, "relu")]
+    model = keras.Sequential([keras.Input((9, 8, 3)), *layers, keras.layers.Dense(3, "softmax")])
+    images = pictures(IMAGES, (9, 8), seed=1)
+    for suffix in (".keras", ".h5"):
+        converted = convert(ConversionRequest(model=saved(model, tmp_path / f"net{suffix}")))
+        assert folder_of(converted.model) is not None
+        expected = model.predict(images.astype(np.float32), verbose=0)
+        np.testing.assert_allclose(answers(converted, images), expected, rtol=1e-4, atol=1e-5)
+        assert converted.reference is not None
+        np.testing.assert_allclose(converted.reference.run(images).scores, expected, rtol=1e-4, atol=1e-5)
+        assert converted.reference.close is not None
+        converted.reference.close()
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    keras = packages.keras()
+    layers = [keras.layers.Flatten(), keras.layers.Dense(1300)]
+    path = saved(keras.Sequential([keras.Input((9, 8, 3)), *layers]), tmp_path / "net.keras")
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["config.json"] = members["config.json"].replace(b'"units": 1300', b'"units": 1299')
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    with pytest.raises(ConversionError, match=r"its weights do not fit.*\(216, 1300\).*\(216, 1299\)"):
+        convert(ConversionRequest(model=path, preprocess="none"))
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_a_large_model_takes_three_times_its_file(tmp_path: Path) -> None:
+    path = saved(packages.keras().applications.VGG16(weights=None), tmp_path / "vgg16.keras")
+    script = (
+        "import sys; from pathlib import Path; from trtjob.converters.registry import ModelRegistry;"
+        "from trtjob.converters.request import ConversionRequest; from trtjob.converters.run import convert_model;"
+        "convert_model(ConversionRequest(model=Path(sys.argv[1])), registry=ModelRegistry(Path(sys.argv[2])));"
+        "print(Path('/proc/self/status').read_text())"
+    )
+    command = [sys.executable, "-c", script, str(path), str(tmp_path / "models")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
+    assert found is not None
+    assert int(found[1]) << 10 <= 3 * path.stat().st_size

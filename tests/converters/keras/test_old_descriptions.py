@@ -184,9 +184,10 @@ def test_an_operator_of_keras_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("Layer 'a' was never built.\n\nA cause.", "A cause."),
-        ("At A.call().\n\n\x1b[1mA cause.\x1b[0m\n\nArguments received by A.call():\n  * x=1", "A cause."),
-        ("in user code:\n    File a\n    ValueError: A cause.\n", "A cause."),
+        ("Layer 'a' was never built.\n\nA cause.", "A cause"),
+        ("At A.call().\n\n\x1b[1mA cause.\x1b[0m\n\nArguments received by A.call():\n  * x=1", "A cause"),
+        ("in user code:\n    File a\n    ValueError: A cause.\n", "A cause"),
+        ("Not loaded.\nA cause.\nList of objects that could not be loaded:\n[<Dense name=a>]", "A cause"),
         ("", "Exception"),
     ],
 )

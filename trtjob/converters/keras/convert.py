@@ -35,6 +35,7 @@ from trtjob.converters.scores import (
     last_operator,
     scores_from,
 )
+from trtjob.converters.spill import Spill
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
@@ -52,7 +53,8 @@ _Build = Callable[[Network, Value], Value]
 class _Original:
     """A classifier as it was made. run: what it says of float32 [N, H, W, channels].
 
-    trace: appends the nodes of its graph in TensorFlow; translate: those of its layers, where it has layers;
+    trace: appends the nodes of its graph in TensorFlow; translate: those of its layers, where it has layers; close:
+    forgets it;
     mode: what it expects of a pixel, where that shows, and why; loss: what it was trained with, where that is known.
     """
 
@@ -63,6 +65,7 @@ class _Original:
     trace: _Build
     run: Callable[[FloatArray], Any]
     translate: _Build | None = None
+    close: Callable[[], None] | None = None
     mode: tuple[str, str] | None = None
     loss: Any = None
     notes: tuple[str, ...] = ()
@@ -80,7 +83,8 @@ def convert(request: ConversionRequest) -> Converted:
     if max(original.hw) > _MAX_SIDE or min(original.hw) < 1:
         raise ConversionError(f"'{request.model}' takes images of {original.hw}: expected sides of 1 to {_MAX_SIDE}")
     pixels = _pixels(request, original, notes)
-    net, output = _network(request, original, pixels)
+    spill = Spill()
+    net, output = _network(request, original, pixels, spill)
     outputs = _outputs(request, output)
     found = _ending(request, original, net.graph, output, outputs)
     classes = classes_of(found.ending, outputs)
@@ -99,19 +103,20 @@ def convert(request: ConversionRequest) -> Converted:
         converter=f"trtjob {__version__} keras",
         sources=tuple(source_file(path) for path in files(request)),
     )
-    reference = Reference(original.name, partial(_answer, original, pixels, found.ending))
+    reference = Reference(original.name, partial(_answer, original, pixels, found.ending), original.close)
     notes = [*original.notes, *notes, *([found.note] if found.note and not found.is_guess else [])]
     warnings = (found.note,) if found.is_guess else ()
     for note in notes:
         log.info("%s: %s", request.model, note)
-    return Converted(model_from_graph(net.graph, spec), spec, original.layers, reference, tuple(notes), warnings)
+    model = model_from_graph(net.graph, spec)
+    return Converted(model, spec, original.layers, reference, tuple(notes), warnings, spill)
 
 
-def _network(request: ConversionRequest, original: _Original, pixels: Pixels) -> tuple[Network, Value]:
+def _network(request: ConversionRequest, original: _Original, pixels: Pixels, spill: Spill) -> tuple[Network, Value]:
     """Build the graph, of the original's layers where all have a translation, else of TensorFlow's own."""
 
     def built(build: _Build) -> tuple[Network, Value]:
-        net = Network(Graph())
+        net = Network(Graph(spill))
         image = add_front(net, pixels, original.hw, original.channels)
         return net, net.settled(build(net, image))
 
@@ -132,18 +137,19 @@ def _answer(original: _Original, pixels: Pixels, ending: Ending, images: UInt8Ar
 
 def _keras(request: ConversionRequest) -> _Original:
     loaded = load(request)
-    model, keras, tensorflow = loaded.model, packages.keras(), packages.tensorflow()
-    hw, channels = input_hw(model, request)
-
+    keras, tensorflow = packages.keras(), packages.tensorflow()
+    hw, channels = input_hw(loaded.model, request)
     return _Original(
         name=f"Keras {keras.__version__} model.predict (tensorflow {tensorflow.__version__})",
         hw=hw,
         channels=channels,
-        layers=sum(1 for _ in layers_of(model)),
-        trace=lambda net, image: trace(net, lambda x: model(x, training=False), image, request),
-        translate=lambda net, image: translate(net, model, image),
-        run=lambda images: model.predict(images, verbose=0),
-        mode=mode_of(model),
+        layers=sum(1 for _ in layers_of(loaded.model)),
+        # None of these holds the model itself: it goes when `loaded` is closed.
+        trace=lambda net, image: trace(net, lambda x: loaded.model(x, training=False), image, request),
+        translate=lambda net, image: translate(net, loaded.model, image),
+        run=lambda images: loaded.model.predict(images, verbose=0),
+        close=loaded.close,
+        mode=mode_of(loaded.model),
         loss=loaded.loss,
     )
 

@@ -1,12 +1,18 @@
 """Build a Keras model and give it its weights."""
 
 import difflib
+import gc
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.archive import Archive, opened
@@ -14,8 +20,12 @@ from trtjob.converters.keras.messages import last_line
 from trtjob.converters.keras.safety import Known, check_safe, with_modules
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.texts import shown
+from trtjob.engines.protocol import FloatArray
 from trtjob.errors import ConversionError
+from trtjob.memory import give_back
 
+_LARGE_NUMBERS = 1 << 18
+_ALIGNMENT = 64  # of TensorFlow's own buffers, which its operators count on
 _MOST_SHOWN = 8  # names of outputs
 _DEFAULT_CLASSES = 1000
 _NEW_VERSION = "3."
@@ -24,12 +34,19 @@ _OPERATIONS = ("core", "image", "linalg", "math", "nn", "numpy")  # where Keras 
 _DEFAULT_HW = (224, 224)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loaded:
     """A Keras model. loss: what it was trained with, as Keras describes it; None where the file does not say."""
 
     model: Any
     loss: Any = None
+
+    def close(self) -> None:
+        """Forget the model, and give its memory back."""
+        self.model = None
+        packages.keras().utils.clear_session()
+        gc.collect()
+        give_back()
 
 
 def load(request: ConversionRequest) -> Loaded:
@@ -44,13 +61,60 @@ def load(request: ConversionRequest) -> Loaded:
             build = _described(keras, request, archive.config, archive.version)
         model = _built(keras, request, build, archive)
         try:
-            with packages.quiet():
+            with packages.quiet(), _assigned_without_copies(model):
                 model.load_weights(archive.weights)
         except Exception as err:  # plain ValueErrors of many kinds, and h5py's
             raise ConversionError(
                 f"'{request.model}': its weights do not fit the network '{model.name}': {last_line(err)}"
             ) from err
         return _with_one_output(keras, model, archive.loss, request)
+
+
+@contextmanager
+def _assigned_without_copies(model: Any) -> Iterator[None]:
+    """Let large variables take what is assigned to them as it is: there would be three copies of each for a while."""
+    large = _large(model)
+    for variable in large:
+        variable.assign = partial(_assign, variable)
+    try:
+        yield
+    finally:
+        for variable in large:
+            del variable.assign
+
+
+def _assign(variable: Any, value: Any) -> None:
+    """Assign an array or an HDF5 dataset. Raises ValueError."""
+    shape = tuple(variable.shape)
+    if tuple(value.shape) != shape:
+        raise ValueError(f"the weights of {variable.path} have the shape {tuple(value.shape)}: expected {shape}")
+    array = _aligned(shape)
+    if hasattr(value, "read_direct"):
+        value.read_direct(array)
+    else:
+        array[...] = value
+    variable.value.assign(_tensor(array))
+
+
+def _large(model: Any) -> list[Any]:
+    return [v for v in model.variables if v.dtype == "float32" and prod(v.shape) >= _LARGE_NUMBERS]
+
+
+def _blank(shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """Return zeros that take no memory before something is written to them, as initial weights."""
+    return _tensor(_aligned(tuple(shape)))
+
+
+def _aligned(shape: tuple[int, ...]) -> FloatArray:
+    """Return zeros where TensorFlow may use them in place."""
+    space = np.zeros(4 * prod(shape) + _ALIGNMENT, np.uint8)
+    start = -space.ctypes.data % _ALIGNMENT
+    return space[start : start + 4 * prod(shape)].view(np.float32).reshape(shape)
+
+
+def _tensor(array: FloatArray) -> Any:
+    """Return a tensor of an array's own memory."""
+    return packages.tensorflow().experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _with_one_output(keras: Any, model: Any, loss: Any, request: ConversionRequest) -> Loaded:
@@ -153,6 +217,8 @@ def _built(keras: Any, request: ConversionRequest, build: Callable[[], Any], arc
             f"'{request.model}' holds {archive.numbers:,} numbers, but the network '{model.name}' has {needed:,} "
             f"weights{hint}"
         )
+    for variable in _large(model):
+        variable._initializer = _blank  # nothing public changes it once a layer is made
     with keras.StatelessScope():
         pass  # makes the weights when it is left
     return model

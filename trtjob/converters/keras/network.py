@@ -113,8 +113,9 @@ Translate = Callable[..., Value]  # of a network, a layer and its inputs
 
 
 def weights_of(variable: Any) -> FloatArray:
-    """Return a variable's numbers."""
-    return np.asarray(variable.numpy(), np.float32)
+    """Return a variable's numbers; large ones are not copied."""
+    # `numpy()` copies; a tensor of TensorFlow lends its memory to an array.
+    return np.asarray(np.asarray(variable.value.read_value()), np.float32)
 
 
 def expect(is_so: bool, what: str) -> None:

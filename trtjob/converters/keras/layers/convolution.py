@@ -9,12 +9,12 @@ from trtjob.converters.keras.activations import activate
 from trtjob.converters.keras.layers.normalization import scale_and_offset
 from trtjob.converters.keras.network import Network, Value, expect, expect_channels_last, weights_of
 
-Doubles = NDArray[np.float64]
+Weights = NDArray[np.floating]  # float64 where a batch normalisation was taken in
 
 
 def conv2d(net: Network, layer: Any, x: Value) -> Value:
     """Kernel: [height, width, inputs of a group, outputs]."""
-    kernel = weights_of(layer.kernel).transpose(3, 2, 0, 1).astype(np.float64)
+    kernel = weights_of(layer.kernel).transpose(3, 2, 0, 1)
     return activate(net, layer, _convolved(net, layer, x, kernel, groups=layer.groups))
 
 
@@ -26,13 +26,13 @@ def depthwise_conv2d(net: Network, layer: Any, x: Value) -> Value:
 def separable_conv2d(net: Network, layer: Any, x: Value) -> Value:
     """A depthwise convolution and then one of 1x1, with nothing between them."""
     spread = _convolved(net, layer, x, _depthwise(layer.depthwise_kernel), groups=x.shape[-1], has_bias=False)
-    kernel = weights_of(layer.pointwise_kernel).transpose(3, 2, 0, 1).astype(np.float64)
+    kernel = weights_of(layer.pointwise_kernel).transpose(3, 2, 0, 1)
     return activate(net, layer, _conv(net, layer, spread, kernel, _bias(layer, len(kernel))))
 
 
 def dense(net: Network, layer: Any, x: Value) -> Value:
     """Kernel: [inputs, outputs]; of a map it is a convolution of 1x1."""
-    matrix = weights_of(layer.kernel).T.astype(np.float64)
+    matrix = weights_of(layer.kernel).T
     bias = _bias(layer, len(matrix))
     if x.is_map:
         return activate(net, layer, _conv(net, layer, x, matrix[:, :, None, None], bias))
@@ -46,17 +46,17 @@ def dense(net: Network, layer: Any, x: Value) -> Value:
     return activate(net, layer, y)
 
 
-def _depthwise(variable: Any) -> Doubles:
-    kernel = weights_of(variable).astype(np.float64)
+def _depthwise(variable: Any) -> Weights:
+    kernel = weights_of(variable)
     height, width, inputs, multiplier = kernel.shape
-    return np.asarray(kernel.transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width), np.float64)
+    return kernel.transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width)
 
 
-def _bias(layer: Any, outputs: int) -> Doubles:
-    return weights_of(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(outputs)
+def _bias(layer: Any, outputs: int) -> Weights:
+    return weights_of(layer.bias) if layer.use_bias else np.zeros(outputs, np.float32)
 
 
-def _with_norm(net: Network, layer: Any, kernel: Doubles, bias: Doubles) -> tuple[Doubles, Doubles]:
+def _with_norm(net: Network, layer: Any, kernel: Weights, bias: Weights) -> tuple[Weights, Weights]:
     """Return weights that give what the batch normalisation behind the layer would; outputs are the first axis."""
     if id(layer) not in net.norms:
         return kernel, bias
@@ -64,7 +64,7 @@ def _with_norm(net: Network, layer: Any, kernel: Doubles, bias: Doubles) -> tupl
     return kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1)), bias * scale + offset
 
 
-def _convolved(net: Network, layer: Any, x: Value, kernel: Doubles, *, groups: int, has_bias: bool = True) -> Value:
+def _convolved(net: Network, layer: Any, x: Value, kernel: Weights, *, groups: int, has_bias: bool = True) -> Value:
     """Append the convolution of a layer as its settings have it."""
     expect_channels_last(layer)
     expect(layer.padding in {"same", "valid"}, f"its padding is '{layer.padding}'")
@@ -79,8 +79,8 @@ def _conv(
     net: Network,
     layer: Any,
     x: Value,
-    kernel: Doubles,
-    bias: Doubles | None,
+    kernel: Weights,
+    bias: Weights | None,
     *,
     strides: tuple[int, int] = (1, 1),
     dilations: tuple[int, int] = (1, 1),

@@ -30,6 +30,7 @@ IGNORED = {
     "@eaDir": ("DCIM/@eaDir/IMG_0001.JPG/SYNOPHOTO_THUMB_M.jpg", "DCIM/@eaDir/IMG_0001.JPG/SYNOPHOTO_THUMB_XL.jpg"),
     "thumbnails": (".thumbnails/normal/a1b2.png", "scans/.@__thumb/s100page.jpg"),
     "trash": (".Trash-1000/files/old.jpg", ".Trashes/501/old.jpg", "$RECYCLE.BIN/S-1-5-21/$R1.jpg", "#recycle/old.jpg"),
+    "snapshots": ("#snapshot/daily/DCIM/IMG_0001.JPG",),
     "__MACOSX": ("__MACOSX/DCIM/._IMG_0001.JPG",),
     "Thumbs.db": ("holiday photos/Thumbs.db",),
     "desktop.ini": ("holiday photos/desktop.ini",),

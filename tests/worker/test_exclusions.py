@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from samples import job_spec
+from web_server import web_server
 from worker.local_worker import LocalWorker
 from worker.plain_engine import PlainEngine, write_images
 
@@ -17,6 +18,7 @@ from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.queue.exclusions import Lack, OwnExclusions
 from trtjob.queue.keys import aside_key, job_key
+from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.shard.run import MANY
 from trtjob.worker.tasks import run_unit
@@ -225,6 +227,31 @@ def test_so_many_missing_images_are_the_places_fault(local_worker: LocalWorker) 
     look_again(local_worker)
     run_unit(local_worker.job_id, SHARD)
     assert local_worker.store.view(local_worker.job_id).failed == 18
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_what_a_web_server_lacks_is_missing_and_where_it_gives_nothing_the_node_stands_aside(
+    local_worker: LocalWorker, status: int
+) -> None:
+    change(local_worker, fetch_allow_local=True)
+    local_worker.use(PlainEngine())  # whose image processes hear of it
+    with web_server() as server:
+        keys = write_images(local_worker.photos, 20)
+        picture = (local_worker.photos / keys[0]).read_bytes()
+        for key in keys:
+            server.put(f"/{key}", picture)
+        spec = job_spec(server.url, local_worker.output, kind="list", shard_size=20)
+        submit(local_worker.store, local_worker.queue, spec, keys)
+        run_unit(local_worker.job_id, PLAN)
+        for key in keys:
+            server.files[f"/{key}"] = [(status, {}, b"")]
+        add_node(local_worker)
+        run_unit(local_worker.job_id, SHARD)
+    if status == 404:
+        assert local_worker.store.view(local_worker.job_id).kinds == {"missing": 20}
+    else:
+        assert is_free(local_worker)
+        assert [lack for lack, _ in reasons(local_worker).values()] == [Lack.FAULT]
 
 
 def test_images_that_were_gone_when_they_were_listed_are_missing(local_worker: LocalWorker) -> None:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
 from trtjob.storage.selection import PatternText, Selection
-from trtjob.storage.uri import SourceUri, StorageUri
+from trtjob.storage.uri import SourceUri, StorageUri, is_web
 
 
 class Annotate(StrEnum):
@@ -74,6 +74,10 @@ class Source(Document):
     @property
     def roots(self) -> tuple[str, ...]:
         return tuple(part.root for part in self.all_parts)
+
+    def is_on_web(self, key: str) -> bool:
+        """Whether an image comes from a web server."""
+        return any(is_web(part.root) and key.startswith(part.name) for part in self.all_parts)
 
     @property
     def shown(self) -> str:

@@ -19,8 +19,15 @@ _JUNK = {
     ".thumbnails": "thumbnails",
     "$recycle.bin": "trash",
     "recycler": "trash",
+    "recycled": "trash",
     "#recycle": "trash",
     "@recycle": "trash",
+    "#snapshot": "snapshots",  # of network disks: all of it again, as it was
+    ".snapshot": "snapshots",
+    "~snapshot": "snapshots",
+    "@recently-snapshot": "snapshots",
+    ".zfs": "snapshots",
+    ".appledouble": "AppleDouble",
     "__macosx": "__MACOSX",  # in archives that a Mac has made
     "system volume information": "system",
     "lost+found": "system",

@@ -82,6 +82,7 @@ class _ShardRun:
         self.lines: dict[str, bytes] = {}  # the records of the images that are done
         self.failures: dict[str, FailureKind] = {}
         self.away: list[str] = []  # that were there when they were planned, and are missing or unreadable
+        self.reaches_web = False  # a web server has sent an image, or has none of that name: others' trouble is theirs
         self.crashed: list[str] = []  # of which the job's events do not tell yet
         self.begun_with = 0  # images that an earlier attempt has done
         self.saved = time.monotonic()
@@ -195,7 +196,7 @@ class _ShardRun:
 
     def _check_places(self) -> None:
         """Raise StorageError where so many images are missing or unreadable that it is no fault of theirs."""
-        away = self.away
+        away = [key for key in self.away if not (self.reaches_web and self.spec.source.is_on_web(key))]
         share = self.context.settings.max_missing
         if len(away) >= MANY and len(away) > share * len(self.entries):
             raise StorageError(
@@ -222,6 +223,8 @@ class _ShardRun:
 
     def _keep(self, outcome: Outcome) -> None:
         self.lines[outcome.key] = outcome.line
+        if outcome.failure is not FailureKind.READ and not self.reaches_web:
+            self.reaches_web = self.spec.source.is_on_web(outcome.key)
         if outcome.failure is not None:
             self.failures[outcome.key] = outcome.failure
             if outcome.failure in _AWAY and outcome.key in self.were_there:

@@ -80,6 +80,18 @@ def test_a_family_is_read_right_of_an_older_opset(name: str, tmp_path: Path) -> 
     np.testing.assert_allclose([box for _, _, box in found], CORNERS, atol=0.05)
 
 
+def test_what_is_filled_in_need_not_be_an_input_where_weights_are_inputs(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "yolov3")
+    old = case.model(opset=10)
+    old.ir_version = 3
+    old.graph.input.extend(
+        graphs.value(tensor.name, list(tensor.dims), tensor.data_type) for tensor in old.graph.initializer
+    )
+    (tmp_path / "net.names").write_text("\n".join(LABELS) + "\n")
+    found = found_by(convert(graphs.save(old, tmp_path / "net.onnx")), tmp_path)
+    np.testing.assert_allclose([box for _, _, box in found], CORNERS, atol=0.05)
+
+
 @pytest.mark.parametrize("case", CASES, ids=names_of(CASES))
 def test_its_own_decoding_says_the_same(case: Case, tmp_path: Path) -> None:
     made = converted(case, tmp_path)

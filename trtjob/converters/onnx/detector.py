@@ -18,6 +18,7 @@ from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.read import upgraded
 from trtjob.converters.onnx.session import Session
 from trtjob.converters.onnx.signature import ImageInput, inputs_of, shape_of
+from trtjob.converters.onnx.surgery import IR_OF_PLAIN_CONSTANTS
 from trtjob.converters.pixels import Pixels
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.protocol import Outputs, UInt8Array
@@ -151,6 +152,7 @@ def _filled_in(model: ModelProto, image: ImageInput, hw: tuple[int, int]) -> Mod
     """Return a copy whose only input is the image: sizes and factors are such that boxes are pixels of the input."""
     whole = ModelProto()
     whole.CopyFrom(model)
+    whole.ir_version = max(whole.ir_version, IR_OF_PLAIN_CONSTANTS)
     height, width = hw
     known = {
         "orig_target_sizes": [[width, height]],

@@ -18,7 +18,7 @@ from trtjob.engines.spec import (
 FRONT, END = "input", "decode"
 _OURS = frozenset({INPUT_NAME, BOXES_NAME, SCORES_NAME, EXTRAS_NAME, PROTOTYPES_NAME, CANDIDATES_NAME})
 # From it on, constants need not be inputs as well.
-_IR_OF_PLAIN_CONSTANTS = 4
+IR_OF_PLAIN_CONSTANTS = 4
 _OUR_SCOPES = (f"{FRONT}/", f"{END}/", f"{CANDIDATES_NAME}/")
 
 
@@ -74,7 +74,7 @@ def cut(model: ModelProto, *outputs: ValueInfoProto) -> None:
         field.extend(kept)
     del graph.input[:], model.training_info[:], model.metadata_props[:]
     graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, _IR_OF_PLAIN_CONSTANTS)
+    model.ir_version = max(model.ir_version, IR_OF_PLAIN_CONSTANTS)
     _forget_texts(model)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtjob.cli import options as o
+from trtjob.cli import source_options as so
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,21 +27,21 @@ DEFAULT_OUTPUT = "trtjob-out"
 class JobRequest:
     """The source, the model and the options of `run` and `submit`, as typed; None: what the model says."""
 
-    source: o.SourceArgument
+    source: so.SourceArgument
     model: o.Model
     output: o.Output = DEFAULT_OUTPUT
     _: KW_ONLY
-    root: o.Root = ""
-    column: o.Column = ""
-    anonymous: o.Anonymous = False
-    include: o.Include = None
-    exclude: o.Exclude = None
-    hidden: o.Hidden = False
-    no_recursive: o.NoRecursive = False
-    since: o.Since = None
-    limit: o.Limit = None
-    sample: o.Sample = None
-    seed: o.Seed = None
+    root: so.Root = ""
+    column: so.Column = ""
+    anonymous: so.Anonymous = False
+    include: so.Include = None
+    exclude: so.Exclude = None
+    hidden: so.Hidden = False
+    no_recursive: so.NoRecursive = False
+    since: so.Since = None
+    limit: so.Limit = None
+    sample: so.Sample = None
+    seed: so.Seed = None
     cfg: o.Cfg = None
     labels: o.Labels = None
     scores: o.Scores = None
@@ -134,7 +135,7 @@ def _selection(request: JobRequest) -> "Selection":
             recursive=not request.no_recursive,
             include=tuple(request.include or ()),
             exclude=tuple(request.exclude or ()),
-            since_s=None if request.since is None else o.seconds_of(request.since),
+            since_s=None if request.since is None else so.seconds_of(request.since),
             limit=request.limit,
             sample=request.sample,
             seed=request.seed or 0,

@@ -175,7 +175,7 @@ def test_every_image_is_sampled_as_often_as_the_others(tmp_path: Path) -> None:
 def test_ten_thousand_of_each_kind_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample is what is kept; what is passed over, and what is not chosen, is not."""
     monkeypatch.setattr(listing, "RUN", 5000)
-    kinds = ("._{}.jpg", ".{}.jpg", "@eaDir/{}.jpg", ".Trash-1/{}.jpg", "__MACOSX/{}.jpg", "{}.mp4", "{}.jpg")
+    kinds = ("._{}.jpg", "@eaDir/{}.jpg", "{}.mp4", "{}.jpg")
     for kind in kinds:
         (tmp_path / kind).parent.mkdir(exist_ok=True)
         for number in range(10_000):
@@ -188,4 +188,4 @@ def test_ten_thousand_of_each_kind_take_no_memory(tmp_path: Path, monkeypatch: p
     finally:
         tracemalloc.stop()
     assert images.ignored.total() == (len(kinds) - 1) * 10_000
-    assert peak_bytes < 4_000_000  # RUN names and a block of each file of names; 70,000 names alone are 5 MB
+    assert peak_bytes < 4_000_000  # RUN names and a block of each file of names; 40,000 entries are over 8 MB

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -488,6 +490,29 @@ def test_a_bomb_inside_the_weights_of_a_keras_file_is_refused(tmp_path: Path) ->
             file.writestr(name, data)
     with pytest.raises(ConversionError, match="claims to hold"):
         convert(ConversionRequest(model=path))
+
+
+def test_tensorflow_says_nothing_on_a_terminal(tmp_path: Path) -> None:
+    path = saved(lively(small()), tmp_path / "net.keras")
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-m", "trtjob", "convert", "--local", str(path)]
+    environment = {**os.environ, "TRTJOB_HOME": str(tmp_path / "home"), "TERM": "xterm"}
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
+        environment.pop(name, None)
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        said = b"".join(iter(partial(_read, ours), b"")).decode()
+    os.close(ours)
+    assert process.returncode == 0, said
+    assert "parity" in said
+    assert not re.search("oneDNN|absl|cpu_feature_guard|rebuild TensorFlow|cuda|CUDA", said)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # the last one that wrote to it has ended
+        return b""
 
 
 def test_large_weights_go_from_the_file_to_the_network_and_on_without_copies(tmp_path: Path) -> None:

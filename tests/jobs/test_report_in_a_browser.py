@@ -1,6 +1,7 @@
 """The report as people meet it: in a real Chromium, opened from the disk."""
 
 import json
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from s3_server import PUBLIC, S3Server
 from samples import made
 
 from trtjob.errors import FailureKind
-from trtjob.imaging.detections import Classification
+from trtjob.imaging.detections import Classification, Detection, RotatedBox
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.report import Report
@@ -84,6 +85,17 @@ def local_spec(root: Path, **changes: Any) -> JobSpec:
 
 def page_of(spec: JobSpec, records: list[Record]) -> Path:
     return Path(report(spec, records).uri, "report.html")
+
+
+def written(spec: JobSpec, records: list[Record]) -> Path:
+    """Write the page of these records alone, of which none failed."""
+    folder = made(JobFolder.of(spec))
+    page = Report(folder, spec)
+    for record in records:
+        page.add(record)
+    summary = dict.fromkeys(("images", "failed", "elapsed_s"), 0) | {"images": len(records), "incomplete": ""}
+    page.write(summary | {name: {} for name in ("failures", "ignored", "devices", "busy_s")})
+    return Path(folder.uri, "report.html")
 
 
 def shown(tab: Tab) -> list[str]:
@@ -342,7 +354,7 @@ def test_an_enlarged_image_has_its_objects_and_hides_labels_and_low_scores(tab: 
     tab.open(page, "#image=1")
     tab.wait(lambda: viewer_name(tab) == "day/1.png", "the image of the address")
     rows = "[...document.querySelectorAll('#viewer tbody tr')].map(row => row.children[1].textContent)"
-    assert tab.evaluate(rows) == ["0.90", "0.40", "0.1234"]
+    assert tab.evaluate(rows) == ["0.9000", "0.4000", "0.1234"]
     drawn = "document.querySelectorAll('#layer .over').length"
     assert tab.evaluate(drawn) == 2
     tab.key("l")
@@ -350,6 +362,45 @@ def test_an_enlarged_image_has_its_objects_and_hides_labels_and_low_scores(tab: 
     assert tab.evaluate("document.querySelector('.tags').hidden") is False
     tab.key("h")
     assert tab.evaluate("document.querySelector('.tags').hidden") is True
+
+
+def test_labels_lie_at_their_boxes(tab: Tab, page: Path) -> None:
+    tab.open(page, "#image=1")
+    tab.wait(lambda: viewer_name(tab) == "day/1.png", "the image of the address")
+    corners = "[...document.querySelectorAll({})].map(node => [node.getBoundingClientRect().left, {}])"
+    bottoms = tab.evaluate(corners.format("'.tag'", "node.getBoundingClientRect().bottom"))
+    tops = tab.evaluate(corners.format("'#layer .over'", "node.getBoundingClientRect().top"))
+    assert np.allclose(bottoms, tops, atol=3)
+
+
+def test_an_image_without_a_hit_shows_what_it_nearly_had(tab: Tab, page: Path) -> None:
+    tab.open(page, "#tab=nearly")
+    assert tab.evaluate("document.querySelector('.card .chip.is-low').textContent") == "dog 0.20"
+    assert tab.evaluate("document.querySelectorAll('.card svg .low').length") == 1
+    assert tab.evaluate("document.querySelector('.open').getAttribute('aria-label')") == "day/3.png: nearly 1 dog"
+
+
+def test_outlines_rotated_boxes_and_keypoints_are_drawn(tab: Tab, tmp_path: Path) -> None:
+    spec = local_spec(tmp_path / "photos")
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"skeleton": ((0, 1), (1, 2))})})
+    corners = ((1.0, 2.0), (30.0, 2.0), (30.0, 40.0), (1.0, 40.0))
+    keypoints = ((5.0, 6.0, 0.9), (15.0, 16.0, 0.8), (25.0, 26.0, 0.1))  # the last one is hidden
+    detections = (
+        Detection("dog", 1, 0.9, BOX, keypoints=keypoints),
+        Detection("dog", 1, 0.8, BOX, rotated=RotatedBox(corners, 0.0)),
+        Detection("dog", 1, 0.7, BOX, polygons=((1, 2, 3, 2, 3, 4), (11, 12, 13, 12, 13, 14))),
+    )
+    tab.open(written(spec, [Record("a.png", None, 200, 100, detections)]))
+    drawn = tab.evaluate("[...document.querySelectorAll('.card .over')].map(node => node.outerHTML)")
+    assert [re.sub(r" (class|stroke|data-object|xmlns)=\"[^\"]*\"", "", node) for node in drawn] == [
+        '<rect x="10" y="20" width="100" height="50"></rect>',
+        '<line x1="5" y1="6" x2="15" y2="16"></line>',
+        '<line x1="5" y1="6" x2="5" y2="6" data-keypoint="0"></line>',
+        '<line x1="15" y1="16" x2="15" y2="16" data-keypoint="1"></line>',
+        '<polygon points="1,2 30,2 30,40 1,40"></polygon>',
+        '<polygon points="1,2 3,2 3,4"></polygon>',
+        '<polygon points="11,12 13,12 13,14"></polygon>',
+    ]
 
 
 def test_an_image_is_zoomed_and_fits_again(tab: Tab, page: Path) -> None:
@@ -420,14 +471,9 @@ def test_a_classifiers_images_are_filtered_by_their_best_class(tab: Tab, tmp_pat
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of so many images that it reads what it shows alone: of each hundred one has a cat."""
     spec = local_spec(tmp_path_factory.mktemp("many") / "photos")
-    folder = made(JobFolder.of(spec))
-    page = Report(folder, spec)
-    images = 6 * MAX_IMAGES
-    for number in range(images):
-        page.add(found(f"{number:06d}.jpg", *([(0, 0.9, BOX)] if number % 100 == 99 else [(1, 0.2, BOX)])))
-    summary = dict.fromkeys(("images", "failed", "elapsed_s"), 0) | {"images": images, "incomplete": ""}
-    page.write(summary | {name: {} for name in ("failures", "ignored", "devices", "busy_s")})
-    return Path(folder.uri, "report.html")
+    cat, dog = [(0, 0.9, BOX)], [(1, 0.2, BOX)]
+    images = range(6 * MAX_IMAGES)
+    return written(spec, [found(f"{number:06d}.jpg", *(cat if number % 100 == 99 else dog)) for number in images])
 
 
 def data_requests(tab: Tab) -> list[str]:

@@ -16,10 +16,14 @@ function showTabs(counts) {
   }
 }
 
-const cardName = image => `${shown(image.name)}: ${image.failure ? `failed, ${image.failure[0]}` : shown(counted(visibleObjects(image))) || "nothing found"}`;
+function cardName(image) {
+  if (image.failure) return shown(`${image.name}: failed, ${image.failure.join(" ")}`);
+  const found = counted(visibleObjects(image)), nearly = counted(nearlyVisible(image));
+  return shown(`${image.name}: ${found || (nearly ? `nearly ${nearly}` : "nothing found")}`);
+}
 
 function card(image, position) {
-  const objects = visibleObjects(image), most = 4;
+  const visible = visibleObjects(image), objects = visible.length ? visible : nearlyVisible(image), most = 4;
   const button = element("button", {type: "button", class: "open", "data-image": image.id, "aria-label": cardName(image), onclick: () => openViewer(position)},
     picture(image, objects, {lazy: true}));
   const chips = objects.slice(0, most).map(chip);

@@ -6,6 +6,12 @@ function visibleObjects(image) {
   return objects.filter(object => object.score >= state.score && isOn(object.classId));
 }
 
+// What an image without a hit nearly had.
+function nearlyVisible(image) {
+  const objects = HAS_ONE ? image.objects.slice(0, 1) : image.objects;
+  return objects.filter(object => object.score < state.score && object.score >= state.score - INDEX.nearly && isOn(object.classId));
+}
+
 function copyOf(image) {
   if (image.notes.copy) return image.notes.copy;
   const [suffix] = /\.[^./]*$/.exec(image.name.toLowerCase()) ?? [""];
@@ -36,7 +42,7 @@ function placesOf(image) {
 }
 
 function picture(image, objects, {lazy}) {
-  if (image.failure) return element("div", {class: "message"}, element("b", {}, image.failure[0]), element("span", {}, image.failure[1]));
+  if (image.failure) return element("div", {class: "message"}, element("b", {}, image.failure[0]), " ", element("span", {}, image.failure[1]));
   const node = element("div", {class: "picture"}, boxes(image, objects));
   const places = placesOf(image);
   const next = () => {
@@ -84,7 +90,8 @@ function outlines({box: [x1, y1, x2, y2], polygons, corners, keypoints}) {
 const labelOf = object => LABELS.get(object.classId) ?? `class ${object.classId}`;
 
 function chip(object) {
-  return element("span", {class: "chip", style: {background: darkColour(object.classId)}, title: shown(labelOf(object))}, `${labelOf(object)} ${asScore(object.score)}`);
+  const isLow = object.score < state.score;
+  return element("span", {class: isLow ? "chip is-low" : "chip", style: isLow ? {} : {background: darkColour(object.classId)}, title: shown(labelOf(object))}, `${labelOf(object)} ${asScore(object.score)}`);
 }
 
 // "2 dog, 1 cat", for those who hear the page.

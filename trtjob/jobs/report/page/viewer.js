@@ -22,9 +22,9 @@ async function showImage(id, position) {
   byId("previous").disabled = position <= 0;
   byId("next").disabled = position < 0 || position >= view.total - 1;
   byId("viewer-name").textContent = shown(image.name);
+  if (!viewer.open) viewer.showModal(); // before it is drawn: labels are placed by the size that it has
   resetZoom();
   drawImage();
-  if (!viewer.open) viewer.showModal();
 }
 
 function drawImage() {
@@ -80,7 +80,7 @@ function objectTable(image) {
     const swatch = element("span", {class: "swatch", style: {background: darkColour(object.classId), display: "inline-block"}});
     const brighten = on => () => layer.querySelectorAll(`[data-object="${number}"]`).forEach(line => line.classList.toggle("bright", on));
     return element("tr", {class: isLow ? "is-low" : "", onmouseenter: brighten(true), onmouseleave: brighten(false)},
-      element("td", {}, swatch, " ", labelOf(object)), element("td", {class: "number"}, asScore(object.score)),
+      element("td", {}, swatch, " ", labelOf(object)), element("td", {class: "number"}, (object.score / 10000).toFixed(4)),
       object.box ? element("td", {class: "number"}, `${Math.round(object.box[2] - object.box[0])} × ${Math.round(object.box[3] - object.box[1])}`) : null);
   });
   const heads = image.objects[0].box ? ["Object", "Score", "Size"] : ["Class", "Score"];

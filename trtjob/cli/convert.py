@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trtjob.cli.label_names import labels_file
 from trtjob.cli.options import wrong_option
 from trtjob.cli.session import open_session, start
 from trtjob.cli.signals import run_until_stopped
@@ -53,10 +54,10 @@ def convert(
     labels: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|NAME,NAME",
             rich_help_panel=SOURCE,
-            help="The class names: one a line, or a .data, .yaml or .json with them. Default: those in the model, or "
-            "the .names beside it.",
+            help="The class names: a file with one a line, a .data, .yaml or .json, or the names themselves, such as "
+            "no,yes. Default: those in the model, or the .names beside it.",
         ),
     ] = None,
     arch: Annotated[
@@ -304,7 +305,7 @@ def convert(
     request = _request(
         model=_absolute(model),
         cfg=_absolute(cfg),
-        labels=_absolute(labels),
+        labels=_absolute(labels_file(labels, settings.models_dir)),
         out=_absolute(out),
         name=name,
         replace=replace,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from trtjob.cli import options as o
 from trtjob.cli import source_options as so
+from trtjob.cli.label_names import labels_file
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtjob.converters.registry import ModelRegistry, RegisteredModel
+    from trtjob.converters.registry import RegisteredModel
     from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.spec import JobSpec, Options, Source
     from trtjob.storage.selection import Selection
@@ -156,11 +157,10 @@ def job_from(
 
     upload_model: put it beside the outputs, in their bucket. Raises ConfigError, ModelError and ConversionError.
     """
-    from trtjob.converters.registry import ModelRegistry
     from trtjob.jobs.plan import source_list
     from trtjob.jobs.spec import JobSpec, ModelRef, job_id_of
 
-    model = resolved_model(request, ModelRegistry(models_dir), on_convert)
+    model = resolved_model(request, models_dir, on_convert)
     for warning in model.facts.warnings if model.facts else ():  # each time: the results depend on a guess
         log.warning("model %s: %s", model.name, warning)
     options = _options(request, model)
@@ -189,20 +189,19 @@ def job_from(
     )
 
 
-def resolved_model(
-    request: JobRequest, registry: "ModelRegistry", on_convert: Callable[[Path], None]
-) -> "RegisteredModel":
+def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[Path], None]) -> "RegisteredModel":
     """Return the model that is asked for, converted where that was not done before.
 
     on_convert: called with its file before that. Raises ModelError, ConversionError.
     """
+    from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.run import resolve_model
 
     return resolve_model(
         request.model,
-        registry=registry,
+        registry=ModelRegistry(models_dir),
         cfg=request.cfg,
-        labels=request.labels,
+        labels=labels_file(request.labels, models_dir),
         scores=request.scores,
         on_convert=on_convert,
     )

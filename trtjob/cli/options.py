@@ -51,10 +51,10 @@ Cfg = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
+        metavar="FILE|NAME,NAME",
         rich_help_panel=MODEL,
-        help="The class names of a model's file: one a line, or a .data, .yaml or .json with them. Default: those in "
-        "the model, or the .names beside it.",
+        help="The class names of a model's file: a file with one a line, a .data, .yaml or .json, or the names "
+        "themselves, such as no,yes. Default: those in the model, or the .names beside it.",
     ),
 ]
 Scores = Annotated[

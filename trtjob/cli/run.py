@@ -245,12 +245,11 @@ def convert_ahead(request: JobRequest, models_dir: Path) -> None:
 
     What TensorFlow prints can be told apart only while nobody else writes to the same file descriptor, or is given it.
     """
-    from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.sources import needs_tensorflow
 
     path = Path(request.model).expanduser()
     if path.exists() and needs_tensorflow(path):
-        resolved_model(request, ModelRegistry(models_dir), say_converting)
+        resolved_model(request, models_dir, say_converting)
 
 
 def say_converting(model: Path) -> None:

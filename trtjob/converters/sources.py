@@ -106,7 +106,8 @@ def _expect_file(labels: Path) -> None:
         labels.stat()
     except FileNotFoundError as err:
         raise ConversionError(
-            f"--labels: there is no file '{labels}'. Write the names into one, one on each line, and name that"
+            f"--labels: there is no file '{labels}'. Write the names into one, one on each line, and name that; or "
+            "give few of them as they are: --labels no,yes"
         ) from err
     except OSError as err:
         raise ConversionError(f"--labels '{labels}' cannot be read: {err.strerror}") from err

@@ -13,6 +13,8 @@ from trtjob.storage import Storage
 if TYPE_CHECKING:
     from trtjob.imaging.masks import Mask
 
+_READABLE = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one for each of millions of lines
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFailure:
@@ -104,9 +106,9 @@ def json_line(fields: dict[str, Any]) -> bytes:
     survives the round trip.
     """
     try:
-        return json.dumps(fields, ensure_ascii=False, separators=(", ", ": ")).encode() + b"\n"
+        return _READABLE.encode(fields).encode() + b"\n"
     except UnicodeEncodeError:
-        return json.dumps(fields, ensure_ascii=True, separators=(", ", ": ")).encode() + b"\n"
+        return json.dumps(fields).encode() + b"\n"
 
 
 def from_line(line: bytes | str) -> Record:

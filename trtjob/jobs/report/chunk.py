@@ -52,8 +52,8 @@ class Chunk:
         self.names.append(record.image)
         self.sizes += (record.width or 0, record.height or 0)
         for detection in (detections := record.detections or ()):
-            if shapes := _shapes(detection):
-                self.shapes[len(self.scores)] = shapes
+            if detection.keypoints or detection.rotated or detection.polygons:
+                self.shapes[len(self.scores)] = _shapes(detection)
             self.class_ids.append(detection.class_id)
             self.scores.append(round(detection.score * 10_000))
             self.boxes += detection.box
@@ -99,10 +99,8 @@ def _script(part: str, number: int, content: dict[str, Any]) -> tuple[str, bytes
     return f"{part}-{number:04d}-{hashlib.sha256(call).hexdigest()[:8]}.js", call
 
 
-def _shapes(detection: Detection) -> dict[str, Any] | None:
-    """Return what is drawn of a detection beside its box, None where that is all."""
-    if detection.keypoints is None and detection.rotated is None and detection.polygons is None:
-        return None
+def _shapes(detection: Detection) -> dict[str, Any]:
+    """Return what is drawn of a detection beside its box."""
     shapes = {
         "keypoints": detection.keypoints,
         "corners": detection.rotated and detection.rotated.corners,

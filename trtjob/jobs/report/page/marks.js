@@ -5,7 +5,7 @@ const marks = new Map();
 
 function readMarks() {
   try {
-    for (const [name, mark] of Object.entries(JSON.parse(localStorage.getItem(MARKS_KEY) ?? "{}"))) if (MARKS[mark]) marks.set(name, mark);
+    for (const [name, mark] of Object.entries(JSON.parse(localStorage.getItem(MARKS_KEY) ?? "{}"))) if (Object.hasOwn(MARKS, mark)) marks.set(name, mark);
   } catch { /* a browser that keeps nothing: marks last as long as the page */ }
 }
 

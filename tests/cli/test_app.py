@@ -19,6 +19,7 @@ from trtjob.jobs.spec import Annotate
 
 Command = Callable[..., Outcome]
 
+NO_NAME = "x" * 300  # longer than file systems allow
 HEAVY = ("onnx", "onnxruntime", "cv2", "rq", "redis", "numpy", "pydantic")
 
 
@@ -119,6 +120,16 @@ def test_wrong_usage_ends_with_2_and_names_what_is_wrong(trtjob: Command, argume
 def test_an_error_is_one_line(trtjob: Command) -> None:
     assert trtjob("models", "show", "nobody").err.startswith("error: no model 'nobody'.")
     assert trtjob("models", "show", "nobody").err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["status", NO_NAME], ["export", NO_NAME, "--format", "csv"], ["convert", f"{NO_NAME}.weights"]]
+)
+def test_a_name_that_no_file_can_have_is_wrong_usage(trtjob: Command, words: list[str]) -> None:
+    outcome = trtjob(*words)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: '")
+    assert outcome.err.endswith("': File name too long\n")
 
 
 @pytest.mark.parametrize("position", [0, 3])

@@ -39,6 +39,9 @@ def written(folder: Path, name: str, content: str | bytes | Any) -> Path:
             "x.jsonl", '{"image": "cam1/a.jpg", "n": 1}\n\n{"image": "cam 2/b.png"}\n', "", id="our own results"
         ),
         pytest.param("x.ndjson", '"cam1/a.jpg"\n"cam 2/b.png"\n', "", id="lines of JSON"),
+        pytest.param(
+            "x.jsonl", '{"image": "cam1/a.jpg"}\n{"n": 1, "file": "cam 2/b.png"}\n{"file": null}\n', "", id="two names"
+        ),
         pytest.param("x.json", list(TWO), "", id="an array"),
         pytest.param("x.json", [{"where": path, "url": "u"} for path in TWO], "where", id="objects"),
         pytest.param(
@@ -93,6 +96,7 @@ def test_the_images_of_a_list_are_found(tmp_path: Path, name: str, content: Any,
         pytest.param("x.json", [1], "", "expected paths or objects with one, got 1", id="numbers"),
         pytest.param("x.json", [{"file": 1}], "", "the column 'file' holds 1, which is no path", id="a number"),
         pytest.param("x.jsonl", '{"a": 1, "b": 2}\n', "", "which column names the images", id="no column"),
+        pytest.param("x.jsonl", '{"u": "a.jpg"}\n{"b": 2}\n', "u", "it has no column 'u'", id="not everywhere"),
     ],
 )
 def test_what_is_no_list_is_refused_by_what_it_lacks(

@@ -167,6 +167,31 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         source_from(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "x/" * 3000 + "a.jpg", "x" * 300 + ".txt", "a\0.jpg"])
+def test_a_source_whose_name_no_file_can_have_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="no such folder or file"):
+        source_from(tmp_path / name)
+
+
+def test_a_pattern_may_be_longer_than_a_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    source, keys = source_from(tmp_path / f"[{'a' * 300}].jpg")
+    assert images_of(source, keys) == ["a.jpg"]
+
+
+def test_a_list_may_name_what_no_file_can_be_called(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    assert source_of(["a.jpg", "x" * 300], tmp_path)[1] == ["a.jpg", "x" * 300]
+
+
+def test_a_source_that_may_not_be_looked_at_is_named(public_folder: Path) -> None:
+    touch(public_folder / "closed", "a.jpg").chmod(0)
+    with as_nobody(), pytest.raises(ConfigError, match=r"cannot read '.*/closed/a\.jpg': Permission denied"):
+        source_from(public_folder / "closed" / "a.jpg")
+    with as_nobody():
+        assert source_of(["closed/a.jpg"], public_folder)[1] == ["closed/a.jpg"]
+
+
 def test_a_folder_without_images_says_which_files_are_images(tmp_path: Path) -> None:
     touch(tmp_path / "docs", "read.me")
     with pytest.raises(ConfigError, match=r"no image in .*jpeg"):

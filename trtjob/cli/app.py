@@ -4,6 +4,7 @@ Exit codes: 0 all fine; 1 images or the job failed; 2 wrong usage; 130 and 143 a
 Nothing heavy is imported at the top of a module below `trtjob.cli`: `trtjob --help` must be quick.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return 1
     except Exception as err:  # noqa: BLE001 - the boundary: whatever it is, a user gets a line, not a traceback
+        if isinstance(err, OSError) and err.errno == errno.ENAMETOOLONG:  # any argument may be such a name
+            return _report(err, f"{err.filename!r}: {err.strerror}", 2, debug=len(words) < len(given))
         message = f"{type(err).__name__}: {err}. This is a fault in trtjob; repeat with {DEBUG} to see where"
         return _report(err, message, 1, debug=len(words) < len(given))
     return 0

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def listed_paths(file: Path, column: str = "") -> tuple[str, ...]:
 
 def is_list(file: Path) -> bool:
     """Whether a source is a file that names images."""
-    return file.suffix.lower() in LIST_SUFFIXES and file.is_file()
+    # Path.is_file raises for a name that no file can have.
+    return file.suffix.lower() in LIST_SUFFIXES and os.path.isfile(file)  # noqa: PTH113
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -131,8 +133,9 @@ def _of_objects(items: Iterable[Any], column: str) -> Iterator[str]:
     name = ""
     for item in items:
         if isinstance(item, Mapping):
-            name = name or _column(list(item), column)
-            yield from _texts([item.get(name)], name)
+            if not name or name not in item:
+                name = _column(list(item), column)
+            yield from _texts([item[name]], name)
         elif isinstance(item, str):
             yield item
         else:

@@ -1,8 +1,10 @@
 """Places of images, from what a user named: a folder, an image, a list, a pattern, a bucket, a web address."""
 
+import errno
 import os
 import re
 import shlex
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from trtjob.storage.selection import HIDDEN, Rules, Selection
 from trtjob.storage.uri import is_web, s3_uri, web_parts
 
 KINDS_SHOWN = 10
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 _READ = "Sources are folders, files, lists, s3:// prefixes, and http:// and https:// addresses of images"
 _BY_S3 = ": its own S3 interface is, with AWS_ENDPOINT_URL"
@@ -86,15 +89,28 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
     if is_web(str(named)):
         return [_web_place(str(named))]
     path = at_home(_local(str(named)))
-    if path.is_dir():
+    mode = _mode(path)
+    if mode is not None and stat.S_ISDIR(mode):
         return [_folder_place(path, reading)]
-    if path.exists():
+    if mode is not None:
         _check_kind(str(named))
         image = _file(str(path.absolute()))
         return [_rooted(str(image.parent), [image.name])]
     if (parts := _parted(str(path))) is not None:
         return [_folder_place(Path(parts[0]), reading, parts[1])]
     raise ConfigError(f"no such folder or file: '{named}'")
+
+
+def _mode(path: Path) -> int | None:
+    """Return the mode of what is there, None where nothing is. Raises ConfigError where that cannot be seen."""
+    try:
+        return path.stat().st_mode
+    except ValueError:  # a zero byte
+        return None
+    except OSError as err:
+        if err.errno in _NOT_THERE:
+            return None
+        raise ConfigError(f"cannot read '{path}': {err.strerror}") from err
 
 
 def _parted(named: str) -> tuple[str, str] | None:
@@ -202,7 +218,7 @@ def _check_images(storage: Storage, shown: Path | str, selection: Selection, *pa
 
 def _list_places(listed: ImageList, reading: Reading) -> list[Place]:
     if not listed.paths:
-        raise ConfigError("the list names no image: it has one path on each line")
+        raise ConfigError("the list names no image. A list has one path on each line, a table a column of them")
     uris = [path for path in listed.paths if is_address(path)]
     paths = [_local(path) for path in listed.paths if not is_address(path)]
     root = reading.root
@@ -236,12 +252,17 @@ def _rooted(root: str, keys: Iterable[str]) -> Place:
 def _listed_file(path: str, folder: Path) -> Path:
     """Return what a line means: from the root on, or, as Darknet has it, from the folder that the command runs in."""
     file = at_home(path)
-    if not (folder / file).exists():
-        if not file.is_absolute() and file.exists():
+    if not _exists(folder / file):
+        if not file.is_absolute() and _exists(file):
             return _file(str(file.absolute()))
-        if "\\" in path and (folder / (slashed := path.replace("\\", "/"))).exists():  # as Windows writes it
+        if "\\" in path and _exists(folder / (slashed := path.replace("\\", "/"))):  # as Windows writes it
             return _file(str(folder / slashed))
     return _file(str(folder / file))
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path leads to something; not where that cannot be seen, as behind a name that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for such
 
 
 def _key(file: Path, folder: Path) -> str | None:

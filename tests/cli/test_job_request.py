@@ -4,7 +4,9 @@ import io
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 from converters.darknet.networks import write_model
 from terminal import Outcome
 
-from trtjob.cli.job_request import JobRequest, find_locations, job_from
-from trtjob.errors import ConfigError
+from trtjob.cli.job_request import JobRequest, expect_decoders, find_locations, job_from
+from trtjob.errors import ConfigError, MissingDependencyError, TrtjobError
 
 Command = Callable[..., Outcome]
 
@@ -59,6 +61,7 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "resize": "letterbox",
         "truncated": "refuse",
         "pages": "first",
+        "frames": "fps=1" if find_spec("av") else None,
         "depth": "auto",
         "metadata": False,
         "polygons": False,
@@ -93,6 +96,7 @@ def test_what_is_taken_of_a_source_is_part_of_the_job(plan: Callable[..., dict[s
     assert job["source"]["selection"] == {
         "hidden": True,
         "recursive": True,
+        "videos": bool(find_spec("av")),
         "include": ["*.jpg"],
         "exclude": ["a", "b/"],
         "since_s": 1_577_836_800.0,
@@ -105,12 +109,57 @@ def test_what_is_taken_of_a_source_is_part_of_the_job(plan: Callable[..., dict[s
 
 
 @pytest.mark.parametrize(
+    ("words", "frames"),
+    [
+        ("", "fps=1"),
+        ("--fps 1.0", "fps=1"),
+        ("--fps 29.97", "fps=29.97"),
+        ("--every 5", "every=5"),
+        ("--keyframes", "keyframes"),
+    ],
+)
+def test_which_frames_are_looked_at_is_part_of_the_job(
+    plan: Callable[..., dict[str, Any]], words: str, frames: str
+) -> None:
+    pytest.importorskip("av")
+    job = plan(*words.split())
+    assert job["options"]["frames"] == frames
+    assert (job["job_id"] == plan()["job_id"]) is (frames == "fps=1")
+
+
+def test_without_what_reads_videos_they_are_not_taken(
+    plan: Callable[..., dict[str, Any]], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+
+    def job(source: Path, **given: Any) -> Any:
+        return find_locations(JobRequest([str(source)], "model", str(tmp_path / "out"), **given))
+
+    assert not job(scenes).source.selection.videos
+    for source, given in ((tmp_path / "clips", {}), (tmp_path / "clips" / "a.mp4", {}), (scenes, {"fps": 2.0})):
+        with pytest.raises(TrtjobError, match=r"pip install 'trtjob\[video\]'"):
+            job(source, **given)
+
+
+def test_a_video_of_a_list_is_said_to_need_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "list.txt").write_text("a.mp4\n")
+    locations = find_locations(JobRequest([str(tmp_path / "list.txt")], "model", str(tmp_path / "out")))
+    with pytest.raises(MissingDependencyError, match=r"'av' is not installed.*trtjob\[video\]"):
+        expect_decoders(locations)
+
+
+@pytest.mark.parametrize(
     ("given", "told"),
     [
         pytest.param({"since": "yesterday"}, r"--since 'yesterday' is no date. Examples: 2026-11-01", id="since"),
         pytest.param({"exclude": ["a//b"]}, r"--exclude 'a//b': the pattern 'a//b' has an empty part", id="exclude"),
         pytest.param({"limit": 3, "sample": 3}, r"--limit and --sample both say how many", id="limit and sample"),
         pytest.param({"seed": 3}, r"--seed is for --sample", id="seed"),
+        pytest.param({"fps": 2.0, "keyframes": True}, r"--fps, --every and --keyframes all say which", id="frames"),
     ],
 )
 def test_a_selection_that_cannot_be_meant_is_refused(

@@ -200,7 +200,9 @@ def test_a_folder_without_images_says_which_files_are_images(tmp_path: Path) -> 
 
 def test_a_folder_without_images_says_what_it_saw(tmp_path: Path) -> None:
     photos = touch(tmp_path / "photos", "a.nef", "b/c.NEF", "clip.mp4", ".d.jpg", "._a.nef")
-    with pytest.raises(ConfigError, match=r"below it, but 2 \.nef, 1 .*1 \.mp4.*\. --hidden takes hidden ones\."):
+    with pytest.raises(
+        ConfigError, match=r"below it, but 2 \.nef, 1 .*1 \.mp4.*\. --hidden takes hidden ones\. .*'trtjob\[video\]'\."
+    ):
         source_from(photos)
     with pytest.raises(ConfigError, match=r"below it, but 1 excluded, 1 \.txt\. Files"):
         source_from(touch(tmp_path / "x", "a.jpg", "b.txt"), selection=Selection(exclude=("a.*",)))
@@ -516,7 +518,8 @@ def test_what_is_no_web_address_of_a_file_is_refused(url: str) -> None:
         ("ftp://host/a.jpg", r"ftp:// is not read.*wget"),
         ("rtsp://camera/1", r"rtsp:// is not read.*ffmpeg"),
         ("odd://x", r"'odd://x': odd:// is not read\. Sources are folders"),
-        ("clip.MP4", r"'.*clip.MP4' is a video. Save its frames first: ffmpeg"),
+        ("clip.MP4", r"'.*clip.MP4' is a video\. .*pip install 'trtjob\[video\]'"),
+        ("clip.wmv", r"'.*clip.wmv' is a video of a kind that is not read. Save its frames first: ffmpeg"),
         ("photos.zip", r"'.*photos.zip' is an archive. Unpack it first"),
         ("scan.pdf", r"'.*scan.pdf' is a document. Save its pages as images"),
         ("https://host/clip.mp4?x=1", r"'clip.mp4' is a video"),
@@ -524,7 +527,7 @@ def test_what_is_no_web_address_of_a_file_is_refused(url: str) -> None:
     ],
 )
 def test_what_is_not_read_is_said_with_what_to_do(tmp_path: Path, named: str, told: str) -> None:
-    touch(tmp_path, "clip.MP4", "photos.zip", "scan.pdf")
+    touch(tmp_path, "clip.MP4", "clip.wmv", "photos.zip", "scan.pdf")
     with pytest.raises(ConfigError, match=told):
         source_from(named if "://" in named else tmp_path / named)
 

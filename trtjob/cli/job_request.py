@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtjob.converters.registry import RegisteredModel
+    from trtjob.errors import MissingDependencyError
     from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.spec import JobSpec, Options, Source
     from trtjob.storage.selection import Selection
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_OUTPUT = "trtjob-out"
+DEFAULT_FRAMES = "fps=1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class JobRequest:
     resize: o.Resize = None
     truncated: o.Truncated = "refuse"
     pages: o.PagesOption = "first"
+    fps: o.Fps = None
+    every: o.Every = None
+    keyframes: o.Keyframes = False
     depth: o.DepthOption = "auto"
     decode: o.Decode = "cpu"
     shard_size: o.ShardSize = 256
@@ -99,11 +104,9 @@ def expect_decoders(locations: JobLocations) -> None:
     keys = locations.keys
     if not keys:  # of a folder, of which nobody knows yet what is in it
         return
-    from trtjob.imaging.pillow_kinds import missing_package
-
-    if (missing := missing_package(keys)) is None:
+    if (missing := _missing_package(keys)) is None:
         return
-    if locations.source.kind == "list" and all(map(missing_package, ([key] for key in keys))):
+    if locations.source.kind == "list" and all(_missing_package([key]) for key in keys):
         raise missing
     log.warning("some of the list's images will fail: %s", missing)
 
@@ -121,6 +124,30 @@ def _named(source: str, column: str) -> "str | ImageList":
     return ImageList(listed_paths(path, column), path.absolute().parent) if is_list(path) else source
 
 
+def _frames(request: JobRequest) -> str | None:
+    """Return which frames of videos are images; None where videos are not taken, since what reads them is not here."""
+    from trtjob.imaging.video import missing_video_package
+
+    every = "" if request.every is None else f"every={request.every}"
+    fps = "" if request.fps is None else f"fps={request.fps:.6f}".rstrip("0").rstrip(".")
+    asked = list(filter(None, (fps, every, "keyframes" if request.keyframes else "")))
+    if len(asked) > 1:
+        raise ConfigError("--fps, --every and --keyframes all say which frames of videos are images: give one")
+    if (missing := missing_video_package()) is not None:
+        if asked:
+            raise missing
+        return None
+    return asked[0] if asked else DEFAULT_FRAMES
+
+
+def _missing_package(keys: Sequence[str]) -> "MissingDependencyError | None":
+    from trtjob.imaging.pillow_kinds import missing_package
+    from trtjob.imaging.video import missing_video_package
+    from trtjob.jobs.frames import is_video
+
+    return missing_package(keys) or (missing_video_package() if any(map(is_video, keys)) else None)
+
+
 def _selection(request: JobRequest) -> "Selection":
     from pydantic import ValidationError
 
@@ -133,6 +160,7 @@ def _selection(request: JobRequest) -> "Selection":
     try:
         return Selection(
             hidden=request.hidden,
+            videos=_frames(request) is not None,
             recursive=not request.no_recursive,
             include=tuple(request.include or ()),
             exclude=tuple(request.exclude or ()),
@@ -227,6 +255,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
             pages=request.pages,
+            frames=_frames(request),
             depth=request.depth,
             metadata=request.metadata,
             polygons=request.polygons,

@@ -181,6 +181,39 @@ PagesOption = Annotated[
         "or frame, with a name such as scan.tif#3. Default: first.",
     ),
 ]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        "--fps",
+        min=0.001,
+        max=1000,
+        metavar="NUMBER",
+        rich_help_panel=DETECTION,
+        show_default=False,
+        help="How many frames of each second of a video are images, with names such as clip.mp4#t=12.040. Videos need "
+        "pip install 'trtjob[video]'. Example: trtjob run clips/ --model yolov8n --fps 0.5. Default: 1.",
+    ),
+]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        "--every",
+        min=1,
+        max=100_000_000,
+        metavar="FRAMES",
+        rich_help_panel=DETECTION,
+        show_default=False,
+        help="Instead of --fps: the first of so many frames of a video, 1 for all of them.",
+    ),
+]
+Keyframes = Annotated[
+    bool,
+    typer.Option(
+        "--keyframes",
+        rich_help_panel=DETECTION,
+        help="Instead of --fps: the frames of a video that are stored whole, which is the fastest.",
+    ),
+]
 DepthOption = Annotated[
     Literal["auto", "high", "full"],
     typer.Option(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from trtjob.documents import Document
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, RESULTS, SUMMARY, JobFolder, PlanEpoch
+from trtjob.jobs.frames import is_video, video_key
 from trtjob.jobs.records import Record, read_records, to_line
 from trtjob.jobs.report import Report
 from trtjob.jobs.results import merged_records, records_so_far
@@ -25,8 +26,9 @@ class Summary(Document):
     detections: of a score of at least `conf`, by label, the most frequent first (for a classifier: the best class of
     each image, or its labels of such a score); images_with_detections: images with at least one of these; truncated:
     images in which there may be more detections than the model gives; multi_page: images with more pages or frames than
-    the first, which is the one that was looked at; damaged: images that were read as far as they go; devices: images by
-    what the model ran on, those that were tried again counted again;
+    the first, which is the one that was looked at; damaged: images that were read as far as they go; videos: those that
+    have frames among the images, frames: how many images are; devices: images by what the model ran on, those that were
+    tried again counted again;
     busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
     incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
     """
@@ -45,6 +47,8 @@ class Summary(Document):
     truncated: int = 0
     multi_page: int = 0
     damaged: int = 0
+    videos: int = 0
+    frames: int = 0
     detections: dict[str, int]
     devices: dict[str, int]
     busy_s: dict[str, float]
@@ -212,11 +216,17 @@ class _Count:
         self.folder = folder
         self.spec = spec
         self.images = self.ok = self.with_detections = self.truncated = self.multi_page = self.damaged = 0
+        self.videos = self.frames = 0
+        self._last_video = ""
         self.failures: Counter[str] = Counter()
         self.detections: Counter[str] = Counter()
 
     def add(self, record: Record) -> None:
         self.images += 1
+        if self.spec.options.frames is not None and is_video(video := video_key(record.image)):
+            self.frames += 1
+            self.videos += video != self._last_video  # frames stand together, by their keys, but for odd names
+            self._last_video = video
         if record.error is not None:
             self.failures[record.error.kind.value] += 1
             return
@@ -252,6 +262,8 @@ class _Count:
             truncated=self.truncated,
             multi_page=self.multi_page,
             damaged=self.damaged,
+            videos=self.videos,
+            frames=self.frames,
             detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
             devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},

@@ -14,6 +14,7 @@ from operator import attrgetter
 
 from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
+from trtjob.jobs.frames import frames_of, is_video, video_key
 from trtjob.storage.listing import Entry, Images, suffix_of
 from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.protocol import ImageStorage
@@ -41,8 +42,9 @@ def names_page(key: str) -> bool:
 
 
 def file_of(entry: Entry) -> Entry:
-    """Return the file in which a page is."""
-    return replace(entry, key=file_and_page(entry.key)[0])
+    """Return the file in which a page or frame is."""
+    key = file_and_page(entry.key)[0] if entry.frame is None else video_key(entry.key)
+    return replace(entry, key=key, frame=None)
 
 
 def page_entry(source: ImageStorage, key: str) -> Entry:
@@ -52,14 +54,17 @@ def page_entry(source: ImageStorage, key: str) -> Entry:
 
 @dataclass(slots=True)
 class Pages:
-    """The pages of images, sorted by key as those are; can be iterated once.
+    """The pages of images, and the frames of videos, sorted by key as those are; can be iterated once.
 
     One file is held at a time, of a bucket a few. A file that cannot be read, or has more pages than MOST_PAGES, is one
-    image: who processes it says what is wrong.
+    image: who processes it says what is wrong. has_pages: whether pages are images; frames: which frames of videos are
+    (see `sampled`), None for none.
     """
 
     images: Images
     source: ImageStorage
+    has_pages: bool = True
+    frames: str | None = None
 
     @property
     def ignored(self) -> Counter[str]:
@@ -72,14 +77,23 @@ class Pages:
     def _sorted(self) -> Iterator[Entry]:
         # `a.tif#1` comes behind `a.tif`, and maybe behind the next names, such as `a.tif!`; but none of its pages comes
         # before it, so what is smaller than the next name can go.
-        waiting: list[tuple[str, int, Entry]] = []
+        waiting: list[tuple[str, int, Entry, Iterator[Entry]]] = []
+
+        def push(number: int, pages: Iterator[Entry]) -> None:
+            if (page := next(pages, None)) is not None:
+                heappush(waiting, (page.key, number, page, pages))
+
+        def pop() -> Entry:
+            _, number, page, pages = heappop(waiting)
+            push(number, pages)
+            return page
+
         for number, (entry, count) in enumerate(self._counted()):
             while waiting and waiting[0][0] < entry.key:
-                yield heappop(waiting)[-1]
-            for page in _pages_of(entry, count):
-                heappush(waiting, (page.key, number, page))
+                yield pop()
+            push(number, self._pages_of(entry, count))
         while waiting:
-            yield heappop(waiting)[-1]
+            yield pop()
 
     def _counted(self) -> Iterator[tuple[Entry, int]]:
         if not self.source.is_remote:
@@ -87,17 +101,16 @@ class Pages:
         return prefetch_map(self._with_count, self.images)
 
     def _with_count(self, entry: Entry) -> tuple[Entry, int]:
-        if suffix_of(entry.key) not in _SUFFIXES:
+        if not self.has_pages or suffix_of(entry.key) not in _SUFFIXES:
             return entry, 1
         try:
             return entry, page_count(self.source.fetch(entry))
         except ImageError:
             return entry, 1
 
-
-def _pages_of(entry: Entry, count: int) -> Iterator[Entry]:
-    if not 1 < count <= MOST_PAGES:
-        yield entry
-        return
-    for number in range(1, count + 1):
-        yield replace(entry, key=f"{entry.key}#{number}")
+    def _pages_of(self, entry: Entry, count: int) -> Iterator[Entry]:
+        if self.frames is not None and is_video(entry.key) and entry.etag:
+            return frames_of(entry, self.source, self.frames)
+        if not 1 < count <= MOST_PAGES:
+            return iter([entry])
+        return iter(sorted((replace(entry, key=f"{entry.key}#{n}") for n in range(1, count + 1)), key=attrgetter("key")))

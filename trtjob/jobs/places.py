@@ -15,7 +15,7 @@ from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.list_files import LIST_SUFFIXES
 from trtjob.storage import Storage, is_address, is_s3, open_storage
-from trtjob.storage.listing import IMAGE_SUFFIXES, suffix_of
+from trtjob.storage.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from trtjob.storage.patterns import MAGIC, pattern
 from trtjob.storage.selection import HIDDEN, Rules, Selection
 from trtjob.storage.uri import is_web, s3_uri, web_parts
@@ -24,6 +24,7 @@ KINDS_SHOWN = 10
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 _READ = "Sources are folders, files, lists, s3:// prefixes, and http:// and https:// addresses of images"
+_VIDEOS = "What reads videos is brought by: pip install 'trtjob[video]'"
 _BY_S3 = ": its own S3 interface is, with AWS_ENDPOINT_URL"
 _HINTS = {
     "gs": f"{_BY_S3}=https://storage.googleapis.com and HMAC keys",
@@ -38,8 +39,8 @@ _HINTS = {
     "hf": ": copy the images to a folder first (hf download)",
 }
 _NO_IMAGES = {
-    "a video. Save its frames first: ffmpeg -i VIDEO frames/%06d.jpg": frozenset(
-        {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp"}
+    "a video of a kind that is not read. Save its frames first: ffmpeg -i VIDEO frames/%06d.jpg": frozenset(
+        {".mpg", ".mpeg", ".wmv", ".flv", ".m2ts", ".3gp"}
     ),
     "an archive. Unpack it first, and name the folder": frozenset(
         {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
@@ -94,6 +95,8 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
         return [_folder_place(path, reading)]
     if mode is not None:
         _check_kind(str(named))
+        if suffix_of(str(named)) in VIDEO_SUFFIXES and not reading.selection.videos:
+            raise ConfigError(f"'{named}' is a video. {_VIDEOS}")
         image = _file(str(path.absolute()))
         return [_rooted(str(image.parent), [image.name])]
     if (parts := _parted(str(path))) is not None:
@@ -154,7 +157,8 @@ def _s3_place(named: str, reading: Reading) -> Place:
         return Place(uri, is_listed=True, patterns=frozenset({parts[1]}))
     uri = s3_uri(named, "SOURCE")
     folder, _, name = uri.rpartition("/")
-    if suffix_of(name) in IMAGE_SUFFIXES and folder != "s3:/" and reading.storage(folder).entry(name).etag:
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if reading.selection.videos else IMAGE_SUFFIXES
+    if suffix_of(name) in suffixes and folder != "s3:/" and reading.storage(folder).entry(name).etag:
         return Place(folder, keys=frozenset({name}))
     _check_images(reading.storage(uri), uri, reading.selection)
     return Place(uri, is_listed=True)
@@ -174,6 +178,8 @@ def _web_place(url: str) -> Place:
     server, path = web_parts(url, "SOURCE")
     file = path.partition("?")[0]
     _check_kind(file)
+    if suffix_of(file) in VIDEO_SUFFIXES:
+        raise ConfigError(f"'{file}' is a video: fetch it first (curl -O), and name the file")
     if suffix_of(file) in LIST_SUFFIXES:
         raise ConfigError(f"'{url}' is a list: fetch it first (curl -O), and name the file")
     folder, _, name = path.rpartition("/")
@@ -206,6 +212,8 @@ def _check_images(storage: Storage, shown: Path | str, selection: Selection, *pa
         return
     seen = ", ".join(f"{count:,} {kind}" for kind, count in images.ignored.most_common(KINDS_SHOWN))
     hint = " --hidden takes hidden ones." if HIDDEN in images.ignored else ""
+    if not VIDEO_SUFFIXES.isdisjoint(images.ignored):
+        hint += f" {_VIDEOS}."
     suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
     where = f"matches '{shown}'" if patterns else f"in '{shown}' or below it"
     raise ConfigError(

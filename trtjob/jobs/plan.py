@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import count, groupby, islice, takewhile
+from itertools import count, groupby, takewhile
 from operator import attrgetter
 from typing import Any, TypedDict
 
@@ -21,7 +21,7 @@ from trtjob.jobs.records import Record, json_line, parse_line, read_records
 from trtjob.jobs.source_images import Named, chosen_images, matching_images
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage.chosen import Known
-from trtjob.storage.listing import Entry, Images
+from trtjob.storage.listing import Entry, Frame, Images
 from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.protocol import ImageStorage
 
@@ -33,8 +33,14 @@ _by_key = attrgetter("key")
 
 def write_shard(folder: JobFolder, epoch: int, shard: int, entries: Iterable[Entry]) -> bool:
     """Write a shard's entries unless something is written there. Returns whether this call did."""
-    lines = (json_line({"key": e.key, "size": e.size_bytes, "etag": e.etag}) for e in entries)
-    return folder.storage.create(plan_key(epoch, shard), b"".join(lines))
+    return folder.storage.create(plan_key(epoch, shard), b"".join(map(_line, entries)))
+
+
+def _line(entry: Entry) -> bytes:
+    fields: dict[str, Any] = {"key": entry.key, "size": entry.size_bytes, "etag": entry.etag}
+    if entry.frame is not None:
+        fields["frame"] = entry.frame
+    return json_line(fields)
 
 
 def read_shard(folder: JobFolder, epoch: int, shard: int) -> list[Entry]:
@@ -57,12 +63,18 @@ def _entries(folder: JobFolder, key: str, data: bytes) -> list[Entry]:
     place = folder.storage.place(key)
     try:
         rows = [parse_line(line) for line in data.splitlines()]
-        entries = [Entry(str(row["key"]), int(row["size"]), str(row["etag"])) for row in rows]
+        entries = [
+            Entry(str(row["key"]), int(row["size"]), str(row["etag"]), frame=_frame(row.get("frame"))) for row in rows
+        ]
     except (ValueError, KeyError, TypeError) as err:
         raise StorageError(f"the plan {place} is missing or damaged: {err}") from err
     if not entries:
         raise StorageError(f"the plan {place} is missing or damaged: it is empty")
     return entries
+
+
+def _frame(numbers: Any) -> Frame | None:
+    return None if numbers is None else Frame(*map(int, numbers))
 
 
 def write_source_list(folder: JobFolder, keys: Iterable[str]) -> None:
@@ -107,7 +119,7 @@ def plan_epoch(
     draft = _Draft(epoch, reason, sum(past.shards for past in earlier))
     while (plan := _found(folder, draft, on_shards)) is None:
         images, entries = _wanted(folder, spec, source, earlier, draft)
-        for chunk in _batched(entries, spec.options.shard_size):
+        for chunk in _chunks(entries, spec.options.shard_size):
             before_write()
             if not write_shard(folder, epoch, draft.stop, chunk):
                 break
@@ -193,7 +205,8 @@ def _wanted(
     in_draft = _lookup(entry.key for entry in planned_entries(folder, [draft.plan()]))
     if draft.reason == "retry":
         failed = (key for key in _failed(folder, frozenset(FailureKind)) if not in_draft(key))
-        images = _Counted(Named(source, failed, has_pages=spec.options.pages == "all"))
+        frames = _failed_frames(folder, earlier) if spec.options.frames is not None else {}
+        images = _Counted(Named(source, failed, has_pages=spec.options.pages == "all", frames=frames))
         return images, iter(images)
     images = _Counted(source_images(folder, spec, source, earlier))
     has_records = bool(earlier) and folder.storage.exists(RESULTS)
@@ -209,13 +222,15 @@ def source_images(folder: JobFolder, spec: JobSpec, source: ImageStorage, earlie
     """
     has_pages, most = spec.options.pages == "all", spec.source.selection.most
     planned = planned_entries(folder, earlier) if most is not None else ()
-    known = {file_of(entry).key if has_pages else entry.key for entry in planned}
+    known = {file_of(entry).key if has_pages or entry.frame else entry.key for entry in planned}
     images: Images
     if most is None or len(known) < most:
         images = chosen_images(spec.source, _listed(folder), source)
     else:
         images = Known(matching_images(spec.source, _listed(folder), source), known)
-    return Pages(images, source) if has_pages else images
+    if not has_pages and spec.options.frames is None:
+        return images
+    return Pages(images, source, has_pages=has_pages, frames=spec.options.frames)
 
 
 def _lookup(keys: Iterable[str]) -> Callable[[str], bool]:
@@ -320,8 +335,25 @@ def _last_records(folder: JobFolder) -> Iterator[Record]:
         ) from err
 
 
-def _batched(entries: Iterable[Entry], size: int) -> Iterator[tuple[Entry, ...]]:
-    """itertools.batched, which came with Python 3.12."""
-    iterator = iter(entries)
-    while chunk := tuple(islice(iterator, size)):
+def _failed_frames(folder: JobFolder, earlier: Iterable[PlanEpoch]) -> dict[str, Frame]:
+    """Return which frames of videos those are that failed, by their keys."""
+    is_failed = _lookup(_failed(folder, frozenset(FailureKind)))
+    planned = planned_entries(folder, earlier)
+    return {entry.key: entry.frame for entry in planned if entry.frame is not None and is_failed(entry.key)}
+
+
+def _chunks(entries: Iterable[Entry], size: int) -> Iterator[Sequence[Entry]]:
+    """Yield so many entries at a time, or fewer where frames that are decoded one after another stay together."""
+    chunk: list[Entry] = []
+    run_at = 0  # where the run at hand begins in the chunk
+    for entry in entries:
+        if not chunk or entry.run is None or entry.run != chunk[-1].run:
+            run_at = len(chunk)
+        chunk.append(entry)
+        if len(chunk) > size:
+            cut = run_at or size
+            yield chunk[:cut]
+            del chunk[:cut]
+            run_at = 0
+    if chunk:
         yield chunk

@@ -29,7 +29,8 @@ class ImageFailure:
 class Record:
     """What is known of one image: exactly one of `detections`, `classes`, `labels` and `error` is set.
 
-    image: the path below the source, with `/`; sha256: of the file's bytes, None where they could not be read;
+    image: the path below the source, with `/`; sha256: of the file's bytes, None where they could not be read, and for
+    a frame of a video; frame, time_s: which frame that is, from 0 on, and when it is shown, in seconds, else None.
     width, height: pixels after EXIF rotation, None where the image could not be decoded.
     detections are sorted by falling score, then class and box; classes are the five best of a classifier whose classes
     exclude each other, labels all from the least score on of one whose classes do not, by falling score, then class.
@@ -51,6 +52,8 @@ class Record:
     pages: int | None = None
     damage: str | None = None
     metadata: Metadata | None = None
+    frame: int | None = None
+    time_s: float | None = None
 
 
 def to_line(record: Record) -> bytes:
@@ -60,7 +63,7 @@ def to_line(record: Record) -> bytes:
     b'{"image": "a.jpg", "width": 640, "height": 480, "detections": [{"label": "dog", ...}]}\n'
     """
     fields: dict[str, Any] = {"image": record.image}
-    for name in ("sha256", "width", "height", "pages", "damage"):
+    for name in ("sha256", "frame", "time_s", "width", "height", "pages", "damage"):
         if (value := getattr(record, name)) is not None:
             fields[name] = value
     if record.metadata is not None:
@@ -137,6 +140,8 @@ def from_line(line: bytes | str) -> Record:
             pages=fields.get("pages"),
             damage=fields.get("damage"),
             metadata=None if metadata is None else Metadata(**metadata),
+            frame=fields.get("frame"),
+            time_s=fields.get("time_s"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"not a result record: {line[:80]!r}: {err}") from err

@@ -1,15 +1,15 @@
 """The images of a source as they are now, of which a user may want only some."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from trtjob.jobs.frames import video_key
 from trtjob.jobs.pages import page_entry
 from trtjob.jobs.spec import Source
 from trtjob.storage import OnTrouble, open_images
 from trtjob.storage.chosen import Chosen
-from trtjob.storage.listing import Entry, Images
+from trtjob.storage.listing import Entry, Frame, Images
 from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.protocol import ImageStorage
 from trtjob.storage.selection import OLDER, Rules
@@ -23,13 +23,15 @@ LOOKS_AT_ONCE = 32
 class Named:
     """The images that a user named, as they are now; one that is not there stays, to end as an error record.
 
-    has_pages: whether a name may be that of a page; below: gives a key as patterns see it.
+    has_pages: whether a name may be that of a page; frames: those names that are of frames of videos, and which;
+    below: gives a key as patterns see it.
     """
 
     source: ImageStorage
     keys: Iterable[str]
     rules: Rules = field(default_factory=Rules)
     has_pages: bool = False
+    frames: Mapping[str, Frame] = field(default_factory=dict)
     below: Callable[[str], str] = str
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -42,10 +44,14 @@ class Named:
 
     def _entries(self) -> Iterator[Entry]:
         keys = filter(self._is_wanted, self.keys)
-        entry = partial(page_entry, self.source) if self.has_pages else self.source.entry
         if not self.source.is_remote:
-            return map(entry, keys)
-        return prefetch_map(entry, keys, requests=LOOKS_AT_ONCE)
+            return map(self._entry, keys)
+        return prefetch_map(self._entry, keys, requests=LOOKS_AT_ONCE)
+
+    def _entry(self, key: str) -> Entry:
+        if (frame := self.frames.get(key)) is not None:
+            return replace(self.source.entry(video_key(key)), key=key, frame=frame)
+        return page_entry(self.source, key) if self.has_pages else self.source.entry(key)
 
     def _is_wanted(self, key: str) -> bool:
         kind = self.rules.why_unwanted(self.below(key))

@@ -120,6 +120,7 @@ class Options(Document):
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
     truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
     pages: whether of a file with several pages or frames the first is looked at, or each as an image of its own;
+    frames: which frames of videos are images (`trtjob.imaging.sampling`), None where videos are not taken;
     depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
     metadata: whether records have what the camera knows of a picture; polygons: and the outlines of masks;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
@@ -134,6 +135,7 @@ class Options(Document):
     resize: Literal["stretch", "letterbox", "corner", "crop"]
     truncated: Literal["refuse", "ok"] = "refuse"
     pages: Literal["first", "all"] = "first"
+    frames: Annotated[str, Field(pattern=r"^(fps=\d+(\.\d+)?|every=[1-9]\d{0,8}|keyframes)$")] | None = None
     depth: Literal["auto", "high", "full"] = "auto"
     metadata: bool = False
     polygons: bool = False
@@ -182,7 +184,7 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
-_LATER_OPTIONS = ("truncated", "pages", "depth", "metadata", "polygons", "decode")
+_LATER_OPTIONS = ("truncated", "pages", "frames", "depth", "metadata", "polygons", "decode")
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

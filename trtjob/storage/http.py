@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from threading import BoundedSemaphore, Lock
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import urljoin
 
 from trtjob.errors import FailureKind, ImageError, StorageError
@@ -102,6 +102,9 @@ class HttpStorage:
 
     async def afetch(self, entry: Entry) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(_pool, self.fetch, entry)
+
+    def open(self, entry: Entry) -> BinaryIO:
+        raise ImageError(FailureKind.READ, "a video at a web address is not read: fetch it first (curl -O)")
 
     def _tried(self, key: str, request: Callable[[str], T]) -> T:
         """Make a request until it succeeds or is given up. Raises OSError where it is, and what `request` raises."""

@@ -8,30 +8,49 @@ from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from trtjob.storage.selection import OLDER, Rules
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 _OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif", ".jp2", ".jxl")
 IMAGE_SUFFIXES = frozenset({*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".dng", ".cr2"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"})
 
 # Names that are sorted in memory at a time, some 5 MB of them; those of a larger folder go through temporary files.
 RUN = 50_000
 _BLOCK_BYTES = 1 << 16
 
 
+class Frame(NamedTuple):
+    """A frame of a video. number: from 0 on, in the order in which they are shown; pts: when that is; start: when the
+    keyframe is shown from which it is decoded, seek: where that is looked for. All but the number in the units of the
+    file's own clock."""
+
+    number: int
+    pts: int
+    start: int
+    seek: int
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One image to process. etag changes when the file does; size_bytes is 0 and etag empty where it cannot be told.
 
-    modified_s: when the file was changed, in seconds since the epoch, where it has just been listed.
+    modified_s: when the file was changed, in seconds since the epoch, where it has just been listed; frame: which frame
+    of a video it is, whose size and etag it has; None where it is a file.
     """
 
     key: str
     size_bytes: int
     etag: str
     modified_s: float = field(default=0.0, compare=False)
+    frame: Frame | None = None
+
+    @property
+    def run(self) -> tuple[str, int] | None:
+        """What frames have in common that are decoded one after another, None for what is no frame."""
+        return None if self.frame is None else (self.key.rpartition("#")[0], self.frame.start)
 
 
 class Images(Protocol):
@@ -104,7 +123,8 @@ def why_not_taken(key: str, rules: Rules) -> str:
     """Return as what a file is counted that is not taken for its own name, empty for another."""
     if kind := rules.junk(key):
         return kind
-    if (suffix := suffix_of(key)) not in IMAGE_SUFFIXES:
+    suffix = suffix_of(key)
+    if suffix not in IMAGE_SUFFIXES and not (rules.selection.videos and suffix in VIDEO_SUFFIXES):
         return suffix or "no suffix"
     return rules.why_unwanted(key)
 

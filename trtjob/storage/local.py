@@ -7,12 +7,14 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from trtjob import atomic
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.storage.listing import Entry, Listing, entry_of
 from trtjob.storage.selection import Rules
+
+T = TypeVar("T")
 
 MAX_FILE_BYTES = 2**31 - 1  # what one cv2 buffer holds
 
@@ -221,15 +223,22 @@ class LocalStorage:
 
         Raises ImageError: `missing`, `read` or `too_large`; PlaceError where the root is away.
         """
+        return self._reached(entry, _read_file)
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """Open a regular file to be read in parts. Raises as `fetch` does, but for `too_large`."""
+        return self._reached(entry, _open_file)
+
+    def _reached(self, entry: Entry, read: Callable[[Path], T]) -> T:
         path = self.path(entry.key)
         try:
             try:
-                return _read_file(path)
+                return read(path)
             except OSError as err:
                 if err.errno not in _AWAY:
                     raise
                 self.check_root()
-                return _read_file(path)  # what was away for a moment is there again
+                return read(path)  # what was away for a moment is there again
         except OSError as err:
             if err.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise ImageError(FailureKind.MISSING, "the file is not there any more") from err
@@ -245,22 +254,21 @@ class LocalStorage:
 
 
 def _read_file(path: Path) -> bytes:
+    with _open_file(path) as file:
+        if (size_bytes := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
+            raise ImageError(FailureKind.TOO_LARGE, f"the file has {size_bytes:,} bytes, more than 2 GiB")
+        return file.read()
+
+
+def _open_file(path: Path) -> BinaryIO:
     # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _check_file(os.fstat(descriptor))
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.read()
-    finally:
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-
-
-def _check_file(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise ImageError(FailureKind.READ, f"it is {kind}, not an image file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ImageError(FailureKind.TOO_LARGE, f"the file has {status.st_size:,} bytes, more than 2 GiB")
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _unfinished(folder: Path) -> Iterator[Path]:

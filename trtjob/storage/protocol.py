@@ -43,6 +43,11 @@ class ImageStorage(Protocol):
         """Fetch an image without a thread of the caller's; only where `is_remote`. Raises as `fetch` does."""
         ...
 
+    def open(self, entry: Entry) -> BinaryIO:
+        """Open a file of a source to be read in parts, whatever its size. Raises as `fetch` does; so does reading it,
+        and OSError."""
+        ...
+
 
 class Storage(ImageStorage, Protocol):
     """Objects below a root: a folder, or `s3://bucket/prefix`.

@@ -65,15 +65,16 @@ PatternText = Annotated[str, AfterValidator(_check_pattern)]
 
 
 class Selection(Document):
-    """What a user asked for of a source; as it is, all but what is hidden.
+    """What a user asked for of a source; as it is, all images but what is hidden.
 
-    include: one of these patterns must match, where there are any; exclude: none of these may; since_s: changed then or
-    later, in seconds since the epoch; limit: the first ones in the order of their keys; sample: so many at random, the
-    same ones for the same keys and seed.
+    videos: whether these are taken, too; include: one of these patterns must match, where there are any; exclude: none
+    of these may; since_s: changed then or later, in seconds since the epoch; limit: the first ones in the order of
+    their keys; sample: so many at random, the same ones for the same keys and seed.
     """
 
     hidden: bool = False
     recursive: bool = True
+    videos: bool = False
     include: tuple[PatternText, ...] = Field(default=(), max_length=100)
     exclude: tuple[PatternText, ...] = Field(default=(), max_length=100)
     since_s: float | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
+from typing import BinaryIO
 
 from trtjob.errors import StorageError
 from trtjob.storage.listing import Entry, Images
@@ -63,6 +64,10 @@ class SeveralPlaces:
         place, below = self._parted(entry.key)
         entry = replace(entry, key=below)
         return await place.afetch(entry) if place.is_remote else await asyncio.to_thread(place.fetch, entry)
+
+    def open(self, entry: Entry) -> BinaryIO:
+        place, below = self._parted(entry.key)
+        return place.open(replace(entry, key=below))
 
     def _parted(self, key: str) -> tuple[ImageStorage, str]:
         at = key.find("/")

@@ -21,7 +21,7 @@ def upload_images(
     on_progress: told (done, total, bytes sent) after each image, in this thread; it may raise to stop.
     Raises StorageError for an image that cannot be read, or a target that cannot be written.
     """
-    there = {entry.key: entry for entry in target.images(Rules(Selection(hidden=True)))}
+    there = {entry.key: entry for entry in target.images(Rules(Selection(hidden=True, videos=True)))}
     done = sent_bytes = 0
     waiting: deque[Future[int]] = deque()
 

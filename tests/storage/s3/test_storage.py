@@ -29,6 +29,24 @@ def storage(bucket: str) -> S3Storage:
     return S3Storage(f"s3://{bucket}/a/prefix", on_trouble=never)
 
 
+def test_an_object_is_read_in_parts_as_a_file_is(storage: S3Storage) -> None:
+    data = bytes(range(256)) * 40_000
+    storage.write("a.mp4", data)
+    with storage.open(storage.entry("a.mp4")) as file:
+        assert file.read(10) == data[:10]
+        assert file.seek(-5, 2) == len(data) - 5
+        assert file.read() == data[-5:]
+        assert file.read(1) == b""
+        file.seek(100)
+        assert file.read() == data[100:]
+    entry = storage.entry("a.mp4")
+    storage.write("a.mp4", data[::-1])
+    with storage.open(entry) as file, pytest.raises(ImageError, match="cannot be read"):
+        file.read(1)
+    with storage.open(Entry("b.mp4", 5, "etag")) as file, pytest.raises(ImageError, match="not there any more"):
+        file.read(1)
+
+
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 

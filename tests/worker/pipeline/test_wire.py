@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trtjob.storage.listing import Entry
+from trtjob.storage.listing import Frame as VideoFrame
 from trtjob.worker.pipeline.wire import Frame, FrameReader, Kind, frame, packed_image, unpacked_image, write_all
 
 FRAMES = st.lists(
@@ -44,8 +45,9 @@ def test_of_a_writer_that_died_only_whole_frames_are_read(frames: list[Frame], d
 
 @given(st.integers(0, 1 << 30), NAMES, st.integers(0, 1 << 40), NAMES)
 def test_an_image_travels_with_its_name_whatever_it_is(job: int, key: str, size_bytes: int, etag: str) -> None:
-    entry = Entry(key, size_bytes, etag)
-    assert unpacked_image(packed_image(job, entry)) == (job, entry)
+    for frame in (None, VideoFrame(3, -40, -(1 << 62), 1 << 62)):
+        entry = Entry(key, size_bytes, etag, frame=frame)
+        assert unpacked_image(packed_image(job, entry)) == (job, entry)
 
 
 def test_what_does_not_fit_into_a_pipe_at_once_is_written_all_the_same() -> None:

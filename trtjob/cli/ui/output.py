@@ -32,6 +32,8 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     folder = JobFolder.of(view.spec)
     summary = Summary.model_validate_json(folder.storage.read(SUMMARY))
     rows = [("images", _images(summary.images, summary.ok, summary.failed))]
+    if summary.frames:
+        rows.append(("of videos", _frames(summary.frames, summary.videos)))
     if summary.failures:
         rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())))
     if summary.ignored:
@@ -90,6 +92,10 @@ def row_lines(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 def _images(images: int, ok: int, failed: int) -> str:
     return f"{images} ({ok} ok, {failed} failed)"
+
+
+def _frames(frames: int, videos: int) -> str:
+    return f"{frames} frames of {videos} video{'' if videos == 1 else 's'}"
 
 
 def _found(detections: dict[str, int], conf: float) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import io
 import logging
 import re
 import tempfile
@@ -19,6 +20,7 @@ from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
 from trtjob.storage.s3.content_types import attributes, content_type
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page, modified_s
+from trtjob.storage.s3.ranged import PART_BYTES, RangedObject
 from trtjob.storage.s3.requests import S3Requests, What
 from trtjob.storage.selection import Rules
 from trtjob.storage.trouble import PATIENCE_S, give_up_after
@@ -207,6 +209,22 @@ class S3Storage:
             return await asyncio.to_thread(self.fetch, entry)
         with _of_an_image():
             return await self._requests.acall(entry.key, "read", self._aget)
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
+
+        def get(begin: int, end: int) -> bytes:
+            def ask(path: str) -> bytes:
+                where = {"Bucket": self._bucket.name, "Key": path, "IfMatch": f'"{entry.etag}"'}
+                answer = self._bucket.client.get_object(Range=f"bytes={begin}-{end - 1}", **where)
+                data: bytes = answer["Body"].read()
+                check_whole(len(data), end - begin)
+                return data
+
+            with _of_an_image():
+                return self._requests.call(entry.key, "read", ask)
+
+        return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 

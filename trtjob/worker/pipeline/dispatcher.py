@@ -30,10 +30,9 @@ class Dispatcher:
         for level in range(1 + self._ahead()):
             for handle in self._process_pool.handles:
                 if handle.unprepared <= level and not (handle.alone or handle.is_gone) and self._slots.free:
-                    taken = self._next()
-                    if taken is None:
-                        break
-                    packets[handle.number].append(self._slots.give(handle, *taken))
+                    taken = self._next(handle.number)
+                    if taken is not None:  # another one may have frames of a video still to come
+                        packets[handle.number].append(self._slots.give(handle, *taken))
         self._process_pool.send(packets)
 
     def _ahead(self) -> int:
@@ -42,9 +41,9 @@ class Dispatcher:
         on_gpu = _AHEAD_OF_GPU if any(spec.options.decode == "gpu" for spec in specs) else 0
         return max(_AHEAD, remote, on_gpu)
 
-    def _next(self) -> tuple[Flow, Entry] | None:
+    def _next(self, process: int) -> tuple[Flow, Entry] | None:
         for flow in self._flows:
-            if not flow.is_left and (entry := flow.next_entry()) is not None:
+            if not flow.is_left and (entry := flow.next_entry(process)) is not None:
                 return flow, entry
         return None
 
@@ -65,6 +64,8 @@ class Dispatcher:
                     handle = self._process_pool.handles[handle.number]
                     if handle.is_gone:
                         return
+                for each in self._flows:
+                    each.disown(handle.number)
                 handle.alone = True  # from now on it gets nothing else, and the image once it has finished the rest
                 if not handle.in_hand:
                     handle.send(self._slots.give(handle, flow, flow.suspects.popleft()))

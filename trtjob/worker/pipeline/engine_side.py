@@ -239,6 +239,8 @@ class Pipeline:
             fields["image"] = self._slots.hands[culprit].entry.key
         log.warning("an image process died", extra=fields)
         self._fail_if_broken(how)
+        for flow in self._flows:
+            flow.disown(handle.number)
         was_alone = handle.alone and held == [culprit]
         for slot in held:
             hand = self._slots.hands[slot]

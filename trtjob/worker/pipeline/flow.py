@@ -52,8 +52,10 @@ class InHand:
 class Flow:
     """A shard in the pipeline.
 
-    number: the job's, as image processes know it; again: entries whose image process died with them; suspects: those
-    that it died of, as far as is known, which go alone; deaths: how many an image has caused.
+    number: the job's, as image processes know it; runs: frames of videos that are decoded one after another, by the
+    number of the image process that does; unowned: those that nobody does yet; again: entries whose image process died
+    with them; suspects: those that it died of, as far as is known, which go alone; deaths: how many an image has
+    caused.
     """
 
     number: int
@@ -63,6 +65,8 @@ class Flow:
     on_fed: Callable[[], None]
     done: "asyncio.Future[None]"
     upcoming: Entry | None = None
+    runs: dict[int, deque[Entry]] = field(default_factory=dict)
+    unowned: deque[deque[Entry]] = field(default_factory=deque)
     again: deque[Entry] = field(default_factory=deque)
     suspects: deque[Entry] = field(default_factory=deque)
     deaths: dict[str, int] = field(default_factory=dict)
@@ -85,14 +89,32 @@ class Flow:
         flow._look_ahead()
         return flow
 
-    def next_entry(self) -> Entry | None:
-        """Return what is to be prepared next, None where there is nothing now."""
+    def next_entry(self, process: int) -> Entry | None:
+        """Return what an image process is to prepare next, None where there is nothing now."""
         if self.again:
             return self.again.popleft()
-        entry = self.upcoming
-        if entry is not None:
-            self._look_ahead()
+        if process not in self.runs:
+            run = self.unowned.popleft() if self.unowned else self._next_run()
+            if not run:
+                return None
+            self.runs[process] = run
+        entry = self.runs[process].popleft()
+        if not self.runs[process]:
+            del self.runs[process]
         return entry
+
+    def disown(self, process: int) -> None:
+        """Let others have the frames that an image process was to decode, which is gone or has something else to do."""
+        if (run := self.runs.pop(process, None)) is not None:
+            self.unowned.append(run)
+
+    def _next_run(self) -> deque[Entry]:
+        """Return the next entry, and those frames of its video that are decoded with it."""
+        run: deque[Entry] = deque()
+        while (entry := self.upcoming) is not None and (not run or (entry.run is not None and entry.run == run[0].run)):
+            run.append(entry)
+            self._look_ahead()
+        return run
 
     def _look_ahead(self) -> None:
         self.upcoming = next(self.entries, None)
@@ -135,5 +157,6 @@ class Flow:
 
     def end_if_over(self) -> None:
         """End the shard where nothing is left to do."""
-        if self.is_fed and not (self.in_hand or self.again or self.suspects or self.done.done()):
+        waiting = self.runs or self.unowned or self.again or self.suspects
+        if self.is_fed and not (self.in_hand or waiting or self.done.done()):
             self.done.set_result(None)

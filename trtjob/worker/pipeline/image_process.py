@@ -155,6 +155,7 @@ class ImageProcess:
                 jpeg_quality=self.config.jpeg_quality,
                 source=open_source(spec.source, on_trouble=on_trouble, allow_local=self.config.allow_local),
                 watch=self.board,
+                on_step=self.board.step,
             ),
         )
         return job
@@ -175,6 +176,7 @@ class ImageProcess:
         self._answered = deque(pair for pair in self._answered if pair[0].job is not job)
         for image in [image for image in self._images.values() if image.job is job]:
             self._drop(image)
+        job.stages.close()
         if job.tasks:
             asyncio.gather(*job.tasks, return_exceptions=True).add_done_callback(
                 lambda _done: self._say(Kind.LEFT, number)
@@ -201,7 +203,9 @@ class ImageProcess:
 
     def _line_of(self, image: Image) -> "deque[Image]":
         """Return where an image waits: to be fetched, or to be prepared."""
-        return self._to_fetch if image.job.stages.source.is_remote and image.data is None else self._to_prepare
+        stages = image.job.stages
+        is_fetched = stages.source.is_remote and image.data is None and not stages.is_of_video(image.entry)
+        return self._to_fetch if is_fetched else self._to_prepare
 
     def _drop(self, image: Image) -> None:
         self._budget.hold(image)
@@ -250,36 +254,45 @@ class ImageProcess:
         """Return the first image, once the file is read and there is room for its pixels."""
         while self._to_prepare:
             image = self._to_prepare[0]
-            if image.data is None and not (self._may_go_on(image, image.entry.size_bytes) and self._has_read(image)):
-                continue
-            assert image.data is not None
-            needed_bytes = self._budget.decoding_bytes(image.data, image.job.stages.page_of(image.entry))
-            if not self._may_go_on(image, max(needed_bytes, len(image.data))):
+            needed_bytes = self._needed_bytes(image)
+            if needed_bytes is None or not self._may_go_on(image, max(needed_bytes, image.file_bytes)):
                 continue
             if not (image.granted_bytes or self._budget.has_room_for_pixels(needed_bytes)):
                 return None
             return self._to_prepare.popleft()
         return None
 
-    def _has_read(self, image: Image) -> bool:
-        """Read a file. Where it cannot be had, that is its record."""
+    def _needed_bytes(self, image: Image) -> int | None:
+        """Read the first image that waits. Returns what it takes to decode it; None where it must wait, or cannot be
+        read, which is its record.
+        """
+        stages = image.job.stages
+        is_file = not stages.is_of_video(image.entry)
+        if is_file and image.data is None and not self._may_go_on(image, image.entry.size_bytes):
+            return None
         with self.board.working(image.slot):
             try:
-                image.data = image.job.stages.read(image.entry)
+                if not is_file:
+                    return stages.frame_decoding_bytes(image.entry)
+                if image.data is None:
+                    image.data = stages.read(image.entry)
+                    self._budget.hold(image, file_bytes=len(image.data))
             except Exception as err:  # noqa: BLE001 - as above
                 self._to_prepare.popleft()
                 self._fail(image, err)
-                return False
-        self._budget.hold(image, file_bytes=len(image.data))
-        return True
+                return None
+        return self._budget.decoding_bytes(image.data, stages.page_of(image.entry))
 
     def _prepare(self, image: Image) -> None:
         data, image.data = image.data, None
-        assert data is not None
+        stages, tensor = image.job.stages, self.ring.tensors[image.slot]
         with self.board.working(image.slot):
             try:
-                file = None if image.is_for_cpu else self.ring.files[image.slot]
-                image.item = image.job.stages.prepare(image.entry, data, self.ring.tensors[image.slot], file)
+                if data is None:
+                    image.item = stages.prepare_frame(image.entry, tensor)
+                else:
+                    file = None if image.is_for_cpu else self.ring.files[image.slot]
+                    image.item = stages.prepare(image.entry, data, tensor, file)
             except Exception as err:  # noqa: BLE001 - as above
                 self._fail(image, err)
                 return

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from trtjob.imaging.postprocess import classes_from, detections_from, labels_fro
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.folder import annotated_key
+from trtjob.jobs.frames import is_video, time_s
 from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
 from trtjob.jobs.records import ImageFailure, Record
 from trtjob.jobs.source_images import open_source
@@ -37,6 +38,7 @@ from trtjob.logs import log_context
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import ImageStorage
+from trtjob.worker.pipeline.open_video import OpenVideo
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +77,14 @@ class Stopwatch:
 class Prepared:
     """An image on its way through the engine.
 
+    sha256: of the file, None for a frame of a video, which is not read whole;
     image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
     resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket;
     original: what an annotated copy gets beside its pixels; pages, damage, metadata: as the record has them.
     """
 
     entry: Entry
-    sha256: str
+    sha256: str | None
     hw: tuple[int, int]
     image: UInt8Array | None
     placement: Placement
@@ -107,13 +110,15 @@ class Stages:
         jpeg_quality: int,
         source: ImageStorage | None = None,
         watch: Watch | None = None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """source: None opens the specification's."""
+        """source: None opens the specification's; on_step: called for each frame of a video that is decoded."""
         self.model = model
         self.options = spec.options
         self.watch = watch or Stopwatch()
         self.source = source or open_source(spec.source)
         self.output = output
+        self._video = OpenVideo(self.source, max_pixels=max_pixels, on_step=on_step)
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
         self._resize = ResizeMode(spec.options.resize)
@@ -136,6 +141,31 @@ class Stages:
     def page_of(self, entry: Entry) -> int | None:
         """Return which page of its file an image is, None where it is the file."""
         return file_and_page(entry.key)[1] if self.options.pages == "all" and names_page(entry.key) else None
+
+    def is_of_video(self, entry: Entry) -> bool:
+        """Whether an image is a frame of a video, or a video of which no frame was planned: `read` is not for it."""
+        return entry.frame is not None or (self.options.frames is not None and is_video(entry.key))
+
+    def frame_decoding_bytes(self, entry: Entry) -> int:
+        """Return what it takes to decode a frame. Raises ImageError, StorageError."""
+        with self.watch.stage("decode"), log_context(image=entry.key):
+            return self._video.decoding_bytes(entry)
+
+    def prepare_frame(self, entry: Entry, tensor: UInt8Array) -> Prepared:
+        """Decode a frame of a video and resize it into `tensor`, as `prepare` does. Raises ImageError, StorageError."""
+        with self.watch.stage("decode"), log_context(image=entry.key):
+            image, damage = self._video.image(entry)
+            if damage is not None and self.options.truncated == "refuse":
+                raise ImageError(FailureKind.DECODE, damage)
+        item = self._resized(entry, image, tensor)
+        item.damage = damage
+        if self.options.metadata:
+            item.metadata = Metadata()
+        return item
+
+    def close(self) -> None:
+        """Close the video that is open."""
+        self._video.close()
 
     def _file_of(self, entry: Entry) -> Entry:
         return entry if self.page_of(entry) is None else file_of(entry)
@@ -161,16 +191,18 @@ class Stages:
         except ImageError as err:
             err.sha256 = digest
             raise
+        item = self._resized(entry, image, tensor, digest)
+        item.pages, item.damage = pages, next(iter(damages), None)
+        self._keep_facts(item, data)
+        return item
+
+    def _resized(self, entry: Entry, image: UInt8Array, tensor: UInt8Array, digest: str | None = None) -> Prepared:
         with self.watch.stage("resize"):
             try:
                 _, placement = prepare(image, self.model, self._resize, tensor)
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
-        hw = (image.shape[0], image.shape[1])
-        item = Prepared(entry, digest, hw, image if self.keeps_images else None, placement)
-        item.pages, item.damage = pages, next(iter(damages), None)
-        self._keep_facts(item, data)
-        return item
+        return Prepared(entry, digest, image.shape[:2], image if self.keeps_images else None, placement)
 
     def _check_pages(self, count: int, page: int | None) -> int | None:
         """Return how many pages there are where only the first is looked at, None where there is no other.
@@ -226,6 +258,8 @@ class Stages:
             damage=item.damage,
             metadata=item.metadata,
         )
+        if (frame := item.entry.frame) is not None:
+            record = replace(record, frame=frame.number, time_s=time_s(item.entry.key))
         if self.model.task is Task.CLASSIFY:
             if self.model.multi_label:
                 return replace(record, labels=labels_from(answer, self.model, self.options.min_score, self._class_ids))

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from trtjob.imaging.resampling import Resampling
 from trtjob.storage.listing import Entry
+from trtjob.storage.listing import Frame as VideoFrame
 
 _HEAD = struct.Struct("<BBxxiI")  # kind, flag, number, bytes of the payload
-_IMAGE = struct.Struct("<iqH")  # job, size in bytes, bytes of the etag; then the etag and the key
+_IMAGE = struct.Struct("<iqqqqqH")  # job, size in bytes, the frame, bytes of the etag; then the etag and the key
+_NO_FRAME = VideoFrame(-1, 0, 0, 0)
 _BYTES = struct.Struct("<Q")
 _FILE = struct.Struct("<I")  # bytes; then how it is resized
 _PIPE_BYTES = 1 << 20  # what Linux allows everyone
@@ -82,15 +84,17 @@ def frame(kind: Kind, number: int, payload: bytes = b"", flag: int = 0) -> bytes
 def packed_image(job: int, entry: Entry) -> bytes:
     """Return the payload of an IMAGE. A name that is no UTF-8 keeps its bytes."""
     etag, key = (text.encode("utf-8", "surrogateescape") for text in (entry.etag, entry.key))
-    return _IMAGE.pack(job, entry.size_bytes, len(etag)) + etag + key
+    return _IMAGE.pack(job, entry.size_bytes, *(entry.frame or _NO_FRAME), len(etag)) + etag + key
 
 
 def unpacked_image(payload: bytes) -> tuple[int, Entry]:
     """Return the job and the entry of an IMAGE."""
-    job, size, etag_bytes = _IMAGE.unpack_from(payload)
+    job, size, *numbers, etag_bytes = _IMAGE.unpack_from(payload)
+    of_video = VideoFrame(*numbers)
     at = _IMAGE.size
     etag, key = payload[at : at + etag_bytes], payload[at + etag_bytes :]
-    return job, Entry(key.decode("utf-8", "surrogateescape"), size, etag.decode("utf-8", "surrogateescape"))
+    key_text, etag_text = (text.decode("utf-8", "surrogateescape") for text in (key, etag))
+    return job, Entry(key_text, size, etag_text, frame=None if of_video == _NO_FRAME else of_video)
 
 
 def packed_bytes(count: int) -> bytes:

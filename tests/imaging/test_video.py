@@ -1,0 +1,234 @@
+"""Videos: which frames there are, when they are shown, and their pixels, whoever decodes them and in whatever order."""
+
+import io
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import videos
+from numpy.typing import NDArray
+from videos import CODECS, MKV, MP4, Codec, number_in, write_video
+
+from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.sampling import FrameTimes, run_starts, sampled
+from trtjob.imaging.video import VideoReader, frame_times
+
+av = videos.av
+Found = tuple[NDArray[np.uint8], str | None]
+
+
+def times_of(path: Path) -> FrameTimes:
+    with path.open("rb") as file:
+        return frame_times(file)
+
+
+def read(
+    path: Path, chosen: Iterable[int], *, sampling: str = "every=1", steps: list[int] | None = None
+) -> list[Found]:
+    """Return frames by their numbers, as one reader gives them."""
+    times = times_of(path)
+    starts = dict(zip(sampled(times, sampling).tolist(), run_starts(times, sampled(times, sampling)), strict=True))
+    reader = VideoReader(
+        path.open("rb"), max_pixels=1_000_000, on_step=lambda: None if steps is None else steps.append(1)
+    )
+    try:
+        return [
+            reader.image(int(times.pts[n]), start_pts=int(times.pts[starts[n]]), seek=int(times.seek[starts[n]]))
+            for n in chosen
+        ]
+    finally:
+        reader.close()
+
+
+def refused(path: Path) -> tuple[FailureKind, str]:
+    with path.open("rb") as file, pytest.raises(ImageError) as caught:
+        frame_times(file)
+    return FailureKind(caught.value.kind), str(caught.value)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: f"{codec.encoder}{codec.suffix}-{codec.pix_fmt}")
+def test_each_frame_is_the_one_that_was_drawn_in_any_order(tmp_path: Path, codec: Codec) -> None:
+    if codec.encoder not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec.encoder}")
+    path = write_video(tmp_path / f"a{codec.suffix}", codec, frames=60)
+    times = times_of(path)
+    assert (len(times.pts), times.lost_pts) == (60, None)
+    forth = read(path, range(60))
+    assert [number_in(image) for image, _ in forth] == list(range(60))
+    assert {damage for _, damage in forth} == {None}
+    back = read(path, reversed(range(60)))[::-1]
+    assert all((one == other).all() for (one, _), (other, _) in zip(forth, back, strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_times_are_exact_where_the_rate_varies(tmp_path: Path, suffix: str) -> None:
+    when_ms = [0, 40, 41, 500, 1999, 2000, 2001, 7040]
+    codec = MKV._replace(suffix=suffix) if suffix != ".webm" else CODECS[-1]
+    times = times_of(write_video(tmp_path / f"a{suffix}", codec, times_ms=when_ms))
+    assert [round(times.time_s(int(pts)) * 1000) for pts in times.pts] == when_ms
+
+
+def test_the_clock_begins_when_the_file_does(tmp_path: Path) -> None:
+    times = times_of(write_video(tmp_path / "a.ts", MKV._replace(suffix=".ts")))
+    assert times.pts[0] > 0
+    assert times.time_s(int(times.pts[0])) == 0
+
+
+# -- sampling ----------------------------------------------------------------------------------------------------------
+
+
+def clock(when_ms: list[int], keys: Iterable[int] = (0,)) -> FrameTimes:
+    pts = np.array(when_ms, np.int64)
+    is_key = np.isin(np.arange(len(pts)), list(keys))
+    return FrameTimes(pts, is_key, pts, Fraction(1, 1000), Fraction(0))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "numbers"),
+    [
+        ("fps=1", [0, 3, 5]),
+        ("fps=0.5", [0, 5]),
+        ("fps=1000", [0, 1, 2, 3, 4, 5, 6]),
+        ("every=1", [0, 1, 2, 3, 4, 5, 6]),
+        ("every=3", [0, 3, 6]),
+        ("keyframes", [0, 4]),
+    ],
+)
+def test_a_sampling_takes_the_first_frame_of_each_span(sampling: str, numbers: list[int]) -> None:
+    times = clock([700, 1400, 1699, 1700, 1710, 5000, 5010], keys=(0, 4))
+    assert sampled(times, sampling).tolist() == numbers
+
+
+def test_runs_are_short_where_frames_between_are_passed_over_and_long_enough_where_not() -> None:
+    times = clock(list(range(0, 8000, 40)), keys=range(0, 200, 10))
+    every = list(run_starts(times, sampled(times, "every=1")))
+    assert sorted(set(every)) == [0, 50, 100, 150]
+    sparse = list(run_starts(times, sampled(times, "every=25")))
+    assert sparse == [0, 20, 50, 70, 100, 120, 150, 170]
+
+
+def test_all_frames_cost_about_one_decode_and_few_frames_less(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=200, gop=25)
+    steps: list[int] = []
+    read(path, range(200), steps=steps)
+    assert len(steps) < 1.2 * 200
+    steps.clear()
+    read(path, range(0, 200, 100), sampling="every=100", steps=steps)
+    assert len(steps) < 20
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("matrix", "bgr_limited", "bgr_full"),
+    [
+        # Y 150, Cb 90, Cr 120, by the formulas of BT.601 and BT.709
+        pytest.param(5, (79, 177, 143), (83, 169, 139), id="bt601"),
+        pytest.param(1, (76, 168, 142), (79, 161, 137), id="bt709"),
+        pytest.param(2, (79, 177, 143), (83, 169, 139), id="unsaid"),
+    ],
+)
+def test_colours_are_those_of_the_matrix_and_range_that_the_file_says(
+    tmp_path: Path, matrix: int, bgr_limited: tuple[int, int, int], bgr_full: tuple[int, int, int]
+) -> None:
+    for colour_range, expected in ((1, bgr_limited), (2, bgr_full)):
+        path = tmp_path / f"{colour_range}.mkv"
+        with av.open(path, "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.codec_context.colorspace, stream.codec_context.color_range = matrix, colour_range
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane, value in zip(frame.planes, (150, 90, 120), strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            frame.colorspace, frame.color_range, frame.pts = matrix, colour_range, 0
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        image, _ = read(path, [0])[0]
+        assert np.abs(image[20, 30].astype(int) - expected).max() <= 2
+
+
+def test_a_frame_is_turned_as_the_file_says(tmp_path: Path) -> None:
+    path = videos.turned(write_video(tmp_path / "a.mp4", MP4, frames=3))
+    image, _ = read(path, [2])[0]
+    assert image.shape == (64, 48, 3)
+    assert number_in(np.rot90(image)) == 2
+
+
+def test_a_video_with_too_many_pixels_is_refused_before_one_is_decoded(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=2)
+    with pytest.raises(ImageError, match=r"64 x 48 pixels are more than the limit of 3,000") as caught:
+        VideoReader(path.open("rb"), max_pixels=3000)
+    assert caught.value.kind is FailureKind.TOO_LARGE
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_refers_to_a_damaged_frame_is_damaged_until_a_keyframe(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", Codec("libx264", ".mkv", {"x264-params": "bframes=0:scenecut=0:keyint=10"}))
+    whole = read(path, range(50))
+    videos.damage(path, videos.packet_places(path)[13:14])
+    hurt = read(path, [n for n in range(50) if n != 13])
+    hurt.insert(13, hurt[13])
+    assert [n for n, (_, damage) in enumerate(hurt) if damage] == list(range(13, 20))
+    assert all((hurt[n][0] == whole[n][0]).all() for n in [*range(13), *range(20, 50)])
+    again = dict(zip((45, 22, 15, 14), read(path, (45, 22, 15, 14)), strict=True))
+    assert all((image == hurt[n][0]).all() and damage == hurt[n][1] for n, (image, damage) in again.items())
+
+
+def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=100)
+    places = videos.packet_places(path)
+    path.write_bytes(path.read_bytes()[: places[60][0]])
+    times = times_of(path)
+    assert 50 < len(times.pts) <= 60
+    assert times.lost_pts is not None
+    chosen = range(len(times.pts))
+    assert [number_in(image) for image, _ in read(path, chosen)] == list(chosen)
+    reader = VideoReader(path.open("rb"), max_pixels=1_000_000)
+    with pytest.raises(ImageError, match="cut off or damaged"):
+        reader.image(times.lost_pts, start_pts=int(times.pts[0]), seek=0)
+    reader.close()
+
+
+def test_what_is_no_video_is_refused_with_its_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    for data in (
+        b"",
+        b"hello" * 100,
+        b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nhttp://host/a.ts\n",
+        b"\xff\xd8\xff\xe0" * 9,
+    ):
+        path.write_bytes(data)
+        kind, why = refused(path)
+        assert kind is FailureKind.DECODE
+        assert ("empty" if not data else "no video that can be read") in why
+    assert refused(videos.write_sound(tmp_path / "b.mp4")) == (
+        FailureKind.DECODE,
+        "the video has no pictures, only sound",
+    )
+    write_video(path, MP4)
+    path.write_bytes(path.read_bytes()[:-600])  # the index lies at its end
+    assert "cut off before its index" in refused(path)[1]
+
+
+def test_a_file_that_cannot_be_read_on_is_a_failure_to_read(tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 2000:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    data = write_video(tmp_path / "a.mkv", frames=200).read_bytes()
+    with pytest.raises(ImageError, match="Input/output error") as caught:
+        frame_times(Failing(data))
+    assert caught.value.kind is FailureKind.READ
+
+
+def test_without_the_package_a_video_says_which_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=1)
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    assert "pip install 'trtjob[video]'" in refused(path)[1]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -177,6 +178,20 @@ def test_what_refers_to_a_damaged_frame_is_damaged_until_a_keyframe(tmp_path: Pa
     assert all((hurt[n][0] == whole[n][0]).all() for n in [*range(13), *range(20, 50)])
     again = dict(zip((45, 22, 15, 14), read(path, (45, 22, 15, 14)), strict=True))
     assert all((image == hurt[n][0]).all() and damage == hurt[n][1] for n, (image, damage) in again.items())
+
+
+def test_a_keyframe_that_was_read_before_the_damage_heals_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=30)
+    whole = read(path, range(30))
+    videos.damage(path, videos.packet_places(path)[11:12])  # of a frame to which those around the keyframe refer
+    hurt = {}
+    for number in range(30):
+        with suppress(ImageError):
+            hurt[number] = read(path, [number])[0]
+    assert 20 < len(hurt) < 30
+    wrong = [number for number, (image, _) in hurt.items() if (image != whole[number][0]).any()]
+    assert wrong
+    assert all(hurt[number][1] for number in wrong)
 
 
 def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ _OPENING_BYTES = 1 << 30
 _MOST_PIXEL_BYTES, _SPARE_BYTES = 96, 256 << 20
 DECODING_BYTES = 24  # for a pixel, of what most files need
 _MOST_SHORT_S = 1  # what a file may be shorter than it says
+_HARMLESS = "mmco: "  # said of a stream that is decoded from its middle on: frames before it are missed
+_NEVER = -(1 << 63)  # before all times
 _BACK_S = (0, 1, 10)  # so much before a keyframe it is looked for, where it was not found behind
 
 
@@ -81,7 +83,7 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
     container, stream = _opened(file)
     with container:
         pts, seek, keys = array("q"), array("q"), bytearray()
-        is_whole, newest_key = True, -(1 << 63)
+        is_whole, newest_key = True, _NEVER
         with _errors("the video cannot be read"):
             for packet in _packets(container, stream):
                 shown = _shown_at(packet)
@@ -183,13 +185,12 @@ class VideoReader:
         self._container, self._stream = _opened(self._file)
         context: Any = self._stream.codec_context
         check_size(context.width, context.height, self._max_pixels)
-        # What is damaged is to be known; and a stream that changes its size in the middle is checked, too.
-        context.options = {"err_detect": "explode", "max_pixels": str(self._max_pixels)}
+        context.options = {"max_pixels": str(self._max_pixels)}  # a stream may change its size in the middle
         self.pixels: int = context.width * context.height
         self._start_pts: int | None = None
         self._frames: Iterator[tuple[Any, str]] = iter(())
         self._ahead: tuple[Any, str] | None = None
-        self._shown = -(1 << 63)
+        self._shown = _NEVER
 
     def close(self) -> None:
         if self._container is not None:
@@ -223,8 +224,8 @@ class VideoReader:
 
     def _start(self, start_pts: int, seek: int) -> None:
         """Begin to decode at a keyframe."""
-        self._frames, self._ahead, self._shown = self._decoded(self._packets_from(start_pts, seek)), None, -(1 << 63)
-        self._start_pts = start_pts
+        self._frames = self._decoded(self._packets_from(start_pts, seek), start_pts)
+        self._start_pts, self._ahead, self._shown = start_pts, None, _NEVER
 
     def _packets_from(self, start_pts: int, seek: int) -> Iterator[Any]:
         """Return the packets from a keyframe on. Raises ImageError where it is not there."""
@@ -255,29 +256,60 @@ class VideoReader:
                 self._on_step()
         return None
 
-    def _decoded(self, packets: Iterator[Any]) -> Iterator[tuple[Any, str]]:
+    def _decoded(self, packets: Iterator[Any], start_pts: int) -> Iterator[tuple[Any, str]]:
         """Yield frames, and what is wrong with each: what refers to a damaged one is damaged, until a keyframe."""
         import av
 
-        damage = ""
+        damage, newest_key, damaged_key = (
+            "",
+            _NEVER,
+            _NEVER,
+        )  # the last keyframe fed, and the last one before the damage
         for packet in chain(packets, [None]):
-            try:
-                frames = self._stream.codec_context.decode(packet)
-            except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as err:
-                damage = f"the video is damaged here: {err.strerror}"
-                continue
-            except av.error.EOFError:
-                return
-            for frame in frames:
+            shown = None if packet is None else _shown_at(packet)
+            if shown is not None and shown < start_pts:
+                continue  # it refers to frames before the keyframe, and is another run's
+            if shown is not None and packet.is_keyframe:
+                newest_key = shown
+            frames, said = [], ""
+            with _listening() as errors:
+                try:
+                    frames = self._stream.codec_context.decode(packet)
+                except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as err:
+                    said = err.strerror
+                except av.error.EOFError:
+                    return
+            if said := said or next((text for text in errors if not text.startswith(_HARMLESS)), ""):
+                damage, damaged_key = f"the video is damaged here: {said}", newest_key
+            for frame in filter(_has_time, frames):
                 self._on_step()
                 if frame.is_corrupt:
-                    damage = "the video is damaged here"
-                elif frame.key_frame:
+                    damage, damaged_key = damage or "the video is damaged here", newest_key
+                elif frame.key_frame and frame.pts > damaged_key:
                     damage = ""
-                if frame.pts is None:
-                    frame.pts = frame.dts
-                if frame.pts is not None:
-                    yield frame, damage
+                yield frame, damage
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Hear what FFmpeg says of errors in the block, which it may conceal; the list is complete behind it."""
+    import av.logging
+
+    heard: list[str] = []
+    av.logging.set_skip_repeated(False)
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as said:
+            yield heard
+        heard += [text.strip() for _, _, text in said]
+    finally:
+        av.logging.set_level(None)
+
+
+def _has_time(frame: Any) -> bool:
+    if frame.pts is None:
+        frame.pts = frame.dts
+    return frame.pts is not None
 
 
 def _pixels(frame: Any) -> UInt8Array:

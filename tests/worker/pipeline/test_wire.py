@@ -45,8 +45,8 @@ def test_of_a_writer_that_died_only_whole_frames_are_read(frames: list[Frame], d
 
 @given(st.integers(0, 1 << 30), NAMES, st.integers(0, 1 << 40), NAMES)
 def test_an_image_travels_with_its_name_whatever_it_is(job: int, key: str, size_bytes: int, etag: str) -> None:
-    for frame in (None, VideoFrame(3, -40, -(1 << 62), 1 << 62)):
-        entry = Entry(key, size_bytes, etag, frame=frame)
+    for of_video in (None, VideoFrame(3, -40, -(1 << 62), 1 << 62)):
+        entry = Entry(key, size_bytes, etag, frame=of_video)
         assert unpacked_image(packed_image(job, entry)) == (job, entry)
 
 

@@ -126,7 +126,7 @@ def _named(source: str, column: str) -> "str | ImageList":
 
 def _frames(request: JobRequest) -> str | None:
     """Return which frames of videos are images; None where videos are not taken, since what reads them is not here."""
-    from trtjob.imaging.video import missing_video_package
+    from trtjob.imaging.video_package import missing_video_package
 
     every = "" if request.every is None else f"every={request.every}"
     fps = "" if request.fps is None else f"fps={request.fps:.6f}".rstrip("0").rstrip(".")
@@ -142,7 +142,7 @@ def _frames(request: JobRequest) -> str | None:
 
 def _missing_package(keys: Sequence[str]) -> "MissingDependencyError | None":
     from trtjob.imaging.pillow_kinds import missing_package
-    from trtjob.imaging.video import missing_video_package
+    from trtjob.imaging.video_package import missing_video_package
     from trtjob.jobs.frames import is_video
 
     return missing_package(keys) or (missing_video_package() if any(map(is_video, keys)) else None)

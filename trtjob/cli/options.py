@@ -203,7 +203,7 @@ Every = Annotated[
         metavar="FRAMES",
         rich_help_panel=DETECTION,
         show_default=False,
-        help="Instead of --fps: the first of so many frames of a video, 1 for all of them.",
+        help="Instead of --fps: the first of so many frames of a video, 1 for all of them. Default: --fps 1.",
     ),
 ]
 Keyframes = Annotated[
@@ -211,7 +211,7 @@ Keyframes = Annotated[
     typer.Option(
         "--keyframes",
         rich_help_panel=DETECTION,
-        help="Instead of --fps: the frames of a video that are stored whole, which is the fastest.",
+        help="Instead of --fps: the frames of a video that are stored whole, which is the fastest. Default: --fps 1.",
     ),
 ]
 DepthOption = Annotated[

@@ -4,16 +4,16 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.errors import FailureKind, ImageError, MissingDependencyError
+from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.headers import check_size
 from trtjob.imaging.sampling import FrameTimes
+from trtjob.imaging.video_package import missing_video_package
 from trtjob.memory import bounded_allocations
 
 UInt8Array = NDArray[np.uint8]
@@ -30,11 +30,6 @@ _MOST_SHORT_S = 1  # what a file may be shorter than it says
 _HARMLESS = "mmco: "  # said of a stream that is decoded from its middle on: frames before it are missed
 _NEVER = -(1 << 63)  # before all times
 _BACK_S = (0, 1, 10)  # so much before a keyframe it is looked for, where it was not found behind
-
-
-def missing_video_package() -> MissingDependencyError | None:
-    """Return what is not installed here and every video needs; None where it is there."""
-    return None if find_spec("av") else MissingDependencyError("av", extra="video")
 
 
 @contextmanager
@@ -276,7 +271,7 @@ class VideoReader:
                 try:
                     frames = self._stream.codec_context.decode(packet)
                 except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as err:
-                    said = err.strerror
+                    said = str(err.strerror)
                 except av.error.EOFError:
                     return
             if said := said or next((text for text in errors if not text.startswith(_HARMLESS)), ""):

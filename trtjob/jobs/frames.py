@@ -7,12 +7,14 @@ every image is.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from trtjob.errors import ImageError
-from trtjob.imaging.sampling import FrameTimes, run_starts, sampled
-from trtjob.imaging.video import frame_times
 from trtjob.storage.listing import VIDEO_SUFFIXES, Entry, Frame, suffix_of
 from trtjob.storage.protocol import ImageStorage
+
+if TYPE_CHECKING:
+    from trtjob.imaging.sampling import FrameTimes  # loads numpy: only where videos are planned
 
 _MILLI, _MICRO = 3, 6  # digits of a second
 
@@ -52,6 +54,9 @@ def frames_of(
     Where some are missing at the end of the file, the first one of them is among these: it ends as an error record. A
     video that cannot be read is one image itself: who processes it says what is wrong. on_step: called now and then.
     """
+    from trtjob.imaging.sampling import run_starts, sampled
+    from trtjob.imaging.video import frame_times
+
     try:
         with source.open(video) as file:
             times = frame_times(file, on_step)
@@ -70,7 +75,7 @@ def frames_of(
         yield replace(video, key=f"{video.key}#t={time}", frame=frame)
 
 
-def _texts(times: FrameTimes, shown: list[int]) -> list[str]:
+def _texts(times: "FrameTimes", shown: list[int]) -> list[str]:
     """Return when frames are shown, in seconds, as long as the last one's: so their keys are sorted as they are shown.
 
     To the millisecond; where that does not tell them apart, to the microsecond.

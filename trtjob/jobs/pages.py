@@ -113,4 +113,5 @@ class Pages:
             return frames_of(entry, self.source, self.frames)
         if not 1 < count <= MOST_PAGES:
             return iter([entry])
-        return iter(sorted((replace(entry, key=f"{entry.key}#{n}") for n in range(1, count + 1)), key=attrgetter("key")))
+        keys = sorted(f"{entry.key}#{number}" for number in range(1, count + 1))
+        return (replace(entry, key=key) for key in keys)

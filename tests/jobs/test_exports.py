@@ -198,6 +198,7 @@ def test_any_name_survives_in_csv(exported: Export, name: str) -> None:
     ("names", "expected"),
     [
         pytest.param(["a.jpg", "a.png"], ["a.txt", "a.png.txt"], id="two suffixes"),
+        pytest.param(["a.mp4#t=0.000", "a.mp4#t=0.040"], ["a.mp4#t=0.000.txt", "a.mp4#t=0.040.txt"], id="frames"),
         pytest.param(["a.jpg", "a.png", "a.png.jpg"], ["a.txt", "a.png.txt", "a.png.jpg.txt"], id="a suffix in a name"),
         pytest.param(["a", "a-b.jpg", "a.jpg"], ["a.txt", "a-b.txt", "a.jpg.txt"], id="no suffix"),
         pytest.param(["classes.jpg"], ["classes.jpg.txt"], id="named like the file of classes"),

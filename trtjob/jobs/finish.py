@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trtjob.documents import Document
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, RESULTS, SUMMARY, JobFolder, PlanEpoch
-from trtjob.jobs.frames import is_video, video_key
+from trtjob.jobs.frames import names_frame, video_key
 from trtjob.jobs.records import Record, read_records, to_line
 from trtjob.jobs.report import Report
 from trtjob.jobs.results import merged_records, records_so_far
@@ -223,7 +223,8 @@ class _Count:
 
     def add(self, record: Record) -> None:
         self.images += 1
-        if self.spec.options.frames is not None and is_video(video := video_key(record.image)):
+        if self.spec.options.frames is not None and names_frame(record.image):
+            video = video_key(record.image)
             self.frames += 1
             self.videos += video != self._last_video  # frames stand together, by their keys, but for odd names
             self._last_video = video

@@ -46,6 +46,15 @@ def video_key(key: str) -> str:
     return key.rpartition("#t=")[0]
 
 
+def names_frame(key: str) -> bool:
+    """Whether an image's key names a frame of a video.
+
+    >>> names_frame("clip.mp4#t=12.040"), names_frame("a#t=1.jpg")
+    (True, False)
+    """
+    return is_video(video_key(key))
+
+
 def frames_of(
     video: Entry, source: ImageStorage, sampling: str, on_step: Callable[[], None] = lambda: None
 ) -> Iterator[Entry]:

@@ -12,6 +12,7 @@ from trtjob.jobs.exports.darknet import centre_and_size
 from trtjob.jobs.exports.outlines import centre_outline
 from trtjob.jobs.exports.results import Image, Results, share
 from trtjob.jobs.folder import suffixed_key
+from trtjob.jobs.frames import names_frame
 from trtjob.storage import LocalStorage, place_error
 
 CLASSES, DATA = "classes.txt", "data.yaml"
@@ -57,7 +58,9 @@ def _data(labels: tuple[str, ...], keypoints: tuple[str, ...]) -> str:
 
 
 def _labels_key(name: str, storage: LocalStorage) -> str:
-    """Return `a.txt` for `a.jpg`, but `a.png.txt` for an `a.png` that follows it."""
+    """Return `a.txt` for `a.jpg`, but `a.png.txt` for an `a.png` that follows it, and for a frame its whole name."""
+    if names_frame(name):
+        return suffixed_key(name, ".txt")
     key = suffixed_key(str(PurePosixPath(name).with_suffix("")), ".txt")
     if not storage.exists(key):
         return key

@@ -50,6 +50,7 @@ RECORDS = (
         is_truncated=st.booleans(),
         pages=st.none() | st.integers(2),
         damage=st.none() | st.text(),
+        is_cut_off=st.booleans(),
         metadata=st.none() | METADATA,
     )
     | st.builds(Record, NAMES, classes=st.lists(CLASSES).map(tuple), sha256=st.text(alphabet="0123456789abcdef"))
@@ -61,6 +62,12 @@ RECORDS = (
 @given(RECORDS)
 def test_a_record_survives_its_line(record: Record) -> None:
     assert from_line(to_line(record)) == record
+
+
+def test_a_record_says_that_its_file_was_cut_off_and_of_no_other() -> None:
+    cut_off = Record("a.jpg", width=9, height=9, damage="the file ends before the image does", is_cut_off=True)
+    assert json.loads(to_line(cut_off))["truncated_file"] is True
+    assert "truncated_file" not in json.loads(to_line(Record("a.jpg", width=9, height=9, damage="torn")))
 
 
 @given(RECORDS)

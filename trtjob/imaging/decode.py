@@ -35,6 +35,7 @@ from trtjob.library_output import as_remark, library_output
 log = logging.getLogger(__name__)
 
 OnDamage = Callable[[str], None]
+ENDS_EARLY = "the file ends before the image does"
 
 # But for the time of a decoding, when it is listened to: what else OpenCV says on standard error is no more than noise.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -67,7 +68,7 @@ def decode_image(
     claim gigabytes of pixels. What the decoders say of an image that is not damaged is logged, and never printed.
     page: which page or frame of several, from 1 on; None: the first, whatever a TIFF says that it is.
     on_damage: called with what is wrong with the pixels of a JPEG or TIFF that can be read in part, which is then
-    returned; None: that is an error, too.
+    returned, first with ENDS_EARLY where a JPEG is cut off; None: that is an error, too.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
 
     >>> from trtjob.imaging.encode import encode_image
@@ -222,7 +223,7 @@ def _decoded(
             reason = str(err).strip().split("\n")[-1] if str(err) else "out of memory"
             raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
     if image is None and on_damage is not None and data.startswith(JPEG_SIGNATURE) and not data.endswith(JPEG_END):
-        on_damage("the file ends before the image does")
+        on_damage(ENDS_EARLY)
         return _decoded(data + JPEG_END, flags, on_damage=on_damage)
     if image is None:
         what = "the image is damaged, cut off or of a kind that is not supported"

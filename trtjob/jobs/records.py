@@ -36,6 +36,7 @@ class Record:
     exclude each other, labels all from the least score on of one whose classes do not, by falling score, then class.
     is_truncated: the model gave as many candidates as it can, so that there may be more detections.
     damage: what is wrong with an image that was read as far as it goes (`--truncated ok`), None where nothing is known.
+    is_cut_off: that is that the file ends before the image does.
     pages: how many pages or frames the file has, of which the first was looked at; None where that is all.
     metadata: what the camera knows of the picture (`--metadata`), None where that was not asked for.
     """
@@ -51,6 +52,7 @@ class Record:
     is_truncated: bool = False
     pages: int | None = None
     damage: str | None = None
+    is_cut_off: bool = False
     metadata: Metadata | None = None
     frame: int | None = None
     time_s: float | None = None
@@ -66,6 +68,8 @@ def to_line(record: Record) -> bytes:
     for name in ("sha256", "frame", "time_s", "width", "height", "pages", "damage"):
         if (value := getattr(record, name)) is not None:
             fields[name] = value
+    if record.is_cut_off:
+        fields["truncated_file"] = True
     if record.metadata is not None:
         fields["metadata"] = {name: value for name, value in asdict(record.metadata).items() if value is not None}
     if record.error is not None:
@@ -139,6 +143,7 @@ def from_line(line: bytes | str) -> Record:
             is_truncated=fields.get("truncated", False),
             pages=fields.get("pages"),
             damage=fields.get("damage"),
+            is_cut_off=fields.get("truncated_file", False),
             metadata=None if metadata is None else Metadata(**metadata),
             frame=fields.get("frame"),
             time_s=fields.get("time_s"),

@@ -356,7 +356,9 @@ def test_a_damaged_image_is_read_where_the_job_allows_it_and_its_record_says_so(
         prepared(stages(photos, output), "a.jpg")
     under_test = stages(photos, output, truncated="ok")
     record = under_test.finish(prepared(under_test, "a.jpg")[0], SURE)
-    assert (record.width, record.damage) == (40, "the file ends before the image does")
+    assert (record.width, record.damage, record.is_cut_off) == (40, "the file ends before the image does", True)
+    (photos / "a.jpg").write_bytes(data.tobytes())
+    assert not under_test.finish(prepared(under_test, "a.jpg")[0], SURE).is_cut_off
 
 
 def test_a_record_has_what_the_camera_knows_where_the_job_wants_it(photos: Path, output: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.errors import FailureKind, ImageError, TrtjobError
-from trtjob.imaging.decode import decode_image
+from trtjob.imaging.decode import ENDS_EARLY, decode_image
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.draw import Skeleton, annotate, annotate_classes
 from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
@@ -80,7 +80,8 @@ class Prepared:
     sha256: of the file, None for a frame of a video, which is not read whole;
     image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
     resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket;
-    original: what an annotated copy gets beside its pixels; pages, damage, metadata: as the record has them.
+    original: what an annotated copy gets beside its pixels; pages, damage, is_cut_off, metadata: as the record has
+    them.
     """
 
     entry: Entry
@@ -93,6 +94,7 @@ class Prepared:
     resampling: Resampling | None = None
     pages: int | None = None
     damage: str | None = None
+    is_cut_off: bool = False
     metadata: Metadata | None = None
     original: Embedded = NOTHING
 
@@ -192,7 +194,7 @@ class Stages:
             err.sha256 = digest
             raise
         item = self._resized(entry, image, tensor, digest)
-        item.pages, item.damage = pages, next(iter(damages), None)
+        item.pages, item.damage, item.is_cut_off = pages, next(iter(damages), None), ENDS_EARLY in damages
         self._keep_facts(item, data)
         return item
 
@@ -256,6 +258,7 @@ class Stages:
             height,
             pages=item.pages,
             damage=item.damage,
+            is_cut_off=item.is_cut_off,
             metadata=item.metadata,
         )
         if (frame := item.entry.frame) is not None:

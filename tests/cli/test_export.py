@@ -5,10 +5,11 @@ import pytest
 from epochs import job_spec, write_records
 from terminal import Outcome
 
+from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.masks import Mask
 from trtjob.jobs.folder import JOB, RESULTS, JobFolder
-from trtjob.jobs.records import Record
+from trtjob.jobs.records import ImageFailure, Record
 
 Command = Callable[..., Outcome]
 
@@ -32,6 +33,16 @@ def test_what_a_format_has_no_place_for_is_said_in_one_line(trtjob: Command, fol
         "csv has no place for masks and keypoints: only boxes are written\n"
         "1 images, 3 detections; 0 failed images left out\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("format", "told"),
+    [("coco", "0 images, 0 detections; 1 failed images left out"), ("megadetector", "1 failed images with why")],
+)
+def test_what_becomes_of_failed_images_is_said(trtjob: Command, folder: JobFolder, format: str, told: str) -> None:
+    failure = ImageFailure(FailureKind.DECODE, "the file is empty", 1)
+    write_records(Path(folder.uri) / RESULTS, [Record("a.jpg", error=failure)])
+    assert told in trtjob("export", folder.uri, "--format", format).err
 
 
 def test_options_of_another_format_are_refused(trtjob: Command, folder: JobFolder) -> None:

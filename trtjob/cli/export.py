@@ -101,4 +101,5 @@ def export(
             say(f"The job is not complete: {summary.incomplete} images", err=True)
     if written.dropped:
         say(f"{chosen} has no place for {' and '.join(written.dropped)}: only boxes are written", err=True)
-    say(f"{written.images} images, {written.detections} detections; {written.failed} failed images left out", err=True)
+    left = "with why" if chosen is ExportFormat.MEGADETECTOR else "left out"
+    say(f"{written.images} images, {written.detections} detections; {written.failed} failed images {left}", err=True)

@@ -419,6 +419,16 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
         check_output(str(tmp_path / "out"), Source(kind="folder", root="/photos"))
 
 
+def test_an_output_and_a_root_that_may_not_be_looked_at_are_named(public_folder: Path) -> None:
+    photos = touch(public_folder / "photos", "a.jpg")
+    touch(public_folder / "closed", "a.jpg").chmod(0)
+    with as_nobody():
+        with pytest.raises(ConfigError, match=r"cannot read '.*/closed/out': Permission denied"):
+            check_output(f"{public_folder}/closed/out", Source(kind="folder", root=str(photos)))
+        with pytest.raises(ConfigError, match=r"cannot read '.*/closed/in': Permission denied"):
+            source_of(["a.jpg"], photos, root=f"{public_folder}/closed/in")
+
+
 def test_an_output_whose_path_is_no_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"UTF-8.*--output"):
         check_output(str(tmp_path / "caf\udce9"), Source(kind="folder", root="/photos"))

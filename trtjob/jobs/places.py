@@ -90,7 +90,7 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
     if is_web(str(named)):
         return [_web_place(str(named))]
     path = at_home(_local(str(named)))
-    mode = _mode(path)
+    mode = mode_of(path)
     if mode is not None and stat.S_ISDIR(mode):
         return [_folder_place(path, reading)]
     if mode is not None:
@@ -104,7 +104,7 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
     raise ConfigError(f"no such folder or file: '{named}'")
 
 
-def _mode(path: Path) -> int | None:
+def mode_of(path: Path) -> int | None:
     """Return the mode of what is there, None where nothing is. Raises ConfigError where that cannot be seen."""
     try:
         return path.stat().st_mode
@@ -239,7 +239,7 @@ def _list_places(listed: ImageList, reading: Reading) -> list[Place]:
 
 def _files(paths: list[str], folder: Path, root: str) -> Place:
     folder = at_home(root).absolute() if root else folder
-    if not folder.is_dir():
+    if not stat.S_ISDIR(mode_of(folder) or 0):
         raise ConfigError(f"--root '{root}': there is no such folder")
     files = [_listed_file(path, folder) for path in paths]
     keys = [_key(file, folder) for file in files]

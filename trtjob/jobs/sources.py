@@ -1,5 +1,6 @@
 """Where a job reads and writes: one place of images, or several, each with a name of its own."""
 
+import stat
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, count, pairwise
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.places import Place, Reading, at_home, check_text, places_of
+from trtjob.jobs.places import Place, Reading, at_home, check_text, mode_of, places_of
 from trtjob.jobs.spec import MOST_PARTS, Part, Source, SourceKind
 from trtjob.storage import is_s3
 from trtjob.storage.patterns import pattern
@@ -137,7 +138,7 @@ def check_output(output: str, source: Source) -> str:
     else:
         folder = at_home(output).resolve()
         check_text(folder, "Choose another with --output")
-        if folder.exists() and not folder.is_dir():
+        if (mode := mode_of(folder)) is not None and not stat.S_ISDIR(mode):
             raise ConfigError(f"the output '{output}' is a file, not a folder. Choose another with --output")
         address = str(folder)
     for part in source.all_parts:

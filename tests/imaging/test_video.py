@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from videos import CODECS, MKV, MP4, Codec, number_in, write_video
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging import video
 from trtjob.imaging.sampling import FrameTimes, run_starts, sampled
 from trtjob.imaging.video import VideoReader, frame_times
 
@@ -207,6 +208,12 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     with pytest.raises(ImageError, match="cut off or damaged"):
         reader.image(times.lost_pts, start_pts=int(times.pts[0]), seek=0)
     reader.close()
+
+
+def test_more_frames_than_can_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=11)
+    monkeypatch.setattr(video, "MOST_FRAMES", 10)
+    assert refused(path) == (FailureKind.TOO_LARGE, "the video has more than 10 frames")
 
 
 def test_what_is_no_video_is_refused_with_its_reason(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ _OPENING_BYTES = 1 << 30
 # For a decoder with the frames that it refers to (16 in H.264, 1.5 bytes a pixel, or 3 of 10 bits), and the frame.
 _MOST_PIXEL_BYTES, _SPARE_BYTES = 96, 256 << 20
 DECODING_BYTES = 24  # for a pixel, of what most files need
+# A day at 60 a second. An index may name the same bytes as any number of frames.
+MOST_FRAMES = 5_000_000
 _MOST_SHORT_S = 1  # what a file may be shorter than it says
 _HARMLESS = "mmco: "  # said of a stream that is decoded from its middle on: frames before it are missed
 _NEVER = -(1 << 63)  # before all times
@@ -92,6 +94,8 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
                 pts.append(shown)
                 seek.append(shown if packet.dts is None else min(shown, packet.dts))
                 keys.append(packet.is_keyframe)
+                if len(pts) > MOST_FRAMES:
+                    raise ImageError(FailureKind.TOO_LARGE, f"the video has more than {MOST_FRAMES:,} frames")
                 if len(pts) % 1000 == 0:
                     on_step()
         return _ordered(container, stream, pts, seek, keys, is_whole=is_whole)
@@ -124,9 +128,10 @@ def _ordered(
     times = np.array(pts, np.int64)
     _, order = np.unique(times, return_index=True)  # two frames of the same time are one
     times, is_key = times[order], np.frombuffer(keys, np.uint8)[order].astype(bool)
-    if not is_key.any():
+    keyframes = np.flatnonzero(is_key)
+    if not len(keyframes):
         raise ImageError(FailureKind.DECODE, "the video has no frame that can be decoded by itself")
-    first = int(is_key.argmax())
+    first = int(keyframes[0])
     times, is_key, order = times[first:], is_key[first:], order[first:]
     time_base = Fraction(stream.time_base)
     origin_s = int(times[0]) * time_base

@@ -52,6 +52,7 @@ def test_a_raw_file_and_a_tiff_are_their_own_exif() -> None:
         pytest.param("2026:07:04 20:30:15", {}, "2026-07-04T20:30:15", id="the-camera's-own-time"),
         pytest.param("2026:07:04 20:30:15", {OFFSET: "Z"}, "2026-07-04T20:30:15Z", id="utc"),
         pytest.param("2026:07:04 20:30:15", {OFFSET: "   :  "}, "2026-07-04T20:30:15", id="an-empty-offset"),
+        pytest.param("2026:07:04 20:30:15", {OFFSET: "+99:00"}, "2026-07-04T20:30:15", id="an-offset-of-no-place"),
         pytest.param("2026:07:04 20:30:15", {FRACTION: "x"}, "2026-07-04T20:30:15", id="no-fraction"),
         pytest.param("2026-07-04 20:30:15", {}, "2026-07-04T20:30:15", id="with-hyphens"),
         pytest.param("0000:00:00 00:00:00", {}, None, id="a-clock-that-was-never-set"),

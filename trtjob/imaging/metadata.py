@@ -12,7 +12,7 @@ _MAKE, _MODEL, _DNG_SERIAL = 0x010F, 0x0110, 0xC62F
 _TAKEN, _OFFSET, _FRACTION, _MAKER_NOTE, _SERIAL = 0x9003, 0x9011, 0x9291, 0x927C, 0xA431
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
 _SECOND = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
-_ZONE = re.compile(r"[+-]\d\d:\d\d|Z")
+_ZONE = re.compile(r"[+-](0\d|1[0-4]):[0-5]\d|Z")  # 14 hours are the most on earth
 _DEGREES = 7  # decimals: a centimetre
 
 

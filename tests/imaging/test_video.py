@@ -1,6 +1,7 @@
 """Videos: which frames there are, when they are shown, and their pixels, whoever decodes them and in whatever order."""
 
 import io
+import random
 from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
@@ -214,6 +215,31 @@ def test_more_frames_than_can_be_are_refused(tmp_path: Path, monkeypatch: pytest
     path = write_video(tmp_path / "a.mkv", frames=11)
     monkeypatch.setattr(video, "MOST_FRAMES", 10)
     assert refused(path) == (FailureKind.TOO_LARGE, "the video has more than 10 frames")
+
+
+def test_a_title_that_is_no_utf8_is_no_fault(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=3)
+    data = path.read_bytes()
+    assert data.count(b"ENCODER") > 0
+    path.write_bytes(data.replace(b"Lavf", b"\xe9avf").replace(b"Lavc", b"\xe9avc"))
+    assert len(times_of(path).pts) == 3
+
+
+@pytest.mark.parametrize("codec", CODECS[:7], ids=lambda codec: f"{codec.encoder}{codec.suffix}-{codec.pix_fmt}")
+def test_whatever_bytes_are_wrong_it_is_an_error_of_the_image(tmp_path: Path, codec: Codec) -> None:
+    data = write_video(tmp_path / f"a{codec.suffix}", codec, frames=6).read_bytes()
+    chance = random.Random(7)
+    for _ in range(60):
+        wrong = bytearray(data[: chance.choice((len(data), chance.randrange(len(data))))])
+        for _ in range(chance.choice((1, 5, 50)) if wrong else 0):
+            wrong[chance.randrange(min(len(wrong), chance.choice((600, len(data)))))] = chance.randrange(256)
+        with suppress(ImageError):
+            times = frame_times(io.BytesIO(wrong))
+            reader = VideoReader(io.BytesIO(wrong), max_pixels=1_000_000)
+            try:
+                reader.image(int(times.pts[-1]), start_pts=int(times.pts[0]), seek=int(times.seek[0]))
+            finally:
+                reader.close()
 
 
 def test_what_is_no_video_is_refused_with_its_reason(tmp_path: Path) -> None:

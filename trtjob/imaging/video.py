@@ -19,7 +19,7 @@ from trtjob.memory import bounded_allocations
 UInt8Array = NDArray[np.uint8]
 
 # Of FFmpeg's demuxers, those of the files that are read: others follow addresses that a file names.
-_FORMATS = "mov,matroska,avi,mpegts"
+_OPTIONS = {"format_whitelist": "mov,matroska,avi,mpegts", "protocol_whitelist": "none"}
 _KINDS = "MP4, MOV, Matroska, WebM, AVI or an MPEG transport stream"
 # A file is looked into before anything is known of it; FFmpeg decodes a frame or two to do so.
 _OPENING_BYTES = 1 << 30
@@ -45,6 +45,8 @@ def _errors(what: str) -> Iterator[None]:
         raise
     except av.FFmpegError as err:
         raise ImageError(FailureKind.DECODE, f"{what}: {err.strerror}") from err
+    except (IndexError, ValueError) as err:  # PyAV's own, of files that FFmpeg has read over
+        raise ImageError(FailureKind.DECODE, f"{what}: {err}") from err
     except OSError as err:
         raise ImageError(FailureKind.READ, f"the video cannot be read: {err.strerror}") from err
     except MemoryError as err:
@@ -62,13 +64,23 @@ def _opened(file: BinaryIO) -> tuple[Any, Any]:
             raise ImageError(FailureKind.DECODE, "it is empty")
         file.seek(0)
         with bounded_allocations(_OPENING_BYTES):
-            container: Any = av.open(file, options={"format_whitelist": _FORMATS, "protocol_whitelist": "none"})
-    stream: Any = container.streams.best("video")
+            container: Any = av.open(file, options=_OPTIONS, **_titles())
+        stream: Any = container.streams.best("video")
     if stream is None or "attached_pic" in str(stream.disposition):
         container.close()
         raise ImageError(FailureKind.DECODE, "the video has no pictures, only sound")
+    if stream.codec_context is None:
+        container.close()
+        raise ImageError(FailureKind.DECODE, "FFmpeg has no decoder for the video's codec")
     stream.codec_context.thread_count = 1  # several would make what is left of damaged frames depend on chance
     return container, stream
+
+
+def _titles() -> dict[str, Any]:
+    """Return what has PyAV take titles that are no UTF-8; from version 19 on it does by itself."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> FrameTimes:

@@ -20,9 +20,12 @@ POLL_S = 0.2
 SCREEN_S = 1.0
 
 
-async def follow(session: Session, job_id: str, stop: Stop) -> "JobView | None":
-    """Show a job's progress on standard error; return the job as it ended, None where the user asked to stop."""
-    with open_display() as display:
+async def follow(session: Session, job_id: str, stop: Stop, *, works_here: bool = False) -> "JobView | None":
+    """Show a job's progress on standard error; return the job as it ended, None where the user asked to stop.
+
+    works_here: this command has workers of its own.
+    """
+    with open_display(works_here=works_here) as display:
         return await stop.unless_stopped(_follow(session, job_id, stop, display))
 
 

@@ -143,7 +143,8 @@ async def begin_and_follow(
 ) -> int | None:
     """Begin a job in a thread, show its progress and print how it ended.
 
-    on_begun: gets the job's id. Returns the exit code, None where the user stopped.
+    on_begun: gives the job's id to the workers of this command, None where it has none. Returns the exit code, None
+    where the user stopped.
     """
     from trtjob.cli.follow import follow
 
@@ -153,7 +154,7 @@ async def begin_and_follow(
     job_id, outcome = begun
     if on_begun is not None:
         await on_begun(job_id)
-    view = await follow(session, job_id, stop)
+    view = await follow(session, job_id, stop, works_here=on_begun is not None)
     return None if view is None else print_end(view, is_fresh=outcome == "queued", as_json=as_json)
 
 

@@ -7,6 +7,7 @@ import pytest
 from epochs import add_epoch, found
 from samples import made
 
+from trtjob.cli.ui import progress
 from trtjob.cli.ui.output import print_summary, print_table
 from trtjob.cli.ui.progress import LineDisplay, duration, numbers
 from trtjob.cli.ui.screens import job_document
@@ -52,6 +53,15 @@ def test_a_run_whose_worker_has_not_said_yet_for_which_job_it_is_is_waited_for(
     starting = dataclasses.replace(_worker("a", rate=0.0), job="")
     LineDisplay().show(dataclasses.replace(view, degraded=""), [starting], RateMeter())
     assert "No worker" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("works_here", [True, False])
+def test_a_command_that_works_itself_never_misses_a_worker(
+    view: JobView, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, works_here: bool
+) -> None:
+    monkeypatch.setattr(progress, "NO_WORKER_AFTER_S", 0.0)
+    LineDisplay(works_here=works_here).show(dataclasses.replace(view, degraded=""), [], RateMeter())
+    assert ("No worker" in capsys.readouterr().err) is not works_here
 
 
 @pytest.mark.parametrize(

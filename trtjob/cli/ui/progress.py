@@ -25,10 +25,10 @@ class Display(Protocol):
 
 
 @contextmanager
-def open_display() -> Iterator[Display]:
-    """Yield what fits standard error."""
+def open_display(*, works_here: bool) -> Iterator[Display]:
+    """Yield what fits standard error. works_here: the command has workers of its own, so that none is missing."""
     if not sys.stderr.isatty():
-        yield LineDisplay()
+        yield LineDisplay(works_here=works_here)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -41,16 +41,16 @@ def open_display() -> Iterator[Display]:
         console=Console(stderr=True),
         transient=True,
     ) as progress:
-        yield LiveDisplay(progress)
+        yield LiveDisplay(progress, works_here=works_here)
 
 
 class LineDisplay:
     """One line when the state changes, and one every five seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, works_here: bool = False) -> None:
         self._shown_at = time.monotonic()
         self._state: str = ""
-        self._patience = _Patience()
+        self._patience = _Patience(works_here=works_here)
 
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
         now = time.monotonic()
@@ -64,10 +64,10 @@ class LineDisplay:
 class LiveDisplay:
     """A bar with the numbers and what limits the speed beside it."""
 
-    def __init__(self, progress: Any) -> None:
+    def __init__(self, progress: Any, *, works_here: bool) -> None:
         self._progress = progress
         self._task = progress.add_task("starting", total=None, numbers="", limit="")
-        self._patience = _Patience()
+        self._patience = _Patience(works_here=works_here)
 
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
         from rich.markup import escape
@@ -85,7 +85,8 @@ class LiveDisplay:
 class _Patience:
     """Keeps quiet about a missing worker while one may be starting."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, works_here: bool) -> None:
+        self._works_here = works_here
         self._since = time.monotonic()
 
     def sentence(self, view: "JobView", workers: "list[WorkerView]") -> str:
@@ -93,7 +94,8 @@ class _Patience:
         from trtjob.queue.progress import describe_limit
 
         is_anybody = any(worker.may_do(view.queue, view.job_id) for worker in workers)
-        if view.state in TERMINAL or (not is_anybody and time.monotonic() - self._since < NO_WORKER_AFTER_S):
+        is_patient = self._works_here or time.monotonic() - self._since < NO_WORKER_AFTER_S
+        if view.state in TERMINAL or (not is_anybody and is_patient):
             return ""
         return describe_limit(view, workers)
 

@@ -119,6 +119,25 @@ def test_an_idle_process_ends_at_once_when_told_and_says_goodbye(start: Start, s
     assert store.workers() == []
 
 
+def test_a_process_that_is_told_to_end_while_it_imports_says_nothing() -> None:
+    # NumPy imports datetime while its own compiled part begins, which makes an error of whatever is raised there.
+    code = """
+import os, signal, sys
+from trtjob.worker import process
+
+class EndsAtDatetime:
+    def find_spec(self, name, *_):
+        if name == "datetime":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, EndsAtDatetime())
+sys.exit(process.main())
+"""
+    config = json.dumps({"cores": [], "image_processes": 0})
+    ended = subprocess.run([sys.executable, "-P", "-c", code], input=config, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "")
+
+
 def test_a_process_ends_when_its_supervisor_is_gone(start: Start, store: JobStore) -> None:
     process = start()
     await_worker(store)

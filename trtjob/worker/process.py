@@ -19,7 +19,6 @@ from trtjob.worker.pipeline.prestart import PrestartedProcesses
 def main() -> int:
     """Work until told to stop. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
-    signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     # Without the lock of sys.stdin: on one that a thread holds while it waits, the interpreter stumbles when it ends.
     commands = FileIO(0, closefd=False)
     config = json.loads(commands.readline())
@@ -31,6 +30,8 @@ def main() -> int:
         prestarted = None
     from trtjob.worker.engine_process import work  # only now: it takes as long as the image processes take to begin
 
+    # Only now: what is raised while NumPy's compiled part begins would be an error of NumPy's, with a page of advice.
+    signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     return work(config, commands, prestarted)
 
 

@@ -9,7 +9,7 @@ from engines import tiny
 
 from trtjob.config import load_settings
 from trtjob.converters.registry import ModelRegistry
-from trtjob.engines.spec import Task
+from trtjob.engines.spec import Parity, Task
 
 
 @pytest.mark.parametrize("batches", ["8:4:2", "8:4", "x", "1:1:4096"])
@@ -65,3 +65,12 @@ def test_what_a_model_gives_beside_boxes_is_shown(trtjob: Command, tmp_path: Pat
     outcome = trtjob("models", "show", "outlines")
     assert outcome.code == 0
     assert ["gives", "masks"] in [line.split() for line in outcome.out.splitlines()]
+
+
+def test_where_nothing_could_be_compared_with_the_original_it_is_said(trtjob: Command, tmp_path: Path) -> None:
+    parity = Parity(reference="a.onnx", inputs="8 generated images", images=8, max_abs={})
+    spec = tiny.spec_of(Task.DETECT).model_copy(update={"parity": parity})
+    file = tiny.write_onnx(tmp_path / "tiny.onnx", tiny.detector(), spec.model_dump_json())
+    ModelRegistry(load_settings().models_dir).add("empty", file)
+    outcome = trtjob("models", "show", "empty")
+    assert "nothing to compare; against a.onnx, on 8 generated images" in outcome.out

@@ -253,6 +253,12 @@ def test_what_is_too_far_fails_where_strictness_is_asked_for(
         check_parity(spec_for(parity, precision), parity, strict=True)
 
 
+def test_what_could_not_be_compared_is_no_reason_to_report_anything() -> None:
+    parity = record(matched=None)
+    (note,) = check_parity(spec_for(parity, "fp32"), parity, strict=False)
+    assert note.endswith("name a folder of images in which there is something with --calibrate.")
+
+
 @pytest.mark.parametrize("precision", LIMITS)
 def test_what_keeps_the_limits_is_not_spoken_of(precision: Precision) -> None:
     limits = LIMITS[precision]

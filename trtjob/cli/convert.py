@@ -92,7 +92,8 @@ def convert(
             "--output",
             metavar="NAME",
             rich_help_panel=SOURCE,
-            help="TensorFlow graph, ONNX: the value that holds the scores. Default: the one that nothing reads.",
+            help="TensorFlow graph, ONNX, Keras: the value that holds the scores, by name. Default: the one that "
+            "nothing reads.",
         ),
     ] = None,
     families: Annotated[
@@ -209,8 +210,9 @@ def convert(
         typer.Option(
             metavar="softmax|sigmoid|none",
             rich_help_panel=RESULT,
-            help="Classifiers: what makes scores of the model's output. softmax: one class is right; sigmoid: each "
-            "stands for itself; none: they are scores already. Default: recognised, and what is guessed is said.",
+            help="Classifiers, and --family boxes: what makes scores of the model's output. softmax: one class is "
+            "right; sigmoid: each stands for itself; none: they are scores already. Default: recognised, and what "
+            "is guessed is said.",
         ),
     ] = None,
     precision: Annotated[

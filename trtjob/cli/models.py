@@ -302,4 +302,4 @@ def _parity(parity: dict[str, Any]) -> str:
         f"{name} within {difference:g}{' px' if name in _IN_PIXELS else ''}"
         for name, difference in parity["max_abs"].items()
     ]
-    return f"{', '.join(parts)}; against {parity['reference']}, on {parity['inputs']}"
+    return f"{', '.join(parts) or 'nothing to compare'}; against {parity['reference']}, on {parity['inputs']}"

@@ -239,9 +239,11 @@ def check_parity(spec: ModelSpec, parity: Parity, *, strict: bool) -> tuple[str,
     if not problems:
         return ()
     message = f"The {spec.precision} model, compared with {parity.reference} on {parity.inputs}: {'; '.join(problems)}."
+    if not _is_uncompared(spec, parity):
+        message += f" {_ADVICE[spec.precision]}."
     if strict:
-        raise ConversionError(f"{message} {_ADVICE[spec.precision]}. Without --strict this is a warning")
-    return (f"{message} {_ADVICE[spec.precision]}.",)
+        raise ConversionError(f"{message} Without --strict this is a warning")
+    return (message,)
 
 
 _ADVICE: dict[Precision, str] = {
@@ -252,9 +254,13 @@ _ADVICE: dict[Precision, str] = {
 }
 
 
+def _is_uncompared(spec: ModelSpec, parity: Parity) -> bool:
+    return spec.task is Task.DETECT and parity.matched is None
+
+
 def _problems(spec: ModelSpec, parity: Parity) -> Iterable[str]:
     limits = LIMITS[spec.precision]
-    if spec.task is Task.DETECT and parity.matched is None:
+    if _is_uncompared(spec, parity):
         yield (
             "the reference detects nothing in them, so nothing could be compared: name a folder of images in which "
             "there is something with --calibrate"

@@ -108,6 +108,24 @@ def test_a_constant_that_both_sides_read_keeps_its_bits_for_the_float_side() -> 
     assert nets.constant(lowered, "third/fp16") == np.float16(third)
 
 
+@EACH
+def test_what_has_its_type_from_an_attribute_stays_float(half: int, lower: Lower) -> None:
+    ones = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["first"]),
+        helper.make_node("Shape", ["first"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=ones),
+        helper.make_node("Add", ["first", "ones"], ["more"]),
+        helper.make_node("MatMul", ["more", "weights"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")]
+    weights = helper.make_tensor("weights", TensorProto.FLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0])
+    graph = helper.make_graph(nodes, "ones", values[:1], values[1:], [weights])
+    lowered = lower(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    onnx.checker.check_model(lowered, full_check=True)
+    assert nets.types_of(lowered)["more/fp16" if half == TensorProto.FLOAT16 else "more/bf16"] == half
+
+
 def test_what_a_branch_reads_inside_stays_float() -> None:
     value = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)
     branches = {

@@ -25,6 +25,8 @@ FLOAT_OPS = frozenset(
         *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
         "Celu",  # whatever it takes, TensorRT's gives float32
         *("TopK", "NonMaxSuppression", "RoiAlign", "Range", "Cast", "QuantizeLinear", "DequantizeLinear"),
+        # The type of what these give is in an attribute.
+        *("ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli"),
     }
 )
 

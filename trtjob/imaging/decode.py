@@ -222,7 +222,10 @@ def _decoded(
         except (cv2.error, MemoryError) as err:
             reason = str(err).strip().split("\n")[-1] if str(err) else "out of memory"
             raise ImageError(FailureKind.DECODE, f"the image cannot be decoded: {reason}") from err
-    if image is None and on_damage is not None and data.startswith(JPEG_SIGNATURE) and not data.endswith(JPEG_END):
+    if image is None and data.startswith(JPEG_SIGNATURE) and not data.endswith(JPEG_END):
+        if on_damage is None:
+            what = "the JPEG is cut off or damaged. --truncated ok takes what can be read of it"
+            raise ImageError(FailureKind.DECODE, what)
         on_damage(ENDS_EARLY)
         return _decoded(data + JPEG_END, flags, on_damage=on_damage)
     if image is None:

@@ -18,6 +18,12 @@ IMAGES = (
     "DCIM/100CANON/IMG_0001.JPG",
     "DCIM/100CANON/IMG_0002.JPG",
     "DCIM/101CANON/IMG_0001.JPG",
+    "formats/moves.gif",
+    "formats/saved from a page.jfif",
+    "formats/saved long ago.jpe",
+    "formats/two views.mpo",
+    "formats/slide.jp2",
+    "formats/web.avif",
     "holiday photos/größe.jpeg",
     "holiday photos/日本.png",
     "scans/page.tif",
@@ -46,6 +52,7 @@ FAILED = {
     "read": ("broken/album.jpg",),  # a folder
     "missing": ("broken/nowhere.jpg",),  # a link
 }
+_FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "jp2": "jpeg2000"}
 # Below the folder that is named like an image.
 IN_ALBUM = "broken/album.jpg/1.jpg"
 
@@ -74,7 +81,9 @@ def _picture(name: str) -> bytes:
     suffix = name.rpartition(".")[2].lower()
     file = io.BytesIO()
     picture = Image.effect_noise((96, 64), 60).convert("RGB")
-    picture.save(file, {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix))
+    format = _FORMATS.get(suffix, suffix)
+    several = {"save_all": True, "append_images": [picture.rotate(180)]} if format in ("gif", "mpo") else {}
+    picture.save(file, format, **several)
     return file.getvalue()
 
 

@@ -33,6 +33,8 @@ def written(folder: Path, name: str, content: str | bytes | Any) -> Path:
         pytest.param("x.csv", "x.jpg,cam1/a.jpg\ny.jpg,cam 2/b.png\n", "2", id="no head, a column's number"),
         pytest.param("x.csv", "what\ncam1/a.jpg\n\ncam 2/b.png\n", "", id="the only column"),
         pytest.param("x.csv", "image,file\nx.jpg,cam1/a.jpg\n,cam 2/b.png\n", "2", id="a number beside names"),
+        pytest.param("x.csv", "f,f\nx.jpg,cam1/a.jpg\ny.jpg,cam 2/b.png\n", "2", id="the second of two of one name"),
+        pytest.param("x.csv", "path\tn\tm, o\ncam1/a.jpg\t1\t\ncam 2/b.png\t2\t\n", "", id="tabs in a csv"),
         pytest.param("x.csv", "image\ncam1/a.jpg\ncam 2/b.png\n".encode("utf-16"), "", id="UTF-16"),
         pytest.param("x.tsv", "\ufeffpath\tn\ncam1/a.jpg\t1\ncam 2/b.png\t2\n", "", id="tsv with a mark"),
         pytest.param(

@@ -51,9 +51,8 @@ def is_list(file: Path) -> bool:
 
 
 def _of_csv(text: str, column: str) -> Iterator[str]:
-    """Read a table with commas or, as spreadsheets write it in many countries, semicolons."""
-    head = text.partition("\n")[0]
-    return _of_table(text, ";" if head.count(";") > head.count(",") else ",", column)
+    """Read a table with commas or, as spreadsheets write it in many countries, semicolons or tabs."""
+    return _of_table(text, max(",;\t", key=text.partition("\n")[0].count), column)
 
 
 def _of_tsv(text: str, column: str) -> Iterator[str]:
@@ -72,7 +71,8 @@ def _of_table(text: str, delimiter: str, column: str) -> Iterator[str]:
             )
         yield head[at]
     else:
-        at = head.index(_column(head, column))
+        number = None if column in head else _number(column, len(head))
+        at = head.index(_column(head, column)) if number is None else number
     for number, row in enumerate(rows, 2):
         if row and at >= len(row):
             raise ConfigError(f"line {number} has {len(row)} columns, and the images are in column {at + 1}")

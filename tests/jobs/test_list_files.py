@@ -98,6 +98,7 @@ def test_the_images_of_a_list_are_found(tmp_path: Path, name: str, content: Any,
         pytest.param("x.json", [1], "", "expected paths or objects with one, got 1", id="numbers"),
         pytest.param("x.json", [{"file": 1}], "", "the column 'file' holds 1, which is no path", id="a number"),
         pytest.param("x.jsonl", '{"a": 1, "b": 2}\n', "", "which column names the images", id="no column"),
+        pytest.param("x.jsonl", '"a.jpg"\n\n{"file":\n', "", "line 3 is no JSON: Expecting value", id="a broken line"),
         pytest.param("x.jsonl", '{"u": "a.jpg"}\n{"b": 2}\n', "u", "it has no column 'u'", id="not everywhere"),
     ],
 )

@@ -113,7 +113,15 @@ def _of_parquet(file: Path, column: str) -> Iterator[str]:
 
 
 def _of_json_lines(text: str, column: str) -> Iterator[str]:
-    return _of_objects((json.loads(line) for line in text.split("\n") if line.strip()), column)
+    lines = enumerate(text.split("\n"), 1)
+    return _of_objects((_json_of(line, number) for number, line in lines if line.strip()), column)
+
+
+def _json_of(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as err:
+        raise ConfigError(f"line {number} is no JSON: {err.msg}") from err
 
 
 def _of_json(text: str, column: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from trtjob.converters.onnx.files import files
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import files_of
 from trtjob.engines.spec import Task, load_spec
-from trtjob.errors import ConversionError, ModelError, TrtjobError
+from trtjob.errors import ConfigError, ConversionError, ModelError, TrtjobError
 
 
 def test_finding_files_imports_nothing_heavy() -> None:
@@ -44,6 +45,13 @@ def test_a_model_of_ours_with_a_damaged_description_is_refused(tmp_path: Path) -
 def test_labels_do_not_count_for_a_model_of_ours(tmp_path: Path) -> None:
     path = tiny.write_model(tmp_path / "tiny.onnx")
     assert files(ConversionRequest(model=path, labels=tmp_path / "labels.txt")) == (path,)
+
+
+@pytest.mark.parametrize("option", [{"labels": Path("a,b")}, {"scores": "sigmoid"}, {"size": (64, 64)}])
+def test_what_a_model_of_ours_says_itself_is_not_asked_for_again(tmp_path: Path, option: dict[str, Any]) -> None:
+    path = tiny.write_model(tmp_path / "tiny.onnx", Task.CLASSIFY)
+    with pytest.raises(ConfigError, match=f"--{next(iter(option))}: .* was converted by trtjob, and holds that"):
+        convert(ConversionRequest(model=path, **option))
 
 
 # -- weights beside the model ------------------------------------------------------------------------------------------

@@ -35,13 +35,18 @@ from trtjob.converters.onnx.ultralytics import export_from
 from trtjob.converters.onnx.zipmap import cut_zipmap
 from trtjob.converters.request import ConversionRequest
 from trtjob.engines.spec import INPUT_NAME, METADATA_KEY, ModelSpec, Precision, parse_spec
-from trtjob.errors import ConversionError
+from trtjob.errors import ConfigError, ConversionError
 
 log = logging.getLogger(__name__)
 
 _HALF_TYPES: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 _ONE_AT_A_TIME = (
     "Its graph takes one image at a time. With a dynamic batch, and without NMS, a GPU would run it faster."
+)
+# What is asked of a foreign file alone: a model of ours says it.
+_DECIDED = (
+    *("labels", "size", "input", "output", "preprocess", "color", "mean", "std", "resize"),
+    *("family", "boxes", "background", "scores"),
 )
 _QUANTISED_OPS = frozenset({"DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
@@ -60,7 +65,16 @@ def convert(request: ConversionRequest) -> Converted:
 
 
 def _own(model: ModelProto, spec: ModelSpec, request: ConversionRequest) -> Converted:
-    """Return a model of ours as it is, but for its `candidates`, which every file gets last."""
+    """Return a model of ours as it is, but for its `candidates`, which every file gets last.
+
+    Raises ConfigError for what was decided when it was converted.
+    """
+    if decided := [name for name in _DECIDED if getattr(request, name) is not None]:
+        options = ", ".join(f"--{name}" for name in decided)
+        raise ConfigError(
+            f"{options}: '{request.model}' was converted by trtjob, and holds that already. Leave it out, or convert "
+            "the original model"
+        )
     read_external(model, request.model)
     check(model, request.model)
     Session(model, f"'{request.model}'")

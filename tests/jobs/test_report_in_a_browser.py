@@ -146,6 +146,7 @@ def test_the_images_with_detections_are_shown_first(tab: Tab, page: Path) -> Non
 
 def test_nothing_is_asked_of_a_network(tab: Tab, page: Path) -> None:
     tab.open(page)
+    tab.wait_for("[...document.querySelectorAll('.card img')].every(image => image.complete)")
     assert len(tab.requests) >= 10
     assert [address for address in tab.requests if not address.startswith(("file:", "about:"))] == []
 

@@ -28,13 +28,14 @@ def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_saved_model_depends_on_every_file_of_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "variables").mkdir()
+    folder, labels = tmp_path / "net", tmp_path / "labels.txt"
+    (folder / "variables").mkdir(parents=True)
     names = ["saved_model.pb", "variables/variables.index"]
     for name in names:
-        (tmp_path / name).write_bytes(b"")
-    labels = tmp_path.parent / "labels.txt"
-    found = files_of(ConversionRequest(model=tmp_path, labels=labels))
-    assert found == (*(tmp_path / name for name in names), labels)
+        (folder / name).write_bytes(b"")
+    labels.write_text("cat\n")
+    found = files_of(ConversionRequest(model=folder, labels=labels))
+    assert found == (*(folder / name for name in names), labels)
 
 
 def test_standard_error_is_left_to_the_main_thread(capfd: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ IGNORED = {
     "desktop.ini": ("holiday photos/desktop.ini",),
     "hidden": (".picasa.jpg", ".dtrash/files/a.jpg"),
     "system": ("System Volume Information/a.jpg",),
-    ".mp4": ("DCIM/100CANON/MVI_0003.MP4",),
+    ".thm": ("DCIM/100CANON/MVI_0003.THM",),
     ".xmp": ("DCIM/100CANON/IMG_0001.xmp",),
     ".txt": ("notes.txt",),
     "no suffix": ("README",),

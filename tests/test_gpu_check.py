@@ -202,6 +202,7 @@ def test_without_a_gpu_the_check_says_why_and_has_not_failed(capfd: pytest.Captu
     assert sum("--keras-python" in line for line in lines) == 1
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("name", ["suite", "answers", "growth", "levels", "faults", "feed", "gpus", "darknet"])
 def test_without_a_gpu_a_part_that_needs_one_says_why(name: str, options: CheckOptions, tmp_path: Path) -> None:
     if _has_gpu():

@@ -47,6 +47,8 @@ def web_server() -> Iterator[WebServer]:
                 state.at_once += 1
                 state.most = max(state.most, state.at_once)
             time.sleep(state.slow_s)
+            with lock:  # before the answer, after which the next one may come
+                state.at_once -= 1
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
                 if value:
@@ -54,8 +56,6 @@ def web_server() -> Iterator[WebServer]:
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(body)
-            with lock:
-                state.at_once -= 1
 
         do_GET = do_HEAD = answer
 

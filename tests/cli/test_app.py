@@ -70,14 +70,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_the_supervisor_and_a_run_load_nothing_of_what_their_worker_processes_work_with() -> None:
+def test_the_supervisor_and_a_run_load_nothing_of_what_their_worker_processes_work_with(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
     script = (
         "import sys; import trtjob.worker.supervisor, trtjob.jobs.records; from trtjob.engines.choice import choose\n"
         "from trtjob.cli.job_request import JobRequest, expect_decoders, find_locations\n"
-        "choose('auto', 'all'); expect_decoders(find_locations(JobRequest([sys.prefix], 'model')))\n"
+        "choose('auto', 'all'); expect_decoders(find_locations(JobRequest(sys.argv[1:], 'model')))\n"
         "print([name for name in ('numpy', 'cv2', 'rq') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -73,6 +73,7 @@ def chosen(driver: Path, wish: str, gpus: str = "all", hidden: str = "", **envir
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # it runs other tests
 def test_the_tests_of_cuda_pass_with_cuda_bindings(driver: Path) -> None:
     which_ones = "(cuda-bindings or another_thread) and not graph and not other_libraries"
     options = ("-q", "-m", "gpu", "-k", which_ones, "-p", "no:cacheprovider", "-p", "no:randomly")

@@ -1,35 +1,11 @@
-"""Web addresses: what they say, and connections to those alone that are of public machines."""
+"""Web addresses: what they say."""
 
 import ipaddress
-import queue
 import re
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlsplit
 
-from trtjob.errors import TrtjobError
-
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-
-# All that is given out of IPv6: not what holds an IPv4 address (::, ::ffff:0:0, 64:ff9b::), nor what is local (fc00::,
-# fe80::, fec0::).
-_UNICAST = ipaddress.ip_network("2000::/3")
-_TRANSLATED = (
-    ipaddress.ip_network("2002::/16"),  # 6to4: the IPv4 address is in it
-    ipaddress.ip_network("2001::/32"),  # Teredo: so it is
-    ipaddress.ip_network("192.88.99.0/24"),  # the relays of 6to4
-    ipaddress.ip_network("192.0.0.0/24"),  # of the protocols themselves, such as 192.0.0.8
-)
-
-Resolve = Callable[[str, int], list[str]]
-
-
-class Refused(TrtjobError):
-    """A connection may not be made: the address leads to a machine that is not public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,93 +75,3 @@ def _host(parts: SplitResult) -> str:
     if len(name) > 253 or not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
         raise ValueError("its host is no name that a server can have")
     return name
-
-
-# -- connections -------------------------------------------------------------------------------------------------------
-
-
-def addresses_of(host: str, port: int) -> list[str]:
-    """Return the addresses that a name stands for. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def checked_address(host: str, addresses: list[str], *, allow_local: bool, setting: str) -> str:
-    """Return the first address of a host. setting: what allows others.
-
-    Raises Refused where one of them is not public, OSError where there is none.
-    """
-    if not addresses:
-        raise OSError(f"{host} has no address")
-    for address in addresses:
-        if not (allow_local or _is_public(address)):
-            raise Refused(f"{host} leads to {address}, which is no public address. {setting}=true allows it")
-    return addresses[0]
-
-
-def _is_public(address: str) -> bool:
-    """Tell whether an address is of one machine in the internet, and is not translated into another one on its way."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    is_unicast = ip.version == 4 or ip in _UNICAST
-    return is_unicast and ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
-
-
-@contextmanager
-def connected(
-    address: Address, *, timeout_s: float, allow_local: bool, setting: str, resolve: Resolve = addresses_of
-) -> Iterator[socket.socket]:
-    """Connect to the address that was checked, whatever its name leads to a moment later.
-
-    timeout_s: for the name, for the connection, and for each answer. A TLS socket has not shaken hands yet.
-    Raises Refused where it is not public (setting: what allows that), OSError, TimeoutError.
-    """
-    found = _in_time(lambda: resolve(address.host, address.port), timeout_s)
-    ip = checked_address(address.host, found, allow_local=allow_local, setting=setting)
-    sock = socket.create_connection((ip, address.port), timeout_s)
-    try:
-        if address.is_tls:
-            sock = _tls_context().wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
-        yield sock
-    finally:
-        sock.close()
-
-
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-@contextmanager
-def hung_up_after(sock: socket.socket, timeout_s: float) -> Iterator[None]:
-    """End a connection that is not done in time, even where its answer comes a byte at a time."""
-
-    def hang_up() -> None:
-        with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which is for the thread that reads
-
-    alarm = threading.Timer(timeout_s, hang_up)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        yield
-    finally:
-        alarm.cancel()
-
-
-def _in_time(resolve: Callable[[], list[str]], timeout_s: float) -> list[str]:
-    """Return what a name stands for. Raises TimeoutError, and what `resolve` raises: it cannot be told to stop."""
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(resolve())
-        except Exception as err:  # noqa: BLE001 - raised where it is waited for
-            answers.put(err)
-
-    threading.Thread(target=ask, name="trtjob-resolve", daemon=True).start()
-    try:
-        answer = answers.get(timeout=timeout_s)
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer

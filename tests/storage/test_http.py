@@ -13,12 +13,12 @@ import pytest
 from tls_proxy import tls_proxy
 from web_server import WebServer, web_server
 
-from trtjob import web_address
+from trtjob import web_connection
 from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.storage import http, open_images
 from trtjob.storage.http import HttpStorage
 from trtjob.storage.listing import Entry
-from trtjob.web_address import addresses_of, checked_address
+from trtjob.web_connection import addresses_of, checked_address
 
 DATE = "Sun, 01 Nov 2026 12:00:00 GMT"
 
@@ -270,7 +270,7 @@ def test_a_public_name_that_leads_on_to_a_local_machine_is_not_followed(
     def check(host: str, addresses: list[str], *, allow_local: bool, setting: str) -> str:
         return checked_address(host, addresses, allow_local=allow_local or host == "public.example", setting=setting)
 
-    monkeypatch.setattr(web_address, "checked_address", check)
+    monkeypatch.setattr(web_connection, "checked_address", check)
 
     def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"] if host == "public.example" else addresses_of(host, port)

@@ -29,7 +29,7 @@ from trtjob.queue.keys import NOTICE, NOTICES, job_key
 from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.queue.submit import cancel
 from trtjob.queue.units import FINISH
-from trtjob.web_address import Refused, checked_address
+from trtjob.web_connection import Refused, checked_address
 from trtjob.worker import webhooks as worker_notify
 from trtjob.worker.webhooks import TIMEOUT_S, send_due
 

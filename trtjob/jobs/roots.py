@@ -10,7 +10,8 @@ from trtjob.storage import is_address
 from trtjob.storage.http import SETTING
 from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.uri import is_web
-from trtjob.web_address import Refused, Resolve, addresses_of, checked_address, parsed_address
+from trtjob.web_address import parsed_address
+from trtjob.web_connection import Refused, Resolve, addresses_of, checked_address
 
 
 def check_spec(spec: JobSpec, roots: Sequence[str], home: Path) -> None:

@@ -20,7 +20,8 @@ from trtjob.storage.listing import Entry, Images
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import TRIES, pause_s
 from trtjob.storage.selection import Rules
-from trtjob.web_address import Address, Refused, Resolve, addresses_of, connected, hung_up_after, parsed_address, quoted
+from trtjob.web_address import Address, parsed_address, quoted
+from trtjob.web_connection import Refused, Resolve, addresses_of, connected, http_over, hung_up_after
 
 T = TypeVar("T")
 
@@ -161,10 +162,7 @@ class HttpStorage:
         )
         with _room, connection_made as sock:
             with hung_up_after(sock, TIMEOUT_S):
-                if isinstance(sock, ssl.SSLSocket):
-                    sock.do_handshake()
-                connection = http.client.HTTPConnection(address.host, address.port)
-                connection.sock = sock
+                connection = http_over(sock, address)
                 headers = {"Host": address.header, "User-Agent": "trtjob", "Accept-Encoding": "identity"}
                 connection.request(method, address.target, headers=headers | {"Connection": "close"})
                 answer = connection.getresponse()

@@ -1,8 +1,6 @@
 """Tell web addresses that jobs have ended: only public ones, unless the settings allow others."""
 
-import http.client
 import logging
-import ssl
 import time
 
 from redis import RedisError
@@ -12,7 +10,8 @@ from trtjob.errors import ConfigError, QueueError
 from trtjob.queue.events import EventKind
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.notifications import Notice, address_from, end_notice, headers_of, put_off, take_due
-from trtjob.web_address import Address, Refused, Resolve, addresses_of, connected, hung_up_after
+from trtjob.web_address import Address
+from trtjob.web_connection import Refused, Resolve, addresses_of, connected, http_over, hung_up_after
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +75,6 @@ def _send(settings: Settings, notice: Notice, address: Address, resolve: Resolve
         resolve=resolve,
     )
     with connection_made as sock, hung_up_after(sock, TIMEOUT_S):
-        if isinstance(sock, ssl.SSLSocket):
-            sock.do_handshake()
-        connection = http.client.HTTPConnection(address.host, address.port)
-        connection.sock = sock
+        connection = http_over(sock, address)
         connection.request("POST", address.target, notice.body, headers)
         return connection.getresponse().status

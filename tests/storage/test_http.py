@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tls_proxy import tls_proxy
+from tls_proxy import tls_proxy, trusted_context
 from web_server import WebServer, web_server
 
 from trtjob import web_connection
@@ -288,13 +287,7 @@ def test_a_public_name_that_leads_on_to_a_local_machine_is_not_followed(
 @pytest.fixture
 def tls_port(server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port at which the server, called localhost, is reached over TLS; this process trusts its authority."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    with tls_proxy(context, server.port) as port:
+    with tls_proxy(trusted_context(tmp_path, monkeypatch), server.port) as port:
         yield port
 
 

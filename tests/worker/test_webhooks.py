@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 from samples import job_spec
-from tls_proxy import tls_proxy
+from tls_proxy import tls_proxy, trusted_context
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError
@@ -519,13 +519,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """A server's context, whose authority this process trusts."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
+    return trusted_context(tmp_path, monkeypatch)
 
 
 def test_a_notice_goes_over_tls_to_who_can_show_that_name(

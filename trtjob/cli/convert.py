@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trtjob.cli.label_names import labels_file
+from trtjob.cli.label_names import file_of_labels
 from trtjob.cli.options import wrong_option
 from trtjob.cli.session import open_session, start
 from trtjob.cli.signals import run_until_stopped
@@ -307,7 +307,7 @@ def convert(
     request = _request(
         model=_absolute(model),
         cfg=_absolute(cfg),
-        labels=_absolute(labels_file(labels, settings.models_dir)),
+        labels=_absolute(file_of_labels(labels, settings.models_dir)),
         out=_absolute(out),
         name=name,
         replace=replace,

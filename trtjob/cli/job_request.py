@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtjob.cli import options as o
 from trtjob.cli import source_options as so
-from trtjob.cli.label_names import labels_file
+from trtjob.cli.label_names import file_of_labels
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[
         request.model,
         registry=ModelRegistry(models_dir),
         cfg=request.cfg,
-        labels=labels_file(request.labels, models_dir),
+        labels=file_of_labels(request.labels, models_dir),
         scores=request.scores,
         on_convert=on_convert,
     )

@@ -6,15 +6,15 @@ from pathlib import Path
 from trtjob.errors import ConfigError
 
 
-def labels_file(asked: Path | None, models_dir: Path) -> Path | None:
+def file_of_labels(asked: Path | None, models_dir: Path) -> Path | None:
     r"""Return the file that --labels names, or one with the names that it lists with commas between them.
 
     That one lies in `labels` beside the models, under a name by its content: the same names are the same file.
     Raises ConfigError where a name is missing.
 
-    >>> labels_file(Path("no, yes"), Path("home/models")).read_text()
+    >>> file_of_labels(Path("no, yes"), Path("home/models")).read_text()
     'no\nyes\n'
-    >>> labels_file(Path("coco.names"), Path("home/models"))
+    >>> file_of_labels(Path("coco.names"), Path("home/models"))
     PosixPath('coco.names')
     """
     # A comma in a path, or in a file's name, is no list.

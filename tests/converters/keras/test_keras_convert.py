@@ -51,6 +51,16 @@ def small(ending: str = "softmax", units: int = 3) -> Any:
     )
 
 
+def with_config(path: Path, old: bytes, new: bytes) -> None:
+    """Write a .keras file again, with other bytes in its description."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["config.json"] = members["config.json"].replace(old, new)
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
 def expect_agreement(converted: Converted) -> None:
     spec = converted.spec
     images = pictures(IMAGES, spec.input_hw, spec.channels, seed=1)
@@ -354,12 +364,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
 
 def test_a_network_larger_than_its_weights_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
     path = saved(small(), tmp_path / "net.keras")
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    members["config.json"] = members["config.json"].replace(b'"units": 3', b'"units": 300000000')
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in members.items():
-            file.writestr(name, data)
+    with_config(path, b'"units": 3', b'"units": 300000000')
     with pytest.raises(ConversionError, match="numbers, but the network"):
         convert(ConversionRequest(model=path))
 
@@ -537,12 +542,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     keras = packages.keras()
     layers = [keras.layers.Flatten(), keras.layers.Dense(1300)]
     path = saved(keras.Sequential([keras.Input((9, 8, 3)), *layers]), tmp_path / "net.keras")
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    members["config.json"] = members["config.json"].replace(b'"units": 1300', b'"units": 1299')
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in members.items():
-            file.writestr(name, data)
+    with_config(path, b'"units": 1300', b'"units": 1299')
     with pytest.raises(ConversionError, match=r"its weights do not fit.*\(216, 1300\).*\(216, 1299\)"):
         convert(ConversionRequest(model=path, preprocess="none"))
 

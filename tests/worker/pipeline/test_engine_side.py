@@ -22,7 +22,7 @@ from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.errors import EngineError, FailureKind, PlaceError, StorageError
 from trtjob.jobs.records import to_line
 from trtjob.jobs.spec import Annotate
-from trtjob.worker.pipeline import engine_side
+from trtjob.worker.pipeline import hanging_place
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.pipeline.limits import PipelineLimits
@@ -563,7 +563,7 @@ def test_a_place_that_hangs_is_no_images_fault(
 ) -> None:
     keys = write_images(photos, 8)
     hangs = hang_at(".png")
-    monkeypatch.setattr(engine_side, "PROBE_S", 0.5)
+    monkeypatch.setattr(hanging_place, "PROBE_S", 0.5)
     scandir = os.scandir
 
     def hang(path: str | os.PathLike[str]) -> object:

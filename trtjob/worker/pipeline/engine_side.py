@@ -14,28 +14,27 @@ from itertools import count
 from threading import Lock
 
 from trtjob.engines.protocol import Engine
-from trtjob.errors import EngineError, PlaceError, StorageError
-from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.jobs.source_images import open_source
+from trtjob.errors import EngineError
 from trtjob.jobs.spec import JobSpec
-from trtjob.storage import note_trouble, open_storage
+from trtjob.storage import note_trouble
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches, Decoder
-from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
+from trtjob.worker.pipeline.child_config import ChildConfig
 from trtjob.worker.pipeline.dispatcher import Dispatcher
 from trtjob.worker.pipeline.flow import Flow, Outcome, State
+from trtjob.worker.pipeline.hanging_place import fault_of_place
 from trtjob.worker.pipeline.limits import PipelineLimits
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
-from trtjob.worker.pipeline.ring import READING, Layout, Ring
+from trtjob.worker.pipeline.replies import Replies
+from trtjob.worker.pipeline.ring import Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
-from trtjob.worker.pipeline.waiting import answers_within, said
-from trtjob.worker.pipeline.wire import Frame, Kind, frame, unpacked_bytes, unpacked_file
+from trtjob.worker.pipeline.waiting import said
+from trtjob.worker.pipeline.wire import Kind, frame
 
 log = logging.getLogger(__name__)
 
-PROBE_S = 5.0  # a folder that does not answer for so long hangs, and not one of its files
 LEAVE_S = 5.0  # an image process that has not let go of a shard after so long is ended
 WATCH_S = 1.0
 LISTEN_S = 0.003  # a process that sleeps and wakes for each frame would do little else
@@ -86,6 +85,7 @@ class Pipeline:
         self._flows: list[Flow] = []
         self._runs = 0
         self.process_pool = ProcessPool(self.ring, self._config, prestarted)
+        self._replies = Replies(self.ring, self._slots, self._flows)
         self._dispatcher = Dispatcher(self.process_pool, self._slots, self._flows, requests=limits.requests_each)
 
     # -- for others -----------------------------------------------------------------------------------------------
@@ -206,26 +206,16 @@ class Pipeline:
         """End an image process that stands still; where the place of its file does, leave that place's shard."""
         stall_s, slot = self.limits.stall_s, handle.board.slot
         hand = self._slots.hands.get(slot)
-        if hand is None or hand.flow.is_left or not handle.is_at_place:
-            self._lost(handle, f"no progress in {stall_s:.0f} s")
-            return
-        stage, spec = handle.board.stage_now, hand.flow.spec
-        is_reading = stage in READING
-        place = spec.source.shown if is_reading else spec.output
-        storage = open_source(spec.source) if is_reading else open_storage(spec.output)
-        self._on_step()  # what is done about it is no stand-still
-        answers = await answers_within(storage.check_root, PROBE_S)
-        if not handle.hangs(stall_s) or handle.board.slot != slot:
-            return
-        self._on_step()
-        if answers:
-            self._lost(handle, f"no progress in {stall_s:.0f} s")
-            return
-        hand.flow.fail(
-            PlaceError(
-                f"{place} does not answer on this machine: the {stage} of {hand.entry.key!r} took {stall_s:.0f} s"
-            )
-        )
+        if hand is not None and not hand.flow.is_left and handle.is_at_place:
+            self._on_step()  # what is done about it is no stand-still
+            fault = await fault_of_place(hand, handle.board.stage_now, stall_s)
+            if not handle.hangs(stall_s) or handle.board.slot != slot:
+                return
+            self._on_step()
+            if fault is not None:
+                hand.flow.fail(fault)
+                return
+        self._lost(handle, f"no progress in {stall_s:.0f} s")
 
     def _lost(self, handle: ProcessHandle, why: str = "") -> None:
         """Replace an image process that is gone or hangs; what it had in hand goes to the others."""
@@ -272,7 +262,7 @@ class Pipeline:
             return
         self.process_pool.note_life()
         for told in frames:
-            _HANDLERS[told.kind](self, handle, told)
+            self._replies.take(handle, told)
 
     def _go_on(self) -> None:
         self._dispatcher.dispatch()
@@ -287,36 +277,6 @@ class Pipeline:
     def _fail_all(self, err: BaseException) -> None:
         for flow in self._flows:
             flow.fail(err)
-
-    def _on_prepared(self, _member: ProcessHandle, told: Frame) -> None:
-        slot, file = told.number, None
-        if told.payload:
-            size_bytes, resampling = unpacked_file(told.payload)
-            file = EncodedImage(self.ring.files[slot][:size_bytes], resampling)
-        self._slots.prepared(slot, file)
-
-    def _on_record(self, _member: ProcessHandle, told: Frame) -> None:
-        hand = self._slots.hands[told.number]
-        self._slots.let_go(told.number)
-        if not hand.flow.is_left:
-            failure = FAILURES[told.flag - 1] if told.flag else None
-            hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
-
-    def _on_large(self, _member: ProcessHandle, told: Frame) -> None:
-        self._slots.ask_for_memory(told.number, unpacked_bytes(told.payload))
-
-    def _on_left(self, handle: ProcessHandle, told: Frame) -> None:
-        for slot in [slot for slot in handle.in_hand if self._slots.hands[slot].flow.number == told.number]:
-            self._slots.let_go(slot)
-
-    def _on_ended(self, _member: ProcessHandle, told: Frame) -> None:
-        for flow in self._flows:
-            if flow.number == told.number:
-                kind = PlaceError if told.flag else StorageError
-                flow.fail(kind(told.payload.decode()))
-
-    def _on_trouble(self, handle: ProcessHandle, told: Frame) -> None:
-        note_trouble(f"image process {handle.number}", told.payload.decode())
 
     def _taken(self, slots: list[int]) -> None:
         for slot in slots:
@@ -378,17 +338,6 @@ class Pipeline:
         if flow.in_hand and not all(task.done() for task in self._tasks):  # the engine is at it, and will tell
             flow.emptied.clear()
             await flow.emptied.wait()
-
-
-_HANDLERS: dict[int, Callable[[Pipeline, ProcessHandle, Frame], None]] = {
-    Kind.PREPARED: Pipeline._on_prepared,
-    Kind.RECORD: Pipeline._on_record,
-    Kind.LARGE: Pipeline._on_large,
-    Kind.LEFT: Pipeline._on_left,
-    Kind.ENDED: Pipeline._on_ended,
-    Kind.TROUBLE: Pipeline._on_trouble,
-    Kind.READY: lambda _pipeline, _member, _told: None,
-}
 
 
 def _ring_for(engine: Engine, limits: PipelineLimits, prestarted: PrestartedProcesses | None) -> Ring:

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,33 +17,27 @@ from typing import Any
 
 import cv2
 
-from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError, TrtjobError
-from trtjob.jobs.folder import JobFolder
+from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.records import Record, to_line
-from trtjob.jobs.source_images import open_source
-from trtjob.jobs.spec import JobSpec
 from trtjob.logs import bind_process, configure_logging
-from trtjob.storage import troubles
 from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
+from trtjob.worker.pipeline.open_jobs import JobLeftError, OpenJobs
+from trtjob.worker.pipeline.reply_writer import ReplyWriter
 from trtjob.worker.pipeline.ring import Ring
-from trtjob.worker.pipeline.stages import Prepared, Stages, as_image_error, failure_record, write_failure
+from trtjob.worker.pipeline.stages import Prepared, as_image_error, failure_record, write_failure
+from trtjob.worker.pipeline.waiting_images import WaitingImages
 from trtjob.worker.pipeline.wire import (
     READ_BYTES,
     Frame,
     FrameReader,
     Kind,
     frame,
-    packed_bytes,
     packed_file,
     unpacked_bytes,
     unpacked_image,
     write_all,
 )
-
-
-class _Left(Exception):
-    """The job was left while one of its images waited for a place."""
 
 
 class ImageProcess:
@@ -56,18 +49,14 @@ class ImageProcess:
         self.ring = ring
         self.board = ring.boards[config.number]
         self._commands = commands
-        self._answers = answers
         self._reader = reader
         self._news = asyncio.Event()
         self._is_over = False
-        self._jobs: dict[int, Job] = {}
-        self._images: dict[int, Image] = {}  # by slot: all that is in hand
-        self._to_fetch: deque[Image] = deque()
-        self._to_prepare: deque[Image] = deque()
-        self._answered: deque[tuple[Image, ImageError | None]] = deque()
-        self._fetching = 0
+        self._replies = ReplyWriter(answers)
+        self._jobs = OpenJobs(config, self.board, self._replies)
         self._budget = Budget(config.memory_bytes, config.max_pixels)
-        self._trouble = ""
+        self._waiting = WaitingImages(self._budget, self._replies)
+        self._fetching = 0
 
     async def run(self, told: Iterable[Frame]) -> None:
         """Work until the engine process is gone. told: what it has said already."""
@@ -81,7 +70,7 @@ class ImageProcess:
                 if not self._turn():
                     self._news.clear()
                     await self._news.wait()
-                elif self._to_fetch or self._fetching or any(job.tasks for job in self._jobs.values()):
+                elif self._waiting.to_fetch or self._fetching or self._jobs.are_waiting:
                     await asyncio.sleep(0)  # for those that wait for a bucket
         finally:
             loop.remove_reader(self._commands)
@@ -90,10 +79,10 @@ class ImageProcess:
         """Do one step of one image, those first that are nearest to their end. Returns False where there is none."""
         self._hear()
         self._fetch_more()
-        if self._answered:
-            self._finish(*self._answered.popleft())
+        if self._waiting.answered:
+            self._finish(*self._waiting.answered.popleft())
             return True
-        image = self._next_to_prepare()
+        image = self._waiting.next_to_prepare(self._needed_bytes)
         if image is not None:
             self._prepare(image)
         return image is not None
@@ -111,124 +100,35 @@ class ImageProcess:
 
     def _obey(self, told: Frame) -> None:
         if told.kind == Kind.JOB:
-            self._open(told.number, json.loads(told.payload))
+            self._jobs.open(told.number, json.loads(told.payload))
         elif told.kind == Kind.LEAVE:
             self._leave(told.number)
         elif told.kind == Kind.IMAGE:
             number, entry = unpacked_image(told.payload)
-            if number in self._jobs:
-                self._take(Image(told.number, self._jobs[number], entry))
+            if (job := self._jobs.get(number)) is not None:
+                self._waiting.take(Image(told.number, job, entry))
         elif told.kind == Kind.PING:
-            self._say(Kind.READY, self.config.number)
-        elif (image := self._images.get(told.number)) is not None:  # else it was dropped with its job meanwhile
+            self._replies.write(Kind.READY, self.config.number)
+        elif (image := self._waiting.images.get(told.number)) is not None:  # else it was dropped with its job meanwhile
             if told.kind == Kind.GRANT:
-                image.granted_bytes = unpacked_bytes(told.payload)
-                self._line_of(image).appendleft(image)
+                self._waiting.grant(image, unpacked_bytes(told.payload))
             elif told.kind == Kind.DECODE:
                 self._prepare_here(image)
             else:
                 why = told.payload.decode() if told.kind == Kind.FAILED else None
                 failure = None if why is None else ImageError(FailureKind.INFER, why)
-                self._answered.append((image, failure))
-
-    def _open(self, number: int, document: dict[str, Any]) -> None:
-        try:
-            self._jobs[number] = self._opened(number, JobSpec.model_validate(document))
-        except TrtjobError as err:
-            self._say_ended(number, err)
-
-    def _opened(self, number: int, spec: JobSpec) -> Job:
-        def on_trouble(_trouble: str) -> None:  # by any thread
-            self.board.step()
-            loop.call_soon_threadsafe(self._tell_trouble)
-            if job.is_left:
-                raise _Left
-
-        loop = asyncio.get_running_loop()
-        job = Job(
-            number,
-            Stages(
-                spec,
-                self.config.model,
-                JobFolder.of(spec, on_trouble).storage,
-                max_pixels=self.config.max_pixels,
-                jpeg_quality=self.config.jpeg_quality,
-                source=open_source(spec.source, on_trouble=on_trouble, allow_local=self.config.allow_local),
-                watch=self.board,
-                on_step=self.board.step,
-            ),
-        )
-        return job
+                self._waiting.answered.append((image, failure))
 
     def _leave(self, number: int) -> None:
         """Drop all of a job."""
-        job = self._jobs.pop(number, None)
-        if job is None:
-            self._say(Kind.LEFT, number)
-            return
-        job.is_left = True
-        for task in job.tasks:
-            task.cancel()
-        for waiting in (self._to_fetch, self._to_prepare):
-            kept = [image for image in waiting if image.job is not job]
-            waiting.clear()
-            waiting.extend(kept)
-        self._answered = deque(pair for pair in self._answered if pair[0].job is not job)
-        for image in [image for image in self._images.values() if image.job is job]:
-            self._drop(image)
-        job.stages.close()
-        if job.tasks:
-            asyncio.gather(*job.tasks, return_exceptions=True).add_done_callback(
-                lambda _done: self._say(Kind.LEFT, number)
-            )
-        else:
-            self._say(Kind.LEFT, number)
-
-    def _say(self, kind: Kind, number: int, payload: bytes = b"", flag: int = 0) -> None:
-        write_all(self._answers, frame(kind, number, payload, flag))
-
-    def _tell_trouble(self) -> None:
-        if (trouble := troubles()) != self._trouble:
-            self._trouble = trouble
-            self._say(Kind.TROUBLE, 0, trouble.encode())
+        if (job := self._jobs.get(number)) is not None:
+            self._waiting.leave(job)
+        self._jobs.leave(number)
 
     # -- one image's way ------------------------------------------------------------------------------------------
 
-    def _take(self, image: Image) -> None:
-        self._images[image.slot] = image
-        if image.job.has_ended:
-            self._drop(image)
-        else:
-            self._line_of(image).append(image)
-
-    def _line_of(self, image: Image) -> "deque[Image]":
-        """Return where an image waits: to be fetched, or to be prepared."""
-        stages = image.job.stages
-        is_fetched = stages.source.is_remote and image.data is None and not stages.is_of_video(image.entry)
-        return self._to_fetch if is_fetched else self._to_prepare
-
-    def _drop(self, image: Image) -> None:
-        self._budget.hold(image)
-        self._images.pop(image.slot, None)
-
-    def _may_go_on(self, image: Image, needed_bytes: int) -> bool:
-        """Whether an image is small enough, or the engine process lets it be large, for which it is asked now."""
-        if needed_bytes <= image.granted_bytes or not self._budget.is_large(needed_bytes):
-            return True
-        self._line_of(image).popleft()
-        self._say(Kind.LARGE, image.slot, packed_bytes(needed_bytes))
-        return False
-
     def _fetch_more(self) -> None:
-        while self._to_fetch and self._fetching < self.config.requests:
-            image = self._to_fetch[0]
-            size_bytes = image.entry.size_bytes
-            if not self._may_go_on(image, size_bytes):
-                continue
-            if not (image.granted_bytes or self._budget.has_room_for_file(size_bytes)):
-                return
-            self._to_fetch.popleft()
-            self._budget.hold(image, file_bytes=size_bytes)
+        while self._fetching < self.config.requests and (image := self._waiting.next_to_fetch()) is not None:
             self._fetching += 1
             self._begin(image.job, self._fetch(image))
 
@@ -244,23 +144,11 @@ class ImageProcess:
         except Exception as err:  # noqa: BLE001 - it is the image's or the place's
             self._fail(image, err)
         else:
-            self._to_prepare.append(image)
+            self._waiting.to_prepare.append(image)
         finally:
             self._fetching -= 1
-            self._tell_trouble()
+            self._replies.write_trouble()
             self._news.set()
-
-    def _next_to_prepare(self) -> Image | None:
-        """Return the first image, once the file is read and there is room for its pixels."""
-        while self._to_prepare:
-            image = self._to_prepare[0]
-            needed_bytes = self._needed_bytes(image)
-            if needed_bytes is None or not self._may_go_on(image, max(needed_bytes, image.file_bytes)):
-                continue
-            if not (image.granted_bytes or self._budget.has_room_for_pixels(needed_bytes)):
-                return None
-            return self._to_prepare.popleft()
-        return None
 
     def _needed_bytes(self, image: Image) -> int | None:
         """Read the first image that waits. Returns what it takes to decode it; None where it must wait, or cannot be
@@ -268,7 +156,7 @@ class ImageProcess:
         """
         stages = image.job.stages
         is_file = not stages.is_of_video(image.entry)
-        if is_file and image.data is None and not self._may_go_on(image, image.entry.size_bytes):
+        if is_file and image.data is None and not self._waiting.may_go_on(image, image.entry.size_bytes):
             return None
         with self.board.working(image.slot):
             try:
@@ -278,7 +166,7 @@ class ImageProcess:
                     image.data = stages.read(image.entry)
                     self._budget.hold(image, file_bytes=len(image.data))
             except Exception as err:  # noqa: BLE001 - as above
-                self._to_prepare.popleft()
+                self._waiting.to_prepare.popleft()
                 self._fail(image, err)
                 return None
         return self._budget.decoding_bytes(image.data, stages.page_of(image.entry))
@@ -297,7 +185,7 @@ class ImageProcess:
                 self._fail(image, err)
                 return
         self._budget.hold_pixels(image)
-        self._say(Kind.PREPARED, image.slot, _file_of(image.item))
+        self._replies.write(Kind.PREPARED, image.slot, _file_of(image.item))
 
     def _prepare_here(self, image: Image) -> None:
         """Prepare an image whose file lies in its slot, where the GPU has not decoded it."""
@@ -306,7 +194,7 @@ class ImageProcess:
         assert item.file is not None
         image.data, image.is_for_cpu = item.file.tobytes(), True
         self._budget.hold(image, file_bytes=len(image.data))
-        self._to_prepare.append(image)
+        self._waiting.to_prepare.append(image)
 
     def _finish(self, image: Image, failure: ImageError | None) -> None:
         item = image.item
@@ -337,29 +225,26 @@ class ImageProcess:
         else:
             self._record(image, record)
         finally:
-            self._tell_trouble()
+            self._replies.write_trouble()
             self._news.set()
 
     def _fail(self, image: Image, err: Exception, sha256: str | None = None) -> None:
         """Say what an error means: for the whole job where it is its place's, else for this image alone."""
         if isinstance(err, StorageError):
             self._end(image.job, err)
-        elif not isinstance(err, _Left):
+        elif not isinstance(err, JobLeftError):
             self._record(image, failure_record(image.entry.key, as_image_error(err, sha256)))
 
     def _record(self, image: Image, record: Record) -> None:
-        self._drop(image)
+        self._waiting.drop(image)
         flag = 0 if record.error is None else 1 + FAILURES.index(record.error.kind)
-        self._say(Kind.RECORD, image.slot, to_line(record), flag)
+        self._replies.write(Kind.RECORD, image.slot, to_line(record), flag)
 
     def _end(self, job: Job, err: StorageError) -> None:
         """Say that a job cannot go on; it will be left."""
         if not job.has_ended:
             job.has_ended = True
-            self._say_ended(job.number, err)
-
-    def _say_ended(self, number: int, err: TrtjobError) -> None:
-        self._say(Kind.ENDED, number, str(err).encode(), flag=isinstance(err, PlaceError))
+            self._replies.write_ended(job.number, err)
 
 
 def _file_of(item: Prepared) -> bytes:

@@ -1,4 +1,4 @@
-"""CPU time of single steps for one image: decode, draw, encode, and make masks."""
+"""CPU time of single steps for one image: decode, draw, encode, make thumbnails and masks."""
 
 import random
 import time
@@ -19,6 +19,7 @@ from trtjob.imaging.encode import encode_image
 from trtjob.imaging.masks import Mask
 from trtjob.imaging.resize import place
 from trtjob.imaging.segmentation import masks_from
+from trtjob.imaging.thumbnail import thumbnail
 
 ROUNDS = 10  # the best counts: what disturbs a machine only ever adds
 DRAW_LIMITS_MS = {
@@ -28,6 +29,7 @@ DRAW_LIMITS_MS = {
     ("1920x1080", 200): 7.0,
 }
 MASKS, MASKS_LIMIT_MS = 10, 2.0
+THUMBNAIL_PX, THUMBNAIL_LIMIT_MS = 320, 0.4
 
 
 def imaging(count: int) -> list[Row]:
@@ -61,9 +63,18 @@ def _coding(size: str, count: int) -> list[Row]:
     data = encode_image(picture, ".jpg")
     decoding = _best_ms(lambda: decode_image(data, max_pixels=10**8), count)
     encoding = _best_ms(lambda: encode_image(picture, ".jpg"), count)
+    small = _best_ms(lambda: thumbnail(picture, THUMBNAIL_PX), count)
     return [
         Row(f"decode a JPEG, {size}", decoding, "CPU-ms/image", note=f"{len(data) / 1000:.0f} kB"),
         Row(f"encode a JPEG, {size}", encoding, "CPU-ms/image"),
+        Row(
+            f"make a thumbnail, {size}",
+            small,
+            "CPU-ms/image",
+            f"<= {THUMBNAIL_LIMIT_MS:g}",
+            small <= THUMBNAIL_LIMIT_MS,
+            f"{len(thumbnail(picture, THUMBNAIL_PX)) / 1000:.0f} kB",
+        ),
     ]
 
 

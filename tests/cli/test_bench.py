@@ -42,7 +42,7 @@ def test_tables_and_a_sentence(trtjob: Command, model: Path, photos: Path) -> No
     assert first_words(engine) == ["ENGINE", "batch"]
     assert first_words(phases) == [
         *("MS", "prepare", "read", "decode", "resize", "inference"),
-        *("result", "classes,", "record", "draw", "write", "encode", "write", "measured"),
+        *("result", "classes,", "record", "draw", "write", "thumbnail", "encode", "write", "measured"),
     ]
     assert [line.split("  ")[0] for line in rates.splitlines()] == [
         "FILES TO RESULTS",

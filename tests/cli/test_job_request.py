@@ -51,7 +51,7 @@ def test_without_options_the_model_decides(plan: Callable[..., dict[str, Any]]) 
 
 def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]) -> None:
     words = "--conf 0.5 --min-score 0.3 --iou 0.6 --classes 3,7 --annotate hits --resize letterbox --shard-size 9"
-    job = plan(*words.split(), "--max-failures", "2.5%")
+    job = plan(*words.split(), "--max-failures", "2.5%", "--thumbnails", "all", "--thumbnail-size", "128")
     assert job["options"] == {
         "conf": 0.5,
         "min_score": 0.3,
@@ -66,6 +66,8 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "metadata": False,
         "polygons": False,
         "decode": "cpu",
+        "thumbnails": "all",
+        "thumbnail_px": 128,
         "shard_size": 9,
         "max_failures": "2.5%",
     }

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from epochs import add_epoch, found, job_spec
 from report_page import page_of
@@ -41,6 +43,38 @@ def test_a_report_is_made_again_as_it_was(trtjob: Command, finished: JobFolder) 
     finished.storage.delete("report.html")
     assert trtjob("report", finished.uri).code == 0
     assert finished.storage.read("report.html") == before
+
+
+def with_photos(folder: JobFolder, photos: Path) -> JobFolder:
+    """Give a finished job a source, in which b.jpg is no image."""
+    spec = folder.spec()
+    source = spec.source.model_copy(update={"root": str(photos)})
+    folder.storage.write(JOB, spec.model_copy(update={"source": source}).model_dump_json().encode())
+    photos.mkdir()
+    cv2.imwrite(str(photos / "a.jpg"), np.full((100, 200, 3), 200, np.uint8))
+    (photos / "b.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_thumbnails_are_made_again_from_the_images_alone(trtjob: Command, finished: JobFolder, tmp_path: Path) -> None:
+    with_photos(finished, tmp_path / "photos")
+    results = finished.storage.read("results.jsonl")
+    made_again = trtjob("report", finished.uri, "--thumbnails", "all", "--thumbnail-size", "100")
+    assert (made_again.code, made_again.err) == (0, "1 thumbnails; 1 images could not be read again\n")
+    image = cv2.imread(str(Path(finished.uri, "thumbnails", "a.jpg.jpg")))
+    assert image is not None
+    assert image.shape == (50, 100, 3)
+    assert finished.storage.read("results.jsonl") == results
+
+
+@pytest.mark.parametrize(("which", "folder_of_them"), [("all", "thumbnails"), ("none", None)])
+def test_a_page_keeps_to_the_thumbnails_that_were_made_last(
+    trtjob: Command, finished: JobFolder, tmp_path: Path, which: str, folder_of_them: str | None
+) -> None:
+    with_photos(finished, tmp_path / "photos")
+    assert trtjob("report", finished.uri, "--thumbnails", which).code == 0
+    assert trtjob("report", finished.uri, "--conf", "0.4").code == 0
+    assert page_of(finished).index["thumbnails"] == folder_of_them
 
 
 def test_a_threshold_below_what_is_stored_is_refused(trtjob: Command, finished: JobFolder) -> None:

@@ -15,7 +15,7 @@ from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
 from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.finish import Summary, finish, finish_partly, report_again
-from trtjob.jobs.folder import RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key
+from trtjob.jobs.folder import RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report import Report
 from trtjob.jobs.report.chunk import MAX_IMAGES
@@ -163,7 +163,7 @@ def test_the_data_has_what_few_images_and_objects_have(tmp_path: Path) -> None:
     assert data["notes"] == {
         "0": {"pages": 3, "damage": "torn", "metadata": {"make": "Acme"}},
         "1": {"truncated": True},
-        "2": {"copy": annotated_key(long_name)},
+        "2": {"copy": annotated_key(long_name), "thumbnail": thumbnail_key(long_name)},
     }
 
 

@@ -20,7 +20,7 @@ from samples import made
 
 from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
-from trtjob.jobs.folder import JobFolder
+from trtjob.jobs.folder import JobFolder, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report import Report
 from trtjob.jobs.report.chunk import MAX_IMAGES
@@ -184,6 +184,35 @@ def test_where_the_original_is_away_the_annotated_copy_is_shown_without_other_bo
     tab.open(path)
     tab.wait_for("document.querySelector('.picture.drawn img')?.naturalWidth === 200")
     assert tab.evaluate("getComputedStyle(document.querySelector('.picture svg')).display") == "none"
+
+
+def with_thumbnails(spec: JobSpec) -> JobSpec:
+    return spec.model_copy(update={"options": spec.options.model_copy(update={"thumbnails": Annotate.ALL})})
+
+
+def test_thumbnails_are_shown_with_the_boxes_of_their_images(tab: Tab, tmp_path: Path) -> None:
+    names = ["day/a.png", *NAMES, f"{'n' * 240}猫.png"]
+    path = page_of(with_thumbnails(local_spec(tmp_path / "photos")), [found(name, (0, 0.9, BOX)) for name in names])
+    for name in names:
+        thumbnail = path.parent / thumbnail_key(name)
+        thumbnail.parent.mkdir(parents=True, exist_ok=True)
+        thumbnail.write_bytes(cv2.imencode(".jpg", np.full((50, 100, 3), 200, np.uint8))[1].tobytes())
+    tab.open(path)
+    tab.wait_for("[...document.querySelectorAll('.card img')].every(image => image.complete)")
+    assert tab.evaluate("[...document.querySelectorAll('.card img')].map(image => image.naturalWidth)") == [100] * 7
+    assert tab.evaluate("document.querySelector('.card svg').getAttribute('viewBox')") == "0 0 200 100"
+
+
+def test_where_a_thumbnail_is_away_the_original_is_shown_and_enlarged_it_always_is(tab: Tab, tmp_path: Path) -> None:
+    with_images(tmp_path / "photos", ["a.png", "b.png"])
+    spec = with_thumbnails(local_spec(tmp_path / "photos"))
+    path = page_of(spec, [found(name, (0, 0.9, BOX)) for name in ("a.png", "b.png")])
+    with_images(path.parent, ["thumbnails/a.png.jpg"])
+    tab.open(path, "#image=1")
+    tab.wait_for("[...document.querySelectorAll('.card img')].every(image => image.naturalWidth === 200)")
+    sources = "[...document.querySelectorAll('{} img')].map(image => image.src.split('/').slice(-2).join('/'))"
+    assert tab.evaluate(sources.format(".card")) == ["thumbnails/a.png.jpg", "photos/b.png"]
+    assert tab.evaluate(sources.format("#layer")) == ["photos/a.png"]
 
 
 def test_a_page_in_a_public_bucket_shows_what_lies_in_the_bucket(tab: Tab, s3: S3Server) -> None:

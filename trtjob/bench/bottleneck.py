@@ -12,6 +12,7 @@ _WORK = {
     "read": "reading the files",
     "decode": "decoding the images",
     "resize": "resizing",
+    "thumbnail": "making thumbnails",
     "nms": "suppressing overlapping boxes",
     "record": "writing records",
     "draw": "drawing",

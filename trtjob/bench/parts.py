@@ -34,7 +34,7 @@ PHASES = {
     "infer": ("infer",),
     "result": ("nms", "record"),
     "draw": ("draw",),
-    "write": ("encode", "write"),
+    "write": ("thumbnail", "encode", "write"),
 }
 
 _FEWEST_CALLS = 2  # of each thread, in a round of the engine alone

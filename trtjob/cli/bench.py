@@ -34,6 +34,7 @@ _STAGES = {
     "read": "read",
     "decode": "decode",
     "resize": "resize",
+    "thumbnail": "thumbnail",
     "nms": "classes, NMS",
     "record": "record",
     "encode": "encode",

@@ -53,6 +53,8 @@ class JobRequest:
     iou: o.Iou = None
     classes: o.Classes = None
     annotate: o.AnnotateOption = "all"
+    thumbnails: o.Thumbnails = None
+    thumbnail_size: o.ThumbnailSize = 320
     metadata: o.MetadataOption = False
     polygons: o.Polygons = False
     resize: o.Resize = None
@@ -252,6 +254,8 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             iou=spec.iou if request.iou is None else request.iou,
             class_ids=None if request.classes is None else class_ids_from(request.classes, spec.labels),
             annotate=Annotate(request.annotate),
+            thumbnails=None if request.thumbnails is None else Annotate(request.thumbnails),
+            thumbnail_px=request.thumbnail_size,
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
             pages=request.pages,

@@ -135,6 +135,28 @@ AnnotateOption = Annotated[
         help="Which images get an annotated copy; hits: those with a detection. Default: all.",
     ),
 ]
+Thumbnails = Annotated[
+    Literal["all", "hits", "none"] | None,
+    typer.Option(
+        "--thumbnails",
+        metavar="all|hits|none",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Which images get a thumbnail for the report. Default: those that get an annotated copy.",
+    ),
+]
+ThumbnailSize = Annotated[
+    int,
+    typer.Option(
+        "--thumbnail-size",
+        metavar="PX",
+        min=64,
+        max=1024,
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="The longer side of a thumbnail, in pixels, 64 to 1024. Default: 320.",
+    ),
+]
 MetadataOption = Annotated[
     bool,
     typer.Option(

@@ -1,17 +1,19 @@
 """`trtjob report`: a job's page, made again from its results; `trtjob open`: the page, in a browser."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.job_folders import job_folder
+from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
     from trtjob.jobs.folder import JobFolder
+    from trtjob.jobs.spec import JobSpec
 
 REPORT_EXAMPLE = "Example: trtjob report results/photos-1a2b3c4d --conf 0.4"
 OPEN_EXAMPLE = "Example: trtjob open results/photos-1a2b3c4d"
@@ -28,6 +30,25 @@ def report(
             help="Where the threshold of the page stands at first, 0 to 1. Default: the job's.",
         ),
     ] = None,
+    thumbnails: Annotated[
+        Literal["all", "hits", "none"] | None,
+        typer.Option(
+            metavar="all|hits|none",
+            show_default=False,
+            help="Make the thumbnails anew from the images, of so many. Default: they stay as they are.",
+        ),
+    ] = None,
+    thumbnail_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            min=64,
+            max=1024,
+            show_default=False,
+            help="Make the thumbnails anew from the images, with a longer side of so many pixels, 64 to 1024. "
+            "Default: they stay as they are.",
+        ),
+    ] = None,
 ) -> None:
     """Make the report of a job again from its results. Nothing is run, and no other document changes."""
     from trtjob.jobs.finish import report_again
@@ -41,8 +62,24 @@ def report(
             f"--conf {conf:g}: job '{spec.job_id}' has stored nothing below {spec.options.min_score:g}. "
             f"Give a score from there on, or run it again with --min-score {conf:g}"
         )
+    if thumbnails is not None or thumbnail_size is not None:
+        _make_thumbnails(folder, spec, thumbnails, thumbnail_size)
     report_again(folder, spec, conf=conf)
     say(folder.storage.place(REPORT))
+
+
+def _make_thumbnails(folder: "JobFolder", spec: "JobSpec", which: str | None, px: int | None) -> None:
+    from trtjob.jobs.report.thumbnails import ThumbnailChoice
+    from trtjob.jobs.spec import Annotate
+    from trtjob.worker.thumbnails import make_thumbnails
+
+    options = spec.options
+    choice = ThumbnailChoice(
+        which=options.with_thumbnails if which is None else Annotate(which), px=px or options.thumbnail_px
+    )
+    settings = start()
+    made = make_thumbnails(folder, spec, choice, max_pixels=settings.max_pixels, allow_local=settings.fetch_allow_local)
+    say(f"{made.made:,} thumbnails{f'; {made.left:,} images could not be read again' if made.left else ''}", err=True)
 
 
 def open_report(job: o.JobOrFolderArgument) -> None:

@@ -30,6 +30,7 @@ ERRORS = "errors.jsonl"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 REPORT_DATA = "report"
+THUMBNAILS = "thumbnails"
 RECEIPT = "_SUCCESS.json"
 
 ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -288,6 +289,11 @@ def annotated_key(key: str) -> str:
     if PurePosixPath(key).suffix.lower() in ANNOTATED_SUFFIXES:
         return f"annotated/{key}"
     return f"annotated/{suffixed_key(key, '.jpg')}"
+
+
+def thumbnail_key(key: str) -> str:
+    """Where an image's thumbnail lies, a JPEG: under its own name, with `.jpg` behind it."""
+    return f"{THUMBNAILS}/{suffixed_key(key, '.jpg')}"
 
 
 def suffixed_key(key: str, suffix: str) -> str:

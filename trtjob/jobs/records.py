@@ -57,6 +57,11 @@ class Record:
     frame: int | None = None
     time_s: float | None = None
 
+    def is_hit(self, conf: float) -> bool:
+        """Whether there is something to show: an object or a label of at least this score, or a classifier's best."""
+        found = self.detections or self.labels or ()
+        return bool(self.classes) or any(each.score >= conf for each in found)
+
 
 def to_line(record: Record) -> bytes:
     r"""Return the record as one line of JSON: the same record always gives the same bytes.

@@ -15,11 +15,15 @@ from trtjob.storage.uri import SourceUri, StorageUri, is_web
 
 
 class Annotate(StrEnum):
-    """Which images get an annotated copy: every one, those with a detection to show, or none."""
+    """Which images get an annotated copy, or a thumbnail: every one, those with a detection to show, or none."""
 
     ALL = "all"
     HITS = "hits"
     NONE = "none"
+
+    def takes(self, *, is_hit: bool) -> bool:
+        """Whether an image gets one. is_hit: whether it has a detection to show."""
+        return self is Annotate.ALL or (self is Annotate.HITS and is_hit)
 
 
 MOST_PARTS, ROOTS_SHOWN = 1000, 3
@@ -105,6 +109,7 @@ class ModelRef(Document):
 
 
 Decode = Literal["cpu", "gpu"]
+ThumbnailPx = Annotated[int, Field(ge=64, le=1024)]
 
 
 def _check_max_failures(value: str) -> str:
@@ -124,6 +129,7 @@ class Options(Document):
     depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
     metadata: whether records have what the camera knows of a picture; polygons: and the outlines of masks;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
+    thumbnails: which images get one, None for those that get an annotated copy; thumbnail_px: their longer side;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
     """
 
@@ -140,8 +146,15 @@ class Options(Document):
     metadata: bool = False
     polygons: bool = False
     decode: Decode = "cpu"
+    thumbnails: Annotate | None = None
+    thumbnail_px: ThumbnailPx = 320
     shard_size: int = Field(default=256, ge=1, le=100_000)
     max_failures: Annotated[str, AfterValidator(_check_max_failures)] | None = None
+
+    @property
+    def with_thumbnails(self) -> Annotate:
+        """Which images get a thumbnail."""
+        return self.annotate if self.thumbnails is None else self.thumbnails
 
     def failures_allowed(self, images: int) -> int | None:
         """Return how many of `images` may fail, None for any number.
@@ -184,7 +197,10 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
     return model.sha256 if decode == "cpu" else f"{model.sha256}+{decode}"
 
 
-_LATER_OPTIONS = ("truncated", "pages", "frames", "depth", "metadata", "polygons", "decode")
+_LATER_OPTIONS = (
+    *("truncated", "pages", "frames", "depth", "metadata", "polygons", "decode"),
+    *("thumbnails", "thumbnail_px"),
+)
 
 
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:

@@ -770,7 +770,7 @@ def test_seconds_of_work_are_told_by_stage_also_of_processes_that_are_gone(photo
         os.kill(pipeline.process_pool.handles[0].process.pid, signal.SIGKILL)
         run(pipeline, job(photos, output, Annotate.ALL), keys)
         second = pipeline.busy_s()
-        assert set(first) == {"read", "decode", "resize", "infer", "nms", "draw", "encode", "write"}
+        assert set(first) == {"read", "decode", "resize", "thumbnail", "infer", "nms", "draw", "encode", "write"}
         assert all(second[stage] > first[stage] for stage in first)
         assert pipeline.process_pool.rss_bytes() > 1 << 20
         assert pipeline.process_pool.cpu_s() > 0

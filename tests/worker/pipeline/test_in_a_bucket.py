@@ -47,6 +47,7 @@ def test_every_image_of_a_bucket_has_its_record_and_its_copy(
     assert results.keys == keys
     assert not results.failures
     assert sorted(open_storage(spec.uri).list("annotated")) == keys
+    assert sorted(open_storage(spec.uri).list("thumbnails")) == [f"{key}.jpg" for key in keys]
 
 
 @pytest.mark.slow

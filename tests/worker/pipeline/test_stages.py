@@ -271,8 +271,8 @@ def finish(
     return under_test.finish(prepared(under_test, key)[0], answer(scores))
 
 
-def copies(output: Path) -> list[str]:
-    return sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+def copies(output: Path, folder: str = "") -> list[str]:
+    return sorted(str(path.relative_to(output)) for path in (output / folder).rglob("*") if path.is_file())
 
 
 def test_a_detectors_record_holds_its_detections(photos: Path, output: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_multi_label_classifiers_record_holds_all_labels_that_count_and_no_oth
     record = under_test.finish(prepared(under_test)[0], np.array([0.01, 0.8], np.float32))
     assert (record.detections, record.classes) == (None, None)
     assert record.labels == (Classification("bright", 1, 0.8),)
-    assert copies(output) == ["annotated/a.png"]
+    assert copies(output, "annotated") == ["annotated/a.png"]
     record = under_test.finish(prepared(under_test)[0], np.array([0.01, 0.02], np.float32))
     assert record.labels == ()
 
@@ -330,7 +330,7 @@ def test_a_page_is_an_image_of_its_own_where_the_job_wants_all(photos: Path, out
     (photos / "scan.tif").write_bytes(data)
     record = under_test.finish(prepared(under_test, "scan.tif#3")[0], SURE)
     assert (record.image, record.pages, record.sha256) == ("scan.tif#3", None, hashlib.sha256(data).hexdigest())
-    assert copies(output) == ["annotated/scan.tif#3.jpg"]
+    assert copies(output, "annotated") == ["annotated/scan.tif#3.jpg"]
     with pytest.raises(ImageError, match="has no page 5"):
         prepared(under_test, "scan.tif#5")
     assert finish(under_test).pages is None
@@ -410,20 +410,60 @@ def test_the_images_asked_for_get_a_copy(
     photos: Path, output: Path, annotate: Annotate, score: float, is_written: bool
 ) -> None:
     finish(stages(photos, output, annotate), scores=(0.0, score))
-    assert copies(output) == (["annotated/a.png"] if is_written else [])
+    assert copies(output, "annotated") == (["annotated/a.png"] if is_written else [])
+
+
+@pytest.mark.parametrize(
+    ("annotate", "thumbnails", "score", "is_made"),
+    [
+        pytest.param(Annotate.ALL, None, 0.01, True, id="those-with-a-copy"),
+        pytest.param(Annotate.HITS, None, 0.01, False, id="none-where-there-is-no-copy"),
+        pytest.param(Annotate.NONE, Annotate.ALL, 0.01, True, id="all"),
+        pytest.param(Annotate.NONE, Annotate.HITS, 0.9, True, id="hits-with-a-hit"),
+        pytest.param(Annotate.ALL, Annotate.HITS, 0.1, False, id="hits-without"),
+        pytest.param(Annotate.ALL, Annotate.NONE, 0.9, False, id="none"),
+    ],
+)
+def test_the_images_asked_for_get_a_thumbnail(
+    photos: Path, output: Path, annotate: Annotate, thumbnails: Annotate | None, score: float, is_made: bool
+) -> None:
+    finish(stages(photos, output, annotate, thumbnails=thumbnails), "sub/a.png", scores=(0.0, score))
+    assert copies(output, "thumbnails") == (["thumbnails/sub/a.png.jpg"] if is_made else [])
+
+
+def test_a_thumbnail_has_the_size_asked_for_and_nothing_is_drawn_on_it(photos: Path, output: Path) -> None:
+    finish(stages(photos, output, thumbnail_px=64), hw=(50, 100))
+    image = cv2.imread(str(output / "thumbnails" / "a.png.jpg"))
+    assert image is not None
+    assert image.shape == (32, 64, 3)
+    assert (abs(image.astype(int) - 200) < 3).all()
+
+
+@pytest.mark.parametrize("annotate", [Annotate.ALL, Annotate.NONE])
+def test_what_the_gpu_decodes_has_a_thumbnail_too(photos: Path, output: Path, annotate: Annotate) -> None:
+    under_test = stages(photos, output, annotate, thumbnails=Annotate.ALL, thumbnail_px=64, decode="gpu")
+    data = cv2.imencode(".jpg", np.full((80, 100, 3), 200, np.uint8))[1].tobytes()
+    room = np.empty(10_000, np.uint8)
+    item = under_test.prepare(entry("a.jpg"), data, np.empty((8, 8, 3), np.uint8), room)
+    assert item.file is not None
+    under_test.finish(item, SURE)
+    image = cv2.imread(str(output / "thumbnails" / "a.jpg.jpg"))
+    assert image is not None
+    assert image.shape == (51, 64, 3)
+    assert (abs(image.astype(int) - 200) < 3).all()  # nothing is drawn on it
 
 
 def test_hits_of_a_classifier_are_all_images(photos: Path, output: Path) -> None:
     under_test = stages(photos, output, Annotate.HITS, CLASSIFIER)
     write_image(photos / "a.png")
     under_test.finish(prepared(under_test)[0], np.array([0.2, 0.8], np.float32))
-    assert copies(output) == ["annotated/a.png"]
+    assert copies(output, "annotated") == ["annotated/a.png"]
 
 
 @pytest.mark.parametrize("key", ["sub/deeper/a.png", "a.JPG", "b.tiff", "c.webp", "latin\udce9.png", "new\nline.bmp"])
 def test_a_copy_has_its_images_place_name_and_kind(photos: Path, output: Path, key: str) -> None:
     finish(stages(photos, output), key)
-    assert copies(output) == [f"annotated/{key}"]
+    assert copies(output, "annotated") == [f"annotated/{key}"]
     image = cv2.imdecode(np.fromfile(output / "annotated" / key, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     assert image.shape == (40, 40, 3)
@@ -506,4 +546,4 @@ def test_every_stage_is_on_the_watch(photos: Path, output: Path) -> None:
     under_test = stages(photos, output)
     under_test.watch = watch = Stopwatch()
     finish(under_test)
-    assert set(watch.busy_s()) == {"read", "decode", "resize", "nms", "draw", "encode", "write"}
+    assert set(watch.busy_s()) == {"read", "decode", "resize", "thumbnail", "nms", "draw", "encode", "write"}

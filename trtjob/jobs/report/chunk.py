@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from array import array
 from base64 import b64encode
@@ -10,7 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 from trtjob.imaging.detections import Detection
-from trtjob.jobs.folder import annotated_key
+from trtjob.jobs.folder import annotated_key, thumbnail_key
 from trtjob.jobs.records import Record
 
 MAX_IMAGES = 5_000
@@ -18,8 +19,8 @@ MAX_OBJECTS = 40_000
 MAX_SHAPES = 5_000
 MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
 
-# From so many characters on, a name may be too long for its annotated copy: the page does not guess then.
-_LONG_NAME = 60
+# From so many bytes on, a name may be too long for its copies: the page does not guess then.
+_LONG_NAME = 250
 
 
 class Chunk:
@@ -120,8 +121,8 @@ def _notes(record: Record) -> dict[str, Any]:
         notes["truncated"] = True
     if record.metadata is not None:
         notes["metadata"] = {name: value for name, value in asdict(record.metadata).items() if value is not None}
-    if len(record.image) > _LONG_NAME and len(record.image.rpartition("/")[2]) > _LONG_NAME:
-        notes["copy"] = annotated_key(record.image)
+    if len(record.image) > _LONG_NAME // 4 and len(os.fsencode(record.image.rpartition("/")[2])) > _LONG_NAME:
+        notes |= {"copy": annotated_key(record.image), "thumbnail": thumbnail_key(record.image)}
     return notes
 
 

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, JobFolder
+from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, THUMBNAILS, JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.chunk import Chunk
 from trtjob.jobs.report.folders import Folders
 from trtjob.jobs.report.page import render_page
+from trtjob.jobs.report.thumbnails import has_thumbnails
 from trtjob.jobs.spec import JobSpec
 
 # An image without a hit is nearly one where its best score is so little below the threshold; ten-thousandths.
@@ -131,6 +132,7 @@ class Report:
             "originals": {part.name: _link(part.root, spec.uri) for part in spec.source.all_parts},
             "has_pages": spec.options.pages == "all",
             "annotate": spec.options.annotate,
+            "thumbnails": THUMBNAILS if has_thumbnails(self._folder, spec) else None,
             "copied_suffixes": sorted(ANNOTATED_SUFFIXES),
             "data": REPORT_DATA,
             "histogram": [bars[bar] for bar in range(101)],

@@ -208,16 +208,17 @@ class ImageProcess:
             except Exception as err:  # noqa: BLE001 - as above
                 self._fail(image, err, item.sha256)
                 return
-        if item.annotated is None:
+        if not item.to_store:
             self._record(image, record)
             return
-        self._budget.hold(image, pixel_bytes=len(item.annotated[1]))
-        self._begin(image.job, self._store(image, record, *item.annotated))
+        self._budget.hold(image, pixel_bytes=sum(len(data) for _, data in item.to_store))
+        self._begin(image.job, self._store(image, record, item.to_store))
 
-    async def _store(self, image: Image, record: Record, key: str, data: bytes) -> None:
+    async def _store(self, image: Image, record: Record, objects: list[tuple[str, bytes]]) -> None:
         try:
             with self.board.beside("store"):
-                await image.job.stages.output.aput(key, data)
+                for key, data in objects:
+                    await image.job.stages.output.aput(key, data)
         except OSError as err:
             self._fail(image, write_failure(err), record.sha256)
         except Exception as err:  # noqa: BLE001 - as above

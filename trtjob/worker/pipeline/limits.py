@@ -20,7 +20,7 @@ _LARGE_SHARE = 8  # of the machine's memory is for images that are large; a phot
 # The stages as a person sees them, and which of the limits says how many can be in one at once.
 POOLS = {
     "fetch": ("requests", ("fetch",)),
-    "decode": ("processes", ("read", "decode", "resize")),
+    "decode": ("processes", ("read", "decode", "resize", "thumbnail")),
     "decode_gpu": ("decoders", ("decode_gpu",)),
     "infer": ("callers", ("infer",)),
     "finish": ("processes", ("nms", "draw", "encode", "write")),

@@ -20,7 +20,7 @@ from trtjob.memory import usable_bytes
 from trtjob.worker.pipeline.prestart import shared_memory
 
 # The stages of an image process, in the order in which an image goes through them.
-STAGES = ("fetch", "read", "decode", "resize", "nms", "draw", "encode", "write", "store")
+STAGES = ("fetch", "read", "decode", "resize", "thumbnail", "nms", "draw", "encode", "write", "store")
 # Those that wait for a place: who stands still there says nothing of the image.
 READING = frozenset({"fetch", "read"})
 WAITING = READING | {"write", "store"}

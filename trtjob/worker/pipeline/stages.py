@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -28,7 +28,8 @@ from trtjob.imaging.pages import page_count
 from trtjob.imaging.postprocess import classes_from, detections_from, labels_from
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import Placement, prepare
-from trtjob.jobs.folder import annotated_key
+from trtjob.imaging.thumbnail import thumbnail, thumbnail_of_jpeg
+from trtjob.jobs.folder import annotated_key, thumbnail_key
 from trtjob.jobs.frames import is_video, time_s
 from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
 from trtjob.jobs.records import ImageFailure, Record
@@ -79,7 +80,8 @@ class Prepared:
 
     sha256: of the file, None for a frame of a video, which is not read whole;
     image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
-    resized; resampling: how; annotated: the copy's key and bytes, where they are still to be stored in a bucket;
+    resized; resampling: how; thumbnail: empty where none is wanted;
+    to_store: keys and bytes of what is made of the image, where it is still to be stored in a bucket;
     original: what an annotated copy gets beside its pixels; pages, damage, is_cut_off, metadata: as the record has
     them.
     """
@@ -89,7 +91,8 @@ class Prepared:
     hw: tuple[int, int]
     image: UInt8Array | None
     placement: Placement
-    annotated: tuple[str, bytes] | None = None
+    thumbnail: bytes = b""
+    to_store: list[tuple[str, bytes]] = field(default_factory=list)
     file: UInt8Array | None = None
     resampling: Resampling | None = None
     pages: int | None = None
@@ -204,7 +207,15 @@ class Stages:
                 _, placement = prepare(image, self.model, self._resize, tensor)
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
-        return Prepared(entry, digest, image.shape[:2], image if self.keeps_images else None, placement)
+        kept = image if self.keeps_images else None
+        return Prepared(entry, digest, image.shape[:2], kept, placement, thumbnail=self._thumbnail(image))
+
+    def _thumbnail(self, image: UInt8Array) -> bytes:
+        """Return an image's thumbnail, empty where there will be none, whatever is found."""
+        if self.options.with_thumbnails is Annotate.NONE:
+            return b""
+        with self.watch.stage("thumbnail"):
+            return thumbnail(image, self.options.thumbnail_px)
 
     def _check_pages(self, count: int, page: int | None) -> int | None:
         """Return how many pages there are where only the first is looked at, None where there is no other.
@@ -243,7 +254,7 @@ class Stages:
         return item
 
     def finish(self, item: Prepared, answer: FloatArray) -> Record:
-        """Turn the engine's answer into a record, and write the annotated copy. Raises ImageError, StorageError."""
+        """Turn the engine's answer into a record, and write its copies. Raises ImageError, StorageError."""
         with self.watch.stage("nms"):
             record = self._record(item, answer)
         self._annotate(item, record)
@@ -286,19 +297,44 @@ class Stages:
         if record.labels is not None:
             classes = tuple(found for found in record.labels if found.score >= self.options.conf)
         image, item.image = item.image, None
-        if not self.keeps_images or (self.options.annotate is Annotate.HITS and not shown and not classes):
-            return
-        if image is None:
-            assert item.file is not None
-            with self.watch.stage("decode"):
-                image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
+        is_hit = record.is_hit(self.options.conf)
+        if self.options.annotate.takes(is_hit=is_hit):
+            if image is None:
+                image = self._decoded_late(item)
+            self._write_annotated(item, image, shown, classes)
+        if self.options.with_thumbnails.takes(is_hit=is_hit) and (data := item.thumbnail or self._late_thumbnail(item)):
+            self._write(item, thumbnail_key(item.entry.key), data)
+
+    def _decoded_late(self, item: Prepared) -> UInt8Array:
+        """Return an image that the GPU has decoded for the network alone."""
+        assert item.file is not None
+        with self.watch.stage("decode"):
+            image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
+        item.thumbnail = self._thumbnail(image)
+        return image
+
+    def _late_thumbnail(self, item: Prepared) -> bytes:
+        assert item.file is not None
+        with self.watch.stage("thumbnail"):
+            return thumbnail_of_jpeg(item.file, item.hw, self.options.thumbnail_px)
+
+    def _write_annotated(
+        self,
+        item: Prepared,
+        image: UInt8Array,
+        shown: list[Detection],
+        classes: tuple[Classification, ...] | None,
+    ) -> None:
         with self.watch.stage("draw"):
             drawn = _draw(image, shown, classes, self.options.conf, self.model.skeleton)
         key = annotated_key(item.entry.key)
         with self.watch.stage("encode"):
             data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality, original=item.original)
+        self._write(item, key, data)
+
+    def _write(self, item: Prepared, key: str, data: bytes) -> None:
         if self.output.is_remote:
-            item.annotated = key, data
+            item.to_store.append((key, data))
             return
         with self.watch.stage("write"):
             try:
@@ -314,7 +350,7 @@ def _outlined(found: Detection) -> Detection:
 
 
 def write_failure(err: OSError) -> ImageError:
-    """Return the failure of an image whose annotated copy cannot be written, for a reason of its own."""
+    """Return the failure of an image of which something cannot be written, for a reason of its own."""
     return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
 
 

@@ -25,7 +25,7 @@ function cardName(image) {
 function card(image, position) {
   const visible = visibleObjects(image), objects = visible.length ? visible : nearlyVisible(image), most = 4;
   const button = element("button", {type: "button", class: "open", "data-image": image.id, "aria-label": cardName(image), onclick: () => openViewer(position)},
-    picture(image, objects, {lazy: true}));
+    picture(image, objects, {isSmall: true}));
   const chips = objects.slice(0, most).map(chip);
   if (objects.length > most) chips.push(element("span", {class: "soft"}, `and ${objects.length - most} more`));
   const caption = element("div", {class: "caption"}, ...chips, element("span", {class: "name"}, image.name), element("span", {class: "badge"}, markBadge(image.name)));

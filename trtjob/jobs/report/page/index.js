@@ -5,7 +5,7 @@
 //   chunks      [files, images, hits, nearly, failed], in the order of the names; files: of its data and of its details
 //   is_exclusive  an image has one class, the best of a classifier; has_pages: names may end in the number of a page
 //   originals   the way from here to each place of images, by its name; null where there is none; annotate: which images have a copy,
-//               under their own name where it ends in one of copied_suffixes
+//               under their own name where it ends in one of copied_suffixes; thumbnails: the folder of what may be there, null for nothing
 const INDEX = JSON.parse(document.getElementById("index").textContent);
 
 const IS_CLASSIFIER = INDEX.task === "classify";

@@ -1,4 +1,5 @@
-// An image with its boxes over it: the original where it can be reached, else the annotated copy, which has its own.
+// An image with its boxes over it: the original where it can be reached, else the annotated copy, which has its own. Among many, the
+// thumbnail comes first.
 const isOn = id => !state.classes || state.classes.has(id);
 
 function visibleObjects(image) {
@@ -33,6 +34,10 @@ function originalOf({name}) {
   return null;
 }
 
+function thumbnailOf(image) {
+  return linkTo(image.notes.thumbnail ?? `${INDEX.thumbnails}/${image.name}.jpg`);
+}
+
 function placesOf(image) {
   const places = [];
   const original = originalOf(image);
@@ -41,15 +46,16 @@ function placesOf(image) {
   return places;
 }
 
-function picture(image, objects, {lazy}) {
+function picture(image, objects, {isSmall}) {
   if (image.failure) return element("div", {class: "message"}, element("b", {}, image.failure[0]), " ", element("span", {}, image.failure[1]));
   const node = element("div", {class: "picture"}, boxes(image, objects));
-  const places = placesOf(image);
+  const places = placesOf(image), thumbnail = INDEX.thumbnails && {link: thumbnailOf(image), isDrawn: false};
+  if (thumbnail) places.splice(isSmall ? 0 : places.length, 0, thumbnail);
   const next = () => {
     node.querySelector("img")?.remove();
     const place = places.shift();
     node.classList.toggle("drawn", Boolean(place?.isDrawn));
-    node.prepend(place ? element("img", {alt: "", loading: lazy ? "lazy" : "eager", decoding: "async", draggable: "false", onerror: next, src: place.link})
+    node.prepend(place ? element("img", {alt: "", loading: isSmall ? "lazy" : "eager", decoding: "async", draggable: "false", onerror: next, src: place.link})
       : element("div", {class: "none"}, "This browser cannot show the image, or it is not here"));
   };
   next();

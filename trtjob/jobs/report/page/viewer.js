@@ -29,7 +29,7 @@ async function showImage(id, position) {
 
 function drawImage() {
   const image = current, objects = hasLow ? image.objects.filter(object => isOn(object.classId)) : visibleObjects(image);
-  layer.replaceChildren(picture(image, objects, {lazy: false}), element("div", {class: "tags", hidden: !hasLabels}, ...tags(image, objects)));
+  layer.replaceChildren(picture(image, objects, {isSmall: false}), element("div", {class: "tags", hidden: !hasLabels}, ...tags(image, objects)));
   byId("toggle-labels").setAttribute("aria-pressed", String(hasLabels));
   byId("toggle-low").setAttribute("aria-pressed", String(hasLow));
   byId("viewer-marks").replaceChildren(...markButtons(image.name, mark => markCurrent(mark)));

@@ -81,6 +81,20 @@ def write_video(
     return path
 
 
+def write_noise(path: Path, frames: int, muxer: dict[str, str]) -> Path:
+    """Write a video that does not become small, with two frames between others. muxer: its options."""
+    noise = np.random.default_rng(1).integers(0, 255, (8, 128, 128, 3), np.uint8)
+    with av.open(path, "w", options=muxer) as container:
+        stream: Any = container.add_stream("mpeg4", rate=25, options={"qscale": "1", "bf": "2"})
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = 128, 128, "yuv420p", 10
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(noise[number % len(noise)], "rgb24").reformat(format="yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
 def write_sound(path: Path) -> Path:
     """Write a file with sound and no pictures."""
     with av.open(path, "w") as container:

@@ -135,6 +135,7 @@ def end_when_nobody_waits() -> None:
 
 
 def _await_end() -> None:
-    while os.read(0, 4096):
-        pass
+    hung_up = select.poll()
+    hung_up.register(0, 0)  # what comes on it is not this thread's to read
+    hung_up.poll()
     os._exit(GONE)

@@ -79,6 +79,36 @@ def test_the_clock_begins_when_the_file_does(tmp_path: Path) -> None:
     assert times.time_s(int(times.pts[0])) == 0
 
 
+class Counting(io.BytesIO):
+    """A file that counts what is read of it."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.read_bytes += len(data)
+        return data
+
+
+@pytest.mark.parametrize(
+    ("muxer", "share"),
+    [
+        pytest.param({}, 0.3, id="index-at-the-end"),
+        pytest.param({"movflags": "faststart"}, 0.3, id="index-at-the-front"),
+        pytest.param({"movflags": "frag_keyframe+empty_moov"}, 3, id="in-fragments"),
+    ],
+)
+def test_where_an_index_says_all_of_the_frames_they_are_not_read(
+    tmp_path: Path, muxer: dict[str, str], share: float
+) -> None:
+    file = Counting(videos.write_noise(tmp_path / "a.mp4", 300, muxer).read_bytes())
+    times = frame_times(file)
+    assert file.read_bytes < share * len(file.getvalue())
+    assert len(set(np.diff(times.pts).tolist())) == 1
+    same = times_of(videos.write_noise(tmp_path / "a.avi", 300, {}))
+    assert times.is_key.tolist() == same.is_key.tolist()
+
+
 # -- sampling ----------------------------------------------------------------------------------------------------------
 
 

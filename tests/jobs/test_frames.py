@@ -9,6 +9,7 @@ from samples import job_spec, made, touch
 from videos import MKV, MP4, write_video
 
 from trtjob.jobs.folder import RESULTS, JobFolder, PlanEpoch
+from trtjob.jobs.frame_listing import frame_listing
 from trtjob.jobs.pages import Pages
 from trtjob.jobs.plan import plan_epoch, planned_entries, read_shard
 from trtjob.jobs.spec import JobSpec
@@ -20,7 +21,8 @@ from trtjob.storage.selection import Rules, Selection
 def entries(folder: Path, sampling: str = "fps=1") -> list[Entry]:
     storage = LocalStorage(folder)
     images = storage.images(Rules(Selection(videos=True)))
-    return list(Pages(images, storage, has_pages=False, frames=sampling))
+    with frame_listing(storage, sampling) as frames_of:
+        return list(Pages(images, storage, has_pages=False, frames_of=frames_of))
 
 
 def keys(folder: Path, sampling: str = "fps=1") -> list[str]:

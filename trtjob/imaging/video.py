@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.emptied_file import EmptiedFile
 from trtjob.imaging.headers import check_size
 from trtjob.imaging.sampling import FrameTimes
 from trtjob.imaging.video_package import missing_video_package
@@ -53,18 +54,19 @@ def _errors(what: str) -> Iterator[None]:
         raise ImageError(FailureKind.DECODE, "the video takes more memory than its size can need") from err
 
 
-def _opened(file: BinaryIO) -> tuple[Any, Any]:
-    """Return a file's container, and the stream in it that has its pictures. Raises ImageError."""
+def _opened(file: BinaryIO, **options: str) -> tuple[Any, Any]:
+    """Return a file's container, and the stream in it that has its pictures. options: FFmpeg's. Raises ImageError."""
     if (missing := missing_video_package()) is not None:
         raise ImageError(FailureKind.DECODE, f"it is a video, and {missing}")
     import av
 
     with _errors(f"it is no video that can be read ({_KINDS}), or is cut off before its index"):
+        file.seek(0)
         if not file.read(1):
             raise ImageError(FailureKind.DECODE, "it is empty")
         file.seek(0)
         with bounded_allocations(_OPENING_BYTES):
-            container: Any = av.open(file, options=_OPTIONS, **_titles())
+            container: Any = av.open(file, options=_OPTIONS | options, **_titles())
         stream: Any = container.streams.best("video")
     if stream is None or "attached_pic" in str(stream.disposition):
         container.close()
@@ -73,6 +75,9 @@ def _opened(file: BinaryIO) -> tuple[Any, Any]:
         container.close()
         raise ImageError(FailureKind.DECODE, "FFmpeg has no decoder for the video's codec")
     stream.codec_context.thread_count = 1  # several would make what is left of damaged frames depend on chance
+    for other in container.streams:
+        if other is not stream:
+            other.discard = av.stream.Discard.all
     return container, stream
 
 
@@ -84,12 +89,12 @@ def _titles() -> dict[str, Any]:
 
 
 def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> FrameTimes:
-    """Return when the frames of a video are shown. Reads all of the file, and decodes nothing.
+    """Return when the frames of a video are shown. Decodes nothing; reads the index where it says all, else all of it.
 
     on_step: called now and then. Frames before the first keyframe are none: players do not show them either. Raises
     ImageError.
     """
-    container, stream = _opened(file)
+    container, stream = _indexed(file)
     with container:
         pts, seek, keys = array("q"), array("q"), bytearray()
         is_whole, newest_key = True, _NEVER
@@ -111,6 +116,32 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
                 if len(pts) % 1000 == 0:
                     on_step()
         return _ordered(container, stream, pts, seek, keys, is_whole=is_whole)
+
+
+def _indexed(file: BinaryIO) -> tuple[Any, Any]:
+    """Open a video to go through its packets: empty ones where its index says of them all that is asked here."""
+    container, stream = _opened(file)
+    if not _has_whole_index(container, stream):
+        return container, stream
+    container.close()
+    emptied = EmptiedFile(file)
+    container, stream = _opened(cast(BinaryIO, emptied), fflags="noparse")  # nothing is there that could be parsed
+    with _errors("the video cannot be read"):
+        emptied.leave_out(
+            (entry.pos, entry.size) for each in container.streams for entry in getattr(each, "index_entries", ())
+        )
+    return container, stream
+
+
+def _has_whole_index(container: Any, stream: Any) -> bool:
+    """Whether the index tells when each frame is shown and which are keyframes. One that calls all so is not believed.
+
+    Of a file in fragments it names those that have been read.
+    """
+    index = stream.index_entries
+    if not container.format.name.startswith("mov") or not 0 < len(index) == stream.frames:
+        return False
+    return stream.codec_context.codec.intra_only or not all(entry.is_keyframe for entry in index)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -193,7 +224,6 @@ class VideoReader:
             raise
 
     def _open(self) -> None:
-        self._file.seek(0)
         self._container, self._stream = _opened(self._file)
         context: Any = self._stream.codec_context
         check_size(context.width, context.height, self._max_pixels)
@@ -260,7 +290,7 @@ class VideoReader:
         packets = _packets(self._container, self._stream)
         for number, packet in enumerate(packets):
             shown = _shown_at(packet)
-            if packet.is_keyframe and shown == start_pts:
+            if shown == start_pts:
                 return chain([packet], packets)
             if packet.is_keyframe and shown is not None and shown > start_pts:
                 return None

@@ -14,7 +14,8 @@ from operator import attrgetter
 
 from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
-from trtjob.jobs.frames import frames_of, is_video, video_key
+from trtjob.jobs.frame_listing import FramesOf
+from trtjob.jobs.frames import is_video, video_key
 from trtjob.storage.listing import Entry, Images, suffix_of
 from trtjob.storage.prefetch import prefetch_map
 from trtjob.storage.protocol import ImageStorage
@@ -57,14 +58,14 @@ class Pages:
     """The pages of images, and the frames of videos, sorted by key as those are; can be iterated once.
 
     One file is held at a time, of a bucket a few. A file that cannot be read, or has more pages than MOST_PAGES, is one
-    image: who processes it says what is wrong. has_pages: whether pages are images; frames: which frames of videos are
-    (see `sampled`), None for none.
+    image: who processes it says what is wrong. has_pages: whether pages are images; frames_of: lists those of a video,
+    None where they are none.
     """
 
     images: Images
     source: ImageStorage
     has_pages: bool = True
-    frames: str | None = None
+    frames_of: FramesOf | None = None
 
     @property
     def ignored(self) -> Counter[str]:
@@ -109,8 +110,8 @@ class Pages:
             return entry, 1
 
     def _pages_of(self, entry: Entry, count: int) -> Iterator[Entry]:
-        if self.frames is not None and is_video(entry.key) and entry.etag:
-            return frames_of(entry, self.source, self.frames)
+        if self.frames_of is not None and is_video(entry.key) and entry.etag:
+            return self.frames_of(entry)
         if not 1 < count <= MOST_PAGES:
             return iter([entry])
         keys = sorted(f"{entry.key}#{number}" for number in range(1, count + 1))

@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 from trtjob.errors import FailureKind, StorageError
 from trtjob.jobs.folder import RESULTS, SOURCE_LIST, JobFolder, PlanEpoch, plan_key
+from trtjob.jobs.frame_listing import FramesOf, frame_listing
 from trtjob.jobs.pages import Pages, file_of
 from trtjob.jobs.records import Record, json_line, parse_line, read_records
 from trtjob.jobs.source_images import Named, chosen_images, matching_images
@@ -104,12 +105,13 @@ def plan_epoch(
     reason: str,
     on_shards: Callable[[list[int], int], None],
     before_write: Callable[[], None] = lambda: None,
+    on_wait: Callable[[str], None] = lambda _what: None,
 ) -> PlanEpoch:
     """Write the shards of one round of planning, and its end.
 
     source: where the images are.
     on_shards: called with the numbers of shards just written, or found written, and the images in them;
-    before_write: may raise to stop, where another plans now, say.
+    before_write: may raise to stop, where another plans now, say; on_wait: told what is waited for, and may do so too.
     """
     done = folder.epochs()
     earlier = [past for past in done if past.epoch < epoch]
@@ -117,21 +119,22 @@ def plan_epoch(
         on_shards(list(complete.numbers), complete.images)
         return complete
     draft = _Draft(epoch, reason, sum(past.shards for past in earlier))
-    while (plan := _found(folder, draft, on_shards)) is None:
-        images, entries = _wanted(folder, spec, source, earlier, draft)
-        for chunk in _chunks(entries, spec.options.shard_size):
-            before_write()
-            if not write_shard(folder, epoch, draft.stop, chunk):
-                break
-            draft.add(chunk)
-            on_shards([draft.stop - 1], len(chunk))
-        else:
-            listed = None if reason == "retry" else images.count
-            plan = draft.plan(listed=listed, ignored=dict(sorted(images.ignored.items())))
-            before_write()
-            if folder.commit_epoch(plan):
-                return plan
-        draft.refused = draft.stop
+    with frame_listing(source, spec.options.frames, on_wait) as frames_of:
+        while (plan := _found(folder, draft, on_shards)) is None:
+            images, entries = _wanted(folder, spec, source, earlier, draft, frames_of)
+            for chunk in _chunks(entries, spec.options.shard_size):
+                before_write()
+                if not write_shard(folder, epoch, draft.stop, chunk):
+                    break
+                draft.add(chunk)
+                on_shards([draft.stop - 1], len(chunk))
+            else:
+                listed = None if reason == "retry" else images.count
+                plan = draft.plan(listed=listed, ignored=dict(sorted(images.ignored.items())))
+                before_write()
+                if folder.commit_epoch(plan):
+                    return plan
+            draft.refused = draft.stop
     return plan
 
 
@@ -199,7 +202,12 @@ class _Counted:
 
 
 def _wanted(
-    folder: JobFolder, spec: JobSpec, source: ImageStorage, earlier: list[PlanEpoch], draft: _Draft
+    folder: JobFolder,
+    spec: JobSpec,
+    source: ImageStorage,
+    earlier: list[PlanEpoch],
+    draft: _Draft,
+    frames_of: FramesOf | None,
 ) -> tuple[_Counted, Iterator[Entry]]:
     """Return the images that a round looks at, and those of them that it has to plan beyond its draft."""
     in_draft = _lookup(entry.key for entry in planned_entries(folder, [draft.plan()]))
@@ -208,17 +216,24 @@ def _wanted(
         frames = _failed_frames(folder, earlier) if spec.options.frames is not None else {}
         images = _Counted(Named(source, failed, has_pages=spec.options.pages == "all", frames=frames))
         return images, iter(images)
-    images = _Counted(source_images(folder, spec, source, earlier))
+    images = _Counted(source_images(folder, spec, source, earlier, frames_of))
     has_records = bool(earlier) and folder.storage.exists(RESULTS)
     again = _lookup(_failed(folder, _UNREACHED) if has_records else ())
     changed = _changed(folder, [*earlier, draft.plan()], images, lambda key: again(key) and not in_draft(key))
     return images, changed
 
 
-def source_images(folder: JobFolder, spec: JobSpec, source: ImageStorage, earlier: Sequence[PlanEpoch] = ()) -> Images:
+def source_images(
+    folder: JobFolder,
+    spec: JobSpec,
+    source: ImageStorage,
+    earlier: Sequence[PlanEpoch] = (),
+    frames_of: FramesOf | None = None,
+) -> Images:
     """Return the images that a job is about as they are now, sorted by key.
 
-    earlier: the rounds before: where some files were chosen of all, it is those that the first one has chosen.
+    earlier: the rounds before: where some files were chosen of all, it is those that the first one has chosen;
+    frames_of: as of `Pages`.
     """
     has_pages, most = spec.options.pages == "all", spec.source.selection.most
     planned = planned_entries(folder, earlier) if most is not None else ()
@@ -228,9 +243,9 @@ def source_images(folder: JobFolder, spec: JobSpec, source: ImageStorage, earlie
         images = chosen_images(spec.source, _listed(folder), source)
     else:
         images = Known(matching_images(spec.source, _listed(folder), source), known)
-    if not has_pages and spec.options.frames is None:
+    if not has_pages and frames_of is None:
         return images
-    return Pages(images, source, has_pages=has_pages, frames=spec.options.frames)
+    return Pages(images, source, has_pages=has_pages, frames_of=frames_of)
 
 
 def _lookup(keys: Iterable[str]) -> Callable[[str], bool]:

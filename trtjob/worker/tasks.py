@@ -94,10 +94,24 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
             _still(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
+    def on_wait(what: str) -> None:
+        check()
+        context.doing = what
+
     source = open_source(view.spec.source, on_trouble=check, allow_local=context.settings.fetch_allow_local)
-    plan = plan_epoch(
-        folder, view.spec, source, epoch=epoch, reason=reason, on_shards=on_shards, before_write=still_mine
-    )
+    try:
+        plan = plan_epoch(
+            folder,
+            view.spec,
+            source,
+            epoch=epoch,
+            reason=reason,
+            on_shards=on_shards,
+            before_write=still_mine,
+            on_wait=on_wait,
+        )
+    finally:
+        context.doing = ""
     if not is_first:
         _sync_later_round(store, lease, folder, plan)
     _still(store.note(lease, ignored=json.dumps(plan.ignored)))

@@ -13,6 +13,7 @@ from worker.pipeline.lines import Results, job, pipeline_of
 from worker.plain_engine import PlainEngine, write_image
 
 from trtjob.errors import FailureKind
+from trtjob.jobs.frame_listing import frame_listing
 from trtjob.jobs.pages import Pages
 from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import Annotate, JobSpec
@@ -43,7 +44,8 @@ def video_job(clips: Path | str, output: Path | str, sampling: str = "every=1", 
 def frames(spec: JobSpec) -> list[Entry]:
     storage = open_source(spec.source)
     images = storage.images(Rules(spec.source.selection))
-    return list(Pages(images, storage, has_pages=False, frames=spec.options.frames))
+    with frame_listing(storage, spec.options.frames) as frames_of:
+        return list(Pages(images, storage, has_pages=False, frames_of=frames_of))
 
 
 def lines(

@@ -1,0 +1,52 @@
+"""A file of which some ranges are not read: zeros stand for them."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import BinaryIO
+
+
+class EmptiedFile:
+    """A file of which ranges are left out, as what reads it sees it.
+
+    >>> import io
+    >>> file = EmptiedFile(io.BytesIO(b"abcdef"))
+    >>> file.leave_out([(1, 2), (3, 1)])
+    >>> file.read(9), file.read(9), file.read(9), file.read(9)
+    (b'a', b'\\x00\\x00\\x00', b'ef', b'')
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._begins: list[int] = []
+        self._ends: list[int] = []
+
+    def leave_out(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Leave out ranges from now on: where each begins, and how long it is."""
+        at = self._file.tell()
+        size = self._file.seek(0, 2)
+        self._file.seek(at)
+        for begin, length in sorted(ranges):
+            end = min(begin + length, size)
+            if self._ends and begin <= self._ends[-1]:
+                self._ends[-1] = max(end, self._ends[-1])
+            elif 0 <= begin < end:
+                self._begins.append(begin)
+                self._ends.append(end)
+
+    def read(self, size: int) -> bytes:
+        """Return some of the next bytes: as many as are of one kind."""
+        at = self._file.tell()
+        range_number = bisect_right(self._begins, at) - 1
+        if range_number >= 0 and at < self._ends[range_number]:
+            length = min(size, self._ends[range_number] - at)
+            self._file.seek(length, 1)
+            return bytes(length)
+        if range_number + 1 < len(self._begins):
+            size = min(size, self._begins[range_number + 1] - at)
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

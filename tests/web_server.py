@@ -14,7 +14,7 @@ Answer = tuple[int, dict[str, str], bytes]
 @dataclass
 class WebServer:
     """files: what is answered to a path and query, one answer after another, the last again and again; heard: the
-    requests that came; most: how many were under way at once."""
+    requests that came; most: how many were under way at once; connections: over how many they came."""
 
     port: int = 0
     files: dict[str, list[Answer]] = field(default_factory=dict)
@@ -22,6 +22,7 @@ class WebServer:
     slow_s: float = 0.0
     at_once: int = 0
     most: int = 0
+    connections: int = 0
 
     @property
     def url(self) -> str:
@@ -39,6 +40,13 @@ def web_server() -> Iterator[WebServer]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            with lock:
+                state.connections += 1
+
         def answer(self) -> None:
             with lock:
                 state.heard.append(f"{self.command} {self.path}")

@@ -24,6 +24,8 @@ _TRANSLATED = (
     ipaddress.ip_network("192.0.0.0/24"),  # of the protocols themselves, such as 192.0.0.8
 )
 
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))  # AWS's over IPv6, Alibaba's
+
 Resolve = Callable[[str, int], list[str]]
 
 
@@ -38,16 +40,32 @@ def addresses_of(host: str, port: int) -> list[str]:
 
 
 def checked_address(host: str, addresses: list[str], *, allow_local: bool, setting: str) -> str:
-    """Return the first address of a host. setting: what allows others.
+    """Return the first address of a host. setting: what allows others than public ones, but for those of metadata.
 
-    Raises Refused where one of them is not public, OSError where there is none.
+    Raises Refused where one of them is not allowed, OSError where there is none.
     """
     if not addresses:
         raise OSError(f"{host} has no address")
     for address in addresses:
+        if _is_of_metadata(address):
+            raise Refused(f"{host} leads to {address}, where clouds give their machines credentials: it is never asked")
         if not (allow_local or _is_public(address)):
             raise Refused(f"{host} leads to {address}, which is no public address. {setting}=true allows it")
     return addresses[0]
+
+
+def _is_of_metadata(address: str) -> bool:
+    """Tell whether clouds have their metadata services there: any link-local address, and two that are not."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return any(each.is_link_local or each in _METADATA for each in (ip, *_translations(ip)))
+
+
+def _translations(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
+    """Yield the addresses that an IPv6 address may become on its way."""
+    if ip.version == 6 and ip.sixtofour is not None:
+        yield ip.sixtofour
+    elif ip.version == 6 and ip not in _UNICAST:
+        yield ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
 
 
 def _is_public(address: str) -> bool:
@@ -57,10 +75,9 @@ def _is_public(address: str) -> bool:
     return is_unicast and ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
 
 
-@contextmanager
 def connected(
     address: Address, *, timeout_s: float, allow_local: bool, setting: str, resolve: Resolve = addresses_of
-) -> Iterator[socket.socket]:
+) -> socket.socket:
     """Connect to the address that was checked, whatever its name leads to a moment later.
 
     timeout_s: for the name, for the connection, and for each answer. A TLS socket has not shaken hands yet.
@@ -69,13 +86,14 @@ def connected(
     found = _in_time(lambda: resolve(address.host, address.port), timeout_s)
     ip = checked_address(address.host, found, allow_local=allow_local, setting=setting)
     sock = socket.create_connection((ip, address.port), timeout_s)
+    if not address.is_tls:
+        return sock
     try:
-        if address.is_tls:
-            context = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-            sock = context.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
-        yield sock
-    finally:
+        context = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        return context.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+    except BaseException:
         sock.close()
+        raise
 
 
 @lru_cache(maxsize=1)
@@ -90,6 +108,7 @@ def http_over(sock: socket.socket, address: Address) -> http.client.HTTPConnecti
     if isinstance(sock, ssl.SSLSocket):
         sock.do_handshake()
     connection = http.client.HTTPConnection(address.host, address.port)
+    connection.auto_open = 0  # it would look the name up again, and ask whom that leads to
     connection.sock = sock
     return connection
 

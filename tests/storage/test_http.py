@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -29,10 +31,12 @@ def server() -> Iterator[WebServer]:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Try again at once, and know nothing of other tests' servers."""
     monkeypatch.setattr(http, "pause_s", lambda _tries: 0.01)
     http._hosts.clear()
+    yield
+    http._connections.close()
 
 
 def storage_of(server: WebServer, on_trouble: Callable[[str], None] = lambda _trouble: None) -> HttpStorage:
@@ -110,6 +114,86 @@ def test_what_may_pass_is_tried_again(server: WebServer, status: int) -> None:
     assert storage_of(server, told.append).fetch(Entry("a.jpg", 0, "")) == b"picture"
     assert server.heard == ["GET /a.jpg"] * 4
     assert set(told) == {f"{server.url}: status {status}"}
+
+
+def test_a_server_that_asks_to_wait_is_not_asked_before(server: WebServer) -> None:
+    """Nor for another of its images: it is the server that is busy."""
+    server.put("/a.jpg", b"", 503, {"Retry-After": "1"})
+    server.put("/a.jpg", b"picture")
+    server.put("/b.jpg", b"picture")
+    storage, told = storage_of(server), list[str]()
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(storage.fetch, Entry("a.jpg", 0, ""))
+        while not http._hosts[server.url.removeprefix("http://")].busy_until:
+            time.sleep(0.01)
+        assert storage_of(server, told.append).fetch(Entry("b.jpg", 0, "")) == waiting.result() == b"picture"
+    assert time.monotonic() - began > 1
+    assert set(told) == {f"{server.url}: it asks to wait"}
+
+
+def test_a_server_may_ask_to_wait_until_a_date() -> None:
+    assert 8 < http._seconds(formatdate(time.time() + 10, usegmt=True)) <= 10
+
+
+def test_an_image_is_given_up_whose_server_asks_for_too_long_a_wait(server: WebServer) -> None:
+    server.put("/a.jpg", b"", 429, {"Retry-After": "3600"})
+    told = "it cannot be fetched: status 429, and asks to wait for 3,600 s"
+    assert failure(storage_of(server), "a.jpg") == (FailureKind.READ, told)
+    assert server.heard == ["GET /a.jpg"]
+
+
+@pytest.mark.parametrize("after", ["", "soon", "-5", "Sun, 01 Nov 2020 12:00:00 GMT", "Mon, 99 Foo 99999 99:99:99 GMT"])
+def test_a_wait_that_says_nothing_is_the_usual_one(server: WebServer, after: str) -> None:
+    server.put("/a.jpg", b"", 503, {"Retry-After": after})
+    server.put("/a.jpg", b"picture")
+    assert storage_of(server).fetch(Entry("a.jpg", 0, "")) == b"picture"
+
+
+def test_requests_follow_one_another_over_one_connection(server: WebServer) -> None:
+    server.put("/a.jpg", b"", status=302, headers={"Location": "/b.jpg"})
+    server.put("/b.jpg", b"picture")
+    storage = storage_of(server)
+    for _ in range(5):
+        assert storage.fetch(storage.entry("a.jpg")) == b"picture"
+    assert failure(storage, "gone.jpg")[0] is FailureKind.MISSING
+    assert (len(server.heard), server.connections) == (21, 1)
+
+
+def test_a_server_that_ends_its_connections_is_asked_over_new_ones(server: WebServer) -> None:
+    server.put("/a.jpg", b"picture", headers={"Connection": "close"})
+    storage = storage_of(server)
+    assert [storage.fetch(Entry("a.jpg", 0, "")) for _ in range(3)] == [b"picture"] * 3
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_kept_connection_that_was_hung_up_is_no_failure(monkeypatch: pytest.MonkeyPatch, *, is_at_once: bool) -> None:
+    monkeypatch.setattr(http, "TRIES", 1)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\npicture"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer_each_once() -> None:
+            for _ in range(2):
+                client, _address = listening.accept()
+                with client:
+                    client.recv(1 << 16)
+                    client.sendall(answer)
+                    if not is_at_once:
+                        client.recv(1 << 16)  # and no answer
+
+        thread = threading.Thread(target=answer_each_once)
+        thread.start()
+        storage = storage_of(WebServer(listening.getsockname()[1]))
+        assert [storage.fetch(Entry("a.jpg", 0, "")) for _ in range(2)] == [b"picture"] * 2
+        http._connections.close()
+        thread.join()
+
+
+def test_a_connection_to_this_network_serves_nobody_who_may_not_ask_there(server: WebServer) -> None:
+    server.put("/a.jpg", b"picture")
+    assert storage_of(server).fetch(Entry("a.jpg", 0, "")) == b"picture"
+    assert failure(HttpStorage(server.url, on_trouble=lambda _: None), "a.jpg")[1].startswith("it is not fetched")
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(server: WebServer) -> None:
@@ -205,7 +289,7 @@ def test_who_is_told_of_a_wait_may_end_it(server: WebServer) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        storage_of(server, leave)._wait(1, "")
+        storage_of(server, leave)._wait(time.monotonic() + 1, "")
 
 
 @pytest.mark.parametrize("key", ["../a.jpg", "x/../../a.jpg", "/a.jpg", "./a.jpg"])
@@ -289,6 +373,7 @@ def tls_port(server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The port at which the server, called localhost, is reached over TLS; this process trusts its authority."""
     with tls_proxy(trusted_context(tmp_path, monkeypatch), server.port) as port:
         yield port
+        http._connections.close()
 
 
 def over_tls(host: str, port: int) -> HttpStorage:

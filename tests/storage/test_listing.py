@@ -111,9 +111,12 @@ def test_a_link_that_leads_nowhere_stays_to_be_reported(tmp_path: Path) -> None:
     assert list(Listing(tmp_path)) == [Entry("circle.jpg", 0, ""), Entry("gone.jpg", 0, "")]
 
 
-def test_a_folder_that_is_named_like_an_image_is_listed_and_reported(tmp_path: Path) -> None:
-    touch(tmp_path, "album.jpg/1.jpg")
-    assert keys(tmp_path) == ["album.jpg", "album.jpg/1.jpg"]
+def test_a_folder_that_is_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "album.jpg/1.jpg", "album.jpg/notes.txt")
+    (tmp_path / "empty.jpg").mkdir()
+    listed = Listing(tmp_path)
+    assert [entry.key for entry in listed] == ["album.jpg/1.jpg"]
+    assert listed.ignored == {".txt": 1}
 
 
 def test_a_folder_that_may_not_be_listed_is_reported(public_folder: Path) -> None:

@@ -159,9 +159,9 @@ def test_a_notice_is_given_up_after_a_day(store: JobStore, settings: Settings, m
 @pytest.mark.parametrize(
     "address",
     [
-        *("127.0.0.1", "0.0.0.0", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1"),
-        *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1"),
-        *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "2002:808:808::"),
+        *("127.0.0.1", "0.0.0.0", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1"),
+        *("224.0.0.1", "255.255.255.255", "::1", "::", "fd00::1", "ff02::1"),
+        *("::ffff:127.0.0.1", "2002:7f00:1::", "2002:808:808::"),
         *("::127.0.0.1", "::ffff:0:7f00:1", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::7f00:1", "fec0::1"),
         *("2001::1", "192.88.99.1", "192.0.0.8", "192.0.0.170", "198.18.0.1", "240.0.0.1", "100::1", "2001:db8::1"),
     ],
@@ -170,6 +170,19 @@ def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     with pytest.raises(Refused, match="no public address"):
         checked_address("host", [address], allow_local=False, setting="X")
     assert checked_address("host", [address], allow_local=True, setting="X") == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("169.254.169.254", "169.254.1.1", "fe80::1%eth0", "fd00:ec2::254", "100.100.100.200"),
+        *("::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"),
+    ],
+)
+@pytest.mark.parametrize("allow_local", [False, True])
+def test_where_clouds_give_credentials_is_never_asked(address: str, *, allow_local: bool) -> None:
+    with pytest.raises(Refused, match="it is never asked"):
+        checked_address("host", [address], allow_local=allow_local, setting="X")
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "8.8.8.8", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "2a00::1"])

@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar
 from urllib.parse import urljoin
 
 from trtjob.errors import FailureKind, ImageError, StorageError
+from trtjob.storage.http_connections import Connections, Server
 from trtjob.storage.listing import Entry, Images
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import TRIES, pause_s
@@ -30,6 +31,7 @@ MOST_BYTES = 256 << 20  # of one file: how large it is may not be known before i
 MOST_REDIRECTS = 5
 TIMEOUT_S = 20.0  # for a name, a connection, the head of an answer, and between two parts of a body
 SLOWEST_BYTES_PER_S = 50_000
+LONGEST_WAIT_S = 60.0  # that a server may ask for
 SETTING = "TRTJOB_FETCH_ALLOW_LOCAL"
 # A server for which so many files in a row have failed is left alone for so long: its other files fail at once.
 FAILURES, LEFT_ALONE_S = 3, 30.0
@@ -115,6 +117,7 @@ class HttpStorage:
         host = _hosts[_parsed(url).header]
         host.check()
         for tries in range(1, 1 + TRIES):
+            self._wait(host.busy_until, f"{self.uri}: it asks to wait")
             try:
                 answer = request(url)
             except (ImageError, Refused):
@@ -122,17 +125,18 @@ class HttpStorage:
                 raise
             except (OSError, http.client.HTTPException) as err:
                 reason = _reason(err)
-                if tries == TRIES:
+                asked_s = err.wait_s if isinstance(err, _NotNow) else 0.0
+                if tries == TRIES or asked_s > LONGEST_WAIT_S:
                     host.failed(reason)
                     raise OSError(errno.EIO, reason) from err
-                self._wait(pause_s(tries), f"{self.uri}: {reason}")
+                host.busy_until = max(host.busy_until, time.monotonic() + asked_s)
+                self._wait(time.monotonic() + pause_s(tries), f"{self.uri}: {reason}")
             else:
                 host.succeeded()
                 return answer
         raise AssertionError("the last try returns or raises")
 
-    def _wait(self, wait_s: float, trouble: str) -> None:
-        end = time.monotonic() + wait_s
+    def _wait(self, end: float, trouble: str) -> None:
         while time.monotonic() < end:
             self._on_trouble(trouble)
             time.sleep(_POLL_S)
@@ -145,7 +149,7 @@ class HttpStorage:
                 target = answer.getheader("Location") if answer.status in (301, 302, 303, 307, 308) else None
                 if target is None:
                     if answer.status in _AGAIN:
-                        raise OSError(errno.EIO, f"status {answer.status}")
+                        raise _NotNow(answer)
                     yield answer
                     return
                 following = urljoin(url, target)
@@ -157,17 +161,46 @@ class HttpStorage:
     @contextmanager
     def _one_answer(self, method: str, url: str) -> Iterator[http.client.HTTPResponse]:
         address = _parsed(url)
-        connection_made = connected(
+        headers = {"Host": address.header, "User-Agent": "trtjob", "Accept-Encoding": "identity"}
+
+        def ask(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+            with hung_up_after(connection.sock, TIMEOUT_S):
+                connection.request(method, address.target, headers=headers)
+                return connection.getresponse()
+
+        server = Server.of(address, allow_local=self._allow_local)
+        with _room, _connections.answer(server, ask, lambda: self._connected(address)) as answer:
+            yield answer
+
+    def _connected(self, address: Address) -> http.client.HTTPConnection:
+        sock = connected(
             address, timeout_s=TIMEOUT_S, allow_local=self._allow_local, setting=SETTING, resolve=self._resolve
         )
-        with _room, connection_made as sock:
+        try:
             with hung_up_after(sock, TIMEOUT_S):
-                connection = http_over(sock, address)
-                headers = {"Host": address.header, "User-Agent": "trtjob", "Accept-Encoding": "identity"}
-                connection.request(method, address.target, headers=headers | {"Connection": "close"})
-                answer = connection.getresponse()
-            with answer:
-                yield answer
+                return http_over(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class _NotNow(OSError):
+    """A server asks to be asked again. wait_s: not before so many seconds, by its `Retry-After`."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.wait_s = _seconds(answer.getheader("Retry-After", ""))
+        asks = f", and asks to wait for {self.wait_s:,.0f} s" if self.wait_s > LONGEST_WAIT_S else ""
+        super().__init__(errno.EIO, f"status {answer.status}{asks}")
+
+
+def _seconds(retry_after: str) -> float:
+    """Return how long to wait: a header gives seconds or a date (RFC 9110, 10.2.3)."""
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _parsed(url: str) -> Address:
@@ -225,11 +258,12 @@ def _reason(err: Exception) -> str:
 
 @dataclass(slots=True)
 class _Host:
-    """How a server fares, for all threads."""
+    """How a server fares, for all threads. until: it is left alone; busy_until: it has asked to be."""
 
     failures: int = 0
     until: float = 0.0
     reason: str = ""
+    busy_until: float = 0.0
 
     def check(self) -> None:
         if time.monotonic() < self.until:
@@ -246,5 +280,6 @@ class _Host:
                 self.until = time.monotonic() + LEFT_ALONE_S
 
 
+_connections = Connections()
 _lock = Lock()
 _hosts: defaultdict[str, _Host] = defaultdict(_Host)

@@ -70,8 +70,8 @@ class Images(Protocol):
 class Listing:
     """The images below a folder that the rules take, sorted by key as UTF-8 sorts.
 
-    A folder that cannot be listed, or is named like an image, is an entry too (the former with a `/` at its end):
-    reading it fails, so it ends as an error record and not in silence.
+    A folder that cannot be listed is an entry too, with a `/` at its end: reading it fails, so it ends as an error
+    record and not in silence.
     """
 
     root: Path
@@ -143,12 +143,7 @@ def suffix_of(key: str) -> str:
 def _names(scan: Iterable["os.DirEntry[str]"]) -> Iterator[str]:
     """Name a folder with its `/`, so that sorting each folder sorts the whole: `a-b` comes before `a/b`."""
     for item in scan:
-        if not _is_dir(item):
-            yield item.name
-            continue
-        yield item.name + "/"
-        if suffix_of(item.name) in IMAGE_SUFFIXES:
-            yield item.name
+        yield item.name + "/" if _is_dir(item) else item.name
 
 
 def _is_dir(item: "os.DirEntry[str]") -> bool:

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 MAKE, MODEL, ORIENTATION, PHOTO, GPS = 0x010F, 0x0110, 0x0112, 0x8769, 0x8825
-TAKEN, OFFSET, FRACTION, MAKER_NOTE, SERIAL = 0x9003, 0x9011, 0x9291, 0x927C, 0xA431
+TAKEN, OFFSET, FRACTION, MAKER_NOTE, SERIAL, TEMPERATURE = 0x9003, 0x9011, 0x9291, 0x927C, 0xA431, 0x9400
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3)).astype(np.uint8))

@@ -88,10 +88,18 @@ def test_images_of_a_web_server_are_fetched_and_done_once(terminal: Terminal, di
 def test_of_a_messy_folder_each_file_is_taken_ignored_or_failed_by_its_kind(
     terminal: Terminal, digits: Path, tmp_path: Path
 ) -> None:
+    """The folder has images of every format, and whatever systems leave beside them."""
     expected = messy_folder.make(tmp_path / "messy")
-    outcome = terminal.run("run", tmp_path / "messy", "--model", digits, "-o", tmp_path / "out", "--json")
+    outcome = terminal.run("run", tmp_path / "messy", "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 1, outcome.err
-    job = json.loads(outcome.out)
-    assert {"taken": job["images"], "ignored": job["ignored"], "failed": job["failures"]} == expected
-    good = [name for name, record in records(job_folder(tmp_path / "out")).items() if "error" not in record]
-    assert good == sorted([*messy_folder.IMAGES, messy_folder.IN_ALBUM])
+    summary = json.loads((job_folder(tmp_path / "out") / "summary.json").read_text())
+    assert messy_folder.Counts(summary["images"], summary["ignored"], summary["failures"]) == expected
+    table = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    good, failed = messy_folder.good(), sum(expected.failed.values())
+    assert table["images"] == f"{expected.taken} ({len(good)} ok, {failed} failed)"
+    for row, counts in (("failed", expected.failed), ("ignored", expected.ignored)):
+        assert table[row] == ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
+    found = records(job_folder(tmp_path / "out"))
+    assert [name for name, record in found.items() if "error" not in record] == good
+    several = {name: record["pages"] for name, record in found.items() if "pages" in record}
+    assert several == dict.fromkeys(messy_folder.SEVERAL, 2)

@@ -4,10 +4,11 @@ import struct
 
 import numpy as np
 import pytest
-from cameras import FRACTION, FULL, GPS, MAKER_NOTE, OFFSET, PHOTO, TAKEN, exif, photo, reconyx
+from cameras import FRACTION, FULL, GPS, MAKE, MAKER_NOTE, OFFSET, PHOTO, TAKEN, TEMPERATURE, exif, photo, reconyx
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 from raws import cr2
 
 from trtjob.imaging.embedded import exif_of
@@ -102,6 +103,10 @@ def test_a_place_without_a_value_is_none() -> None:
         ),
         pytest.param(reconyx(b"RECONYXUF\0", 0x46, 31, 0x4B, b"U1"), "U1", 31, id="ultrafire"),
         pytest.param(reconyx(b"RECONYXH2\0", 0x50, 0, 0x7E, "H2".encode("utf-16-le")), "H2", 0, id="hyperfire-2"),
+        pytest.param(reconyx(b"RECONYXMF\0", 0x60, -1, 0x8C, "M1".encode("utf-16-le")), "M1", -1, id="microfire"),
+        pytest.param(reconyx(b"RECONYXHF4K\0", 0x3A, 12, 0x84, b"4K"), "4K", 12, id="hyperfire-4k"),
+        pytest.param(reconyx(b"\x01\xf1", 0x28, -7, 0x2A, b"X\0"), None, None, id="what-only-begins-alike"),
+        pytest.param(reconyx(b"RECONYXUF\0", 0x46, -999, 0x4B, b"U1"), "U1", None, id="without-a-thermometer"),
         pytest.param(b"\x01\xf1\x03\0", None, None, id="cut-off"),
         pytest.param(b"Nikon\0\2" + bytes(200), None, None, id="another-maker"),
     ],
@@ -109,6 +114,19 @@ def test_a_place_without_a_value_is_none() -> None:
 def test_trail_cameras_note_how_warm_it_is(note: bytes, serial: str | None, temperature_c: int | None) -> None:
     found = of(exif({MAKER_NOTE: note}))
     assert (found.serial, found.temperature_c) == (serial, temperature_c)
+
+
+def test_reconyx_first_cameras_are_known_by_their_make() -> None:
+    note = reconyx(b"\x01\xf1", 0x28, -7, 0x2A, "R1".encode("utf-16-le"))
+    assert of(exif({MAKER_NOTE: note}, first={MAKE: "RECONYX"})).temperature_c == -7
+
+
+@pytest.mark.parametrize(
+    ("written", "temperature_c"),
+    [pytest.param(-3.25, -3.2, id="degrees"), pytest.param(0.0, 0, id="zero"), pytest.param(-273.15, None, id="none")],
+)
+def test_a_temperature_as_exif_itself_has_it(written: float, temperature_c: float | None) -> None:
+    assert of(exif({TEMPERATURE: IFDRational(round(written * 100), 100)})).temperature_c == temperature_c
 
 
 @given(st.binary(max_size=300))

@@ -23,6 +23,7 @@ enum { MEMORY = 1, STREAM, EVENT, PAGES };
 static struct thing { int kind; uintptr_t at; size_t bytes; } things[MOST];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int is_initialized, retained;
+static unsigned context_flags;
 static size_t taken;
 static __thread int depth;
 
@@ -87,6 +88,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 int cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, device < PART ? 0x11 * (device + 1) : device, 16); return OK; }
 int cuDeviceGetPCIBusId(char *bus_id, int size, int device) { snprintf(bus_id, size, "0000:%02X:00.0", 0x3B + device % PART); return OK; }
 
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = context_flags; *active = retained > 0; return OK; }
+int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) { if (retained) return INVALID_CONTEXT; context_flags = flags; return OK; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = CONTEXT; pthread_mutex_lock(&lock); retained++; LEAVE(OK); }
 int cuDevicePrimaryCtxRelease_v2(int device) {
     pthread_mutex_lock(&lock);
@@ -176,7 +179,7 @@ static const struct { const char *name; void *function; } functions[] = {
 #define ONE(name) {#name, name}
 #define TWO(name) {#name, name##_v2}
     ONE(cuInit), ONE(cuDriverGetVersion), ONE(cuDeviceGetCount), ONE(cuDeviceGet), ONE(cuDeviceGetName), TWO(cuDeviceTotalMem),
-    ONE(cuDeviceGetAttribute), ONE(cuDevicePrimaryCtxRetain), TWO(cuDevicePrimaryCtxRelease), TWO(cuCtxPushCurrent),
+    ONE(cuDeviceGetAttribute), ONE(cuDevicePrimaryCtxRetain), ONE(cuDevicePrimaryCtxGetState), TWO(cuDevicePrimaryCtxSetFlags), TWO(cuDevicePrimaryCtxRelease), TWO(cuCtxPushCurrent),
     TWO(cuCtxPopCurrent), ONE(cuCtxSynchronize), TWO(cuMemAlloc), TWO(cuMemFree), TWO(cuMemGetInfo), TWO(cuMemHostRegister),
     ONE(cuMemHostUnregister), ONE(cuStreamCreate), TWO(cuStreamDestroy), ONE(cuEventCreate), TWO(cuEventDestroy),
     ONE(cuEventRecord), ONE(cuEventQuery), ONE(cuEventSynchronize), TWO(cuMemcpyHtoDAsync), TWO(cuMemcpyDtoHAsync), TWO(cuStreamBeginCapture),

@@ -168,6 +168,17 @@ def test_locked_memory_stays_mapped_until_it_is_replaced_or_the_device_closes(ch
 
 
 @gpu
+def test_another_thread_that_waits_for_the_gpu_sleeps() -> None:
+    from cuda.bindings import driver as cuda
+
+    for _ in range(2):  # the second time with the first's flags
+        device = Device(0, by_bindings())
+        _, flags, is_active = cuda.cuDevicePrimaryCtxGetState(0)
+        device.close()
+        assert (flags, is_active) == (cuda.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC, 1)
+
+
+@gpu
 def test_memory_that_cannot_be_locked_is_a_warning(device: Device, caplog: pytest.LogCaptureFixture) -> None:
     memory, pixels = shared(1 << 16)
     device.lock(memory)

@@ -5,7 +5,7 @@ from typing import SupportsInt
 import numpy as np
 import pytest
 
-from trtjob.engines.cuda.staging import copy_in, to_send
+from trtjob.engines.cuda.staging import copy_in, deliver, to_fill, to_send
 from trtjob.engines.protocol import AnyImage, DeviceImage, UInt8Array
 
 SHAPE = (2, 2, 3)
@@ -56,3 +56,13 @@ def test_images_of_the_host_that_cannot_be_reached_go_by_the_lanes_own_memory() 
     assert [int(image.flat[0]) for image in sent if not isinstance(image, DeviceImage)] == [7, 9]
     assert sent[1] == gpu(500)
     assert np.shares_memory(sent[2], own[2])
+
+
+@pytest.mark.parametrize(("floats", "is_direct"), [(6_000, False), (60_000, True)])
+def test_small_answers_come_in_one_copy_and_large_ones_to_where_they_belong(floats: int, is_direct: bool) -> None:
+    own = np.arange(4 * floats, dtype=np.float32).reshape(4, floats)
+    arrays = [np.zeros(floats, np.float32) for _ in range(3)]
+    filled = to_fill(arrays, own, lambda _arrays: True)
+    assert len(filled) == (3 if is_direct else 1)
+    deliver(filled, arrays)
+    assert is_direct or all(np.array_equal(array, row) for array, row in zip(arrays, own, strict=False))

@@ -56,13 +56,12 @@ def test_images_are_taken_from_wherever_they_lie() -> None:
         assert answer(lanes, list(turned), "largest") == [[35.0], [23.0], [11.0]]
 
 
-def test_what_a_lane_reaches_is_not_copied() -> None:
+def test_images_that_a_lane_reaches_are_not_copied() -> None:
     lane, batch = FakeLane("a", []), images(2, 6)
     found: list[FloatArray] = [np.empty(1, np.float32) for _ in batch]
-    lane.reached += [*batch, *found]
+    lane.reached += batch
     with opened(lane) as lanes:
         lanes.run(batch, {"scores": found})
-        assert np.isnan(lane.outputs["scores"]).all()
     assert lane.launched is batch
     assert [values.tolist() for values in found] == [[6.0], [6.0]]
 

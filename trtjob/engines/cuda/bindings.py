@@ -34,6 +34,10 @@ class BindingsDriver:
 
     def retain(self, index: int) -> Context:
         device = _done(cuda.cuDeviceGet(index))
+        _, is_active = _done(cuda.cuDevicePrimaryCtxGetState(device))
+        if not is_active:
+            # Else a thread in which a library waits for the GPU would spin, on a core that could decode images.
+            _done(cuda.cuDevicePrimaryCtxSetFlags(device, cuda.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC))
         return _Context(device, _done(cuda.cuDevicePrimaryCtxRetain(device)))
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

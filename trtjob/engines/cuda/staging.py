@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from trtjob.engines.cuda.interface import Memory, Stream
 from trtjob.engines.protocol import AnyImage, DeviceImage
 
+# Arrays up to this size come in one call of CUDA's driver for all, by a lane's own array, and not in one for each.
+_SMALL_BYTES = 64 << 10
+
 Arrays = Sequence[NDArray[Any]]
 Reaches = Callable[[Arrays], bool]
 
@@ -27,8 +30,8 @@ def to_send(images: Sequence[AnyImage], own: NDArray[Any], reaches: Reaches) -> 
 
 
 def to_fill(arrays: Arrays, own: NDArray[Any], reaches: Reaches) -> Arrays:
-    """Return what the GPU is to fill: the arrays where it reaches them all, else rows of a lane's own array."""
-    return arrays if reaches(arrays) else [own[: len(arrays)]]
+    """Return what the GPU is to fill: the arrays where they are large and it reaches all, else rows of a lane's own."""
+    return arrays if own[0].nbytes > _SMALL_BYTES and reaches(arrays) else [own[: len(arrays)]]
 
 
 def deliver(filled: Arrays, arrays: Arrays) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -98,6 +99,25 @@ def test_samplings_and_grey_files(device: Device) -> None:
                 assert np.abs(fetched(device, image).astype(int) - theirs).mean() < 0.6
     finally:
         decoder.close()
+
+
+def test_pixels_come_to_the_host_where_they_are_wanted(device: Device) -> None:
+    spec = model()
+    pictures = [make_picture("640x480", 1), np.ascontiguousarray(make_picture("640x480", 2)[..., 0])]
+    files = [encoded(jpeg(np.asarray(picture, np.uint8)), spec) for picture in pictures]
+    wanted = [replace(file, pixels=np.full((480, 640, 3), 7, np.uint8)) for file in files]
+    decoder = GpuDecoder(0, spec, batch=BATCH, callers=1)
+    try:
+        with decoder.decoded([*files, *wanted]) as images:
+            found = [image is not None for image in images]
+            assert found[2:] == found[:2]  # it is no other image for that
+    finally:
+        decoder.close()
+    assert found[0], decoder.title
+    for image, is_found in zip(wanted, found, strict=False):
+        theirs = cv2.cvtColor(decode_image(image.data.tobytes(), max_pixels=10**6), cv2.COLOR_BGR2RGB)
+        assert image.pixels is not None
+        assert not is_found or np.abs(image.pixels.astype(int) - theirs).mean() < 0.6
 
 
 def test_a_damaged_file_is_refused_and_the_others_are_not(device: Device) -> None:

@@ -27,6 +27,7 @@ class HostDecoder:
     def __init__(self, engine: PlainEngine, refused: int = 0) -> None:
         self.engine, self.refused = engine, refused
         self.files = 0
+        self.wanted = 0  # pixels, on the host
         self.busy_s = 0.0
         self.is_closed = False
 
@@ -40,6 +41,9 @@ class HostDecoder:
                 found.append(None)
                 continue
             pixels = np.asarray(cv2.imdecode(image.data, cv2.IMREAD_COLOR), np.uint8)
+            if image.pixels is not None:
+                self.wanted += 1
+                image.pixels[...] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
             found.append(resampled(pixels, image.resampling, self.engine.spec))
         yield found
 
@@ -98,13 +102,17 @@ def test_files_and_pixels_go_through_one_pipeline(tmp_path: Path, engine: PlainE
 
 @pytest.mark.slow
 @pytest.mark.parametrize("annotate", [Annotate.ALL, Annotate.HITS])
-def test_what_is_drawn_on_is_decoded_where_it_is_drawn(tmp_path: Path, engine: PlainEngine, annotate: Annotate) -> None:
+@pytest.mark.parametrize(("file_bytes", "wanted"), [(1 << 16, 3), (6_000, 0)], ids=["pixels", "no room for pixels"])
+def test_copies_are_drawn_on_the_pixels_of_the_gpu_where_these_find_room(
+    tmp_path: Path, engine: PlainEngine, annotate: Annotate, file_bytes: int, wanted: int
+) -> None:
     photos = tmp_path / "photos"
     keys = jpegs(photos, 4)
     copies = {}
     for name in ("cpu", "gpu"):
         spec = job(photos, tmp_path / name, annotate)
-        pipeline = pipeline_with(HostDecoder(engine))
+        decoder = HostDecoder(engine, refused=1)
+        pipeline = pipeline_with(decoder, file_bytes=file_bytes)
         try:
             run(pipeline, decoded_on_gpu(spec) if name == "gpu" else spec, keys)
         finally:
@@ -113,6 +121,7 @@ def test_what_is_drawn_on_is_decoded_where_it_is_drawn(tmp_path: Path, engine: P
         copies[name] = {path.name: path.read_bytes() for path in folder.glob("*")}
     assert copies["gpu"] == copies["cpu"]
     assert copies["gpu"]
+    assert decoder.wanted == wanted
 
 
 def test_a_file_that_finds_no_room_is_for_the_cpu(tmp_path: Path, engine: PlainEngine) -> None:

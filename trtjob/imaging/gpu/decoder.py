@@ -45,10 +45,14 @@ _CANVASES = 2  # one is filled while the other is resized
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A JPEG file, uint8 [bytes], and how it comes into the network's input."""
+    """A JPEG file, uint8 [bytes], and how it comes into the network's input.
+
+    pixels: RGB [H, W, 3], where they are wanted on the host too; None: nowhere.
+    """
 
     data: UInt8Array
     resampling: Resampling
+    pixels: UInt8Array | None = None
 
 
 def nvimgcodec() -> Any:
@@ -110,7 +114,7 @@ class GpuDecoder:
     def decoded(self, images: Sequence[EncodedImage]) -> Iterator[list[DeviceImage | None]]:
         """Decode and resize images, which lie on the GPU for the length of the block; None for one that cannot be.
 
-        Raises EngineError.
+        The pixels of the others are where they are wanted. Raises EngineError.
         """
         rows = self._free.get()
         try:
@@ -203,10 +207,13 @@ class _Rows:
         found: list[DeviceImage | None] = []
         count, told, row_bytes = 0, self._told.data.cast("B"), prod(self._shape)
         for number, (image, pixels) in enumerate(zip(images, decoded, strict=True), first):
-            if pixels is None or not _fits(pixels, image.resampling):
+            if pixels is None or not _fits(pixels, image):
                 found.append(None)
                 continue
-            _ROW.pack_into(told, (first + count) * _ROW.size, *_row(pixels, image.resampling, number))
+            row = _row(pixels, image.resampling, number)
+            _ROW.pack_into(told, (first + count) * _ROW.size, *row)
+            if image.pixels is not None:
+                stream.copy_out(image.pixels, row[0])
             found.append(DeviceImage(int(self._batch) + number * row_bytes, self._shape))
             count += 1
         if count:
@@ -257,11 +264,16 @@ def _parts(images: Sequence[EncodedImage]) -> Iterator[Sequence[EncodedImage]]:
     yield images[start:]
 
 
-def _fits(pixels: Any, resampling: Resampling) -> bool:
-    return bool(tuple(pixels.shape[:2]) == (resampling.height, resampling.width) and pixels.dtype == np.uint8)
+def _fits(pixels: Any, image: EncodedImage) -> bool:
+    """Whether pixels are those that the file's header tells of, and one piece where they are copied."""
+    height, width = image.resampling.height, image.resampling.width
+    if tuple(pixels.shape[:2]) != (height, width) or pixels.dtype != np.uint8:
+        return False
+    strides = pixels.__cuda_array_interface__.get("strides")
+    return image.pixels is None or strides in (None, image.pixels.strides)
 
 
-def _row(pixels: Any, resampling: Resampling, number: int) -> tuple[float, ...]:
+def _row(pixels: Any, resampling: Resampling, number: int) -> tuple[Any, ...]:
     interface = pixels.__cuda_array_interface__
     height, width, channels = interface["shape"]
     pitch = (interface.get("strides") or (width * channels,))[0]

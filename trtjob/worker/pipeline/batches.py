@@ -42,7 +42,7 @@ class Decoder(Protocol):
     def decoded(self, images: Sequence[EncodedImage]) -> AbstractContextManager[Sequence[AnyImage | None]]:
         """Have each image as the network's input for the length of the block; None for one that cannot be decoded.
 
-        By as many threads at once as call the engine. Raises EngineError.
+        The others' pixels are where they are wanted. By as many threads at once as call the engine. Raises EngineError.
         """
         ...
 

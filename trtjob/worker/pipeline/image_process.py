@@ -185,7 +185,8 @@ class ImageProcess:
                 self._fail(image, err)
                 return
         self._budget.hold_pixels(image)
-        self._replies.write(Kind.PREPARED, image.slot, _file_of(image.item))
+        flag = image.item.pixels is not None
+        self._replies.write(Kind.PREPARED, image.slot, _file_of(image.item), flag)
 
     def _prepare_here(self, image: Image) -> None:
         """Prepare an image whose file lies in its slot, where the GPU has not decoded it."""

@@ -8,7 +8,7 @@ from trtjob.storage import note_trouble
 from trtjob.worker.pipeline.child_config import FAILURES
 from trtjob.worker.pipeline.flow import Flow, Outcome
 from trtjob.worker.pipeline.process_handle import ProcessHandle
-from trtjob.worker.pipeline.ring import Ring
+from trtjob.worker.pipeline.ring import Ring, room_for_pixels
 from trtjob.worker.pipeline.slots import Slots
 from trtjob.worker.pipeline.wire import Frame, Kind, unpacked_bytes, unpacked_file
 
@@ -29,7 +29,9 @@ class Replies:
         slot, file = told.number, None
         if told.payload:
             size_bytes, resampling = unpacked_file(told.payload)
-            file = EncodedImage(self._ring.files[slot][:size_bytes], resampling)
+            area, hw = self._ring.files[slot], (resampling.height, resampling.width)
+            pixels = room_for_pixels(area, size_bytes, hw) if told.flag else None
+            file = EncodedImage(area[:size_bytes], resampling, pixels)
         self._slots.prepared(slot, file)
 
     def _on_record(self, _handle: ProcessHandle, told: Frame) -> None:

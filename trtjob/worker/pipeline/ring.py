@@ -26,6 +26,8 @@ READING = frozenset({"fetch", "read"})
 WAITING = READING | {"write", "store"}
 
 IDLE = -1
+_LINE = 64
+_CHANNELS = 3
 _MOST_SHARE = 0.5  # of the memory that a ring may take
 _PAGE = 4096
 _BOARD_BYTES = 256
@@ -50,7 +52,7 @@ class Layout:
     @property
     def answer_at(self) -> int:
         """Where the answer begins in a slot."""
-        return -(-max(prod(self.tensor), self.file_bytes) // 64) * 64
+        return _up(max(prod(self.tensor), self.file_bytes), _LINE)
 
     @property
     def slot_bytes(self) -> int:
@@ -61,8 +63,23 @@ class Layout:
         return self.boards_bytes + self.slots * self.slot_bytes
 
 
-def _up(size: int) -> int:
-    return -(-size // _PAGE) * _PAGE
+def _up(size: int, step: int = _PAGE) -> int:
+    return -(-size // step) * step
+
+
+def room_for_pixels(area: UInt8Array, size_bytes: int, hw: tuple[int, int]) -> UInt8Array | None:
+    """Return where the pixels of a file may lie, (height, width, channels), behind it in a slot; None where they find
+    no room.
+
+    area: for the file, of size_bytes.
+
+    >>> area = np.zeros(1000, np.uint8)
+    >>> [None if room is None else room.shape for room in (room_for_pixels(area, 100, hw) for hw in ((4, 5), (20, 20)))]
+    [(4, 5, 3), None]
+    """
+    shape = (*hw, _CHANNELS)
+    room = area[_up(size_bytes, _LINE) :][: prod(shape)]
+    return room.reshape(shape) if len(room) == prod(shape) else None
 
 
 class Ring:

@@ -40,6 +40,7 @@ from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import ImageStorage
 from trtjob.worker.pipeline.open_video import OpenVideo
+from trtjob.worker.pipeline.ring import room_for_pixels
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class Prepared:
 
     sha256: of the file, None for a frame of a video, which is not read whole;
     image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
-    resized; resampling: how; thumbnail: empty where none is wanted;
+    resized; resampling: how; pixels: RGB, where the GPU leaves them for the annotated copy, None where it does not;
+    thumbnail: empty where none is wanted;
     to_store: keys and bytes of what is made of the image, where it is still to be stored in a bucket;
     original: what an annotated copy gets beside its pixels; pages, damage, is_cut_off, metadata: as the record has
     them.
@@ -95,6 +97,7 @@ class Prepared:
     to_store: list[tuple[str, bytes]] = field(default_factory=list)
     file: UInt8Array | None = None
     resampling: Resampling | None = None
+    pixels: UInt8Array | None = None
     pages: int | None = None
     damage: str | None = None
     is_cut_off: bool = False
@@ -247,9 +250,10 @@ class Stages:
             return None
         if (found := resampling(hw, self.model, self._resize)) is None:
             return None
+        pixels = room_for_pixels(file, len(data), hw) if self.keeps_images else None
         file = file[: len(data)]
         file[:] = np.frombuffer(data, np.uint8)
-        item = Prepared(entry, digest, hw, None, found[1], file=file, resampling=found[0])
+        item = Prepared(entry, digest, hw, None, found[1], file=file, resampling=found[0], pixels=pixels)
         self._keep_facts(item, data)
         return item
 
@@ -306,10 +310,13 @@ class Stages:
             self._write(item, thumbnail_key(item.entry.key), data)
 
     def _decoded_late(self, item: Prepared) -> UInt8Array:
-        """Return an image that the GPU has decoded for the network alone."""
-        assert item.file is not None
+        """Return an image that the GPU has decoded, BGR: its pixels, or decoded once more where they found no room."""
         with self.watch.stage("decode"):
-            image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
+            if item.pixels is not None:
+                image = np.asarray(cv2.cvtColor(item.pixels, cv2.COLOR_RGB2BGR), np.uint8)
+            else:
+                assert item.file is not None
+                image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
         item.thumbnail = self._thumbnail(image)
         return image
 

@@ -41,7 +41,8 @@ class Kind(IntEnum):
 
     From an image process:
     READY: it has begun, or has heard a PING.
-    PREPARED: the slot holds the network's input, or, where there is a payload, a file; payload: `packed_file`.
+    PREPARED: the slot holds the network's input, or, where there is a payload, a file; payload: `packed_file`; flag: 1
+    where its pixels are wanted behind it.
     RECORD: the image is done; flag: which of FailureKind, from 1 on, 0 for none; payload: the record's line.
     LARGE: the image needs more memory than the budget, and waits for a GRANT; payload: `packed_bytes`.
     LEFT: number of a job; nothing of it is in hand any more.

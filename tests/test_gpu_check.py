@@ -577,7 +577,7 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
     options: CheckOptions, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "PROCESSES", (1, 999))
-    *rows, death, on_gpu, few = feed.light("digits", "cpu", options, pictures)
+    *rows, death, on_gpu, roomy, few = feed.light("digits", "cpu", options, pictures)
     assert [row.check for row in rows] == [
         f"digits, cpu, {size}, {how}" for size in ("640x480", "1920x1080") for how in ("JSON only", "annotated")
     ]
@@ -587,8 +587,9 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
         assert row.note.startswith("engine alone ")
     assert all("goal: " in row.note and "with 16 cores and a GPU" in row.note for row in (*rows, death))
     assert death.figure.endswith(" s lost")
-    assert on_gpu.state is State.NOT_RUN
-    assert "this worker uses none" in on_gpu.note
+    for row in (on_gpu, roomy):
+        assert row.state is State.NOT_RUN
+        assert "this worker uses none" in row.note
     assert few.check == "digits, cpu, 640x480, JSON only, 1 image processes"
 
 
@@ -603,9 +604,10 @@ def test_a_heavy_model_is_beside_its_engine_alone(options: CheckOptions, picture
 @pytest.mark.slow
 def test_a_model_is_beside_ultralytics_where_that_could_be_measured(options: CheckOptions, pictures: Path) -> None:
     theirs = Predicted("Ultralytics 1", {False: 1e-3, True: 1e9}, 12.0)
-    without, with_pictures = feed.beside("digits", "cpu", theirs, options, pictures)
-    assert float(without.note.split("; ")[-2].split()[0]) > 100
+    without, with_pictures, *on_gpu = feed.beside("digits", "cpu", theirs, options, pictures)
+    assert float(without.note.split("; ")[-1].split()[0]) > 100
     assert "0.0 times Ultralytics" in with_pictures.note
+    assert [row.state for row in on_gpu] == [State.NOT_RUN, State.NOT_RUN]
 
 
 @pytest.mark.chaos

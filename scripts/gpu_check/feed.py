@@ -17,6 +17,7 @@ from benchmarks.host import job_spec
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.apart import apart, side_by_side
 from scripts.gpu_check.bare import in_threads
+from scripts.gpu_check.decoding import bounds
 from scripts.gpu_check.fed import Fed, feed
 from scripts.gpu_check.host import CALLERS, FILES
 from scripts.gpu_check.options import CheckOptions
@@ -174,6 +175,8 @@ def light(name: str, kind: EngineKind, options: CheckOptions, folder: Path) -> I
         with stand.pipeline(decodes=True) as pipeline:
             cases = ((SMALL, Annotate.NONE), (SMALL, Annotate.ALL), (LARGE, Annotate.NONE), (LARGE, Annotate.ALL))
             yield from stand.decoded_on_gpu(pipeline, cases)
+            if pipeline.batches.decoder is not None:
+                yield stand.bound_of_decoding(pipeline)
         with stand.pipeline(decodes=True, gpu_file_kib=ROOMY_KIB) as pipeline:
             yield from stand.decoded_on_gpu(pipeline, ((LARGE, Annotate.ALL),), f"{ROOMY_KIB >> 10} MiB for a file")
         for processes in PROCESSES:
@@ -314,6 +317,13 @@ class _Stand:
                 yield self.row(f"{size}, {HOW[how]}, --decode gpu", found, goals, [by, note])
         except TrtjobError as err:
             yield Row(f"{self._title}, --decode gpu", State.NOT_RUN, note=str(err))
+
+    def bound_of_decoding(self, pipeline: Pipeline) -> Row:
+        """Measure what the decoder and the engine can do together, with nothing between them."""
+        decoder, both = bounds(pipeline, self._folder / SMALL, self._options.seconds)
+        note = f"no pipeline around them; engine alone {self._alone:.0f}, decoder alone {decoder:.0f}"
+        name = self.titled(f"{SMALL}, the GPU's decoder and the engine")
+        return Row(name, figure=f"{both:.0f} / {both / self._alone:.2f} / - / -", note=note)
 
     def measured(self, pipeline: Pipeline, size: str, how: Annotate, decode: Decode = "cpu") -> _Found:
         seconds = self._options.seconds

@@ -11,6 +11,7 @@ from imaging.resampled import resampled
 from worker.pipeline.lines import Results, job, run
 from worker.plain_engine import PlainEngine, write_images
 
+from scripts.gpu_check.decoding import bounds
 from trtjob.engines.protocol import AnyImage
 from trtjob.errors import EngineError
 from trtjob.imaging.gpu.decoder import EncodedImage
@@ -122,6 +123,20 @@ def test_copies_are_drawn_on_the_pixels_of_the_gpu_where_these_find_room(
     assert copies["gpu"] == copies["cpu"]
     assert copies["gpu"]
     assert decoder.wanted == wanted
+
+
+def test_decoder_and_engine_are_measured_without_what_is_between_them(tmp_path: Path, engine: PlainEngine) -> None:
+    photos = tmp_path / "photos"
+    keys = jpegs(photos, 4)
+    decoder = HostDecoder(engine)
+    pipeline = pipeline_with(decoder)
+    try:
+        run(pipeline, decoded_on_gpu(job(photos, tmp_path / "out")), keys)
+        decoded, both = bounds(pipeline, photos, 0.05)
+    finally:
+        pipeline.close()
+    assert decoded > 0
+    assert both > 0
 
 
 def test_a_file_that_finds_no_room_is_for_the_cpu(tmp_path: Path, engine: PlainEngine) -> None:

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 compile() {
-    .venv/bin/uv pip compile pyproject.toml --group dev --group heavy --extra keras --extra heif --extra jxl --extra parquet --extra video --extra cpu --extra cuda \
+    .venv/bin/uv pip compile pyproject.toml --group dev --group heavy --extra keras --extra heif --extra jxl --extra pandas --extra polars --extra video --extra cpu --extra cuda \
         --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file "$1" ${UPGRADE:+--upgrade} >/dev/null
 }
 

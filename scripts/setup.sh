@@ -116,7 +116,7 @@ fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<0.14'
 wanted=(--group dev --editable ".[$extra]")
 if [[ ${1:-} == all ]]; then
-    wanted=(--group dev --group heavy --editable ".[keras,heif,jxl,parquet,video,$extra]")
+    wanted=(--group dev --group heavy --editable ".[keras,heif,jxl,pandas,polars,video,$extra]")
 fi
 remove_other_onnxruntime "$extra"
 .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python \

@@ -11,6 +11,7 @@ import trtjob
 from trtjob.jobs.folder import JOB, RESULTS, JobFolder
 
 PACKAGE = Path(trtjob.__file__).parent
+PYTHON_DOC = Path(__file__).parents[1] / "docs" / "python.md"
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
@@ -29,6 +30,14 @@ def _finished_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.storage.write(JOB, spec.model_dump_json().encode())
     add_epoch(folder, records)
     write_records(Path(folder.uri) / RESULTS, records)
+
+
+@pytest.mark.usefixtures("_finished_job")
+@pytest.mark.skipif(not PYTHON_DOC.exists(), reason="the documentation is not at hand: there is no folder `docs`")
+def test_the_examples_of_the_documentation_are_true() -> None:
+    failed, tried = doctest.testfile(str(PYTHON_DOC), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert tried
+    assert not failed
 
 
 @pytest.mark.usefixtures("_finished_job")

@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from trtjob.documents import in_words
 from trtjob.errors import ConfigError
 
 MOST_AT_ONCE = 1024  # images in a batch
@@ -243,13 +244,16 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
 
 
-def load_settings() -> Settings:
-    """Read the settings. Raises ConfigError that names each wrong one, its value and what was expected."""
+def load_settings(**given: object) -> Settings:
+    """Read the settings; given: what goes over them.
+
+    Raises ConfigError that names each wrong one, its value and what was expected.
+    """
     if os.environ.get("RQ_KEY_PREFIX", "rq") != "rq":
         raise ConfigError("RQ_KEY_PREFIX is set, but trtjob's scripts know RQ's keys by their usual names: unset it")
     try:
         _expect_named_file()
-        return Settings()
+        return Settings.model_validate(given)
     except ValidationError as err:
         problems = "; ".join(
             f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()}{_shown(problem)}: {_said(problem)}"
@@ -277,6 +281,6 @@ def _shown(problem: ErrorDetails) -> str:
 def _said(problem: ErrorDetails) -> str:
     """Return what is wrong; of a name that no setting has, which one it may stand for."""
     if problem["type"] != "extra_forbidden":
-        return problem["msg"]
+        return in_words(problem)
     near = difflib.get_close_matches(str(problem["loc"][0]), Settings.model_fields, 1)
     return f"there is no such setting{f'; is it {near[0]}?' if near else ''}"

@@ -17,6 +17,7 @@
     │   └── PlaceError            a folder is not there on this machine, or stands still
     ├── JobError                  a job cannot be submitted, changed or read: .job_id
     │   ├── UnknownJobError       no job has this id
+    │   ├── UnknownImageError     a job has no such image; also a KeyError: .image
     │   └── ForeignJobError       a job was submitted by another version of trtjob
     ├── TooManyFailures           a job's `max_failures` is reached
     └── ImageError                one image cannot be processed: .kind
@@ -131,6 +132,17 @@ class UnknownJobError(JobError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job '{job_id}'. List the jobs with: trtjob status", job_id=job_id)
+
+
+class UnknownImageError(JobError, KeyError):
+    """A job has no image of this name."""
+
+    def __init__(self, image: str, *, job_id: str) -> None:
+        super().__init__(f"job '{job_id}' has no image {image!r}", job_id=job_id)
+        self.image = image
+
+    def __str__(self) -> str:  # a KeyError shows its message in quotes
+        return str(self.args[0])
 
 
 class ForeignJobError(JobError):

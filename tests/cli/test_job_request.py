@@ -14,7 +14,7 @@ import pytest
 from converters.darknet.networks import write_model
 from terminal import Outcome
 
-from trtjob.cli.job_request import JobRequest, expect_decoders, find_locations, job_from
+from trtjob.api.job_request import JobRequest, expect_decoders, find_locations, job_from
 from trtjob.errors import ConfigError, MissingDependencyError, TrtjobError
 
 Command = Callable[..., Outcome]

@@ -89,14 +89,14 @@ def test_a_model_without_a_description_says_what_to_do() -> None:
         pytest.param("", "Invalid JSON: EOF", id="empty"),
         pytest.param(document()[:-9], "Invalid JSON: EOF", id="cut off"),
         pytest.param("[]", "Input should be an object", id="no object"),
-        pytest.param(document(schema_version=3), "schema_version: Input should be 2", id="of a later version"),
-        pytest.param(document(schema_version=1), "schema_version: Input should be 2", id="of an earlier version"),
-        pytest.param(document(extra=1), "extra: Extra inputs are not permitted", id="a name that is not known"),
-        pytest.param(document(task="segment"), "task: Input should be 'detect' or 'classify'", id="another task"),
-        pytest.param(document(input_hw=[1]), "input_hw: 1: Field required", id="half a size"),
-        pytest.param(document(nms_beta=0), "nms_beta: Input should be greater than 0", id="out of range"),
-        pytest.param(document(candidates=3841), "candidates: Input should be less", id="more than TensorRT takes"),
-        pytest.param(document(labels=[1]), "labels: 0: Input should be a valid string", id="labels of another type"),
+        pytest.param(document(schema_version=3), "schema_version: expected 2", id="of a later version"),
+        pytest.param(document(schema_version=1), "schema_version: expected 2", id="of an earlier version"),
+        pytest.param(document(extra=1), "extra: it is not known", id="a name that is not known"),
+        pytest.param(document(task="segment"), "task: expected 'detect' or 'classify'", id="another task"),
+        pytest.param(document(input_hw=[1]), "input_hw: 1: it is missing", id="half a size"),
+        pytest.param(document(nms_beta=0), "nms_beta: expected more than 0", id="out of range"),
+        pytest.param(document(candidates=3841), "candidates: expected 3840 or less", id="more than TensorRT takes"),
+        pytest.param(document(labels=[1]), "labels: 0: expected text", id="labels of another type"),
     ],
 )
 def test_a_damaged_description_is_refused_in_one_line_that_says_where(text: str, what: str) -> None:
@@ -109,7 +109,7 @@ def test_a_damaged_description_is_refused_in_one_line_that_says_where(text: str,
 
 
 def test_everything_that_is_wrong_is_named() -> None:
-    with pytest.raises(ModelError, match=r"task: Input should be .*; conf: Input should be less than or equal to 1"):
+    with pytest.raises(ModelError, match=r"task: expected .*; conf: expected 1 or less"):
         parse_spec(document(task="x", conf=2), PATH)
 
 

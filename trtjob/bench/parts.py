@@ -20,6 +20,7 @@ from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import from_line, to_line
+from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
@@ -147,8 +148,9 @@ class Rig:
         """Return the stages of such a job."""
         job, limits = self.job(sample), self.limits
         return Stages(
-            job,
+            job.options,
             self.model.spec,
+            open_source(job.source),
             self.output,
             max_pixels=limits.max_pixels,
             jpeg_quality=limits.jpeg_quality,

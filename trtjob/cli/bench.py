@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trtjob.api.progress import duration, open_stages
+from trtjob.api.session import WorkerOptions
 from trtjob.cli import options as o
 from trtjob.cli.completion import model_names
 from trtjob.cli.session import start
-from trtjob.cli.signals import Stop, run_until_stopped
-from trtjob.cli.ui.progress import duration, open_stages
+from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.say import say
 from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
@@ -101,7 +102,7 @@ def bench(
     from trtjob.bench.run import BenchOptions
     from trtjob.cli.ui.output import print_json
 
-    settings = start(o.WorkerOptions(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus))
+    settings = start(WorkerOptions(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus))
     wanted = BenchOptions(None if images is None else images.expanduser(), _batches(batch), seconds)
     report = run_until_stopped(_bench(settings, model, wanted))
     if isinstance(report, int):
@@ -124,16 +125,16 @@ def _batches(text: str | None) -> tuple[int, ...]:
 
 async def _bench(settings: "Settings", model: str, wanted: "BenchOptions") -> "BenchReport | int":
     """Return what was measured, the exit code where the user stopped it."""
+    from trtjob.api.hand_in import converting
+    from trtjob.api.progress import StandardError
     from trtjob.bench.parts import BenchStopped
     from trtjob.bench.run import bench
-    from trtjob.cli.run import say_converting
     from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.run import resolve_model
 
-    stop = Stop()
-    with stop.on_signals(STOPPING):
+    with stopped_by_signals(STOPPING) as stop:
         resolving = asyncio.to_thread(
-            resolve_model, model, registry=ModelRegistry(settings.models_dir), on_convert=say_converting
+            resolve_model, model, registry=ModelRegistry(settings.models_dir), on_convert=converting(StandardError())
         )
         registered = await stop.unless_stopped(resolving)
         if registered is None:

@@ -2,8 +2,9 @@
 
 import time
 
+from trtjob.api.session import Session, open_session
 from trtjob.cli import options as o
-from trtjob.cli.session import Session, open_session, start
+from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 
 EXAMPLE = "Example: trtjob cancel photos-1a2b3c4d"

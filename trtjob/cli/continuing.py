@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trtjob.cli.job_folders import named_folder, usual_folder
-from trtjob.cli.run import Begun, run_here
-from trtjob.cli.session import Session
-from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.api.hand_in import Begun
+from trtjob.api.job_folders import named_folder, usual_folder
+from trtjob.api.session import Session
+from trtjob.api.stop import Stop
+from trtjob.cli.run import run_here
+from trtjob.cli.signals import run_until_stopped
 from trtjob.cli.status import watch_job
 from trtjob.cli.ui.say import say
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trtjob.cli.label_names import file_of_labels
-from trtjob.cli.options import wrong_option
-from trtjob.cli.session import open_session, start
+from trtjob.api.job_request import wrong_option
+from trtjob.api.label_names import file_of_labels
+from trtjob.api.progress import open_stages
+from trtjob.api.session import open_session
+from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped
-from trtjob.cli.ui.progress import open_stages
 from trtjob.cli.worker_conversion import converted_by_worker
 from trtjob.errors import ConfigError, ModelError
 

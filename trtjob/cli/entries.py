@@ -7,8 +7,9 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from trtjob.cli.session import Session
-from trtjob.cli.signals import Stop
+from trtjob.api.session import Session
+from trtjob.api.stop import Stop
+from trtjob.cli.signals import stopped_by_signals
 from trtjob.cli.ui.say import say, say_json
 
 POLL_S = 0.5
@@ -55,8 +56,7 @@ async def print_entries(
 
     late_s: how long after the job's end there may still come some.
     """
-    stop = Stop()
-    with stop.on_signals("No longer following."):
+    with stopped_by_signals("No longer following.") as stop:
         following = _follow(session, job_id, read, show, lines, stop, is_followed=is_followed, late_s=late_s)
         code = await stop.unless_stopped(following)
     return stop.exit_code if code is None else code

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
-from trtjob.cli.job_folders import job_folder
+from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.errors import JobError
 
@@ -80,7 +81,7 @@ def export(
     from trtjob.jobs.finish import Summary
     from trtjob.jobs.folder import RESULTS, SUMMARY
 
-    folder = job_folder(job)
+    folder = job_folder(job, start)
     spec = folder.spec()
     if not folder.storage.exists(RESULTS):
         raise JobError(

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
+from trtjob.api.session import Session, open_session
 from trtjob.cli import options as o
 from trtjob.cli.completion import job_ids
-from trtjob.cli.session import Session, open_session, start
+from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.errors import ForeignJobError, JobError
 from trtjob.jobs.states import JobState

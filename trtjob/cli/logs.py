@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from trtjob.api.session import open_session
 from trtjob.cli import options as o
-from trtjob.cli.session import open_session, start
+from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped
 from trtjob.printable import printable, printable_lines
 

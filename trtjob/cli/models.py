@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trtjob.api.progress import duration, open_stages
 from trtjob.cli import options as o
 from trtjob.cli.completion import model_names
-from trtjob.cli.signals import Stop, run_until_stopped
-from trtjob.cli.ui.progress import duration, open_stages
+from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.say import say
 
 if TYPE_CHECKING:
@@ -112,11 +112,12 @@ def build(
 
     A plan that is there already is not built again; one that could not be built is tried again.
     """
+    from trtjob.api.session import WorkerOptions
     from trtjob.cli.session import start
     from trtjob.engines.choice import choose
 
     _check_batches(batch)
-    settings = start(o.WorkerOptions(gpus=gpus))
+    settings = start(WorkerOptions(gpus=gpus))
     given = {"plan_batches": batch, "plan_workspace_mib": workspace, "plan_level": level}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     model = _registry().get(name)
@@ -144,8 +145,7 @@ async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int
     from trtjob.engines.tensorrt.engine import build_ahead, layer_report
     from trtjob.worker.engine_choice import tensorrt_options
 
-    stop = Stop()
-    with open_stages(model.name) as display, stop.on_signals("Stopping the build."):
+    with open_stages(model.name) as display, stopped_by_signals("Stopping the build.") as stop:
 
         def on_progress(phase: str, done: int, total: int) -> bool:
             display.show(phase, done, total)

@@ -1,16 +1,14 @@
 """The arguments and options that several commands share, each with its help, unit and default."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trtjob.cli.completion import job_ids, job_ids_and_folders, model_names
-from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    pass
 
 MODEL, IMAGES, DETECTION = "Model", "Which images", "What is found"
 OUTPUT, MACHINE = "What is written", "How it runs"
@@ -356,17 +354,6 @@ Processes = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
-    """What a command says of its workers over the settings; None: what these say."""
-
-    threads: Threads = None
-    image_processes: ImageProcesses = None
-    batch: Batch = None
-    engine: Engine = None
-    gpus: Gpus = None
-
-
 def json_instead_of(usual: str) -> Any:
     """Return the option of a command that prints `usual` or JSON."""
     return typer.Option("--json", help=f"Print JSON instead of {usual}. Default: {usual}.")
@@ -375,10 +362,3 @@ def json_instead_of(usual: str) -> Any:
 def limit(text: str) -> Any:
     """Return the option that says how many jobs are shown, which `text` explains with its default."""
     return typer.Option("--limit", "-n", min=1, max=100_000, metavar="JOBS", show_default=False, help=text)
-
-
-def wrong_option(err: "ValidationError") -> ConfigError:
-    """Return what is wrong with the first field that a model of a command's options refuses, by the option's name."""
-    problem = err.errors()[0]
-    option = "--" + str(problem["loc"][0]).replace("_", "-")
-    return ConfigError(f"{option} {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")

@@ -6,9 +6,11 @@ from dataclasses import is_dataclass
 from functools import wraps
 from typing import Any
 
+from trtjob.cli.job_options import OPTIONS
+
 
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of each of its parameters that is a dataclass, in that one's place.
+    """Give a command the fields of each of its parameters that is a dataclass, in that one's place, as `OPTIONS` shows.
 
     Typer shows them in this order, but for positional ones, which come first as in any signature.
     """
@@ -16,7 +18,8 @@ def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     kinds = {each.name: each.annotation for each in own if isinstance(each.annotation, type)}
     models = {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
     fields = {name: inspect.signature(model).parameters for name, model in models.items()}
-    shown = [field for each in own for field in fields.get(each.name, {each.name: each}).values()]
+    parameters = [field for each in own for field in fields.get(each.name, {each.name: each}).values()]
+    shown = [each.replace(annotation=OPTIONS.get(each.name, each.annotation)) for each in parameters]
 
     @wraps(command)
     def parsed(**given: Any) -> None:

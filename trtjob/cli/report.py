@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
-from trtjob.cli.job_folders import job_folder
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.errors import ConfigError, JobError
@@ -54,7 +54,7 @@ def report(
     from trtjob.jobs.finish import report_again
     from trtjob.jobs.folder import REPORT, SUMMARY
 
-    folder = job_folder(job)
+    folder = job_folder(job, start)
     spec = folder.spec()
     _check_has(folder, SUMMARY, spec.job_id)
     if conf is not None and spec.model.task == "detect" and conf < spec.options.min_score:
@@ -88,7 +88,7 @@ def open_report(job: o.JobOrFolderArgument) -> None:
 
     from trtjob.jobs.folder import REPORT
 
-    folder = job_folder(job)
+    folder = job_folder(job, start)
     _check_has(folder, REPORT, folder.spec().job_id)
     place = folder.storage.place(REPORT)
     if folder.storage.is_remote:

@@ -2,11 +2,13 @@
 
 import typer
 
+from trtjob.api.hand_in import Begun, tell_continuing
+from trtjob.api.progress import StandardError
+from trtjob.api.session import Session, WorkerOptions, open_session
 from trtjob.cli import options as o
 from trtjob.cli.continuing import Queue, Wait, continue_job, folder_of, is_here
 from trtjob.cli.parameters import with_fields
-from trtjob.cli.run import Begun, say_continuing
-from trtjob.cli.session import Session, open_session, start
+from trtjob.cli.session import start
 
 EXAMPLE = "Example: trtjob resume photos-1a2b3c4d"
 
@@ -17,7 +19,7 @@ def resume(
     *,
     queue: Queue = False,
     wait: Wait = False,
-    workers: o.WorkerOptions,
+    workers: WorkerOptions,
     processes: o.Processes = 1,
 ) -> None:
     """Go on with a job that was stopped, was cancelled or has failed: with what is missing.
@@ -34,7 +36,7 @@ def resume(
 
             queue = session.queue if runner else session.queue.named(session.store.queue_of(job_id))
             spec, outcome = resume_job(session.store, queue, folder, runner=runner)
-            say_continuing(spec.job_id, outcome)
+            tell_continuing(StandardError(), spec.job_id, outcome)
             return spec.job_id, outcome
 
         code = continue_job(session, go_on, processes, is_here=not queue and is_here(session, job_id), wait=wait)

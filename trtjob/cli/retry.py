@@ -2,11 +2,12 @@
 
 import typer
 
+from trtjob.api.hand_in import Begun
+from trtjob.api.session import Session, WorkerOptions, open_session
 from trtjob.cli import options as o
 from trtjob.cli.continuing import Queue, Wait, continue_job, is_here, job_named
 from trtjob.cli.parameters import with_fields
-from trtjob.cli.run import Begun
-from trtjob.cli.session import Session, open_session, start
+from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 
 EXAMPLE = "Example: trtjob retry photos-1a2b3c4d"
@@ -18,7 +19,7 @@ def retry(
     *,
     queue: Queue = False,
     wait: Wait = False,
-    workers: o.WorkerOptions,
+    workers: WorkerOptions,
     processes: o.Processes = 1,
 ) -> None:
     """Run the failed images of a finished job again.

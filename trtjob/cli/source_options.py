@@ -1,12 +1,10 @@
 """The arguments and options that say which images: where they are, and which of them."""
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from trtjob.cli.options import IMAGES, OUTPUT
-from trtjob.errors import ConfigError
 
 SourceArgument = Annotated[
     list[str],
@@ -122,17 +120,3 @@ Seed = Annotated[
         help="Another number is another --sample. Default: 0.",
     ),
 ]
-
-
-def seconds_of(since: str) -> float:
-    """Return `--since` in seconds since the epoch. Raises ConfigError for what is no date.
-
-    >>> seconds_of("2026-11-01T18:30+01:00")
-    1793554200.0
-    """
-    try:
-        return datetime.fromisoformat(since).timestamp()
-    except (ValueError, OverflowError, OSError) as err:
-        raise ConfigError(
-            f"--since '{since}' is no date. Examples: 2026-11-01, 2026-11-01T18:30, 2026-11-01T18:30+01:00"
-        ) from err

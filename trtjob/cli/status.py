@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trtjob.api.job_folders import named_folder, usual_folder
+from trtjob.api.session import Session, open_session
 from trtjob.cli import options as o
 from trtjob.cli.completion import job_ids_and_folders
-from trtjob.cli.job_folders import named_folder, usual_folder
-from trtjob.cli.session import Session, open_session, start
-from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.session import start
+from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.say import say
 from trtjob.cli.ui.screens import JOBS_SHOWN, Standing, job_lines, jobs_lines, standing, status_document
 from trtjob.errors import QueueError
@@ -90,13 +91,14 @@ def _print(now: Standing, *, is_one: bool, as_json: bool) -> None:
 
 async def watch_job(session: Session, job_id: str | None, *, is_live: bool) -> int:
     """Watch until the job ends, or the user stops. is_live: as a screen and not by a line now and then."""
-    from trtjob.cli.follow import follow, watch_screen
+    from trtjob.api.follow import follow
+    from trtjob.api.progress import StandardError
     from trtjob.cli.run import print_end
+    from trtjob.cli.screen import watch_screen
 
-    stop = Stop()
-    with stop.on_signals("No longer watching."):
+    with stopped_by_signals("No longer watching.") as stop:
         if job_id is None or is_live:
             view = await watch_screen(session, job_id, stop)
         else:
-            view = await follow(session, job_id, stop)
+            view = await follow(session, job_id, stop, StandardError())
     return stop.exit_code if view is None else print_end(view, is_fresh=False, as_json=False)

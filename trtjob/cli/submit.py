@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from trtjob.api.hand_in import Begun, convert_ahead, converting, hand_in
+from trtjob.api.job_request import JobLocations, JobRequest, find_locations, job_from
+from trtjob.api.local_run import begin_and_follow
+from trtjob.api.progress import StandardError
+from trtjob.api.session import Session, open_session
+from trtjob.api.stop import Stop
 from trtjob.cli import options as o
-from trtjob.cli.job_request import JobLocations, JobRequest, find_locations, job_from
 from trtjob.cli.parameters import with_fields
-from trtjob.cli.run import Begun, begin_and_follow, convert_ahead, hand_in, say_converting
-from trtjob.cli.session import Session, open_session, start
-from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.run import print_end
+from trtjob.cli.session import start
+from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.say import say
 
 if TYPE_CHECKING:
@@ -52,12 +57,12 @@ def submit(
     """
     settings = start()
     locations = find_locations(request)
-    convert_ahead(request, settings.models_dir)
+    convert_ahead(request, settings.models_dir, StandardError())
     if dry_run:
         _print_plan(settings, request, locations)
         return
     with open_session(settings) as session:
-        begin = partial(hand_in, session, request, locations, upload=upload)
+        begin = partial(hand_in, session, request, locations, StandardError(), upload=upload)
         if wait:
             raise typer.Exit(run_until_stopped(_wait(session, begin, as_json=json)))
         _hand_in(session, begin, as_json=json)
@@ -68,7 +73,7 @@ def _print_plan(settings: "Settings", request: JobRequest, locations: JobLocatio
     from trtjob.jobs.roots import check_servers
     from trtjob.jobs.source_images import chosen_images, open_source
 
-    spec = job_from(request, locations, settings.models_dir, say_converting)
+    spec = job_from(request, locations, settings.models_dir, converting(StandardError()))
     allow_local = settings.fetch_allow_local
     check_servers(spec.source, allow_local=allow_local)
     images = sum(
@@ -94,10 +99,9 @@ def _hand_in(session: Session, begin: Callable[[], Begun], *, as_json: bool) -> 
 
 
 async def _wait(session: Session, begin: Callable[[Stop], Begun], *, as_json: bool) -> int:
-    stop = Stop()
-    with stop.on_signals(STOPPING):
-        code = await begin_and_follow(session, lambda: begin(stop), stop, as_json=as_json)
-    if code is None:
+    with stopped_by_signals(STOPPING) as stop:
+        ended = await begin_and_follow(session, lambda: begin(stop), stop, StandardError())
+    if ended is None:
         say(DETACHED, err=True)
         return stop.exit_code
-    return code
+    return print_end(ended.view, is_fresh=ended.outcome == "queued", as_json=as_json)

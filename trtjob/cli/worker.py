@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
+from trtjob.api.session import Session, WorkerOptions, open_session
 from trtjob.cli import options as o
 from trtjob.cli.parameters import with_fields
-from trtjob.cli.session import Session, open_session, start
-from trtjob.cli.signals import Stop, run_until_stopped
+from trtjob.cli.session import start
+from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.say import say
 
 EXAMPLE = "Example: trtjob worker --processes 2 --threads 4 --http 127.0.0.1:9100"
@@ -19,7 +20,7 @@ STOPPING = "Stopping at the next batch edge. Press Ctrl-C again to stop at once.
 def worker(
     *,
     processes: o.Processes = 1,
-    workers: o.WorkerOptions,
+    workers: WorkerOptions,
     http: Annotated[
         str | None,
         typer.Option(
@@ -39,7 +40,6 @@ def worker(
 async def _work(session: Session, processes: int) -> int:
     from trtjob.worker.supervisor import Supervisor
 
-    stop = Stop()
-    with stop.on_signals(STOPPING):
+    with stopped_by_signals(STOPPING) as stop:
         await Supervisor(session.settings, session.connection, processes=processes).run(stop.event)
     return 0

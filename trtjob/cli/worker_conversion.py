@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trtjob.cli.session import Session
-from trtjob.cli.signals import Stop
-from trtjob.cli.ui.progress import StageDisplay, open_stages
+from trtjob.api.progress import StageDisplay, open_stages
+from trtjob.api.session import Session
+from trtjob.cli.signals import stopped_by_signals
 from trtjob.cli.ui.say import say
 from trtjob.errors import ConversionError
 
@@ -24,9 +24,8 @@ async def converted_by_worker(session: Session, request: "ConversionRequest") ->
     """Have a worker convert. Returns what is known of the model; exits where the user stops waiting."""
     from trtjob.queue.conversions import Conversion, name_of, new_id
 
-    stop = Stop()
     conversion = Conversion(session.store.redis, new_id())
-    with stop.on_signals("Cancelling the conversion ..."):
+    with stopped_by_signals("Cancelling the conversion ...") as stop:
         await asyncio.to_thread(conversion.want)
         await asyncio.to_thread(session.queue.put_convert, conversion.id, request.model_dump(mode="json"))
         try:

@@ -7,9 +7,9 @@ import pytest
 from epochs import add_epoch, found
 from samples import made
 
-from trtjob.cli.ui import progress
+from trtjob.api import progress
+from trtjob.api.progress import LineDisplay, duration, numbers
 from trtjob.cli.ui.output import print_summary, print_table
-from trtjob.cli.ui.progress import LineDisplay, duration, numbers
 from trtjob.cli.ui.screens import job_document
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JobFolder

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 import trtjob.cli
+from trtjob.api.progress import LineStages, LiveStages
 from trtjob.cli.entries import print_line
 from trtjob.cli.logs import log_line
 from trtjob.cli.ui.output import print_rows, print_table
-from trtjob.cli.ui.progress import LineStages, LiveStages
 from trtjob.cli.ui.say import say, say_json
 from trtjob.logs import TextFormatter
 from trtjob.printable import printable

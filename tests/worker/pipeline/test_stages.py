@@ -160,9 +160,7 @@ def stages(
 ) -> Stages:
     spec = job_spec(photos, output)
     changed = spec.options.model_copy(update={"annotate": annotate, **options})
-    return Stages(
-        spec.model_copy(update={"options": changed}), model, LocalStorage(output), max_pixels=10_000, jpeg_quality=90
-    )
+    return Stages(changed, model, LocalStorage(photos), LocalStorage(output), max_pixels=10_000, jpeg_quality=90)
 
 
 def entry(key: str = "a.png") -> Entry:
@@ -482,7 +480,7 @@ def test_a_copy_that_its_kind_cannot_hold_is_the_images_own_failure(photos: Path
     spec = job_spec(photos, output)
     changed = spec.options.model_copy(update={"annotate": Annotate.ALL})
     under_test = Stages(
-        spec.model_copy(update={"options": changed}), DETECTOR, LocalStorage(output), max_pixels=10**8, jpeg_quality=90
+        changed, DETECTOR, LocalStorage(photos), LocalStorage(output), max_pixels=10**8, jpeg_quality=90
     )
     # Its bytes are a PNG's, so it could be read.
     (photos / "a.webp").write_bytes(write_image(photos / "wide.png", hw=(2, 17_000)).read_bytes())

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from trtjob.cli.ui.progress import duration
+from trtjob.api.progress import duration
 from trtjob.cli.ui.say import say, say_json
 from trtjob.printable import printable
 

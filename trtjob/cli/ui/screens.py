@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trtjob.api.progress import duration
 from trtjob.cli.ui.output import row_lines, table_lines
-from trtjob.cli.ui.progress import duration
 from trtjob.printable import printable
 
 if TYPE_CHECKING:

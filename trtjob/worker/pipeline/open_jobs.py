@@ -54,12 +54,12 @@ class OpenJobs:
         job = Job(
             number,
             Stages(
-                spec,
+                spec.options,
                 config.model,
+                open_source(spec.source, on_trouble=on_trouble, allow_local=config.allow_local),
                 JobFolder.of(spec, on_trouble).storage,
                 max_pixels=config.max_pixels,
                 jpeg_quality=config.jpeg_quality,
-                source=open_source(spec.source, on_trouble=on_trouble, allow_local=config.allow_local),
                 watch=self._board,
                 on_step=self._board.step,
             ),

@@ -33,8 +33,7 @@ from trtjob.jobs.folder import annotated_key, thumbnail_key
 from trtjob.jobs.frames import is_video, time_s
 from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
 from trtjob.jobs.records import ImageFailure, Record
-from trtjob.jobs.source_images import open_source
-from trtjob.jobs.spec import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, Options
 from trtjob.logs import log_context
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
@@ -110,27 +109,27 @@ class Stages:
 
     def __init__(
         self,
-        spec: JobSpec,
+        options: Options,
         model: ModelSpec,
+        source: ImageStorage,
         output: Storage,
         *,
         max_pixels: int,
         jpeg_quality: int,
-        source: ImageStorage | None = None,
         watch: Watch | None = None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """source: None opens the specification's; on_step: called for each frame of a video that is decoded."""
+        """on_step: called for each frame of a video that is decoded."""
         self.model = model
-        self.options = spec.options
+        self.options = options
         self.watch = watch or Stopwatch()
-        self.source = source or open_source(spec.source)
+        self.source = source
         self.output = output
         self._video = OpenVideo(self.source, max_pixels=max_pixels, on_step=on_step)
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
-        self._resize = ResizeMode(spec.options.resize)
-        self._class_ids = None if spec.options.class_ids is None else frozenset(spec.options.class_ids)
+        self._resize = ResizeMode(options.resize)
+        self._class_ids = None if options.class_ids is None else frozenset(options.class_ids)
 
     @property
     def keeps_images(self) -> bool:
@@ -165,7 +164,7 @@ class Stages:
             image, damage = self._video.image(entry)
             if damage is not None and self.options.truncated == "refuse":
                 raise ImageError(FailureKind.DECODE, damage)
-        item = self._resized(entry, image, tensor)
+        item = self.resized(entry, image, tensor)
         item.damage = damage
         if self.options.metadata:
             item.metadata = Metadata()
@@ -199,12 +198,13 @@ class Stages:
         except ImageError as err:
             err.sha256 = digest
             raise
-        item = self._resized(entry, image, tensor, digest)
+        item = self.resized(entry, image, tensor, digest)
         item.pages, item.damage, item.is_cut_off = pages, next(iter(damages), None), ENDS_EARLY in damages
         self._keep_facts(item, data)
         return item
 
-    def _resized(self, entry: Entry, image: UInt8Array, tensor: UInt8Array, digest: str | None = None) -> Prepared:
+    def resized(self, entry: Entry, image: UInt8Array, tensor: UInt8Array, digest: str | None = None) -> Prepared:
+        """Resize a decoded image, uint8 [H, W, 3], BGR, into `tensor`. digest: its file's. Raises ImageError."""
         with self.watch.stage("resize"):
             try:
                 _, placement = prepare(image, self.model, self._resize, tensor)

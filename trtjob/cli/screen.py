@@ -1,52 +1,20 @@
-"""Follow a job until it ends or the user asks to stop."""
+"""Keep a screen of jobs up to date."""
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from trtjob.cli.session import Session
-from trtjob.cli.signals import Stop
-from trtjob.cli.ui.progress import Display, open_display
+from trtjob.api.session import Session
+from trtjob.api.stop import Stop
 from trtjob.cli.ui.say import say
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
-    from trtjob.queue.views import JobView, WorkerView
+    from trtjob.queue.views import JobView
 
-POLL_S = 0.2
 SCREEN_S = 1.0
-
-
-async def follow(session: Session, job_id: str, stop: Stop, *, works_here: bool = False) -> "JobView | None":
-    """Show a job's progress on standard error; return the job as it ended, None where the user asked to stop.
-
-    works_here: this command has workers of its own.
-    """
-    with open_display(works_here=works_here) as display:
-        return await stop.unless_stopped(_follow(session, job_id, stop, display))
-
-
-async def _follow(session: Session, job_id: str, stop: Stop, display: Display) -> "JobView":
-    from trtjob.jobs.states import TERMINAL
-    from trtjob.queue.progress import RateMeter
-
-    meter = RateMeter()
-    while True:
-        # In a thread: while the server is away a command waits for it, and the signals must be heard meanwhile.
-        view, workers = await asyncio.to_thread(_look, session, job_id)
-        meter.add(view.done, time.monotonic())
-        display.show(view, workers, meter)
-        if view.state in TERMINAL:
-            return view
-        await stop.sleep(POLL_S)
-
-
-def _look(session: Session, job_id: str) -> "tuple[JobView, list[WorkerView]]":
-    session.connection.ensure()  # nobody else starts the embedded server again where no worker runs
-    return session.store.view(job_id), session.store.workers()
 
 
 async def watch_screen(session: Session, job_id: str | None, stop: Stop) -> "JobView | None":

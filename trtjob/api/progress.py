@@ -1,13 +1,12 @@
-"""How a running job shows on standard error: a live bar on a terminal, else a line every few seconds."""
+"""How a job that runs is shown on standard error: a live bar on a terminal, else a line every few seconds."""
 
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trtjob.cli.ui.say import say
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
@@ -24,9 +23,67 @@ class Display(Protocol):
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None: ...
 
 
+class StageDisplay(Protocol):
+    """Shows what a conversion does now. total: how many steps that has, 0 where it is not known."""
+
+    def show(self, stage: str, done: int, total: int) -> None: ...
+
+
+class Audience(Protocol):
+    """Who is told how a job gets on."""
+
+    def tell(self, line: str) -> None: ...
+
+    def job(self, *, works_here: bool) -> AbstractContextManager[Display]:
+        """Show a job for the length of the block. works_here: it has workers of its own, so that none is missing."""
+        ...
+
+    def stages(self, title: str) -> AbstractContextManager[StageDisplay]:
+        """Show what comes before a job, such as an upload, for the length of the block."""
+        ...
+
+
+class StandardError:
+    """A person who reads standard error, at a terminal or later."""
+
+    def tell(self, line: str) -> None:
+        tell(line)
+
+    def job(self, *, works_here: bool) -> AbstractContextManager[Display]:
+        return open_display(works_here=works_here)
+
+    def stages(self, title: str) -> AbstractContextManager[StageDisplay]:
+        return open_stages(title)
+
+
+class Nobody:
+    """No one."""
+
+    def tell(self, line: str) -> None:
+        pass
+
+    def job(self, *, works_here: bool) -> AbstractContextManager[Display]:
+        return nullcontext(_Blank())
+
+    def stages(self, title: str) -> AbstractContextManager[StageDisplay]:
+        return nullcontext(_Blank())
+
+
+class _Blank:
+    def show(self, *_shown: object) -> None:
+        pass
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error, where there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{printable(line)}\n")
+        sys.stderr.flush()
+
+
 @contextmanager
 def open_display(*, works_here: bool) -> Iterator[Display]:
-    """Yield what fits standard error. works_here: the command has workers of its own, so that none is missing."""
+    """Yield what fits standard error."""
     if not sys.stderr.isatty():
         yield LineDisplay(works_here=works_here)
         return
@@ -50,7 +107,7 @@ class LineDisplay:
     def __init__(self, *, works_here: bool = False) -> None:
         self._shown_at = time.monotonic()
         self._state: str = ""
-        self._patience = _Patience(works_here=works_here)
+        self._patience = Patience(works_here=works_here)
 
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
         now = time.monotonic()
@@ -58,7 +115,7 @@ class LineDisplay:
             return
         self._state, self._shown_at = view.state, now
         parts = [f"{view.job_id}: {view.state}", numbers(view, meter), self._patience.sentence(view, workers)]
-        say("  ".join(filter(None, parts)), err=True)
+        tell("  ".join(filter(None, parts)))
 
 
 class LiveDisplay:
@@ -67,7 +124,7 @@ class LiveDisplay:
     def __init__(self, progress: Any, *, works_here: bool) -> None:
         self._progress = progress
         self._task = progress.add_task("starting", total=None, numbers="", limit="")
-        self._patience = _Patience(works_here=works_here)
+        self._patience = Patience(works_here=works_here)
 
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
         from rich.markup import escape
@@ -82,7 +139,7 @@ class LiveDisplay:
         )
 
 
-class _Patience:
+class Patience:
     """Keeps quiet about a missing worker while one may be starting."""
 
     def __init__(self, *, works_here: bool) -> None:
@@ -128,12 +185,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes_rest:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-class StageDisplay(Protocol):
-    """Shows what a conversion does now. total: how many steps that has, 0 where it is not known."""
-
-    def show(self, stage: str, done: int, total: int) -> None: ...
-
-
 @contextmanager
 def open_stages(title: str) -> Iterator[StageDisplay]:
     """Yield what fits standard error."""
@@ -164,7 +215,7 @@ class LineStages:
         if stage == self._stage and now - self._shown_at < LINE_EVERY_S:
             return
         self._stage, self._shown_at = stage, now
-        say(f"{self._title}: {stage}{f' {done}/{total}' if total else ''}", err=True)
+        tell(f"{self._title}: {stage}{f' {done}/{total}' if total else ''}")
 
 
 class LiveStages:

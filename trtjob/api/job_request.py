@@ -1,19 +1,20 @@
-"""From what a user typed to a job's specification."""
+"""From what a user asks for to a job's specification."""
 
 import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from trtjob.cli import options as o
-from trtjob.cli import source_options as so
-from trtjob.cli.label_names import file_of_labels
+from trtjob.api.label_names import file_of_labels
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from trtjob.converters.registry import RegisteredModel
     from trtjob.errors import MissingDependencyError
     from trtjob.jobs.image_list import ImageList
@@ -22,53 +23,58 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Place: TypeAlias = str | Path
+
 DEFAULT_OUTPUT = "trtjob-out"
 DEFAULT_FRAMES = "fps=1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JobRequest:
-    """The source, the model and the options of `run` and `submit`, as typed; None: what the model says."""
+    """What a job is to be: the options of `trtjob run --help` by their names; None: what the model says.
 
-    source: so.SourceArgument
-    model: o.Model
-    output: o.Output = DEFAULT_OUTPUT
+    source: a folder, an image, a list of images, an s3:// prefix or an address, or several of these.
+    """
+
+    source: Place | Sequence[Place]
+    model: Place
+    output: Place = DEFAULT_OUTPUT
     _: KW_ONLY
-    root: so.Root = ""
-    column: so.Column = ""
-    anonymous: so.Anonymous = False
-    include: so.Include = None
-    exclude: so.Exclude = None
-    hidden: so.Hidden = False
-    no_recursive: so.NoRecursive = False
-    since: so.Since = None
-    limit: so.Limit = None
-    sample: so.Sample = None
-    seed: so.Seed = None
-    cfg: o.Cfg = None
-    labels: o.Labels = None
-    scores: o.Scores = None
-    conf: o.Conf = None
-    min_score: o.MinScore = None
-    iou: o.Iou = None
-    classes: o.Classes = None
-    annotate: o.AnnotateOption = "all"
-    thumbnails: o.Thumbnails = None
-    thumbnail_size: o.ThumbnailSize = 320
-    metadata: o.MetadataOption = False
-    polygons: o.Polygons = False
-    resize: o.Resize = None
-    truncated: o.Truncated = "refuse"
-    pages: o.PagesOption = "first"
-    fps: o.Fps = None
-    every: o.Every = None
-    keyframes: o.Keyframes = False
-    depth: o.DepthOption = "auto"
-    decode: o.Decode = "cpu"
-    shard_size: o.ShardSize = 256
-    max_failures: o.MaxFailures = None
-    priority: o.Priority = None
-    notify: o.Notify = ""
+    root: Place = ""
+    column: str = ""
+    anonymous: bool = False
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    hidden: bool = False
+    no_recursive: bool = False
+    since: str | datetime | None = None
+    limit: int | None = None
+    sample: int | None = None
+    seed: int | None = None
+    cfg: Path | str | None = None
+    labels: Path | str | Sequence[str] | None = None
+    scores: Literal["softmax", "sigmoid", "none"] | None = None
+    conf: float | None = None
+    min_score: float | None = None
+    iou: float | None = None
+    classes: str | Sequence[str] | None = None
+    annotate: Literal["all", "hits", "none"] = "all"
+    thumbnails: Literal["all", "hits", "none"] | None = None
+    thumbnail_size: int = 320
+    metadata: bool = False
+    polygons: bool = False
+    resize: Literal["stretch", "letterbox"] | None = None
+    truncated: Literal["refuse", "ok"] = "refuse"
+    pages: Literal["first", "all"] = "first"
+    fps: float | None = None
+    every: int | None = None
+    keyframes: bool = False
+    depth: Literal["auto", "high", "full"] = "auto"
+    decode: Literal["cpu", "gpu"] = "cpu"
+    shard_size: int = 256
+    max_failures: int | str | None = None
+    priority: Literal["high", "normal", "low"] | None = None
+    notify: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,16 @@ def find_locations(request: JobRequest) -> JobLocations:
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
-    named = [_named(each, request.column) for each in request.source]
+    sources = [request.source] if isinstance(request.source, str | Path) else request.source
+    if not sources:
+        raise ConfigError("no source. Name a folder, an image, a list or an s3:// prefix")
+    named = [_named(str(each), request.column) for each in sources]
     if request.column and not any(isinstance(each, ImageList) for each in named):
         raise ConfigError("--column is for tables that name images, and none is among the sources. Leave --column out")
-    source, keys = source_from(*named, root=request.root, selection=_selection(request), anonymous=request.anonymous)
-    output = check_output(request.output, source)
+    source, keys = source_from(
+        *named, root=str(request.root), selection=_selection(request), anonymous=request.anonymous
+    )
+    output = check_output(str(request.output), source)
     if is_s3(output):
         from trtjob.storage.s3.storage import check_access
 
@@ -166,13 +177,13 @@ def _selection(request: JobRequest) -> "Selection":
             recursive=not request.no_recursive,
             include=tuple(request.include or ()),
             exclude=tuple(request.exclude or ()),
-            since_s=None if request.since is None else so.seconds_of(request.since),
+            since_s=None if request.since is None else seconds_of(request.since),
             limit=request.limit,
             sample=request.sample,
             seed=request.seed or 0,
         )
     except ValidationError as err:
-        raise o.wrong_option(err) from err
+        raise wrong_option(err) from err
 
 
 def job_from(
@@ -193,7 +204,7 @@ def job_from(
     model = resolved_model(request, models_dir, on_convert)
     for warning in model.facts.warnings if model.facts else ():  # each time: the results depend on a guess
         log.warning("model %s: %s", model.name, warning)
-    options = _options(request, model)
+    options = options_of(request, model)
     reference = ModelRef(
         name=model.name,
         sha256=model.sha256,
@@ -228,16 +239,16 @@ def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[
     from trtjob.converters.run import resolve_model
 
     return resolve_model(
-        request.model,
+        str(request.model),
         registry=ModelRegistry(models_dir),
-        cfg=request.cfg,
+        cfg=None if request.cfg is None else Path(request.cfg),
         labels=file_of_labels(request.labels, models_dir),
         scores=request.scores,
         on_convert=on_convert,
     )
 
 
-def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
+def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
     from pydantic import ValidationError
 
     from trtjob.jobs.spec import Annotate, Options, class_ids_from
@@ -252,7 +263,7 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             # What is drawn must be stored, so a lower --conf alone lowers what is stored too.
             min_score=min(spec.min_score, conf) if request.min_score is None else request.min_score,
             iou=spec.iou if request.iou is None else request.iou,
-            class_ids=None if request.classes is None else class_ids_from(request.classes, spec.labels),
+            class_ids=None if request.classes is None else class_ids_from(_joined(request.classes), spec.labels),
             annotate=Annotate(request.annotate),
             thumbnails=None if request.thumbnails is None else Annotate(request.thumbnails),
             thumbnail_px=request.thumbnail_size,
@@ -265,10 +276,37 @@ def _options(request: JobRequest, model: "RegisteredModel") -> "Options":
             polygons=request.polygons,
             decode=request.decode,
             shard_size=request.shard_size,
-            max_failures=request.max_failures,
+            max_failures=None if request.max_failures is None else str(request.max_failures),
         )
     except ValidationError as err:
-        raise o.wrong_option(err) from err
+        raise wrong_option(err) from err
+
+
+def _joined(names: str | Sequence[str]) -> str:
+    return names if isinstance(names, str) else ",".join(names)
+
+
+def seconds_of(since: str | datetime) -> float:
+    """Return `--since` in seconds since the epoch. Raises ConfigError for what is no date.
+
+    >>> seconds_of("2026-11-01T18:30+01:00")
+    1793554200.0
+    """
+    try:
+        return (since if isinstance(since, datetime) else datetime.fromisoformat(since)).timestamp()
+    except (ValueError, OverflowError, OSError) as err:
+        raise ConfigError(
+            f"--since '{since}' is no date. Examples: 2026-11-01, 2026-11-01T18:30, 2026-11-01T18:30+01:00"
+        ) from err
+
+
+def wrong_option(err: "ValidationError") -> ConfigError:
+    """Return what is wrong with the first field that a model of a caller's options refuses, by the option's name."""
+    from trtjob.documents import in_words
+
+    problem = err.errors()[0]
+    option = "--" + str(problem["loc"][0]).replace("_", "-")
+    return ConfigError(f"{option} {problem['input']!r}: {in_words(problem)}")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trtjob.cli.label_names import file_of_labels
+from trtjob.api.label_names import file_of_labels
 from trtjob.errors import ConfigError
 
 

@@ -1,13 +1,15 @@
 """A job's folder, from what a user named: its id, its folder, or its prefix in a bucket."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtjob.cli.job_request import DEFAULT_OUTPUT
-from trtjob.cli.session import open_session, start
+from trtjob.api.job_request import DEFAULT_OUTPUT
+from trtjob.api.session import open_session
 from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
+    from trtjob.config import Settings
     from trtjob.jobs.folder import JobFolder
 
 
@@ -33,14 +35,17 @@ def usual_folder(job_id: str) -> "JobFolder | None":
     return JobFolder.at(folder.resolve()) if (folder / JOB).is_file() else None
 
 
-def job_folder(job: str) -> "JobFolder":
-    """Return the folder of a job, by whichever name. Raises ConfigError, UnknownJobError."""
+def job_folder(job: str, settings: "Callable[[], Settings]") -> "JobFolder":
+    """Return the folder of a job, by whichever name. settings: read where that is an id.
+
+    Raises ConfigError, UnknownJobError, QueueError.
+    """
     from trtjob.errors import UnknownJobError
     from trtjob.jobs.folder import JobFolder
 
     if (folder := named_folder(job)) is not None:
         return folder
-    with open_session(start()) as session:
+    with open_session(settings()) as session:
         try:
             return JobFolder.of(session.store.view(job).spec)
         except UnknownJobError:

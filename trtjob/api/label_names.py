@@ -1,0 +1,42 @@
+"""Names of classes: `--labels no,yes` on a command line, and a list of them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from trtjob.errors import ConfigError
+
+
+def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -> Path | None:
+    r"""Return the file that is named, or one with the names that are listed, or that text lists with commas.
+
+    That one lies in `labels` beside the models, under a name by its content: the same names are the same file.
+    Raises ConfigError where a name is missing.
+
+    >>> file_of_labels("no, yes", Path("home/models")).read_text()
+    'no\nyes\n'
+    >>> file_of_labels("coco.names", Path("home/models"))
+    PosixPath('coco.names')
+    """
+    if asked is None:
+        return None
+    if isinstance(asked, str | Path):
+        path = Path(asked)
+        # A comma in a path, or in a file's name, is no list.
+        if "," not in str(asked) or len(path.parts) > 1 or path.exists():
+            return path
+        names = [name.strip() for name in str(asked).split(",")]
+    else:
+        names = list(asked)
+    if not all(names):
+        raise ConfigError(f"--labels {asked}: a name is missing before or after a comma")
+    data = "".join(f"{name}\n" for name in names).encode()
+    folder = models_dir.with_name("labels")
+    file = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.names"
+    if not file.exists():
+        from trtjob import atomic
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(file) as open_file:
+            open_file.write(data)
+    return file

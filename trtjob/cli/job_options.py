@@ -1,0 +1,52 @@
+"""How each field of a request, and of what is said of workers, is given at the command line."""
+
+from typing import Any
+
+from trtjob.cli import options as o
+from trtjob.cli import source_options as so
+
+OPTIONS: dict[str, Any] = {
+    "source": so.SourceArgument,
+    "model": o.Model,
+    "output": o.Output,
+    "root": so.Root,
+    "column": so.Column,
+    "anonymous": so.Anonymous,
+    "include": so.Include,
+    "exclude": so.Exclude,
+    "hidden": so.Hidden,
+    "no_recursive": so.NoRecursive,
+    "since": so.Since,
+    "limit": so.Limit,
+    "sample": so.Sample,
+    "seed": so.Seed,
+    "cfg": o.Cfg,
+    "labels": o.Labels,
+    "scores": o.Scores,
+    "conf": o.Conf,
+    "min_score": o.MinScore,
+    "iou": o.Iou,
+    "classes": o.Classes,
+    "annotate": o.AnnotateOption,
+    "thumbnails": o.Thumbnails,
+    "thumbnail_size": o.ThumbnailSize,
+    "metadata": o.MetadataOption,
+    "polygons": o.Polygons,
+    "resize": o.Resize,
+    "truncated": o.Truncated,
+    "pages": o.PagesOption,
+    "fps": o.Fps,
+    "every": o.Every,
+    "keyframes": o.Keyframes,
+    "depth": o.DepthOption,
+    "decode": o.Decode,
+    "shard_size": o.ShardSize,
+    "max_failures": o.MaxFailures,
+    "priority": o.Priority,
+    "notify": o.Notify,
+    "threads": o.Threads,
+    "image_processes": o.ImageProcesses,
+    "batch": o.Batch,
+    "engine": o.Engine,
+    "gpus": o.Gpus,
+}

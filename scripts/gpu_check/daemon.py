@@ -22,7 +22,7 @@ from trtjob.queue.views import WorkerView
 LOOK_S = 0.05
 SOON_S = 0.5
 SETTLE_S = 1.2  # until a worker has said the last of an earlier job
-FIRST_IMAGE_S = 40.0  # for a plan to be loaded; one that must be built takes longer, and is not waited for
+FIRST_IMAGE_S = 60.0  # for a plan to be loaded; one that must be built takes longer, and is not waited for
 BEAT_S = 2.5  # a worker that has not counted for so long has no work any more
 STOP_S = 30.0
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # it is on this machine

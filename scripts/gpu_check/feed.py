@@ -47,7 +47,7 @@ PRECISION = "fp16"
 BATCH = 32  # as the engines for a GPU have it by default
 PROCESSES = (4, 8)
 NAMES = 12_000  # of the pictures: a copy that is written over another waits for the disk, which no job's first run does
-MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 << 30
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 16 << 30
 SMALL, LARGE = SIZES
 HOW = {Annotate.NONE: "JSON only", Annotate.ALL: "annotated"}
 LIMITING = 0.9  # what is in use for so much of the time is what the rest waits for
@@ -130,7 +130,7 @@ def _told(name: str, rows: Iterator[Row]) -> Iterator[Row]:
         yield Row(name, State.FAILED, note=str(err))
 
 
-def _roomy_memory() -> Path | None:
+def roomy_memory() -> Path | None:
     """Return a folder in memory, where there is one with room: a disk that writes is another thing to be measured."""
     return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES else None
 
@@ -138,7 +138,7 @@ def _roomy_memory() -> Path | None:
 @contextmanager
 def pictures() -> Iterator[Path]:
     """Yield a folder with a folder of pictures of each size, and room for results."""
-    with TemporaryDirectory(prefix="trtjob-gpu-check-", dir=_roomy_memory()) as temporary:
+    with TemporaryDirectory(prefix="trtjob-gpu-check-", dir=roomy_memory()) as temporary:
         for size in SIZES:
             folder = Path(temporary) / size
             write_pictures(folder, size, FILES)

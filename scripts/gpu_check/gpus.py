@@ -6,9 +6,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,12 @@ from typing import Literal
 from benchmarks.node import Node
 from scripts.gpu_check import need, zoo
 from scripts.gpu_check.daemon import LOOK_S, Beat, Daemon, Speed, daemon
-from scripts.gpu_check.feed import BATCH, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL
+from scripts.gpu_check.feed import BATCH, HEAVY, HOW, LARGE, LIGHT, LIMITING, PRECISION, SMALL, roomy_memory
 from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from trtjob.bench.synthetic_images import write_pictures
 from trtjob.config import Settings
-from trtjob.converters.registry import ModelRegistry, RegisteredModel
+from trtjob.converters.registry import RegisteredModel
 from trtjob.cpus import by_neighbourhood, near_cpus, usable_cpus
 from trtjob.engines.choice import EngineKind
 from trtjob.engines.cuda.device import gpus
@@ -31,28 +32,32 @@ from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu.decoder import installed_package
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.jobs.states import TERMINAL
-from trtjob.queue.connection import connect
+from trtjob.queue.connection import Connection, connect
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares
 
-HEAVIES = ("yolov4-608", "yolov3-608")  # the first that is there
 Decode = Literal["cpu", "gpu"]
-# By whether the model is heavy.
-CASES = {
-    False: [(size, how) for size in (SMALL, LARGE) for how in (Annotate.NONE, Annotate.ALL)],
-    True: [(SMALL, Annotate.NONE), (LARGE, Annotate.ALL)],
+EVERY_WAY = [(size, how) for size in (SMALL, LARGE) for how in (Annotate.NONE, Annotate.ALL)]
+# By what decodes, and whether the model is heavy. Where the GPU decodes, an image to draw on is decoded twice.
+CASES: dict[Decode, dict[bool, list[tuple[str, Annotate]]]] = {
+    "cpu": {False: EVERY_WAY, True: EVERY_WAY},
+    "gpu": {
+        True: [(SMALL, Annotate.NONE), (LARGE, Annotate.NONE)],
+        False: [(SMALL, Annotate.NONE), (LARGE, Annotate.NONE), (LARGE, Annotate.ALL)],
+    },
 }
+PINNED = [(SMALL, Annotate.NONE), (LARGE, Annotate.ALL)]
 SECOND_ADDS = 0.95
 AS_BEFORE = 0.9  # of its speed: a process that was started again is at work as before
 DISTINCT = 12
 FEW, SHARD = "few", 64  # the pictures, and the images in a unit of work, of a job that comes to its end
 PATIENCE_S = 40.0
-LEFT_S = 10.0  # a worker hears within a quarter of its lease that a job is cancelled
+LEASE_S = 4  # a worker hears within a quarter of it that a job is cancelled
+LEFT_S = 10.0
 BEATS_S = 4.0  # a job's progress is told once a second
-PINNED = [(SMALL, Annotate.NONE), (LARGE, Annotate.ALL)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Load:
     """What is fed. names: how many names there are of the pictures of each size; few: of those whose results are
     compared."""
 
-    names: dict[str, int] = field(default_factory=lambda: {SMALL: 60_000, LARGE: 30_000})
+    names: dict[str, int] = field(default_factory=lambda: {SMALL: 90_000, LARGE: 50_000})
     few: int = 3_000
 
 
@@ -85,7 +90,7 @@ def check(options: CheckOptions) -> Iterator[Row]:
     if len(gpus()) < 2:
         raise NotRun("this machine has one GPU")
     yield from places()
-    yield from rows(LIGHT, HEAVIES, options)
+    yield from rows(LIGHT, HEAVY, options)
 
 
 def places() -> Iterator[Row]:
@@ -111,7 +116,7 @@ def _ranges(cores: Set[int]) -> str:
 
 def rows(
     light: str,
-    heavies: Sequence[str],
+    heavy: str,
     options: CheckOptions,
     *,
     kind: EngineKind | None = None,
@@ -121,22 +126,15 @@ def rows(
     are none, each worker process for one."""
     with _stand(options, load or Load()) as stand:
         models: list[tuple[EngineKind, RegisteredModel, bool]] = []
-        for names, is_heavy in ((light,), False), (heavies, True):
+        for name, is_heavy in (light, False), (heavy, True):
             try:
-                model = _first(names, options)
+                model = zoo.converted(name, PRECISION, options)
                 models.append((kind or _kind(model, options), model, is_heavy))
             except (NotRun, TrtjobError) as err:
-                yield Row(" or ".join(names), State.NOT_RUN, note=str(err))
+                yield Row(name, State.NOT_RUN, note=str(err))
         for each in dict.fromkeys(found for found, *_ in models):
             ours = {is_heavy: model for found, model, is_heavy in models if found == each}
             yield from _Checks(stand, each, ours).rows()
-
-
-def _first(names: Sequence[str], options: CheckOptions) -> RegisteredModel:
-    """Return the first of the models that is converted. Raises NotRun, TrtjobError."""
-    there = {model.name for model in ModelRegistry(options.home / "models").list()}
-    name = next((name for name in names if f"{name}@{PRECISION}" in there), names[-1])
-    return zoo.converted(name, PRECISION, options)
 
 
 def _kind(model: RegisteredModel, options: CheckOptions) -> EngineKind:
@@ -151,18 +149,10 @@ def _kind(model: RegisteredModel, options: CheckOptions) -> EngineKind:
     return "cuda"
 
 
-def cases(models: dict[bool, RegisteredModel], kind: EngineKind) -> Iterator[Case]:
-    """Yield what is measured of a light and a heavy model: with images decoded by the CPU, then by the GPU."""
-    decoders: tuple[Decode, ...] = ("cpu", "gpu") if kind != "cpu" and installed_package() else ("cpu",)
-    for decode in decoders:
-        for is_heavy, model in models.items():
-            for size, how in CASES[is_heavy]:
-                yield Case(model, size, how, decode, is_heavy)
-
-
 @contextmanager
 def _stand(options: CheckOptions, load: Load) -> "Iterator[_Stand]":
-    with TemporaryDirectory(prefix="trtjob-gpu-check-", ignore_cleanup_errors=True) as temporary:
+    room = roomy_memory()
+    with TemporaryDirectory(prefix="trtjob-gpu-check-", dir=room, ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         for size, names in load.names.items():
             _pictures(folder / size, size, names)
@@ -170,8 +160,7 @@ def _stand(options: CheckOptions, load: Load) -> "Iterator[_Stand]":
         with EmbeddedServer(folder / "server") as server:
             settings = Settings.model_validate({"home": folder, "redis_url": server.url})
             with connect(settings) as connection:
-                node = Node(connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
-                yield _Stand(options, folder, server.url, node)
+                yield _Stand(options, folder, server.url, connection)
 
 
 def _pictures(folder: Path, size: str, names: int) -> None:
@@ -184,37 +173,45 @@ def _pictures(folder: Path, size: str, names: int) -> None:
 class _Stand:
     """The queue's server, the pictures, and room for results."""
 
-    def __init__(self, options: CheckOptions, folder: Path, url: str, node: Node) -> None:
+    def __init__(self, options: CheckOptions, folder: Path, url: str, connection: Connection) -> None:
         self.seconds = max(1.0, options.seconds)
-        self.node = node
+        self.store = JobStore(connection.redis)
+        self._connection = connection
         self._home = options.home
         self._folder = folder
         self._url = url
         self._numbers = count()
 
     @contextmanager
-    def daemon(self, kind: EngineKind, processes: int, *, is_pinned: bool = False) -> Iterator[Daemon]:
-        """Run a daemon on so many GPUs, or with so many processes on the CPU in their place."""
+    def team(self, kind: EngineKind, processes: int, *, is_pinned: bool = False) -> "Iterator[_Team]":
+        """Run a daemon on so many GPUs, or with so many processes on the CPU in their place, with a queue of its own.
+
+        So several are ready at once, and one works while the others have nothing to do.
+        """
         if kind == "cpu":
             where = ["--processes", str(processes)]
         else:
             where = ["--gpus", ",".join(map(str, range(processes))), "--batch", str(BATCH)]
+        name = f"team-{next(self._numbers)}"
         environment = {
             "TRTJOB_HOME": str(self._home),
             "TRTJOB_REDIS_URL": self._url,
+            "TRTJOB_QUEUE": name,
+            "TRTJOB_LEASE_S": str(LEASE_S),
             "TRTJOB_PLAN_BATCHES": need.PLAN_BATCHES,
             "TRTJOB_PLAN_CACHE_GIB": "200",
             "TRTJOB_PIN_CORES": str(is_pinned),
         }
-        log = self._folder / f"daemon-{next(self._numbers)}.log"
-        with daemon(["--engine", kind, *where], environment, processes, self.node.store, log) as running:
-            yield running
+        node = Node(self._connection, self.store, WorkQueue(self._connection.redis, name))
+        log = self._folder / f"{name}.log"
+        with daemon(["--engine", kind, *where], environment, processes, self.store, log) as running:
+            yield _Team(running, node, self)
 
     @contextmanager
-    def job(self, case: Case, pictures: str = "", *, shard_size: int = 256) -> Iterator[JobSpec]:
+    def job(self, node: Node, case: Case, pictures: str = "", *, shard_size: int = 256) -> Iterator[JobSpec]:
         """Have a job under way for the length of the block; what it writes goes with it."""
         output = self._folder / f"out-{next(self._numbers)}"
-        job = self.node.submit(
+        job = node.submit(
             self._folder / (pictures or case.size),
             case.model,
             output,
@@ -225,24 +222,38 @@ class _Stand:
         try:
             yield job
         finally:
-            self.node.cancel(job.job_id)
+            node.cancel(job.job_id)
             self._wait_until_left(job.job_id)
             shutil.rmtree(output, ignore_errors=True)
 
     def _wait_until_left(self, job_id: str) -> None:
         """Return when nobody works on a job any more, but not late."""
         end = time.monotonic() + LEFT_S
-        while self.node.store.redis.hlen(f"{job_key(job_id)}:holders") and time.monotonic() < end:
+        while self.store.redis.hlen(f"{job_key(job_id)}:holders") and time.monotonic() < end:
             time.sleep(LOOK_S)
 
-    def speed(self, running: Daemon, case: Case) -> Speed:
-        """Measure a job without end."""
-        with self.job(case) as job:
-            return running.speed(self.seconds, lambda: self._why_over(job))
-
-    def _why_over(self, job: JobSpec) -> str:
-        view = self.node.store.view(job.job_id)
+    def why_over(self, job: JobSpec) -> str:
+        """Say why a job is not under way any more, empty while it is."""
+        view = self.store.view(job.job_id)
         return f"the job is {view.state}: {view.message}" if view.state in TERMINAL else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Team:
+    """A daemon and the queue that it works on."""
+
+    daemon: Daemon
+    node: Node
+    stand: _Stand
+
+    def speed(self, case: Case) -> Speed:
+        """Measure a job without end."""
+        with self.stand.job(self.node, case) as job:
+            return self.daemon.speed(self.stand.seconds, lambda: self.stand.why_over(job))
+
+
+# What is measured under a name.
+Step = Callable[[str], Row]
 
 
 class _Checks:
@@ -253,70 +264,83 @@ class _Checks:
         self._kind = kind
         self._models = models
         self._steady = Case(models.get(True) or models[False], SMALL, Annotate.NONE, is_heavy=True)
-        self._speeds: dict[tuple[str, int], Speed] = {}  # by the case's title and the number of GPUs
+        self._speeds: dict[str, tuple[Speed, Speed]] = {}  # with one and with two, by the case's title
         self._digests: list[str] = []
 
     def rows(self) -> Iterator[Row]:
-        if self._kind != "cpu" and not installed_package():
-            yield Row(f"{self._kind}, decoded on the GPU", State.NOT_RUN, note="nvImageCodec is not installed")
-        yield from _told(self._title(1), self._with_one())
-        yield from _told(self._title(2), self._with_two())
-        if False in self._models:
-            yield from _told(f"{self._title(2)}, pinned", self._pinned(self._models[False]))
+        """Measure with one and with two by turns, so that what is compared was measured within seconds."""
+        try:
+            with ExitStack() as stack:
+                one, two = (stack.enter_context(self._stand.team(self._kind, count)) for count in (1, 2))
+                pinned = stack.enter_context(self._stand.team(self._kind, 2, is_pinned=True))
+                for number, (name, step) in enumerate(self._steps(one, two, pinned)):
+                    row = _row(f"{self._kind}, {name}", step)
+                    yield row
+                    if number == 0 and row.state is State.FAILED:  # where this cannot be, no other can
+                        return
+        except TrtjobError as err:  # a daemon does not start
+            yield Row(self._kind, State.FAILED, note=str(err))
 
-    def _title(self, processes: int) -> str:
-        if self._kind == "cpu":
-            return f"cpu, {processes} process{'es' if processes > 1 else ''} in their place"
-        return f"{self._kind}, {processes} GPU{'s' if processes > 1 else ''}"
+    def _steps(self, one: _Team, two: _Team, pinned: _Team) -> Iterator[tuple[str, Step]]:
+        """Yield what to measure, by its name, so that models are seldom loaded, and what matters most comes first."""
+        for case in self._cases("cpu", is_heavy=False):
+            yield case.title, partial(self._speed, case, one, two)
+        for size, how in PINNED if False in self._models else []:
+            case = Case(self._models[False], size, how)
+            yield f"{case.title}, pinned", partial(self._pinned, case, pinned)
+        for case in self._cases("cpu", is_heavy=True):
+            yield case.title, partial(self._speed, case, one, two)
+        yield "results of one", partial(self._results, one)
+        yield "results of two", partial(self._results, two)
+        yield "results of two, an engine process is killed", partial(self._results, two, is_killed=True)
+        yield "two, an engine process is killed", partial(self._killed, two)
+        yield "two jobs at once on two", partial(self._two_jobs, two)
+        if self._kind != "cpu":
+            yield from self._decoded_on_gpu(one, two)
 
-    def _with_one(self) -> Iterator[Row]:
-        with self._stand.daemon(self._kind, 1) as running:
-            yield from self._usual(running)
+    def _decoded_on_gpu(self, one: _Team, two: _Team) -> Iterator[tuple[str, Step]]:
+        if not installed_package():
+            yield "decoded on the GPU", _without_decoder
+            return
+        for is_heavy in True, False:
+            for case in self._cases("gpu", is_heavy=is_heavy):
+                yield case.title, partial(self._speed, case, one, two)
 
-    def _with_two(self) -> Iterator[Row]:
-        with self._stand.daemon(self._kind, 2) as running:
-            yield from self._usual(running)
-            killed = "one engine process is killed"
-            yield from _told(killed, self._killed(killed, running))
-            yield from _told(f"results, {killed}", self._results(f"results, {killed}", running, is_killed=True))
-            both = f"two jobs at once, {self._title(2)}"
-            yield from _told(both, self._two_jobs(both, running))
+    def _cases(self, decode: Decode, *, is_heavy: bool) -> Iterator[Case]:
+        if is_heavy in self._models:
+            for size, how in CASES[decode][is_heavy]:
+                yield Case(self._models[is_heavy], size, how, decode, is_heavy)
 
-    def _usual(self, running: Daemon) -> Iterator[Row]:
-        title = self._title(running.processes)
-        first, *others = cases(self._models, self._kind)
-        yield from self._speed(f"{first.title}, {title}", running, first)  # where this cannot be, no other can
-        for case in others:
-            name = f"{case.title}, {title}"
-            yield from _told(name, self._speed(name, running, case))
-        yield from _told(f"results, {title}", self._results(f"results, {title}", running))
+    def _speed(self, case: Case, one: _Team, two: _Team, name: str) -> Row:
+        first, both = self._speeds[case.title] = one.speed(case), two.speed(case)
+        if not first.images_per_s:
+            raise TrtjobError("no image was done in time")
+        adds = both.images_per_s / first.images_per_s - 1
+        is_limited = both.cores >= LIMITING * usable_cpus()
+        said = [
+            " + ".join(f"{rate:.0f}" for rate in both.each.values()),
+            f"{first.cores:.1f} / {both.cores:.1f} of {usable_cpus()} cores in use",
+            "the cores limit" if is_limited else "",
+            "" if first.is_steady and both.is_steady else "not all were at work until the end",
+            f"goal: {SECOND_ADDS:g}" if case.is_heavy else "",
+        ]
+        is_good = not case.is_heavy or adds >= SECOND_ADDS or is_limited or self._kind == "cpu"
+        figure = f"{first.images_per_s:.0f} / {both.images_per_s:.0f} / {adds:.2f}"
+        return Row(name, State.OK if is_good else State.FAILED, figure, "; ".join(filter(None, said)))
 
-    def _speed(self, name: str, running: Daemon, case: Case) -> Iterator[Row]:
-        speed = self._speeds[case.title, running.processes] = self._stand.speed(running, case)
-        said = [" + ".join(f"{rate:.0f}" for rate in speed.each.values()), _in_use(speed)]
-        state = State.OK
-        if not speed.is_steady:
-            said.append("the pictures ran out")
-        is_limited = speed.cores >= LIMITING * usable_cpus()
-        if is_limited:
-            said.append("the cores limit")
-        first = self._speeds.get((case.title, 1))
-        if running.processes > 1 and first is not None and first.images_per_s:
-            adds = speed.images_per_s / first.images_per_s - 1
-            said.append(f"the second adds {adds:.2f} of the first")
-            if case.is_heavy:
-                said.append(f"goal: {SECOND_ADDS:g}")
-                is_good = adds >= SECOND_ADDS or is_limited or self._kind == "cpu"
-                state = State.OK if is_good else State.FAILED
-        yield Row(name, state, f"{speed.images_per_s:.0f} images/s", "; ".join(said))
+    def _pinned(self, case: Case, pinned: _Team, name: str) -> Row:
+        speed, usual = pinned.speed(case), self._speeds.get(case.title)
+        times = f"{speed.images_per_s / usual[1].images_per_s:.2f} of not pinned; " if usual else ""
+        note = f"{times}{speed.cores:.1f} of {usable_cpus()} cores in use"
+        return Row(name, figure=f"- / {speed.images_per_s:.0f} / -", note=note)
 
-    def _results(self, name: str, running: Daemon, *, is_killed: bool = False) -> Iterator[Row]:
+    def _results(self, team: _Team, name: str, *, is_killed: bool = False) -> Row:
         """Let a job come to its end, and compare what it has found with what the first has."""
-        node, started = self._stand.node, time.monotonic()
-        with self._stand.job(self._steady, FEW, shard_size=SHARD) as job:
+        node, started = team.node, time.monotonic()
+        with self._stand.job(node, self._steady, FEW, shard_size=SHARD) as job:
             if is_killed:
                 node.wait(job.job_id, lambda view: view.done > 0, PATIENCE_S)
-                os.kill(running.workers()[0].pid, signal.SIGKILL)
+                os.kill(team.daemon.workers()[0].pid, signal.SIGKILL)
             view = node.wait(job.job_id, timeout_s=PATIENCE_S)
             self._digests.append(hashlib.sha256((Path(job.uri) / "results.jsonl").read_bytes()).hexdigest())
         took_s = time.monotonic() - started
@@ -324,11 +348,12 @@ class _Checks:
         figure = "the first" if len(self._digests) == 1 else f"{'the same' if last == first else 'other'} bytes"
         is_good = first == last and view.failed == 0 and view.ok == view.images
         note = f"{view.ok} of {view.images} images ok, {took_s:.1f} s; sha256 {last[:16]}"
-        yield Row(name, State.OK if is_good else State.FAILED, figure, note)
+        return Row(name, State.OK if is_good else State.FAILED, figure, note)
 
-    def _killed(self, name: str, running: Daemon) -> Iterator[Row]:
+    def _killed(self, team: _Team, name: str) -> Row:
         """Kill an engine process in the middle of its work, and wait until the one in its place is as fast."""
-        with self._stand.job(self._steady):
+        running = team.daemon
+        with self._stand.job(team.node, self._steady):
             before = running.speed(self._stand.seconds)
             victim = running.workers()[0]
             usual = before.each[victim.name]
@@ -347,50 +372,42 @@ class _Checks:
 
             first_s = running.until(lambda: bool(newcomers()), "another at work", PATIENCE_S)
             full_s = first_s + running.until(is_back, "its speed as before", PATIENCE_S)
-        note = f"at work after {first_s:.1f} s, told once a second; before {usual:.0f} images/s; {self._title(2)}"
-        yield Row(name, figure=f"{full_s:.1f} s until full speed", note=note)
+        note = f"at work after {first_s:.1f} s, told once a second; before {usual:.0f} images/s"
+        return Row(name, figure=f"{full_s:.1f} s until full speed", note=note)
 
-    def _two_jobs(self, name: str, running: Daemon) -> Iterator[Row]:
+    def _two_jobs(self, team: _Team, name: str) -> Row:
         """Run jobs of two models side by side."""
         if len(self._models) < 2:
             raise NotRun("the two models have no engine in common, or one is not there")
+        running = team.daemon
         light = Case(self._models[False], LARGE, Annotate.NONE)
         heavy = Case(self._models[True], SMALL, Annotate.NONE, is_heavy=True)
         loads = running.loads()
-        with self._stand.job(light) as first, self._stand.job(heavy) as second:
+        with self._stand.job(team.node, light) as first, self._stand.job(team.node, heavy) as second:
             running.speed(1.0)
             started, begun = time.monotonic(), [self._done(job) for job in (first, second)]
             speed = running.speed(max(BEATS_S, self._stand.seconds))
             elapsed_s, done = time.monotonic() - started, [self._done(job) for job in (first, second)]
         rates = [(after - before) / elapsed_s for before, after in zip(begun, done, strict=True)]
-        alone = [self._speeds.get((case.title, 1)) for case in (light, heavy)]
+        alone = [self._speeds.get(case.title) for case in (light, heavy)]
         said = [case.title for case in (light, heavy)]
-        said += [f"alone on one {found.images_per_s:.0f}" for found in alone if found]
-        said += [f"models loaded {running.loads() - loads} times", _in_use(speed)]
-        yield Row(name, figure=" + ".join(f"{rate:.0f}" for rate in rates) + " images/s", note="; ".join(said))
+        said += [f"alone on one {found[0].images_per_s:.0f}" for found in alone if found]
+        said += [f"models loaded {running.loads() - loads} times", f"{speed.cores:.1f} of {usable_cpus()} cores in use"]
+        return Row(name, figure=" + ".join(f"{rate:.0f}" for rate in rates) + " images/s", note="; ".join(said))
 
     def _done(self, job: JobSpec) -> int:
-        return self._stand.node.store.view(job.job_id).done
-
-    def _pinned(self, model: RegisteredModel) -> Iterator[Row]:
-        with self._stand.daemon(self._kind, 2, is_pinned=True) as running:
-            for size, how in PINNED:
-                case = Case(model, size, how)
-                usual, speed = self._speeds.get((case.title, 2)), self._stand.speed(running, case)
-                times = f"{speed.images_per_s / usual.images_per_s:.2f} of not pinned" if usual else "alone"
-                name = f"{case.title}, {self._title(2)}, pinned"
-                yield Row(name, figure=f"{speed.images_per_s:.0f} images/s", note=f"{times}; {_in_use(speed)}")
+        return self._stand.store.view(job.job_id).done
 
 
-def _in_use(speed: Speed) -> str:
-    return f"{speed.cores:.1f} of {usable_cpus()} cores in use"
+def _without_decoder(_name: str) -> Row:
+    raise NotRun("nvImageCodec is not installed")
 
 
-def _told(name: str, found: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows, and why there are no more."""
+def _row(name: str, step: Step) -> Row:
+    """Take a step. Returns its row, or one that says why there is none."""
     try:
-        yield from found
+        return step(name)
     except NotRun as err:
-        yield Row(name, State.NOT_RUN, note=str(err))
+        return Row(name, State.NOT_RUN, note=str(err))
     except Exception as err:  # noqa: BLE001 - whatever it is, it belongs into the table, and the next row is measured
-        yield Row(name, State.FAILED, note=f"{type(err).__name__}: {err}")
+        return Row(name, State.FAILED, note=f"{type(err).__name__}: {err}")

@@ -97,11 +97,15 @@ def _memory(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 @pytest.fixture(autouse=True)
 def on_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_on_host(monkeypatch)
+
+
+def compute_on_host(patch: pytest.MonkeyPatch) -> None:
     """Have both engines compute on the host."""
-    monkeypatch.setattr(cuda, "check_usable", lambda: "ONNX Runtime on the host")
-    monkeypatch.setattr(cuda_model, "_session", _Session)
+    patch.setattr(cuda, "check_usable", lambda _gpus=(): "ONNX Runtime on the host")
+    patch.setattr(cuda_model, "_session", _Session)
     trt = SimpleNamespace(Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=_Plan))
-    monkeypatch.setattr(runtime, "flavour", lambda: SimpleNamespace(title="TensorRT on the host", trt=trt))
+    patch.setattr(runtime, "flavour", lambda: SimpleNamespace(title="TensorRT on the host", trt=trt))
     messages = Messages()
-    monkeypatch.setattr(runtime, "logger", lambda: (None, messages))
-    monkeypatch.setattr(engine, "_plan", lambda path, *_: path.read_bytes())
+    patch.setattr(runtime, "logger", lambda: (None, messages))
+    patch.setattr(engine, "_plan", lambda path, *_: path.read_bytes())

@@ -20,6 +20,7 @@ from worker.plain_engine import PlainEngine
 from trtjob.config import Settings
 from trtjob.engines.tensorrt.builder import BuildCancelled, BuildOptions, build_plan
 from trtjob.errors import EngineError, ModelError, TrtjobError
+from trtjob.memory import usable_bytes
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker import context as module
@@ -294,6 +295,16 @@ def test_the_pipelines_limits_follow_settings_and_engine(
     limits = context.adopt_engine(MODEL, PlainEngine(max_batch=4, concurrency=2)).limits
     context.close_engine()
     assert (limits.processes, limits.batch, limits.slots) == (processes, batch, slots)
+
+
+def test_worker_processes_of_one_machine_share_its_memory_for_large_images(redis: Redis, settings: Settings) -> None:
+    store, queue = JobStore(redis), WorkQueue(redis, settings.queue)
+    rooms = []
+    for processes in 1, 2:
+        context = Context("worker", settings, store, queue, worker_processes=processes)
+        rooms.append(context.adopt_engine(MODEL, PlainEngine()).limits.large_bytes)
+        context.close_engine()
+    assert rooms == [usable_bytes() // 8, usable_bytes() // 16]
 
 
 # -- the process's own -------------------------------------------------------------------------------------------------

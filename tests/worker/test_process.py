@@ -44,6 +44,7 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
             "gpu": None,
             "gpu_name": "",
             "image_processes": 1,
+            "worker_processes": 1,
             "cores": cores,
             "job": job,
             "settings": settings.model_dump(mode="json") | changes,

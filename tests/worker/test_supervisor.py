@@ -542,6 +542,7 @@ def test_the_cores_are_shared_by_all_processes_and_not_counted_for_each(
     counted = [config["image_processes"] for config in orders]
     assert sum(counted) == max(2, usable_cpus())
     assert [config["settings"]["threads"] for config in orders] == counted
+    assert [config["worker_processes"] for config in orders] == [2, 2]
     pinned_to = {core for config in orders for core in config["cores"]}
     assert pinned_to == (os.sched_getaffinity(0) if is_pinned else set())
 

@@ -115,10 +115,11 @@ class Context:
         gpu_name: str = "",
         prestarted: PrestartedProcesses | None = None,
         job_id: str | None = None,
+        worker_processes: int = 1,
     ) -> None:
         """engine: what is to run models; gpu: the number that this process's own GPU has here, None for the CPU;
         gpu_name: what people call it; prestarted: image processes for the first model; job_id: the only job to work on,
-        empty while it is not named; None: all of the queue."""
+        empty while it is not named; None: all of the queue; worker_processes: how many share the machine."""
         self.name = name
         self.job_id = job_id
         self.engine_kind = engine
@@ -141,6 +142,7 @@ class Context:
         self._busy_lock = threading.Lock()
         self.pipeline: Pipeline | None = None
         self._prestarted = prestarted
+        self._worker_processes = worker_processes
         self._sha256 = self._warm_key = ""
         self.model_name = ""  # of the engine that is warm, or was last
         self.doing = ""  # what keeps images waiting, for a person
@@ -315,7 +317,12 @@ class Context:
     def adopt_engine(self, model: ModelRef, engine: Engine, *, decode: Decode = "cpu") -> Pipeline:
         """Take an engine over, with image processes to match, for all units of its model."""
         settings = self.settings
-        limits = PipelineLimits.of(settings, engine, decodes=decode == "gpu" and can_decode(engine, self.gpu))
+        limits = PipelineLimits.of(
+            settings,
+            engine,
+            decodes=decode == "gpu" and can_decode(engine, self.gpu),
+            worker_processes=self._worker_processes,
+        )
         self.pipeline = Pipeline(
             engine,
             limits,

@@ -87,6 +87,7 @@ def _context(
         gpu_name=config["gpu_name"],
         prestarted=prestarted,
         job_id=config["job"],
+        worker_processes=config["worker_processes"],
     )
 
 

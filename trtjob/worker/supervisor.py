@@ -243,6 +243,7 @@ class Supervisor:
             "gpu_name": slot.gpu.called if slot.gpu else "",
             "settings": settings,
             "image_processes": processes_of(shared),
+            "worker_processes": len(self._slots),
             "job": self.job_id,
             "cores": sorted(slot.cores) if self.settings.pin_cores else [],
         }

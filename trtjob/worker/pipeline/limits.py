@@ -51,10 +51,12 @@ class PipelineLimits:
     allow_local: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, engine: "Engine", *, decodes: bool = False) -> "PipelineLimits":
+    def of(
+        cls, settings: Settings, engine: "Engine", *, decodes: bool = False, worker_processes: int = 1
+    ) -> "PipelineLimits":
         """Return a worker process's limits: what the settings say, or what suits the engine and the cores.
 
-        decodes: whether the GPU may decode files.
+        decodes: whether the GPU may decode files; worker_processes: how many share the machine's memory.
         """
         processes, batch = processes_of(settings), settings.batch or engine.max_batch
         batches = engine.concurrency + (_BATCHES_DECODING if decodes else 0)
@@ -68,7 +70,7 @@ class PipelineLimits:
             settings.jpeg_quality,
             settings.stall_s,
             settings.gpu_file_kib << 10 if decodes else 0,
-            usable_bytes() // _LARGE_SHARE,
+            usable_bytes() // _LARGE_SHARE // worker_processes,
             batches,
             settings.fetch_allow_local,
         )

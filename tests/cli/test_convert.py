@@ -144,7 +144,7 @@ def _choices(hint: object) -> list[object]:
     ],
 )
 def test_a_size_is_height_and_width(text: str | None, hw: tuple[int, int] | None) -> None:
-    assert convert._size(text) == hw
+    assert convert.size_hw(text) == hw
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ import redis as redis_py
 
 from trtjob.errors import QueueError
 from trtjob.queue import embedded_server as server_module
-from trtjob.queue.embedded_server import LARGEST_LOG_BYTES, EmbeddedServer, find_server_binary, socket_path
+from trtjob.queue.embedded_server import (
+    LARGEST_LOG_BYTES,
+    EmbeddedServer,
+    find_server_binary,
+    make_private,
+    socket_path,
+)
 
 
 @pytest.fixture
@@ -207,7 +213,7 @@ def test_a_link_in_the_place_of_a_private_folder_is_refused(tmp_path: Path) -> N
     (tmp_path / "theirs").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "theirs")
     with pytest.raises(QueueError, match="no link"):
-        server_module._make_private(tmp_path / "link")
+        make_private(tmp_path / "link")
 
 
 def test_a_file_in_the_place_of_the_folder_is_reported(folder: Path) -> None:

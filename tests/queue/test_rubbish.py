@@ -61,9 +61,9 @@ LEASE_S = 0.3  # of who is at work, in case its name is lost
 
 @pytest.fixture(autouse=True)
 def _nothing_said_before() -> Iterator[None]:
-    replies._told.clear()
+    replies.told.clear()
     yield
-    replies._told.clear()
+    replies.told.clear()
 
 
 def live(store: JobStore, queue: WorkQueue, job_id: str) -> None:
@@ -210,7 +210,7 @@ def test_a_key_of_all_jobs_that_is_of_another_kind_is_named_and_jobs_go_on(
 ) -> None:
     for kind in KINDS:
         redis.flushall()
-        replies._told.clear()
+        replies.told.clear()
         caplog.clear()
         live(store, queue, JOB)
         live(store, queue, WELL)
@@ -289,7 +289,7 @@ def test_what_is_said_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3000):
         replies.skip(f"key-{number}" + "x" * 1000, "y" * 10_000)
     assert max(len(str(vars(record)["why"])) for record in caplog.records) < 500
-    assert len(replies._told) <= replies.MOST_TOLD
+    assert len(replies.told) <= replies.MOST_TOLD
 
 
 def test_lines_of_a_job_whose_log_is_something_else_hold_up_no_others(redis: Redis, store: JobStore) -> None:

@@ -34,9 +34,8 @@ def server() -> Iterator[WebServer]:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Try again at once, and know nothing of other tests' servers."""
     monkeypatch.setattr(http, "pause_s", lambda _tries: 0.01)
-    http._hosts.clear()
     yield
-    http._connections.close()
+    http.forget_hosts()
 
 
 def storage_of(server: WebServer, on_trouble: Callable[[str], None] = lambda _trouble: None) -> HttpStorage:
@@ -186,7 +185,7 @@ def test_a_kept_connection_that_was_hung_up_is_no_failure(monkeypatch: pytest.Mo
         thread.start()
         storage = storage_of(WebServer(listening.getsockname()[1]))
         assert [storage.fetch(Entry("a.jpg", 0, "")) for _ in range(2)] == [b"picture"] * 2
-        http._connections.close()
+        http.forget_hosts()
         thread.join()
 
 
@@ -285,11 +284,14 @@ def test_images_are_fetched_in_bounded_numbers(server: WebServer) -> None:
 def test_who_is_told_of_a_wait_may_end_it(server: WebServer) -> None:
     server.put("/a.jpg", b"", status=503)
 
-    def leave(_trouble: str) -> None:
-        raise InterruptedError
+    class Left(Exception):
+        pass
 
-    with pytest.raises(InterruptedError):
-        storage_of(server, leave)._wait(time.monotonic() + 1, "")
+    def leave(_trouble: str) -> None:
+        raise Left
+
+    with pytest.raises(Left):
+        storage_of(server, leave).fetch(Entry("a.jpg", 1, ""))
 
 
 @pytest.mark.parametrize("key", ["../a.jpg", "x/../../a.jpg", "/a.jpg", "./a.jpg"])
@@ -373,7 +375,7 @@ def tls_port(server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The port at which the server, called localhost, is reached over TLS; this process trusts its authority."""
     with tls_proxy(trusted_context(tmp_path, monkeypatch), server.port) as port:
         yield port
-        http._connections.close()
+        http.forget_hosts()
 
 
 def over_tls(host: str, port: int) -> HttpStorage:

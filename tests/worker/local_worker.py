@@ -85,7 +85,7 @@ class LocalWorker:
         pipeline = self.context.pipeline
         assert pipeline is not None
         self.context.request_stop()
-        wait_for(lambda: all(flow.is_left for flow in pipeline._flows), "every shard to be left")
+        wait_for(lambda: all(flow.is_left for flow in pipeline.flows), "every shard to be left")
 
     def records(self, shard: int = 0) -> dict[str, Record]:
         """Return what a shard has committed."""

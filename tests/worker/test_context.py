@@ -23,7 +23,6 @@ from trtjob.errors import EngineError, ModelError, TrtjobError
 from trtjob.memory import usable_bytes
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.worker import context as module
 from trtjob.worker.context import Context, Interrupted, Interrupter, current, set_current
 
 
@@ -310,13 +309,11 @@ def test_worker_processes_of_one_machine_share_its_memory_for_large_images(redis
 # -- the process's own -------------------------------------------------------------------------------------------------
 
 
-def test_a_task_outside_a_worker_process_is_told_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_current", None)
+def test_a_task_outside_a_worker_process_is_told_how_to_start_one() -> None:
     with pytest.raises(RuntimeError, match="trtjob worker"):
         current()
 
 
-def test_a_task_finds_its_process_context(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_current", None)
+def test_a_task_finds_its_process_context(context: Context) -> None:
     set_current(context)
     assert current() is context

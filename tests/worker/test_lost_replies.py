@@ -29,7 +29,6 @@ from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.scripts import load
 from trtjob.queue.scripts import names as script_names
 from trtjob.storage import retry
-from trtjob.worker import context as context_module
 from trtjob.worker.context import Context, set_current
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -68,7 +67,6 @@ def context(way: RedisProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with Connection(settings) as connection:
         store, queue = JobStore(connection.redis), WorkQueue(connection.redis, settings.queue)
         context = Context("worker-1", settings, store, queue)
-        monkeypatch.setattr(context_module, "_current", None)
         set_current(context)
         context.adopt_engine(MODEL, PlainEngine())
         yield context

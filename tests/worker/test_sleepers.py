@@ -16,7 +16,6 @@ from trtjob.jobs.records import read_records
 from trtjob.jobs.states import ACTIVE
 from trtjob.queue.submit import retry
 from trtjob.queue.units import FINISH, PLAN
-from trtjob.worker import context as context_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SAMPLE = 29  # so many steps apart are those of `make test`; `make chaos` takes each
@@ -30,7 +29,6 @@ def stride(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    monkeypatch.setattr(context_module, "_current", None)
     steps = Steps()
     watch(steps, monkeypatch)
     return steps

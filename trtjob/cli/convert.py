@@ -320,7 +320,7 @@ def convert(
         boxes=boxes,
         background=background,
         allow_unsafe=allow_unsafe,
-        size=_size(size),
+        size=size_hw(size),
         candidates=candidates,
         resize=resize,
         preprocess=preprocess,
@@ -375,7 +375,7 @@ def _request(**fields: Any) -> "ConversionRequest":
     return request
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def size_hw(text: str | None) -> tuple[int, int] | None:
     """Return (height, width) from `608x352`, width first, or `352,608,3`, as Keras has it."""
     if text is None:
         return None

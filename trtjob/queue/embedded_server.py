@@ -97,9 +97,9 @@ class EmbeddedServer:
         """Take a share in the server, unless taken, and start it where it does not run. Raises QueueError."""
         if self._users_fd is not None:
             return
-        _make_private(self.dir)
+        make_private(self.dir)
         if self.socket.parent != self.dir:
-            _make_private(self.socket.parent)
+            make_private(self.socket.parent)
         with self._changing():
             users_fd = _open_lock(self.dir / "users.lock")
             try:
@@ -292,7 +292,7 @@ def _binary_version(binary: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Make a folder that only this user can enter. Raises QueueError for one that others can, or that is a link."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

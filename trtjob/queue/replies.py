@@ -27,7 +27,7 @@ NODE = re.compile(r"[A-Za-z0-9._-]{1,200}")  # a worker's or a daemon's name
 
 Item = TypeVar("Item")
 
-_told: set[str] = set()
+told: set[str] = set()  # by this process
 
 
 class Rubbish(ValueError):
@@ -38,11 +38,11 @@ def skip(key: str | bytes, why: object) -> None:
     """Say, once in this process, that what stands at a key is skipped, and why."""
     shown = shown_key(key)
     said = f"{shown}: {why}"[: 2 * MOST_SHOWN]
-    if said in _told:
+    if said in told:
         return
-    if len(_told) >= MOST_TOLD:
-        _told.clear()
-    _told.add(said)
+    if len(told) >= MOST_TOLD:
+        told.clear()
+    told.add(said)
     remedy = f"remove it with: redis-cli DEL {shown}" if isinstance(why, ResponseError) else ""
     fields = {"key": shown, "why": str(why)[: 2 * MOST_SHOWN], "remedy": remedy}
     log.error("skipped what is not trtjob's in Redis", extra={name: text for name, text in fields.items() if text})

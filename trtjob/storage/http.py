@@ -283,3 +283,9 @@ class _Host:
 _connections = Connections()
 _lock = Lock()
 _hosts: defaultdict[str, _Host] = defaultdict(_Host)
+
+
+def forget_hosts() -> None:
+    """Know nothing of how servers have fared, and end what is open to them."""
+    _hosts.clear()
+    _connections.close()

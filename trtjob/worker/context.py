@@ -365,8 +365,11 @@ def _keep_lock(lock: Lock, ended: threading.Event) -> None:
 _current: Context | None = None
 
 
-def set_current(context: Context) -> None:
-    """Make a context the process's own: RQ calls task functions by name, with the message's arguments only."""
+def set_current(context: Context | None) -> None:
+    """Make a context the process's own: RQ calls task functions by name, with the message's arguments only.
+
+    None: this is no worker process any more.
+    """
     global _current
     _current = context
 

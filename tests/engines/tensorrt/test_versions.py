@@ -114,6 +114,6 @@ def test_a_parsers_error_names_the_node(model: Path) -> None:
     late = SimpleNamespace(desc=lambda: "no\nplugin", node_name=lambda: "strange", node_operator=lambda: "FooBar")
     early = SimpleNamespace(desc=lambda: "no plugin", node=lambda: 1)
     of_no_node = SimpleNamespace(desc=lambda: "no model", node=lambda: -1)
-    assert builder._error_text(late, model) == "node 'strange' (FooBar): no plugin"
-    assert builder._error_text(early, model) == "node 'scores' (ReduceMean): no plugin"
-    assert builder._error_text(of_no_node, model) == "no model"
+    assert builder.error_text(late, model) == "node 'strange' (FooBar): no plugin"
+    assert builder.error_text(early, model) == "node 'scores' (ReduceMean): no plugin"
+    assert builder.error_text(of_no_node, model) == "no model"

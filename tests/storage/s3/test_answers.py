@@ -13,6 +13,7 @@ from s3_server import KEY, SECRET, S3Server
 from trtjob.errors import ImageError, StorageError
 from trtjob.storage import give_up_after, retry
 from trtjob.storage.listing import Entry
+from trtjob.storage.s3.client import bucket_named
 from trtjob.storage.s3.storage import S3Storage
 
 BODY = bytes(range(256)) * 40
@@ -121,11 +122,13 @@ ADVICE = re.compile(r"Ask for|Check|Free|Log in|repeat|Run the same command|Set 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("said", ANSWERS.values(), ids=ANSWERS.keys())
-def test_whatever_a_store_answers_is_told_in_known_errors(storage: S3Storage, proxy: FaultProxy, said: bytes) -> None:
+def test_whatever_a_store_answers_is_told_in_known_errors(
+    storage: S3Storage, module_bucket: str, proxy: FaultProxy, said: bytes
+) -> None:
     for where in ("", "object"):  # to every request, and to those for objects while the bucket can be listed
         for name, (errors, operation) in OPERATIONS.items():
             proxy.say(said, only=where)
-            storage._bucket.breaker.succeeded()
+            bucket_named(module_bucket).breaker.succeeded()
             err = _error_of(operation, storage)
             if err is not None:
                 assert type(err) in errors or (OSError in errors and isinstance(err, OSError)), f"{name}: {err!r}"

@@ -380,7 +380,7 @@ def test_a_shard_that_is_left_gives_every_slot_back(photos: Path, output: Path) 
         for after in (0, 1, 20):
             assert asyncio.run(leave_and_run(pipeline, after)).keys == keys
             pids |= {handle.process.pid for handle in pipeline.process_pool.handles}
-            assert sorted(pipeline._slots.free) == list(range(12))
+            assert sorted(pipeline.slots.free) == list(range(12))
         assert len(pids) == 2, "none had to be ended"
 
 
@@ -738,7 +738,7 @@ def test_images_above_the_budget_go_one_at_a_time(photos: Path, output: Path) ->
     engine = PlainEngine(max_batch=4, concurrency=2)
     with pipeline_of(engine, processes=4, slots=12, memory_bytes=16 << 10) as pipeline:
         results = run(pipeline, job(photos, output, Annotate.ALL), keys)
-        assert not pipeline._slots._granted
+        assert pipeline.slots.grants.granted_bytes == 0
     assert results.keys == sorted(keys)
     assert not results.failures
 

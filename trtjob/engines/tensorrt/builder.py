@@ -122,12 +122,13 @@ def _parse(model: Path, network: Any, name: str) -> Any:
     trt_logger, messages = logger()
     parser = trt.OnnxParser(network, trt_logger)
     if not parser.parse_from_file(str(model)):
-        errors = [_error_text(parser.get_error(index), model) for index in range(parser.num_errors)]
+        errors = [error_text(parser.get_error(index), model) for index in range(parser.num_errors)]
         raise EngineError(f"{flavour().title} cannot read '{name}': {'; '.join(errors) or messages.take()}")
     return parser
 
 
-def _error_text(error: Any, model: Path) -> str:
+def error_text(error: Any, model: Path) -> str:
+    """Return what a parser says of a model in one line, with the node that it is about."""
     text = " ".join(error.desc().split())
     if hasattr(error, "node_operator"):
         return f"node '{error.node_name()}' ({error.node_operator()}): {text}" if error.node_operator() else text

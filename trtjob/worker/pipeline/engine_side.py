@@ -81,12 +81,12 @@ class Pipeline:
         self._open_decoder = open_decoder
         self._opening = Lock()
         self._numbers = count(1)
-        self._slots = Slots(limits.slots, self.batches, limits.large_bytes)
-        self._flows: list[Flow] = []
+        self.slots = Slots(limits.slots, self.batches, limits.large_bytes)
+        self.flows: list[Flow] = []
         self._runs = 0
         self.process_pool = ProcessPool(self.ring, self._config, prestarted)
-        self._replies = Replies(self.ring, self._slots, self._flows)
-        self._dispatcher = Dispatcher(self.process_pool, self._slots, self._flows, requests=limits.requests_each)
+        self._replies = Replies(self.ring, self.slots, self.flows)
+        self._dispatcher = Dispatcher(self.process_pool, self.slots, self.flows, requests=limits.requests_each)
 
     # -- for others -----------------------------------------------------------------------------------------------
 
@@ -109,13 +109,13 @@ class Pipeline:
             await asyncio.to_thread(self._have_decoder)
         async with self._at_work():
             flow = Flow.of(next(self._numbers), spec, entries, on_done, on_fed)
-            self._flows.append(flow)
+            self.flows.append(flow)
             try:
                 self._dispatcher.dispatch()
                 flow.end_if_over()
                 await flow.done
             finally:
-                self._flows.remove(flow)
+                self.flows.remove(flow)
                 await self._leave(flow)
 
     def _have_decoder(self) -> None:
@@ -205,7 +205,7 @@ class Pipeline:
     async def _hangs(self, handle: ProcessHandle) -> None:
         """End an image process that stands still; where the place of its file does, leave that place's shard."""
         stall_s, slot = self.limits.stall_s, handle.board.slot
-        hand = self._slots.hands.get(slot)
+        hand = self.slots.hands.get(slot)
         if hand is not None and not hand.flow.is_left and handle.is_at_place:
             self._on_step()  # what is done about it is no stand-still
             fault = await fault_of_place(hand, handle.board.stage_now, stall_s)
@@ -226,20 +226,20 @@ class Pipeline:
         held = sorted(handle.in_hand)
         fields = {"image_process": handle.number, "how": how, "images_in_hand": len(held)}
         if culprit in handle.in_hand:
-            fields["image"] = self._slots.hands[culprit].entry.key
+            fields["image"] = self.slots.hands[culprit].entry.key
         log.warning("an image process died", extra=fields)
         self._fail_if_broken(how)
-        for flow in self._flows:
+        for flow in self.flows:
             flow.disown(handle.number)
         was_alone = handle.alone and held == [culprit]
         for slot in held:
-            hand = self._slots.hands[slot]
+            hand = self.slots.hands[slot]
             if not hand.flow.is_left:
                 if slot == culprit:
                     hand.flow.accuse(hand.entry, how, waits_at, was_alone=was_alone)
                 else:
                     hand.flow.again.append(hand.entry)
-            self._slots.let_go(slot)
+            self.slots.let_go(slot)
         note_trouble(f"image process {handle.number}", "")
         self._go_on()
 
@@ -266,7 +266,7 @@ class Pipeline:
 
     def _go_on(self) -> None:
         self._dispatcher.dispatch()
-        for flow in self._flows:
+        for flow in self.flows:
             flow.end_if_over()
 
     def _fail_if_broken(self, how: str) -> None:
@@ -275,12 +275,12 @@ class Pipeline:
             self._fail_all(EngineError(said))
 
     def _fail_all(self, err: BaseException) -> None:
-        for flow in self._flows:
+        for flow in self.flows:
             flow.fail(err)
 
     def _taken(self, slots: list[int]) -> None:
         for slot in slots:
-            self._slots.hands[slot].state = State.COMPUTING
+            self.slots.hands[slot].state = State.COMPUTING
 
     def _answered(self, slots: list[int]) -> None:
         packets: Packets = defaultdict(list)
@@ -292,7 +292,7 @@ class Pipeline:
     def _undecoded(self, slots: list[int]) -> None:
         for slot in slots:
             if (handle := self._back_from_engine(slot)) is not None:
-                self._slots.undecoded(slot)
+                self.slots.undecoded(slot)
                 handle.send(frame(Kind.DECODE, slot))
 
     def _failed(self, slot: int, why: str) -> None:
@@ -302,18 +302,18 @@ class Pipeline:
     def _dropped(self, slots: list[int]) -> None:
         """Take slots back from an engine that has broken down."""
         for slot in slots:
-            hand = self._slots.hands.get(slot)
+            hand = self.slots.hands.get(slot)
             if hand is not None and hand.state is State.COMPUTING:
                 hand.state = State.PREPARED
                 if hand.is_orphan:
-                    self._slots.release(slot)
+                    self.slots.release(slot)
 
     def _back_from_engine(self, slot: int) -> ProcessHandle | None:
         """Return whose image it is that the engine has done with; None where nobody waits for it any more."""
         self._on_step()
-        hand = self._slots.hands[slot]
+        hand = self.slots.hands[slot]
         if hand.is_orphan:
-            self._slots.release(slot)
+            self.slots.release(slot)
             self._go_on()
             return None
         hand.state = State.ANSWERED
@@ -332,8 +332,8 @@ class Pipeline:
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await flow.emptied.wait()
-        for handle in {hand.owner for hand in self._slots.hands.values() if hand.flow is flow}:
-            if any(self._slots.hands[slot].flow is flow for slot in handle.in_hand):
+        for handle in {hand.owner for hand in self.slots.hands.values() if hand.flow is flow}:
+            if any(self.slots.hands[slot].flow is flow for slot in handle.in_hand):
                 self._lost(handle, "it did not let go of a shard")
         if flow.in_hand and not all(task.done() for task in self._tasks):  # the engine is at it, and will tell
             flow.emptied.clear()

@@ -42,7 +42,7 @@ class Replies:
             hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
 
     def _on_large(self, _handle: ProcessHandle, told: Frame) -> None:
-        self._slots.ask_for_memory(told.number, unpacked_bytes(told.payload))
+        self._slots.grants.ask(told.number, unpacked_bytes(told.payload))
 
     def _on_left(self, handle: ProcessHandle, told: Frame) -> None:
         for slot in [slot for slot in handle.in_hand if self._slots.hands[slot].flow.number == told.number]:

@@ -1,26 +1,24 @@
 """Which image lies in which slot of the ring, and whose it is."""
 
-from collections import deque
-
 from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
+from trtjob.worker.pipeline.memory_grants import MemoryGrants
 from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.wire import Kind, frame, packed_bytes, packed_image
 
 
 class Slots:
-    """free: slots with nothing in them; hands: what lies in the others; large_bytes: what images that are larger than
-    their image process's budget may take together."""
+    """free: slots with nothing in them; hands: what lies in the others; grants: memory for images that are larger than
+    their image process's budget."""
 
     def __init__(self, count: int, batches: Batches, large_bytes: int = 0) -> None:
+        """large_bytes: what those larger images may take together."""
         self.free = list(range(count))
         self.hands: dict[int, InHand] = {}
         self._batches = batches
-        self._large_bytes = large_bytes
-        self._granted: dict[int, int] = {}  # to images above the budget, by slot
-        self._asking: deque[tuple[int, int]] = deque()  # slots, and what they need
+        self.grants = MemoryGrants(large_bytes, self._tell_granted)
 
     def give(self, handle: ProcessHandle, flow: Flow, entry: Entry) -> bytes:
         """Put an image into a free slot. Returns what is to be said to its image process."""
@@ -63,7 +61,7 @@ class Slots:
         if hand.state is State.SENT:
             handle.unprepared -= 1
             self._batches.expect(-1)
-        self._end_large(slot)
+        self.grants.end(slot)
         if hand.state is State.COMPUTING:
             hand.is_orphan = True
             return
@@ -79,25 +77,5 @@ class Slots:
         if not flow.in_hand:
             flow.emptied.set()
 
-    def ask_for_memory(self, slot: int, needed_bytes: int) -> None:
-        """Let an image above the budget have memory, as soon as those before it leave so much; alone, it may have all.
-
-        Asked again, because it needs more, it gives up what it was granted first.
-        """
-        self._granted.pop(slot, None)
-        self._asking.append((slot, needed_bytes))
-        self._grant()
-
-    def _end_large(self, slot: int) -> None:
-        self._granted.pop(slot, None)
-        self._asking = deque(asking for asking in self._asking if asking[0] != slot)
-        self._grant()
-
-    def _grant(self) -> None:
-        while self._asking:
-            slot, needed_bytes = self._asking[0]
-            if self._granted and sum(self._granted.values()) + needed_bytes > self._large_bytes:
-                return
-            self._asking.popleft()
-            self._granted[slot] = needed_bytes
-            self.hands[slot].owner.send(frame(Kind.GRANT, slot, packed_bytes(needed_bytes)))
+    def _tell_granted(self, slot: int, granted_bytes: int) -> None:
+        self.hands[slot].owner.send(frame(Kind.GRANT, slot, packed_bytes(granted_bytes)))

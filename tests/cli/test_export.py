@@ -6,7 +6,7 @@ from epochs import job_spec, write_records
 from terminal import Outcome
 
 from trtjob.errors import FailureKind
-from trtjob.imaging.detections import Detection
+from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.masks import Mask
 from trtjob.jobs.folder import JOB, RESULTS, JobFolder
 from trtjob.jobs.records import ImageFailure, Record
@@ -43,6 +43,17 @@ def test_what_becomes_of_failed_images_is_said(trtjob: Command, folder: JobFolde
     failure = ImageFailure(FailureKind.DECODE, "the file is empty", 1)
     write_records(Path(folder.uri) / RESULTS, [Record("a.jpg", error=failure)])
     assert told in trtjob("export", folder.uri, "--format", format).err
+
+
+def test_of_a_classifier_no_detections_are_counted(trtjob: Command, tmp_path: Path) -> None:
+    spec = job_spec(tmp_path)
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"task": "classify"})})
+    folder = JobFolder.of(spec)
+    folder.storage.make_root()
+    folder.storage.create(JOB, spec.model_dump_json().encode())
+    found = (Classification("dog", 1, 0.9),)
+    write_records(Path(folder.uri) / RESULTS, [Record("a.jpg", width=200, height=100, classes=found)])
+    assert trtjob("export", folder.uri, "--format", "csv").err == "1 images; 0 failed images left out\n"
 
 
 def test_options_of_another_format_are_refused(trtjob: Command, folder: JobFolder) -> None:

@@ -234,6 +234,21 @@ def test_a_crop_is_where_torchvision_cuts_it(hw: tuple[int, int], left: int, new
     assert placement == Placement((-left, 0.0), (hw[1] / new_width, hw[0] / 32))
 
 
+def test_a_crop_may_leave_a_margin_as_torchvision_does_with_224_of_256() -> None:
+    spec = model((224, 224)).model_copy(update={"crop_ratio": 0.875})
+    assert spec.covered_hw == (256, 256)
+    image = noise(100, 150)
+    tensor, placement = prepare(image, spec, ResizeMode.CROP)
+    whole = resize(image, (256, 384), Sampling.HALF_PIXEL)
+    assert np.array_equal(tensor, whole[16:240, 80:304])
+    assert placement == Placement((-80.0, -16.0), (150 / 384, 100 / 256))
+
+
+@pytest.mark.parametrize(("side", "ratio", "whole"), [(224, 0.7, 320), (224, 0.9, 248), (299, 0.875, 341), (7, 1.0, 7)])
+def test_what_an_image_covers_before_it_is_cropped_is_rounded_down(side: int, ratio: float, whole: int) -> None:
+    assert model((side, side)).model_copy(update={"crop_ratio": ratio}).covered_hw == (whole, whole)
+
+
 @pytest.mark.parametrize("sampling", [pytest.param(sampling, id=sampling.value) for sampling in Sampling])
 @pytest.mark.parametrize("hw", [pytest.param((1, 60_000), id="a-row"), pytest.param((60_000, 1), id="a-column")])
 def test_the_crop_of_a_thread_is_not_enlarged_as_a_whole(hw: tuple[int, int], sampling: Sampling) -> None:

@@ -23,14 +23,18 @@ EXAMPLE = "Example: trtjob convert yolov4.weights --precision int8 --calibrate p
 SOURCE, PIXELS, PRECISION, RESULT = "The model", "What its input is", "Precision", "The result"
 
 
-def _print_families(is_wanted: bool) -> None:
+def _print_families(ctx: typer.Context, is_wanted: bool) -> None:
     if not is_wanted:
         return
+    from trtjob.cli.ui.output import print_json
     from trtjob.cli.ui.say import say
     from trtjob.converters.onnx.families import FAMILIES
 
-    for family in FAMILIES:
-        say(family.name, f"    {family.title}", f"    gives {family.gives}", f"    needs {family.needs}")
+    if ctx.params.get("json"):
+        print_json({"families": [family.document() for family in FAMILIES]})
+    else:
+        for family in FAMILIES:
+            say(family.name, f"    {family.title}", f"    gives {family.gives}", f"    needs {family.needs}")
     raise typer.Exit
 
 
@@ -101,7 +105,6 @@ def convert(
         bool,
         typer.Option(
             "--families",
-            is_eager=True,
             callback=_print_families,
             rich_help_panel=SOURCE,
             help="List the families of ONNX detectors that are known, with what each gives and needs, and do no more. "
@@ -124,6 +127,15 @@ def convert(
             rich_help_panel=SOURCE,
             help="With --family boxes: the numbers of a box, in pixels of the input, or with n as shares of it. "
             "Default: xyxy.",
+        ),
+    ] = None,
+    anchors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            rich_help_panel=SOURCE,
+            help="ONNX detectors whose heads are not decoded: width and height of each anchor, with commas, as the "
+            "network's .yaml or .cfg has them, those of the finest head first. Default: those that were published.",
         ),
     ] = None,
     background: Annotated[
@@ -171,6 +183,17 @@ def convert(
             rich_help_panel=PIXELS,
             help="How an image is brought to that size; corner is letterbox with all of its border to the right and "
             "below. Default: as the model's own tools do.",
+        ),
+    ] = None,
+    crop_ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            metavar="RATIO",
+            rich_help_panel=PIXELS,
+            help="Where images are cropped: the input's side, as a share of what the shorter side is resized to; 0.875 "
+            "where 224 are cut out of 256. Default: 1, or as the model's documents say.",
         ),
     ] = None,
     preprocess: Annotated[
@@ -294,7 +317,12 @@ def convert(
     ] = False,
     json: Annotated[
         bool,
-        typer.Option("--json", rich_help_panel=RESULT, help="Print one JSON document. Default: a table."),
+        typer.Option(
+            "--json",
+            is_eager=True,  # so that --families knows
+            rich_help_panel=RESULT,
+            help="Print one JSON document. Default: a table.",
+        ),
     ] = False,
 ) -> None:
     """Convert a model once, register it under a name, and say what it is and how near it is to the original.
@@ -318,11 +346,13 @@ def convert(
         output=graph_output,
         family=family,
         boxes=boxes,
+        anchors=_numbers("--anchors", anchors),
         background=background,
         allow_unsafe=allow_unsafe,
         size=size_hw(size),
         candidates=candidates,
         resize=resize,
+        crop_ratio=crop_ratio,
         preprocess=preprocess,
         color=color,
         mean=_numbers("--mean", mean),
@@ -390,6 +420,6 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in re.split(r"[\s,\[\]]+", text.strip(" ,[]")))
     except ValueError as err:
-        raise ConfigError(f"{option} '{text}': expected a number, or one for each channel: 123.7,116.8,103.9") from err
+        raise ConfigError(f"{option} '{text}': expected numbers with commas, such as 123.7,116.8,103.9") from err

@@ -103,4 +103,5 @@ def export(
     if written.dropped:
         say(f"{chosen} has no place for {' and '.join(written.dropped)}: only boxes are written", err=True)
     left = "with why" if chosen is ExportFormat.MEGADETECTOR else "left out"
-    say(f"{written.images} images, {written.detections} detections; {written.failed} failed images {left}", err=True)
+    found = "" if spec.model.task == "classify" else f", {written.detections} detections"
+    say(f"{written.images} images{found}; {written.failed} failed images {left}", err=True)

@@ -9,6 +9,7 @@ from trtjob.documents import Document
 from trtjob.engines.spec import MOST_CANDIDATES, Precision, ResizeMode
 
 USUAL_CANDIDATES = 1024
+MAX_ANCHOR = 65_536  # pixels
 
 
 def _check_candidates(count: int) -> int:
@@ -46,8 +47,10 @@ class ConversionRequest(Document):
     family: str | None = None  # ONNX: of detectors that do not say what they are
     boxes: Literal["xyxy", "xyxyn", "cxcywh", "cxcywhn", "yxyx", "yxyxn"] | None = None  # of the family `boxes`
     background: Literal[0, -1] | None = None
+    anchors: tuple[Annotated[float, Field(gt=0, lt=MAX_ANCHOR)], ...] | None = None  # of families with raw heads
     scores: Literal["softmax", "sigmoid", "none"] | None = None  # what makes a classifier's scores of its output
     resize: ResizeMode | None = None
+    crop_ratio: float | None = Field(default=None, gt=0, le=1)  # of `crop`: the input's sides, of what an image covers
 
     precision: Precision = "fp32"
     calibrate: Path | None = None  # a folder of images

@@ -47,6 +47,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "family": ("onnx",),
     "boxes": ("onnx",),
     "background": ("onnx",),
+    "anchors": ("onnx",),
 }
 _TITLES = {"darknet": "Darknet models", "keras": "Keras and TensorFlow models", "onnx": "ONNX files"}
 

@@ -25,6 +25,7 @@ CANDIDATES_NAME = "candidates"
 
 MOST_CANDIDATES = 3840  # TensorRT's TopK takes no larger k
 
+_ALMOST = 1e-6  # 224 / 0.7 is 320, and a little less in floating point
 _REMEDY = "Convert the original model with: trtjob convert"
 
 
@@ -120,6 +121,7 @@ class ModelSpec(Document):
     color: Literal["rgb", "bgr", "gray"] = "rgb"
     resize: ResizeMode = ResizeMode.STRETCH
     sampling: Sampling = Sampling.HALF_PIXEL
+    crop_ratio: float = Field(default=1.0, gt=0, le=1)  # of `crop`: the input's sides, of those that an image covers
     pad_value: int = Field(default=127, ge=0, le=255)  # of a letterbox's border
     multi_label: bool = False  # a box, or a classifier's image, may carry several classes
     prototypes: tuple[int, int, int] | None = None  # of masks: how many, and their height and width
@@ -138,6 +140,15 @@ class ModelSpec(Document):
     converter: str = ""
     sources: tuple[SourceFile, ...] = ()
     parity: Parity | None = None
+
+    @property
+    def covered_hw(self) -> tuple[int, int]:
+        """The size that an image covers before the input is cut out of its middle, where it is cropped.
+
+        Rounded down, as timm and transformers do: 224 and 0.875 are torchvision's 256.
+        """
+        height, width = (int(side / self.crop_ratio + _ALMOST) for side in self.input_hw)
+        return height, width
 
     @property
     def coefficients(self) -> int:

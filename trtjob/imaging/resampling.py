@@ -42,7 +42,7 @@ def resampling(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[
     """Return how an image of a size, (height, width), is resized; None where OpenCV must, because its ends are cut off
     first."""
     (height, width), (input_h, input_w) = hw, spec.input_hw
-    if mode is ResizeMode.CROP and middle(hw, spec.input_hw) != (slice(0, height), slice(0, width)):
+    if mode is ResizeMode.CROP and middle(hw, spec.covered_hw) != (slice(0, height), slice(0, width)):
         return None
     window, placement = place(hw, spec, mode)
     first_x, step_x, reach_x = _line(width, window.width, window.left, spec.sampling)

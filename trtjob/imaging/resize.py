@@ -64,12 +64,13 @@ def place(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Windo
         new_h, new_w = max(1, int(height * ratio)), max(1, int(width * ratio))
         return Window(0, 0, new_w, new_h), Placement((0.0, 0.0), (1 / ratio, 1 / ratio))
     if mode is ResizeMode.CROP:
+        covered_h, covered_w = spec.covered_hw
         if spec.sampling is Sampling.ALIGN_CORNERS:
-            ratio = max(input_h / height, input_w / width)
-            new_h, new_w = max(input_h, round(height * ratio)), max(input_w, round(width * ratio))
+            ratio = max(covered_h / height, covered_w / width)
+            new_h, new_w = max(covered_h, round(height * ratio)), max(covered_w, round(width * ratio))
             left, top = -((new_w - input_w) // 2), -((new_h - input_h) // 2)
         else:
-            new_h, new_w = _covering_size(hw, spec.input_hw)
+            new_h, new_w = _covering_size(hw, spec.covered_hw)
             left, top = -round((new_w - input_w) / 2), -round((new_h - input_h) / 2)
         return Window(left, top, new_w, new_h), Placement((left, top), (width / new_w, height / new_h))
     return Window(0, 0, input_w, input_h), Placement((0.0, 0.0), (width / input_w, height / input_h))
@@ -135,10 +136,10 @@ _INNER_SIZES = {
 
 
 def _crop(image: UInt8Array, spec: ModelSpec, tensor: UInt8Array) -> Placement:
-    """Bring an image's shorter side to the input's and cut the middle out."""
+    """Bring an image's shorter side to the input's, or to more by the spec's crop ratio, and cut the middle out."""
     input_h, input_w = spec.input_hw
     # Of a thread of 1 x 60,000 pixels, enlarged as a whole, the ends that are cut off would fill the memory.
-    rows, columns = middle((image.shape[0], image.shape[1]), spec.input_hw)
+    rows, columns = middle((image.shape[0], image.shape[1]), spec.covered_hw)
     image = image[rows, columns]
     window, placement = place((image.shape[0], image.shape[1]), spec, ResizeMode.CROP)
     resized = resize(image, (window.height, window.width), spec.sampling)
@@ -147,15 +148,15 @@ def _crop(image: UInt8Array, spec: ModelSpec, tensor: UInt8Array) -> Placement:
     return Placement((offset_x - columns.start / scale_x, offset_y - rows.start / scale_y), placement.scale)
 
 
-def middle(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[slice, slice]:
+def middle(hw: tuple[int, int], covered_hw: tuple[int, int]) -> tuple[slice, slice]:
     """Return the rows and columns of an image that a crop can need: all, unless a side is many times the other."""
-    ratio = max(input_hw[0] / hw[0], input_hw[1] / hw[1])
-    return _middle(hw[0], input_hw[0] / ratio), _middle(hw[1], input_hw[1] / ratio)
+    ratio = max(covered_hw[0] / hw[0], covered_hw[1] / hw[1])
+    return _middle(hw[0], covered_hw[0] / ratio), _middle(hw[1], covered_hw[1] / ratio)
 
 
-def _covering_size(hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return the size at which an image just covers the input, rounded down (Resize in torchvision's transforms)."""
-    (height, width), (input_h, input_w) = hw, input_hw
+def _covering_size(hw: tuple[int, int], covered_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return the size at which an image just covers another, rounded down (Resize in torchvision's transforms)."""
+    (height, width), (input_h, input_w) = hw, covered_hw
     if input_w * height < input_h * width:
         return input_h, max(input_w, width * input_h // height)
     return max(input_h, height * input_w // width), input_w

@@ -282,6 +282,12 @@ def test_how_images_are_resized_can_be_said(tmp_path: Path) -> None:
     assert plain(graphs.classifier(), tmp_path, resize=ResizeMode.CROP).spec.resize is ResizeMode.CROP
 
 
+def test_how_much_of_an_image_a_crop_keeps_can_be_said(tmp_path: Path) -> None:
+    assert plain(graphs.classifier(), tmp_path, resize=ResizeMode.CROP, crop_ratio=0.875).spec.crop_ratio == 0.875
+    with pytest.raises(ConversionError, match=r"--crop-ratio 0\.875 is for images that are cropped, .* Add --resize"):
+        plain(graphs.classifier(), tmp_path, crop_ratio=0.875)
+
+
 def test_a_value_inside_can_be_the_output(tmp_path: Path) -> None:
     made = graphs.classifier()
     made.graph.node.append(graphs.node("ArgMax", "answer", "best", axis=1))

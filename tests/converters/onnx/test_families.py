@@ -1,7 +1,7 @@
 """Detectors that say nothing of themselves: each family's outputs, written down by hand, and what must come of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from converters.onnx.family_cases import (
     CASES,
     CENTRES,
     CORNERS,
+    HW,
     LABELS,
     OBJECT,
     ONE_HOT,
@@ -21,6 +22,8 @@ from converters.onnx.family_cases import (
     Case,
     each,
     grid,
+    logit,
+    raw_heads,
 )
 from numpy.typing import NDArray
 from onnx import helper
@@ -156,8 +159,79 @@ def test_a_file_of_the_model_zoo_needs_no_family(name: str, classes: int, tmp_pa
 
 def test_heads_whose_anchors_are_not_known_are_refused_with_the_families_that_have_some(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.family == "yolov5-heads")
-    with pytest.raises(ConversionError, match=r"may be --family yolov5-heads .* or --family yolov7-heads .* Say it"):
+    with pytest.raises(
+        ConversionError,
+        match=r"be --family yolov5-heads .* --family yolov7-heads .* Say it, .* with --anchors",
+    ):
         converted(replace(case, options={}), tmp_path)
+
+
+GIVEN = {
+    8: ((11, 14), (17, 29), (30, 21)),
+    16: ((29, 62), (60, 44), (55, 120)),
+    32: ((110, 91), (150, 190), (370, 320)),
+}
+
+
+def numbers(anchors: Mapping[int, Sequence[Sequence[float]]]) -> tuple[float, ...]:
+    return tuple(float(side) for sizes in anchors.values() for size in sizes for side in size)
+
+
+def heads_of(anchors: Mapping[int, Sequence[tuple[float, float]]]) -> dict[str, NDArray[Any]]:
+    """Return heads, the coarsest first, of a YOLOv5 whose anchors were chosen anew."""
+    reach = dict.fromkeys(anchors, 2.0)
+    heads = raw_heads(HW, anchors, reach=reach, size=lambda share: logit(np.sqrt(share) / 2))
+    return {f"head{number}": each(head).astype("f") for number, head in reversed(list(enumerate(heads)))}
+
+
+@pytest.mark.parametrize("options", [{}, {"family": "yolov5-heads"}, {"family": "yolov7-heads"}], ids=str)
+@pytest.mark.parametrize("strides", [(8, 16, 32), (8, 16)], ids=["three heads", "two"])
+def test_anchors_that_training_has_chosen_are_given(
+    options: dict[str, Any], strides: Sequence[int], tmp_path: Path
+) -> None:
+    anchors = {stride: GIVEN[stride] for stride in strides}
+    case = Case("yolov5-heads", heads_of(anchors), options={**options, "anchors": numbers(anchors)})
+    made = converted(case, tmp_path)
+    assert not made.warnings
+    np.testing.assert_allclose([box for _, _, box in found_by(made, tmp_path)], CORNERS, atol=0.05)
+    assert made.reference is not None
+    outputs = made.reference.run(graphs.images(1, HW))
+    assert outputs.boxes is not None
+    best = np.argsort(-outputs.scores.max(2)[0], kind="stable")[:2]
+    np.testing.assert_allclose(outputs.boxes[0][best], CORNERS, atol=0.05)
+
+
+def test_anchors_of_yolov2_are_in_cells_and_as_many_as_there_are(tmp_path: Path) -> None:
+    cells = ((0.5, 0.7), (0.9, 1.2), (1.3, 1.0))
+    in_pixels = {32: tuple((32 * width, 32 * height) for width, height in cells)}
+    (head,) = raw_heads(HW, in_pixels, reach={32: 1.0}, classes=lambda x: np.log(np.maximum(x, 1e-9)))
+    flat = head.transpose(0, 3, 1, 2).reshape(1, -1, HW[0] // 32, HW[1] // 32)
+    options = {"family": "yolov2", "anchors": numbers({32: cells})}
+    made = converted(Case("yolov2", {"grid": flat.astype("f")}, options=options), tmp_path)
+    np.testing.assert_allclose([box for _, _, box in found_by(made, tmp_path)], CORNERS, atol=0.05)
+
+
+def test_anchors_that_were_published_are_a_warning_where_training_may_have_chosen_others(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "yolov5-heads")
+    (warning,) = converted(case, tmp_path).warnings
+    assert "give them with --anchors" in warning
+
+
+@pytest.mark.parametrize(
+    ("family", "anchors", "message"),
+    [
+        (None, (10.0, 13.0), r"--anchors: 2 numbers, .* 3 heads have 9 anchors: expected 18, a width and a height"),
+        ("yolov7-heads", (1.0,) * 17, "--anchors: 17 numbers"),
+        ("rtdetr", (1.0,) * 18, r"whose heads are not decoded, but RT-DETR .* has none\. Leave it out"),
+    ],
+    ids=["too few", "odd", "another family"],
+)
+def test_anchors_that_do_not_fit_are_refused(
+    family: str | None, anchors: tuple[float, ...], message: str, tmp_path: Path
+) -> None:
+    case = Case("yolov5-heads", heads_of(GIVEN), options={"family": family, "anchors": anchors})
+    with pytest.raises(ConversionError, match=message):
+        converted(case, tmp_path)
 
 
 def test_an_image_in_which_yolov3_finds_nothing_has_no_boxes(tmp_path: Path) -> None:

@@ -80,6 +80,37 @@ def test_a_centre_is_cut_where_it_says_so(tmp_path: Path) -> None:
     assert (spec.input_hw, spec.resize) == ((16, 16), ResizeMode.CROP)
 
 
+@pytest.mark.parametrize(
+    ("document", "ratio"),
+    [
+        ({"do_center_crop": True, "size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}, 0.8),
+        ({"do_center_crop": True, "size": 40, "crop_size": 32}, 0.8),
+        ({"crop_pct": 0.8, "size": {"shortest_edge": 32}}, 0.8),
+        ({"do_center_crop": True, "size": {"shortest_edge": 32}, "crop_size": 32}, 1.0),
+    ],
+    ids=["sizes", "numbers", "ConvNeXt", "all"],
+)
+def test_as_much_is_cut_off_as_the_document_says(document: dict[str, Any], ratio: float, tmp_path: Path) -> None:
+    spec = converted(tmp_path, {"config.json": CONFIG, "preprocessor_config.json": {**PREPROCESSOR, **document}}).spec
+    assert (spec.resize, spec.input_hw, spec.crop_ratio) == (ResizeMode.CROP, (32, 32), ratio)
+
+
+def test_timms_own_document_says_all(tmp_path: Path) -> None:
+    said = {"input_size": [3, 32, 32], "crop_pct": 0.9, "crop_mode": "center", "mean": [0.5, 0.4, 0.3]}
+    said |= {"std": [0.1, 0.2, 0.3], "interpolation": "bicubic"}
+    made = converted(tmp_path, {"config.json": {"label_names": ["cat", "dog"], "pretrained_cfg": said}})
+    spec = made.spec
+    assert (spec.labels, spec.input_hw, spec.resize) == (("cat", "dog"), (32, 32), ResizeMode.CROP)
+    assert spec.covered_hw == (35, 35)
+    assert not made.warnings
+    pixels = graphs.images(1, (32, 32))
+    assert made.reference is not None
+    normalised = (pixels.astype(np.float64).mean((1, 2)) / 255 - [0.5, 0.4, 0.3]) / [0.1, 0.2, 0.3]
+    np.testing.assert_allclose(
+        made.reference.run(pixels).scores, graphs.softmax(normalised @ graphs.weights(3, 2)), rtol=1e-4
+    )
+
+
 def test_without_documents_a_size_is_enough_and_the_guesses_are_said(tmp_path: Path) -> None:
     made = converted(tmp_path, {}, size=(16, 24))
     assert made.spec.labels == ("class_0", "class_1")

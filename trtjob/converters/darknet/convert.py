@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from trtjob import __version__
 from trtjob.converters.artefact import Converted, model_from_graph, source_file
+from trtjob.converters.cropping import crop_ratio
 from trtjob.converters.darknet.cfg import Section, read_cfg
 from trtjob.converters.darknet.decode import decode_heads
 from trtjob.converters.darknet.files import files
@@ -58,13 +59,15 @@ def convert(request: ConversionRequest) -> Converted:
     names, warning = fitting_labels(labels, classes, weights, is_asked=request.labels is not None)
     most = request.candidates or USUAL_CANDIDATES
     nms_kind, nms_beta = nms_of(net.heads[-1].section) if net.heads else (NmsKind.DEFAULT, NMS_BETA)
+    resize = request.resize or _resize(settings, task)
     spec = ModelSpec(
         task=task,
         labels=names,
         input_hw=hw,
         channels=channels,
         color=_COLORS[channels],
-        resize=request.resize or _resize(settings, task),
+        resize=resize,
+        crop_ratio=crop_ratio(request, resize),
         sampling=Sampling.ALIGN_CORNERS,
         multi_label=task is Task.DETECT,
         candidates=most if task is Task.DETECT else 0,

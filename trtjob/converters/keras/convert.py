@@ -8,6 +8,7 @@ from typing import Any
 
 from trtjob import __version__
 from trtjob.converters.artefact import Converted, Reference, model_from_graph, source_file
+from trtjob.converters.cropping import crop_ratio
 from trtjob.converters.graph import Graph
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.files import files, saved_model_folder
@@ -91,13 +92,15 @@ def convert(request: ConversionRequest) -> Converted:
     net.graph.scope = "classify"
     multi_label = is_multi_label(found.ending, last_operator(net.graph.nodes, output.name))
     add_scores(net.graph, output.name, found.ending)
+    resize = request.resize or ResizeMode.STRETCH
     spec = ModelSpec(
         task=Task.CLASSIFY,
         labels=_labels(request, classes, notes),
         input_hw=original.hw,
         channels=1 if original.channels == 1 else 3,
         color="gray" if original.channels == 1 else "rgb",
-        resize=request.resize or ResizeMode.STRETCH,
+        resize=resize,
+        crop_ratio=crop_ratio(request, resize),
         sampling=Sampling.HALF_PIXEL,
         multi_label=multi_label,
         converter=f"trtjob {__version__} keras",

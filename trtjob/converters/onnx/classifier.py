@@ -3,10 +3,20 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trtjob.converters.cropping import crop_ratio
 from trtjob.converters.labels import expect_count, fitting_labels, numbered
 from trtjob.converters.onnx.facts import Recognised, input_hw, known_labels, made_up_images, named_labels, numbers_of
 from trtjob.converters.onnx.files import labels_file
-from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document, pixels_of, resize_of, sampling_of
+from trtjob.converters.onnx.huggingface import (
+    CONFIG,
+    PREPROCESSOR,
+    crop_ratio_of,
+    document,
+    pixels_of,
+    preprocessor_beside,
+    resize_of,
+    sampling_of,
+)
 from trtjob.converters.onnx.outputs import Answer, Layout
 from trtjob.converters.onnx.pixels import pixels_from
 from trtjob.converters.onnx.probabilities import ending_of
@@ -29,7 +39,7 @@ def plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Con
             "scores, [N, K, 4] and [N, K, classes], are read with --family boxes: export it so, before NMS"
         )
     path, image = foreign.path, foreign.image
-    preprocessor = document(path, PREPROCESSOR)
+    preprocessor = preprocessor_beside(path)
     pixels = pixels_from(request, image) or pixels_of(preprocessor, image.channels)
     warnings = []
     if pixels is None and image.name == HUGGING_FACES:
@@ -44,7 +54,7 @@ def plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Con
             "--preprocess unit (0 to 1; none: 0 to 255; or torch, tf, caffe), or --mean and --std"
         )
     if preprocessor:
-        resize, notes = resize_of(preprocessor), [f"Images are brought to it as {PREPROCESSOR} says."]
+        resize, notes = resize_of(preprocessor), ["Images are brought to it as the documents beside it say."]
         return _classifier(foreign, pixels, None, resize, metadata, request, notes, warnings)
     notes = (
         [] if request.resize else ["Images are stretched to its input. Were they cut in training, use --resize crop."]
@@ -88,7 +98,7 @@ def _classifier(
         raise foreign.error(
             f"its output is {list(shape)} for one image: expected scores [1, classes]. Name them with --output NAME"
         )
-    config = document(foreign.path, CONFIG)
+    config, preprocessor = document(foreign.path, CONFIG), preprocessor_beside(foreign.path)
     found = ending_of(foreign, raw, request, gives_logits=export is not None or bool(config), config=config)
     classes = classes_of(found.ending, outputs)
     is_hugging_faces = foreign.image.name == HUGGING_FACES
@@ -100,7 +110,8 @@ def _classifier(
         channels=1 if foreign.image.channels == 1 else 3,
         color=pixels.color,
         resize=request.resize or resize,
-        sampling=sampling_of(document(foreign.path, PREPROCESSOR)),
+        crop_ratio=crop_ratio(request, request.resize or resize, crop_ratio_of(preprocessor)),
+        sampling=sampling_of(preprocessor),
         multi_label=is_multi_label(found.ending, last_operator(foreign.model.graph.node, foreign.output.name)),
     )
     answer = Answer(foreign.output.name, Layout.CLASSES, shape, classes, found.ending)

@@ -45,8 +45,8 @@ _ONE_AT_A_TIME = (
 )
 # What is asked of a foreign file alone: a model of ours says it.
 _DECIDED = (
-    *("labels", "size", "input", "output", "preprocess", "color", "mean", "std", "resize"),
-    *("family", "boxes", "background", "scores"),
+    *("labels", "size", "input", "output", "preprocess", "color", "mean", "std", "resize", "crop_ratio"),
+    *("family", "boxes", "background", "anchors", "scores"),
 )
 _QUANTISED_OPS = frozenset({"DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
@@ -70,7 +70,7 @@ def _own(model: ModelProto, spec: ModelSpec, request: ConversionRequest) -> Conv
     Raises ConfigError for what was decided when it was converted.
     """
     if decided := [name for name in _DECIDED if getattr(request, name) is not None]:
-        options = ", ".join(f"--{name}" for name in decided)
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in decided)
         raise ConfigError(
             f"{options}: '{request.model}' was converted by trtjob, and holds that already. Leave it out, or convert "
             "the original model"

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families import family_of
 from trtjob.converters.onnx.families.family import Contract, Described, Family, Rewired, Seen
-from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document
+from trtjob.converters.onnx.huggingface import CONFIG, document, preprocessor_beside
 from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.read import upgraded
 from trtjob.converters.onnx.session import Session
@@ -99,7 +99,7 @@ def detector_from(
     """
     path = request.model
     inputs = tuple(value.name for value in inputs_of(model))
-    config, preprocessor = (document(path, name) for name in (CONFIG, PREPROCESSOR))
+    config, preprocessor = document(path, CONFIG), preprocessor_beside(path)
     if hw is None:
         if request.family is None and _may_be_classifier(model):
             return None
@@ -123,7 +123,7 @@ def detector_from(
         config,
         preprocessor,
         classes,
-        described or Described(request.boxes or "xyxy", _scores(request), request.background),
+        described or Described(request.boxes or "xyxy", _scores(request), request.background, request.anchors or ()),
     )
     family = family_of(seen, request)
     return None if family is None else Detector(path, whole, image, family, seen)

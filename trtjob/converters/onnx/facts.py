@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trtjob.converters.labels import read_labels
 from trtjob.converters.onnx.detector import Detector
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
-from trtjob.converters.onnx.huggingface import CONFIG, PREPROCESSOR, document, labels_of, size_of
+from trtjob.converters.onnx.huggingface import CONFIG, document, labels_of, preprocessor_beside, size_of
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer
 from trtjob.converters.onnx.reference import Original
@@ -85,7 +85,7 @@ def known_hw(
     image: ImageInput, path: Path, request: ConversionRequest, export: Export | None = None
 ) -> tuple[int, int] | None:
     """Return the same, None where nothing says it. Raises ConversionError for one that cannot be."""
-    beside = None if image.height and image.width else size_of(document(path, PREPROCESSOR))
+    beside = None if image.height and image.width else size_of(preprocessor_beside(path))
     wanted = request.size or (export.hw if export else None) or beside or (image.height, image.width)
     if wanted[0] is None or wanted[1] is None:
         return None

@@ -11,26 +11,59 @@ from trtjob.engines.spec import ResizeMode, Sampling
 from trtjob.errors import ConversionError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_TELLING = frozenset({"id2label", "pretrained_cfg"})  # of transformers and of timm
 _MOST_BYTES = 4 << 20
 _AWAY = "Mend it, or move it away and use --labels and --preprocess"
 _BYTE = 255.0
 _SAME = 1e-6
+_LARGE = 384  # from here on ConvNeXt's processor stretches (image_processing_convnext.py)
 _PIL_BILINEAR, _PIL_BICUBIC = 2, 3  # Image.Resampling; both average when they shrink
 
 
 def documents_beside(model: Path) -> list[Path]:
-    """Return the documents beside a model; a `config.json` alone may be another program's, unless it names labels."""
+    """Return the documents beside a model; a `config.json` alone may be another program's, unless its keys tell."""
     config, preprocessor = model.with_name(CONFIG), model.with_name(PREPROCESSOR)
     if preprocessor.is_file():
         return [path for path in (config, preprocessor) if path.is_file()]
-    return [config] if config.is_file() and _names_labels(config) else []
+    return [config] if config.is_file() and _is_its_own(config) else []
 
 
-def _names_labels(path: Path) -> bool:
+def _is_its_own(path: Path) -> bool:
     try:
-        return path.stat().st_size <= _MOST_BYTES and "id2label" in json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError, TypeError):
+        return path.stat().st_size <= _MOST_BYTES and bool(_TELLING & json.loads(path.read_bytes()).keys())
+    except (OSError, ValueError, RecursionError, AttributeError):
         return False
+
+
+def preprocessor_beside(model: Path) -> Mapping[str, Any]:
+    """Return the preprocessor beside a model, made of what timm's `config.json` says where that is all there is.
+
+    Raises ConversionError where a document is no JSON.
+    """
+    return document(model, PREPROCESSOR) or _of_timm(document(model, CONFIG).get("pretrained_cfg"))
+
+
+def _of_timm(said: Any) -> Mapping[str, Any]:
+    """Return the same in transformers' words (timm/data/transforms_factory.py); empty where it is not understood."""
+    match said:
+        case {
+            "input_size": [int(_), int(height), int(width)],
+            "crop_pct": float() | int() as share,
+            "mean": list(mean),
+            "std": list(std),
+        } if share > 0:
+            is_cropped = said.get("crop_mode", "center") != "squash"
+            whole = {"shortest_edge": int(min(height, width) / share)} if is_cropped else None
+            size = {"height": height, "width": width}
+            return {
+                "do_center_crop": is_cropped,
+                "size": whole or size,
+                "crop_size": size,
+                "image_mean": mean,
+                "image_std": std,
+                "resample": _PIL_BILINEAR if said.get("interpolation") == "bilinear" else _PIL_BICUBIC,
+            }
+    return {}
 
 
 def document(model: Path, name: str) -> Mapping[str, Any]:
@@ -52,6 +85,8 @@ def document(model: Path, name: str) -> Mapping[str, Any]:
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the labels by number; none where it names none."""
+    if isinstance(names := config.get("label_names"), list):  # timm's
+        return tuple(" ".join(str(name).split()) or f"class_{number}" for number, name in enumerate(names))
     table = config.get("id2label")
     if not isinstance(table, dict) or not table:
         return ()
@@ -71,6 +106,8 @@ def size_of(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
         case {"height": int(height), "width": int(width)}:
             return height, width
         case int(side):
+            return side, side
+        case {"shortest_edge": int(side)} if _crop_share(preprocessor):
             return side, side
     return None
 
@@ -103,7 +140,32 @@ def _not_understood() -> ConversionError:
 
 
 def resize_of(preprocessor: Mapping[str, Any]) -> ResizeMode:
-    return ResizeMode.CROP if preprocessor.get("do_center_crop") else ResizeMode.STRETCH
+    is_cropped = preprocessor.get("do_center_crop") or _crop_share(preprocessor)
+    return ResizeMode.CROP if is_cropped else ResizeMode.STRETCH
+
+
+def crop_ratio_of(preprocessor: Mapping[str, Any]) -> float:
+    """Return how much of what an image is resized to is kept: 224 of 256, for example."""
+    if share := _crop_share(preprocessor):
+        return share
+    whole, kept = (_shorter_side(preprocessor.get(name)) for name in ("size", "crop_size"))
+    return kept / whole if kept and whole and kept < whole else 1.0
+
+
+def _crop_share(preprocessor: Mapping[str, Any]) -> float:
+    """Return what ConvNeXt's processor says instead, 0 where it says nothing: of large inputs it means nothing."""
+    share, side = preprocessor.get("crop_pct"), _shorter_side(preprocessor.get("size"))
+    return share if isinstance(share, float) and 0 < share <= 1 and 0 < side < _LARGE else 0.0
+
+
+def _shorter_side(size: object) -> int:
+    """Return a size's side, 0 where none is said."""
+    match size:
+        case {"shortest_edge": int(side)} | int(side):
+            return side
+        case {"height": int(height), "width": int(width)}:
+            return min(height, width)
+    return 0
 
 
 def sampling_of(preprocessor: Mapping[str, Any]) -> Sampling:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from trtjob.converters.cropping import crop_ratio
 from trtjob.converters.labels import expect_count
 from trtjob.converters.onnx.classifier import exported_classifier, plain_classifier
 from trtjob.converters.onnx.detector import Detector, detector_from
@@ -86,7 +87,8 @@ def recognised_detector(
     if (classes := family.classes(detector.seen)) and classes != len(labels):
         expect_count(labels, classes, path)
     pixels = pixels_from(request, detector.image) or contract.pixels
-    warnings = () if contract.guess is None or pixels is not contract.pixels else (contract.guess,)
+    guess = contract.guess if pixels is contract.pixels else None
+    warnings = tuple(sentence for sentence in (guess, contract.assumed) if sentence is not None)
     if pixels is None:
         raise ConversionError(
             f"'{path}' is of {family.title}, whose models differ in what they expect of a pixel. It needs "
@@ -97,13 +99,15 @@ def recognised_detector(
     pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), made_up_images(detector.seen.hw, foreign.image.channels)
     (raw,) = numbers_of(original, images, foreign)
+    resize = request.resize or contract.resize
     spec = ModelSpec(
         task=Task.DETECT,
         labels=labels,
         input_hw=detector.seen.hw,
         channels=1 if foreign.image.channels == 1 else 3,
         color=pixels.color,
-        resize=request.resize or contract.resize,
+        resize=resize,
+        crop_ratio=crop_ratio(request, resize),
         sampling=contract.sampling,
         pad_value=contract.pad_value,
         multi_label=contract.multi_label,
@@ -133,13 +137,15 @@ def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], req
     if layout is None:
         raise foreign.error(_unknown_output(shape, len(labels), export, more.extras))
     is_final = layout is Layout.FINAL
+    resize = request.resize or ResizeMode.LETTERBOX
     spec = ModelSpec(
         task=Task.DETECT,
         labels=labels,
         input_hw=hw,
         channels=1 if foreign.image.channels == 1 else 3,
         color=pixels.color,
-        resize=request.resize or ResizeMode.LETTERBOX,
+        resize=resize,
+        crop_ratio=crop_ratio(request, resize),
         sampling=Sampling.HALF_PIXEL,
         pad_value=PAD_VALUE,
         conf=CONF,

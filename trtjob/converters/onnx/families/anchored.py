@@ -42,12 +42,22 @@ def in_pixels(cells: tuple[tuple[float, float], ...]) -> Anchors:
     }
 
 
+def _published(seen: Seen) -> str | None:
+    """Return what to say where the user gives no anchors."""
+    if seen.described.anchors:
+        return None
+    return (
+        "Its heads are decoded with the anchors that were published, which are not in the file. Where training has "
+        "chosen others, boxes have the wrong size: give them with --anchors."
+    )
+
+
 def _letterbox(seen: Seen) -> Contract:
-    return Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX)
+    return Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, assumed=_published(seen))
 
 
 def _yolov5_heads(*anchors: Anchors) -> Heads:
-    reach = dict.fromkeys((8, 16, 32, 64), 2.0)
+    reach = dict.fromkeys((4, 8, 16, 32, 64, 128), 2.0)
     return Heads(anchors, "anchors first", reach, size="square")
 
 
@@ -56,9 +66,11 @@ YOLOV5_HEADS = Family(
     name="yolov5-heads",
     title="YOLOv5, YOLOv7-tiny and both with four heads, exported without --grid",
     gives="three or four heads [N, 3, H, W, 5 + classes]",
-    needs="--labels; networks whose anchors were chosen anew in training have to be exported with --grid",
+    needs="--labels, and --anchors where training has chosen them anew; of what is exported with --grid neither",
     fits=_YOLOV5.fits,
+    recognises=lambda seen: bool(seen.described.anchors) and _YOLOV5.fits(seen),
     describe=_letterbox,
+    anchors=_YOLOV5.anchors_in,
     classes=_YOLOV5.count,
     rewire=_YOLOV5.rewire,
     read=_YOLOV5.read,
@@ -70,6 +82,7 @@ YOLOV7_HEADS = Family(
     needs=YOLOV5_HEADS.needs,
     fits=_YOLOV7.fits,
     describe=_letterbox,
+    anchors=_YOLOV7.anchors_in,
     classes=_YOLOV7.count,
     rewire=_YOLOV7.rewire,
     read=_YOLOV7.read,
@@ -87,35 +100,52 @@ YOLOV4 = Family(
     name="yolov4",
     title="YOLOv4 of the ONNX model zoo",
     gives="three heads [N, H, W, 3, 5 + classes]",
+    needs="--labels, and --anchors where they are its own",
+    anchors=_YOLOV4.anchors_in,
     fits=_is_yolov4,
     recognises=lambda seen: _is_yolov4(seen) and _YOLOV4.count(seen) == _COCO,
-    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, pad_value=_GREY, iou=0.213),
+    describe=lambda seen: Contract(
+        unit_pixels(seen.channels),
+        ResizeMode.LETTERBOX,
+        pad_value=_GREY,
+        iou=0.213,
+        assumed=None if _YOLOV4.count(seen) == _COCO else _published(seen),
+    ),
     classes=_YOLOV4.count,
     rewire=_YOLOV4.rewire,
     read=_YOLOV4.read,
 )
 
 _YOLOV2, _TINY = (
-    Heads((in_pixels(anchors),), "in channels", {}, classes="softmax") for anchors in (_OF_YOLOV2, _OF_TINY_YOLOV2)
+    Heads((in_pixels(anchors),), "in channels", {}, classes="softmax", is_in_cells=True)
+    for anchors in (_OF_YOLOV2, _OF_TINY_YOLOV2)
 )
 
 
 def _describe_tiny(seen: Seen) -> Contract:
-    guess = (
+    guess: str | None = (
         "Pixels are taken as they are, for the model zoo's file scales them itself. That is a guess: where yours does "
         "not, use --preprocess unit."
     )
     pixels = pixels_of_mode("none", seen.channels)
-    return Contract(pixels, ResizeMode.STRETCH, guess=None if _ZOO_OUTPUT in seen.outputs else guess)
+    if _ZOO_OUTPUT in seen.outputs:
+        guess = None
+    return Contract(pixels, ResizeMode.STRETCH, guess=guess, assumed=None if guess is None else _published(seen))
 
 
 YOLOV2 = Family(
     name="yolov2",
     title="YOLOv2 for COCO, of the ONNX model zoo",
     gives="one head [N, 5 * (5 + classes), H / 32, W / 32]",
+    needs="--labels, and --anchors, in cells of 32 pixels, where they are its own",
+    anchors=_YOLOV2.anchors_in,
     fits=_YOLOV2.fits,
     recognises=lambda seen: _YOLOV2.fits(seen) and _YOLOV2.count(seen) == _COCO,
-    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.STRETCH),
+    describe=lambda seen: Contract(
+        unit_pixels(seen.channels),
+        ResizeMode.STRETCH,
+        assumed=None if _YOLOV2.count(seen) == _COCO else _published(seen),
+    ),
     classes=_YOLOV2.count,
     rewire=_YOLOV2.rewire,
     read=_YOLOV2.read,
@@ -124,7 +154,8 @@ TINY_YOLOV2 = Family(
     name="tiny-yolov2",
     title="Tiny YOLOv2 for VOC, of the ONNX model zoo",
     gives=YOLOV2.gives,
-    needs="--labels; --preprocess unit where pixels are not scaled in the graph",
+    needs="--labels; --preprocess unit where pixels are not scaled in the graph; --anchors as for yolov2",
+    anchors=_TINY.anchors_in,
     fits=_TINY.fits,
     recognises=lambda seen: _TINY.fits(seen) and _TINY.count(seen) == _VOC and _ZOO_OUTPUT in seen.outputs,
     describe=_describe_tiny,

@@ -58,6 +58,7 @@ _HEAD = Heads(
     {},
     centre="none",
     classes="softmax",
+    is_in_cells=True,
 )
 COMPACT = Family(
     name="azure-compact",

@@ -24,13 +24,14 @@ class Described:
     """What the user, or a node that was cut off, says of boxes and scores.
 
     boxes: corners or centre and size, in pixels of the input, with an n behind them as shares of it; scores: what makes
-    scores of the values, None: they are some; background: the class that is none, 0 or -1 for the last; is_told: it is
-    the graph that says so.
+    scores of the values, None: they are some; background: the class that is none, 0 or -1 for the last; anchors: widths
+    and heights by turns, of raw heads, the finest first; is_told: it is the graph that says so.
     """
 
     boxes: str = "xyxy"
     scores: str | None = None
     background: int | None = None
+    anchors: tuple[float, ...] = ()
     is_told: bool = False
 
     @property
@@ -105,8 +106,8 @@ class Contract:
     """What a family's own tools do with an image before the network, and with its answer after it.
 
     pixels: None where they differ from model to model, and the user has to say it; is_final: no box has to be
-    suppressed; multi_label: a box may carry several classes; guess: what
-    of this is one, a sentence for the user.
+    suppressed; multi_label: a box may carry several classes; guess: where `pixels` is one, a sentence for the user;
+    assumed: what else may be otherwise, a sentence.
     """
 
     pixels: Pixels | None
@@ -117,6 +118,7 @@ class Contract:
     is_final: bool = False
     multi_label: bool = False
     guess: str | None = None
+    assumed: str | None = None
 
     @property
     def nms_kind(self) -> NmsKind:
@@ -139,7 +141,8 @@ class Family:
     contract; classes: how many labels there have to be, by its outputs, 0 where they do not tell; rewire: append to a
     graph what makes one value of its outputs, given the labels; read: the same in NumPy, of the graph's own outputs for
     one image, boxes float32 [1, K, 4], xyxy in pixels of the input, and scores [1, K, classes]; has_background: class 0
-    is none, whether or not the labels name it.
+    is none, whether or not the labels name it; anchors: how many there are in a graph's heads, 0: its outputs are no
+    such heads; None: it has none.
     """
 
     name: str
@@ -152,4 +155,9 @@ class Family:
     read: Callable[[Arrays, Seen, tuple[str, ...]], Outputs]
     needs: str = "--labels"
     has_background: bool = False
+    anchors: Callable[[Seen], int] | None = None
     recognises: Callable[[Seen], bool] = lambda _seen: False
+
+    def document(self) -> dict[str, str]:
+        """Return what a person has to know of it, for JSON."""
+        return {"name": self.name, "title": self.title, "gives": self.gives, "needs": self.needs}

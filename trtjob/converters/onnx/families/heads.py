@@ -1,6 +1,6 @@
 """Heads that are not decoded: a box is told from its place and from anchors, which are not in the file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ _BOX, _FIXED = 4, 5  # values of a box, and with its objectness
 
 Order = Literal["anchors first", "anchors last", "in channels"]
 Activation = Literal["sigmoid", "softmax", "exp", "square", "none"]
-Anchors = Mapping[int, tuple[tuple[float, float], ...]]  # by stride, in pixels of the input
+Anchors = Mapping[int, Sequence[Sequence[float]]]  # widths and heights by stride, in pixels of the input
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Heads:
     anchors: the tables that its networks have, by the strides of their heads; order: where the anchors stand,
     [N, anchors, H, W, values], [N, H, W, anchors, values] or [N, anchors * values, H, W]; reach: how many places wide
     the range of a centre is, by stride, 1 where nothing is said; centre, size, objectness, classes: what is done to
-    them; a size is `square`: four times its sigmoid's square.
+    them; a size is `square`: four times its sigmoid's square; is_in_cells: people write its anchors in
+    places of a head, and not in pixels.
     """
 
     anchors: tuple[Anchors, ...]
@@ -37,6 +38,7 @@ class Heads:
     size: Activation = "exp"
     objectness: Activation = "sigmoid"
     classes: Activation = "sigmoid"
+    is_in_cells: bool = False
 
     def fits(self, seen: Seen) -> bool:
         """Tell whether a graph's outputs are such heads, and nothing else."""
@@ -44,11 +46,21 @@ class Heads:
 
     def count(self, seen: Seen) -> int:
         """Return the number of classes."""
-        return self._values(next(iter(seen.outputs.values())), self._first_anchors) - _FIXED
+        return self._values(next(iter(seen.outputs.values())), self._at_a_place(seen)) - _FIXED
+
+    def anchors_in(self, seen: Seen) -> int:
+        """Return how many anchors the heads have together, 0 where the outputs are no such heads."""
+        heads = list(seen.outputs.values())
+        if not self._are_heads(heads) or not all(self._stride(head, seen) for head in heads):
+            return 0
+        if self.order == "in channels":
+            values = seen.classes + _FIXED
+            return heads[0].shape[1] // values if seen.classes and not heads[0].shape[1] % values else 0
+        return sum(array.shape[1 if self.order == "anchors first" else 3] for array in heads)
 
     def rewire(self, graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
         values = self.count(seen) + _FIXED
-        flat = [self._flat(graph, as_float(graph, name), values) for name in seen.outputs]
+        flat = [self._flat(graph, as_float(graph, name), seen) for name in seen.outputs]
         x = graph.add("Concat", *flat, axis=1) if len(flat) > 1 else flat[0]
         offset, gain, anchors = (
             graph.constant(array, name)
@@ -64,7 +76,7 @@ class Heads:
         return Rewired(graph.add("Concat", centre, size, objectness, classes, axis=2), Layout.OBJECTNESS)
 
     def read(self, outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
-        x = np.concatenate([self._rows(array) for array in outputs.values()], axis=1)
+        x = np.concatenate([self._rows(array, seen) for array in outputs.values()], axis=1)
         offset, gain, anchors = self._places(seen)
         ends = (0, 2, _BOX, _FIXED, x.shape[2])
         centre, size, objectness, classes = (
@@ -78,24 +90,34 @@ class Heads:
     def _activations(self) -> tuple[Activation, ...]:
         return self.centre, self.size, self.objectness, self.classes
 
-    @property
-    def _first_anchors(self) -> int:
+    def _are_heads(self, arrays: Sequence[NDArray[Any]]) -> bool:
+        rank = 4 if self.order == "in channels" else 5
+        return all(array.ndim == rank and array.shape[0] == 1 for array in arrays)
+
+    def _at_a_place(self, seen: Seen) -> int:
+        """Return how many anchors each head has at each of its places."""
+        if seen.described.anchors:
+            return len(seen.described.anchors) // 2 // len(seen.outputs)
         return len(next(iter(self.anchors[0].values())))
 
     def _table(self, seen: Seen) -> Anchors | None:
         """Return the anchors for the strides that the outputs have; None: they are no such heads."""
-        rank = 4 if self.order == "in channels" else 5
         heads = list(seen.outputs.values())
-        if any(array.ndim != rank or array.shape[0] != 1 for array in heads):
+        if not self._are_heads(heads):
             return None
-        values = {self._values(array, self._first_anchors) for array in heads}
+        values = {self._values(array, self._at_a_place(seen)) for array in heads}
         if len(values) != 1 or min(values) <= _FIXED or seen.classes not in (0, min(values) - _FIXED):
             return None
-        strides = [self._stride(array, seen) for array in heads]
-        for table in self.anchors:
-            if sorted(strides) == sorted(table):
-                return table
-        return None
+        strides = sorted(self._stride(array, seen) for array in heads)
+        return next((table for table in self._tables(seen, strides) if strides == sorted(table)), None)
+
+    def _tables(self, seen: Seen, strides: Sequence[int]) -> Sequence[Anchors]:
+        """Return the anchors that the user gives, for heads of these strides, else those that were published."""
+        if not seen.described.anchors:
+            return self.anchors
+        unit = strides[0] if self.is_in_cells else 1
+        sizes = iter((np.reshape(seen.described.anchors, (-1, 2)) * unit).tolist())
+        return [{stride: tuple(next(sizes) for _ in range(self._at_a_place(seen))) for stride in strides}]
 
     def _values(self, head: NDArray[Any], anchors: int) -> int:
         """Return how many values each anchor has at a place; 0: the head has other anchors."""
@@ -105,7 +127,7 @@ class Heads:
             case "anchors last":
                 return head.shape[4] if head.shape[3] == anchors else 0
             case "in channels":
-                return 0 if head.shape[1] % anchors else head.shape[1] // anchors
+                return 0 if not anchors or head.shape[1] % anchors else head.shape[1] // anchors
 
     def _grid(self, head: NDArray[Any]) -> tuple[int, int]:
         height, width = head.shape[1:3] if self.order == "anchors last" else head.shape[2:4]
@@ -140,18 +162,19 @@ class Heads:
         offset, gain, anchor = (np.concatenate(arrays).astype(np.float32) for arrays in (offsets, gains, anchors))
         return offset, gain, anchor
 
-    def _flat(self, graph: Graph, head: str, values: int) -> str:
+    def _flat(self, graph: Graph, head: str, seen: Seen) -> str:
         """Append a head as rows, [N, K, values]."""
+        values = self.count(seen) + _FIXED
         if self.order == "in channels":
-            apart = graph.add("Reshape", head, graph.integers(0, self._first_anchors, values, -1))
+            apart = graph.add("Reshape", head, graph.integers(0, self._at_a_place(seen), values, -1))
             head = graph.add("Transpose", apart, perm=[0, 1, 3, 2])
         return graph.add("Reshape", head, graph.integers(0, -1, values))
 
-    def _rows(self, head: NDArray[Any]) -> FloatArray:
+    def _rows(self, head: NDArray[Any], seen: Seen) -> FloatArray:
         """Return the same in NumPy."""
-        values = self._values(head, self._first_anchors)
+        values = self.count(seen) + _FIXED
         if self.order == "in channels":
-            head = head.reshape(len(head), self._first_anchors, values, -1).transpose(0, 1, 3, 2)
+            head = head.reshape(len(head), self._at_a_place(seen), values, -1).transpose(0, 1, 3, 2)
         return np.asarray(head.reshape(len(head), -1, values), np.float32)
 
 

@@ -18,6 +18,7 @@ from benchmarks.precision import precision
 from benchmarks.shard_boundary import shard_boundary
 from benchmarks.startup import startup
 from benchmarks.table import Row, render
+from benchmarks.videos import videos
 from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.run import convert_model, resolve_model
@@ -45,6 +46,7 @@ def main() -> int:
         "memory",
         "shard-boundary",
         "precision",
+        "videos",
     )
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer images: the figures are rougher")
@@ -84,6 +86,7 @@ def main() -> int:
                 registry, arguments.weights, SAMPLE, arguments.scenes, arguments.photos, 80 // scale
             ),
         }
+        benchmarks["videos"] = lambda: videos(folder, home, model(SAMPLE), 3600 // scale**2)
         for name in parts:
             if name in arguments.only:
                 print(f"measuring: {name}", flush=True)

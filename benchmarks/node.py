@@ -19,6 +19,7 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import cancel, submit
 from trtjob.queue.views import JobView
+from trtjob.storage.selection import Selection
 from trtjob.worker.supervisor import Supervisor
 
 
@@ -37,9 +38,10 @@ class Node:
         annotate: Annotate = Annotate.ALL,
         shard_size: int = 256,
         decode: Literal["cpu", "gpu"] = "cpu",
+        frames: str | None = None,
     ) -> JobSpec:
-        """Hand a job in with the model's own thresholds."""
-        origin, keys = source_from(source)
+        """Hand a job in with the model's own thresholds. frames: of videos; None: they are left out."""
+        origin, keys = source_from(source, selection=Selection(videos=frames is not None))
         spec = model.spec
         reference = ModelRef(
             name=model.name, sha256=model.sha256, path=str(model.path), task=spec.task.value, labels=spec.labels
@@ -52,6 +54,7 @@ class Node:
             resize=spec.resize.value,
             shard_size=shard_size,
             decode=decode,
+            frames=frames,
         )
         job = JobSpec(
             job_id=job_id_of(origin, b"", reference, options, str(output)),

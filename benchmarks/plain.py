@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from trtjob.engines.spec import BOXES_NAME, SCORES_NAME, ModelSpec
@@ -47,9 +49,25 @@ class PlainLoop:
         records = [self._image(file, output) for file in sorted(source.iterdir())]
         (output / "results.json").write_text(json.dumps(records))
 
+    def run_video(self, file: Path, step: int) -> list[dict[str, object]]:
+        """Look at each step-th frame; nothing is drawn on."""
+        video, number, records = cv2.VideoCapture(str(file)), 0, []
+        while video.grab():
+            if number % step == 0:
+                _, image = video.retrieve()
+                records.append({"frame": number, "detections": self._found(image)})
+            number += 1
+        return records
+
     def _image(self, file: Path, output: Path) -> dict[str, object]:
         image = cv2.imread(str(file))
         assert image is not None
+        found = self._found(image)
+        cv2.imwrite(str(output / file.name), image)
+        return {"image": file.name, "detections": found}
+
+    def _found(self, image: NDArray[Any]) -> list[dict[str, object]]:
+        """Detect, and draw."""
         height, width = image.shape[:2]
         input_height, input_width = self.spec.input_hw
         resized = cv2.resize(image, (input_width, input_height))
@@ -70,5 +88,4 @@ class PlainLoop:
             cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), 2)
             cv2.putText(image, label, (x1, y1 - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 255, 0), 2)
             found.append({"label": label, "score": float(best_scores[sure][index]), "box": [x1, y1, x2, y2]})
-        cv2.imwrite(str(output / file.name), image)
-        return {"image": file.name, "detections": found}
+        return found

@@ -183,6 +183,23 @@ def test_colours_are_those_of_the_matrix_and_range_that_the_file_says(
         assert np.abs(image[20, 30].astype(int) - expected).max() <= 2
 
 
+@pytest.mark.parametrize(("planar", "of_nvdec"), [("yuv420p", "nv12"), ("yuv420p10le", "p010le")])
+def test_pixels_are_the_same_as_nvdec_gives_them(planar: str, of_nvdec: str) -> None:
+    noise = np.random.default_rng(1).integers(16, 235, (48, 64, 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format=planar)
+    for matrix in (1, 5):
+        frame.colorspace = matrix
+        assert (video._pixels(frame) == video._pixels(frame.reformat(format=of_nvdec))).all()
+
+
+def test_without_a_gpu_the_cpu_decodes_what_was_meant_for_it(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=3)
+    reader = VideoReader(path.open("rb"), max_pixels=1_000_000, on_gpu=True)
+    image, _ = reader.image(0, start_pts=0, seek=0)
+    reader.close()
+    assert number_in(image) == 0
+
+
 def test_a_frame_is_turned_as_the_file_says(tmp_path: Path) -> None:
     path = videos.turned(write_video(tmp_path / "a.mp4", MP4, frames=3))
     image, _ = read(path, [2])[0]

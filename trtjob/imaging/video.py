@@ -26,12 +26,15 @@ _KINDS = "MP4, MOV, Matroska, WebM, AVI or an MPEG transport stream"
 _OPENING_BYTES = 1 << 30
 # For a decoder with the frames that it refers to (16 in H.264, 1.5 bytes a pixel, or 3 of 10 bits), and the frame.
 _MOST_PIXEL_BYTES, _SPARE_BYTES = 96, 256 << 20
+_GPU_BYTES = 4 << 30  # of what CUDA allocates at first, which is not for one file
 DECODING_BYTES = 24  # for a pixel, of what most files need
 # A day at 60 a second. An index may name the same bytes as any number of frames.
 MOST_FRAMES = 5_000_000
 _MOST_SHORT_S = 1  # what a file may be shorter than it says
 _HARMLESS = "mmco: "  # said of a stream that is decoded from its middle on: frames before it are missed
 _NEVER = -(1 << 63)  # before all times
+# As NVDEC gives pixels, and as the CPU's decoders do: without this step FFmpeg's other way to BGR would be taken.
+_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 _BACK_S = (0, 1, 10)  # so much before a keyframe it is looked for, where it was not found behind
 
 
@@ -54,8 +57,11 @@ def _errors(what: str) -> Iterator[None]:
         raise ImageError(FailureKind.DECODE, "the video takes more memory than its size can need") from err
 
 
-def _opened(file: BinaryIO, **options: str) -> tuple[Any, Any]:
-    """Return a file's container, and the stream in it that has its pictures. options: FFmpeg's. Raises ImageError."""
+def _opened(file: BinaryIO, *, on_gpu: bool = False, **options: str) -> tuple[Any, Any]:
+    """Return a file's container, and the stream in it that has its pictures.
+
+    on_gpu: whether NVDEC decodes, where it can; options: FFmpeg's. Raises ImageError.
+    """
     if (missing := missing_video_package()) is not None:
         raise ImageError(FailureKind.DECODE, f"it is a video, and {missing}")
     import av
@@ -65,8 +71,8 @@ def _opened(file: BinaryIO, **options: str) -> tuple[Any, Any]:
         if not file.read(1):
             raise ImageError(FailureKind.DECODE, "it is empty")
         file.seek(0)
-        with bounded_allocations(_OPENING_BYTES):
-            container: Any = av.open(file, options=_OPTIONS | options, **_titles())
+        with bounded_allocations(_OPENING_BYTES + _gpu_bytes(on_gpu)):
+            container: Any = _container(file, _OPTIONS | options, on_gpu)
         stream: Any = container.streams.best("video")
     if stream is None or "attached_pic" in str(stream.disposition):
         container.close()
@@ -79,6 +85,22 @@ def _opened(file: BinaryIO, **options: str) -> tuple[Any, Any]:
         if other is not stream:
             other.discard = av.stream.Discard.all
     return container, stream
+
+
+def _container(file: BinaryIO, options: dict[str, str], on_gpu: bool) -> Any:
+    import av
+    from av.codec.hwaccel import HWAccel
+
+    if on_gpu:
+        try:
+            return av.open(file, options=options, hwaccel=HWAccel("cuda"), **_titles())
+        except (av.error.PermissionError, av.error.ExternalError):  # no driver or GPU is here
+            file.seek(0)
+    return av.open(file, options=options, **_titles())
+
+
+def _gpu_bytes(on_gpu: bool) -> int:
+    return _GPU_BYTES if on_gpu else 0
 
 
 def _titles() -> dict[str, Any]:
@@ -208,11 +230,15 @@ class VideoReader:
     Memory holds one decoder, and the frame at hand.
     """
 
-    def __init__(self, file: BinaryIO, *, max_pixels: int, on_step: Callable[[], None] = lambda: None) -> None:
-        """file: closed with the reader, and where this raises; on_step: called for each frame that is decoded.
+    def __init__(
+        self, file: BinaryIO, *, max_pixels: int, on_gpu: bool = False, on_step: Callable[[], None] = lambda: None
+    ) -> None:
+        """file: closed with the reader, and where this raises; on_gpu: whether NVDEC decodes what it can: the pixels
+        are the same, and damage within them is not noticed; on_step: called for each frame that is decoded.
 
         Raises ImageError.
         """
+        self._on_gpu = on_gpu
         self._file = file
         self._max_pixels = max_pixels
         self._on_step = on_step
@@ -224,7 +250,7 @@ class VideoReader:
             raise
 
     def _open(self) -> None:
-        self._container, self._stream = _opened(self._file)
+        self._container, self._stream = _opened(self._file, on_gpu=self._on_gpu)
         context: Any = self._stream.codec_context
         check_size(context.width, context.height, self._max_pixels)
         context.options = {"max_pixels": str(self._max_pixels)}  # a stream may change its size in the middle
@@ -233,6 +259,11 @@ class VideoReader:
         self._frames: Iterator[tuple[Any, str]] = iter(())
         self._ahead: tuple[Any, str] | None = None
         self._shown = _NEVER
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether NVDEC decodes this video."""
+        return bool(self._stream.codec_context.is_hwaccel)
 
     def close(self) -> None:
         if self._container is not None:
@@ -245,7 +276,8 @@ class VideoReader:
         pts: of the frame; start_pts: of the keyframe from which it is decoded; seek: where that is looked for. See
         FrameTimes. Raises ImageError.
         """
-        with _errors("the video is damaged"), bounded_allocations(_SPARE_BYTES + _MOST_PIXEL_BYTES * self.pixels):
+        most_bytes = _SPARE_BYTES + _MOST_PIXEL_BYTES * self.pixels + _gpu_bytes(self._on_gpu)
+        with _errors("the video is damaged"), bounded_allocations(most_bytes):
             if start_pts != self._start_pts or pts <= self._shown:
                 self._start(start_pts, seek)
             while (found := self._next()) is not None:
@@ -356,6 +388,8 @@ def _has_time(frame: Any) -> bool:
 
 def _pixels(frame: Any) -> UInt8Array:
     """Return a frame in BGR, by the matrix and range that it says, as FFmpeg does; turned as it is to be seen."""
+    if (planar := _PLANAR.get(frame.format.name)) is not None:
+        frame = frame.reformat(format=planar, threads=1)
     image: UInt8Array = frame.reformat(format="bgr24", threads=1).to_ndarray()
     if turns := round(frame.rotation / 90) % 4:  # counterclockwise
         image = np.ascontiguousarray(np.rot90(image, turns))

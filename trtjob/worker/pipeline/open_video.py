@@ -13,8 +13,10 @@ from trtjob.storage.protocol import ImageStorage
 class OpenVideo:
     """One video of a source at a time, opened when a frame of it is wanted, until one of another is."""
 
-    def __init__(self, source: ImageStorage, *, max_pixels: int, on_step: Callable[[], None]) -> None:
+    def __init__(self, source: ImageStorage, *, max_pixels: int, on_gpu: bool, on_step: Callable[[], None]) -> None:
+        """max_pixels, on_gpu, on_step: as of `VideoReader`."""
         self._source = source
+        self._on_gpu = on_gpu
         self._max_pixels = max_pixels
         self._on_step = on_step
         self._video: Entry | None = None
@@ -42,7 +44,7 @@ class OpenVideo:
         if self._reader is None or video != self._video:
             self.close()
             file = self._source.open(video)
-            self._reader = VideoReader(file, max_pixels=self._max_pixels, on_step=self._on_step)
+            self._reader = VideoReader(file, max_pixels=self._max_pixels, on_gpu=self._on_gpu, on_step=self._on_step)
             self._video = video
         return self._reader
 

@@ -125,7 +125,9 @@ class Stages:
         self.watch = watch or Stopwatch()
         self.source = source
         self.output = output
-        self._video = OpenVideo(self.source, max_pixels=max_pixels, on_step=on_step)
+        self._video = OpenVideo(
+            self.source, max_pixels=max_pixels, on_gpu=spec.options.decode == "gpu", on_step=on_step
+        )
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
         self._resize = ResizeMode(options.resize)

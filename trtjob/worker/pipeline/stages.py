@@ -126,7 +126,7 @@ class Stages:
         self.source = source
         self.output = output
         self._video = OpenVideo(
-            self.source, max_pixels=max_pixels, on_gpu=spec.options.decode == "gpu", on_step=on_step
+            self.source, max_pixels=max_pixels, on_gpu=self.options.decode == "gpu", on_step=on_step
         )
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality

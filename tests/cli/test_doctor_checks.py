@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,13 @@ from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.doctor_checks import _images, _mended
+from trtjob.cli.doctor_checks import _images, _mended, _workers
 from trtjob.cli.nvidia import Card, Cards
+from trtjob.config import Settings
 from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
 from trtjob.engines.onnxruntime.package import Package
+from trtjob.queue.embedded_server import EmbeddedServer
+from trtjob.queue.job_store import JobStore
 
 H200 = "NVIDIA H200, 143771 MiB, 580.105.08, 9.0"
 GTX_1070 = "NVIDIA GeForce GTX 1070, 8192 MiB, 580.95.05, 6.1"
@@ -354,3 +358,14 @@ def test_images_that_need_an_extra_are_named_with_it(monkeypatch: pytest.MonkeyP
     finding = _images()
     assert (finding.state, finding.fix) == ("note", "pip install 'trtjob[heif,jxl]'")
     assert "HEIC and JPEG XL" in finding.found
+
+
+def test_what_a_daemon_of_this_machine_has_trouble_with_is_told(server: EmbeddedServer, store: JobStore) -> None:
+    settings = Settings.model_validate({"redis_url": server.url})
+    report = {"pid": 1, "queue": "trtjob", "engine": "cuda", "processes": 2, "restarts": "{}"}
+    pause = "GPU 1: its worker process died 3 times in a row, last of its GPU failed; pause of 2 s"
+    store.report_daemon("here-1", report | {"host": socket.gethostname(), "trouble": ""})
+    assert (_workers(settings).state, _workers(settings).found) == ("ok", "2 worker processes on this machine")
+    store.report_daemon("elsewhere-1", report | {"host": "elsewhere", "trouble": "no room"})
+    store.report_daemon("here-2", report | {"host": socket.gethostname(), "trouble": pause})
+    assert (_workers(settings).state, _workers(settings).found) == ("note", pause)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <pthread.h>
+#include <unistd.h>
 
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
        INVALID_HANDLE = 400, NOT_FOUND = 500, ALREADY_REGISTERED = 712, NOT_REGISTERED = 713, NOT_SUPPORTED = 801 };
@@ -53,12 +54,15 @@ static int add(int kind, uintptr_t at, size_t bytes) {
 static int number(const char *name, int usual) { const char *text = getenv(name); return text ? atoi(text) : usual; }
 
 /* What CUDA_VISIBLE_DEVICES leaves of the GPUs: by number, or by uuid, whose bytes are 0x11 for the first, 0x22 for the
- * next; and of their parts (MIG, 0xA0 and up) the first that it names. What stands behind one that is not there is hidden. */
+ * next; and of their parts (MIG, 0xA0 and up) the first that it names. What stands behind one that is not there is hidden.
+ * Empty, it hides all. The last GPU is lost while there is a file of the name in CUDA_STAND_IN_LOST. */
 #define PART 0xA0
 static int seen(int *which) {
     int there = number("CUDA_STAND_IN_GPUS", 1), parts = number("CUDA_STAND_IN_PARTS", 0), count = 0;
-    const char *at = getenv("CUDA_VISIBLE_DEVICES");
-    if (!at || !*at) {
+    const char *at = getenv("CUDA_VISIBLE_DEVICES"), *lost = getenv("CUDA_STAND_IN_LOST");
+    if (lost && !access(lost, F_OK)) there--;
+    if (at && !*at) return 0;
+    if (!at) {
         for (; count < there; count++) which[count] = count;
         return count;
     }

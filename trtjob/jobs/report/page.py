@@ -10,7 +10,20 @@ from string import Template
 from typing import Any
 
 # In the order in which they run.
-_SCRIPTS = ("index", "elements", "chunks", "state", "filter", "marks", "pictures", "panel", "grid", "viewer", "main")
+_SCRIPTS = (
+    "index",
+    "elements",
+    "chunks",
+    "state",
+    "filter",
+    "marks",
+    "reference",
+    "pictures",
+    "panel",
+    "grid",
+    "viewer",
+    "main",
+)
 
 
 def render_page(title: str, index: dict[str, Any]) -> bytes:

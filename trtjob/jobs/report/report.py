@@ -13,8 +13,10 @@ from urllib.parse import quote
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, THUMBNAILS, JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.chunk import Chunk
+from trtjob.jobs.report.differences import Differences, differences
 from trtjob.jobs.report.folders import Folders
 from trtjob.jobs.report.page import render_page
+from trtjob.jobs.report.reference import Reference
 from trtjob.jobs.report.thumbnails import has_thumbnails
 from trtjob.jobs.spec import JobSpec
 
@@ -28,7 +30,8 @@ class Report:
     """`report.html` and the data that it shows. Memory does not depend on the number of images.
 
     before_write: called before each step that shows; may raise to stop. conf: the score from which on objects are shown
-    at first, None for what the summary counts: the job's own; where an image has one class, that one at any score.
+    at first, None for what the summary counts: the job's own; where an image has one class, that one at any score;
+    reference: what the job's objects are held against.
     """
 
     def __init__(
@@ -38,22 +41,25 @@ class Report:
         before_write: Callable[[], None] = lambda: None,
         *,
         conf: float | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self._folder = folder
         self._spec = spec
         self._before_write = before_write
         self._conf = conf
+        self._reference = reference
         self._earlier = [name for name in folder.storage.list(REPORT_DATA) if _SCRIPT_NAME.fullmatch(name)]
         self._is_exclusive = False
         self._chunk = Chunk()
-        self._chunks: list[tuple[list[str], int, int, int, int]] = []
+        self._chunks: list[tuple[Any, ...]] = []
         self._folders = Folders()
         self._scores: Counter[int] = Counter()
         self._stored: Counter[int] = Counter()
         self._counted: Counter[int] = Counter()
+        self._differences = Differences()
 
     def add(self, record: Record) -> None:
-        self._chunk.add(record)
+        self._chunk.add(record, None if self._reference is None else self._reference.compared(record))
         if self._chunk.is_full:
             self._write_chunk()
 
@@ -66,7 +72,7 @@ class Report:
         self._before_write()
         for name, script in scripts.items():
             self._folder.storage.write(f"{REPORT_DATA}/{name}", script)
-        self._chunks.append((list(scripts), *self._count_images(chunk)))
+        self._chunks.append((list(scripts), *self._count_images(chunk), *self._count_differences(chunk)))
 
     @property
     def _threshold(self) -> int:
@@ -84,6 +90,14 @@ class Report:
         self._folders.add(chunk.names, hits, [chunk.names[number] for number in chunk.failures])
         return len(chunk.names), len(hits), nearly, len(chunk.failures)
 
+    def _count_differences(self, chunk: Chunk) -> tuple[int, ...]:
+        """Return in how many images an object is more, is missing, and has moved, where something says so."""
+        if self._reference is None:
+            return ()
+        found = differences(chunk, self._threshold, most=1 if self._is_exclusive else None)
+        self._differences += found
+        return found.images
+
     def _count_objects(self, chunk: Chunk) -> None:
         """Count what the page shows at first."""
         scores, class_ids = chunk.scores, chunk.class_ids
@@ -92,6 +106,7 @@ class Report:
             scores, class_ids = [scores[first] for first in firsts], [class_ids[first] for first in firsts]
         self._scores.update(scores)
         self._stored.update(class_ids)
+        self._stored.update([other.class_id for other in chunk.others])
         least = self._threshold
         self._counted.update([each for each, score in zip(class_ids, scores, strict=True) if score >= least])
 
@@ -114,7 +129,7 @@ class Report:
         bars = Counter[int]()
         for score, count in self._scores.items():
             bars[score // 100] += count
-        labels = spec.model.labels
+        labels = dict(enumerate(spec.model.labels)) | (self._reference.labels() if self._reference else {})
         return {
             "job": spec.job_id,
             "source": spec.source.shown,
@@ -137,13 +152,14 @@ class Report:
             "data": REPORT_DATA,
             "histogram": [bars[bar] for bar in range(101)],
             "labels": [
-                [found, labels[found] if found < len(labels) else f"class {found}", self._counted[found]]
+                [found, labels.get(found, f"class {found}"), self._counted[found]]
                 for found in sorted(
                     self._stored, key=lambda found: (-self._counted[found], -self._stored[found], found)
                 )
             ],
             "folders": self._folders.rows(),
             "chunks": self._chunks,
+            "reference": self._reference and {**self._reference.index(), "objects": self._differences.objects},
         }
 
 

@@ -4,10 +4,10 @@ const MOST_DETAIL_BYTES = 16 * 2 ** 20;
 const AT_ONCE = 4;
 
 let firstImage = 0;
-const CHUNKS = INDEX.chunks.map(([[data, details], images, hits, nearly, failed]) => {
+const CHUNKS = INDEX.chunks.map(([[data, details], images, hits, nearly, failed, extra, missing, moved]) => {
   const first = firstImage;
   firstImage += images;
-  return {files: {data, details}, images, hits, nearly, failed, first, facts: null, details: null, used: 0, arriving: {}};
+  return {files: {data, details}, images, hits, nearly, failed, extra, missing, moved, first, facts: null, details: null, used: 0, arriving: {}};
 });
 const IMAGES = firstImage;
 let uses = 0;
@@ -38,9 +38,7 @@ window.trtjob = {
 };
 
 function facts(data) {
-  const counts = unpacked(data.counts);
-  const offsets = new Uint32Array(counts.length + 1);
-  counts.forEach((count, image) => { offsets[image + 1] = offsets[image] + count; });
+  const counts = unpacked(data.counts), offsets = offsetsOf(counts);
   const kinds = new Uint8Array(counts.length); // 0: not failed
   for (const [image, kind] of Object.entries(data.failures)) kinds[image] = 1 + KINDS.indexOf(kind);
   return {
@@ -49,7 +47,21 @@ function facts(data) {
     classIds: unpacked(data.class_ids),
     scores: unpacked(data.scores),
     folders: foldersOf(data.names),
+    reference: REFERENCE && referenceFacts(data),
   };
+}
+
+function referenceFacts(data) {
+  const partners = unpacked(data.partners), moved = new Uint8Array(partners.length);
+  for (const object of data.moved) moved[object] = 1;
+  return {partners, moved, offsets: offsetsOf(unpacked(data.other_counts)), classIds: unpacked(data.other_class_ids),
+    scores: unpacked(data.other_scores), otherPartners: unpacked(data.other_partners)};
+}
+
+function offsetsOf(counts) {
+  const offsets = new Uint32Array(counts.length + 1);
+  counts.forEach((count, image) => { offsets[image + 1] = offsets[image] + count; });
+  return offsets;
 }
 
 const FOLDER_NUMBERS = new Map(INDEX.folders.map(([path], number) => [path, number]));
@@ -105,8 +117,17 @@ async function imageAt(id) {
   const {facts, details} = chunk, objects = [];
   for (let object = facts.offsets[at]; object < facts.offsets[at + 1]; object++) {
     const box = details.boxes.length ? details.boxes.slice(4 * object, 4 * object + 4) : null;
-    objects.push({classId: facts.classIds[object], score: facts.scores[object], box, ...details.shapes[object]});
+    const judged = REFERENCE && {partner: facts.reference.partners[object], isMoved: Boolean(facts.reference.moved[object])};
+    objects.push({classId: facts.classIds[object], score: facts.scores[object], box, ...judged, ...details.shapes[object]});
   }
   const [width, height] = details.sizes.slice(2 * at, 2 * at + 2);
-  return {id, name: namesOf(chunk)[at], width, height, objects, failure: facts.kinds[at] ? [KINDS[facts.kinds[at] - 1], details.messages[at]] : null, notes: details.notes[at] ?? {}};
+  return {id, name: namesOf(chunk)[at], width, height, objects, others: REFERENCE ? othersOf(facts.reference, details, at) : [], failure: facts.kinds[at] ? [KINDS[facts.kinds[at] - 1], details.messages[at]] : null, notes: details.notes[at] ?? {}};
+}
+
+function othersOf({offsets, classIds, scores, otherPartners}, details, at) {
+  const others = [];
+  for (let other = offsets[at]; other < offsets[at + 1]; other++) {
+    others.push({classId: classIds[other], score: scores[other], partner: otherPartners[other], box: details.other_boxes[other]});
+  }
+  return others;
 }

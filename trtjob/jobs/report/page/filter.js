@@ -7,7 +7,8 @@ function isCounted() {
     && state.folder === null && state.kind === null && state.sort === "name";
 }
 
-const COUNTS = {hits: c => c.hits, failed: c => c.failed, nearly: c => c.nearly, all: c => c.images, empty: c => c.images - c.hits - c.failed};
+const COUNTS = {hits: c => c.hits, failed: c => c.failed, nearly: c => c.nearly, all: c => c.images, empty: c => c.images - c.hits - c.failed,
+  extra: c => c.extra, missing: c => c.missing, moved: c => c.moved};
 const total = tab => CHUNKS.reduce((sum, chunk) => sum + COUNTS[tab](chunk), 0);
 
 // The chunks that hold a page, and how many images of the tab lie before them.
@@ -24,7 +25,7 @@ function chunksOfPage() {
 }
 
 function emptyCounts() {
-  return {tabs: {hits: 0, empty: 0, nearly: 0, failed: 0, all: 0}, classes: new Uint32Array(CLASS_COUNT), histogram: new Uint32Array(101),
+  return {tabs: Object.fromEntries(Object.keys(TABS).map(tab => [tab, 0])), objects: [0, 0, 0, 0], classes: new Uint32Array(CLASS_COUNT), histogram: new Uint32Array(101),
     folders: new Uint32Array(INDEX.folders.length), kinds: new Uint32Array(KINDS.length)};
 }
 
@@ -34,8 +35,29 @@ function indexCounts() {
   for (const [id, , count] of INDEX.labels) counts.classes[id] = count;
   counts.histogram.set(INDEX.histogram);
   counts.folders.set(INDEX.folders.map(([, images, hits, failed]) => ({hits, failed, all: images, empty: images - hits - failed})[state.tab] ?? images));
+  counts.objects = REFERENCE && REFERENCE.objects;
   counts.kinds.set(KINDS.map(kind => INDEX.summary.failures[kind]));
   return counts;
+}
+
+// Whether an object's partner counts, too. What is not judged has one that always does.
+const isThere = partner => partner > 0 && partner >= state.score;
+const NOT_JUDGED = 20000;
+
+// How many objects of an image are more than in the reference, are missing, have moved, and are in both. end: of its objects.
+const differing = {extra: 0, missing: 0, moved: 0, same: 0};
+
+function differ({scores, classIds, offsets, reference}, image, end, isOn) {
+  Object.assign(differing, {extra: 0, missing: 0, moved: 0, same: 0});
+  for (let object = offsets[image]; object < end; object++) {
+    if (scores[object] < state.score || !isOn[classIds[object]]) continue;
+    const partner = reference.partners[object];
+    if (!isThere(partner)) differing.extra++;
+    else if (partner !== NOT_JUDGED) { differing.same++; differing.moved += reference.moved[object]; }
+  }
+  for (let other = reference.offsets[image]; other < reference.offsets[image + 1]; other++) {
+    if (reference.scores[other] >= state.score && isOn[reference.classIds[other]] && !isThere(reference.otherPartners[other])) differing.missing++;
+  }
 }
 
 // Walk over images that are loaded. Returns {ids, counts}: the numbers of those that are shown, in their order.
@@ -65,7 +87,9 @@ function select(chunks) {
       const failure = facts.kinds[image];
       const isNearly = !failure && !visible && best >= 0 && best >= state.score - INDEX.nearly;
       const tab = failure ? "failed" : visible ? "hits" : "empty";
-      const isShown = (state.tab === "all" || state.tab === tab || (state.tab === "nearly" && isNearly)) && (!kind || kind === failure);
+      if (REFERENCE) differ(facts, image, end, isOn);
+      const isShown = (state.tab === "all" || state.tab === tab || (state.tab === "nearly" && isNearly) || differing[state.tab] > 0)
+        && (!kind || kind === failure);
       if (isShown) counts.folders[folder]++;
       if (!here) continue;
       if (failure) counts.kinds[failure - 1]++;
@@ -73,6 +97,7 @@ function select(chunks) {
       counts.tabs.all++;
       counts.tabs[tab]++;
       if (isNearly) counts.tabs.nearly++;
+      if (REFERENCE) countDifferences(counts);
       if (!isShown) continue;
       if (keys) keys[found] = orderKey(first + image, best, visible) * 2 ** 32 + first + image;
       ids[found++] = first + image;
@@ -81,6 +106,14 @@ function select(chunks) {
   if (!keys) return {ids: ids.subarray(0, found), counts};
   const sorted = keys.subarray(0, found).sort();
   return {ids: Uint32Array.from(sorted, key => key % 2 ** 32), counts};
+}
+
+function countDifferences({tabs, objects}) {
+  for (const tab of Object.keys(DIFFERENCES)) if (differing[tab]) tabs[tab]++;
+  objects[0] += differing.extra;
+  objects[1] += differing.missing;
+  objects[2] += differing.moved;
+  objects[3] += differing.same;
 }
 
 // The smallest comes first; below 2^20. Images of the same key stay in the order of their names.

@@ -19,15 +19,16 @@ function showTabs(counts) {
 function cardName(image) {
   if (image.failure) return shown(`${image.name}: failed, ${image.failure.join(" ")}`);
   const found = counted(visibleObjects(image)), nearly = counted(nearlyVisible(image));
-  return shown(`${image.name}: ${found || (nearly ? `nearly ${nearly}` : "nothing found")}`);
+  return shown(`${image.name}: ${found || (nearly ? `nearly ${nearly}` : "nothing found")}${countedDifferences(image)}`);
 }
 
 function card(image, position) {
-  const visible = visibleObjects(image), objects = visible.length ? visible : nearlyVisible(image), most = 4;
+  const visible = visibleObjects(image), objects = visible.length ? visible : nearlyVisible(image), missing = missingOf(image), most = 4;
   const button = element("button", {type: "button", class: "open", "data-image": image.id, "aria-label": cardName(image), onclick: () => openViewer(position)},
-    picture(image, objects, {isSmall: true}));
-  const chips = objects.slice(0, most).map(chip);
-  if (objects.length > most) chips.push(element("span", {class: "soft"}, `and ${objects.length - most} more`));
+    picture(image, objects, missing, {isSmall: true}));
+  const found = ordered(objects).map(chip), missed = missing.map(missingChip);
+  const all = state.tab === "missing" ? [...missed, ...found] : [...found, ...missed], chips = all.slice(0, most);
+  if (all.length > most) chips.push(element("span", {class: "soft"}, `and ${all.length - most} more`));
   const caption = element("div", {class: "caption"}, ...chips, element("span", {class: "name"}, image.name), element("span", {class: "badge"}, markBadge(image.name)));
   button.addEventListener("keydown", event => {
     const mark = isPlain(event) ? markOfKey(event.key.toLowerCase()) : undefined;
@@ -37,6 +38,12 @@ function card(image, position) {
     showBadge(image);
   });
   return element("li", {class: "card"}, button, caption);
+}
+
+// Those first for which the tab is.
+function ordered(objects) {
+  const isMeant = {extra: object => !isThere(object.partner), moved: object => object.isMoved && isThere(object.partner)}[state.tab];
+  return isMeant ? [...objects].sort((a, b) => isMeant(b) - isMeant(a)) : objects;
 }
 
 function showBadge(image) {

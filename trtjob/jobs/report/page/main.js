@@ -62,6 +62,7 @@ async function showView(turn, found, counts) {
   view = found;
   showPanel(counts);
   showTabs(counts);
+  if (REFERENCE) showReference(counts.objects);
   byId("count").textContent = `${asNumber(view.total)} ${view.total === 1 ? "image" : "images"}`;
   await showGrid(turn);
 }
@@ -117,5 +118,6 @@ readMarks();
 buildPanel();
 buildTabs();
 buildViewer();
+buildReference();
 listen();
 restore();

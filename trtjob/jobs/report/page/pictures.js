@@ -46,9 +46,10 @@ function placesOf(image) {
   return places;
 }
 
-function picture(image, objects, {isSmall}) {
+// others: the objects of the reference that are drawn, too.
+function picture(image, objects, others, {isSmall}) {
   if (image.failure) return element("div", {class: "message"}, element("b", {}, image.failure[0]), " ", element("span", {}, image.failure[1]));
-  const node = element("div", {class: "picture"}, boxes(image, objects));
+  const node = element("div", {class: "picture"}, boxes(image, objects, others));
   const places = placesOf(image), thumbnail = INDEX.thumbnails && {link: thumbnailOf(image), isDrawn: false};
   if (thumbnail) places.splice(isSmall ? 0 : places.length, 0, thumbnail);
   const next = () => {
@@ -63,7 +64,7 @@ function picture(image, objects, {isSmall}) {
 }
 
 // Each line is drawn twice, dark below bright, to be seen on any ground.
-function boxes(image, objects) {
+function boxes(image, objects, others) {
   const svg = shape("svg", {viewBox: `0 0 ${image.width || 1} ${image.height || 1}`, preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true"});
   for (const object of objects.filter(each => each.box)) {
     const low = object.score < state.score ? " low" : "";
@@ -71,6 +72,10 @@ function boxes(image, objects) {
       svg.append(shape(tag, {class: "shape under", ...place}));
       svg.append(shape(tag, {class: `shape over${low}`, stroke: brightColour(object.classId), "data-object": image.objects.indexOf(object), ...place}));
     }
+  }
+  for (const other of others.filter(each => each.box)) {
+    const [tag, place] = outlines(other)[0];
+    svg.append(shape(tag, {class: "shape under", ...place}), shape(tag, {class: "shape over other", stroke: brightColour(other.classId), ...place}));
   }
   return svg;
 }
@@ -97,7 +102,9 @@ const labelOf = object => LABELS.get(object.classId) ?? `class ${object.classId}
 
 function chip(object) {
   const isLow = object.score < state.score;
-  return element("span", {class: isLow ? "chip is-low" : "chip", style: isLow ? {} : {background: darkColour(object.classId)}, title: shown(labelOf(object))}, `${labelOf(object)} ${asScore(object.score)}`);
+  const [sign, word] = verdict(object) ?? ["", ""], what = `${labelOf(object)} ${asShortScore(object.score)}`;
+  return element("span", {class: isLow ? "chip is-low" : "chip", style: isLow ? {} : {background: darkColour(object.classId)}, title: shown(word ? `${what}: ${word}` : labelOf(object))},
+    sign ? `${sign} ${what}` : what);
 }
 
 // "2 dog, 1 cat", for those who hear the page.

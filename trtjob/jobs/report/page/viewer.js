@@ -2,7 +2,7 @@
 const viewer = byId("viewer"), stage = byId("stage"), layer = byId("layer");
 const zoom = {scale: 1, x: 0, y: 0};
 const pointers = new Map();
-let current = null, hasLabels = true, hasLow = false, place = -1;
+let current = null, hasLabels = true, hasLow = false, hasOthers = false, place = -1;
 
 // position: among the images that are shown; the grid turns with it.
 async function openViewer(position) {
@@ -29,9 +29,10 @@ async function showImage(id, position) {
 
 function drawImage() {
   const image = current, objects = hasLow ? image.objects.filter(object => isOn(object.classId)) : visibleObjects(image);
-  layer.replaceChildren(picture(image, objects, {isSmall: false}), element("div", {class: "tags", hidden: !hasLabels}, ...tags(image, objects)));
+  layer.replaceChildren(picture(image, objects, hasOthers ? image.others : missingOf(image), {isSmall: false}), element("div", {class: "tags", hidden: !hasLabels}, ...tags(image, objects)));
   byId("toggle-labels").setAttribute("aria-pressed", String(hasLabels));
   byId("toggle-low").setAttribute("aria-pressed", String(hasLow));
+  byId("toggle-others").setAttribute("aria-pressed", String(hasOthers));
   byId("viewer-marks").replaceChildren(...markButtons(image.name, mark => markCurrent(mark)));
   byId("viewer-facts").replaceChildren(...factsOf(image));
   placeTags();
@@ -40,7 +41,7 @@ function drawImage() {
 function tags(image, objects) {
   if (image.failure) return [];
   return objects.filter(object => object.box).map(object => element("span", {class: "tag", style: {background: darkColour(object.classId)},
-    "data-x": object.box[0] / image.width, "data-y": object.box[1] / image.height}, `${labelOf(object)} ${asScore(object.score)}`));
+    "data-x": object.box[0] / image.width, "data-y": object.box[1] / image.height}, `${labelOf(object)} ${asShortScore(object.score)}`));
 }
 
 // Labels keep their size while the image is zoomed, so they are placed anew.
@@ -60,7 +61,7 @@ function placeTags() {
 function factsOf(image) {
   const facts = [element("p", {class: "soft"}, image.width ? `${asNumber(image.width)} × ${asNumber(image.height)} pixels` : "not decoded")];
   if (image.failure) facts.push(element("p", {class: "bad"}, `${image.failure[0]}: ${image.failure[1]}`));
-  if (image.objects.length) facts.push(objectTable(image));
+  if (image.objects.length || image.others.length) facts.push(objectTable(image));
   else if (!image.failure) facts.push(element("p", {}, "Nothing found, whatever the score."));
   const notes = {pages: count => `It has ${asNumber(count)} pages or frames; the first was looked at.`, damage: text => `Damaged: ${text}`,
     truncated: () => "There may be more objects than the model gives."};
@@ -81,11 +82,15 @@ function objectTable(image) {
     const brighten = on => () => layer.querySelectorAll(`[data-object="${number}"]`).forEach(line => line.classList.toggle("bright", on));
     return element("tr", {class: isLow ? "is-low" : "", onmouseenter: brighten(true), onmouseleave: brighten(false)},
       element("td", {}, swatch, " ", labelOf(object)), element("td", {class: "number"}, (object.score / 10000).toFixed(4)),
-      object.box ? element("td", {class: "number"}, `${Math.round(object.box[2] - object.box[0])} × ${Math.round(object.box[3] - object.box[1])}`) : null);
+      object.box ? element("td", {class: "number"}, sizeOf(object)) : null, REFERENCE ? element("td", {}, verdict(object)?.[1] ?? "") : null);
   });
-  const heads = image.objects[0].box ? ["Object", "Score", "Size"] : ["Class", "Score"];
+  rows.push(...missingOf(image).map(other => element("tr", {}, element("td", {}, labelOf(other)), element("td", {class: "number"}, IS_TRUTH ? "" : asScore(other.score)),
+    other.box ? element("td", {class: "number"}, sizeOf(other)) : null, element("td", {}, IS_TRUTH ? "missed" : "went"))));
+  const heads = [image.objects[0]?.box || image.others[0]?.box ? ["Object", "Score", "Size"] : ["Class", "Score"], REFERENCE ? ["Verdict"] : []].flat();
   return element("table", {}, element("thead", {}, element("tr", {}, ...heads.map(head => element("th", {scope: "col"}, head)))), element("tbody", {}, ...rows));
 }
+
+const sizeOf = ({box}) => `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])}`;
 
 function markCurrent(mark) {
   setMark(current.name, mark);
@@ -112,16 +117,17 @@ function applyZoom() {
 
 function toggleLabels() { hasLabels = !hasLabels; drawImage(); }
 function toggleLow() { hasLow = !hasLow; drawImage(); }
+function toggleOthers() { hasOthers = !hasOthers; drawImage(); }
 
 const VIEWER_KEYS = {
   ArrowLeft: () => place > 0 && openViewer(place - 1),
   ArrowRight: () => place >= 0 && place < view.total - 1 && openViewer(place + 1),
-  "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: resetZoom, h: toggleLabels, l: toggleLow,
+  "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: resetZoom, h: toggleLabels, l: toggleLow, t: () => REFERENCE && toggleOthers(),
 };
 
 function buildViewer() {
   const clicks = {previous: VIEWER_KEYS.ArrowLeft, next: VIEWER_KEYS.ArrowRight, close: () => viewer.close(), "zoom-in": VIEWER_KEYS["+"],
-    "zoom-out": VIEWER_KEYS["-"], "zoom-reset": resetZoom, "toggle-labels": toggleLabels, "toggle-low": toggleLow};
+    "zoom-out": VIEWER_KEYS["-"], "zoom-reset": resetZoom, "toggle-labels": toggleLabels, "toggle-low": toggleLow, "toggle-others": toggleOthers};
   for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener("click", act);
   viewer.addEventListener("keydown", event => {
     if (!isPlain(event)) return;

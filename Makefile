@@ -40,7 +40,7 @@ demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up
 test: .venv/.extras-up-to-date ## Run every test that needs no GPU, but for those of make chaos
 	$(PYTEST) -m "not gpu and not chaos"
 
-chaos: .venv/.extras-up-to-date ## Kill workers, servers and stores under real jobs, and cut hosts off where you are root (tests/chaos: 21 minutes on 2 cores)
+chaos: .venv/.extras-up-to-date ## Kill workers, servers and stores under real jobs, and cut hosts off where you are root (tests/chaos: 25 minutes on 2 cores)
 	$(BIN)/python -m pytest -m chaos
 
 check: lint ## Run what a commit must pass: the static checks and the fast tests

@@ -156,6 +156,29 @@ def make(folder: Path) -> Counts:
     return Counts(len(good()) + failed.total(), ignored, dict(sorted(failed.items())))
 
 
+def make_many(folder: Path, copies: int) -> Counts:
+    """Make a folder with so many of each bad kind, those that fail and those that are passed over, and a good image.
+
+    Returns what a run must say of it.
+    """
+    _write(folder / "good.jpg", _JPEG())
+    for made in FAILED.values():
+        for name, data in made.items():
+            _write_many(folder / name, data(), copies)
+    for kind, (name, *_) in IGNORED.items():
+        for number in range(copies):
+            _write(folder / f"{kind.strip('.')}/{number // 1000}/{number}" / name, b"")
+    failed = {kind: copies * len(made) for kind, made in FAILED.items()}
+    return Counts(1 + sum(failed.values()), {kind: copies for kind in sorted(IGNORED)}, dict(sorted(failed.items())))
+
+
+def _write_many(path: Path, data: bytes, copies: int) -> None:
+    """Write a file under many names."""
+    _write(path, data)
+    for number in range(1, copies):
+        path.with_name(f"{path.stem} {number}{path.suffix}").hardlink_to(path)
+
+
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

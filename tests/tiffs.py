@@ -53,11 +53,13 @@ def tiff(
     order: Literal["<", ">"] = "<",
     tags: Tags | None = None,
     pages: int = 1,
+    first: bool = False,
 ) -> bytes:
     """Return a file of an image [H, W] or [H, W, C], in strips of some rows, or square tiles, before its directory.
 
     encode: of a strip's bytes, where `compression` says something else; tags: more of them, or other values.
-    pages: how often its directory is there. A boolean image is packed, eight pixels a byte.
+    pages: how often its directory is there; first: it is there once, before the strips.
+    A boolean image is packed, eight pixels a byte.
     """
     height, width = image.shape[:2]
     samples = image.shape[2] if image.ndim == 3 else 1
@@ -69,7 +71,7 @@ def tiff(
     raw = [np.packbits(b, axis=1).tobytes() if is_bits else b.astype(swapped).tobytes() for b in blocks]
     strips = [encode(data) for data in raw]
     start = 16 if big else 8
-    offsets = [start + sum(map(len, strips[:index])) for index in range(len(strips))]
+    offsets = [sum(map(len, strips[:index])) for index in range(len(strips))]
     formats = {"u": 1, "b": 1, "i": 2, "f": 3, "c": 6}
     entries: dict[int, int | Sequence[int]] = {
         SUBFILE: 0,
@@ -83,19 +85,28 @@ def tiff(
         SAMPLE_FORMAT: [formats[image.dtype.kind]] * samples,
     }
     if tile:
-        entries |= {TILE_WIDTH: tile, TILE_HEIGHT: tile, TILE_OFFSETS: offsets, TILE_BYTES: list(map(len, strips))}
+        entries |= {TILE_WIDTH: tile, TILE_HEIGHT: tile, TILE_BYTES: list(map(len, strips))}
     else:
-        entries |= {STRIP_OFFSETS: offsets, ROWS_PER_STRIP: rows, STRIP_BYTES: list(map(len, strips))}
+        entries |= {ROWS_PER_STRIP: rows, STRIP_BYTES: list(map(len, strips))}
+    entries |= tags or {}
+
+    def directory(at: int, strips_at: int, *, is_last: bool) -> bytes:
+        places = {TILE_OFFSETS if tile else STRIP_OFFSETS: [strips_at + offset for offset in offsets]}
+        return _directory(places | entries, at, order, big, is_last=is_last)
+
     head = (b"II" if order == "<" else b"MM") + struct.pack(
         order + ("HHH" if big else "H"), *((43, 8, 0) if big else (42,))
     )
     data = b"".join(strips)
-    at = start + len(data)
-    out = head + struct.pack(order + ("Q" if big else "I"), at) + data
+    at = start if first else start + len(data)
+    out = head + struct.pack(order + ("Q" if big else "I"), at)
+    if first:
+        behind = start + len(directory(at, start, is_last=True))
+        return out + directory(at, behind, is_last=True) + data
+    out += data
     for page in range(pages):
-        directory = _directory({**entries, **(tags or {})}, at, order, big, is_last=page == pages - 1)
-        out += directory
-        at += len(directory)
+        out += directory(at, start, is_last=page == pages - 1)
+        at = len(out)
     return out
 
 

@@ -54,8 +54,8 @@ def _listed(value: object) -> object:
 
 def _absolute(roots: tuple[str, ...]) -> tuple[str, ...]:
     for root in roots:
-        if not root.startswith(("/", "s3://", "http://", "https://")):
-            raise ValueError(f"expected absolute folders, s3:// prefixes and web addresses, not '{root}'")
+        if not root.startswith(("/", "s3://", "gs://", "az://", "http://", "https://")):
+            raise ValueError(f"expected absolute folders, prefixes of buckets and web addresses, not '{root}'")
     return roots
 
 

@@ -223,6 +223,7 @@ TABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF, orientation": (lambda: turned("TIFF"), RIGHT),
     "TIFF, palette": (lambda: saved("TIFF", SHOWN.quantize(4)), RIGHT),
     "TIFF, several pages": (lambda: moving("TIFF"), RIGHT),
+    "TIFF, cut off": (lambda: tiff(RGB, first=True)[:-600], "the TIFF is cut off. --truncated ok"),
     "TIFF with zeros inside": (lambda: zeroed(saved("TIFF", NOISE, compression="tiff_lzw"), 0.4, 0.6), DAMAGED),
 }
 SEVERAL = {"PNG, animated", "GIF, animated", "WebP, animated", "AVIF, animated", "TIFF, several pages"}
@@ -259,6 +260,19 @@ def corners(image: NDArray[np.uint8]) -> list[int]:
         pytest.param(lambda: saved("JPEG", quality=95)[:-20], 2, "ends before the image does", id="cut off"),
         pytest.param(
             lambda: zeroed(tiff(RGB, compression=8, rows=16), 0.05, 0.1), 2, "deflated data of its part 0", id="tiff"
+        ),
+        *(
+            pytest.param(
+                lambda options=options: tiff(RGB, first=True, **options)[:-30], 2, "ends before the image does", id=name
+            )
+            for name, options in {
+                "tiff, strips": {},
+                "tiff, tiles": {"tile": 16},
+                "tiff, one strip": {"rows": 32},
+                "tiff, LZW": {"compression": 5},
+                "tiff, deflate": {"compression": 8},
+                "tiff, PackBits": {"compression": 32773},
+            }.items()
         ),
     ],
 )

@@ -99,7 +99,7 @@ def test_the_images_of_a_list_are_found(tmp_path: Path, name: str, content: Any,
         pytest.param("x.json", [{"file": 1}], "", "the column 'file' holds 1, which is no path", id="a number"),
         pytest.param("x.jsonl", '{"a": 1, "b": 2}\n', "", "which column names the images", id="no column"),
         pytest.param("x.jsonl", '"a.jpg"\n\n{"file":\n', "", "line 3 is no JSON: Expecting value", id="a broken line"),
-        pytest.param("x.jsonl", '{"u": "a.jpg"}\n{"b": 2}\n', "u", "it has no column 'u'", id="not everywhere"),
+        pytest.param("x.jsonl", '{"u": "a.jpg"}\n{"b": 2}\n', "u", "object 2: it has no column 'u'", id="in some"),
     ],
 )
 def test_what_is_no_list_is_refused_by_what_it_lacks(

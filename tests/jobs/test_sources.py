@@ -15,7 +15,7 @@ from trtjob.jobs.source_images import chosen_images, open_source
 from trtjob.jobs.sources import check_output, names_of, source_from
 from trtjob.jobs.spec import Source
 from trtjob.storage.selection import Selection
-from trtjob.storage.uri import s3_uri
+from trtjob.storage.uri import bucket_uri
 
 # -- the source --------------------------------------------------------------------------------------------------------
 
@@ -378,6 +378,12 @@ def test_places_in_their_thousands_are_for_a_list(tmp_path: Path) -> None:
 # -- the output --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("output", ["gs://bucket/out", "AZ://container/out", "https://host/out", "file:///out"])
+def test_an_output_is_a_folder_or_in_a_bucket_of_s3(output: str) -> None:
+    with pytest.raises(ConfigError, match=r"outputs are written into folders and s3:// prefixes"):
+        check_output(output, Source(kind="folder", root="/photos"))
+
+
 def test_an_output_in_the_source_is_refused(tmp_path: Path) -> None:
     source = Source(kind="folder", root=str(tmp_path / "photos"))
     for inside in ("photos", "photos/out", "photos/a/../out"):
@@ -447,13 +453,13 @@ def test_an_output_whose_path_is_no_text_is_refused_with_what_to_do(tmp_path: Pa
     ],
 )
 def test_an_address_in_a_bucket_has_one_form(uri: str, clean: str) -> None:
-    assert s3_uri(uri, "SOURCE") == clean
+    assert bucket_uri(uri, "SOURCE") == clean
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///a", "s3://b/../c", "s3://b/./c", "s3://b//c", "s3://b/a\0"])
 def test_what_is_no_address_is_refused_with_an_example(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"Example: s3://bucket/photos"):
-        s3_uri(uri, "SOURCE")
+        bucket_uri(uri, "SOURCE")
 
 
 def test_objects_of_a_list_are_called_as_in_their_bucket_or_below_a_root() -> None:
@@ -521,10 +527,10 @@ def test_what_is_no_web_address_of_a_file_is_refused(url: str) -> None:
     ("named", "told"),
     [
         (
-            "gs://bucket/photos",
-            r"gs:// is not read: its own S3 interface is, with AWS_ENDPOINT_URL.*Sources are",
+            "oss://bucket/photos",
+            r"oss:// is not read: its own S3 interface is, with AWS_ENDPOINT_URL.*Sources are",
         ),
-        ("az://container/photos", r"az:// is not read: copy the images to a folder first"),
+        ("abfss://c@account.dfs/photos", r"abfss:// is not read: write az://CONTAINER/PATH"),
         ("ftp://host/a.jpg", r"ftp:// is not read.*wget"),
         ("rtsp://camera/1", r"rtsp:// is not read.*ffmpeg"),
         ("odd://x", r"'odd://x': odd:// is not read\. Sources are folders"),

@@ -130,7 +130,7 @@ def _named(source: str, column: str) -> "str | ImageList":
     from trtjob.jobs.places import at_home
 
     if not source:  # as an unset variable of a shell is; a path would be the current folder
-        raise ConfigError("SOURCE is empty. Name a folder, an image, a list or an s3:// prefix")
+        raise ConfigError("SOURCE is empty. Name a folder, an image, a list or a prefix of a bucket")
     if source == "-":
         return ImageList(parsed_list(sys.stdin.buffer.read()), Path.cwd())
     path = at_home(source)

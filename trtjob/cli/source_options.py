@@ -11,9 +11,9 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folders and s3:// prefixes (with all below them), images, also at https://, patterns in quotes "
-        "('cam*/**/*.jpg'), lists of images (.txt, .csv, .tsv, .jsonl, .json, .parquet), or - for a list of lines on "
-        "standard input.",
+        help="Folders, s3://, gs:// and az:// prefixes (with all below them), images, also at https://, patterns in "
+        "quotes ('cam*/**/*.jpg'), lists of images (.txt, .csv, .tsv, .jsonl, .json, .parquet), or - for a list of "
+        "lines on standard input.",
     ),
 ]
 Root = Annotated[
@@ -41,7 +41,7 @@ Anonymous = Annotated[
     typer.Option(
         "--anonymous",
         rich_help_panel=IMAGES,
-        help="Read s3:// sources without credentials, as public buckets allow. Default: with boto3's.",
+        help="Read buckets without credentials, as public ones allow. Default: with those that are found.",
     ),
 ]
 Include = Annotated[

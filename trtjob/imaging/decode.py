@@ -28,7 +28,7 @@ from trtjob.imaging.iso_media import check_jp2, jp2_bits, jxl_moves
 from trtjob.imaging.jpeg_segments import JPEG_END, JPEG_SIGNATURE, has_exif, jpeg_bits, jpeg_scans
 from trtjob.imaging.pillow_kinds import BY_PILLOW, DECODING_BYTES, pillow_pixels
 from trtjob.imaging.raw import is_raw, raw_preview
-from trtjob.imaging.tiff import CUT_OFF, from_page, readable, sample_bytes
+from trtjob.imaging.tiff import CUT_OFF, from_page, missing_bytes, readable, sample_bytes
 from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
 from trtjob.library_output import as_remark, library_output
 
@@ -68,7 +68,7 @@ def decode_image(
     claim gigabytes of pixels. What the decoders say of an image that is not damaged is logged, and never printed.
     page: which page or frame of several, from 1 on; None: the first, whatever a TIFF says that it is.
     on_damage: called with what is wrong with the pixels of a JPEG or TIFF that can be read in part, which is then
-    returned, first with ENDS_EARLY where a JPEG is cut off; None: that is an error, too.
+    returned, first with ENDS_EARLY where it is cut off; None: that is an error, too.
     Raises ImageError: `too_large` above `max_pixels`, `decode` for anything that is not a whole image.
 
     >>> from trtjob.imaging.encode import encode_image
@@ -163,6 +163,11 @@ def _turned(image: UInt8Array, orientation: int) -> UInt8Array:
 
 
 def _decode_tiff(data: bytes, on_damage: OnDamage | None, depth: Depth) -> UInt8Array:
+    if missing := missing_bytes(data):
+        if on_damage is None:
+            raise ImageError(FailureKind.DECODE, "the TIFF is cut off. --truncated ok takes what can be read of it")
+        on_damage(ENDS_EARLY)
+        data += bytes(missing)
     tiff = readable(data)
     if tiff.damage:
         _meet(tiff.damage, on_damage)

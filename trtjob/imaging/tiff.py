@@ -296,6 +296,23 @@ def readable(data: bytes) -> Readable:
         raise _refused("the TIFF's header is damaged or cut off") from None
 
 
+def missing_bytes(data: bytes) -> int:
+    """Return by how much a file ends before its first page does, no more than its pixels have.
+
+    Raises as `readable` does.
+    """
+    page = next(pages(data))
+    try:
+        _check_page(page)
+        count, part_bytes = _parts(page)
+        # More than there can be of uncompressed pixels is named by some; libtiff reads over that.
+        most_bytes = part_bytes if page.value(Tag.COMPRESSION, 1) == 1 else len(data) + part_bytes
+        ends = (offset + min(length, most_bytes) for offset, length in islice(_places(page), count))
+        return max(0, min(max(ends, default=0) - len(data), count * part_bytes))
+    except CUT_OFF:
+        raise _refused("the TIFF's header is damaged or cut off") from None
+
+
 def _check_page(page: Page) -> None:
     _check_first(page)
     codec = page.value(Tag.COMPRESSION, 1)
@@ -323,16 +340,19 @@ def _check_first(page: Page) -> None:
 
 def _damage(page: Page) -> str:
     """Return what is wrong inside a deflated strip or tile: its checksum is at its end, where libtiff does not look."""
-    tiles = Tag.TILE_OFFSETS in page.entries
-    offsets = page.values(Tag.TILE_OFFSETS if tiles else Tag.STRIP_OFFSETS)
-    lengths = page.values(Tag.TILE_BYTES if tiles else Tag.STRIP_BYTES)
     count, most_bytes = _parts(page)
     view = memoryview(page.data)
-    # Parts that no pixel needs may be named without end.
-    for number, (offset, length) in enumerate(islice(zip(offsets, lengths, strict=False), count)):
+    for number, (offset, length) in enumerate(islice(_places(page), count)):
         if not _is_whole(view[offset : offset + length], most_bytes):
             return f"the deflated data of its part {number} is not what was written"
     return ""
+
+
+def _places(page: Page) -> Iterator[tuple[int, int]]:
+    """Yield where each strip or tile lies, and its bytes. Parts that no pixel needs may be named without end."""
+    tiles = Tag.TILE_OFFSETS in page.entries
+    offsets = page.values(Tag.TILE_OFFSETS if tiles else Tag.STRIP_OFFSETS)
+    return zip(offsets, page.values(Tag.TILE_BYTES if tiles else Tag.STRIP_BYTES), strict=False)
 
 
 def _parts(page: Page) -> tuple[int, int]:

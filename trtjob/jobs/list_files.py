@@ -139,15 +139,22 @@ def _of_json(text: str, column: str) -> Iterator[str]:
 
 def _of_objects(items: Iterable[Any], column: str) -> Iterator[str]:
     name = ""
-    for item in items:
+    for number, item in enumerate(items, 1):
         if isinstance(item, Mapping):
             if not name or name not in item:
-                name = _column(list(item), column)
+                name = _field(list(item), column, number)
             yield from _texts([item[name]], name)
         elif isinstance(item, str):
             yield item
         else:
             raise ConfigError(f"expected paths or objects with one, got {json.dumps(item)[:80]}")
+
+
+def _field(names: Sequence[str], column: str, number: int) -> str:
+    try:
+        return _column(names, column)
+    except ConfigError as err:
+        raise ConfigError(f"object {number}: {err}") from err
 
 
 def _texts(cells: Iterable[Any], name: str) -> Iterator[str]:

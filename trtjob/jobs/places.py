@@ -14,25 +14,27 @@ from urllib.parse import unquote
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.list_files import LIST_SUFFIXES
-from trtjob.storage import Storage, is_address, is_s3, open_storage
+from trtjob.storage import ImageStorage, is_address, is_bucket, open_images
 from trtjob.storage.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from trtjob.storage.patterns import MAGIC, pattern
 from trtjob.storage.selection import HIDDEN, Rules, Selection
-from trtjob.storage.uri import is_web, s3_uri, web_parts
+from trtjob.storage.uri import bucket_uri, is_web, web_parts
 
 KINDS_SHOWN = 10
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
-_READ = "Sources are folders, files, lists, s3:// prefixes, and http:// and https:// addresses of images"
+_READ = (
+    "Sources are folders, files, lists, s3://, gs:// and az:// prefixes, and http:// and https:// addresses of images"
+)
 _VIDEOS = "What reads videos is brought by: pip install 'trtjob[video]'"
+_AS_AZ = ": write az://CONTAINER/PATH, and set AZURE_STORAGE_ACCOUNT_NAME"
 _BY_S3 = ": its own S3 interface is, with AWS_ENDPOINT_URL"
 _HINTS = {
-    "gs": f"{_BY_S3}=https://storage.googleapis.com and HMAC keys",
     "oss": _BY_S3,
     "cos": _BY_S3,
-    "az": ": copy the images to a folder first (azcopy)",
-    "abfs": ": copy the images to a folder first (azcopy)",
-    "abfss": ": copy the images to a folder first (azcopy)",
+    "abfs": _AS_AZ,
+    "abfss": _AS_AZ,
+    "wasbs": _AS_AZ,
     "ftp": ": copy the images to a folder first (wget -r)",
     "sftp": ": copy the images to a folder first (rsync)",
     "rtsp": ": save frames to a folder first (ffmpeg)",
@@ -72,9 +74,9 @@ class Reading:
     selection: Selection = field(default_factory=Selection)
     anonymous: bool = False
 
-    def storage(self, uri: str | Path) -> Storage:
+    def storage(self, uri: str | Path) -> ImageStorage:
         """Open a folder or a bucket."""
-        return open_storage(uri, anonymous=self.anonymous)
+        return open_images(str(uri), anonymous=self.anonymous)
 
 
 def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
@@ -85,8 +87,8 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
     """
     if isinstance(named, ImageList):
         return _list_places(named, reading)
-    if is_s3(str(named)):
-        return [_s3_place(str(named), reading)]
+    if is_bucket(str(named)):
+        return [_bucket_place(str(named), reading)]
     if is_web(str(named)):
         return [_web_place(str(named))]
     path = at_home(_local(str(named)))
@@ -150,15 +152,15 @@ def _check_kind(named: str) -> None:
 # -- buckets and servers -----------------------------------------------------------------------------------------------
 
 
-def _s3_place(named: str, reading: Reading) -> Place:
+def _bucket_place(named: str, reading: Reading) -> Place:
     if (parts := _parted(named)) is not None and not _is_there(named, reading):
-        uri = s3_uri(parts[0], "SOURCE")
+        uri = bucket_uri(parts[0], "SOURCE")
         _check_images(reading.storage(uri), named, reading.selection, parts[1])
         return Place(uri, is_listed=True, patterns=frozenset({parts[1]}))
-    uri = s3_uri(named, "SOURCE")
+    uri = bucket_uri(named, "SOURCE")
     folder, _, name = uri.rpartition("/")
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if reading.selection.videos else IMAGE_SUFFIXES
-    if suffix_of(name) in suffixes and folder != "s3:/" and reading.storage(folder).entry(name).etag:
+    if suffix_of(name) in suffixes and not folder.endswith(":/") and reading.storage(folder).entry(name).etag:
         return Place(folder, keys=frozenset({name}))
     _check_images(reading.storage(uri), uri, reading.selection)
     return Place(uri, is_listed=True)
@@ -166,9 +168,9 @@ def _s3_place(named: str, reading: Reading) -> Place:
 
 def _is_there(named: str, reading: Reading) -> bool:
     """Whether what looks like a pattern is an address of images by itself."""
-    folder, _, name = s3_uri(named, "SOURCE").rpartition("/")
+    folder, _, name = bucket_uri(named, "SOURCE").rpartition("/")
     everything = Rules(Selection(hidden=True))
-    if folder == "s3:/":
+    if folder.endswith(":/"):
         return False
     is_image = bool(reading.storage(folder).entry(name).etag)
     return is_image or any(True for _ in reading.storage(named.rstrip("/")).images(everything))
@@ -192,9 +194,10 @@ def _addresses(uris: Iterable[str], root: str) -> list[Place]:
     """Return the places of a list's addresses: their buckets and servers, or the one below which all are."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
     for uri in uris:
-        if is_s3(uri):
-            bucket, _, key = s3_uri(uri, "the list's line").removeprefix("s3://").partition("/")
-            server = f"s3://{bucket}"
+        if is_bucket(uri):
+            scheme, _, path = bucket_uri(uri, "the list's line").partition("://")
+            bucket, _, key = path.partition("/")
+            server = f"{scheme}://{bucket}"
         else:
             server, key = web_parts(uri, "the list's line")
         whole = f"{server}/{key}"
@@ -206,7 +209,7 @@ def _addresses(uris: Iterable[str], root: str) -> list[Place]:
     return [Place(place, keys=frozenset(found)) for place, found in keys.items()]
 
 
-def _check_images(storage: Storage, shown: Path | str, selection: Selection, *patterns: str) -> None:
+def _check_images(storage: ImageStorage, shown: Path | str, selection: Selection, *patterns: str) -> None:
     images = storage.images(Rules(selection, patterns))
     if next(iter(images), None) is not None:
         return
@@ -230,10 +233,10 @@ def _list_places(listed: ImageList, reading: Reading) -> list[Place]:
     uris = [path for path in listed.paths if is_address(path)]
     paths = [_local(path) for path in listed.paths if not is_address(path)]
     root = reading.root
-    if root and (uris or is_s3(root)):
+    if root and (uris or is_bucket(root)):
         if paths:
             raise ConfigError(f"--root is for addresses or for files, and the list has both, such as '{paths[0]}'")
-        root = s3_uri(root, "--root") if is_s3(root) else root.rstrip("/")
+        root = bucket_uri(root, "--root") if is_bucket(root) else root.rstrip("/")
     return [*_addresses(uris, root), *([_files(paths, listed.folder, root)] if paths else [])]
 
 

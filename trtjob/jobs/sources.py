@@ -1,5 +1,6 @@
 """Where a job reads and writes: one place of images, or several, each with a name of its own."""
 
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from trtjob.jobs.spec import MOST_PARTS, Part, Source, SourceKind
 from trtjob.storage import is_s3
 from trtjob.storage.patterns import pattern
 from trtjob.storage.selection import Rules, Selection
-from trtjob.storage.uri import s3_uri
+from trtjob.storage.uri import bucket_uri
 
 ALL = Selection()
 
@@ -133,8 +134,12 @@ def check_output(output: str, source: Source) -> str:
     """
     if not output:  # as an unset variable of a shell is; a path would be the current folder
         raise ConfigError("--output is empty. Name a folder or an s3:// prefix, or leave it out")
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", output) and not is_s3(output):
+        raise ConfigError(
+            f"--output '{output}': outputs are written into folders and s3:// prefixes. Name one of these"
+        )
     if is_s3(output):
-        address = s3_uri(output, "--output")
+        address = bucket_uri(output, "--output")
     else:
         folder = at_home(output).resolve()
         check_text(folder, "Choose another with --output")

@@ -1,11 +1,11 @@
-"""Where bytes live: a folder on a disk or a bucket of an S3-compatible store, behind one protocol."""
+"""Where bytes live: a folder on a disk or a bucket, behind one protocol; web servers for images alone."""
 
 from pathlib import Path
 
 from trtjob.storage.local import LocalStorage, place_error
 from trtjob.storage.protocol import ImageStorage, OnTrouble, Storage
 from trtjob.storage.trouble import PATIENCE_S, give_up_after, note_trouble, troubles
-from trtjob.storage.uri import is_address, is_s3, is_web
+from trtjob.storage.uri import is_address, is_bucket, is_cloud, is_s3, is_web
 
 
 def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None, anonymous: bool = False) -> Storage:
@@ -32,10 +32,14 @@ def open_storage(uri: str | Path, *, on_trouble: OnTrouble | None = None, anonym
 def open_images(
     uri: str, *, on_trouble: OnTrouble | None = None, anonymous: bool = False, allow_local: bool = False
 ) -> ImageStorage:
-    """Open what images are read from: as `open_storage` does, or a web address.
+    """Open what images are read from: as `open_storage` does, or a web address, `gs://` or `az://`.
 
     allow_local: whether addresses may be of this machine and its network.
     """
+    if is_cloud(uri):
+        from trtjob.storage.cloud import CloudImages
+
+        return CloudImages(uri, on_trouble=on_trouble or give_up_after(PATIENCE_S), anonymous=anonymous)
     if not is_web(uri):
         return open_storage(uri, on_trouble=on_trouble, anonymous=anonymous)
     from trtjob.storage.http import HttpStorage
@@ -50,6 +54,7 @@ __all__ = [
     "Storage",
     "give_up_after",
     "is_address",
+    "is_bucket",
     "is_s3",
     "note_trouble",
     "open_images",

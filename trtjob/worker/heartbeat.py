@@ -27,7 +27,7 @@ from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore, Lease
 from trtjob.queue.replies import is_outage
 from trtjob.queue.units import shard_of
-from trtjob.storage import is_s3, troubles
+from trtjob.storage import is_bucket, troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupter
 from trtjob.worker.exit_codes import STALLED
 
@@ -194,7 +194,7 @@ class HeartbeatThread(threading.Thread):
             spec = self.store.view(lease.job_id).spec
         except JobError:
             return False
-        return any(is_s3(place) for place in (*spec.source.roots, spec.output, spec.model.uri))
+        return any(is_bucket(place) for place in (*spec.source.roots, spec.output, spec.model.uri))
 
     def _measure(self) -> None:
         now, images, busy_s = self._clock(), self.context.images, self.context.busy_s()

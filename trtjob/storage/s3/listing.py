@@ -80,6 +80,11 @@ def _kinds_of_folders(rules: Rules) -> Callable[[str], str | None]:
     return kind_of
 
 
+def last_key(page: Page) -> str:
+    """Return the mark of a page behind which the next one begins."""
+    return str(page["Contents"][-1]["Key"])
+
+
 def modified_s(when: str | datetime) -> float:
     """Return when an object was written, in seconds since the epoch, from how it is listed or how boto3 has it."""
     return (when if isinstance(when, datetime) else datetime.fromisoformat(when)).timestamp()

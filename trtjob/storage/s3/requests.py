@@ -13,19 +13,24 @@ from trtjob.storage.s3.errors import ABSENT_BUCKET, Verdict, judge, person_error
 
 T = TypeVar("T")
 What = Literal["read", "look for", "write", "remove", "list"]
+Explain = Callable[[str, What, str], StorageError]
 
 
 class S3Requests:
     """What is asked of the objects below an address, whose keys all begin with a prefix.
 
-    breaker: of the bucket; on_trouble: told, while a request waits, what the bucket's trouble is.
+    breaker: of the bucket; on_trouble: told, while a request waits, what the bucket's trouble is; explain: returns the
+    error of a place, of what was asked and of a reason for which a person must do something.
     """
 
-    def __init__(self, uri: str, prefix: str, breaker: Breaker, on_trouble: OnTrouble) -> None:
+    def __init__(
+        self, uri: str, prefix: str, breaker: Breaker, on_trouble: OnTrouble, explain: Explain = person_error
+    ) -> None:
         self.uri = uri
         self._prefix = prefix
         self._breaker = breaker
         self._on_trouble = on_trouble
+        self._explain = explain
 
     def place(self, key: str) -> str:
         return f"{self.uri}/{key}"
@@ -101,4 +106,4 @@ class S3Requests:
             reason = ABSENT_BUCKET
         if verdict is Verdict.UNMET:
             raise FileExistsError(errno.EEXIST, reason, place) from err
-        raise person_error(place, what, reason) from None
+        raise self._explain(place, what, reason) from None

@@ -19,7 +19,7 @@ from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
 from trtjob.storage.s3.content_types import attributes, content_type
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
-from trtjob.storage.s3.listing import Page, S3Listing, checked_page, modified_s
+from trtjob.storage.s3.listing import Page, S3Listing, checked_page, last_key, modified_s
 from trtjob.storage.s3.ranged import PART_BYTES, RangedObject
 from trtjob.storage.s3.requests import S3Requests, What
 from trtjob.storage.selection import Rules
@@ -33,7 +33,7 @@ SINGLE_PUT_BYTES = 64 << 20
 SLOWEST_BYTES_PER_S = 50_000
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Keys that obstore refuses: boto3 reads and writes those.
-_UNSPEAKABLE = re.compile(r"(^|/)(/|\.{1,2}(/|$))|[\x00-\x1f\x7f]|/$")
+UNSPEAKABLE = re.compile(r"(^|/)(/|\.{1,2}(/|$))|[\x00-\x1f\x7f]|/$")
 
 
 class S3Storage:
@@ -139,7 +139,7 @@ class S3Storage:
     async def aput(self, key: str, data: bytes) -> None:
         import obstore
 
-        if _UNSPEAKABLE.search(self._requests.path(key)):
+        if UNSPEAKABLE.search(self._requests.path(key)):
             await asyncio.to_thread(self.put, key, data)
             return
         await self._requests.acall(
@@ -189,7 +189,7 @@ class S3Storage:
         rules = rules or Rules()
         start = self._prefix + rules.start
         if rules.selection.recursive:
-            return S3Listing(lambda key: self._page(start, key), _last_key, self._prefix, rules)
+            return S3Listing(lambda key: self._page(start, key), last_key, self._prefix, rules)
         return S3Listing(lambda token: self._page(start, token, delimiter="/"), _token, self._prefix, rules)
 
     def entry(self, key: str) -> Entry:
@@ -199,15 +199,15 @@ class S3Storage:
         return Entry(key, 0, "")
 
     def fetch(self, entry: Entry) -> bytes:
-        _check_size(entry.size_bytes)
-        with _of_an_image():
+        check_size(entry.size_bytes)
+        with of_an_image():
             return self._requests.call(entry.key, "read", self._get)
 
     async def afetch(self, entry: Entry) -> bytes:
-        _check_size(entry.size_bytes)
-        if _UNSPEAKABLE.search(self._requests.path(entry.key)):
+        check_size(entry.size_bytes)
+        if UNSPEAKABLE.search(self._requests.path(entry.key)):
             return await asyncio.to_thread(self.fetch, entry)
-        with _of_an_image():
+        with of_an_image():
             return await self._requests.acall(entry.key, "read", self._aget)
 
     def open(self, entry: Entry) -> BinaryIO:
@@ -221,7 +221,7 @@ class S3Storage:
                 check_whole(len(data), end - begin)
                 return data
 
-            with _of_an_image():
+            with of_an_image():
                 return self._requests.call(entry.key, "read", ask)
 
         return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
@@ -231,11 +231,11 @@ class S3Storage:
     def _get(self, path: str) -> bytes:
         import obstore
 
-        if _UNSPEAKABLE.search(path):
+        if UNSPEAKABLE.search(path):
             answer = self._bucket.client.get_object(Bucket=self._bucket.name, Key=path)
             return self._bucket.checked(answer["Body"].read(), answer["ContentLength"], answer["ETag"])
         result = obstore.get(self._bucket.store, path)
-        _check_size(result.meta["size"])
+        check_size(result.meta["size"])
         return self._bucket.checked(result.bytes().to_bytes(), result.meta["size"], result.meta["e_tag"])
 
     async def _aget(self, path: str) -> bytes:
@@ -244,7 +244,7 @@ class S3Storage:
         async with asyncio.timeout(READ_TIMEOUT_S):
             result = await obstore.get_async(self._bucket.store, path)
         size = result.meta["size"]
-        _check_size(size)
+        check_size(size)
         async with asyncio.timeout(READ_TIMEOUT_S + size / SLOWEST_BYTES_PER_S):
             data = (await result.bytes_async()).to_bytes()
         return self._bucket.checked(data, size, result.meta["e_tag"])
@@ -252,7 +252,7 @@ class S3Storage:
     def _put(self, path: str, data: bytes, *, only_new: bool = False) -> None:
         import obstore
 
-        if _UNSPEAKABLE.search(path):
+        if UNSPEAKABLE.search(path):
             more = {"IfNoneMatch": "*"} if only_new else {}
             if kind := content_type(path):
                 more["ContentType"] = kind
@@ -323,16 +323,12 @@ class S3Storage:
                 return
 
 
-def _last_key(page: Page) -> str:
-    return str(page["Contents"][-1]["Key"])
-
-
 def _token(page: Page) -> str:
     return str(page["NextContinuationToken"])
 
 
 @contextmanager
-def _of_an_image() -> Iterator[None]:
+def of_an_image() -> Iterator[None]:
     """What concerns one object alone is a failure of this image."""
     try:
         yield
@@ -356,7 +352,8 @@ def _temporary_file() -> Iterator[BinaryIO]:
         ) from err
 
 
-def _check_size(size_bytes: int) -> None:
+def check_size(size_bytes: int) -> None:
+    """Raise ImageError for an object that is too large to be held."""
     if size_bytes > MAX_FILE_BYTES:
         raise ImageError(FailureKind.TOO_LARGE, f"the object has {size_bytes:,} bytes, more than 2 GiB")
 

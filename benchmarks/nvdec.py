@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.made_video import write_video
 from trtjob.imaging.sampling import run_starts, sampled
-from trtjob.imaging.video import VideoReader, frame_times
+from trtjob.imaging.video import VideoReader
+from trtjob.imaging.video_times import frame_times
 
 HD = (1080, 1920)
 VIDEOS = {

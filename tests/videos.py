@@ -106,6 +106,45 @@ def write_sound(path: Path) -> Path:
     return path
 
 
+def write_encrypted(path: Path) -> Path:
+    """Write an MP4 whose samples are encrypted."""
+    key = "0" * 31 + "1"
+    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
+    with av.open(path, "w", options=options) as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *HW, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1), "rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_two_sizes(path: Path, *sizes: tuple[int, int]) -> Path:
+    """Write a transport stream of 20 frames of each size, one behind the other."""
+    with av.open(path, "w") as container:
+        stream: Any = None
+        for turn, hw in enumerate(sizes):
+            with av.open(write_video(path.with_suffix(f".{turn}.ts"), MKV, frames=20, hw=hw)) as part:
+                stream = stream or container.add_stream_from_template(part.streams.video[0])
+                for packet in part.demux(video=0):
+                    if packet.size:
+                        shift = int(turn * Fraction(20, 25) / packet.time_base)
+                        packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                        container.mux(packet)
+    return path
+
+
+def beginning_with(path: Path, number: int) -> Path:
+    """Have the edit list of an MP4 of 25 frames a second begin with a frame."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 4 + 4 + 4  # version and flags, how many
+    duration, media_time = struct.unpack_from(">Ii", data, at)
+    at_mdhd = data.index(b"mdhd") + 4 + 4 + 8
+    (timescale,) = struct.unpack_from(">I", data, at_mdhd)
+    struct.pack_into(">Ii", data, at, duration - number * 40, media_time + number * timescale // 25)
+    path.write_bytes(data)
+    return path
+
+
 def turned(path: Path) -> Path:
     """Say in an MP4 that its pictures are to be turned right by 90 degrees, as telephones do."""
     data = bytearray(path.read_bytes())

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import videos
 from numpy.typing import NDArray
-from videos import CODECS, MKV, MP4, Codec, number_in, write_video
+from videos import CODECS, HW, MKV, MP4, Codec, number_in, picture, write_video
 
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging import video
+from trtjob.imaging import video, video_times
 from trtjob.imaging.sampling import FrameTimes, run_starts, sampled
-from trtjob.imaging.video import VideoReader, frame_times
+from trtjob.imaging.video import VideoReader
+from trtjob.imaging.video_times import frame_times
 
 av = videos.av
 Found = tuple[NDArray[np.uint8], str | None]
@@ -57,7 +58,7 @@ def test_each_frame_is_the_one_that_was_drawn_in_any_order(tmp_path: Path, codec
         pytest.skip(f"this FFmpeg has no {codec.encoder}")
     path = write_video(tmp_path / f"a{codec.suffix}", codec, frames=60)
     times = times_of(path)
-    assert (len(times.pts), times.lost_pts) == (60, None)
+    assert (len(times.pts), times.lost) == (60, ())
     forth = read(path, range(60))
     assert [number_in(image) for image, _ in forth] == list(range(60))
     assert {damage for _, damage in forth} == {None}
@@ -115,7 +116,7 @@ def test_where_an_index_says_all_of_the_frames_they_are_not_read(
 def clock(when_ms: list[int], keys: Iterable[int] = (0,)) -> FrameTimes:
     pts = np.array(when_ms, np.int64)
     is_key = np.isin(np.arange(len(pts)), list(keys))
-    return FrameTimes(pts, is_key, pts, Fraction(1, 1000), Fraction(0))
+    return FrameTimes(pts, is_key, pts, Fraction(1, 1000), Fraction(0), pts < 0)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,44 @@ def test_a_video_with_too_many_pixels_is_refused_before_one_is_decoded(tmp_path:
     assert caught.value.kind is FailureKind.TOO_LARGE
 
 
+@pytest.mark.parametrize(("matrix", "colour_range"), [(1, 1), (1, 2), (5, 1), (5, 2), (2, 1), (9, 1)])
+def test_pixels_are_those_of_ffmpegs_own_filter(matrix: int, colour_range: int) -> None:
+    noise = np.random.default_rng(1).integers(16, 235, (72, 64), np.uint8)
+    frame = av.VideoFrame.from_ndarray(noise, "yuv420p")
+    frame.colorspace, frame.color_range = matrix, colour_range
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=64, height=48, format=frame.format, time_base=Fraction(1, 25))
+    graph.link_nodes(
+        source, graph.add("scale", "flags=bilinear"), graph.add("format", "bgr24"), graph.add("buffersink")
+    ).configure()
+    graph.push(frame)
+    assert (video._pixels(frame) == graph.pull().to_ndarray()).all()
+
+
+def test_an_edit_list_says_which_frames_are_shown_also_from_the_middle_of_a_group(tmp_path: Path) -> None:
+    codec = MP4._replace(options={"preset": "ultrafast", "x264-params": "scenecut=0:bframes=0"})
+    path = videos.beginning_with(write_video(tmp_path / "a.mp4", codec, frames=40), 13)
+    times = times_of(path)
+    assert [float(times.time_s(int(pts))) for pts in times.pts[times.shown][:3]] == [0.0, 0.04, 0.08]
+    chosen = times.shown.tolist()
+    assert [number_in(image) for image, _ in read(path, chosen)] == list(range(13, 40))
+
+
+def test_of_an_interlaced_frame_one_moment_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0", "x264-params": "tff=1"})
+        stream.height, stream.width, stream.pix_fmt = 96, 64, "yuv420p"
+        woven = picture(0b01010101, (96, 64)).copy()
+        woven[1::2] = picture(0b11110000, (96, 64))[1::2]
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(woven, "rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    image, _ = read(path, [0])[0]
+    assert image.shape == (96, 64, 3)
+    assert np.abs(image.astype(int) - picture(0b01010101, (96, 64))).mean() < 25
+    assert number_in(image) == 0b01010101
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
@@ -249,18 +288,90 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[: places[60][0]])
     times = times_of(path)
     assert 50 < len(times.pts) <= 60
-    assert times.lost_pts is not None
+    (lost,) = times.lost
     chosen = range(len(times.pts))
     assert [number_in(image) for image, _ in read(path, chosen)] == list(chosen)
     reader = VideoReader(path.open("rb"), max_pixels=1_000_000)
     with pytest.raises(ImageError, match="cut off or damaged"):
-        reader.image(times.lost_pts, start_pts=int(times.pts[0]), seek=0)
+        reader.image(lost, start_pts=int(times.pts[0]), seek=0)
     reader.close()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".avi"])
+def test_a_range_that_is_missing_in_the_middle_is_told_once(tmp_path: Path, suffix: str) -> None:
+    codec = MKV._replace(suffix=suffix) if suffix != ".avi" else CODECS[6]
+    path = write_video(tmp_path / f"a{suffix}", codec, frames=100)
+    places = videos.packet_places(path)
+    data = bytearray(path.read_bytes())
+    data[places[41][0] : places[63][0]] = bytes(places[63][0] - places[41][0])
+    path.write_bytes(data)
+    times = times_of(path)
+    (lost,) = times.lost
+    chosen = sampled(times, "every=1")
+    assert len(chosen) < 80
+    if suffix == ".avi":  # whose frames have no times: what is behind moves forward
+        assert lost > times.pts[-1]
+    else:
+        assert 1.5 < times.time_s(lost) < 1.8
+        assert times.time_s(int(times.pts[-1])) == pytest.approx(3.96)
+    found = {}
+    for place in chosen.tolist():
+        with suppress(ImageError):
+            found[place] = read(path, [place])[0]
+    numbers = [number_in(image) for image, damage in found.values() if damage is None]
+    assert numbers[:36] == list(range(36))
+    assert numbers[-10:] == list(range(90, 100))
+
+
+def test_what_is_behind_a_clock_that_runs_back_is_one_range(tmp_path: Path) -> None:
+    parts = [write_video(tmp_path / f"{n}.ts", MKV._replace(suffix=".ts"), frames=50) for n in range(2)]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    times = times_of(path)
+    assert (len(times.pts), [round(float(times.time_s(lost)), 2) for lost in times.lost]) == (50, [2.0])
+
+
+def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:
+    path = videos.write_encrypted(tmp_path / "a.mp4")
+    assert refused(path) == (FailureKind.DECODE, "the video is encrypted")
+
+
+def test_a_stream_may_change_its_size_in_the_middle(tmp_path: Path) -> None:
+    path = videos.write_two_sizes(tmp_path / "a.ts", HW, (96, 128))
+    times = times_of(path)
+    found = read(path, range(len(times.pts)))
+    assert [image.shape[:2] for image, _ in found] == [HW] * 20 + [(96, 128)] * 20
+    assert {damage for _, damage in found} == {None}
+    assert [number_in(image) for image, _ in found] == [*range(20), *range(20)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".ts", ".webm"])
+def test_a_wrong_suffix_is_no_fault(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=5).rename(tmp_path / f"a{suffix}")
+    assert [number_in(image) for image, _ in read(path, range(5))] == list(range(5))
+
+
+@pytest.mark.slow
+def test_a_video_of_8k_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 4320, 7680, "yuv420p"
+        frame = av.VideoFrame(7680, 4320, "yuv420p")
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    times = times_of(path)
+    reader = VideoReader(path.open("rb"), max_pixels=200_000_000)
+    image, damage = reader.image(int(times.pts[0]), start_pts=int(times.pts[0]), seek=int(times.seek[0]))
+    reader.close()
+    assert (image.shape, damage) == ((4320, 7680, 3), None)
 
 
 def test_more_frames_than_can_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mkv", frames=11)
-    monkeypatch.setattr(video, "MOST_FRAMES", 10)
+    monkeypatch.setattr(video_times, "MOST_FRAMES", 10)
     assert refused(path) == (FailureKind.TOO_LARGE, "the video has more than 10 frames")
 
 

@@ -24,14 +24,19 @@ def children() -> list[int]:
 class Harming(LocalStorage):
     """A folder of which one file sends a signal to what reads it."""
 
-    def __init__(self, folder: Path, harm: signal.Signals) -> None:
+    def __init__(self, folder: Path, harm: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(folder)
+        self._monkeypatch = monkeypatch
         self.before = set(children())
         self._harm = harm
 
     def open(self, entry: Entry) -> BinaryIO:
-        for pid in set(children()) - self.before if entry.key == "b.mp4" else ():
-            os.kill(pid, self._harm)
+        if entry.key == "b.mp4":
+            self._monkeypatch.setattr(module, "STALL_S", 1.0)
+            for pid in set(children()) - self.before:
+                os.kill(pid, self._harm)
+        else:
+            self._monkeypatch.undo()
         return super().open(entry)
 
 
@@ -46,10 +51,9 @@ def listing(source: LocalStorage) -> Iterator[FramesOf]:
 def test_a_video_at_which_the_process_ends_is_one_image(
     tmp_path: Path, harm: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STALL_S", 1.0 if harm == signal.SIGSTOP else 60.0)
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         write_video(tmp_path / name, MP4, frames=30)
-    source = Harming(tmp_path, harm)
+    source = Harming(tmp_path, harm, monkeypatch)
     with listing(source) as frames_of:
         found = [entry.key for key in ("a.mp4", "b.mp4", "c.mp4") for entry in frames_of(source.entry(key))]
     assert found == ["a.mp4#t=0.000", "a.mp4#t=1.000", "b.mp4", "c.mp4#t=0.000", "c.mp4#t=1.000"]

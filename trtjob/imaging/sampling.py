@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ class FrameTimes:
     """When the frames of a video are shown, in their order; the first one is a keyframe.
 
     pts: in units of `time_base`; is_key: which are keyframes; seek: where to look for a keyframe in the file, in the
-    same units; origin_s: of the container's clock when its first stream begins; lost_pts: when the first frame would be
-    shown of those that the file should have behind these, None where it has all.
+    same units; origin_s: of the container's clock when its first stream begins; is_hidden: which are decoded and not
+    shown, as an edit list says; lost: when the first frame would be shown of each range that is missing.
     """
 
     pts: IntArray
@@ -29,7 +30,13 @@ class FrameTimes:
     seek: IntArray
     time_base: Fraction
     origin_s: Fraction
-    lost_pts: int | None = None
+    is_hidden: NDArray[np.bool_]
+    lost: tuple[int, ...] = ()
+
+    @property
+    def shown(self) -> IntArray:
+        """The places of the frames that are shown: the n-th frame of the video is the n-th of these."""
+        return np.flatnonzero(~self.is_hidden).astype(np.int64)
 
     def time_s(self, pts: int) -> Fraction:
         """Return when a frame is shown, in seconds from the beginning, exactly."""
@@ -37,27 +44,29 @@ class FrameTimes:
 
 
 def sampled(times: FrameTimes, sampling: str) -> IntArray:
-    """Return the numbers of the frames that a sampling takes.
+    """Return the places in `times` of the frames that a sampling takes.
 
     sampling: `fps=N`: of each 1/N s that has a frame the first one; `every=N`: each N-th; `keyframes`.
 
     >>> import numpy as np
     >>> pts = np.arange(0, 300, 30)
-    >>> sampled(FrameTimes(pts, pts == 0, pts, Fraction(1, 100), Fraction(0)), "fps=1").tolist()
+    >>> sampled(FrameTimes(pts, pts == 0, pts, Fraction(1, 100), Fraction(0), pts < 0), "fps=1").tolist()
     [0, 4, 7]
     """
     kind, _, value = sampling.partition("=")
+    shown = times.shown
     if kind == "keyframes":
-        return np.flatnonzero(times.is_key).astype(np.int64)
+        return shown[times.is_key[shown]]
     if kind == "every":
-        return np.arange(0, len(times.pts), int(value), dtype=np.int64)
+        return shown[:: int(value)]
     ticks = times.time_base * Fraction(value)
-    spans = (times.pts - times.pts[0]) * ticks.numerator // ticks.denominator
-    return np.flatnonzero(np.diff(spans, prepend=-1)).astype(np.int64)
+    pts = times.pts[shown]
+    spans = (pts - pts[0]) * ticks.numerator // ticks.denominator
+    return shown[np.flatnonzero(np.diff(spans, prepend=-1))]
 
 
 def run_starts(times: FrameTimes, chosen: IntArray) -> Iterator[int]:
-    """Yield, for each chosen frame, the number of the keyframe from which it is decoded.
+    """Yield, for each chosen frame, the place of the keyframe from which it is decoded.
 
     Those with the same one are a run: decoded one after another, by one process. So what a frame looks like does not
     depend on who decodes it, nor on what was decoded before.
@@ -71,3 +80,24 @@ def run_starts(times: FrameTimes, chosen: IntArray) -> Iterator[int]:
             start = key
         previous = frame
         yield start
+
+
+class PlannedFrame(NamedTuple):
+    """number: of the frame in its video, or of the next one where it is missing; start: the place of the keyframe from
+    which it is decoded."""
+
+    pts: int
+    number: int
+    start: int
+
+
+def planned_frames(times: FrameTimes, sampling: str) -> list[PlannedFrame]:
+    """Return the frames that a sampling takes, and the first one of each range that is missing, as they are shown."""
+    chosen = sampled(times, sampling)
+    starts = np.fromiter(run_starts(times, chosen), np.int64, len(chosen))
+    lost = np.array(times.lost, np.int64)
+    before = np.maximum(np.searchsorted(times.pts[chosen], lost) - 1, 0)
+    pts, order = np.unique(np.concatenate([times.pts[chosen], lost]), return_index=True)
+    starts = np.concatenate([starts, starts[before]])[order]
+    numbers = np.searchsorted(times.pts[times.shown], pts)
+    return list(map(PlannedFrame, pts.tolist(), numbers.tolist(), starts.tolist()))

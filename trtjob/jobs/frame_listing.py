@@ -62,8 +62,8 @@ def frame_listing(
     """Yield what lists the frames of a video that a sampling takes (see `sampled`), in the order in which they are
     shown; None where it takes none.
 
-    Where some are missing at the end of the file, the first one of them is among these: it ends as an error record. A
-    video that cannot be read is one image itself: who processes it says what is wrong. on_wait: told once a second what
+    Where some are missing in the file, the first one of each range is among these: it ends as an error record. A video
+    that cannot be read is one image itself: who processes it says what is wrong. on_wait: told once a second what
     is waited for; it may raise to stop.
     """
     if sampling is None:
@@ -200,23 +200,17 @@ class _AskedFor(io.RawIOBase):
 
 
 def listed_frames(file: BinaryIO, sampling: str, on_step: Callable[[], None] = lambda: None) -> Iterator[FrameRow]:
-    """Yield the frames of a video that a sampling takes, and the first one of those that are missing at its end.
+    """Yield the frames of a video that a sampling takes, and the first one of each range that is missing.
 
     on_step: called now and then. Raises ImageError.
     """
-    from trtjob.imaging.sampling import run_starts, sampled
-    from trtjob.imaging.video import frame_times
+    from trtjob.imaging.sampling import planned_frames
+    from trtjob.imaging.video_times import frame_times
 
     times = frame_times(file, on_step)
-    chosen = sampled(times, sampling)
-    numbers, starts = chosen.tolist(), list(run_starts(times, chosen))
-    shown = times.pts[chosen].tolist()
-    if times.lost_pts is not None:
-        numbers.append(len(times.pts))
-        shown.append(times.lost_pts)
-        starts.append(starts[-1])
-    for number, pts, start, text in zip(numbers, shown, starts, _texts(times, shown), strict=True):
-        yield text, number, pts, int(times.pts[start]), int(times.seek[start])
+    planned = planned_frames(times, sampling)
+    for frame, text in zip(planned, _texts(times, [frame.pts for frame in planned]), strict=True):
+        yield text, frame.number, frame.pts, int(times.pts[frame.start]), int(times.seek[frame.start])
 
 
 def _texts(times: "FrameTimes", shown: list[int]) -> list[str]:

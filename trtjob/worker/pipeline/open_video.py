@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.video import DECODING_BYTES, VideoReader, frame_times
+from trtjob.imaging.video import DECODING_BYTES, VideoReader
+from trtjob.imaging.video_times import frame_times
 from trtjob.jobs.pages import file_of
 from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import ImageStorage

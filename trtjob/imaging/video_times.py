@@ -1,0 +1,149 @@
+"""When the frames of a video are shown, and which are missing: told by its index or its packets, without decoding."""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.emptied_file import EmptiedFile
+from trtjob.imaging.sampling import FrameTimes, IntArray
+from trtjob.imaging.video_file import NEVER, errors, listening, opened, packets, shown_at
+
+# A day at 60 a second. An index may name the same bytes as any number of frames.
+MOST_FRAMES = 5_000_000
+_MOST_SHORT_S = 1  # what a file may be shorter than it says
+_NEAR = 16  # frames: so far from where FFmpeg complains can be what it has not found
+_GAP = 2  # steps between frames: from so many on, some may be missing
+
+
+def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> FrameTimes:
+    """Return when the frames of a video are shown. Decodes nothing; reads the index where it says all, else all of it.
+
+    on_step: called now and then. Frames before the first keyframe are none: players do not show them either. Raises
+    ImageError.
+    """
+    container, stream = _indexed(file)
+    with container, errors("the video cannot be read"), listening() as complaints:
+        found = _Found()
+        for packet in packets(container, stream):
+            if not found.take(packet, is_suspect=packet.is_corrupt or len(complaints) > found.complaints):
+                break
+            found.complaints = len(complaints)
+            if len(found.pts) % 1000 == 0:
+                on_step()
+        return _ordered(container, stream, found)
+
+
+@dataclass(slots=True)
+class _Found:
+    """Packets in the order of the file. suspects: when those are shown around which something may be missing;
+    complaints: how many there were before the last one; runs_back: whether the clock does, before which all ends."""
+
+    pts: "array[int]" = field(default_factory=lambda: array("q"))
+    seek: "array[int]" = field(default_factory=lambda: array("q"))
+    is_key: bytearray = field(default_factory=bytearray)
+    is_hidden: bytearray = field(default_factory=bytearray)
+    suspects: list[int] = field(default_factory=list)
+    complaints: int = 0
+    runs_back: bool = False
+    _newest_key: int = NEVER
+
+    def take(self, packet: Any, *, is_suspect: bool) -> bool:
+        """Note a packet. Returns whether more are wanted. Raises ImageError."""
+        if packet.has_sidedata("encryption_info"):
+            raise ImageError(FailureKind.DECODE, "the video is encrypted")
+        if (shown := shown_at(packet)) is None:
+            return True
+        if packet.is_keyframe and shown < self._newest_key:
+            self.runs_back = True
+            return False
+        if packet.is_keyframe:
+            self._newest_key = shown
+        self.pts.append(shown)
+        self.seek.append(shown if packet.dts is None else min(shown, packet.dts))
+        self.is_key.append(packet.is_keyframe)
+        self.is_hidden.append(packet.is_discard)
+        if is_suspect:
+            self.suspects.append(shown)
+        if len(self.pts) > MOST_FRAMES:
+            raise ImageError(FailureKind.TOO_LARGE, f"the video has more than {MOST_FRAMES:,} frames")
+        return True
+
+
+def _indexed(file: BinaryIO) -> tuple[Any, Any]:
+    """Open a video to go through its packets: empty ones where its index says of them all that is asked here."""
+    container, stream = opened(file)
+    if not _has_index(container, stream):
+        return container, stream
+    container.close()
+    emptied = EmptiedFile(file)
+    container, stream = opened(cast(BinaryIO, emptied), fflags="noparse")  # nothing is there that could be parsed
+    with errors("the video cannot be read"):
+        emptied.leave_out(
+            (entry.pos, entry.size) for each in container.streams for entry in getattr(each, "index_entries", ())
+        )
+    return container, stream
+
+
+def _has_index(container: Any, stream: Any) -> bool:
+    """Whether the index tells which frames are keyframes. One that calls all so is not believed.
+
+    Of a file in fragments it knows the first ones; what is behind them is read.
+    """
+    index = stream.index_entries
+    if not container.format.name.startswith("mov") or not len(index):
+        return False
+    return stream.codec_context.codec.intra_only or not all(entry.is_keyframe for entry in index)
+
+
+def _ordered(container: Any, stream: Any, found: _Found) -> FrameTimes:
+    # Two frames of the same time are one.
+    times, order = np.unique(np.array(found.pts, np.int64), return_index=True)
+    is_key = np.frombuffer(found.is_key, np.uint8)[order].astype(bool)
+    keyframes = np.flatnonzero(is_key)
+    if not len(keyframes):
+        raise ImageError(FailureKind.DECODE, "the video has no frame that can be decoded by itself")
+    first = int(keyframes[0])
+    times, is_key, order = times[first:], is_key[first:], order[first:]
+    is_hidden = np.frombuffer(found.is_hidden, np.uint8)[order].astype(bool)
+    if is_hidden.all():
+        raise ImageError(FailureKind.DECODE, "the video's edit list shows none of its frames")
+    time_base = Fraction(stream.time_base)
+    origin_s = int(times[~is_hidden][0]) * time_base
+    if container.start_time is not None:
+        origin_s = min(origin_s, Fraction(container.start_time, 1_000_000))
+    step = int(np.median(np.diff(times))) if len(times) > 1 else 1
+    end_s = (int(times[-1]) + step) * time_base - origin_s
+    lost = _gaps(times, found.suspects, step)
+    if found.runs_back or _length_s(container, stream) - end_s > _MOST_SHORT_S or _is_short(container, stream, found):
+        lost.append(int(times[-1]) + step)
+    seek = np.array(found.seek, np.int64)[order]
+    return FrameTimes(times, is_key, seek, time_base, origin_s, is_hidden, tuple(lost))
+
+
+def _gaps(times: IntArray, suspects: list[int], step: int) -> list[int]:
+    """Return when frames would be shown that are missing: where many steps are between two, near a suspect."""
+    wide = np.flatnonzero(np.diff(times) >= _GAP * step)
+    near = np.searchsorted(times, np.array(suspects, np.int64))
+    gaps = sorted({gap for place in near.tolist() for gap in wide[np.abs(wide - place) <= _NEAR].tolist()})
+    ranges = [gap for before, gap in pairwise([-_NEAR - 1, *gaps]) if gap - before > _NEAR]
+    return [int(times[gap]) + step for gap in ranges]
+
+
+def _is_short(container: Any, stream: Any, found: _Found) -> bool:
+    """Whether an AVI's index names more frames than there are: its frames have no times, so no gap shows."""
+    return container.format.name == "avi" and len(stream.index_entries) > len(found.pts)
+
+
+def _length_s(container: Any, stream: Any) -> Fraction:
+    """Return how long a file says that its pictures last, 0 where it does not say."""
+    if stream.duration is not None:
+        return Fraction(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return Fraction(container.duration, 1_000_000)
+    return Fraction(0)

@@ -23,8 +23,16 @@ def tree_mb(pid: int) -> float:
 
 def tree_cpu_s(pid: int) -> float:
     """Return the CPU time of a process and of its children that live."""
-    all_fields = [_fields(Path(f"/proc/{pid}")), *(fields for _, fields in _children(pid))]
-    return sum(int(fields[_USER]) + int(fields[_SYSTEM]) for fields in all_fields) / _TICKS_PER_S
+    return cpu_s(pid) + sum(_cpu_s(fields) for _, fields in _children(pid))
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process alone."""
+    return _cpu_s(_fields(Path(f"/proc/{pid}")))
+
+
+def _cpu_s(fields: list[str]) -> float:
+    return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS_PER_S
 
 
 def _children(pid: int) -> Iterator[tuple[Path, list[str]]]:

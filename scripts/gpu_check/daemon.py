@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.processes import cpu_s
 from trtjob.bench.cores import idle_seconds
 from trtjob.errors import TrtjobError
 from trtjob.queue.job_store import JobStore
@@ -40,11 +41,13 @@ class Beat(NamedTuple):
 class Speed:
     """Images per second of each worker process, and how many cores anybody used meanwhile.
 
-    is_steady: whether all were at work until the end.
+    engine_cores: by each of their engine processes, of which one core's worth is Python's limit; is_steady: whether all
+    were at work until the end.
     """
 
     each: dict[str, float]
     cores: float
+    engine_cores: tuple[float, ...]
     is_steady: bool
 
     @property
@@ -83,7 +86,7 @@ class Daemon:
             return len(self.beats(began)) >= self.processes
 
         self.until(are_at_work, "all at work", FIRST_IMAGE_S)
-        start, idle_s = time.monotonic(), _idle_s()
+        start, idle_s, engines_s = time.monotonic(), _idle_s(), self._engines_s()
 
         def is_steady() -> bool:
             spans = [beats[-1].at - beats[0].at for beats in self.beats(start).values()]
@@ -91,8 +94,17 @@ class Daemon:
 
         end = start + seconds + BEAT_S
         self.until(lambda: is_steady() or time.monotonic() > end, "a measurement", 2 * FIRST_IMAGE_S)
-        cores = len(os.sched_getaffinity(0)) - (_idle_s() - idle_s) / (time.monotonic() - start)
-        return Speed({worker: _rate(beats) for worker, beats in self.beats(start).items()}, cores, is_steady())
+        elapsed_s = time.monotonic() - start
+        cores = len(os.sched_getaffinity(0)) - (_idle_s() - idle_s) / elapsed_s
+        engine_cores = tuple(
+            (now_s - engines_s.get(pid, now_s)) / elapsed_s for pid, now_s in self._engines_s().items()
+        )
+        each = {worker: _rate(beats) for worker, beats in self.beats(start).items()}
+        return Speed(each, cores, engine_cores, is_steady())
+
+    def _engines_s(self) -> dict[int, float]:
+        """Return the CPU seconds of each engine process so far, by its id."""
+        return {worker.pid: cpu_s(worker.pid) for worker in self.workers()}
 
     def until(self, condition: Callable[[], bool], what: str, limit_s: float) -> float:
         """Return how long it takes until a condition holds, looking for beats all the while. Raises TrtjobError where

@@ -79,7 +79,7 @@ PARTS = {
         feed.check_beside,
         300,
     ),
-    "gpus": Part("Two GPUs: images/s with one / with two / what the second adds of the first", gpus.check, 500),
+    "gpus": Part("Two GPUs: images/s with one / with two / what the second adds of the first", gpus.check, 560),
     "keras": Part("Keras on the same GPU: images/s at batch 1 / 8 / 32", rival.check, 500),
     "phases": Part("One image, ms: prepare / infer / result / draw / write", phases.check, 300),
     "levels": Part("TensorRT's optimization levels: build time and speed at batch 32", plan_choices.levels, 1200),

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ _CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Es
 
 def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def find_axe() -> Path | None:
+    """Return axe-core, which looks for what keeps people out: the file that AXE_PATH names, or a package's."""
+    if named := os.environ.get("AXE_PATH"):
+        return Path(named)
+    found = find_spec("axe_playwright_python")
+    return Path(found.origin).with_name("axe.min.js") if found is not None and found.origin else None
 
 
 class Tab:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from browser import Tab, browser, find_chromium
+from browser import Tab, browser, find_axe, find_chromium
 from epochs import LABELS, failed, found, job_spec
 from report_page import report
 from report_truth import coco
@@ -687,6 +687,26 @@ def test_texts_stand_out_from_their_ground(tab: Tab, page: Path, fragment: str, 
     tab.look(1440, 900, dark=dark)
     tab.open(page, fragment)
     assert tab.evaluate(_CONTRASTS) == []
+
+
+@pytest.mark.parametrize(
+    ("fragment", "width", "dark"),
+    [("#tab=all", 1440, False), ("#tab=missing", 390, True), ("#image=1", 390, False), ("#image=1", 1440, True)],
+)
+def test_axe_core_finds_no_fault(tab: Tab, against_truth: Path, fragment: str, width: int, dark: bool) -> None:
+    axe = find_axe()
+    if axe is None:
+        pytest.skip("axe-core is not here: make setup brings it, or AXE_PATH names axe.min.js")
+    tab.look(width, 844, dark=dark)
+    tab.open(against_truth, fragment)
+    tab.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    tab.evaluate(f"{axe.read_text('utf-8')}; 0")
+    faults = tab.evaluate(
+        "axe.run(document, {preload: false}).then(found => { rules = found.passes.length; return found.violations"
+        ".flatMap(({id, impact, nodes}) => nodes.map(node => [id, impact, node.html, node.failureSummary])); })"
+    )
+    assert faults == []
+    assert tab.evaluate("rules") > 20  # were kept
 
 
 @pytest.mark.parametrize("width", [390, 820, 1440])

@@ -6,6 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from samples import made
 
 from trtjob.errors import FailureKind
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
+from trtjob.imaging.masks import Mask
 from trtjob.jobs.finish import report_again
 from trtjob.jobs.folder import JOB, JobFolder, thumbnail_key
 from trtjob.jobs.records import Record
@@ -437,6 +439,80 @@ def test_outlines_rotated_boxes_and_keypoints_are_drawn(tab: Tab, tmp_path: Path
         '<polygon points="1,2 3,2 3,4"></polygon>',
         '<polygon points="11,12 13,12 13,14"></polygon>',
     ]
+
+
+def test_masks_are_painted_where_they_are(tab: Tab, tmp_path: Path) -> None:
+    pixels = np.zeros((100, 200), bool)
+    pixels[20:70, 10:110] = True
+    pixels[30:40, 30:40] = False  # a hole
+    detections = (Detection("dog", 1, 0.9, BOX, mask=Mask.encode(pixels)),)
+    tab.open(written(local_spec(tmp_path / "photos"), [Record("a.png", None, 200, 100, detections)]))
+    alphas = tab.evaluate(
+        "(() => { const canvas = document.querySelector('.card canvas');"
+        " const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        " return [...data].filter((_, at) => at % 4 === 3); })()"
+    )
+    assert np.array_equal(np.array(alphas).reshape(100, 200) == 255, pixels)
+
+
+def test_a_large_mask_is_painted_smaller_on_a_card(tab: Tab, tmp_path: Path) -> None:
+    pixels = np.zeros((1200, 2400), bool)
+    pixels[:600, 800:1600] = True
+    detections = (Detection("dog", 1, 0.9, BOX, mask=Mask.encode(pixels)),)
+    tab.open(written(local_spec(tmp_path / "photos"), [Record("a.png", None, 2400, 1200, detections)]))
+    painted = tab.evaluate(
+        "(() => { const canvas = document.querySelector('.card canvas'), {width, height} = canvas;"
+        " const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;"
+        " return [width, height, [...data].filter((alpha, at) => at % 4 === 3 && alpha).length]; })()"
+    )
+    assert painted == [300, 150, 100 * 75]
+
+
+def links_of(tab: Tab) -> list[list[str]]:
+    found: list[list[str]] = tab.evaluate(
+        "[...document.querySelectorAll('#viewer-facts a')].map(link => [link.textContent, link.getAttribute('href')])"
+    )
+    return found
+
+
+def test_a_frame_is_shown_of_its_copy_and_leads_to_its_place_in_the_video(tab: Tab, tmp_path: Path) -> None:
+    spec = local_spec(tmp_path / "photos")
+    spec = spec.model_copy(
+        update={"options": spec.options.model_copy(update={"frames": "fps=1", "annotate": Annotate.ALL})}
+    )
+    record = replace(found("day/c#1.mp4#t=12.040", (0, 0.9, BOX)), frame=301, time_s=12.04)
+    path = page_of(spec, [record])
+    with_images(path.parent, ["annotated/day/c#1.mp4#t=12.040.jpg"])
+    tab.open(path, "#image=1")
+    tab.wait_for("[...document.querySelectorAll('.picture img')].every(image => image.naturalWidth === 200)")
+    assert shown(tab) == ["c#1.mp4#t=12.040"]
+    assert links_of(tab) == [
+        ["Open the annotated copy", "annotated/day/c%231.mp4%23t%3D12.040.jpg"],
+        ["Open the video", "../../photos/day/c%231.mp4#t=12.040"],
+    ]
+    assert "Frame 301 of the video, at 12.040 s." in tab.evaluate("document.getElementById('viewer-facts').textContent")
+
+
+@pytest.mark.parametrize(
+    ("root", "address"),
+    [
+        pytest.param("s3://private/photos", [], id="a bucket elsewhere"),
+        pytest.param(
+            "https://host/photos",
+            [["https://host/photos/a b.png", "https://host/photos/a b.png"]],
+            id="a web server, where a click may lead",
+        ),
+    ],
+)
+def test_an_original_that_there_is_no_way_to_has_its_address_said(
+    tab: Tab, tmp_path: Path, root: str, address: list[list[str]]
+) -> None:
+    spec = local_spec(tmp_path).model_copy(update={"source": Source(kind="list", root=root)})
+    tab.open(page_of(spec, [found("a b.png", (0, 0.9, BOX))]), "#image=1")
+    tab.wait(lambda: viewer_name(tab) == "a b.png", "the image of the address")
+    assert f"Original: {root}/a b.png" in tab.evaluate("document.getElementById('viewer-facts').textContent")
+    assert links_of(tab) == address
+    assert [request for request in tab.requests if not request.startswith(("file:", "about:"))] == []
 
 
 def test_an_image_is_zoomed_and_fits_again(tab: Tab, page: Path) -> None:

@@ -65,7 +65,7 @@ class Chunk:
         self.names.append(record.image)
         self.sizes += (record.width or 0, record.height or 0)
         for detection in (detections := record.detections or ()):
-            if detection.keypoints or detection.rotated or detection.polygons:
+            if detection.keypoints or detection.rotated or detection.polygons or detection.mask:
                 self.shapes[len(self.scores)] = _shapes(detection)
             self.class_ids.append(detection.class_id)
             self.scores.append(round(detection.score * 10_000))
@@ -129,6 +129,7 @@ def _shapes(detection: Detection) -> dict[str, Any]:
         "keypoints": detection.keypoints,
         "corners": detection.rotated and detection.rotated.corners,
         "polygons": detection.polygons,
+        "mask": detection.mask.counts if detection.mask and detection.polygons is None else None,
     }
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
@@ -136,6 +137,8 @@ def _shapes(detection: Detection) -> dict[str, Any]:
 def _notes(record: Record) -> dict[str, Any]:
     """Return what a page says of an image beside its objects."""
     notes: dict[str, Any] = {}
+    if record.frame is not None:
+        notes["frame"] = record.frame
     if record.pages is not None:
         notes["pages"] = record.pages
     if record.damage is not None:

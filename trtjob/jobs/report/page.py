@@ -18,6 +18,7 @@ _SCRIPTS = (
     "filter",
     "marks",
     "reference",
+    "masks",
     "pictures",
     "panel",
     "grid",
@@ -46,7 +47,7 @@ def render_page(title: str, index: dict[str, Any]) -> bytes:
 def _policy(style: str, script: str) -> str:
     """Return what a browser allows the page: itself, scripts and images beside it. `file:` is `'self'` of a disk."""
     return (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file:; "
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file:; media-src 'self' file:; "
         f"script-src 'self' file: {_hash(script)}; style-src {_hash(style)}"
     )
 

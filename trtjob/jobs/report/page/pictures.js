@@ -24,39 +24,59 @@ function hasCopy(image) {
   return INDEX.annotate === "hits" && image.objects.some(object => object.score >= INDEX.conf * 10000);
 }
 
-// A browser shows no page of a file but its first, so that of a page there is no original.
-function originalOf({name}) {
-  if (INDEX.has_pages && /#[1-9]\d*$/.test(name)) return null;
-  for (const [part, link] of Object.entries(INDEX.originals)) {
-    if (part === "") return link && `${link}/${linkTo(name)}`;
-    if (name.startsWith(`${part}/`)) return link && `${link}/${linkTo(name.slice(part.length + 1))}`;
+// The file of an image, and which part of that it is: a page, or the frame at a time.
+function fileOf({name}) {
+  const frame = INDEX.has_frames && /^(.+)#t=(\d+\.\d+)$/s.exec(name), page = INDEX.has_pages && /^(.+)#([1-9]\d*)$/s.exec(name);
+  if (frame) return {file: frame[1], time: frame[2]};
+  return page ? {file: page[1], page: page[2]} : {file: name};
+}
+
+// The first of the places in which a file lies, and its name below that.
+function partOf(file, places) {
+  for (const [part, place] of Object.entries(places)) {
+    if (part === "") return [place, file];
+    if (file.startsWith(`${part}/`)) return [place, file.slice(part.length + 1)];
   }
-  return null;
+  return [null, file];
+}
+
+// The way to a file of the source; null where there is none from here.
+function originalOf(file) {
+  const [link, name] = partOf(file, INDEX.originals);
+  return link && `${link}/${linkTo(name)}`;
+}
+
+// Where a file of the source is, if that is in a bucket or on the web.
+function addressOf(file) {
+  const [address, name] = partOf(file, INDEX.addresses);
+  return address && `${address}/${name}`;
 }
 
 function thumbnailOf(image) {
   return linkTo(image.notes.thumbnail ?? `${INDEX.thumbnails}/${image.name}.jpg`);
 }
 
+// What shows an image, the best first. Of a file a browser shows the first page alone, and a frame of a video not to the last one.
 function placesOf(image) {
-  const places = [];
-  const original = originalOf(image);
-  if (original !== null) places.push({link: original, isDrawn: false, name: "original"});
-  if (hasCopy(image)) places.push({link: linkTo(copyOf(image)), isDrawn: !IS_CLASSIFIER, name: "annotated copy"});
-  return places;
+  const {file, page, time} = fileOf(image), original = originalOf(file);
+  const copy = hasCopy(image) && {link: linkTo(copyOf(image)), isDrawn: !IS_CLASSIFIER, name: "annotated copy"};
+  const name = time ? "video" : page ? "file" : "original";
+  const whole = original !== null && {link: time ? `${original}#t=${time}` : original, isDrawn: false, name, isVideo: Boolean(time), isOther: Boolean(page)};
+  return (time ? [copy, whole] : [whole, copy]).filter(Boolean);
 }
 
 // others: the objects of the reference that are drawn, too.
 function picture(image, objects, others, {isSmall}) {
   if (image.failure) return element("div", {class: "message"}, element("b", {}, image.failure[0]), " ", element("span", {}, image.failure[1]));
-  const node = element("div", {class: "picture"}, boxes(image, objects, others));
-  const places = placesOf(image), thumbnail = INDEX.thumbnails && {link: thumbnailOf(image), isDrawn: false};
+  const node = element("div", {class: "picture"}, maskLayer(image, objects, {isSmall}), boxes(image, objects, others));
+  const places = placesOf(image).filter(place => !place.isOther), thumbnail = INDEX.thumbnails && {link: thumbnailOf(image), isDrawn: false};
   if (thumbnail) places.splice(isSmall ? 0 : places.length, 0, thumbnail);
   const next = () => {
-    node.querySelector("img")?.remove();
+    node.querySelector("img, video")?.remove();
     const place = places.shift();
     node.classList.toggle("drawn", Boolean(place?.isDrawn));
-    node.prepend(place ? element("img", {alt: "", loading: isSmall ? "lazy" : "eager", decoding: "async", draggable: "false", onerror: next, src: place.link})
+    node.prepend(place?.isVideo ? element("video", {muted: true, preload: "metadata", onerror: next, src: place.link})
+      : place ? element("img", {alt: "", loading: isSmall ? "lazy" : "eager", decoding: "async", draggable: "false", onerror: next, src: place.link})
       : element("div", {class: "none"}, "This browser cannot show the image, or it is not here"));
   };
   next();

@@ -63,13 +63,20 @@ function factsOf(image) {
   if (image.failure) facts.push(element("p", {class: "bad"}, `${image.failure[0]}: ${image.failure[1]}`));
   if (image.objects.length || image.others.length) facts.push(objectTable(image));
   else if (!image.failure) facts.push(element("p", {}, "Nothing found, whatever the score."));
-  const notes = {pages: count => `It has ${asNumber(count)} pages or frames; the first was looked at.`, damage: text => `Damaged: ${text}`,
+  const notes = {frame: number => `Frame ${asNumber(number)} of the video, at ${fileOf(image).time} s.`, pages: count => `It has ${asNumber(count)} pages or frames; the first was looked at.`, damage: text => `Damaged: ${text}`,
     truncated: () => "There may be more objects than the model gives."};
   for (const [name, text] of Object.entries(notes)) if (name in image.notes) facts.push(element("p", {}, text(image.notes[name])));
   if (image.notes.metadata) facts.push(element("dl", {}, ...Object.entries(image.notes.metadata).flatMap(([name, value]) =>
     [element("dt", {}, METADATA[name] ?? name), element("dd", {}, value)])));
   facts.push(element("p", {}, ...placesOf(image).flatMap(({link, name}) => [element("a", {href: link, target: "_blank", rel: "noopener"}, `Open the ${name}`), " "])));
+  const address = addressOf(fileOf(image).file);
+  if (address !== null) facts.push(element("p", {class: "soft address"}, "Original: ", addressNode(address)));
   return facts;
+}
+
+// The page asks nothing of a network by itself, and has no key to a bucket: it says where the original is.
+function addressNode(address) {
+  return /^https?:/i.test(address) ? element("a", {href: address, target: "_blank", rel: "noopener noreferrer"}, address) : element("span", {}, address);
 }
 
 const METADATA = {captured_at: "Taken", latitude: "Latitude", longitude: "Longitude", make: "Make", model: "Camera", serial: "Serial number",

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from trtjob.cli.app import app
+from trtjob.cli.app import command
 
 TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
 HEAD = """# The command line
@@ -21,8 +19,7 @@ LEFT_OUT = {"help", "install_completion", "show_completion"}
 
 def reference() -> str:
     """Return the whole document."""
-    command: Any = typer.main.get_command(app)
-    return "\n".join([HEAD, *_sections(command, "trtjob")])
+    return "\n".join([HEAD, *_sections(command(), "trtjob")])
 
 
 def _sections(command: Any, name: str) -> Iterator[str]:

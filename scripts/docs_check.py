@@ -9,9 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from trtjob.cli.app import app
+from trtjob.cli.app import command
 from trtjob.config import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +120,7 @@ def _commands(code: str) -> Iterator[str]:
             return
 
 
-_ROOT_COMMAND: Any = typer.main.get_command(app)
+_ROOT_COMMAND: Any = command()
 _SOURCES = [
     *(path for room in ("trtjob", "scripts", "tests", "docker") for path in (ROOT / room).rglob("*") if path.is_file()),
     ROOT / "Makefile",

@@ -3,7 +3,6 @@
 This module alone reads the environment.
 """
 
-import difflib
 import os
 import re
 from functools import cached_property
@@ -22,7 +21,10 @@ from pydantic_settings import (
 
 from trtjob.documents import in_words
 from trtjob.errors import ConfigError
+from trtjob.near import near
 
+_LIKELY = 0.8  # how near a variable must be: other programs make some, such as TRTJOB_REDIS_PORT
+_PREFIX = "TRTJOB_"  # of each setting in the environment
 MOST_AT_ONCE = 1024  # images in a batch
 MOST_THREADS = 256  # of a worker process
 DEFAULT_QUEUE = "trtjob"
@@ -45,6 +47,11 @@ def config_file() -> Path:
 def visible_gpus() -> tuple[str, ...]:
     """Return what CUDA_VISIBLE_DEVICES names: numbers, GPU-... or MIG-...; nothing where it is not set."""
     return tuple(filter(None, map(str.strip, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))))
+
+
+def wants_color() -> bool:
+    """Return whether the user has not forbidden colours (no-color.org); a terminal must be there, too."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _listed(value: object) -> object:
@@ -88,7 +95,7 @@ def _shared_place(place: str) -> str:
 class Settings(BaseSettings):
     """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
 
-    model_config = SettingsConfigDict(env_prefix="TRTJOB_", extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     home: Annotated[Path, AfterValidator(_utf8)] = Field(
         default_factory=default_home, validate_default=True, description="models and the embedded server's data"
@@ -266,6 +273,14 @@ def load_settings(**given: object) -> Settings:
         raise ConfigError(f"{config_file()}: {err}") from err
 
 
+def strange_variables() -> list[str]:
+    """Return a sentence for each variable that is no setting, and likely was meant to be one."""
+    known = {*map(str.upper, Settings.model_fields), "CONFIG"}
+    given = sorted(name.removeprefix(_PREFIX) for name in os.environ if name.startswith(_PREFIX))
+    meant = ((name, near(name, known, _LIKELY)) for name in given if name not in known)
+    return [f"{_PREFIX}{name} is no setting, and is not heeded. Is it {_PREFIX}{it[0]}?" for name, it in meant if it]
+
+
 def _expect_named_file() -> None:
     if os.environ.get("TRTJOB_CONFIG") and not config_file().is_file():
         raise ConfigError(f"TRTJOB_CONFIG = '{config_file()}': no such file. Create it, or unset TRTJOB_CONFIG")
@@ -282,5 +297,5 @@ def _said(problem: ErrorDetails) -> str:
     """Return what is wrong; of a name that no setting has, which one it may stand for."""
     if problem["type"] != "extra_forbidden":
         return in_words(problem)
-    near = difflib.get_close_matches(str(problem["loc"][0]), Settings.model_fields, 1)
-    return f"there is no such setting{f'; is it {near[0]}?' if near else ''}"
+    meant = near(str(problem["loc"][0]), Settings.model_fields)
+    return f"there is no such setting{f'; is it {meant[0]}?' if meant else ''}"

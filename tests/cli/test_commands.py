@@ -7,6 +7,7 @@ import pty
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,10 +42,17 @@ def test_run_prints_a_summary_on_standard_output_only(
 @pytest.mark.slow
 def test_run_with_json_prints_one_document(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
     document = terminal.json("run", scenes, "--model", digits, "-o", tmp_path / "out", "--annotate", "none")
-    assert document.keys() == terminal.status(document["job_id"])["jobs"][0].keys()
+    outputs = {"results", "errors", "report", "summary", "images_with_detections", "detections"}
+    assert document.keys() == terminal.status(document["job_id"])["jobs"][0].keys() | outputs
     assert document["state"] == "done"
     assert document["done"] == document["images"] == document["ok"]
     assert not (job_folder(tmp_path / "out") / "annotated").exists()
+    results = Path(document["results"])
+    records = map(json.loads, results.read_text().splitlines())
+    conf = json.loads(results.with_name("job.json").read_text())["options"]["conf"]
+    found = Counter(each["label"] for record in records for each in record["detections"] if each["score"] >= conf)
+    assert document["detections"] == dict(found)
+    assert Path(document["report"]).is_file()
 
 
 @pytest.mark.slow
@@ -194,6 +202,18 @@ def test_doctor_says_what_is_wrong_with_the_home(
     assert outcome.code == 1
     assert "MISSING" in outcome.out
     assert "TRTJOB_HOME" in outcome.out
+
+
+def test_completion_without_a_server_offers_the_jobs_of_the_usual_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["old-1a2b3c4d", "new-1a2b3c4d"]):
+        folder = tmp_path / "trtjob-out" / name
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text("{}")
+        os.utime(folder / "job.json", (number, number))
+    assert job_ids() == ["new-1a2b3c4d", "old-1a2b3c4d"]
 
 
 def test_completion_without_a_server_offers_folders_only(tmp_path: Path) -> None:

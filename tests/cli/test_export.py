@@ -31,13 +31,13 @@ def test_what_a_format_has_no_place_for_is_said_in_one_line(trtjob: Command, fol
     assert exported.code == 0
     assert exported.err == (
         "csv has no place for masks and keypoints: only boxes are written\n"
-        "1 images, 3 detections; 0 failed images left out\n"
+        "1 image, 3 detections; 0 failed images left out\n"
     )
 
 
 @pytest.mark.parametrize(
     ("format", "told"),
-    [("coco", "0 images, 0 detections; 1 failed images left out"), ("megadetector", "1 failed images with why")],
+    [("coco", "0 images, 0 detections; 1 failed image left out"), ("megadetector", "1 failed image with why")],
 )
 def test_what_becomes_of_failed_images_is_said(trtjob: Command, folder: JobFolder, format: str, told: str) -> None:
     failure = ImageFailure(FailureKind.DECODE, "the file is empty", 1)

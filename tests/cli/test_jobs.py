@@ -152,7 +152,7 @@ def test_a_folder_tells_of_a_job_that_the_server_never_knew(trtjob: Command, sto
     assert (job["state"], job["images"], job["ok"], job["failed"]) == ("done_with_errors", 3, 2, 1)
     assert (job["failures"], job["shards"], job["shards_done"]) == ({"decode": 1}, 2, 2)
     assert job["finished_at"]
-    assert "done_with_errors" in trtjob("status", ended.uri).out
+    assert "done, 1 failed" in trtjob("status", ended.uri).out
     assert store.job_ids() == []
 
 
@@ -205,7 +205,7 @@ def test_the_failed_images_of_a_job_that_was_forgotten_are_tried_again(
     monkeypatch.chdir(Path(ended.uri).parent.parent)
     outcome = trtjob("retry", f"trtjob-out/{spec.job_id}" if by_folder else spec.job_id, "--queue")
     assert outcome.code == 0, outcome.err
-    assert outcome.err.startswith(f"{spec.job_id}: 1 failed images run again\n")
+    assert outcome.err.startswith(f"{spec.job_id}: 1 failed image to run again\n")
     view = store.view(spec.job_id)
     assert (view.state, view.epoch, view.reason, view.queue) == (JobState.QUEUED, 1, "retry", "trtjob")
 

@@ -63,7 +63,7 @@ def test_thumbnails_are_made_again_from_the_images_alone(trtjob: Command, finish
     with_photos(finished, tmp_path / "photos")
     results = finished.storage.read("results.jsonl")
     made_again = trtjob("report", finished.uri, "--thumbnails", "all", "--thumbnail-size", "100")
-    assert (made_again.code, made_again.err) == (0, "1 thumbnails; 1 images could not be read again\n")
+    assert (made_again.code, made_again.err) == (0, "1 thumbnail; 1 image could not be read again\n")
     image = cv2.imread(str(Path(finished.uri, "thumbnails", "a.jpg.jpg")))
     assert image is not None
     assert image.shape == (50, 100, 3)

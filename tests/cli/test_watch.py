@@ -53,7 +53,7 @@ def screen(store: JobStore, terminal: Terminal, request: pytest.FixtureRequest) 
 @pytest.mark.parametrize("screen", [[JOB]], indirect=True)
 def test_the_screen_of_a_job_follows_it_to_its_end(store: JobStore, screen: Screen) -> None:
     wait_for(lambda: screen.shows("queued"), "the job on the screen")
-    assert "[" + "." * 40 + "]" in screen.text
+    assert "━" * 40 in screen.text
     store.degrade(JOB, "s3://bucket fails: 503")
     wait_for(lambda: screen.shows("s3://bucket fails: 503"), "what the job waits for")
     store.move(JOB, JobState.CANCELLED, message="cancelled")

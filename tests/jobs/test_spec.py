@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from samples import MODEL, job_spec, options
 
 from trtjob.errors import ConfigError
+from trtjob.jobs.plan import source_list
 from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source, class_ids_from, job_id_of
 from trtjob.storage.selection import Selection
 
@@ -37,6 +38,18 @@ def with_option(**changed: Any) -> Options:
 def test_the_same_command_gives_the_same_job() -> None:
     # Written down, because a job's id must not change with a new version: its folder could not be continued.
     assert job_id() == "summer-photos-eda90a9f"
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        pytest.param(["sub/astronaut.png"], "astronaut-png", id="one image"),
+        pytest.param(["a.png", "b.png"], "summer-photos", id="several"),
+    ],
+)
+def test_a_job_over_one_image_is_called_after_it(keys: list[str], name: str) -> None:
+    listed = source_list(keys)
+    assert job_id(source=Source(kind="list", root=SOURCE.root), listed=listed).rpartition("-")[0] == name
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,13 @@ class Job:
         return f"<trtjob.Job {self.id}: {self.folder}>"
 
     def _repr_html_(self) -> str:
+        from trtjob.jobs.states import in_words
+
         view = self.status()
         rows = [("images", f"{view.images:,}"), ("done", f"{view.done:,}"), ("failed", f"{view.failures:,}")]
-        return html_table(f"{self.id}: {view.state}", ("", ""), [*rows, ("folder", self.folder)])
+        return html_table(
+            f"{self.id}: {in_words(view.state, view.failures)}", ("", ""), [*rows, ("folder", self.folder)]
+        )
 
 
 @taking_fields_of(RunRequest)

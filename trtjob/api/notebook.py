@@ -78,8 +78,10 @@ class _JobBar:
         self._patience = Patience(works_here=works_here)
 
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
+        from trtjob.jobs.states import in_words
+
         rest = "  ".join(filter(None, (numbers(view, meter), self._patience.sentence(view, workers))))
-        self._bar.show(view.state.value, view.done, view.images if view.planned else 0, rest)
+        self._bar.show(in_words(view.state, view.failures), view.done, view.images if view.planned else 0, rest)
 
 
 class _StageBar:

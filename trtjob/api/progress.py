@@ -110,11 +110,17 @@ class LineDisplay:
         self._patience = Patience(works_here=works_here)
 
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
+        from trtjob.jobs.states import in_words
+
         now = time.monotonic()
         if view.state == self._state and now - self._shown_at < LINE_EVERY_S:
             return
         self._state, self._shown_at = view.state, now
-        parts = [f"{view.job_id}: {view.state}", numbers(view, meter), self._patience.sentence(view, workers)]
+        parts = [
+            f"{view.job_id}: {in_words(view.state, view.failures)}",
+            numbers(view, meter),
+            self._patience.sentence(view, workers),
+        ]
         tell("  ".join(filter(None, parts)))
 
 
@@ -129,9 +135,11 @@ class LiveDisplay:
     def show(self, view: "JobView", workers: "list[WorkerView]", meter: "RateMeter") -> None:
         from rich.markup import escape
 
+        from trtjob.jobs.states import in_words
+
         self._progress.update(
             self._task,
-            description=view.state.value,
+            description=in_words(view.state, view.failures),
             total=view.images if view.planned else None,
             completed=view.done,
             numbers=numbers(view, meter),
@@ -163,7 +171,7 @@ def numbers(view: "JobView", meter: "RateMeter") -> str:
 
     if not view.images:
         return ""
-    parts = [f"{view.done}/{view.images}{'' if view.planned else '+'} images"]
+    parts = [f"{view.done}/{view.images}{'' if view.planned else '+'} image{'' if view.images == 1 else 's'}"]
     if meter.rate:
         parts.append(f"{meter.rate:.1f} images/s")
     left = remaining(view)

@@ -10,6 +10,7 @@ from trtjob.api.image_result import ImageResult
 from trtjob.api.job_folders import job_folder
 from trtjob.api.session import settings_for
 from trtjob.api.tables import html_table
+from trtjob.counted import counted
 from trtjob.errors import JobError, MissingDependencyError, UnknownImageError
 from trtjob.jobs.records import read_records
 
@@ -140,7 +141,7 @@ class Results:
     def _repr_html_(self) -> str:
         shown = [_row(result) for result in islice(self, IMAGES_SHOWN)]
         summary = self.summary
-        said = f"{self._folder.uri}: {summary.images:,} images, {summary.failed:,} failed"
+        said = f"{self._folder.uri}: {counted(summary.images, 'image')}, {summary.failed:,} failed"
         title = (
             f"{said}; those with {self.label or 'anything'} from {self.min_score:g} on" if self._is_filtered else said
         )

@@ -1,10 +1,11 @@
 """Functions that take the fields of a dataclass."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
+
+from trtjob.near import near
 
 P = ParamSpec("P")
 Request = TypeVar("Request")
@@ -49,4 +50,4 @@ def taking_fields_of(kind: Callable[P, Request]) -> Callable[[Callable[[Request]
 
 
 def _near(name: str, signature: inspect.Signature) -> list[str]:
-    return [] if name in signature.parameters else difflib.get_close_matches(name, signature.parameters, 1)
+    return [] if name in signature.parameters else near(name, signature.parameters)

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,6 +33,7 @@ from trtjob.cli import (
     worker,
 )
 from trtjob.cli.ui.say import say
+from trtjob.cli.usage import UsageError, plain_help, print_usage_error
 from trtjob.errors import TrtjobError
 from trtjob.utf8 import ensure_utf8
 
@@ -87,13 +88,17 @@ app.command("doctor", epilog=doctor.EXAMPLE, rich_help_panel=MACHINE)(doctor.doc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line, `sys.argv` unless given. Returns the exit code, or raises SystemExit with it."""
+    """Run one command line, `sys.argv` unless given. Returns the exit code."""
     if arguments is None:
         ensure_utf8()
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != DEBUG]
     try:
-        typer.main.get_command(app).main(words, prog_name="trtjob")
+        code = command().main(words, prog_name="trtjob", standalone_mode=False)
+    except UsageError as err:
+        return print_usage_error(err)
+    except typer.Abort:
+        return 1
     except TrtjobError as err:
         return _report(err, str(err), err.exit_code, debug=len(words) < len(given))
     except BrokenPipeError:  # the reader of our output has what it wanted, as in `trtjob status | head -1`
@@ -104,7 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(err, f"{err.filename!r}: {err.strerror}", 2, debug=len(words) < len(given))
         message = f"{type(err).__name__}: {err}. This is a fault in trtjob; repeat with {DEBUG} to see where"
         return _report(err, message, 1, debug=len(words) < len(given))
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def command() -> Any:
+    """Return `trtjob` with all its commands, as Typer makes it of `app`."""
+    return plain_help(typer.main.get_command(app))
 
 
 def _report(err: Exception, message: str, code: int, *, debug: bool) -> int:

@@ -91,9 +91,7 @@ def bench(
             help="Seconds for each part that is measured, of about seven; longer for a slow model. Default: 5.",
         ),
     ] = 5.0,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of tables. Default: tables.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
 ) -> None:
     """Measure the engine alone, each phase of the pipeline, and files to results, and say what limits the speed.
 

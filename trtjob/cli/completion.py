@@ -18,7 +18,23 @@ def model_names() -> list[str]:
 
 
 def job_ids() -> list[str]:
-    """Return the newest jobs, the newest first, where a server runs."""
+    """Return the newest jobs, the newest first: as the server says where one runs, and those in the usual output."""
+    return list(dict.fromkeys([*_known_jobs(), *_jobs_here()]))
+
+
+def _jobs_here() -> list[str]:
+    """Return the jobs whose folders lie in the usual output below the working directory: no server is needed."""
+    from trtjob.api.job_request import DEFAULT_OUTPUT
+    from trtjob.jobs.folder import JOB
+
+    try:
+        found = [(path.stat().st_mtime, path.parent.name) for path in Path(DEFAULT_OUTPUT).glob(f"*/{JOB}")]
+    except OSError:
+        return []
+    return [name for _, name in sorted(found, reverse=True)[:MOST_OFFERED]]
+
+
+def _known_jobs() -> list[str]:
     from redis import RedisError
 
     from trtjob.config import load_settings

@@ -7,11 +7,17 @@ import typer
 
 from trtjob.cli import options as o
 from trtjob.cli.session import start
+from trtjob.cli.ui.paint import Painted, line
 from trtjob.cli.ui.say import say
 
 EXAMPLE = "Example: trtjob doctor --json"
 
-_MARKS = {"ok": "ok", "note": "-", "missing": "MISSING", "broken": "BROKEN"}
+_MARKS: dict[str, Painted] = {
+    "ok": Painted("ok      ", "green"),
+    "note": Painted("-       ", "dim"),
+    "missing": Painted("MISSING ", "red"),
+    "broken": Painted("BROKEN  ", "red"),
+}
 _FAULTS = frozenset({"missing", "broken"})
 
 
@@ -30,7 +36,7 @@ def doctor(
         print_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            say(f"{check.name:<8} {_MARKS[check.state]:<8} {check.found}")
+            say(line(Painted(f"{check.name:<8} ", "bold"), _MARKS[check.state], f" {check.found}"))
             if check.fix:
-                say(f"{'':<17} -> {check.fix}")
+                say(line(f"{'':<17} -> ", Painted(check.fix, "cyan")))
     raise typer.Exit(1 if any(check.state in _FAULTS for check in checks) else 0)

@@ -39,7 +39,7 @@ Lines = Annotated[
     ),
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line. Default: text.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
 async def print_entries(

@@ -9,6 +9,7 @@ from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
+from trtjob.counted import counted
 from trtjob.errors import JobError
 
 EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"
@@ -103,5 +104,6 @@ def export(
     if written.dropped:
         say(f"{chosen} has no place for {' and '.join(written.dropped)}: only boxes are written", err=True)
     left = "with why" if chosen is ExportFormat.MEGADETECTOR else "left out"
-    found = "" if spec.model.task == "classify" else f", {written.detections} detections"
-    say(f"{written.images} images{found}; {written.failed} failed images {left}", err=True)
+    found = "" if spec.model.task == "classify" else f", {counted(written.detections, 'detection')}"
+    failed = counted(written.failed, "failed image")
+    say(f"{counted(written.images, 'image')}{found}; {failed} {left}", err=True)

@@ -12,7 +12,9 @@ from trtjob.api.progress import duration, open_stages
 from trtjob.cli import options as o
 from trtjob.cli.completion import model_names
 from trtjob.cli.signals import run_until_stopped, stopped_by_signals
+from trtjob.cli.ui.paint import Painted, Piece
 from trtjob.cli.ui.say import say
+from trtjob.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,7 +197,7 @@ def remove(
         gone = () if sha256 is None else (sha256,)
     for sha256 in gone:
         plans_of(_settings()).remove_all(sha256)
-    say(f"{len(gone)} models without a name: removed" if name is None else f"{name}: removed")
+    say(f"{counted(len(gone), 'model')} without a name: removed" if name is None else f"{name}: removed")
 
 
 def _settings() -> "Settings":
@@ -227,10 +229,10 @@ def print_model(document: dict[str, Any]) -> None:
     """Print what is known of a model, from `RegisteredModel.document()`."""
     from trtjob.cli.ui.output import print_rows
 
-    print_rows(row for row in _rows(document) if row[1])
+    print_rows(row for row in _rows(document) if str(row[1]))
 
 
-def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
+def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, Piece]]":
     spec, facts = document["spec"], document["facts"] or {}
     height, width = spec["input_hw"]
     yield "model", document["name"]
@@ -249,7 +251,7 @@ def _rows(document: dict[str, Any]) -> "Iterator[tuple[str, str]]":
     if facts.get("cpu_ms"):
         yield "CPU time", f"{facts['cpu_ms']:.1f} ms an image" + _beside(facts, "reference_cpu_ms", 1, "ms")
     yield from (("plan", _plan(plan)) for plan in document.get("plans", ()))
-    yield from (("WARNING", warning) for warning in facts.get("warnings", ()))
+    yield from (("WARNING", Painted(warning, "yellow")) for warning in facts.get("warnings", ()))
     yield from (("note", note) for note in facts.get("notes", ()))
     yield "converted", f"in {duration(facts['seconds'])}" if facts else ""
 

@@ -176,7 +176,7 @@ Polygons = Annotated[
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text. Default: text."),
+    typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text."),
 ]
 
 Truncated = Annotated[
@@ -356,7 +356,7 @@ Processes = Annotated[
 
 def json_instead_of(usual: str) -> Any:
     """Return the option of a command that prints `usual` or JSON."""
-    return typer.Option("--json", help=f"Print JSON instead of {usual}. Default: {usual}.")
+    return typer.Option("--json", help=f"Print JSON instead of {usual}.")
 
 
 def limit(text: str) -> Any:

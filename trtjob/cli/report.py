@@ -9,6 +9,7 @@ from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
+from trtjob.counted import counted
 from trtjob.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def _make_thumbnails(folder: "JobFolder", spec: "JobSpec", which: str | None, px
     )
     settings = start()
     made = make_thumbnails(folder, spec, choice, max_pixels=settings.max_pixels, allow_local=settings.fetch_allow_local)
-    say(f"{made.made:,} thumbnails{f'; {made.left:,} images could not be read again' if made.left else ''}", err=True)
+    left = f"; {counted(made.left, 'image')} could not be read again" if made.left else ""
+    say(f"{counted(made.made, 'thumbnail')}{left}", err=True)
 
 
 def open_report(job: o.JobOrFolderArgument) -> None:

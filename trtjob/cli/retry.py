@@ -9,6 +9,7 @@ from trtjob.cli.continuing import Queue, Wait, continue_job, is_here, job_named
 from trtjob.cli.parameters import with_fields
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
+from trtjob.counted import counted
 
 EXAMPLE = "Example: trtjob retry photos-1a2b3c4d"
 
@@ -39,7 +40,7 @@ def retry(
             from trtjob.queue.submit import retry as retry_job
 
             images = retry_job(session.store, session.queue, job_id, runner=runner)
-            say(f"{job_id}: {images} failed images run again", err=True)
+            say(f"{job_id}: {counted(images, 'failed image')} to run again", err=True)
             return job_id, "resumed"
 
         view = session.store.view(job_id)

@@ -61,12 +61,12 @@ async def run_here(session: Session, begin: Begin, processes: int, *, as_json: b
 
 def print_end(view: "JobView", *, is_fresh: bool, as_json: bool) -> int:
     """Print how a job ended. Returns the exit code."""
-    from trtjob.cli.ui.output import print_failures, print_json, print_summary
+    from trtjob.cli.ui.output import outputs_document, print_failures, print_json, print_summary
     from trtjob.cli.ui.screens import job_document
     from trtjob.jobs.states import FINISHED, JobState
 
     if as_json:
-        print_json(job_document(view, ()))
+        print_json(job_document(view, ()) | (outputs_document(view) if view.state in FINISHED else {}))
     elif view.state in FINISHED:
         print_summary(view, is_fresh=is_fresh)
     if view.state not in FINISHED:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trtjob.api.session import Session
 from trtjob.api.stop import Stop
+from trtjob.cli.ui.paint import Line
 from trtjob.cli.ui.say import say
 from trtjob.printable import printable
 
@@ -29,7 +30,7 @@ async def watch_screen(session: Session, job_id: str | None, stop: Stop) -> "Job
 async def _watch_screen(
     session: Session, job_id: str | None, stop: Stop, show: "Callable[[list[str]], None]"
 ) -> "JobView":
-    from trtjob.cli.ui.screens import bar, job_lines, jobs_lines, standing
+    from trtjob.cli.ui.screens import job_lines, jobs_lines, standing
     from trtjob.jobs.states import TERMINAL
 
     while True:
@@ -40,7 +41,7 @@ async def _watch_screen(
         elif now.jobs[0].state in TERMINAL:
             return now.jobs[0]
         else:
-            show([*job_lines(now), "", bar(now.jobs[0])])
+            show(job_lines(now))
         await stop.sleep(SCREEN_S)
 
 
@@ -53,4 +54,10 @@ def _open_screen() -> "Iterator[Callable[[list[str]], None]]":
     from rich.text import Text
 
     with Live(refresh_per_second=4, transient=True) as live:
-        yield lambda lines: live.update(Text("\n".join(map(printable, lines)), no_wrap=True, overflow="ellipsis"))
+        yield lambda lines: live.update(
+            Text.from_ansi("\n".join(map(_printable, lines)), no_wrap=True, overflow="ellipsis")
+        )
+
+
+def _printable(text: str) -> str:
+    return text if isinstance(text, Line) else printable(text)

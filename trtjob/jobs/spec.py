@@ -206,6 +206,8 @@ _LATER_OPTIONS = (
 def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, output: str) -> str:
     """Return the id of this work: the same command always gives the same job, so that running it again continues it.
 
+    It begins with the source's name, which of a single image is its own.
+
     listed: the keys of a `list` source, empty for a folder. What does not change the outputs (the shard's size, the
     failures allowed) does not count, nor does an option that came later and is not used: older jobs keep their ids.
     """
@@ -218,7 +220,9 @@ def job_id_of(source: Source, listed: bytes, model: ModelRef, options: Options, 
         output,
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{slug_of(source.roots[0]) or 'job'}-{digest[:8]}"
+    lines = listed.splitlines()
+    name = str(json.loads(lines[0])["key"]) if source.kind == "list" and len(lines) == 1 else source.roots[0]
+    return f"{slug_of(name) or 'job'}-{digest[:8]}"
 
 
 def slug_of(root: str) -> str:

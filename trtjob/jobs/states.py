@@ -36,6 +36,15 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
 }
 
 
+def in_words(state: JobState, failed: int) -> str:
+    """Return a state for people.
+
+    >>> in_words(JobState.DONE_WITH_ERRORS, 12)
+    'done, 12 failed'
+    """
+    return f"done, {failed:,} failed" if state is JobState.DONE_WITH_ERRORS else state.value
+
+
 def origins(target: JobState) -> frozenset[JobState]:
     """Return the states from which a job may move to `target`.
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from terminal import ROOT
 
-from trtjob.cli.ui.screens import Standing, bar, job_document, job_lines, jobs_lines, status_document
+from trtjob.cli.ui.paint import Painted, bar, line
+from trtjob.cli.ui.screens import Standing, job_document, job_lines, jobs_lines, status_document
 from trtjob.jobs.states import JobState
 from trtjob.queue.views import DaemonView, JobView, WorkerView
 
@@ -71,6 +72,25 @@ def test_the_screen_of_a_job_says_all_there_is_to_say(now: Standing) -> None:
     assert "w-2" not in screen, "it works on nothing of this job"
 
 
+@pytest.fixture(autouse=True)
+def _without_colors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def test_a_state_has_its_color_where_colors_are_wanted(view: JobView, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = dataclasses.replace(view, state=JobState.DONE_WITH_ERRORS, ok=188, failed=12, live_done=0, live_failed=0)
+    standing = Standing([ended], [], [])
+    assert "state      done, 12 failed, priority high" in job_lines(standing)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    assert any("\033[33mdone, 12 failed, priority high\033[0m" in line for line in job_lines(standing))
+
+
+def test_what_is_painted_is_printable_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "")
+    assert line(Painted("a\033[2Jb", "red")) == "\033[1;31ma\\x1b[2Jb\033[0m"
+
+
 def test_the_screen_of_all_jobs_has_a_line_for_each_job_and_worker(now: Standing) -> None:
     lines = jobs_lines(now)
     assert [line.split()[0] for line in lines if line][:2] == ["JOB", JOB]
@@ -87,4 +107,4 @@ def test_without_jobs_the_screen_says_how_to_begin() -> None:
 @pytest.mark.parametrize(("images", "done", "filled"), [(0, 0, 0), (200, 100, 20), (100, 100, 40)])
 def test_the_bar_is_as_long_as_the_job_is_done(view: JobView, images: int, done: int, filled: int) -> None:
     job = dataclasses.replace(view, images=images, ok=done, failed=0, live_done=0)
-    assert bar(job) == f"[{'#' * filled}{'.' * (40 - filled)}]"
+    assert [*map(str, bar(job.done, job.images, 40))] == ["━" * filled, " " * (40 - filled)]

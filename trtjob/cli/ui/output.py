@@ -1,11 +1,13 @@
 """What commands print of jobs on standard output."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trtjob.api.progress import duration
+from trtjob.cli.ui.paint import Line, Painted, Piece, line
 from trtjob.cli.ui.say import say, say_json
+from trtjob.counted import counted
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
@@ -31,11 +33,12 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
 
     folder = JobFolder.of(view.spec)
     summary = Summary.model_validate_json(folder.storage.read(SUMMARY))
-    rows = [("images", _images(summary.images, summary.ok, summary.failed))]
+    rows: list[tuple[str, Piece]] = [("images", _images(summary.images, summary.ok, summary.failed))]
     if summary.frames:
         rows.append(("of videos", _frames(summary.frames, summary.videos)))
     if summary.failures:
-        rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())
+        rows.append(("failed", Painted(kinds, "red")))
     if summary.ignored:
         rows.append(("ignored", ", ".join(f"{count} {kind}" for kind, count in summary.ignored.items())))
     rows.append(("found", _found(summary.detections, summary.conf)))
@@ -54,6 +57,18 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     print_rows(rows)
 
 
+def outputs_document(view: "JobView") -> dict[str, Any]:
+    """Return where the outputs of a finished job lie, and what was found: how many of each class."""
+    from trtjob.jobs.finish import Summary
+    from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder
+
+    folder = JobFolder.of(view.spec)
+    summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+    places = {"results": RESULTS, "errors": ERRORS, "report": REPORT, "summary": SUMMARY}
+    found = {"images_with_detections": summary.images_with_detections, "detections": summary.detections}
+    return {name: folder.storage.place(key) for name, key in places.items()} | found
+
+
 def print_failures(view: "JobView") -> None:
     """Name the first failed images on standard error, and where to find all."""
     from trtjob.jobs.folder import ERRORS, JobFolder
@@ -68,26 +83,41 @@ def print_failures(view: "JobView") -> None:
     say(f"All failures: {storage.place(ERRORS)}. Try them again with: trtjob retry {view.job_id}", err=True)
 
 
-def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def print_table(heads: tuple[str, ...], rows: Iterable[tuple[Piece, ...]]) -> None:
     """Print columns, as wide as they need."""
     say(*table_lines(heads, rows))
 
 
-def table_lines(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+def table_lines(heads: tuple[str, ...], rows: Iterable[tuple[Piece, ...]]) -> list[Line]:
     """Return columns, as wide as they need, a line for each row."""
-    lines = [heads, *(tuple(map(printable, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    lines: list[tuple[Piece, ...]] = [tuple(Painted(head, "bold") for head in heads), *rows]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    return [line(*_padded(cells, widths)) for cells in lines]
 
 
-def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+def _padded(cells: tuple[Piece, ...], widths: list[int]) -> Iterator[Piece]:
+    """Yield the cells of a row, and the blanks between them."""
+    blanks = ""
+    for cell, width in zip(cells, widths, strict=True):
+        if str(cell):
+            yield blanks
+            yield cell
+            blanks = ""
+        blanks += " " * (width - _width(cell) + 2)
+
+
+def _width(cell: Piece) -> int:
+    return len(printable(str(cell)))
+
+
+def print_rows(rows: Iterable[tuple[str, Piece]]) -> None:
     """Print names and values."""
     say(*row_lines(rows))
 
 
-def row_lines(rows: Iterable[tuple[str, str]]) -> list[str]:
+def row_lines(rows: Iterable[tuple[str, Piece]]) -> list[Line]:
     """Return names and values, a line for each."""
-    return [printable(f"{name:<10} {value}" if name else value) for name, value in rows]
+    return [line(Painted(f"{name:<10} ", "bold"), value) if name else line(value) for name, value in rows]
 
 
 def _images(images: int, ok: int, failed: int) -> str:
@@ -95,7 +125,7 @@ def _images(images: int, ok: int, failed: int) -> str:
 
 
 def _frames(frames: int, videos: int) -> str:
-    return f"{frames} frames of {videos} video{'' if videos == 1 else 's'}"
+    return f"{counted(frames, 'frame')} of {counted(videos, 'video')}"
 
 
 def _found(detections: dict[str, int], conf: float) -> str:
@@ -107,7 +137,7 @@ def _found(detections: dict[str, int], conf: float) -> str:
 
 
 def _truncated(images: int) -> str:
-    which = "1 image has" if images == 1 else f"{images} images have"
+    which = f"{counted(images, 'image')} {'has' if images == 1 else 'have'}"
     return (
         f"{which} as many candidates as the model gives, and perhaps more objects: raise --min-score, or convert the "
         "model with more: trtjob convert --candidates N"
@@ -115,12 +145,12 @@ def _truncated(images: int) -> str:
 
 
 def _damaged(images: int) -> str:
-    which = "1 image was" if images == 1 else f"{images} images were"
+    which = f"{counted(images, 'image')} {'was' if images == 1 else 'were'}"
     return f"{which} read as far as possible: `damage` in results.jsonl"
 
 
 def _multi_page(images: int) -> str:
-    which = "1 image has" if images == 1 else f"{images} images have"
+    which = f"{counted(images, 'image')} {'has' if images == 1 else 'have'}"
     return f"{which} more pages or frames, which were not looked at: `pages` in results.jsonl"
 
 

@@ -5,12 +5,16 @@ from typing import Any
 
 import typer
 
+from trtjob.cli.ui.paint import Line
 from trtjob.printable import printable
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines on standard output, an empty one where none is given. err: on standard error."""
-    typer.echo("\n".join(map(printable, lines)), err=err)
+    """Print lines on standard output, an empty one where none is given. err: on standard error.
+
+    A terminal shows the colours of those that have some.
+    """
+    typer.echo("\n".join(each if isinstance(each, Line) else printable(each) for each in lines), err=err)
 
 
 def say_json(document: Any, *, indent: int | None = None) -> None:

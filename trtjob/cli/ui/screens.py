@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtjob.api.progress import duration
 from trtjob.cli.ui.output import row_lines, table_lines
+from trtjob.cli.ui.paint import Color, Painted, Piece, bar, line
+from trtjob.jobs.states import ACTIVE, JobState, in_words
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
@@ -16,7 +18,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 JOBS_SHOWN = 50
-BAR_WIDTH = 40
+BAR_WIDTH, SMALL_BAR_WIDTH = 40, 10
+_COLORS: dict[JobState, Color] = {
+    JobState.DONE: "green",
+    JobState.DONE_WITH_ERRORS: "yellow",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+    JobState.STOPPED: "yellow",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +167,13 @@ def job_lines(now: Standing) -> list[str]:
     (view,) = now.jobs
     job = job_document(view, now.workers)
     share = view.done / view.images if view.images else 0.0
-    rows = [
+    rows: list[tuple[str, Piece]] = [
         ("job", view.job_id),
-        ("state", f"{job['state']}, priority {job['priority']}" if job["priority"] != "normal" else job["state"]),
+        ("state", _state(view, f", priority {job['priority']}" if job["priority"] != "normal" else "")),
         ("queue", _named_queue(job)),
         ("images", f"{job['done']} of {job['images']}{'' if view.planned else ' listed so far'}  {share:.0%}"),
-        ("failed", _failed(job)),
-        ("degraded", job["degraded"]),
+        ("failed", Painted(_failed(job), "red") if job["failed"] else _failed(job)),
+        ("degraded", Painted(job["degraded"], "yellow")),
         ("shards", _shards(job)),
         ("speed", f"{job['rate']:.1f} images/s" if job["rate"] else ""),
         ("left", duration(job["eta_s"]) if job["eta_s"] else ""),
@@ -172,24 +181,25 @@ def job_lines(now: Standing) -> list[str]:
         ("source", job["source"]),
         ("output", job["output"]),
     ]
-    lines = row_lines([row for row in rows if row[1]])
+    lines: list[str] = [*row_lines(row for row in rows if str(row[1]))]
     mine = [worker for worker in now.workers if worker.units_of(view.job_id)]
     if mine:
         lines += ["", *_worker_lines(mine)]
     if job["limit"]:
         lines += ["", printable(job["limit"])]
     lines += [_aside_line(exclusion) for exclusion in _aside_documents(now.exclusions.get(view.job_id))]
-    return lines + _troubles(now)
+    lines += _troubles(now)
+    return [*lines, "", line(*bar(view.done, view.images, BAR_WIDTH))] if view.state in ACTIVE else lines
 
 
 def _aside_line(exclusion: dict[str, Any]) -> str:
     return printable(f"{exclusion['worker']} stands aside: {exclusion['reason']}")
 
 
-def bar(view: "JobView") -> str:
-    """Return `[####......]` as long as a job is done."""
-    filled = round(BAR_WIDTH * view.done / view.images) if view.images else 0
-    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
+def _state(view: "JobView", more: str = "") -> Painted:
+    """Return a job's state for people, in the colour that it has on all screens."""
+    said = in_words(view.state, view.failures) if view.is_known else "unknown"
+    return Painted(said + more, _COLORS.get(view.state, "cyan") if view.is_known else "yellow")
 
 
 def jobs_lines(now: Standing) -> list[str]:
@@ -212,8 +222,8 @@ def jobs_lines(now: Standing) -> list[str]:
 
 def jobs_table(jobs: "Sequence[JobView]", workers: "Sequence[WorkerView]") -> list[str]:
     """Return a line for each job."""
-    heads = ("JOB", "STATE", "IMAGES", "FAILED", "LEFT", "MODEL", "SUBMITTED")
-    return table_lines(heads, [_job_cells(job_document(view, workers)) for view in jobs])
+    heads = ("JOB", "STATE", "", "IMAGES", "FAILED", "LEFT", "MODEL", "SUBMITTED")
+    return [*table_lines(heads, [_job_cells(view, job_document(view, workers)) for view in jobs])]
 
 
 def _named_queue(job: dict[str, Any]) -> str:
@@ -237,19 +247,20 @@ def _shards(job: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
+def _job_cells(view: "JobView", job: dict[str, Any]) -> tuple[Piece, ...]:
     submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["submitted_at"]))
-    state = f"{job['state']}, degraded" if job["degraded"] else job["state"]
-    if queue := _named_queue(job):
-        state += f", queue {queue}"
+    queue = _named_queue(job)
+    state = _state(view, (", degraded" if job["degraded"] else "") + (f", queue {queue}" if queue else ""))
     left = duration(job["eta_s"]) if job["eta_s"] else ""
     images = f"{job['done']}/{job['images']}"
-    return job["job_id"], state, images, str(job["failed"]), left, job["model"], submitted
+    failed = Painted(str(job["failed"]), "red") if job["failed"] else "0"
+    done, _ = bar(view.done, view.images, SMALL_BAR_WIDTH)
+    return job["job_id"], state, done if view.state in ACTIVE else "", images, failed, left, job["model"], submitted
 
 
 def _worker_lines(workers: "Sequence[WorkerView]") -> list[str]:
     heads = ("WORKER", "STATE", "DEVICE", "IMAGES/S", "HEARD", "WORKS ON")
-    return table_lines(heads, [_worker_cells(worker) for worker in workers])
+    return [*table_lines(heads, [_worker_cells(worker) for worker in workers])]
 
 
 def _worker_cells(worker: "WorkerView") -> tuple[str, ...]:

@@ -65,12 +65,45 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "depth": "auto",
         "metadata": False,
         "polygons": False,
+        "agnostic_nms": False,
+        "max_det": None,
+        "hide_labels": False,
+        "hide_scores": False,
+        "line_width": None,
+        "font_size": None,
         "decode": "cpu",
         "thumbnails": "all",
         "thumbnail_px": 128,
         "shard_size": 9,
         "max_failures": "2.5%",
     }
+
+
+def test_how_boxes_are_chosen_and_drawn_is_part_of_the_job(plan: Callable[..., dict[str, Any]]) -> None:
+    words = "--agnostic-nms --max-det 300 --hide-scores --line-width 3 --font-size 20"
+    job = plan(*words.split())
+    wanted = {"agnostic_nms": True, "max_det": 300, "hide_scores": True, "line_width": 3, "font_size": 20}
+    assert job["options"] == job["options"] | wanted
+    assert job["job_id"] != plan()["job_id"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--max-det 0", "--max-det"),
+        ("--line-width 101", "--line-width"),
+        ("--font-size 5", "--font-size"),
+        ("--hide-labels --annotate none", "--hide-labels is for annotated copies"),
+        ("--line-width 3 --annotate none", "--line-width is for annotated copies"),
+        ("--hide-labels --font-size 20", "--font-size is for what --hide-labels leaves out"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    trtjob: Command, scenes: Path, digits: Path, words: str, said: str
+) -> None:
+    outcome = trtjob("submit", scenes, "--model", digits, "--dry-run", *words.split())
+    assert outcome.code == 2
+    assert said in outcome.err
 
 
 def test_a_low_conf_lowers_what_is_stored_too(plan: Callable[..., dict[str, Any]]) -> None:

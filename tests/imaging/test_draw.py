@@ -15,7 +15,7 @@ from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging import captions
 from trtjob.imaging.captions import Color, Style, TileCache, caption_height, caption_of
 from trtjob.imaging.detections import Classification, Detection, Keypoint, Point, RotatedBox
-from trtjob.imaging.draw import annotate, annotate_classes, color_of, text_color_on
+from trtjob.imaging.draw import Look, annotate, annotate_classes, color_of, text_color_on
 from trtjob.imaging.masks import Mask
 
 Box = tuple[float, float, float, float]
@@ -270,10 +270,129 @@ def test_an_image_in_pieces_of_memory_is_drawn_on_too() -> None:
     assert (whole[1::2, 1::2] == GREY).all()
 
 
-def test_a_label_longer_than_the_image_is_cut_and_its_score_stays() -> None:
-    image = drawn(detection((0.0, 100.0, 399.0, 200.0), label="wide " * 60, score=0.87))
-    score = caption_of("", 0.87, Style(11, color_of(0), text_color_on(color_of(0)), bytes(color_of(0))), 400).score
-    assert np.array_equal(image[100 - score.height : 100, 400 - score.width :], score.pixels)
+STYLE = Style(11, color_of(0), text_color_on(color_of(0)), bytes(color_of(0)))
+
+
+def test_a_label_longer_than_its_box_ends_in_an_ellipsis_and_its_score_stays() -> None:
+    image = drawn(detection((20.0, 100.0, 220.0, 200.0), label="wide " * 60, score=0.87))
+    caption = caption_of("wide " * 60, 0.87, STYLE, 200)
+    assert 180 < caption.width <= 200
+    assert caption.label
+    assert caption.score
+    label = np.s_[100 - caption_height(11) : 100, 20 : 20 + caption.width]
+    assert np.array_equal(image[label], np.hstack([caption.label.pixels, caption.score.pixels]))
+    assert not changed(image)[: 100 - caption_height(11)].any()
+    assert not changed(image)[:100, 20 + caption.width :].any()
+
+
+@pytest.mark.parametrize("width", range(20, 131, 10))
+def test_a_caption_is_as_wide_as_there_is_room_at_the_most(width: int) -> None:
+    for label in ("person", "baseball glove", "WWWWiiii" * 9):
+        assert caption_of(label, 0.5, STYLE, width).width <= max(width, caption_of("", 0.5, STYLE, 400).width)
+
+
+def test_a_shortened_label_begins_as_the_whole_one() -> None:
+    whole, shorter = (caption_of("potted plant and more", None, STYLE, room).label for room in (400, 90))
+    assert whole
+    assert shorter
+    assert np.array_equal(shorter.pixels[:, :60], whole.pixels[:, :60])
+
+
+def test_where_there_is_little_room_a_label_stands_without_its_score() -> None:
+    assert caption_of("dog", 0.87, STYLE, 64).score is not None
+    narrow = caption_of("dining table", 0.87, STYLE, 80)
+    assert narrow.score is None
+    assert narrow.label
+    assert np.array_equal(narrow.label.pixels, caption_of("dining table", None, STYLE, 400).label.pixels)  # type: ignore[union-attr]
+
+
+def low_boxes(random: np.random.Generator, count: int, hw: tuple[int, int]) -> list[Detection]:
+    corners = random.uniform(0, 1, (count, 2)) * [hw[1] - 6, hw[0] - 6]
+    sizes = random.uniform(4, [0.4 * hw[1], 0.3 * hw[0]], (count, 2))
+    ends = np.minimum(corners + sizes, [hw[1] - 1, hw[0] - 1])
+    return [
+        detection((x1, y1, x2, y2), label=("person", "traffic light")[number % 2], class_id=number % 9, score=score)
+        for number, ((x1, y1), (x2, y2), score) in enumerate(
+            zip(corners, ends, random.uniform(0.3, 1, count), strict=True)
+        )
+    ]
+
+
+@pytest.mark.parametrize("hw", [(48, 64), (64, 64), (20, 90), (300, 400)])
+@pytest.mark.parametrize("count", [1, 4, 40])
+def test_no_object_is_hidden_by_labels(hw: tuple[int, int], count: int) -> None:
+    for seed in range(5):
+        objects = low_boxes(np.random.default_rng(seed), count, hw)
+        bare = annotate(blank(*hw), objects, conf=0, look=Look(has_labels=False))
+        is_label = (annotate(blank(*hw), objects, conf=0) != bare).any(2)
+        for found in objects:
+            x1, y1, x2, y2 = map(round, found.box)
+            if x2 - x1 > 3 and y2 - y1 > 3:
+                is_low = y2 - y1 < 4 * caption_height(11)
+                assert is_label[y1 : y2 + 1, x1 : x2 + 1].mean() <= (0.5 if is_low else 0.8)
+
+
+@pytest.mark.parametrize("side", [48, 64, 96])
+def test_a_small_image_has_the_label_of_its_object(side: int) -> None:
+    objects = [detection((side * 0.25, side * 0.3, side * 0.8, side * 0.95), label="dog")]
+    assert text_pixels(drawn(*objects, height=side, width=side)) > 30
+
+
+# -- how it is to look ---------------------------------------------------------------------------------------------
+
+
+def test_without_labels_the_boxes_are_left() -> None:
+    box = (50.0, 60.0, 200.0, 200.0)
+    image = annotate(blank(), [detection(box)], conf=0.25, look=Look(has_labels=False))
+    assert np.array_equal(image, framed(box, 300, 400, 0))
+
+
+def test_without_scores_the_labels_are_left() -> None:
+    box = (50.0, 60.0, 200.0, 200.0)
+    bare, other = (
+        annotate(blank(), [detection(box, score=s)], conf=0.25, look=Look(has_scores=False)) for s in (0.3, 0.9)
+    )
+    assert np.array_equal(bare, other)
+    assert 0 < text_pixels(bare) < text_pixels(drawn(detection(box)))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 6, 31, 100])
+@pytest.mark.parametrize("box", [(50.0, 60.0, 300.0, 250.0), (0.0, 0.0, 399.0, 299.0), (100.0, 100.0, 104.0, 103.0)])
+def test_a_line_is_as_wide_as_asked_for(width: int, box: Box) -> None:
+    image = annotate(blank(), [detection(box)], conf=0.25, look=Look(has_labels=False, line_width=width))
+    x1, y1, x2, y2 = map(round, box)
+    grown = blank()
+    outer = width // 2
+    rim = min(1, outer)
+    top, left = y1 - outer, x1 - outer
+    bottom, right = y2 + outer + 1, x2 + outer + 1
+    for more, color in ((rim, (0, 0, 0)), (0, color_of(0))):
+        for y_1, y_2, x_1, x_2 in (
+            (top, top + width, left, right),
+            (bottom - width, bottom, left, right),
+            (top, bottom, left, left + width),
+            (top, bottom, right - width, right),
+        ):
+            grown[max(0, y_1 - more) : max(0, y_2 + more), max(0, x_1 - more) : max(0, x_2 + more)] = color
+    if x2 - x1 > 2 * width and y2 - y1 > 2 * width:
+        assert np.array_equal(image, grown)
+    else:
+        assert changed(image).any()
+
+
+@pytest.mark.parametrize("size", [6, 20, 47])
+def test_letters_are_as_large_as_asked_for(size: int) -> None:
+    image = annotate(blank(), [detection((50, 100, 350, 200))], conf=0.25, look=Look(font_size=size))
+    assert int(changed(image)[:100].any(1).sum()) == caption_height(size)
+    named = annotate_classes(blank(), [Classification("cat", 1, 0.75)], Look(font_size=size))
+    assert int(changed(named).any(1).sum()) == caption_height(size)
+
+
+def test_classes_are_written_without_scores_or_not_at_all() -> None:
+    classes = [Classification("cat", 1, 0.75)]
+    assert not changed(annotate_classes(blank(), classes, Look(has_labels=False))).any()
+    bare = annotate_classes(blank(), classes, Look(has_scores=False))
+    assert 0 < changed(bare).sum() < changed(annotate_classes(blank(), classes)).sum()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """From arrays to a record's detections and classes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -226,6 +228,61 @@ def test_class_scores_that_are_not_numbers_are_the_images_failure() -> None:
     with pytest.raises(ImageError, match="not numbers") as caught:
         classes(0.1, np.nan, 0.1, 0.2, 0.1, 0.2, 0.1)
     assert caught.value.kind is FailureKind.INFER
+
+
+# -- across classes, and how many --------------------------------------------------------------------------------------
+
+ON_ONE_PLACE = [[10, 10, 30, 30, 0.9, 0], [11, 10, 31, 30, 0.8, 1], [12, 10, 32, 30, 0.7, 0], [60, 60, 90, 90, 0.6, 2]]
+
+
+def scores_of(rows: list[list[float]], spec: ModelSpec, **wanted: Any) -> list[float]:
+    found = detections_from(
+        np.array(rows, np.float32), AS_IT_IS, spec, hw=(100, 100), min_score=0.1, iou=0.45, **wanted
+    )
+    return [one.score for one in found.detections]
+
+
+@pytest.mark.parametrize("kind", [NmsKind.DEFAULT, NmsKind.GREEDY, NmsKind.DIOU, NmsKind.NONE])
+def test_where_classes_do_not_count_the_best_box_of_a_place_stays(kind: NmsKind) -> None:
+    spec = model().model_copy(update={"nms_kind": kind})
+    usual = [0.9, 0.8, 0.7, 0.6] if kind is NmsKind.NONE else [0.9, 0.8, 0.6]
+    assert scores_of(ON_ONE_PLACE, spec) == usual
+    assert scores_of(ON_ONE_PLACE, spec, is_agnostic=True) == [0.9, 0.6]
+
+
+@pytest.mark.parametrize("kind", [NmsKind.PROBIOU, NmsKind.NONE])
+def test_where_classes_do_not_count_the_best_rotated_box_of_a_place_stays(kind: NmsKind) -> None:
+    spec = model().model_copy(update={"is_rotated": True, "nms_kind": kind})
+    rows = [[*row, angle] for row, angle in zip(ON_ONE_PLACE, (0.5, 0.52, 0.54, 0.0), strict=True)]
+    assert scores_of(rows, spec, is_agnostic=True) == [0.9, 0.6]
+
+
+@given(seed=st.integers(0, 2**32 - 1), iou=st.sampled_from([0.2, 0.45, 0.7]))
+def test_across_classes_is_as_if_all_were_one(seed: int, iou: float) -> None:
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 60, (30, 2))
+    boxes = np.hstack([corners, corners + random.uniform(1, 40, (30, 2))])
+    rows = np.hstack([boxes, random.uniform(0.1, 1, (30, 1)), random.integers(0, 3, (30, 1))]).astype(np.float32)
+    of_one_class = rows.copy()
+    of_one_class[:, 5] = 0
+    across, same = (
+        detections_from(each, AS_IT_IS, model(), hw=(100, 100), min_score=0.1, iou=iou, is_agnostic=is_agnostic)
+        for each, is_agnostic in ((rows, True), (of_one_class, False))
+    )
+    assert {(one.score, one.box) for one in across.detections} == {(one.score, one.box) for one in same.detections}
+
+
+def test_a_box_of_several_classes_has_its_best_one_where_classes_do_not_count() -> None:
+    rows = [[*HERE, 0.9, 0], [*HERE, 0.8, 1]]
+    assert scores_of(rows, model(multi_label=True)) == [0.9, 0.8]
+    assert scores_of(rows, model(multi_label=True), is_agnostic=True) == [0.9]
+
+
+def test_so_many_detections_are_found_at_the_most_and_the_best_of_those_that_stay() -> None:
+    assert scores_of(ON_ONE_PLACE, model(), max_count=2) == [0.9, 0.8]
+    assert scores_of(ON_ONE_PLACE, model(), max_count=2, is_agnostic=True) == [0.9, 0.6]
+    assert scores_of(ON_ONE_PLACE, model(), max_count=300) == [0.9, 0.8, 0.6]
+    assert scores_of(ON_ONE_PLACE, model(), max_count=2, class_ids=frozenset({1, 2})) == [0.8, 0.6]
 
 
 # -- more than boxes ---------------------------------------------------------------------------------------------------

@@ -68,6 +68,12 @@ def test_a_job_over_one_image_is_called_after_it(keys: list[str], name: str) -> 
         pytest.param({"order": with_option(class_ids=(1,))}, id="classes"),
         pytest.param({"order": with_option(annotate=Annotate.ALL)}, id="annotate"),
         pytest.param({"order": with_option(resize="letterbox")}, id="resize"),
+        pytest.param({"order": with_option(agnostic_nms=True)}, id="agnostic NMS"),
+        pytest.param({"order": with_option(max_det=300)}, id="detections at the most"),
+        pytest.param({"order": with_option(hide_labels=True)}, id="no labels"),
+        pytest.param({"order": with_option(hide_scores=True)}, id="no scores"),
+        pytest.param({"order": with_option(line_width=2)}, id="line width"),
+        pytest.param({"order": with_option(font_size=20)}, id="font size"),
     ],
 )
 def test_what_changes_the_outputs_is_another_job(changed: dict[str, Any]) -> None:

@@ -57,12 +57,18 @@ class JobRequest:
     conf: float | None = None
     min_score: float | None = None
     iou: float | None = None
+    agnostic_nms: bool = False
+    max_det: int | None = None
     classes: str | Sequence[str] | None = None
     annotate: Literal["all", "hits", "none"] = "all"
     thumbnails: Literal["all", "hits", "none"] | None = None
     thumbnail_size: int = 320
     metadata: bool = False
     polygons: bool = False
+    hide_labels: bool = False
+    hide_scores: bool = False
+    line_width: int | None = None
+    font_size: int | None = None
     resize: Literal["stretch", "letterbox"] | None = None
     truncated: Literal["refuse", "ok"] = "refuse"
     pages: Literal["first", "all"] = "first"
@@ -254,8 +260,7 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
     from trtjob.jobs.spec import Annotate, Options, class_ids_from
 
     spec = model.spec
-    if request.polygons and spec.prototypes is None:
-        raise ConfigError(f"--polygons: {model.name} gives no masks, which could have an outline. Leave it out")
+    _expect_use_of_options(request, model)
     conf = spec.conf if request.conf is None else request.conf
     try:
         return Options(
@@ -274,6 +279,12 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
             depth=request.depth,
             metadata=request.metadata,
             polygons=request.polygons,
+            agnostic_nms=request.agnostic_nms,
+            max_det=request.max_det,
+            hide_labels=request.hide_labels,
+            hide_scores=request.hide_scores,
+            line_width=request.line_width,
+            font_size=request.font_size,
             decode=request.decode,
             shard_size=request.shard_size,
             max_failures=None if request.max_failures is None else str(request.max_failures),
@@ -307,6 +318,30 @@ def wrong_option(err: "ValidationError") -> ConfigError:
     problem = err.errors()[0]
     option = "--" + str(problem["loc"][0]).replace("_", "-")
     return ConfigError(f"{option} {problem['input']!r}: {in_words(problem)}")
+
+
+def _expect_use_of_options(request: JobRequest, model: "RegisteredModel") -> None:
+    """Raise ConfigError for an option that would change nothing."""
+    from trtjob.engines.spec import Task
+
+    spec = model.spec
+    if request.polygons and spec.prototypes is None:
+        raise ConfigError(f"--polygons: {model.name} gives no masks, which could have an outline. Leave it out")
+    if spec.task is Task.CLASSIFY and (given := _first_given(request, "agnostic_nms", "max_det")):
+        raise ConfigError(f"{given}: {model.name} names whole images, and has no boxes to choose from. Leave it out")
+    if request.annotate == "none" and (given := _first_given(request, *_OF_PICTURES)):
+        raise ConfigError(f"{given} is for annotated copies, and --annotate none writes none. Leave one of them out")
+    if request.hide_labels and (given := _first_given(request, "hide_scores", "font_size")):
+        raise ConfigError(f"{given} is for what --hide-labels leaves out. Leave one of them out")
+
+
+_OF_PICTURES = ("hide_labels", "hide_scores", "line_width", "font_size")
+
+
+def _first_given(request: JobRequest, *names: str) -> str:
+    """Return the first of the options that was given, as it was typed; empty where none was."""
+    given = (name for name in names if getattr(request, name))
+    return next((f"--{name.replace('_', '-')}" for name in given), "")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -42,6 +42,8 @@ class LoadRequest(WorkerOptions):
     scores: Literal["softmax", "sigmoid", "none"] | None = None
     min_score: float | None = None
     iou: float | None = None
+    agnostic_nms: bool = False
+    max_det: int | None = None
     classes: str | Sequence[str] | None = None
     resize: Literal["stretch", "letterbox"] | None = None
     truncated: Literal["refuse", "ok"] = "refuse"
@@ -156,6 +158,8 @@ def load(request: LoadRequest) -> Model:
         scores=request.scores,
         min_score=request.min_score,
         iou=request.iou,
+        agnostic_nms=request.agnostic_nms,
+        max_det=request.max_det,
         classes=request.classes,
         annotate="none",
         resize=request.resize,

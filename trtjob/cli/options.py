@@ -95,6 +95,27 @@ Iou = Annotated[
         help="Boxes of a class that overlap more are one object, 0 to 1. Default: what the model says, usually 0.45.",
     ),
 ]
+AgnosticNms = Annotated[
+    bool,
+    typer.Option(
+        "--agnostic-nms",
+        rich_help_panel=DETECTION,
+        show_default=False,
+        help="Boxes of different classes that overlap by more than --iou are one object, too: the better class stays. "
+        "Default: no.",
+    ),
+]
+MaxDet = Annotated[
+    int | None,
+    typer.Option(
+        "--max-det",
+        min=1,
+        max=100_000,
+        metavar="NUMBER",
+        rich_help_panel=DETECTION,
+        help="Store at most so many detections of an image, the best. Default: all that the model gives.",
+    ),
+]
 Classes = Annotated[
     str | None,
     typer.Option(
@@ -172,6 +193,46 @@ Polygons = Annotated[
         rich_help_panel=OUTPUT,
         show_default=False,
         help="Write into each record the outlines of the masks as well. Default: no.",
+    ),
+]
+HideLabels = Annotated[
+    bool,
+    typer.Option(
+        "--hide-labels",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Write nothing into annotated copies: boxes, masks and keypoints alone. Default: no.",
+    ),
+]
+HideScores = Annotated[
+    bool,
+    typer.Option(
+        "--hide-scores",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+        help="Write labels without scores into annotated copies. Default: no.",
+    ),
+]
+LineWidth = Annotated[
+    int | None,
+    typer.Option(
+        "--line-width",
+        min=1,
+        max=100,
+        metavar="PIXELS",
+        rich_help_panel=OUTPUT,
+        help="How wide the lines of annotated copies are. Default: as suits the image's size.",
+    ),
+]
+FontSize = Annotated[
+    int | None,
+    typer.Option(
+        "--font-size",
+        min=6,
+        max=160,
+        metavar="PIXELS",
+        rich_help_panel=OUTPUT,
+        help="How large the letters of annotated copies are. Default: as suits the image's size.",
     ),
 ]
 Json = Annotated[

@@ -73,7 +73,8 @@ class Canvas:
             if begin < 0 or begin + len(row) > self._stride:
                 begin, part = max(0, begin), self._cut(row, begin)
             if part:
-                self._items(begin + top * self._stride, bottom - top, _kind(len(part))).fill(part)
+                begin += top * self._stride
+                np.ndarray(bottom - top, _kind(len(part)), self._bytes, begin, self._stride).fill(part)
 
     def _cut(self, row: bytes, begin: int) -> bytes:
         """Return what of a row lies in the image. begin: where in the image's rows it begins, in bytes."""
@@ -83,12 +84,8 @@ class Canvas:
         """Copy a tile to where its upper left corner is (x, y), a pixel of the image."""
         if x + tile.width > self.width or y + tile.height > self.height:
             tile = Tile.of(tile.pixels[: self.height - y, : self.width - x])
-        rows = tile.rows
-        self._items(y * self._stride + x * _PIXEL_BYTES, tile.height, rows.dtype)[...] = rows
-
-    def _items(self, begin: int, count: int, kind: np.dtype[np.void]) -> NDArray[np.void]:
-        """Return items that lie one below the other in the image's memory."""
-        return np.ndarray(count, kind, self._bytes, begin, self._stride)
+        begin = y * self._stride + x * _PIXEL_BYTES
+        np.ndarray(tile.height, tile.rows.dtype, self._bytes, begin, self._stride)[...] = tile.rows
 
 
 @lru_cache(maxsize=1024)

@@ -10,12 +10,15 @@ import numpy as np
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging.canvas import Canvas, Tile
+from trtjob.imaging.scripts import beginning, is_plain, is_right_to_left, runs_of, written_by_pillow
 
 Color = tuple[int, int, int]  # BGR
 
 _CACHE_BYTES = 12 * 1024 * 1024
 _ENTRY_BYTES = 1000  # about what Python's objects for a tile and its key take beside the pixels
-_MAX_CHARACTERS = 256  # a label is rendered whole before it is cut to the image, so it must end somewhere
+_MAX_CHARACTERS = 256  # a label is rendered whole before it is shortened, so it must end somewhere
+NARROWEST = 12  # of the text's size: what has less room than this is narrow
+_ELLIPSIS = "\u2026"
 _WEIGHT = 500
 _HEIGHT, _BASELINE = 1.35, 0.76  # of the text's size, and of the caption's height
 
@@ -37,7 +40,7 @@ class Caption:
     """A text on a filled box. The score has a tile of its own, so that a hundred of them serve every label."""
 
     label: Tile | None
-    score: Tile
+    score: Tile | None
     width: int
 
     def draw(self, canvas: Canvas, x: int, y: int) -> None:
@@ -45,24 +48,36 @@ class Caption:
         if self.label is not None:
             canvas.blit(x, y, self.label)
             x += self.label.width
-        canvas.blit(x, y, self.score)
+        if self.score is not None:
+            canvas.blit(x, y, self.score)
 
 
-def caption_of(label: str, score: float, style: Style, max_width: int) -> Caption:
-    """Return the caption for a label and its score. One that is too wide loses the label's end, and the score stays."""
-    name, number = _labels.get(label[:_MAX_CHARACTERS], style), _scores.get(f"{score:.2f}", style)
-    width = name.width + number.width
+def caption_of(label: str, score: float | None, style: Style, max_width: int) -> Caption:
+    """Return the caption for a label and its score, if it is to have one.
+
+    Of one that is too wide, the label ends earlier, in an ellipsis; where it would be hard to tell then, it stands
+    alone.
+    """
+    label = label[:_MAX_CHARACTERS]
+    name = _labels.get(label, style)
+    number = None if score is None else _scores.get(f"{score:.2f}", style)
+    width = name.width + number.width if number else name.width
     if width <= max_width:
         return Caption(name, number, width)
-    room = max_width - number.width
-    return Caption(_shortened(name, room, style) if room > 0 else None, number, max_width)
+    if number and max_width < NARROWEST * style.text_px:
+        return caption_of(label, None, style, max_width)
+    taken = number.width if number else 0
+    shorter = _shortened(label, name.width, max_width - taken, style)
+    return Caption(shorter, number, taken + (shorter.width if shorter else 0))
 
 
-def _shortened(tile: Tile, width: int, style: Style) -> Tile:
-    """Return a tile's first columns; the last of them are empty, so that the text does not run into what follows."""
-    pixels = np.array(tile.pixels[:, :width])
-    pixels[:, max(0, width - _margin(style)) :] = style.color
-    return Tile.of(pixels)
+def _shortened(label: str, width: int, room: int, style: Style) -> Tile | None:
+    """Return the tile of as much of a label as has room, None where nothing has. width: of the whole label."""
+    for length in range(len(label) * max(0, room) // width, 0, -1):
+        tile = _labels.get(beginning(label, length) + _ELLIPSIS, style)
+        if tile.width <= room:
+            return tile
+    return None
 
 
 def caption_height(text_px: int) -> int:
@@ -123,6 +138,32 @@ def _score_tile(score: str, style: Style) -> Tile:
 
 def _rendered(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
     """Return a text on its background, with room to its right, and the column where a next letter would begin."""
+    return _in_one(text, left, style) if is_plain(text) else _in_runs(text, left, style)
+
+
+def _in_runs(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
+    """Return as `_rendered` does a text of which OpenCV cannot write all."""
+    height = caption_height(style.text_px)
+    baseline = round(height * _BASELINE)
+    pieces = []
+    for run in runs_of(text.rstrip()):
+        if run.font is not None:
+            pieces.append(written_by_pillow(run, style.text_px, height, baseline, (style.color, style.ink)))
+        elif not run.is_missing:
+            pixels, end = _in_one(run.text, 0, style)
+            pieces.append(pixels[:, :end])
+    if is_right_to_left(text):
+        pieces.reverse()
+    space, end = _in_one(" ", 0, style)
+    if text.endswith(" "):
+        pieces.append(space[:, :end])
+    before = np.full((height, left, 3), style.color, np.uint8)
+    pixels = np.hstack([before, *pieces, space])
+    return pixels, pixels.shape[1] - space.shape[1]
+
+
+def _in_one(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
+    """Return as `_rendered` does a text that OpenCV can write."""
     size, height = style.text_px, caption_height(style.text_px)
     end = left + (len(text) * size * 2) // 3  # a guess: to ask OpenCV takes as long as to write
     while True:

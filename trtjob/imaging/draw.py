@@ -1,7 +1,7 @@
 """Draw what was found: boxes, masks and keypoints in their class's colour, and labels that any background lets read."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -9,13 +9,15 @@ import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.imaging.canvas import Canvas
-from trtjob.imaging.captions import Color, Style, caption_height, caption_of
+from trtjob.imaging.captions import NARROWEST, Color, Style, caption_height, caption_of
 from trtjob.imaging.detections import VISIBLE, Classification, Detection, Keypoint
+from trtjob.imaging.label_places import Box, LabelPlaces, places_at, rounded
+from trtjob.imaging.scripts import written_label
 from trtjob.imaging.strokes import stroke
 from trtjob.imaging.tint import tint
 
-Box = tuple[int, int, int, int]  # x1, y1, x2, y2: the pixels of two corners, both in it
 Skeleton = Sequence[tuple[int, int]]  # the pairs of keypoints, by number from 0, that a line joins
+_Drawn = tuple[Detection, Style, Box]
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
@@ -29,11 +31,35 @@ _MIN_TEXT_PX, _MAX_TEXT_PX = 11, 160
 _EVEN_LUMINANCE = 0.179  # where black and white have the same contrast: sqrt(1.05 * 0.05) - 0.05
 
 
-def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float, skeleton: Skeleton = ()) -> UInt8Array:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How things are drawn. line_width, font_size: in pixels, None for what suits the image's size."""
+
+    has_labels: bool = True
+    has_scores: bool = True
+    line_width: int | None = None
+    font_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of so many pixels, of which `outer` lie beyond the box. rim: the width of the dark one to either side."""
+
+    width: int
+    outer: int
+    rim: int
+
+
+_USUAL = Look()
+
+
+def annotate(
+    image: UInt8Array, detections: Iterable[Detection], *, conf: float, skeleton: Skeleton = (), look: Look = _USUAL
+) -> UInt8Array:
     """Draw the detections with a score of at least `conf` on an image, uint8 [H, W, 3] BGR, in place, and return it.
 
     Masks lie below all boxes, keypoints and the lines of their skeleton above them. The best is drawn last, so that it
-    lies on top; its label is placed first, where it fits best.
+    lies on top; its label is placed first, where it fits best. One that has no place is left out.
 
     >>> image = np.zeros((200, 300, 3), np.uint8)
     >>> image = annotate(image, [Detection("dog", 1, 0.9, (50.0, 60.0, 250.0, 180.0))], conf=0.25)
@@ -43,30 +69,44 @@ def annotate(image: UInt8Array, detections: Iterable[Detection], *, conf: float,
     pixels = np.ascontiguousarray(image)
     canvas = Canvas(pixels)
     side = _side(image)
-    edge, text_px = _edge(side), _text_px(side)
+    line, text_px = _line(side, look), _text_px(side, look)
     shown = sorted((d for d in detections if d.score >= conf), key=lambda d: -d.score)
-    best_first = [(detection, _style(detection.class_id, text_px)) for detection in shown]
-    _draw_shapes(canvas, pixels, best_first[::-1], edge, skeleton)
-    taken = _TakenPlaces(caption_height(text_px))
-    placed = []
-    for detection, style in best_first:
-        caption = caption_of(detection.label, detection.score, style, canvas.width)
-        places = _caption_places(canvas, detection, edge, caption.width, taken.height)
-        placed.append((caption, *taken.take(places, caption.width)))
-    for caption, x, y in reversed(placed):
-        caption.draw(canvas, x, y)
+    best_first = [(found, _style(found.class_id, text_px), rounded(found.box)) for found in shown]
+    _draw_shapes(canvas, pixels, best_first[::-1], line, skeleton)
+    if look.has_labels:
+        _draw_labels(canvas, best_first, line, look, text_px)
     if pixels is not image:
         image[...] = pixels
     return image
 
 
-def annotate_classes(image: UInt8Array, classes: Iterable[Classification]) -> UInt8Array:
+def _draw_labels(canvas: Canvas, best_first: Sequence[_Drawn], line: _Line, look: Look, text_px: int) -> None:
+    """Write the label of each detection where it is in nobody's way."""
+    labels = LabelPlaces(caption_height(text_px), [box for _, _, box in best_first])
+    narrowest = min(canvas.width, NARROWEST * text_px)
+    for found, style, box in best_first:
+        width = box[2] - box[0]
+        widest = canvas.width if width > canvas.width else width if width > narrowest else narrowest
+        label = found.label if found.label.isascii() else written_label(found.label, found.class_id)
+        caption = caption_of(label, found.score if look.has_scores else None, style, widest)
+        if caption.width <= canvas.width:
+            places = places_at(canvas, found, box, line.outer, caption.width, labels.height)
+            if place := labels.take(places, caption.width):
+                caption.draw(canvas, *place)
+
+
+def annotate_classes(image: UInt8Array, classes: Iterable[Classification], look: Look = _USUAL) -> UInt8Array:
     """Write the classes into the image's corner, in place, and return it; those that no longer fit are left out."""
+    if not look.has_labels:
+        return image
     pixels = np.ascontiguousarray(image)
     canvas = Canvas(pixels)
-    text_px = _text_px(_side(image))
+    text_px = _text_px(_side(image), look)
     for item, y in zip(classes, range(0, canvas.height, caption_height(text_px)), strict=False):
-        caption_of(item.label, item.score, _style(item.class_id, text_px), canvas.width).draw(canvas, 0, y)
+        label, score = written_label(item.label, item.class_id), item.score if look.has_scores else None
+        caption = caption_of(label, score, _style(item.class_id, text_px), canvas.width)
+        if caption.width <= canvas.width:
+            caption.draw(canvas, 0, y)
     if pixels is not image:
         image[...] = pixels
     return image
@@ -115,14 +155,14 @@ def _side(image: UInt8Array) -> float:
     return float((image.shape[0] * image.shape[1]) ** 0.5)
 
 
-def _text_px(side: float) -> int:
-    return min(_MAX_TEXT_PX, max(_MIN_TEXT_PX, round(_TEXT_SHARE * side)))
+def _text_px(side: float, look: Look) -> int:
+    return look.font_size or min(_MAX_TEXT_PX, max(_MIN_TEXT_PX, round(_TEXT_SHARE * side)))
 
 
-def _edge(side: float) -> int:
-    """Return by how many pixels the coloured line is wider than one, to either side of the box."""
-    line = round(_LINE_SHARE * side)
-    return (line + 1) // 2 if line > 1 else 0
+def _line(side: float, look: Look) -> _Line:
+    share = round(_LINE_SHARE * side)
+    width = look.line_width or (share + 1 | 1 if share > 1 else 1)  # odd, so that it lies evenly on the box
+    return _Line(width, width // 2, rim=min(1, width // 2))
 
 
 @lru_cache(maxsize=16_384)
@@ -131,50 +171,46 @@ def _style(class_id: int, text_px: int) -> Style:
     return Style(text_px, color, text_color_on(color), bytes(color))
 
 
-def _rounded(box: tuple[float, float, float, float]) -> Box:
-    x1, y1, x2, y2 = box
-    return round(x1), round(y1), round(x2), round(y2)
-
-
 def _draw_shapes(
-    canvas: Canvas, pixels: UInt8Array, objects: Sequence[tuple[Detection, Style]], edge: int, skeleton: Skeleton
+    canvas: Canvas, pixels: UInt8Array, objects: Sequence[_Drawn], line: _Line, skeleton: Skeleton
 ) -> None:
     """Draw everything but labels, of each kind the last object on top. canvas, pixels: the same image."""
-    tint(pixels, [(found.mask, style.color) for found, style in objects if found.mask])
-    for found, style in objects:
+    tint(pixels, [(found.mask, style.color) for found, style, _ in objects if found.mask])
+    for found, style, box in objects:
         if not found.rotated:
-            _outline(canvas, _rounded(found.box), edge, style.pixel)
-    rotated = [(found.rotated.corners, style.color) for found, style in objects if found.rotated]
-    stroke(pixels, rotated, 2 * edge + 1, rim=min(1, edge), closed=True)
-    _draw_keypoints(pixels, [(found.keypoints, style) for found, style in objects if found.keypoints], edge, skeleton)
+            _outline(canvas, box, line, style.pixel)
+    rotated = [(found.rotated.corners, style.color) for found, style, _ in objects if found.rotated]
+    stroke(pixels, rotated, line.width, rim=line.rim, closed=True)
+    _draw_keypoints(
+        pixels, [(found.keypoints, style) for found, style, _ in objects if found.keypoints], line, skeleton
+    )
 
 
-def _outline(canvas: Canvas, box: Box, edge: int, color: bytes) -> None:
+def _outline(canvas: Canvas, box: Box, line: _Line, color: bytes) -> None:
     """Draw a box's line. A thin dark rim keeps the colour apart from a background of the same colour."""
     x1, y1, x2, y2 = box
-    line = 2 * edge + 1
-    width, height = x2 - x1 + line, y2 - y1 + line
-    rim = 1 if edge else 0
+    wide, outer, rim = line.width, line.outer, line.rim
+    width, height = x2 - x1 + 1 + 2 * outer, y2 - y1 + 1 + 2 * outer
     dark = _BLACK_PIXEL * rim
-    upright = dark + color * line + dark
+    upright = dark + color * wide + dark
     row = dark + color * width + dark
-    x, y = x1 - edge - rim, y1 - edge - rim
-    right, bottom = x2 + edge + rim + 1, y2 + edge + rim + 1
-    if width <= 2 * line or height <= 2 * line:  # the lines leave nothing between them
+    x, y = x1 - outer - rim, y1 - outer - rim
+    right, bottom = x2 + outer + rim + 1, y2 + outer + rim + 1
+    if width <= 2 * wide or height <= 2 * wide:  # the lines leave nothing between them
         canvas.bars([x], y, bottom, _BLACK_PIXEL * (width + 2 * rim))
         canvas.bars([x], y + rim, bottom - rim, row)
         return
-    rows = [row] * line
+    rows = [row] * wide
     if rim:
-        inner = _BLACK_PIXEL * (width - 2 * line - 2)
+        inner = _BLACK_PIXEL * (width - 2 * wide - 2)
         rows = [_BLACK_PIXEL * (width + 2), *rows, upright + inner + upright]
     canvas.rows(x, y, rows)
     canvas.rows(x, bottom - len(rows), rows[::-1])
-    canvas.bars((x, right - line - 2 * rim), y + len(rows), bottom - len(rows), upright)
+    canvas.bars((x, right - wide - 2 * rim), y + len(rows), bottom - len(rows), upright)
 
 
 def _draw_keypoints(
-    image: UInt8Array, objects: Sequence[tuple[Sequence[Keypoint], Style]], edge: int, skeleton: Skeleton
+    image: UInt8Array, objects: Sequence[tuple[Sequence[Keypoint], Style]], line: _Line, skeleton: Skeleton
 ) -> None:
     """Draw the keypoints that can be seen, as dots with a heart that stands out, and the lines between two of them."""
     bones, dots, hearts = [], [], []
@@ -183,66 +219,6 @@ def _draw_keypoints(
         bones += [((begin, end), style.color) for a, b in skeleton if (begin := seen[a]) and (end := seen[b])]
         dots += [((point,), style.color) for point in seen if point]
         hearts += [((point,), style.ink) for point in seen if point]
-    line = 2 * edge + 1
-    stroke(image, bones, line, rim=min(1, edge), closed=False)
-    stroke(image, dots, line + 6, rim=1, closed=True)
-    stroke(image, hearts, line + 2, rim=0, closed=True)
-
-
-def _caption_places(
-    canvas: Canvas, detection: Detection, edge: int, width: int, height: int
-) -> Iterator[tuple[int, int]]:
-    """Yield where a detection's label may lie, the best place first; of a rotated box, at its corners."""
-    if not detection.rotated:
-        yield from _places(canvas, _rounded(detection.box), edge, width, height)
-        return
-    corners = sorted(detection.rotated.corners, key=lambda corner: (not canvas.holds(*corner), corner[1]))
-    for x, y in corners:
-        yield from _places(canvas, _rounded((x, y, x, y)), edge, width, height)
-
-
-def _places(canvas: Canvas, box: Box, edge: int, width: int, height: int) -> Iterator[tuple[int, int]]:
-    """Yield where a label may lie, the best place first: on its box, below it, inside it; always in the image."""
-    x1, y1, x2, y2 = box
-    last_x, last_y = canvas.width - width, max(0, canvas.height - height)
-    left, right = x1 - edge, x2 + edge + 1 - width
-    left = 0 if left < 0 else min(left, last_x)
-    right = 0 if right < 0 else min(right, last_x)
-    for y in (y1 - edge - height, y2 + edge + 1):
-        if 0 <= y <= last_y:
-            yield left, y
-            yield right, y
-    yield left, min(max(0, y1 + edge), last_y)
-    yield right, min(max(0, y2 - edge - height), last_y)
-
-
-class _TakenPlaces:
-    """The places of an image's labels. All are equally high, so one touches only those less than a height away."""
-
-    def __init__(self, height: int) -> None:
-        self.height = height
-        self._bands: defaultdict[int, list[tuple[int, int, int]]] = defaultdict(list)  # of y // height: x1, x2, y
-
-    def take(self, places: Iterable[tuple[int, int]], width: int) -> tuple[int, int]:
-        """Take the first place where no label lies yet; where there is none, the first of all."""
-        first = None
-        for place in places:
-            if self._is_free(*place, width):
-                break
-            first = first or place
-        else:
-            assert first is not None
-            place = first
-        x, y = place
-        self._bands[y // self.height].append((x, x + width, y))
-        return place
-
-    def _is_free(self, x: int, y: int, width: int) -> bool:
-        bands, height, right = self._bands, self.height, x + width
-        band = y // height
-        for near in (band, band - 1, band + 1):
-            if near in bands:
-                for x1, x2, other in bands[near]:
-                    if x < x2 and right > x1 and -height < y - other < height:
-                        return False
-        return True
+    stroke(image, bones, line.width, rim=line.rim, closed=False)
+    stroke(image, dots, line.width + 6, rim=1, closed=True)
+    stroke(image, hearts, line.width + 2, rim=0, closed=True)

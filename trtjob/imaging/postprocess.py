@@ -46,13 +46,17 @@ def detections_from(
     min_score: float,
     iou: float,
     class_ids: frozenset[int] | None = None,
+    is_agnostic: bool = False,
+    max_count: int | None = None,
 ) -> ImageDetections:
     """Return one image's detections, of a detector's answer.
 
     answer: its candidates, float32 [M, 6 + extras], by falling score: xyxy in pixels of the network's input, score,
     class id, and what else is said of the box; with the prototypes of masks where it has some (`parts_of`). hw: of the
-    image. Scores from `min_score` on count, of `class_ids` where given. After suppression the boxes are moved to the
-    image and clipped to it; what lies outside is dropped, and what has a mask without a pixel.
+    image. Scores from `min_score` on count, of `class_ids` where given. A better box suppresses those of its class, or
+    of every class where `is_agnostic`, then also what a graph gives that suppresses by itself. Of those that stay the
+    `max_count` best are moved to the image and clipped to it; what lies outside is dropped, and what has a mask without
+    a pixel.
 
     >>> spec = ModelSpec(task="detect", labels=("cat", "dog"), input_hw=(100, 100), candidates=300)
     >>> candidates = np.float32([[10, 20, 30, 40, 0.9, 1], [11, 20, 31, 40, 0.6, 1]])
@@ -71,7 +75,7 @@ def detections_from(
     counting = counting[np.isfinite(counting).all(1)]
     if not len(counting):
         return ImageDetections((), is_truncated)
-    kept = counting[_kept(counting, spec, iou)]
+    kept = counting[_kept(counting, spec, iou, is_agnostic=is_agnostic)[:max_count]]
     boxes, rotated = placement.to_image(kept[:, :4]), None
     if spec.is_rotated:
         boxes, rotated = _turned(boxes, kept[:, -1])
@@ -82,14 +86,19 @@ def detections_from(
     return ImageDetections(tuple(sorted(found, key=lambda d: (-d.score, d.class_id, d.box))), is_truncated)
 
 
-def _kept(candidates: FloatArray, spec: ModelSpec, iou: float) -> IntArray:
-    """Return which candidates no better one suppresses."""
+def _kept(candidates: FloatArray, spec: ModelSpec, iou: float, *, is_agnostic: bool) -> IntArray:
+    """Return which candidates no better one suppresses, by falling score."""
     boxes, scores, classes = candidates[:, :4], candidates[:, 4], candidates[:, 5].astype(np.intp)
-    if spec.nms_kind is NmsKind.PROBIOU:
+    kind = spec.nms_kind
+    if is_agnostic:
+        classes = np.zeros_like(classes)
+        if kind is NmsKind.NONE:
+            kind = NmsKind.PROBIOU if spec.is_rotated else NmsKind.DEFAULT
+    if kind is NmsKind.PROBIOU:
         return rotated_nms(rotated_from(boxes, candidates[:, -1]), scores, classes, iou=iou)
     # Darknet measures in shares of the input; only distance-IoU can tell, where the input is not square.
     shares = np.asarray(boxes / np.array([*spec.input_hw[::-1]] * 2, np.float32), np.float32)
-    return nms(shares, scores, classes, iou=iou, kind=spec.nms_kind, beta=spec.nms_beta)
+    return nms(shares, scores, classes, iou=iou, kind=kind, beta=spec.nms_beta)
 
 
 def _turned(boxes: FloatArray, angles: FloatArray) -> tuple[FloatArray, list[RotatedBox]]:

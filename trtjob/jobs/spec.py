@@ -111,6 +111,9 @@ class ModelRef(Document):
 Decode = Literal["cpu", "gpu"]
 ThumbnailPx = Annotated[int, Field(ge=64, le=1024)]
 
+MOST_DETECTIONS = 100_000  # of an image, that can be asked for
+WIDEST_LINE, SMALLEST_FONT, LARGEST_FONT = 100, 6, 160  # pixels
+
 
 def _check_max_failures(value: str) -> str:
     if not re.fullmatch(r"\d+|\d+(\.\d+)?%", value) or (value.endswith("%") and float(value[:-1]) > 100):
@@ -123,11 +126,14 @@ class Options(Document):
 
     min_score: detections below it are not stored; conf: those below it are not drawn and not counted;
     iou: boxes of one class that overlap more are one object; class_ids: store only these, None for all;
+    agnostic_nms: boxes of any class are; max_det: store so many of an image at the most, the best, None for all;
     truncated: whether an image that is cut off or damaged is read as far as it goes, or refused;
     pages: whether of a file with several pages or frames the first is looked at, or each as an image of its own;
     frames: which frames of videos are images (`trtjob.imaging.sampling`), None where videos are not taken;
     depth: what of numbers of more than 8 bits is white (`trtjob.imaging.depth`);
     metadata: whether records have what the camera knows of a picture; polygons: and the outlines of masks;
+    hide_labels, hide_scores: what is not written into annotated copies; line_width, font_size: of what is drawn there,
+    in pixels, None for what suits the image's size;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     thumbnails: which images get one, None for those that get an annotated copy; thumbnail_px: their longer side;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
@@ -145,6 +151,12 @@ class Options(Document):
     depth: Literal["auto", "high", "full"] = "auto"
     metadata: bool = False
     polygons: bool = False
+    agnostic_nms: bool = False
+    max_det: int | None = Field(default=None, ge=1, le=MOST_DETECTIONS)
+    hide_labels: bool = False
+    hide_scores: bool = False
+    line_width: int | None = Field(default=None, ge=1, le=WIDEST_LINE)
+    font_size: int | None = Field(default=None, ge=SMALLEST_FONT, le=LARGEST_FONT)
     decode: Decode = "cpu"
     thumbnails: Annotate | None = None
     thumbnail_px: ThumbnailPx = 320
@@ -200,6 +212,7 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
 _LATER_OPTIONS = (
     *("truncated", "pages", "frames", "depth", "metadata", "polygons", "decode"),
     *("thumbnails", "thumbnail_px"),
+    *("agnostic_nms", "max_det", "hide_labels", "hide_scores", "line_width", "font_size"),
 )
 
 

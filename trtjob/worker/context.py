@@ -133,6 +133,7 @@ class Context:
         self.exclusions = OwnExclusions(self.nodes, name)
         self.interrupter = Interrupter()
         self.stopping = False
+        self.told_of_labels: set[str] = set()  # jobs of which it was said which letters cannot be drawn
         self.leases: dict[Lease, Interrupter] = {}
         self.steps = 0  # grows with everything that moves in the pipeline: no growth for long means a stand-still
         self.images = self.failed = self.shards = self.batches = 0

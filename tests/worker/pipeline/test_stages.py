@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.imaging.detections import Classification
+from trtjob.imaging.draw import color_of
 from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Annotate
@@ -287,6 +289,24 @@ def test_a_classifiers_record_holds_its_classes(photos: Path, output: Path) -> N
     assert record.detections is None
     assert record.classes is not None
     assert [c.label for c in record.classes] == ["bright", "dark"]
+
+
+def certain(photos: Path, output: Path, scores: tuple[float, float], **options: Any) -> tuple[int, list[int]]:
+    """How many classes the record has, and which are drawn."""
+    under_test = stages(photos, output, model=CLASSIFIER, **options)
+    write_image(photos / "a.png", hw=(90, 90))
+    record = under_test.finish(prepared(under_test)[0], np.array(scores, np.float32))
+    copy = cv2.imread(str(output / "annotated/a.png"))
+    assert copy is not None
+    assert record.classes is not None
+    return len(record.classes), [number for number in (0, 1) if (copy == color_of(number)).all(2).sum() > 50]
+
+
+def test_a_classifiers_picture_has_the_best_class_and_others_that_are_sure(photos: Path, output: Path) -> None:
+    assert certain(photos, output, (0.2, 0.8)) == (2, [1])
+    assert certain(photos, output, (0.3, 0.7)) == (2, [0, 1])
+    assert certain(photos, output, (0.04, 0.02)) == (2, [0])
+    assert certain(photos, output, (0.3, 0.7), hide_labels=True) == (2, [])
 
 
 def test_a_multi_label_classifiers_record_holds_all_labels_that_count_and_no_others(photos: Path, output: Path) -> None:

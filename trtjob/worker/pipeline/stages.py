@@ -19,7 +19,7 @@ from trtjob.engines.spec import ModelSpec, ResizeMode, Task
 from trtjob.errors import FailureKind, ImageError, TrtjobError
 from trtjob.imaging.decode import ENDS_EARLY, decode_image
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.draw import Skeleton, annotate, annotate_classes
+from trtjob.imaging.draw import Look, Skeleton, annotate, annotate_classes
 from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.jpeg import gpu_jpeg_size
@@ -131,6 +131,12 @@ class Stages:
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
         self._resize = ResizeMode(options.resize)
+        self._look = Look(
+            has_labels=not options.hide_labels,
+            has_scores=not options.hide_scores,
+            line_width=options.line_width,
+            font_size=options.font_size,
+        )
         self._class_ids = None if options.class_ids is None else frozenset(options.class_ids)
 
     @property
@@ -292,6 +298,8 @@ class Stages:
             min_score=self.options.min_score,
             iou=self.options.iou,
             class_ids=self._class_ids,
+            is_agnostic=self.options.agnostic_nms,
+            max_count=self.options.max_det,
         )
         if self.options.polygons:
             detections = tuple(map(_outlined, detections))
@@ -299,7 +307,7 @@ class Stages:
 
     def _annotate(self, item: Prepared, record: Record) -> None:
         shown = [d for d in record.detections or () if d.score >= self.options.conf]
-        classes = record.classes
+        classes = _certain(record.classes, self.options.conf) if record.classes else record.classes
         if record.labels is not None:
             classes = tuple(found for found in record.labels if found.score >= self.options.conf)
         image, item.image = item.image, None
@@ -335,7 +343,7 @@ class Stages:
         classes: tuple[Classification, ...] | None,
     ) -> None:
         with self.watch.stage("draw"):
-            drawn = _draw(image, shown, classes, self.options.conf, self.model.skeleton)
+            drawn = _draw(image, shown, classes, self.options.conf, self.model.skeleton, self._look)
         key = annotated_key(item.entry.key)
         with self.watch.stage("encode"):
             data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality, original=item.original)
@@ -350,6 +358,11 @@ class Stages:
                 self.output.put(key, data)
             except OSError as err:
                 raise write_failure(err) from err
+
+
+def _certain(classes: tuple[Classification, ...], conf: float) -> tuple[Classification, ...]:
+    """Return the classes of a score of at least `conf`, and the best one in any case. classes: by falling score."""
+    return classes[:1] + tuple(found for found in classes[1:] if found.score >= conf)
 
 
 def _outlined(found: Detection) -> Detection:
@@ -369,11 +382,12 @@ def _draw(
     classes: tuple[Classification, ...] | None,
     conf: float,
     skeleton: Skeleton,
+    look: Look,
 ) -> UInt8Array:
     try:
         if classes is not None:
-            return annotate_classes(image, classes)
-        return annotate(image, detections, conf=conf, skeleton=skeleton)
+            return annotate_classes(image, classes, look)
+        return annotate(image, detections, conf=conf, skeleton=skeleton, look=look)
     except TrtjobError:
         raise
     except Exception as err:  # one picture that cannot be drawn on must not end the shard

@@ -10,9 +10,11 @@ from contextlib import suppress
 from redis import RedisError
 
 from trtjob.errors import EngineError, FailureKind, StorageError, TooManyFailures
+from trtjob.imaging.scripts import describe_missing
 from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import from_line
+from trtjob.jobs.spec import Annotate
 from trtjob.queue.job_store import Done, Lease
 from trtjob.queue.units import FINISH, shard_of
 from trtjob.queue.views import JobView
@@ -115,7 +117,18 @@ class _ShardRun:
     def _prepare(self) -> Pipeline:
         self._load_checkpoint()
         self.begun_with = len(self.lines)
+        self._tell_of_labels()
         return self.context.pipeline_for(self.spec.model, self.interrupter, decode=self.spec.options.decode)
+
+    def _tell_of_labels(self) -> None:
+        """Say once of a job which letters of its labels cannot be drawn here."""
+        labels = [label for label in self.spec.model.labels if not label.isascii()]
+        is_drawn = self.spec.options.annotate is not Annotate.NONE and not self.spec.options.hide_labels
+        if not labels or not is_drawn or self.spec.job_id in self.context.told_of_labels:
+            return
+        self.context.told_of_labels.add(self.spec.job_id)
+        if missing := describe_missing(labels):
+            log.warning("%s", missing)
 
     def report(self, manifest: ShardManifest) -> None:
         """Tell the server that the shard is committed."""

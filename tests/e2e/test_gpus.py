@@ -22,6 +22,7 @@ if {"trtjob", "trtjob.worker.process"} & set(sys.orig_argv):
     compute_on_host(pytest.MonkeyPatch())
 """
 IMAGES = 48
+EACH_S = 0.1  # so that one is not done before the other has loaded the model
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def lost(tmp_path: Path) -> Path:
 def on_stand_ins(terminal: Terminal, tmp_path: Path, lost: Path) -> None:
     """Have the user's machine have two GPUs, and files that are slow to open: a test can come between."""
     (tmp_path / "driver").mkdir()
-    site = put_into_every_process(tmp_path / "site", _ON_HOST + slow_files(".jpg", 0.033))["PYTHONPATH"]
+    site = put_into_every_process(tmp_path / "site", _ON_HOST + slow_files(".jpg", EACH_S))["PYTHONPATH"]
     terminal.environment |= {
         "LD_LIBRARY_PATH": str(compile_driver(tmp_path / "driver")),
         "CUDA_STAND_IN_GPUS": "2",
@@ -57,7 +58,7 @@ def two_gpus(request: pytest.FixtureRequest, terminal: Terminal, tmp_path: Path)
         return
     if len(survey().gpus) < 2:
         pytest.skip("this machine has not two GPUs")
-    slowly = put_into_every_process(tmp_path / "site", slow_files(".jpg", 0.033))["PYTHONPATH"]
+    slowly = put_into_every_process(tmp_path / "site", slow_files(".jpg", 2 * EACH_S))["PYTHONPATH"]
     terminal.environment["PYTHONPATH"] = os.pathsep.join([slowly, os.environ.get("PYTHONPATH", "")])
 
 

@@ -155,14 +155,28 @@ def test_cuda_visible_devices_says_which_gpus_there_are(driver: Path, visible: s
 
 
 @pytest.mark.slow
+def test_the_order_of_cuda_visible_devices_is_that_of_the_numbers(driver: Path) -> None:
+    first, *_ = choices(driver, "auto", "0", "tensorrt", **TWO, CUDA_VISIBLE_DEVICES="1,0")
+    assert (places(first), first["called"]) == ([(SECOND, "0000:3C:00.0")], ["GPU 0"])
+
+
+@pytest.mark.slow
+def test_an_empty_cuda_visible_devices_hides_all_gpus(driver: Path) -> None:
+    choice = chosen(driver, "auto", "all", "tensorrt", **TWO, CUDA_VISIBLE_DEVICES="")
+    assert (choice["engine"], choice["gpus"]) == ("cpu", [])
+
+
+@pytest.mark.slow
 def test_all_parts_of_gpus_are_taken_that_cuda_visible_devices_names(driver: Path) -> None:
     """A process sees only the first of them."""
     shown = {"CUDA_STAND_IN_PARTS": "2", "CUDA_VISIBLE_DEVICES": ",".join(PARTS), "CUDA_STAND_IN_CAPABILITY": "89"}
-    choice = chosen(driver, "auto", "all", "tensorrt", **shown)
+    choice, second, third = choices(driver, "auto", "all 1 2", "tensorrt", **shown)
     assert [place for place, _ in places(choice)] == list(PARTS)
     assert choice["called"] == list(PARTS)
     assert [gpu["is_here"] for gpu in choice["gpus"]] == [True, False]
     assert "Stand-in MIG 1g.1gb" in choice["reason"]
+    assert second["called"] == [PARTS[1]]
+    assert "there is no GPU 2; CUDA_VISIBLE_DEVICES names 2, from 0 on" in third["error"]
 
 
 @pytest.mark.slow

@@ -158,10 +158,22 @@ def _chosen(gpus: str, seen: "Sequence[SurveyedGpu]") -> tuple[ChosenGpu, ...]:
     from trtjob.config import visible_gpus
 
     parts = tuple(name for name in visible_gpus() if name.startswith("MIG-"))
-    names = _named(gpus) or (parts if len(parts) > 1 else ())
+    names = _named(gpus)
+    if len(parts) > 1:
+        names = tuple(dict.fromkeys(_part_called(name, gpus, parts) for name in names)) or parts
     if not names:
         return tuple(ChosenGpu(f"GPU {gpu.index}", gpu) for gpu in seen)
     return tuple(_found(name, gpus, seen) for name in names)
+
+
+def _part_called(name: str, gpus: str, parts: Sequence[str]) -> str:
+    """Return the name of a part of a GPU, by its place among those that CUDA_VISIBLE_DEVICES names, or as it is."""
+    if not name.isdecimal():
+        return name
+    if int(name) >= len(parts):
+        there = f"CUDA_VISIBLE_DEVICES names {len(parts)}, from 0 on"
+        raise ConfigError(f"--gpus '{gpus}': there is no GPU {name}; {there}. {_WITHOUT_NAMES}")
+    return parts[int(name)]
 
 
 def _found(name: str, gpus: str, seen: "Sequence[SurveyedGpu]") -> ChosenGpu:

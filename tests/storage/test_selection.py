@@ -39,7 +39,7 @@ JUNK = {
     ".git/objects/a.png": "hidden",
     ".git/notes.txt": "hidden",
 }
-IMAGES = ["2026/IMG_2.jpg", "2026/raw/IMG_3.png", "IMG_1.jpg", "thumbnails/a.jpg"]
+IMAGES = ["2026/IMG_2.jpg", "2026/raw/IMG_3.png", "IMG_1.jpg", "album.jpg/a.jpg", "thumbnails/a.jpg"]
 OTHERS = {"2026/video.MP4": ".mp4", "notes.txt": ".txt"}
 
 
@@ -78,15 +78,15 @@ def test_hidden_ones_are_taken_when_asked_for_and_what_is_never_an_image_is_not(
 
 
 def test_what_is_excluded_is_counted_too(place: str) -> None:
-    images = open_storage(place).images(Rules(Selection(exclude=("raw", "IMG_1.*"))))
+    images = open_storage(place).images(Rules(Selection(exclude=("raw", "IMG_1.*", "album*"))))
     assert listed(images) == ["2026/IMG_2.jpg", "thumbnails/a.jpg"]
-    assert images.ignored == counts(*JUNK, *OTHERS) | {"excluded": 2}
+    assert images.ignored == counts(*JUNK, *OTHERS) | {"excluded": 3}
 
 
 def test_only_what_is_included_is_taken(place: str) -> None:
     images = open_storage(place).images(Rules(Selection(include=("2026/**/*.png", "thumbnails/"))))
     assert listed(images) == ["2026/raw/IMG_3.png", "thumbnails/a.jpg"]
-    assert images.ignored == counts(*JUNK, *OTHERS) | {"excluded": 2}
+    assert images.ignored == counts(*JUNK, *OTHERS) | {"excluded": 3}
 
 
 def test_folders_below_are_not_looked_into(place: str) -> None:

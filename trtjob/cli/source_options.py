@@ -97,7 +97,7 @@ Limit = Annotated[
         metavar="N",
         rich_help_panel=IMAGES,
         show_default=False,
-        help="Take the first N images, in the order of their paths. Default: all.",
+        help="Take the first N images, in the order of their paths; with --pages all, N files. Default: all.",
     ),
 ]
 Sample = Annotated[

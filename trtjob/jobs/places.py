@@ -218,9 +218,12 @@ def _check_images(storage: ImageStorage, shown: Path | str, selection: Selection
     if not VIDEO_SUFFIXES.isdisjoint(images.ignored):
         hint += f" {_VIDEOS}."
     suffixes = " ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-    where = f"matches '{shown}'" if patterns else f"in '{shown}' or below it"
+    where = f"in '{shown}' or below it" if selection.recursive else f"right in '{shown}'"
+    if patterns:
+        where = f"matches '{shown}'"
     raise ConfigError(
-        f"no image {where}{f', but {seen}' if seen else ''}.{hint} Files with these endings are images: {suffixes}"
+        f"no image {where}{f', but {seen}' if seen else ''}.{hint} Files with these endings are images: {suffixes}; "
+        "another one is where it is named itself"
     )
 
 

@@ -99,7 +99,9 @@ class Connections:
 
 def _is_hung_up(connection: http.client.HTTPConnection) -> bool:
     """Whether a connection on which nothing is due says something: that it ended."""
-    return bool(select.select([connection.sock], [], [], 0)[0])
+    poll = select.poll()  # select() takes no descriptor above 1,023
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _is_read(answer: http.client.HTTPResponse) -> bool:

@@ -2,7 +2,7 @@ import pytest
 
 from trtjob.engines.choice import Choice, EngineRequest, _chosen, choose
 from trtjob.engines.cuda.driver import has_driver
-from trtjob.engines.cuda.survey import SurveyedGpu
+from trtjob.engines.cuda.survey import SurveyedGpu, survey, survey_alone
 from trtjob.errors import ConfigError, EngineError
 
 without_driver = pytest.mark.skipif(has_driver(), reason="this machine has NVIDIA's driver")
@@ -44,6 +44,14 @@ def test_a_gpu_is_taken_by_its_name(wish: EngineRequest) -> None:
     choice = choose(wish, "all")
     assert choice.gpus[0].number == 0
     assert "GPU 0 (NVIDIA" in choice.reason
+
+
+@pytest.mark.gpu
+def test_a_process_that_is_shown_one_gpu_by_its_name_sees_that_one_alone() -> None:
+    for gpu in survey().gpus:
+        alone = survey_alone(gpu.visible_as)
+        assert alone is not None
+        assert (alone.index, alone.pci_bus_id) == (0, gpu.pci_bus_id)
 
 
 UUIDS = ("1a2b3c4d-0000", "1a2b9999-0000", "ffff0000-0000")

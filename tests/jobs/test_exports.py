@@ -84,9 +84,13 @@ Export = Callable[..., Path]
 def exported(tmp_path: Path) -> Export:
     """Export records of a detector, and return where they lie."""
 
-    def run(records: list[Record], format: ExportFormat, *, conf: float = 0.25, out: str = "out") -> Path:
+    def run(
+        records: list[Record], format: ExportFormat, *, conf: float = 0.25, out: str = "out", frames: str | None = None
+    ) -> Path:
         write_records(tmp_path / RESULTS, records)
-        export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / out, conf=conf)
+        spec = job_spec(tmp_path)
+        spec = spec.model_copy(update={"options": spec.options.model_copy(update={"frames": frames})})
+        export(JobFolder.at(tmp_path), spec, format, tmp_path / out, conf=conf)
         return tmp_path / out
 
     return run
@@ -111,6 +115,56 @@ def test_every_format_has_its_function() -> None:
 )
 def test_a_file_has_exactly_these_bytes(exported: Export, format: ExportFormat, expected: str) -> None:
     assert exported(RECORDS, format).read_bytes() == expected.encode()
+
+
+BOX = (1, 0.9, (10.0, 20.0, 110.0, 70.5))
+FRAMES = [
+    found("a.jpg", BOX),
+    failed("lost.mkv#t=0.000"),
+    dataclasses.replace(found("night/a.mp4#t=0.000"), frame=0, time_s=0.0),
+    dataclasses.replace(found("night/a.mp4#t=1.001", BOX, (2, 0.4, (0.0, 0.0, 200.0, 100.0))), frame=30, time_s=1.001),
+    failed("night/a.mp4#t=2.002"),
+    dataclasses.replace(found("one.mp4#t=0.000", BOX), frame=0, time_s=0.0),
+]
+
+
+def test_a_video_is_one_item_for_megadetector(exported: Export) -> None:
+    document = json.loads(exported(FRAMES, ExportFormat.MEGADETECTOR, frames="fps=1").read_text())
+    assert document["info"]["format_version"] == "1.6"
+    image, lost, video, one = document["images"]
+    assert image == {"file": "a.jpg", "detections": [{"category": "2", "conf": 0.9, "bbox": [0.05, 0.2, 0.5, 0.505]}]}
+    assert lost == {"file": "lost.mkv", "detections": None, "failure": "decode: not an image"}
+    assert (video["file"], video["frame_rate"], video["frames_processed"]) == ("night/a.mp4", 29.97, [0, 30])
+    assert [(found["category"], found["frame_number"]) for found in video["detections"]] == [("2", 30), ("3", 30)]
+    assert (one["frame_rate"], one["frames_processed"]) == (1.0, [0])
+
+
+def test_coco_says_of_which_video_a_frame_is(exported: Export) -> None:
+    document = json.loads(exported(FRAMES, ExportFormat.COCO, frames="fps=1").read_text())
+    assert document["videos"] == [{"id": 1, "name": "night/a.mp4"}, {"id": 2, "name": "one.mp4"}]
+    of_frames = [(image.get("video_id"), image.get("frame_id"), image.get("time_s")) for image in document["images"]]
+    assert of_frames == [(None, None, None), (1, 0, 0.0), (1, 30, 1.001), (2, 0, 0.0)]
+    assert [annotation["image_id"] for annotation in document["annotations"]] == [1, 3, 3, 4]
+
+
+def test_a_table_says_when_a_frame_is_shown(exported: Export) -> None:
+    rows = list(csv.DictReader(exported(FRAMES, ExportFormat.CSV, frames="fps=1").read_text().splitlines()))
+    assert [(row["image"], row["frame_number"], row["time_s"]) for row in rows] == [
+        ("a.jpg", "", ""),
+        ("night/a.mp4#t=1.001", "30", "1.001"),
+        ("night/a.mp4#t=1.001", "30", "1.001"),
+        ("one.mp4#t=0.000", "0", "0.0"),
+    ]
+
+
+def test_each_frame_has_a_labels_file(exported: Export) -> None:
+    assert set(labels(exported(FRAMES, ExportFormat.YOLO, frames="fps=1"))) == {
+        "classes.txt",
+        "a.txt",
+        "night/a.mp4#t=0.000.txt",
+        "night/a.mp4#t=1.001.txt",
+        "one.mp4#t=0.000.txt",
+    }
 
 
 def test_yolos_folder_has_exactly_these_files(exported: Export) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from trtjob.imaging.detections import VISIBLE, Detection, Keypoint, RotatedBox
 from trtjob.jobs.exports.outlines import edge_outlines, mask_of
 from trtjob.jobs.exports.results import Image, Results, to_json, write_array
+from trtjob.jobs.frames import video_key
 from trtjob.storage import LocalStorage
 
 _LABELLED = 2  # COCO's "labelled and visible"; 0 is "not labelled"
@@ -20,6 +21,9 @@ def write_coco(results: Results, out: Path, *, polygons: bool = False) -> None:
         file.write(b'{"info": ' + to_json({"description": f"{results.spec.job_id}, model {results.spec.model.name}"}))
         file.write(b',\n"licenses": [],\n"categories": ')
         write_array(file, _categories(results))
+        if results.spec.options.frames is not None:
+            file.write(b',\n"videos": ')
+            write_array(file, _videos(results))
         file.write(b',\n"images": ')
         write_array(file, _images(results))
         file.write(b',\n"annotations": ')
@@ -36,10 +40,21 @@ def _categories(results: Results) -> Iterator[dict[str, Any]]:
         yield {"id": number, "name": label, **points}
 
 
+def _videos(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield the videos as COCO-VID has them."""
+    names = dict.fromkeys(video_key(image.name) for image in results.images() if image.frame is not None)
+    return ({"id": number, "name": name} for number, name in enumerate(names, start=1))
+
+
 def _images(results: Results) -> Iterator[dict[str, Any]]:
+    videos: dict[str, int] = {}
     for number, image in enumerate(results.images(), start=1):
-        size = {"width": image.width, "height": image.height}
-        yield {"id": number, "file_name": image.name, **size, **results.camera_trap_fields(image.name)}
+        fields: dict[str, Any] = {"width": image.width, "height": image.height}
+        fields |= results.camera_trap_fields(image.name)
+        if image.frame is not None:
+            video = videos.setdefault(video_key(image.name), len(videos) + 1)
+            fields |= {"video_id": video, "frame_id": image.frame, "time_s": image.time_s}
+        yield {"id": number, "file_name": image.name, **fields}
 
 
 def _annotations(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from trtjob.storage import LocalStorage
 _IMAGE = ("image", "width", "height")
 _FOUND = ("label", "class_id", "score")
 _SEQUENCE = ("sequence_id", "frame")
+_VIDEO = ("frame_number", "time_s")
 _BOX = ("x1", "y1", "x2", "y2")
 # Some spreadsheets take the wide forms too, and look behind blanks.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -29,7 +30,8 @@ def write_csv(results: Results, out: Path, *, raw: bool = False) -> None:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(_Lines(text))
         sequence = _SEQUENCE if results.has_bursts else ()
-        writer.writerow([*_IMAGE, *_FOUND, *(_BOX if is_detector else ()), *sequence])
+        video = _VIDEO if results.spec.options.frames is not None else ()
+        writer.writerow([*_IMAGE, *_FOUND, *(_BOX if is_detector else ()), *sequence, *video])
         for record in results.records():
             if record.error is None:
                 writer.writerows(_rows(results, record, (lambda text: text) if raw else as_text))
@@ -53,11 +55,13 @@ def as_text(cell: str) -> str:
 
 def _rows(results: Results, record: Record, written: Callable[[str], str]) -> Iterator[tuple[object, ...]]:
     image = (written(record.image), record.width, record.height)
-    sequence: tuple[object, ...] = ()
+    behind: tuple[object, ...] = ()
     if results.has_bursts:
         frame = results.frame(record.image)
-        sequence = (written(frame.sequence_id), frame.number) if frame else ("", "")
+        behind = (written(frame.sequence_id), frame.number) if frame else ("", "")
+    if results.spec.options.frames is not None:
+        behind += (record.frame, record.time_s)  # nothing for an image
     for item in record.classes or record.labels or ():
-        yield (*image, written(item.label), item.class_id, item.score, *sequence)
+        yield (*image, written(item.label), item.class_id, item.score, *behind)
     for detection in results.image(record).detections:
-        yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box, *sequence)
+        yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box, *behind)

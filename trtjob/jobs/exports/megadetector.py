@@ -1,24 +1,28 @@
 """MegaDetector's batch output, which Timelapse and other tools for camera traps read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from trtjob.jobs.exports.results import Results, share, to_json, write_array
+from trtjob.jobs.frames import names_frame, video_key
 from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
 
 FORMAT_VERSION = "1.4"
+VIDEO_VERSION = "1.6"  # which says how videos are written
 _SECONDS = len("2022-12-31 09:52:50")  # what a time has, without fraction and offset
 
 
 def write_megadetector(results: Results, out: Path) -> None:
     """Write one JSON file. A category is its class id + 1: the format's readers take "0" for an empty image.
 
-    An image that failed has `failure` and no detections.
+    An image that failed has `failure` and no detections. A video is one item, with the numbers of its frames.
     """
     model = results.spec.model
-    info = {"format_version": FORMAT_VERSION, "detector": model.name, "detector_metadata": {"sha256": model.sha256}}
+    version = FORMAT_VERSION if results.spec.options.frames is None else VIDEO_VERSION
+    info = {"format_version": version, "detector": model.name, "detector_metadata": {"sha256": model.sha256}}
     categories = {str(number): label for number, label in enumerate(model.labels, start=1)}
     with LocalStorage(out.parent).writing(out.name) as file:
         file.write(b'{"info": ' + to_json(info))
@@ -29,21 +33,59 @@ def write_megadetector(results: Results, out: Path) -> None:
 
 
 def _images(results: Results) -> Iterator[dict[str, Any]]:
-    for record in results.records():
-        if record.error is not None:
-            message = f"{record.error.kind}: {record.error.message}"
-            yield {"file": record.image, "detections": None, "failure": message}
-            continue
-        image = results.image(record)
-        detections = [
-            {
-                "category": str(detection.class_id + 1),
-                "conf": detection.score,
-                "bbox": _corner_and_size(detection.box, image.width, image.height),
-            }
-            for detection in image.detections
-        ]
-        yield {"file": image.name, "detections": detections, **_taken(record), **results.camera_trap_fields(image.name)}
+    for file, records in groupby(results.records(), lambda record: _file(results, record)):
+        if file:
+            yield _video(results, file, list(records))
+        else:
+            yield from (_image(results, record) for record in records)
+
+
+def _file(results: Results, record: Record) -> str:
+    """Return the video of which a record's image is a frame, nothing where it is none."""
+    is_frame = results.spec.options.frames is not None and names_frame(record.image)
+    return video_key(record.image) if is_frame else ""
+
+
+def _image(results: Results, record: Record) -> dict[str, Any]:
+    if record.error is not None:
+        return _failure(record.image, record)
+    fields = {**_taken(record), **results.camera_trap_fields(record.image)}
+    return {"file": record.image, "detections": _detections(results, record), **fields}
+
+
+def _video(results: Results, file: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Return a video: its frames that were processed, or why none was."""
+    processed = [record for record in records if record.error is None]
+    if not processed:
+        return _failure(file, records[0])
+    detections = [
+        {**found, "frame_number": record.frame} for record in processed for found in _detections(results, record)
+    ]
+    frames = [record.frame for record in processed]
+    return {"file": file, "frame_rate": _rate(processed), "frames_processed": frames, "detections": detections}
+
+
+def _rate(records: Sequence[Record]) -> float:
+    """Return how many frames a second there are on the average; 1 where only the first frame is known."""
+    last = records[-1]
+    return round(last.frame / last.time_s, 3) if last.frame and last.time_s else 1.0
+
+
+def _failure(file: str, record: Record) -> dict[str, Any]:
+    assert record.error is not None
+    return {"file": file, "detections": None, "failure": f"{record.error.kind}: {record.error.message}"}
+
+
+def _detections(results: Results, record: Record) -> list[dict[str, Any]]:
+    image = results.image(record)
+    return [
+        {
+            "category": str(detection.class_id + 1),
+            "conf": detection.score,
+            "bbox": _corner_and_size(detection.box, image.width, image.height),
+        }
+        for detection in image.detections
+    ]
 
 
 def _taken(record: Record) -> dict[str, str]:

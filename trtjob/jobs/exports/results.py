@@ -34,12 +34,14 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that was processed; width, height: pixels."""
+    """An image that was processed; width, height: pixels; frame, time_s: of a video, as of `Record`."""
 
     name: str
     width: int
     height: int
     detections: tuple[Detection, ...]
+    frame: int | None = None
+    time_s: float | None = None
 
 
 class Results:
@@ -89,7 +91,7 @@ class Results:
         if not record.width or not record.height:
             raise StorageError(f"{self.place}: the record of {record.image!r} has no width and height: it is damaged")
         found = tuple(d for d in record.detections or () if d.score >= self.conf)
-        return Image(record.image, record.width, record.height, found)
+        return Image(record.image, record.width, record.height, found, record.frame, record.time_s)
 
     def exported(self, holds: Collection[Shape]) -> Exported:
         """Return how much there is to write in a format that holds these shapes."""

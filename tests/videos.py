@@ -154,6 +154,26 @@ def turned(path: Path) -> Path:
     return path
 
 
+def with_sound(path: Path, codec: Codec = MP4, *, frames: int = 50) -> Path:
+    """Write a video with two seconds of sound beside it."""
+    silent = write_video(path.with_name(f"silent{path.suffix}"), codec, frames=frames)
+    with av.open(silent) as source, av.open(path, "w") as container:
+        pictures: Any = source.streams.video[0]
+        stream = container.add_stream_from_template(pictures)
+        sound: Any = container.add_stream("aac", rate=8000)
+        for number in range(16):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 1024), number / 16, np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 8000, 1024 * number
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+        for packet in source.demux(pictures):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    silent.unlink()
+    return path
+
+
 def packet_places(path: Path) -> list[tuple[int, int]]:
     """Return where the packets of a video lie in its file, and their sizes, in the order in which they are stored."""
     with av.open(io.BytesIO(path.read_bytes())) as container:

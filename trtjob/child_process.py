@@ -54,17 +54,19 @@ def started(
     allowance: Allowance = DEFAULT_ALLOWANCE,
     stderr: IO[bytes] | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
+    buckets: bool = False,
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run a module with a config, and kill it when the block ends. Yields the process and its standard output.
 
-    allowance: of memory; of its time `said` is told. env: variables beside those that every child inherits.
+    allowance: of memory; of its time `said` is told. env: variables beside those that every child inherits;
+    buckets: whether it reads or writes buckets.
     """
     process = subprocess.Popen(
         python("-m", module),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        env=environment(env),
+        env=environment(env, buckets=buckets),
         start_new_session=True,  # Ctrl-C is for who waits, which ends this process in its own time
     )
     assert process.stdin is not None

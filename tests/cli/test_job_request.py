@@ -71,6 +71,7 @@ def test_options_go_over_what_the_model_says(plan: Callable[..., dict[str, Any]]
         "hide_scores": False,
         "line_width": None,
         "font_size": None,
+        "annotate_video": False,
         "decode": "cpu",
         "thumbnails": "all",
         "thumbnail_px": 128,

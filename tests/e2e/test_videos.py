@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_images_and_videos_have_the_same_results_however_they_are_divided(
     terminal: Terminal, digits: Path, tmp_path: Path
 ) -> None:
     folder = clips(tmp_path / "clips")
-    options = ("--model", digits, "--fps", "10")
+    options = ("--model", digits, "--fps", "10", "--annotate-video")
     calm = terminal.run("run", folder, *options, "-o", tmp_path / "calm")
     assert calm.code == 1, calm.err  # some frames are bad
     results = (job_folder(tmp_path / "calm") / "results.jsonl").read_bytes()
@@ -43,10 +44,15 @@ def test_images_and_videos_have_the_same_results_however_they_are_divided(
     assert summary["images"] == summary["frames"] + 4
     assert "frames of 3 videos" in calm.out
 
-    command = ("run", folder, *options, "-o", tmp_path / "torn", "--shard-size", "5", "--processes", "2")
+    command = ("run", folder, *options, "-o", tmp_path / "torn", "--shard-size", "5", "--processes", "3")
     torn = terminal.start(*command)
     wait_for(lambda: list((tmp_path / "torn").glob("*/shards/[0-9]*.json")), "a first shard")
-    os.kill(worker_pids(torn.pid)[0], signal.SIGKILL)
+    os.kill(random.choice(worker_pids(torn.pid)), signal.SIGKILL)
     _, err = torn.communicate(timeout=50)
     assert torn.returncode == 1, err
     assert (job_folder(tmp_path / "torn") / "results.jsonl").read_bytes() == results
+    for name, frames in (("a.mkv", 150), ("b.mp4", 100)):
+        copies = [job_folder(tmp_path / run) / "annotated" / name for run in ("calm", "torn")]
+        assert copies[0].read_bytes() == copies[1].read_bytes()
+        with videos.av.open(copies[0]) as container:
+            assert frames - 25 < sum(1 for _ in container.decode(video=0)) <= frames

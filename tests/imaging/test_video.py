@@ -190,7 +190,7 @@ def test_pixels_are_the_same_as_nvdec_gives_them(planar: str, of_nvdec: str) -> 
     frame = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format=planar)
     for matrix in (1, 5):
         frame.colorspace = matrix
-        assert (video._pixels(frame) == video._pixels(frame.reformat(format=of_nvdec))).all()
+        assert (video.pixels_of(frame) == video.pixels_of(frame.reformat(format=of_nvdec))).all()
 
 
 def test_without_a_gpu_the_cpu_decodes_what_was_meant_for_it(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_pixels_are_those_of_ffmpegs_own_filter(matrix: int, colour_range: int) 
         source, graph.add("scale", "flags=bilinear"), graph.add("format", "bgr24"), graph.add("buffersink")
     ).configure()
     graph.push(frame)
-    assert (video._pixels(frame) == graph.pull().to_ndarray()).all()
+    assert (video.pixels_of(frame) == graph.pull().to_ndarray()).all()
 
 
 def test_an_edit_list_says_which_frames_are_shown_also_from_the_middle_of_a_group(tmp_path: Path) -> None:

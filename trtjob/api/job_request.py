@@ -61,6 +61,7 @@ class JobRequest:
     max_det: int | None = None
     classes: str | Sequence[str] | None = None
     annotate: Literal["all", "hits", "none"] = "all"
+    annotate_video: bool = False
     thumbnails: Literal["all", "hits", "none"] | None = None
     thumbnail_size: int = 320
     metadata: bool = False
@@ -153,7 +154,7 @@ def _frames(request: JobRequest) -> str | None:
     if len(asked) > 1:
         raise ConfigError("--fps, --every and --keyframes all say which frames of videos are images: give one")
     if (missing := missing_video_package()) is not None:
-        if asked:
+        if asked or request.annotate_video:
             raise missing
         return None
     return asked[0] if asked else DEFAULT_FRAMES
@@ -270,6 +271,7 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
             iou=spec.iou if request.iou is None else request.iou,
             class_ids=None if request.classes is None else class_ids_from(_joined(request.classes), spec.labels),
             annotate=Annotate(request.annotate),
+            annotate_video=request.annotate_video,
             thumbnails=None if request.thumbnails is None else Annotate(request.thumbnails),
             thumbnail_px=request.thumbnail_size,
             resize=request.resize or spec.resize.value,

@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "max_det": o.MaxDet,
     "classes": o.Classes,
     "annotate": o.AnnotateOption,
+    "annotate_video": o.AnnotateVideo,
     "thumbnails": o.Thumbnails,
     "thumbnail_size": o.ThumbnailSize,
     "metadata": o.MetadataOption,

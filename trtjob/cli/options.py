@@ -154,6 +154,15 @@ AnnotateOption = Annotated[
         help="Which images get an annotated copy; hits: those with a detection. Default: all.",
     ),
 ]
+AnnotateVideo = Annotated[
+    bool,
+    typer.Option(
+        "--annotate-video",
+        rich_help_panel=OUTPUT,
+        help="Write a copy of each video, with its sound, in which every frame has the boxes of the last one that was "
+        "looked at. Default: no such copy; see --annotate for the frames.",
+    ),
+]
 Thumbnails = Annotated[
     Literal["all", "hits", "none"] | None,
     typer.Option(

@@ -85,7 +85,7 @@ class VideoReader:
                 if frame.pts == pts:
                     self._shown = pts
                     check_size(frame.width, frame.height, self._max_pixels)
-                    return _pixels(frame), damage or None
+                    return pixels_of(frame), damage or None
                 if frame.pts > pts:
                     self._ahead = found
                     break
@@ -171,7 +171,7 @@ def _has_time(frame: Any) -> bool:
     return frame.pts is not None
 
 
-def _pixels(frame: Any) -> UInt8Array:
+def pixels_of(frame: Any) -> UInt8Array:
     """Return a frame in BGR, by the matrix and range that it says, as FFmpeg does; turned as it is to be seen."""
     width, height, rotation = frame.width, frame.height, frame.rotation
     if (planar := _PLANAR.get(frame.format.name)) is not None:

@@ -79,11 +79,13 @@ def finish(
     spec: JobSpec,
     on_record: Callable[[], None] = lambda: None,
     before_write: Callable[[], None] = lambda: None,
+    on_results: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Write all documents of a complete job and remove what attempts have left. May be stopped and called again.
 
-    on_record: called for every record; before_write: called before each step that shows. Both may raise to stop, where
-    another finishes the job now, say. Memory does not depend on the number of images.
+    on_record: called for every record; before_write: called before each step that shows; on_results: called when the
+    results are written, before the receipt is. All may raise to stop, where another finishes the job now, say. Memory
+    does not depend on the number of images.
     Raises StorageError where the job is not complete or the folder cannot be written.
     """
     epochs = folder.epochs()
@@ -92,6 +94,7 @@ def finish(
     _remove_leftovers(folder, epochs, before_write)
     try:
         summary, receipt = _write_documents(folder, spec, epochs, on_record, before_write)
+        on_results()
         before_write()
         document = receipt.model_dump_json(indent=1).encode() + b"\n"
         folder.finish_round(epochs[-1].epoch, document, receipt.results_sha256)

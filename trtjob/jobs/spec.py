@@ -134,6 +134,7 @@ class Options(Document):
     metadata: whether records have what the camera knows of a picture; polygons: and the outlines of masks;
     hide_labels, hide_scores: what is not written into annotated copies; line_width, font_size: of what is drawn there,
     in pixels, None for what suits the image's size;
+    annotate_video: whether a video gets a copy in which each frame is drawn on;
     decode: what decodes JPEG files: their pixels, and so the detections, differ a little;
     thumbnails: which images get one, None for those that get an annotated copy; thumbnail_px: their longer side;
     shard_size: images in one unit of work; max_failures: give the job up when more images, or a larger share, failed.
@@ -157,6 +158,7 @@ class Options(Document):
     hide_scores: bool = False
     line_width: int | None = Field(default=None, ge=1, le=WIDEST_LINE)
     font_size: int | None = Field(default=None, ge=SMALLEST_FONT, le=LARGEST_FONT)
+    annotate_video: bool = False
     decode: Decode = "cpu"
     thumbnails: Annotate | None = None
     thumbnail_px: ThumbnailPx = 320
@@ -211,8 +213,8 @@ def warm_key(model: ModelRef, decode: Decode) -> str:
 
 _LATER_OPTIONS = (
     *("truncated", "pages", "frames", "depth", "metadata", "polygons", "decode"),
-    *("thumbnails", "thumbnail_px"),
     *("agnostic_nms", "max_det", "hide_labels", "hide_scores", "line_width", "font_size"),
+    *("thumbnails", "thumbnail_px", "annotate_video"),
 )
 
 

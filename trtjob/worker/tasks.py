@@ -15,8 +15,9 @@ from trtjob.converters.process import convert_in_child
 from trtjob.converters.request import ConversionRequest
 from trtjob.errors import ConfigError, TrtjobError
 from trtjob.jobs.finish import finish
-from trtjob.jobs.folder import JobFolder, PlanEpoch
+from trtjob.jobs.folder import RESULTS, JobFolder, PlanEpoch
 from trtjob.jobs.plan import committed_counts, kept_counts, plan_epoch
+from trtjob.jobs.records import read_records
 from trtjob.jobs.roots import check_places
 from trtjob.jobs.source_images import open_source
 from trtjob.jobs.states import ACTIVE, JobState
@@ -29,6 +30,7 @@ from trtjob.worker.context import Context, Interrupted, current
 from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.preflight import expect_output, expect_source
 from trtjob.worker.shard.overlap import run_shards
+from trtjob.worker.video_copies import write_video_copies
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +186,19 @@ def _finish(context: Context, lease: Lease, check: Check, still_mine: Callable[[
     view = context.view(job_id)
     folder = JobFolder.of(view.spec, check)
     expect_output(folder, view.spec)
-    summary = finish(folder, view.spec, check, still_mine)
+
+    def on_wait(what: str) -> None:
+        check()
+        context.doing = what
+
+    def on_results() -> None:
+        if view.spec.options.annotate_video:
+            write_video_copies(view.spec, read_records(folder.storage, RESULTS), on_wait)
+
+    try:
+        summary = finish(folder, view.spec, check, still_mine, on_results)
+    finally:
+        context.doing = ""
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}

@@ -38,6 +38,7 @@ from trtjob.logs import log_context
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import ImageStorage
+from trtjob.worker.look import look_of
 from trtjob.worker.pipeline.open_video import OpenVideo
 from trtjob.worker.pipeline.ring import room_for_pixels
 
@@ -131,12 +132,7 @@ class Stages:
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
         self._resize = ResizeMode(options.resize)
-        self._look = Look(
-            has_labels=not options.hide_labels,
-            has_scores=not options.hide_scores,
-            line_width=options.line_width,
-            font_size=options.font_size,
-        )
+        self._look = look_of(options)
         self._class_ids = None if options.class_ids is None else frozenset(options.class_ids)
 
     @property

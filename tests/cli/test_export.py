@@ -53,7 +53,7 @@ def test_of_a_classifier_no_detections_are_counted(trtjob: Command, tmp_path: Pa
     folder.storage.create(JOB, spec.model_dump_json().encode())
     found = (Classification("dog", 1, 0.9),)
     write_records(Path(folder.uri) / RESULTS, [Record("a.jpg", width=200, height=100, classes=found)])
-    assert trtjob("export", folder.uri, "--format", "csv").err == "1 images; 0 failed images left out\n"
+    assert trtjob("export", folder.uri, "--format", "csv").err == "1 image; 0 failed images left out\n"
 
 
 def test_options_of_another_format_are_refused(trtjob: Command, folder: JobFolder) -> None:

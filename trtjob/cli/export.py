@@ -18,13 +18,26 @@ EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photo
 def export(
     job: o.JobOrFolderArgument,
     format: Annotated[
-        Literal["coco", "megadetector", "darknet", "yolo", "label-studio", "csv"],
+        Literal[
+            "coco",
+            "coco-results",
+            "megadetector",
+            "darknet",
+            "yolo",
+            "voc",
+            "labelme",
+            "cvat",
+            "label-studio",
+            "csv",
+            "parquet",
+        ],
         typer.Option(
             "--format",
             "-f",
             metavar="FORMAT",
             show_default=False,
-            help="The format to write: coco, megadetector, darknet, yolo, label-studio or csv.",
+            help="The format to write: coco, coco-results, megadetector, darknet, yolo, voc, labelme, cvat, "
+            "label-studio, csv or parquet.",
         ),
     ],
     output: Annotated[
@@ -33,16 +46,43 @@ def export(
             "--output",
             "-o",
             metavar="PATH",
-            help="The file to write, for yolo a new folder. Default: named after the format, in the "
+            help="The file to write, for yolo, voc and labelme a new folder. Default: named after the format, in the "
             "job's folder (for a job in a bucket: in this folder).",
         ),
     ] = None,
-    conf: Annotated[
+    min_score: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="SCORE", help="Leave out detections below this score, 0 to 1. Default: the job's."
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Leave out detections below this score, 0 to 1. Default: the score from which on the job draws; for "
+            "coco-results none, since an evaluation wants all.",
         ),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Write detections of these classes only: names or numbers, separated by commas. Default: all.",
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For coco-results: COCO's JSON with the ground truth, whose ids of images and categories are written. "
+            "Default: none.",
+        ),
+    ] = None,
+    per_image: Annotated[
+        bool,
+        typer.Option(
+            "--per-image",
+            help="csv and parquet: a row for each image, also for those with nothing in them and those that failed. "
+            "Default: a row for each detection.",
+        ),
+    ] = False,
     raw: Annotated[
         bool,
         typer.Option(
@@ -68,11 +108,11 @@ def export(
             help="coco and label-studio: masks as outlines, without their holes. Default: every pixel, as run lengths.",
         ),
     ] = False,
-    no_scores: Annotated[
+    with_scores: Annotated[
         bool,
         typer.Option(
-            "--no-scores",
-            help="yolo: lines without the score, as Ultralytics trains on. Default: the score at the end of each line.",
+            "--with-scores",
+            help="yolo: the score at the end of each line, which is no training data then. Default: no scores.",
         ),
     ] = False,
 ) -> None:
@@ -81,6 +121,7 @@ def export(
     from trtjob.jobs.exports import export as export_results
     from trtjob.jobs.finish import Summary
     from trtjob.jobs.folder import RESULTS, SUMMARY
+    from trtjob.jobs.spec import class_ids_from
 
     folder = job_folder(job, start)
     spec = folder.spec()
@@ -92,10 +133,25 @@ def export(
     chosen = ExportFormat(format)
     # From a bucket, into the folder where the user stands.
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
-    conf = spec.options.conf if conf is None else conf
-    asked = {Variant.RAW: raw, Variant.POLYGONS: polygons, Variant.NO_SCORES: no_scores}
+    usual = spec.options.min_score if chosen is ExportFormat.COCO_RESULTS else spec.options.conf
+    asked = {
+        Variant.RAW: raw,
+        Variant.POLYGONS: polygons,
+        Variant.WITH_SCORES: with_scores,
+        Variant.PER_IMAGE: per_image,
+    }
     variants = [variant for variant, is_asked in asked.items() if is_asked]
-    written = export_results(folder, spec, chosen, target, conf=conf, variants=variants, burst_s=burst)
+    written = export_results(
+        folder,
+        spec,
+        chosen,
+        target,
+        conf=usual if min_score is None else min_score,
+        class_ids=None if classes is None else class_ids_from(classes, spec.model.labels),
+        variants=variants,
+        burst_s=burst,
+        truth=truth,
+    )
     say(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results
         summary = folder.document(Summary, SUMMARY, remedy="Remove it")
@@ -103,7 +159,7 @@ def export(
             say(f"The job is not complete: {summary.incomplete} images", err=True)
     if written.dropped:
         say(f"{chosen} has no place for {' and '.join(written.dropped)}: only boxes are written", err=True)
-    left = "with why" if chosen is ExportFormat.MEGADETECTOR else "left out"
+    left = "with why" if chosen is ExportFormat.MEGADETECTOR or per_image else "left out"
     found = "" if spec.model.task == "classify" else f", {counted(written.detections, 'detection')}"
     failed = counted(written.failed, "failed image")
     say(f"{counted(written.images, 'image')}{found}; {failed} {left}", err=True)

@@ -8,11 +8,16 @@ from pathlib import Path
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.exports.coco import write_coco
+from trtjob.jobs.exports.coco_results import write_coco_results
 from trtjob.jobs.exports.csv_table import write_csv
+from trtjob.jobs.exports.cvat import write_cvat
 from trtjob.jobs.exports.darknet import write_darknet
 from trtjob.jobs.exports.label_studio import write_label_studio
+from trtjob.jobs.exports.labelme import write_labelme
 from trtjob.jobs.exports.megadetector import write_megadetector
+from trtjob.jobs.exports.parquet import write_parquet
 from trtjob.jobs.exports.results import Exported, Results, Shape
+from trtjob.jobs.exports.voc import write_voc
 from trtjob.jobs.exports.yolo import write_yolo
 from trtjob.jobs.folder import ERRORS, JOB, RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder
 from trtjob.jobs.spec import JobSpec
@@ -22,25 +27,43 @@ class ExportFormat(StrEnum):
     """The formats, by the names that `--format` takes."""
 
     COCO = "coco"
+    COCO_RESULTS = "coco-results"
     MEGADETECTOR = "megadetector"
     DARKNET = "darknet"
     YOLO = "yolo"
+    VOC = "voc"
+    LABELME = "labelme"
+    CVAT = "cvat"
     LABEL_STUDIO = "label-studio"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
-Write = Callable[[Results, Path], None]
+Write = Callable[..., None]  # of results and a path, and of what makes a variant
 
 FORMATS: dict[ExportFormat, Write] = {
     ExportFormat.COCO: write_coco,
+    ExportFormat.COCO_RESULTS: write_coco_results,
     ExportFormat.MEGADETECTOR: write_megadetector,
     ExportFormat.DARKNET: write_darknet,
     ExportFormat.YOLO: write_yolo,
+    ExportFormat.VOC: write_voc,
+    ExportFormat.LABELME: write_labelme,
+    ExportFormat.CVAT: write_cvat,
     ExportFormat.LABEL_STUDIO: write_label_studio,
     ExportFormat.CSV: write_csv,
+    ExportFormat.PARQUET: write_parquet,
 }
-_HOLDS_SHAPES = frozenset({ExportFormat.COCO, ExportFormat.YOLO, ExportFormat.LABEL_STUDIO})
-_HOLDS_CLASSES = frozenset({ExportFormat.LABEL_STUDIO, ExportFormat.CSV})
+_ALL_SHAPES = frozenset(Shape)
+_SHAPES = {
+    ExportFormat.COCO: _ALL_SHAPES,
+    ExportFormat.COCO_RESULTS: _ALL_SHAPES - {Shape.ROTATED},
+    ExportFormat.YOLO: _ALL_SHAPES,
+    ExportFormat.LABELME: _ALL_SHAPES,
+    ExportFormat.CVAT: _ALL_SHAPES,
+    ExportFormat.LABEL_STUDIO: _ALL_SHAPES,
+}
+_HOLDS_CLASSES = frozenset({ExportFormat.LABEL_STUDIO, ExportFormat.CSV, ExportFormat.PARQUET})
 _JOBS_OWN = frozenset({JOB, RESULTS, ERRORS, SUMMARY, REPORT, RECEIPT})
 _WITH_BURSTS = (ExportFormat.COCO, ExportFormat.MEGADETECTOR, ExportFormat.CSV)
 # What a user gets who names no file.
@@ -48,9 +71,14 @@ DEFAULT_NAMES = {
     ExportFormat.COCO: "coco.json",
     ExportFormat.MEGADETECTOR: "megadetector.json",
     ExportFormat.DARKNET: "darknet.json",
+    ExportFormat.COCO_RESULTS: "coco-results.json",
     ExportFormat.YOLO: "yolo",
+    ExportFormat.VOC: "voc",
+    ExportFormat.LABELME: "labelme",
+    ExportFormat.CVAT: "cvat.xml",
     ExportFormat.LABEL_STUDIO: "label-studio.json",
     ExportFormat.CSV: "results.csv",
+    ExportFormat.PARQUET: "results.parquet",
 }
 
 
@@ -59,16 +87,16 @@ class Variant(StrEnum):
 
     RAW = "--raw"
     POLYGONS = "--polygons"
-    NO_SCORES = "--no-scores"
+    WITH_SCORES = "--with-scores"
+    PER_IMAGE = "--per-image"
 
 
-_VARIANTS: dict[Variant, dict[ExportFormat, Write]] = {
-    Variant.RAW: {ExportFormat.CSV: partial(write_csv, raw=True)},
-    Variant.POLYGONS: {
-        ExportFormat.COCO: partial(write_coco, polygons=True),
-        ExportFormat.LABEL_STUDIO: partial(write_label_studio, polygons=True),
-    },
-    Variant.NO_SCORES: {ExportFormat.YOLO: partial(write_yolo, scores=False)},
+# Each by the argument that says so to the functions of these formats.
+_VARIANTS: dict[Variant, tuple[str, tuple[ExportFormat, ...]]] = {
+    Variant.RAW: ("raw", (ExportFormat.CSV,)),
+    Variant.POLYGONS: ("polygons", (ExportFormat.COCO, ExportFormat.LABEL_STUDIO)),
+    Variant.WITH_SCORES: ("scores", (ExportFormat.YOLO,)),
+    Variant.PER_IMAGE: ("per_image", (ExportFormat.CSV, ExportFormat.PARQUET)),
 }
 
 
@@ -79,12 +107,15 @@ def export(
     out: Path,
     *,
     conf: float,
+    class_ids: Collection[int] | None = None,
     variants: Collection[Variant] = (),
     burst_s: float | None = None,
+    truth: Path | None = None,
 ) -> Exported:
     """Write a job's results in another format to this machine: a file, or for `yolo` a folder. Memory stays flat.
 
-    conf: detections below it are left out; burst_s: see `Results`. Returns how much was written.
+    conf, class_ids, burst_s: see `Results`; truth: COCO's file with the ids for its results. Returns how much was
+    written.
     Raises ConfigError where the format cannot hold the results, StorageError where a file cannot be read or written.
 
     >>> folder = JobFolder.at("results/photos-1a2b3c4d")
@@ -94,18 +125,18 @@ def export(
     if spec.model.task == "classify" and format not in _HOLDS_CLASSES:
         raise ConfigError(
             f"a classifier's results have no boxes, so they cannot be written as {format}: "
-            "use --format csv or label-studio"
+            "use --format csv, parquet or label-studio"
         )
-    write = _writer(format, variants)
+    write = _writer(format, variants, truth)
     if burst_s is not None:
         _check_bursts(spec, format)
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
     if out.name in _JOBS_OWN and str(out.parent.resolve()) == folder.uri:
         raise ConfigError(f"'{out}' is the job's own {out.name}, which an export may not replace: name another file")
-    with closing(Results(folder, spec, conf, burst_s)) as job:
+    with closing(Results(folder, spec, conf, burst_s, class_ids)) as job:
         write(job, out)
-        return job.exported(holds=tuple(Shape) if format in _HOLDS_SHAPES else ())
+        return job.exported(holds=_holds(format, variants))
 
 
 def _check_bursts(spec: JobSpec, format: ExportFormat) -> None:
@@ -117,14 +148,23 @@ def _check_bursts(spec: JobSpec, format: ExportFormat) -> None:
         )
 
 
-def _writer(format: ExportFormat, variants: Collection[Variant]) -> Write:
-    write = FORMATS[format]
+def _writer(format: ExportFormat, variants: Collection[Variant], truth: Path | None) -> Write:
+    if (truth is None) is (format is ExportFormat.COCO_RESULTS):
+        raise ConfigError("--format coco-results and --truth go together: images and categories get the truth's ids")
+    write = FORMATS[format] if truth is None else partial(write_coco_results, truth=truth)
     for variant in variants:
-        if format not in _VARIANTS[variant]:
-            takers = " and ".join(_VARIANTS[variant])
-            raise ConfigError(f"{variant} is for {takers}, but the format is {format}: leave it out")
-        write = _VARIANTS[variant][format]
+        argument, takers = _VARIANTS[variant]
+        if format not in takers:
+            raise ConfigError(f"{variant} is for {' and '.join(takers)}, but the format is {format}: leave it out")
+        write = partial(write, **{argument: True})
     return write
+
+
+def _holds(format: ExportFormat, variants: Collection[Variant]) -> frozenset[Shape]:
+    """Return what a format has beside boxes."""
+    if format is ExportFormat.PARQUET and Variant.PER_IMAGE in variants:
+        return frozenset(Shape)
+    return _SHAPES.get(format, frozenset())
 
 
 __all__ = ["DEFAULT_NAMES", "FORMATS", "ExportFormat", "Exported", "Variant", "export"]

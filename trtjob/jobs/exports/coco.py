@@ -78,7 +78,8 @@ def _annotations(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:
 
 def _shapes(image: Image, detection: Detection, polygons: bool) -> dict[str, Any]:
     """Return the fields of what a detection has beside its box, and its area where that is another one."""
-    fields: dict[str, Any] = {}
+    x1, y1, x2, y2 = detection.box
+    fields: dict[str, Any] = {"segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]}
     if detection.mask is not None:
         with mask_of(image):
             fields["area"] = detection.mask.area

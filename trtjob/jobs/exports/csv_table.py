@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.exports.results import Results
 from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
@@ -23,19 +24,37 @@ _BOX = ("x1", "y1", "x2", "y2")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def write_csv(results: Results, out: Path, *, raw: bool = False) -> None:
-    """Write one CSV file in UTF-8; an image without detections has no row. raw: every text as it is."""
-    is_detector = results.spec.model.task == "detect"
+def write_csv(results: Results, out: Path, *, raw: bool = False, per_image: bool = False) -> None:
+    """Write one CSV file in UTF-8. raw: every text as it is. Of a job with videos, which frame it is stands last.
+
+    An image without detections has no row. per_image: each has one, those that failed, too, with how many detections
+    count, the best of them, or of the classes, and why there is no result.
+    """
+    written = (lambda text: text) if raw else as_text
     with LocalStorage(out.parent).writing(out.name) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(_Lines(text))
-        sequence = _SEQUENCE if results.has_bursts else ()
-        video = _VIDEO if results.spec.options.frames is not None else ()
-        writer.writerow([*_IMAGE, *_FOUND, *(_BOX if is_detector else ()), *sequence, *video])
+        writer.writerow(_heads(results, per_image))
+        rows_of = _row_of_image if per_image else _rows
         for record in results.records():
-            if record.error is None:
-                writer.writerows(_rows(results, record, (lambda text: text) if raw else as_text))
+            if per_image or record.error is None:
+                writer.writerows(rows_of(results, record, written))
         text.detach()
+
+
+def _heads(results: Results, per_image: bool) -> tuple[str, ...]:
+    if per_image:
+        return (*_IMAGE, "found", *_FOUND, "error", "message")
+    box = _BOX if results.spec.model.task == "detect" else ()
+    video = _VIDEO if results.spec.options.frames is not None else ()
+    return (*_IMAGE, *_FOUND, *box, *(_SEQUENCE if results.has_bursts else ()), *video)
+
+
+def _row_of_image(results: Results, record: Record, written: Callable[[str], str]) -> Iterator[tuple[object, ...]]:
+    found: list[Detection | Classification] = [*results.counting(record), *(record.classes or record.labels or ())]
+    best = (written(found[0].label), found[0].class_id, found[0].score) if found else ("", "", "")
+    error = ("", "") if record.error is None else (record.error.kind.value, written(record.error.message))
+    yield (written(record.image), record.width, record.height, len(found), *best, *error)
 
 
 class _Lines:

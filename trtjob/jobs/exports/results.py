@@ -47,11 +47,22 @@ class Image:
 class Results:
     """A job's results, read anew by each walk over them."""
 
-    def __init__(self, folder: JobFolder, spec: JobSpec, conf: float, burst_s: float | None = None) -> None:
-        """burst_s: how many seconds may lie between pictures of a burst; None: there are no bursts."""
+    def __init__(
+        self,
+        folder: JobFolder,
+        spec: JobSpec,
+        conf: float,
+        burst_s: float | None = None,
+        class_ids: Collection[int] | None = None,
+    ) -> None:
+        """conf, class_ids: what a detection must have to count, None: any class.
+
+        burst_s: how many seconds may lie between pictures of a burst; None: there are no bursts.
+        """
         self.folder = folder
         self.spec = spec
         self.conf = conf
+        self._class_ids = class_ids
         self._bursts = None if burst_s is None else Bursts(self.records(), burst_s)
 
     def close(self) -> None:
@@ -90,8 +101,13 @@ class Results:
     def image(self, record: Record) -> Image:
         if not record.width or not record.height:
             raise StorageError(f"{self.place}: the record of {record.image!r} has no width and height: it is damaged")
-        found = tuple(d for d in record.detections or () if d.score >= self.conf)
+        found = self.counting(record)
         return Image(record.image, record.width, record.height, found, record.frame, record.time_s)
+
+    def counting(self, record: Record) -> tuple[Detection, ...]:
+        """Return the detections of an image that count."""
+        found = (d for d in record.detections or () if d.score >= self.conf)
+        return tuple(d for d in found if self._class_ids is None or d.class_id in self._class_ids)
 
     def exported(self, holds: Collection[Shape]) -> Exported:
         """Return how much there is to write in a format that holds these shapes."""

@@ -1,0 +1,263 @@
+"""Exports as the tools read them that they are for: each by the tool's own reader, where that is installed."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from epochs import LABELS, failed, found, job_spec, write_records
+
+from trtjob.errors import ConfigError, MissingDependencyError
+from trtjob.imaging.detections import Detection, RotatedBox
+from trtjob.imaging.encode import encode_image
+from trtjob.imaging.masks import Mask
+from trtjob.jobs.exports import ExportFormat, Variant, export
+from trtjob.jobs.folder import RESULTS, JobFolder
+from trtjob.jobs.records import Record
+
+BOX = (10.0, 20.0, 110.0, 70.0)
+RECORDS = [found("a.jpg", (1, 0.9, BOX), (0, 0.2, BOX)), failed("broken.jpg"), found("sub/b.jpg", (2, 0.5, BOX))]
+SQUARE = np.zeros((100, 200), bool)
+SQUARE[20:70, 10:110] = True
+CORNERS = ((60.0, 10.0), (90.0, 40.0), (60.0, 70.0), (30.0, 40.0))
+
+Export = Callable[..., Path]
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Export:
+    """Export records, and return where they lie; their images lie in `photos`."""
+
+    def run(format: ExportFormat, *variants: Variant, records: Sequence[Record] = RECORDS, **asked: Any) -> Path:
+        write_records(tmp_path / RESULTS, records)
+        for record in records:
+            path = tmp_path / "photos" / record.image
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_image(np.zeros((100, 200, 3), np.uint8), ".jpg"))
+        asked = {"conf": 0.25, **asked}
+        export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / "out", variants=variants, **asked)
+        return tmp_path / "out"
+
+    return run
+
+
+def shaped(**shape: Any) -> list[Record]:
+    return [Record("a.jpg", "cd" * 32, 200, 100, detections=(Detection("dog", 1, 0.9, BOX, **shape),))]
+
+
+MASKED = shaped(mask=Mask.encode(SQUARE))
+ROTATED = shaped(rotated=RotatedBox(CORNERS, 45.0))
+POSED = shaped(keypoints=((20.0, 30.0, 0.9), (40.0, 30.0, 0.1)))
+
+
+def xyxy(corners: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    return (*corners[0], *corners[2])
+
+
+# -- which of them -----------------------------------------------------------------------------------------------------
+
+
+def test_only_classes_and_scores_that_are_asked_for_are_written(exported: Export) -> None:
+    rows = exported(ExportFormat.CSV, conf=0.0, class_ids=[0, 2]).read_text().splitlines()[1:]
+    assert [row.split(",")[3] for row in rows] == ["cat", "traffic light"]
+
+
+def test_a_table_of_images_has_empty_and_failed_ones(exported: Export) -> None:
+    records = [*RECORDS, found("c.jpg")]
+    with exported(ExportFormat.CSV, Variant.PER_IMAGE, records=records).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image"], row["found"], row["label"], row["score"], row["error"]) for row in rows] == [
+        ("a.jpg", "1", "dog", "0.9", ""),
+        ("broken.jpg", "0", "", "", "decode"),
+        ("sub/b.jpg", "1", "traffic light", "0.5", ""),
+        ("c.jpg", "0", "", "", ""),
+    ]
+
+
+# -- COCO's results ----------------------------------------------------------------------------------------------------
+
+
+def truth(
+    path: Path, images: Sequence[str] = ("sub/b.jpg", "a.jpg"), classes: Sequence[str] = ("dog", "zebra")
+) -> Path:
+    named = [{"id": 100 + number, "file_name": name, "width": 200, "height": 100} for number, name in enumerate(images)]
+    categories = [{"id": 7 * number, "name": name} for number, name in enumerate(classes, start=1)]
+    box = {"bbox": [10.0, 20.0, 100.0, 50.0], "area": 5000.0, "iscrowd": 0, "segmentation": []}
+    annotations = [{"id": 1, "image_id": named[-1]["id"], "category_id": 7, **box}]
+    path.write_text(json.dumps({"images": named, "categories": categories, "annotations": annotations}))
+    return path
+
+
+def test_results_have_the_ids_of_the_ground_truth(exported: Export, tmp_path: Path) -> None:
+    out = exported(ExportFormat.COCO_RESULTS, truth=truth(tmp_path / "truth.json"), conf=0.0)
+    assert json.loads(out.read_text()) == [
+        {"image_id": 101, "category_id": 7, "bbox": [10.0, 20.0, 100.0, 50.0], "score": 0.9}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "said"),
+    [(["z.jpg"], ["dog"], "names none of the job's images"), (["a.jpg"], ["zebra"], "has none of the model's classes")],
+)
+def test_a_truth_of_other_images_or_classes_is_refused(
+    exported: Export, tmp_path: Path, images: list[str], classes: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        exported(ExportFormat.COCO_RESULTS, truth=truth(tmp_path / "truth.json", images, classes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truth_is_for_results_alone_and_they_need_one(exported: Export, tmp_path: Path) -> None:
+    for format, path in ((ExportFormat.COCO_RESULTS, None), (ExportFormat.COCO, truth(tmp_path / "truth.json"))):
+        with pytest.raises(ConfigError, match="coco-results and --truth go together"):
+            exported(format, truth=path)
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("records", [RECORDS, MASKED], ids=["boxes", "masks"])
+def test_pycocotools_loads_results_and_datasets(exported: Export, tmp_path: Path, records: list[Record]) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    known = coco.COCO(str(truth(tmp_path / "truth.json", ["a.jpg"])))
+    out = exported(ExportFormat.COCO_RESULTS, truth=tmp_path / "truth.json", records=records)
+    (result,) = known.loadRes(str(out)).loadAnns([1])
+    assert (result["image_id"], result["category_id"], result["score"]) == (100, 7, 0.9)
+    dataset = coco.COCO(str(exported(ExportFormat.COCO, records=records)))
+    assert (dataset.annToMask(dataset.loadAnns([1])[0]).astype(bool) == SQUARE).all()
+
+
+# -- labels for each image ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_labelimg_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> None:
+    yolo = pytest.importorskip("libs.yolo_io", reason="labelImg is not installed")
+    from libs.pascal_voc_io import PascalVocReader  # type: ignore[import-not-found]
+
+    class Picture:
+        def height(self) -> int:
+            return 100
+
+        def width(self) -> int:
+            return 200
+
+        def isGrayscale(self) -> bool:
+            return False
+
+    shapes = yolo.YoloReader(str(exported(ExportFormat.YOLO) / "sub" / "b.txt"), Picture()).get_shapes()
+    assert [(label, xyxy(corners)) for label, corners, *_ in shapes] == [("traffic light", BOX)]
+    (tmp_path / "out").rename(tmp_path / "yolo")
+    shapes = PascalVocReader(str(exported(ExportFormat.VOC) / "a.xml")).get_shapes()
+    assert [(label, xyxy(corners)) for label, corners, *_ in shapes] == [("dog", (11, 21, 110, 70))]
+
+
+@pytest.mark.extra
+def test_supervision_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> None:
+    supervision = pytest.importorskip("supervision")
+    records = [RECORDS[0]]
+    out, photos = exported(ExportFormat.YOLO, records=records), str(tmp_path / "photos")
+    (out / "classes.txt").unlink()  # which it would take for labels
+    dataset = supervision.DetectionDataset.from_yolo(photos, str(out), str(out / "data.yaml"))
+    ((_, _, detections),) = list(dataset)
+    assert dataset.classes == list(LABELS)
+    assert (detections.xyxy.tolist(), detections.class_id.tolist()) == ([list(BOX)], [1])
+    out.rename(tmp_path / "yolo")
+    voc = supervision.DetectionDataset.from_pascal_voc(photos, str(exported(ExportFormat.VOC, records=records)))
+    ((_, _, detections),) = list(voc)
+    assert detections.xyxy.tolist() == [list(BOX)]
+
+
+def test_a_voc_file_is_xml_whatever_an_image_is_called(exported: Export) -> None:
+    out = exported(ExportFormat.VOC, records=[found("a<&\udcff.jpg", (1, 0.9, (0.0, 0.0, 200.0, 100.0)))])
+    (file,) = out.iterdir()
+    root = ElementTree.fromstring(file.read_bytes())
+    assert root.findtext("filename") == "a<&\\udcff.jpg"
+    assert [int(edge.text or "") for edge in root.iterfind("object/bndbox/*")] == [1, 1, 200, 100]
+
+
+@pytest.mark.parametrize(
+    ("records", "kinds"),
+    [(RECORDS, ["rectangle"]), (MASKED, ["polygon"]), (ROTATED, ["polygon"]), (POSED, ["rectangle", "point"])],
+    ids=["boxes", "masks", "rotated", "keypoints"],
+)
+def test_labelme_has_a_shape_for_each_part(exported: Export, records: list[Record], kinds: list[str]) -> None:
+    document = json.loads((exported(ExportFormat.LABELME, records=records) / "a.json").read_text())
+    assert (document["imagePath"], document["imageWidth"], document["imageHeight"]) == ("a.jpg", 200, 100)
+    assert [shape["shape_type"] for shape in document["shapes"]] == kinds
+    assert {shape["description"] for shape in document["shapes"]} == {"0.9"}
+    assert document["shapes"][0]["points"][0] in ([10.0, 20.0], [60.0, 10.0])
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("records", [RECORDS, MASKED, POSED], ids=["boxes", "masks", "keypoints"])
+def test_labelme_reads_its_files(exported: Export, tmp_path: Path, records: list[Record]) -> None:
+    label_file = pytest.importorskip("labelme._label_file", reason="labelme is not installed", exc_type=ImportError)
+    out = exported(ExportFormat.LABELME, records=records)
+    (out / "a.json").rename(tmp_path / "photos" / "a.json")  # beside its image, where Labelme looks
+    read = label_file.read_label_file(str(tmp_path / "photos" / "a.json"))
+    assert read.shapes[0]["label"] == "dog"
+    assert read.image_data
+
+
+@pytest.mark.parametrize(
+    ("records", "tag", "place"),
+    [
+        (RECORDS, "box", {"xtl": "10.00", "ytl": "20.00", "xbr": "110.00", "ybr": "70.00"}),
+        (MASKED, "polygon", {}),
+        (ROTATED, "box", {"xtl": "38.79", "ytl": "18.79", "xbr": "81.21", "ybr": "61.21", "rotation": "45.00"}),
+        (POSED, "points", {"points": "20.00,30.00"}),
+    ],
+    ids=["boxes", "masks", "rotated", "keypoints"],
+)
+def test_cvat_has_an_element_for_each_part(
+    exported: Export, records: list[Record], tag: str, place: dict[str, str]
+) -> None:
+    root = ElementTree.parse(exported(ExportFormat.CVAT, records=records)).getroot()
+    assert [each.findtext("name") for each in root.iter("label") if each.find("name") is not None] == list(LABELS)
+    element = root.find(f"image[@name='a.jpg']/{tag}")
+    assert element is not None
+    assert element.get("label") == "dog"
+    assert place.items() <= element.attrib.items()
+
+
+@pytest.mark.extra
+def test_datumaro_reads_cvats_file(exported: Export, tmp_path: Path) -> None:
+    datumaro = pytest.importorskip("datumaro", exc_type=ImportError)
+    (tmp_path / "cvat").mkdir()
+    exported(ExportFormat.CVAT).rename(tmp_path / "cvat" / "annotations.xml")
+    (tmp_path / "photos").rename(tmp_path / "cvat" / "images")
+    dataset = datumaro.Dataset.import_from(str(tmp_path / "cvat"), "cvat")
+    boxes = {item.id: [tuple(each.points) for each in item.annotations] for item in dataset}
+    assert boxes == {"a": [BOX], "sub/b": [BOX]}
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------
+
+
+def test_parquet_is_a_table_of_detections_or_of_images(exported: Export) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = parquet.read_table(exported(ExportFormat.PARQUET)).to_pylist()
+    assert [(row["image"], row["label"], row["x2"]) for row in rows] == [
+        ("a.jpg", "dog", 110.0),
+        ("sub/b.jpg", "traffic light", 110.0),
+    ]
+    rows = parquet.read_table(exported(ExportFormat.PARQUET, Variant.PER_IMAGE)).to_pylist()
+    assert [(row["image"], len(row["detections"] or ())) for row in rows] == [
+        ("a.jpg", 1),
+        ("broken.jpg", 0),
+        ("sub/b.jpg", 1),
+    ]
+    assert rows[1]["error"] == {"kind": "decode", "message": "not an image", "attempts": 1}
+
+
+def test_parquet_without_its_package_names_the_extra(exported: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"trtjob\[parquet\]"):
+        exported(ExportFormat.PARQUET)

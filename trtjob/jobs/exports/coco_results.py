@@ -1,0 +1,81 @@
+"""COCO's results (cocodataset.org/#format-results): what `COCO.loadRes` takes beside the ground truth."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trtjob.errors import ConfigError
+from trtjob.imaging.detections import Detection
+from trtjob.jobs.exports.results import Results, write_array
+from trtjob.jobs.report.json_items import json_items
+from trtjob.storage import LocalStorage
+
+
+def write_coco_results(results: Results, out: Path, *, truth: Path) -> None:
+    """Write one JSON array. Images and categories have the ids of the ground truth, which names them as the job does.
+
+    Images that the truth does not have, and classes, are left out: they cannot be evaluated.
+    Raises ConfigError where the truth cannot be read, or names none of the images or none of the classes.
+    """
+    known = _Truth(truth)
+    with LocalStorage(out.parent).writing(out.name) as file:
+        write_array(file, _found(results, known))
+        file.write(b"\n")
+        known.check(results)
+
+
+class _Truth:
+    """The ids of the images and categories of a COCO file; an image may be known by the last part of its name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.categories: dict[str, Any] = {}
+        self._images: dict[str, Any] = {}
+        self._bases: dict[str, Any] = {}  # None: of several
+        self._met = False
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                for kind, item in json_items(file):
+                    if kind == "images":
+                        name = str(item["file_name"])
+                        self._images[name] = item["id"]
+                        base = PurePosixPath(name).name
+                        self._bases[base] = None if base in self._bases else item["id"]
+                    elif kind == "categories":
+                        self.categories.setdefault(str(item["name"]), item["id"])
+        except OSError as err:
+            raise ConfigError(f"cannot read --truth '{path}': {err.strerror}") from err
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {err!r}") from err
+
+    def image_id(self, name: str) -> Any:
+        """Return an image's id, None where the truth does not have it."""
+        found = self._images.get(name)
+        found = self._bases.get(PurePosixPath(name).name) if found is None else found
+        self._met |= found is not None
+        return found
+
+    def check(self, results: Results) -> None:
+        if not self._met:
+            raise ConfigError(f"--truth '{self._path}' names none of the job's images: is it of other images?")
+        if not set(self.categories) & set(results.spec.model.labels):
+            has = ", ".join(list(self.categories)[:10])
+            raise ConfigError(f"--truth '{self._path}' has none of the model's classes. It has: {has}")
+
+
+def _found(results: Results, truth: _Truth) -> Iterator[dict[str, Any]]:
+    for image in results.images():
+        image_id = truth.image_id(image.name)
+        for detection in image.detections if image_id is not None else ():
+            if (category_id := truth.categories.get(detection.label)) is not None:
+                yield {"image_id": image_id, "category_id": category_id, **_fields(detection)}
+
+
+def _fields(detection: Detection) -> dict[str, Any]:
+    x1, y1, x2, y2 = detection.box
+    fields: dict[str, Any] = {"bbox": [x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)], "score": detection.score}
+    if detection.mask is not None:
+        fields["segmentation"] = {"size": detection.mask.hw, "counts": detection.mask.counts}
+    if detection.keypoints is not None:
+        fields["keypoints"] = [number for point in detection.keypoints for number in point]
+    return fields

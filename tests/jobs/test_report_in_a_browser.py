@@ -493,6 +493,41 @@ def test_a_frame_is_shown_of_its_copy_and_leads_to_its_place_in_the_video(tab: T
     assert "Frame 301 of the video, at 12.040 s." in tab.evaluate("document.getElementById('viewer-facts').textContent")
 
 
+def test_a_time_line_shows_where_in_a_video_something_was_found_and_leads_there(tab: Tab, tmp_path: Path) -> None:
+    spec = local_spec(tmp_path / "photos")
+    spec = spec.model_copy(update={"options": spec.options.model_copy(update={"frames": "fps=1"})})
+    names = [f"day/c.mp4#t={second}.000" for second in range(6)]
+    records: list[Record] = [
+        found(name, *([(1, 0.8, BOX)] if number in (2, 3) else [])) for number, name in enumerate(names)
+    ]
+    records[5] = failed(names[5])
+    path = page_of(spec, [found("a.png", (0, 0.9, BOX)), *records, found("day/d.mp4#t=0.000", (0, 0.9, BOX))])
+    tab.open(path, "#image=4")
+    bars = "[...document.querySelectorAll('#timeline-bars rect:not(.now)')]"
+    tab.wait_for(f"{bars}.length === 6")
+    assert tab.evaluate(f"{bars}.map(bar => +bar.getAttribute('height'))") == [0, 0, 80, 80, 0, 100]
+    assert tab.evaluate(f"{bars}.map(bar => bar.getAttribute('class'))") == [*[""] * 5, "failed"]
+    assert tab.evaluate("document.getElementById('moment-text').textContent") == "2 s"
+    box = "document.getElementById('timeline-bars').getBoundingClientRect()"
+    tab.evaluate(
+        "document.getElementById('timeline-bars').dispatchEvent(new MouseEvent('click', "
+        f"{{clientX: {box}.left + {box}.width * 0.58}}))"
+    )
+    tab.wait_for("document.getElementById('viewer-name').textContent === 'day/c.mp4#t=3.000'")
+    tab.wait_for("document.getElementById('moment-text').textContent === '3 s'")
+    tab.evaluate(
+        "(moment => { moment.value = 0; moment.dispatchEvent(new Event('input')); })(document.getElementById('moment'))"
+    )
+    tab.wait_for("document.getElementById('viewer-name').textContent === 'day/c.mp4#t=0.000'")
+    assert "something was found in 2 of 6 parts" in tab.evaluate(
+        "document.getElementById('timeline-bars').getAttribute('aria-label')"
+    )
+    tab.open(path, "#image=1")
+    tab.wait_for("document.getElementById('viewer').open")
+    assert tab.evaluate("document.getElementById('timeline').hidden")
+    assert tab.errors == []
+
+
 @pytest.mark.parametrize(
     ("root", "address"),
     [

@@ -22,6 +22,7 @@ _SCRIPTS = (
     "pictures",
     "panel",
     "grid",
+    "timeline",
     "viewer",
     "main",
 )

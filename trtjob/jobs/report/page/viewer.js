@@ -25,6 +25,7 @@ async function showImage(id, position) {
   if (!viewer.open) viewer.showModal(); // before it is drawn: labels are placed by the size that it has
   resetZoom();
   drawImage();
+  await showTimeline(image);
 }
 
 function drawImage() {

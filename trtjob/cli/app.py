@@ -18,6 +18,7 @@ from trtjob.cli import (
     bench,
     cancel,
     convert,
+    crops,
     doctor,
     events,
     export,
@@ -28,6 +29,7 @@ from trtjob.cli import (
     resume,
     retry,
     run,
+    sort,
     status,
     submit,
     worker,
@@ -81,6 +83,8 @@ app.add_typer(jobs.app, name="jobs", epilog=jobs.EXAMPLE, rich_help_panel=WATCHI
 app.command("report", epilog=report.REPORT_EXAMPLE, rich_help_panel=WATCHING)(report.report)
 app.command("open", epilog=report.OPEN_EXAMPLE, rich_help_panel=WATCHING)(report.open_report)
 app.command("export", epilog=export.EXAMPLE, rich_help_panel=WATCHING)(export.export)
+app.command("crops", epilog=crops.EXAMPLE, rich_help_panel=WATCHING)(crops.crops)
+app.command("sort", epilog=sort.EXAMPLE, rich_help_panel=WATCHING)(sort.sort)
 app.command("convert", epilog=convert.EXAMPLE, rich_help_panel=MODELS)(convert.convert)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLE, rich_help_panel=MODELS)
 app.command("bench", epilog=bench.EXAMPLE, rich_help_panel=MACHINE)(bench.bench)

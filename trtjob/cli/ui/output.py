@@ -1,6 +1,6 @@
 """What commands print of jobs on standard output."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,14 @@ def print_failures(view: "JobView") -> None:
     if view.failed > FAILURES_SHOWN:
         say(f"... and {view.failed - FAILURES_SHOWN} more", err=True)
     say(f"All failures: {storage.place(ERRORS)}. Try them again with: trtjob retry {view.job_id}", err=True)
+
+
+def print_left(left: Sequence[tuple[str, str]]) -> None:
+    """Name the first images that nothing was done with, and why, on standard error."""
+    for image, why in left[:FAILURES_SHOWN]:
+        say(f"left: {image}: {why}", err=True)
+    if (more := len(left) - FAILURES_SHOWN) > 0:
+        say(f"... and {more:,} more", err=True)
 
 
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[Piece, ...]]) -> None:

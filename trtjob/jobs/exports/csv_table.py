@@ -33,7 +33,7 @@ def write_csv(results: Results, out: Path, *, raw: bool = False, per_image: bool
     written = (lambda text: text) if raw else as_text
     with LocalStorage(out.parent).writing(out.name) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
-        writer = csv.writer(_Lines(text))
+        writer = csv.writer(Lines(text))
         writer.writerow(_heads(results, per_image))
         rows_of = _row_of_image if per_image else _rows
         for record in results.records():
@@ -57,7 +57,7 @@ def _row_of_image(results: Results, record: Record, written: Callable[[str], str
     yield (written(record.image), record.width, record.height, len(found), *best, *error)
 
 
-class _Lines:
+class Lines:
     """Ends rows by a newline alone, and lets csv think otherwise: it quotes what could end a row, a lone CR too."""
 
     def __init__(self, text: TextIO) -> None:

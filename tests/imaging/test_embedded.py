@@ -16,7 +16,7 @@ from raws import cr2
 from tiffs import tiff
 
 from trtjob.imaging.decode import decode_image
-from trtjob.imaging.embedded import NOTHING, Embedded, embedded
+from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.exif_writer import exif_from_directories, tiff_with_blocks
 from trtjob.imaging.metadata import metadata_from_exif
@@ -24,11 +24,43 @@ from trtjob.imaging.metadata import metadata_from_exif
 BLOCK = FULL.tobytes().removeprefix(b"Exif\0\0")
 PIXELS = np.asarray(PICTURE)
 ALL = Embedded(BLOCK, PROFILE, XMP)
+JP2_XMP = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_the_blocks_are_found(kind: str) -> None:
     assert embedded(photo(kind)) == ALL
+
+
+def box(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(data)) + kind + data
+
+
+def jpeg_2000() -> bytes:
+    """Return a file with the blocks, as ExifTool writes them into one."""
+    file = io.BytesIO()
+    PICTURE.save(file, "JPEG2000")
+    data = file.getvalue()
+    at = data.index(b"colr") - 4
+    head = data.index(b"jp2h") - 4
+    (head_bytes,) = struct.unpack_from(">I", data, head)
+    (colors_bytes,) = struct.unpack_from(">I", data, at)
+    others = data[head + 8 : at] + data[at + colors_bytes : head + head_bytes]
+    numbered = box(b"uuid", b"JpgTiffExif->JP2" + BLOCK) + box(b"uuid", JP2_XMP + XMP)
+    colors = box(b"colr", b"\2\0\0" + PROFILE)
+    return data[:head] + box(b"jp2h", others + colors) + numbered + data[head + head_bytes :]
+
+
+def test_the_blocks_of_a_jpeg_2000_are_found() -> None:
+    data = jpeg_2000()
+    assert np.array_equal(decode_image(data, max_pixels=10_000)[..., ::-1], PIXELS)
+    assert embedded(data) == ALL
+    assert metadata_from_exif(exif_of(data)).make == "Maker"
+
+
+def test_what_a_jpeg_xl_says_in_its_boxes_is_found() -> None:
+    file = box(b"JXL ", b"\r\n\x87\n") + box(b"Exif", bytes(4) + BLOCK) + box(b"xml ", XMP) + box(b"jxlc", b"\xff\x0a")
+    assert embedded(file) == Embedded(exif=BLOCK, xmp=XMP)
 
 
 def test_a_deflated_text_is_found() -> None:

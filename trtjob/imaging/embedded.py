@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trtjob.imaging.exif import exif_directory
 from trtjob.imaging.exif_writer import exif_from_directories
 from trtjob.imaging.headers import PNG_SIGNATURE, image_kind
-from trtjob.imaging.iso_media import jxl_exif
+from trtjob.imaging.iso_media import Span, boxes, jxl_exif
 from trtjob.imaging.jpeg_segments import APP1, EXIF, jpeg_segments
 from trtjob.imaging.pillow_kinds import pillow_info
 
@@ -18,6 +18,8 @@ _ICC_NUMBER_BYTES = 2  # which part of how many
 PNG_XMP = b"XML:com.adobe.xmp\0"
 _COLOR_SPACE, _RGB = slice(16, 20), b"RGB "  # of a profile (ICC.1:2010, 7.2.6)
 _TIFF_ICC, _TIFF_XMP = 0x8773, 0x02BC
+_UUID_BYTES, _COLOR_HEAD_BYTES, _BY_PROFILE = 16, 3, b"\2"
+_JP2_EXIF, _JP2_XMP = b"JpgTiffExif->JP2", bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 _MOST_BYTES = 1 << 20
 _DAMAGED = (struct.error, IndexError, ValueError, OverflowError, zlib.error)
 
@@ -50,7 +52,9 @@ def embedded(data: bytes) -> Embedded:
         elif kind in ("AVIF", "HEIC"):
             found = _by_pillow(data, kind)
         elif kind == "JPEG XL":
-            found = Embedded(exif=jxl_exif(data))
+            found = Embedded(exif=jxl_exif(data), xmp=_box(data, b"xml "))
+        elif kind == "JPEG 2000":
+            found = _in_jp2(data)
         elif kind == "TIFF":
             found = _in_tiff(data)
         else:
@@ -123,6 +127,26 @@ def _in_webp(data: bytes) -> Embedded:
             found[kind] = data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     return Embedded(found[b"EXIF"].removeprefix(EXIF), found[b"ICCP"], found[b"XMP "])
+
+
+def _in_jp2(data: bytes) -> Embedded:
+    """Blocks lie in boxes with a number of their own, the profile in that of the colours (ISO/IEC 15444-1, I.5.3.3)."""
+    numbered = {
+        data[start : start + _UUID_BYTES]: data[start + _UUID_BYTES : end] for start, end in _boxes(data, b"uuid")
+    }
+    colors = (data[start:end] for outer in _boxes(data, b"jp2h") for start, end in _boxes(data, b"colr", outer))
+    icc = next((color[_COLOR_HEAD_BYTES:] for color in colors if color[:1] == _BY_PROFILE), b"")
+    return Embedded(numbered.get(_JP2_EXIF, b"").removeprefix(EXIF), icc, numbered.get(_JP2_XMP, b""))
+
+
+def _box(data: bytes, wanted: bytes) -> bytes:
+    """Return what is in the first box of a kind, if it is small enough."""
+    start, end = next(_boxes(data, wanted), (0, 0))
+    return data[start:end]
+
+
+def _boxes(data: bytes, wanted: bytes, within: Span | None = None) -> Iterator[Span]:
+    return ((start, end) for kind, (start, end) in boxes(data, within) if kind == wanted and end - start <= _MOST_BYTES)
 
 
 def _in_tiff(data: bytes) -> Embedded:

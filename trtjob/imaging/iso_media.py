@@ -47,7 +47,7 @@ def heif_size(data: bytes) -> tuple[int, int]:
     sizes = [
         struct.unpack_from(">II", data, start + _FULL_BOX_BYTES)
         for outer in _below(data, (0, len(data)), _SIZES)
-        for kind, (start, _) in _boxes(data, outer)
+        for kind, (start, _) in boxes(data, outer)
         if kind == b"ispe"
     ]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
@@ -128,9 +128,7 @@ def _jxl_bits(data: bytes) -> Iterator[int]:
     """Yield the bits behind a codestream's signature, the lowest of each byte first."""
     start = 0
     if data.startswith(JXL_SIGNATURE):
-        kind, (start, _) = next(
-            (kind, span) for kind, span in _boxes(data, (0, len(data))) if kind in (b"jxlc", b"jxlp")
-        )
+        kind, (start, _) = next((kind, span) for kind, span in boxes(data) if kind in (b"jxlc", b"jxlp"))
         start += 4 if kind == b"jxlp" else 0  # its number
     if data[start : start + 2] != JXL_BARE_SIGNATURE:
         raise StopIteration
@@ -152,8 +150,8 @@ def _jxl_size(bits: Iterator[int]) -> tuple[int, int]:
 
 def jxl_exif(data: bytes) -> bytes:
     """Return the EXIF block of a JPEG XL file, empty where it has none, or a compressed one. Raises struct.error."""
-    boxes = _boxes(data, (0, len(data))) if data.startswith(JXL_SIGNATURE) else ()
-    for kind, (start, end) in boxes:
+    found = boxes(data) if data.startswith(JXL_SIGNATURE) else ()
+    for kind, (start, end) in found:
         if kind == b"Exif":
             (offset,) = struct.unpack_from(">I", data, start)
             has_offset = data[start : start + 4] not in (b"II*\0", b"MM\0*")  # which some writers leave out
@@ -164,15 +162,15 @@ def jxl_exif(data: bytes) -> bytes:
 def _codestream(data: bytes) -> Span:
     if data.startswith(J2K_SIGNATURE):
         return 0, len(data)
-    start, end = next(span for kind, span in _boxes(data, (0, len(data))) if kind == b"jp2c")
+    start, end = next(span for kind, span in boxes(data) if kind == b"jp2c")
     if not data.startswith(J2K_SIGNATURE, start):
         raise StopIteration
     return start, end
 
 
-def _boxes(data: bytes, within: Span) -> Iterator[tuple[bytes, Span]]:
-    """Yield the kind of each box and where what is in it lies."""
-    at, end = within
+def boxes(data: bytes, within: Span | None = None) -> Iterator[tuple[bytes, Span]]:
+    """Yield the kind of each box of a file, or of another box, and where what is in it lies."""
+    at, end = within or (0, len(data))
     for _ in range(_MOST_BOXES):
         if at + 8 > end:
             return
@@ -191,7 +189,7 @@ def _boxes(data: bytes, within: Span) -> Iterator[tuple[bytes, Span]]:
 def _below(data: bytes, within: Span, path: tuple[bytes, ...]) -> Iterator[Span]:
     """Yield every box that lies in boxes of these kinds."""
     first, *rest = path
-    for kind, (start, end) in _boxes(data, within):
+    for kind, (start, end) in boxes(data, within):
         if kind == first:
             span = (start + _FULL_BOX_BYTES if kind in _FULL_BOXES else start, end)
             yield from _below(data, span, tuple(rest)) if rest else (span,)

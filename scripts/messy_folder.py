@@ -166,8 +166,12 @@ def make_many(folder: Path, copies: int) -> Counts:
         for name, data in made.items():
             _write_many(folder / name, data(), copies)
     for kind, (name, *_) in IGNORED.items():
-        for number in range(copies):
-            _write(folder / f"{kind.strip('.')}/{number // 1000}/{number}" / name, b"")
+        below = folder / kind.strip(".@_")
+        if Path(name).name == kind:  # of which a folder has one
+            for number in range(copies):
+                _write(below / f"{number}" / kind, b"")
+        else:
+            _write_many(below / name, b"", copies)
     failed = {kind: copies * len(made) for kind, made in FAILED.items()}
     return Counts(1 + sum(failed.values()), {kind: copies for kind in sorted(IGNORED)}, dict(sorted(failed.items())))
 

@@ -1,6 +1,7 @@
 """Files of bad kinds, those that fail and those that are passed over: 10,000 of each take no more memory than few."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ def test_ten_thousand_of_each_bad_kind_leave_memory_flat(terminal: Terminal, tmp
         assert messy_folder.Counts(job["images"], job["ignored"], job["failures"]) == expected
         assert (job_folder(output) / "_SUCCESS.json").is_file()
         peaks_mb.append(peak_mb)
+        shutil.rmtree(messy)
     print(f"peak of all processes: {peaks_mb[0]:.0f} MB with {FEW:,} of each kind, {peaks_mb[1]:.0f} MB with {MANY:,}")
     assert peaks_mb[1] < peaks_mb[0] + SPARE_MB
 

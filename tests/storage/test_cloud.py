@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from web_server import WebServer, web_server
 
-from trtjob.errors import FailureKind, ImageError, StorageError
+from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.sources import source_from
 from trtjob.jobs.spec import Source
@@ -194,6 +194,20 @@ def test_a_key_that_obstore_cannot_say_is_that_images_failure(store: Store, key:
 
 
 # -- as a source -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("list.csv", "is a list: copy it to a folder first"),
+        ("photos.zip", "is an archive. Unpack it first"),
+        ("clip.mp4", r"is a video\. .*pip install 'trtjob\[video\]'"),
+    ],
+)
+def test_an_object_that_is_no_image_is_said_to_be_what_it_is(store: Store, name: str, told: str) -> None:
+    store.put(f"p/{name}")
+    with pytest.raises(ConfigError, match=told):
+        source_from(f"{store.uri}/{name}")
 
 
 def test_a_prefix_an_image_and_a_pattern_are_sources(store: Store) -> None:

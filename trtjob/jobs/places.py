@@ -8,6 +8,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -49,6 +50,8 @@ _NO_IMAGES = {
     ),
     "a document. Save its pages as images first: pdftoppm -jpeg DOCUMENT page": frozenset({".pdf", ".ps", ".djvu"}),
 }
+# Files that are told from folders by their names, where there is no other way.
+_KNOWN = frozenset({*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *LIST_SUFFIXES, *chain(*_NO_IMAGES.values())})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,7 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
     if mode is not None and stat.S_ISDIR(mode):
         return [_folder_place(path, reading)]
     if mode is not None:
-        _check_kind(str(named))
-        if suffix_of(str(named)) in VIDEO_SUFFIXES and not reading.selection.videos:
-            raise ConfigError(f"'{named}' is a video. {_VIDEOS}")
+        _check_kind(str(named), reading.selection)
         image = _file(str(path.absolute()))
         return [_rooted(str(image.parent), [image.name])]
     if (parts := _parted(str(path))) is not None:
@@ -142,11 +143,13 @@ def _local(named: str) -> str:
     raise ConfigError(f"'{named}': {scheme}:// is not read{_HINTS.get(scheme, '')}. {_READ}")
 
 
-def _check_kind(named: str) -> None:
+def _check_kind(named: str, selection: Selection) -> None:
     """Raise ConfigError for a file of a kind that is known, and known to be no image."""
-    kind = next((kind for kind, suffixes in _NO_IMAGES.items() if suffix_of(named) in suffixes), "")
-    if kind:
+    suffix = suffix_of(named)
+    if kind := next((kind for kind, suffixes in _NO_IMAGES.items() if suffix in suffixes), ""):
         raise ConfigError(f"'{named}' is {kind}")
+    if suffix in VIDEO_SUFFIXES and not selection.videos:
+        raise ConfigError(f"'{named}' is a video. {_VIDEOS}")
 
 
 # -- buckets and servers -----------------------------------------------------------------------------------------------
@@ -159,8 +162,10 @@ def _bucket_place(named: str, reading: Reading) -> Place:
         return Place(uri, is_listed=True, patterns=frozenset({parts[1]}))
     uri = bucket_uri(named, "SOURCE")
     folder, _, name = uri.rpartition("/")
-    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if reading.selection.videos else IMAGE_SUFFIXES
-    if suffix_of(name) in suffixes and not folder.endswith(":/") and reading.storage(folder).entry(name).etag:
+    if suffix_of(name) in _KNOWN and not folder.endswith(":/") and reading.storage(folder).entry(name).etag:
+        _check_kind(uri, reading.selection)
+        if suffix_of(name) in LIST_SUFFIXES:
+            raise ConfigError(f"'{uri}' is a list: copy it to a folder first, and name the file")
         return Place(folder, keys=frozenset({name}))
     _check_images(reading.storage(uri), uri, reading.selection)
     return Place(uri, is_listed=True)
@@ -179,9 +184,9 @@ def _is_there(named: str, reading: Reading) -> bool:
 def _web_place(url: str) -> Place:
     server, path = web_parts(url, "SOURCE")
     file = path.partition("?")[0]
-    _check_kind(file)
     if suffix_of(file) in VIDEO_SUFFIXES:
         raise ConfigError(f"'{file}' is a video: fetch it first (curl -O), and name the file")
+    _check_kind(file, Selection())
     if suffix_of(file) in LIST_SUFFIXES:
         raise ConfigError(f"'{url}' is a list: fetch it first (curl -O), and name the file")
     folder, _, name = path.rpartition("/")

@@ -80,8 +80,8 @@ def test_a_user_with_few_rights_does_a_whole_job_over_tls_and_its_password_is_se
     wait_for(lambda: descendants(daemon.pid), "the worker process")
     seen += [Path(f"/proc/{pid}/cmdline").read_text() for pid in (daemon.pid, *descendants(daemon.pid))]
     ended = "done_with_errors"
-    wait_for(lambda: ended in terminal.here("status", job_id).out, "the job's end", 60)
-    assert ended in run("status", job_id)
+    wait_for(lambda: ended in terminal.here("status", job_id, "--json").out, "the job's end", 60)
+    assert "done, 1 failed" in run("status", job_id)
     run("retry", job_id)
     wait_for(lambda: ended in terminal.here("status", job_id, "--json").out, "the second end", 60)
     run("doctor")

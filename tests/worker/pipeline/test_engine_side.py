@@ -696,17 +696,6 @@ def test_image_processes_that_cannot_start_are_an_error_and_no_endless_loop(
         assert run(pipeline, job(photos, output), keys).keys == keys
 
 
-@pytest.mark.slow
-def test_the_end_of_the_engine_process_ends_its_image_processes(photos: Path, output: Path) -> None:
-    with pipeline_of(PlainEngine(), processes=2) as pipeline:
-        run(pipeline, job(photos, output), write_images(photos, 4))
-        processes = [handle.process for handle in pipeline.process_pool.handles]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        wait(lambda: all(process.poll() == 0 for process in processes))
-
-
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,6 @@ class ChildConfig:
 
     number: int
     layout: Layout
-    fd: int
     model: ModelSpec
     max_pixels: int
     jpeg_quality: int

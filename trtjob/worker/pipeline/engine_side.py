@@ -145,7 +145,6 @@ class Pipeline:
         return ChildConfig(
             number=number,
             layout=self.ring.layout,
-            fd=self.ring.fd,
             model=self.engine.spec,
             max_pixels=limits.max_pixels,
             jpeg_quality=limits.jpeg_quality,

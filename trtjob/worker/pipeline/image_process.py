@@ -1,14 +1,16 @@
-"""One image process: `python -m trtjob.worker.pipeline.image_process`, started by an engine process and by nobody else.
+"""The image processes: `python -m trtjob.worker.pipeline.image_process`, started by an engine process and by nobody
+else, imports what they need, and each is a fork of it.
 
-It knows neither Redis nor the engine. One thread reads, hashes, decodes and resizes an image into a slot of the ring;
+One knows neither Redis nor the engine. One thread reads, hashes, decodes and resizes an image into a slot of the ring;
 when the engine's answer lies there, it suppresses, draws, encodes and writes, and hands back the record's line. Only
-requests to a bucket wait beside each other. The end of standard input ends it, however the engine process dies.
+requests to a bucket wait beside each other. The end of its commands ends it, however the engine process dies.
 """
 
 import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +23,7 @@ from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.records import Record, to_line
 from trtjob.logs import bind_process, configure_logging
 from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
+from trtjob.worker.pipeline.fork_server import forked_processes
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.open_jobs import JobLeftError, OpenJobs
 from trtjob.worker.pipeline.reply_writer import ReplyWriter
@@ -261,16 +264,23 @@ def _die_first() -> None:
 
 
 def main() -> int:
-    """Work until the engine process closes the pipe."""
+    """Be the fork server of an engine process, and each image process that it asks for; work until it is gone."""
     # Ctrl-C, and a service manager's SIGTERM for all processes, are for the engine process: it ends this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    answers = int(sys.argv[1])
+    files = forked_processes(socket.socket(fileno=os.dup(0)))
+    if files is not None:
+        commands, answers, ring = files
+        _work(commands, answers, ring)
+    return 0
+
+
+def _work(commands: int, answers: int, ring: int) -> None:
     reader = FrameReader()
     told: list[Frame] = []
     while not told:
-        if not (data := os.read(0, READ_BYTES)):
-            return 0
+        if not (data := os.read(commands, READ_BYTES)):
+            return
         told += reader.frames(data)
     config = ChildConfig.parse(told.pop(0).payload)
     configure_logging(config.log_level, config.log_format)
@@ -278,10 +288,9 @@ def main() -> int:
     _die_first()
     cv2.setNumThreads(1)
     write_all(answers, frame(Kind.READY, config.number))
-    process = ImageProcess(config, Ring(config.layout, config.fd), 0, answers, reader)
+    process = ImageProcess(config, Ring(config.layout, ring), commands, answers, reader)
     with suppress(BrokenPipeError):  # the engine process is gone
         asyncio.run(process.run(told))
-    return 0
 
 
 if __name__ == "__main__":

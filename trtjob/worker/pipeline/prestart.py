@@ -1,14 +1,13 @@
-"""Image processes are started, most of which is Python's imports, and ended. Light itself: it runs before all else."""
+"""Image processes are started and ended. Light itself: it runs before all else."""
 
 import os
-import signal
-import subprocess
 import tempfile
+from contextlib import ExitStack
+from threading import Lock
 from typing import NamedTuple
 
-from trtjob.child_environment import environment, python
+from trtjob.worker.pipeline.fork_server import Forked, ForkServer
 
-_END_S = 2.0
 # Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
 # the kernel each time, as glibc would, it costs as many page faults as it has pages, and half as long as decoding.
 _KEPT_BYTES = 64 << 20
@@ -22,14 +21,15 @@ _ENVIRONMENT = {
 
 
 class Started(NamedTuple):
-    """An image process, whose standard input takes commands, and the end of the pipe where its answers come out."""
+    """An image process, and our ends of its pipes: what it is told, and what it answers."""
 
-    process: subprocess.Popen[bytes]
+    process: Forked
+    commands: int
     answers: int
 
 
 class PrestartedProcesses:
-    """Image processes that begin, most of which is Python's imports, while the engine is still being loaded."""
+    """Image processes that begin while the engine is still being loaded."""
 
     def __init__(self, count: int) -> None:
         """Start so many, or none where they cannot be: who needs them says so. Raises OSError for want of memory."""
@@ -53,35 +53,36 @@ def shared_memory() -> int:
 
 def start_process(fd: int) -> Started:
     """Start an image process, which waits for its config. fd: the memory of its ring. Raises OSError."""
-    # Not its standard output, where anything might print something.
-    answers, theirs = os.pipe()
-    try:
-        process = subprocess.Popen(
-            python("-m", "trtjob.worker.pipeline.image_process", str(theirs)),
-            stdin=subprocess.PIPE,
-            stdout=2,
-            bufsize=0,
-            pass_fds=(fd, theirs),
-            process_group=0,  # Ctrl-C is for who started the engine process
-            env=environment(_ENVIRONMENT, buckets=True),
-        )
-    except BaseException:
-        os.close(answers)
-        raise
-    finally:
-        os.close(theirs)
-    return Started(process, answers)
+    with ExitStack() as ours, ExitStack() as theirs:
+        commands, to_it = os.pipe()
+        theirs.callback(os.close, commands)
+        ours.callback(os.close, to_it)
+        answers, from_it = os.pipe()
+        ours.callback(os.close, answers)
+        theirs.callback(os.close, from_it)
+        process = _fork_server().fork((commands, from_it, fd))
+        ours.pop_all()
+    return Started(process, to_it, answers)
 
 
 def end_process(started: Started) -> str:
     """End an image process. Returns how it ended."""
-    process = started.process
-    process.kill()
-    assert process.stdin is not None
-    process.stdin.close()
+    os.close(started.commands)
     os.close(started.answers)
-    try:
-        code = process.wait(_END_S)
-    except subprocess.TimeoutExpired:  # it waits for a file in the kernel; its death will find it there
-        return "it did not end"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return started.process.end()
+
+
+_server: ForkServer | None = None
+_lock = Lock()
+
+
+def _fork_server() -> ForkServer:
+    """Return this process's fork server, a new one where it is gone or would not be the same any more."""
+    global _server
+    with _lock:
+        if _server is None or not _server.serves:
+            if _server is not None:
+                _server.retire()
+                _server = None
+            _server = ForkServer("trtjob.worker.pipeline.image_process", _ENVIRONMENT)
+        return _server

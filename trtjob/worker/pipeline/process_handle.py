@@ -44,8 +44,7 @@ class ProcessHandle:
         self._ears: selectors.BaseSelector | None = None
         self._moved = (0, time.monotonic())
         self._pinged_at: float | None = None
-        assert self.process.stdin is not None
-        self._commands, self._answers = self.process.stdin.fileno(), self._started.answers
+        self._commands, self._answers = self._started.commands, self._started.answers
         for pipe in (self._commands, self._answers):
             widen(pipe)
             os.set_blocking(pipe, False)
@@ -129,6 +128,8 @@ class ProcessHandle:
 
     def rss_bytes(self) -> int:
         """Return what the process has in memory that nobody shares with it."""
+        if not self.has_begun:
+            return 0
         try:
             _, resident, shared, *_ = Path(f"/proc/{self.process.pid}/statm").read_text().split()
         except (OSError, ValueError):
@@ -137,6 +138,8 @@ class ProcessHandle:
 
     def cpu_s(self) -> float:
         """Return the process's CPU time (proc(5): utime and stime, the 12th and 13th behind the name)."""
+        if not self.has_begun:
+            return 0.0
         try:
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:

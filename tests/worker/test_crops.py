@@ -24,6 +24,7 @@ from trtjob.imaging.rotated import corners, rounded
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Source
+from trtjob.storage import open_storage
 from trtjob.worker.crops import Crops, make_crops
 
 CAT, DOG, LIGHT = range(3)
@@ -201,6 +202,14 @@ def test_images_of_a_web_server_have_crops(job: Job) -> None:
         job.see(record)
         job.spec = job.spec.model_copy(update={"source": Source(kind="list", root=server.url)})
         assert job.crop().crops == 1
+
+
+def test_images_of_a_bucket_have_crops(job: Job, bucket: str) -> None:
+    open_storage(f"s3://{bucket}").put("cam1/a.png", halves())
+    job.see(seen(job, "cam1/a.png", (DOG, 0.9, LEFT)))
+    job.spec = job.spec.model_copy(update={"source": Source(kind="folder", root=f"s3://{bucket}")})
+    assert job.crop().crops == 1
+    assert job.image("dog/cam1/a.png-1.jpg").shape == (60, 50, 3)
 
 
 def test_a_page_has_crops_of_its_own(job: Job) -> None:

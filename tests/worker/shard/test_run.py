@@ -8,20 +8,25 @@ from pathlib import Path
 
 import pytest
 from poison import crashing_decoder, make_poison, put_into_every_process
+from samples import MODEL, job_spec
 from worker.local_worker import LocalWorker
-from worker.plain_engine import PlainEngine, write_image
+from worker.plain_engine import PlainEngine, write_image, write_images
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, StorageError, TooManyFailures
+from trtjob.imaging import scripts
 from trtjob.jobs.folder import ShardManifest, manifest_key, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import Record, from_line, to_line
+from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import JobState
 from trtjob.queue.job_store import Lease
 from trtjob.queue.keys import lease_key
-from trtjob.queue.units import FINISH, shard_unit
+from trtjob.queue.submit import submit
+from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.context import Interrupted
 from trtjob.worker.shard.run import REPORT_S
+from trtjob.worker.tasks import run_unit
 
 
 class Counting:
@@ -460,3 +465,28 @@ def test_seconds_of_work_never_go_down_while_engines_come_and_go(local_worker: L
         reader.join()
     assert seen[-1] > 0
     assert seen == sorted(seen)
+
+
+# -- what pictures cannot show -----------------------------------------------------------------------------------------
+
+
+def test_the_log_says_once_of_a_job_which_labels_have_no_font(
+    local_worker: LocalWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_DATA_DIRS"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    scripts.system_fonts.cache_clear()
+    scripts.runs_of.cache_clear()
+    spec = job_spec(local_worker.photos, local_worker.output, shard_size=2)
+    drawn = spec.options.model_copy(update={"annotate": Annotate.ALL})
+    spec = spec.model_copy(update={"options": drawn, "model": MODEL.model_copy(update={"labels": ("แมว", "dog")})})
+    write_images(local_worker.photos, 4)
+    submit(local_worker.store, local_worker.queue, spec)
+    run_unit(spec.job_id, PLAN)
+    for shard in (0, 1):
+        local_worker.run(local_worker.claim(shard_unit(shard)))
+    said = [record.message for record in caplog.records if "no font here has" in record.message]
+    assert len(said) == 1
+    assert "แมว" in said[0]
+    scripts.system_fonts.cache_clear()
+    scripts.runs_of.cache_clear()

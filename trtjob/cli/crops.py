@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
+from trtjob.cli.finished_job import counting, finished_folder
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
-from trtjob.errors import ConfigError, JobError
+from trtjob.errors import ConfigError
 
 EXAMPLE = "Example: trtjob crops results/photos-1a2b3c4d -o crops --margin 0.1"
 
@@ -45,18 +45,14 @@ def crops(
     The images are read again from where the job read them. The same command again goes on after an interruption.
     """
     from trtjob.cli.ui.output import print_json, print_left
-    from trtjob.jobs.folder import RESULTS
     from trtjob.worker.crops import TABLE, make_crops
 
     if "://" in str(output) or str(output).startswith("s3:/"):
         raise ConfigError(f"--output '{output}': crops are written to a folder of this machine")
     settings = start()
-    folder = job_folder(job, lambda: settings)
+    folder = finished_folder(job, settings)
     spec = folder.spec()
-    if not folder.storage.exists(RESULTS):
-        message = f"job '{spec.job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {spec.job_id}"
-        raise JobError(message, job_id=spec.job_id)
-    try:
+    with counting(folder, "cropping", hits_only=True) as on_image:
         made = make_crops(
             folder,
             spec,
@@ -66,10 +62,8 @@ def crops(
             max_pixels=settings.max_pixels,
             jpeg_quality=settings.jpeg_quality,
             allow_local=settings.fetch_allow_local,
+            on_image=on_image,
         )
-    except KeyboardInterrupt:
-        say("Stopped. The same command goes on", err=True)
-        raise typer.Exit(130) from None
     table = output.expanduser() / TABLE
     if json:
         print_json(

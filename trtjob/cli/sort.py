@@ -7,9 +7,10 @@ import typer
 
 from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
+from trtjob.cli.finished_job import counting, finished_folder
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
-from trtjob.errors import ConfigError, JobError
+from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtjob.jobs.sorting import How, SortedImages
@@ -75,33 +76,27 @@ def sort(
     if undo:
         _undo(job, into, json=json)
         return
-    try:
-        _sort(job, into, by, chosen[0] if chosen else How.COPY, conf, dry_run=dry_run, json=json)
-    except KeyboardInterrupt:
-        say("Stopped. The same command goes on", err=True)
-        raise typer.Exit(130) from None
+    _sort(job, into, by, chosen[0] if chosen else How.COPY, conf, dry_run=dry_run, json=json)
 
 
 def _sort(job: str, into: Path, by: str, how: "How", conf: float | None, *, dry_run: bool, json: bool) -> None:
-    from trtjob.jobs.folder import RESULTS
     from trtjob.jobs.sorting import By, sort_images
 
     settings = start()
-    folder = job_folder(job, lambda: settings)
+    folder = finished_folder(job, settings)
     spec = folder.spec()
-    if not folder.storage.exists(RESULTS):
-        message = f"job '{spec.job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {spec.job_id}"
-        raise JobError(message, job_id=spec.job_id)
-    done = sort_images(
-        folder,
-        spec,
-        into.expanduser(),
-        by=By(by),
-        how=how,
-        conf=spec.options.conf if conf is None else conf,
-        is_dry=dry_run,
-        allow_local=settings.fetch_allow_local,
-    )
+    with counting(folder, "sorting") as on_record:
+        done = sort_images(
+            folder,
+            spec,
+            into.expanduser(),
+            by=By(by),
+            how=how,
+            conf=spec.options.conf if conf is None else conf,
+            is_dry=dry_run,
+            allow_local=settings.fetch_allow_local,
+            on_record=on_record,
+        )
     if json:
         _print_json(spec.job_id, into, done)
     else:

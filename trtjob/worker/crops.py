@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
 from trtjob.storage.prefetch import prefetch_map
+from trtjob.storage.protocol import ImageStorage
 from trtjob.worker.pipeline.open_video import OpenVideo
 
 TABLE, HEADING = "crops.csv", "crops.json"
@@ -71,17 +72,18 @@ def make_crops(
     max_pixels: int,
     jpeg_quality: int,
     allow_local: bool = False,
+    on_image: Callable[[], None] = lambda: None,
 ) -> Crops:
     """Write a JPEG for each object of a score of at least `conf`, `dog/photos/a.jpg-1.jpg`, and a table of them.
 
-    margin: around each box, as a share of its own sides; max_pixels, jpeg_quality, allow_local: as in the settings.
-    What is there from an earlier call is not made again. Raises ConfigError where the folder holds something else,
-    StorageError where a place cannot be read or written.
+    margin: around each box, as a share of its own sides; max_pixels, jpeg_quality, allow_local: as in the settings;
+    on_image: called for every image with such an object. What is there from an earlier call is not made again.
+    Raises ConfigError where the folder holds something else, StorageError where a place cannot be read or written.
     """
     target = LocalStorage(out.resolve())
     _check(spec, target, CropHeading(job_id=spec.job_id, conf=conf, margin=margin))
-    maker = _Maker(folder, spec, target, conf, margin, max_pixels, jpeg_quality, allow_local=allow_local)
-    return maker.run()
+    source = open_source(spec.source, allow_local=allow_local)
+    return _Maker(folder, spec, source, target, conf, margin, max_pixels, jpeg_quality, on_image).run()
 
 
 def _check(spec: JobSpec, target: LocalStorage, heading: CropHeading) -> None:
@@ -105,18 +107,18 @@ class _Maker:
         self,
         folder: JobFolder,
         spec: JobSpec,
+        source: ImageStorage,
         target: LocalStorage,
         conf: float,
         margin: float,
         max_pixels: int,
         jpeg_quality: int,
-        *,
-        allow_local: bool,
+        on_image: Callable[[], None],
     ) -> None:
-        self.folder, self.spec, self.target = folder, spec, target
+        self.folder, self.spec, self.source, self.target = folder, spec, source, target
         self.conf, self.margin = conf, margin
         self.max_pixels, self.jpeg_quality = max_pixels, jpeg_quality
-        self.source = open_source(spec.source, allow_local=allow_local)
+        self.on_image = on_image
         self.result = Crops()
 
     def run(self) -> Crops:
@@ -139,6 +141,7 @@ class _Maker:
                 yield _Crop(f"{folder_name(found.label)}/{suffixed_key(record.image, f'-{number}.jpg')}", found)
 
     def _count(self, record: Record, why: str) -> None:
+        self.on_image()
         if why:
             self.result.left.append((record.image, why))
             return

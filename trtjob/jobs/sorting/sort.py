@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from trtjob.errors import ConfigError, ImageError
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.frames import is_video
-from trtjob.jobs.records import read_records
+from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.sorting import files
 from trtjob.jobs.sorting.plan import By, Target, targets
 from trtjob.jobs.sorting.undo_list import Heading, Placed, UndoList, list_path, open_list
@@ -55,17 +55,18 @@ def sort_images(
     conf: float,
     is_dry: bool = False,
     allow_local: bool = False,
+    on_record: Callable[[], None] = lambda: None,
 ) -> SortedImages:
     """Put each file of a job's source into a folder below `into`, under its own name and folders.
 
     It may be interrupted and called again; no file is ever overwritten or lost. conf: what was found with a lower score
-    does not count; is_dry: count, and touch nothing; allow_local: as of `open_source`.
-    Raises ConfigError for what cannot be meant, StorageError where a place fails.
+    does not count; is_dry: count, and touch nothing; allow_local: as of `open_source`; on_record: called for every
+    record. Raises ConfigError for what cannot be meant, StorageError where a place fails.
     """
     root = into.resolve()
     _check(folder, spec, root, by, how)
     source = open_source(spec.source, allow_local=allow_local)
-    wanted = targets(read_records(folder.storage, RESULTS), spec.options, conf=conf, by=by)
+    wanted = targets(_told(read_records(folder.storage, RESULTS), on_record), spec.options, conf=conf, by=by)
     if is_dry:
         return SortedImages(Counter(target.folder for target in wanted))
     LocalStorage(root).make_root()
@@ -74,6 +75,12 @@ def sort_images(
             return _Sort(source, root, how, undo_list).run(wanted)
     except OSError as err:
         raise place_error(err, list_path(root, spec.job_id)) from err
+
+
+def _told(records: Iterator[Record], on_record: Callable[[], None]) -> Iterator[Record]:
+    for record in records:
+        on_record()
+        yield record
 
 
 def _check(folder: JobFolder, spec: JobSpec, root: Path, by: By, how: How) -> None:

@@ -84,6 +84,7 @@ def test_the_images_of_a_list_are_found(tmp_path: Path, name: str, content: Any,
         pytest.param(
             "x.csv", "a,b\n1,2\n", "c", "it has no column 'c'. Name one with --column: 'a', 'b'", id="another"
         ),
+        pytest.param("x.csv", "", "", "it is empty", id="empty"),
         pytest.param("x.csv", "a,b\n1,2\n", "3", "it has no column '3'", id="a number too large"),
         pytest.param("x.csv", "a.jpg,b.jpg\n", "", "first line has no names of columns.*--column 1 to 2", id="no head"),
         pytest.param(

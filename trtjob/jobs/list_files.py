@@ -14,7 +14,10 @@ from trtjob.storage.listing import IMAGE_SUFFIXES, suffix_of
 
 # What people and tools call the column with the image: small letters and digits of it.
 _COLUMNS = frozenset(
-    {"image", "file", "path", "filename", "filepath", "imagepath", "imagefile", "imagename", "imageurl", "url", "uri"}
+    {
+        *("image", "imagefile", "imagename", "imagepath", "imageurl", "img", "imgpath"),
+        *("file", "filename", "filepath", "path", "uri", "url"),
+    }
 )
 _SHOWN = 20
 
@@ -89,6 +92,8 @@ def _column(names: Sequence[str], column: str) -> str:
     known = [name for name in names if "".join(filter(str.isalnum, name)).lower() in _COLUMNS]
     if not column and len(known or names) == 1:
         return (known or names)[0]
+    if not names:
+        raise ConfigError("it is empty")
     shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
     what = f"it has no column {column!r}" if column else "it does not say which column names the images"
     raise ConfigError(f"{what}. Name one with --column: {shown}")

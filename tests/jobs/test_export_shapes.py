@@ -25,7 +25,7 @@ from trtjob.jobs.exports.outlines import edge_outlines, joined
 from trtjob.jobs.exports.results import Image, Shape
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
-from trtjob.jobs.spec import JobSpec
+from trtjob.jobs.spec import JobSpec, Part, Source
 
 BOX = (20.0, 30.0, 60.0, 80.0)
 PIXELS = np.zeros((100, 200), bool)
@@ -253,13 +253,31 @@ def test_label_studio_has_what_a_classifier_found(
     assert [region["value"]["choices"] for region in task["predictions"][0]["result"]] == chosen
 
 
-def test_label_studio_finds_the_images_of_a_bucket(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("root", "address"),
+    [
+        ("s3://photos/2026", "s3://photos/2026/sub/ä b.jpg"),
+        ("gs://photos", "gs://photos/sub/ä b.jpg"),
+        ("az://photos", "azure-blob://photos/sub/ä b.jpg"),
+        ("https://host", "https://host/sub/ä b.jpg"),
+    ],
+)
+def test_label_studio_finds_images_at_their_addresses(tmp_path: Path, root: str, address: str) -> None:
     write_records(tmp_path / RESULTS, [Record("sub/ä b.jpg", width=200, height=100, detections=())])
     spec = job_spec(tmp_path)
-    spec = spec.model_copy(update={"source": spec.source.model_copy(update={"root": "s3://photos/2026"})})
-    export(JobFolder.at(tmp_path), spec, ExportFormat.LABEL_STUDIO, tmp_path / "out", conf=0.25)
-    (task,) = json.loads((tmp_path / "out").read_bytes())
-    assert task["data"]["image"] == "s3://photos/2026/sub/ä b.jpg"
+    several = Source(
+        kind="folder",
+        root="",
+        parts=tuple(Part(name=name, root=at, is_listed=True) for name, at in (("a", "/x"), ("sub", root))),
+    )
+    for source, found in (
+        (spec.source.model_copy(update={"root": root}), address),
+        (several, address.replace("/sub/", "/")),
+    ):
+        of_source = spec.model_copy(update={"source": source})
+        export(JobFolder.at(tmp_path), of_source, ExportFormat.LABEL_STUDIO, tmp_path / "out", conf=0.25)
+        (task,) = json.loads((tmp_path / "out").read_bytes())
+        assert task["data"]["image"] == found
 
 
 def painted(rle: list[int], hw: tuple[int, int]) -> NDArray[np.bool_]:

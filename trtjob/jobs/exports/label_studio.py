@@ -15,9 +15,10 @@ from trtjob.jobs.exports.outlines import edge_outlines, mask_of
 from trtjob.jobs.exports.results import Image, Results, write_array
 from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
-from trtjob.storage.uri import is_s3
+from trtjob.storage.uri import is_address
 
 _LOCAL_FILES = "/data/local-files/?d="
+_AZURE = "azure-blob://"  # as Label Studio has it
 _DOT = 0.75  # a keypoint's width on the screen, in percent, as Label Studio's own
 
 Region = dict[str, Any]
@@ -40,9 +41,12 @@ def _tasks(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:
 
 
 def _address(results: Results, name: str) -> str:
-    """Return where Label Studio finds an image: in its bucket, or below the folder that it serves."""
-    root = results.spec.source.root
-    return f"{root}/{name}" if is_s3(root) else _LOCAL_FILES + quote(os.fsencode(name))
+    """Return where Label Studio finds an image: at its address, or below the folder that it serves."""
+    for part in results.spec.source.all_parts:
+        below = f"{part.name}/" if part.name else ""
+        if is_address(part.root) and name.startswith(below):
+            return f"{part.root.replace('az://', _AZURE, 1)}/{name.removeprefix(below)}"
+    return _LOCAL_FILES + quote(os.fsencode(name))
 
 
 def _classes(results: Results, record: Record, image: Image) -> Iterator[Region]:

@@ -35,7 +35,10 @@ def read(
     times = times_of(path)
     starts = dict(zip(sampled(times, sampling).tolist(), run_starts(times, sampled(times, sampling)), strict=True))
     reader = VideoReader(
-        path.open("rb"), max_pixels=1_000_000, on_step=lambda: None if steps is None else steps.append(1)
+        path.open("rb"),
+        max_pixels=1_000_000,
+        stop=times.stop,
+        on_step=lambda: None if steps is None else steps.append(1),
     )
     try:
         return [
@@ -324,11 +327,20 @@ def test_a_range_that_is_missing_in_the_middle_is_told_once(tmp_path: Path, suff
 
 
 def test_what_is_behind_a_clock_that_runs_back_is_one_range(tmp_path: Path) -> None:
-    parts = [write_video(tmp_path / f"{n}.ts", MKV._replace(suffix=".ts"), frames=50) for n in range(2)]
+    ts = MKV._replace(suffix=".ts")
+    parts = [write_video(tmp_path / "a.ts", ts, frames=50), write_video(tmp_path / "b.ts", ts, frames=90, hw=(96, 128))]
     path = tmp_path / "both.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     times = times_of(path)
-    assert (len(times.pts), [round(float(times.time_s(lost)), 2) for lost in times.lost]) == (50, [2.0])
+    (lost,) = times.lost
+    assert (len(times.pts), round(float(times.time_s(lost)), 2)) == (50, 2.0)
+    for number in (0, 17, 33, 49):  # the other clock has frames of these times, too
+        image, _ = read(path, [number])[0]
+        assert (image.shape[:2], number_in(image)) == (HW, number)
+    reader = VideoReader(path.open("rb"), max_pixels=1_000_000, stop=times.stop)
+    with pytest.raises(ImageError, match="cut off or damaged"):
+        reader.image(lost, start_pts=int(times.pts[40]), seek=int(times.seek[40]))
+    reader.close()
 
 
 def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:

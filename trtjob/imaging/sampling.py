@@ -22,7 +22,8 @@ class FrameTimes:
 
     pts: in units of `time_base`; is_key: which are keyframes; seek: where to look for a keyframe in the file, in the
     same units; origin_s: of the container's clock when its first stream begins; is_hidden: which are decoded and not
-    shown, as an edit list says; lost: when the first frame would be shown of each range that is missing.
+    shown, as an edit list says; lost: when the first frame would be shown of each range that is missing; stop: where in
+    the file the clock runs back, 0: nowhere.
     """
 
     pts: IntArray
@@ -32,6 +33,7 @@ class FrameTimes:
     origin_s: Fraction
     is_hidden: NDArray[np.bool_]
     lost: tuple[int, ...] = ()
+    stop: int = 0
 
     @property
     def shown(self) -> IntArray:

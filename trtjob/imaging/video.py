@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.file_parts import beginning_of
 from trtjob.imaging.headers import check_size
 from trtjob.imaging.video_file import NEVER, errors, gpu_bytes, listening, opened, packets, shown_at
 from trtjob.memory import bounded_allocations
@@ -31,13 +32,21 @@ class VideoReader:
     """
 
     def __init__(
-        self, file: BinaryIO, *, max_pixels: int, on_gpu: bool = False, on_step: Callable[[], None] = lambda: None
+        self,
+        file: BinaryIO,
+        *,
+        max_pixels: int,
+        stop: int = 0,
+        on_gpu: bool = False,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """file: closed with the reader, and where this raises; on_gpu: whether NVDEC decodes what it can: the pixels
-        are the same, and damage within them is not noticed; on_step: called for each frame that is decoded.
+        """file: closed with the reader, and where this raises; stop: where it is taken to end, 0 for its own end;
+        on_gpu: whether NVDEC decodes what it can: the pixels are the same, and damage within them is not noticed;
+        on_step: called for each frame that is decoded.
 
         Raises ImageError.
         """
+        self._read = beginning_of(file, stop)
         self._on_gpu = on_gpu
         self._file = file
         self._max_pixels = max_pixels
@@ -50,7 +59,7 @@ class VideoReader:
             raise
 
     def _open(self) -> None:
-        self._container, self._stream = opened(self._file, on_gpu=self._on_gpu)
+        self._container, self._stream = opened(self._read, on_gpu=self._on_gpu)
         context: Any = self._stream.codec_context
         check_size(context.width, context.height, self._max_pixels)
         context.options = {"max_pixels": str(self._max_pixels)}  # a stream may change its size in the middle

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import cv2
 
+from trtjob.imaging.file_parts import beginning_of
 from trtjob.imaging.sampling import FrameTimes
 from trtjob.imaging.video import UInt8Array, pixels_of
 from trtjob.imaging.video_file import NEVER, errors, opened
@@ -52,7 +53,7 @@ def write_copy(
     """
     import av
 
-    container, stream = opened(file)
+    container, stream = opened(beginning_of(file, times.stop))
     stream.codec_context.options = {"max_pixels": str(max_pixels)}
     with container, errors("the annotated video cannot be written"):
         sounds = [each for each in container.streams.audio if each.codec_context is not None]

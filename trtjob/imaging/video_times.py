@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.emptied_file import EmptiedFile
+from trtjob.imaging.file_parts import EmptiedFile
 from trtjob.imaging.sampling import FrameTimes, IntArray
 from trtjob.imaging.video_file import NEVER, errors, listening, opened, packets, shown_at
 
@@ -42,7 +42,7 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
 @dataclass(slots=True)
 class _Found:
     """Packets in the order of the file. suspects: when those are shown around which something may be missing;
-    complaints: how many there were before the last one; runs_back: whether the clock does, before which all ends."""
+    complaints: how many there were before the last one; stop: where in the file the clock runs back, 0: nowhere."""
 
     pts: "array[int]" = field(default_factory=lambda: array("q"))
     seek: "array[int]" = field(default_factory=lambda: array("q"))
@@ -50,7 +50,7 @@ class _Found:
     is_hidden: bytearray = field(default_factory=bytearray)
     suspects: list[int] = field(default_factory=list)
     complaints: int = 0
-    runs_back: bool = False
+    stop: int = 0
     _newest_key: int = NEVER
 
     def take(self, packet: Any, *, is_suspect: bool) -> bool:
@@ -60,7 +60,7 @@ class _Found:
         if (shown := shown_at(packet)) is None:
             return True
         if packet.is_keyframe and shown < self._newest_key:
-            self.runs_back = True
+            self.stop = packet.pos or 0
             return False
         if packet.is_keyframe:
             self._newest_key = shown
@@ -120,10 +120,10 @@ def _ordered(container: Any, stream: Any, found: _Found) -> FrameTimes:
     step = int(np.median(np.diff(times))) if len(times) > 1 else 1
     end_s = (int(times[-1]) + step) * time_base - origin_s
     lost = _gaps(times, found.suspects, step)
-    if found.runs_back or _length_s(container, stream) - end_s > _MOST_SHORT_S or _is_short(container, stream, found):
+    if found.stop or _length_s(container, stream) - end_s > _MOST_SHORT_S or _is_short(container, stream, found):
         lost.append(int(times[-1]) + step)
     seek = np.array(found.seek, np.int64)[order]
-    return FrameTimes(times, is_key, seek, time_base, origin_s, is_hidden, tuple(lost))
+    return FrameTimes(times, is_key, seek, time_base, origin_s, is_hidden, tuple(lost), found.stop)
 
 
 def _gaps(times: IntArray, suspects: list[int], step: int) -> list[int]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
+from math import lcm
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from trtjob.child_process import (
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FrameRow = tuple[str, int, int, int, int]  # when it is shown, as in its key, and the numbers of `Frame`
+FrameRow = tuple[str, int, int, int, int, int]  # when it is shown, as in its key, and the numbers of `Frame`
 FramesOf = Callable[[Entry], Iterator[Entry]]
 
 UNREADABLE = (1 << 32) - 1
@@ -210,7 +211,7 @@ def listed_frames(file: BinaryIO, sampling: str, on_step: Callable[[], None] = l
     times = frame_times(file, on_step)
     planned = planned_frames(times, sampling)
     for frame, text in zip(planned, _texts(times, [frame.pts for frame in planned]), strict=True):
-        yield text, frame.number, frame.pts, int(times.pts[frame.start]), int(times.seek[frame.start])
+        yield text, frame.number, frame.pts, int(times.pts[frame.start]), int(times.seek[frame.start]), times.stop
 
 
 def _texts(times: "FrameTimes", shown: list[int]) -> list[str]:
@@ -218,10 +219,13 @@ def _texts(times: "FrameTimes", shown: list[int]) -> list[str]:
 
     To the millisecond; where that does not tell them apart, to the microsecond.
     """
-    seconds = [times.time_s(pts) for pts in shown]
-    width = len(str(int(seconds[-1])))
+    # Whole numbers: fractions take ten times as long, and there may be millions.
+    whole = lcm(times.time_base.denominator, times.origin_s.denominator)
+    tick, begin = int(times.time_base * whole), int(times.origin_s * whole)
+    parts = [pts * tick - begin for pts in shown]
+    width = len(str(parts[-1] // whole))
     for digits in (_MILLI, _MICRO):
-        texts = [f"{round(second * 10**digits):0{width + digits}d}" for second in seconds]
+        texts = [f"{(2 * part * 10**digits + whole) // (2 * whole):0{width + digits}d}" for part in parts]
         if all(before < after for before, after in pairwise(texts)):
             break
     return [f"{text[:-digits]}.{text[-digits:]}" for text in texts]

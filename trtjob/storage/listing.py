@@ -24,13 +24,14 @@ _BLOCK_BYTES = 1 << 16
 
 class Frame(NamedTuple):
     """A frame of a video. number: from 0 on, in the order in which they are shown; pts: when that is; start: when the
-    keyframe is shown from which it is decoded, seek: where that is looked for. All but the number in the units of the
-    file's own clock."""
+    keyframe is shown from which it is decoded, seek: where that is looked for; these in the units of the file's own
+    clock. stop: where in the file that clock runs back, behind which nothing is read; 0: nowhere."""
 
     number: int
     pts: int
     start: int
     seek: int
+    stop: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,10 @@ class OpenVideo:
         if self._reader is None or video != self._video:
             self.close()
             file = self._source.open(video)
-            self._reader = VideoReader(file, max_pixels=self._max_pixels, on_gpu=self._on_gpu, on_step=self._on_step)
+            stop = 0 if entry.frame is None else entry.frame.stop
+            self._reader = VideoReader(
+                file, max_pixels=self._max_pixels, stop=stop, on_gpu=self._on_gpu, on_step=self._on_step
+            )
             self._video = video
         return self._reader
 

@@ -1,12 +1,13 @@
-"""A file of which some ranges are not read: zeros stand for them."""
+"""Files of which only parts are read."""
 
+import io
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 
 class EmptiedFile:
-    """A file of which ranges are left out, as what reads it sees it.
+    """A file of which ranges are left out: zeros stand for them.
 
     >>> import io
     >>> file = EmptiedFile(io.BytesIO(b"abcdef"))
@@ -47,6 +48,32 @@ class EmptiedFile:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def beginning_of(file: BinaryIO, stop: int) -> BinaryIO:
+    """Return a file as one that ends earlier, at `stop`; 0: as it is.
+
+    >>> import io
+    >>> file = beginning_of(io.BytesIO(b"abcdef"), 4)
+    >>> file.seek(-1, 2), file.read(9), file.read(9)
+    (3, b'd', b'')
+    """
+    return cast(BinaryIO, _Beginning(file, stop)) if stop else file
+
+
+class _Beginning:
+    def __init__(self, file: BinaryIO, stop: int) -> None:
+        self._file = file
+        self._stop = stop
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(0, min(size, self._stop - self._file.tell())))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(self._stop + offset) if whence == io.SEEK_END else self._file.seek(offset, whence)
 
     def tell(self) -> int:
         return self._file.tell()

@@ -7,6 +7,7 @@ docs/images/report.jpg.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,12 @@ DIGITS = REPOSITORY / "examples" / "digits"
 
 def make_report(folder: Path, scenes: Path) -> Path:
     """Run the sample model over scenes and return the report, which says how good it is."""
+    scenes = Path(shutil.copytree(scenes, folder / "scenes"))
     truth = folder / "truth.json"
     truth.write_text(json.dumps(coco_of(json.loads((scenes / "truth.json").read_text()))))
     trtjob = [sys.executable, "-m", "trtjob"]
     job = [*trtjob, "run", str(scenes), "--model", str(DIGITS / "digits.weights"), "-o", str(folder / "out")]
-    subprocess.run([*job, "--min-score", "0.02"], check=False, stdout=subprocess.DEVNULL)
+    subprocess.run([*job, "--min-score", "0.02"], check=True, stdout=subprocess.DEVNULL)
     (page,) = (folder / "out").glob("*/report.html")
     subprocess.run([*trtjob, "report", str(page.parent), "--truth", str(truth)], check=True)
     return page
@@ -77,10 +79,14 @@ def main() -> int:
         print("there is no Chromium on the PATH", file=sys.stderr)
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="trtjob-pictures-") as folder:
-        page = arguments.page or make_report(Path(folder), arguments.scenes)
-        with browser(chromium, Path(folder, "profile")) as tab:
+    folder = Path(tempfile.gettempdir(), "trtjob-demo")  # whose name is in the pictures
+    folder.mkdir()
+    try:
+        page = arguments.page or make_report(folder, arguments.scenes)
+        with browser(chromium, folder / "profile") as tab:
             take_pictures(tab, page.resolve(), arguments.out)
+    finally:
+        shutil.rmtree(folder)
     if arguments.readme:
         picture = cv2.imread(str(arguments.out / "desktop-light.png"))
         assert picture is not None

@@ -68,11 +68,13 @@ class Tab:
         with suppress(RuntimeError, OSError):
             self._on_browser("Browser.close")
 
-    def _on_browser(self, method: str, **parameters: Any) -> None:
+    def _on_browser(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call what is no page's."""
         session, self._session = self._session, None
-        self.call(method, **parameters)
-        self._session = session
+        try:
+            return self.call(method, **parameters)
+        finally:
+            self._session = session
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -154,6 +156,12 @@ class Tab:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def memory_mb(self) -> float:
+        """Return the memory of the process that shows the page, in megabytes; of what it shares, its share."""
+        processes = self._on_browser("SystemInfo.getProcessInfo")["processInfo"]
+        smaps = [Path("/proc", str(each["id"]), "smaps_rollup") for each in processes if each["type"] == "renderer"]
+        return max(int(path.read_text().split("Pss:")[1].split()[0]) / 1000 for path in smaps)
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -69,6 +69,7 @@ def data_of(folder: JobFolder) -> list[dict[str, Any]]:
 def _unpacked(folder: JobFolder, number: int, data_name: str, details_name: str) -> dict[str, Any]:
     data = _argument(folder, number, "data", data_name) | _argument(folder, number, "details", details_name)
     packed = {name: data[name] for name in ("sizes", "counts", "class_ids", "scores", "boxes")}
+    data["names"] = data["names"].split("\0")
     return data | {name: array(typecode, b64decode(numbers)).tolist() for name, (typecode, numbers) in packed.items()}
 
 

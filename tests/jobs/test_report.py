@@ -216,16 +216,16 @@ def test_the_page_of_a_million_images_is_small(tmp_path: Path) -> None:
     folder = made(JobFolder.of(spec))
     page = Report(folder, spec)
     page._chunks = [(["data-0000-12345678.js", "details-0000-12345678.js"], MAX_IMAGES, 1234, 1234, 1234)] * 250
-    page._folders.add([f"camera-{number:03d}/day/1.jpg" for number in range(MAX_FOLDERS)], [], [])
+    page._folders.add([f"camera-{number:03d}/day" for number in range(MAX_FOLDERS)], [], [])
     page.write(summary_of(spec, 1_000_000))
     assert len(folder.storage.read(REPORT)) < 150_000
 
 
 def test_too_many_folders_are_counted_as_those_that_they_lie_in() -> None:
     folders = Folders()
-    names = [f"{camera}/{day:03d}/1.jpg" for camera in "ab" for day in range(MAX_FOLDERS)]
+    names = [f"{camera}/{day:03d}" for camera in "ab" for day in range(MAX_FOLDERS)]
     folders.add(names, names[:5], names[-1:])
-    folders.add(["a/later/deep/2.jpg", "top.jpg"], [], [])
+    folders.add(["a/later/deep", ""], [], [])
     assert folders.rows() == [("", 1, 0, 0), ("a", MAX_FOLDERS + 1, 5, 0), ("b", MAX_FOLDERS, 0, 1)]
 
 

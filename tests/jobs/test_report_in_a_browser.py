@@ -1,10 +1,12 @@
 """The report as people meet it: in a real Chromium, opened from the disk."""
 
+import itertools
 import json
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -95,13 +97,13 @@ def page_of(spec: JobSpec, records: list[Record]) -> Path:
     return Path(report(spec, records).uri, "report.html")
 
 
-def written(spec: JobSpec, records: list[Record]) -> Path:
+def written(spec: JobSpec, records: Iterable[Record]) -> Path:
     """Write the page of these records alone, of which none failed."""
     folder = made(JobFolder.of(spec))
-    page = Report(folder, spec)
-    for record in records:
+    page, images = Report(folder, spec), 0
+    for images, record in enumerate(records, start=1):  # noqa: B007 - how many there were
         page.add(record)
-    summary = dict.fromkeys(("images", "failed", "elapsed_s"), 0) | {"images": len(records), "incomplete": ""}
+    summary = dict.fromkeys(("images", "failed", "elapsed_s"), 0) | {"images": images, "incomplete": ""}
     page.write(summary | {name: {} for name in ("failures", "ignored", "devices", "busy_s")})
     return Path(folder.uri, "report.html")
 
@@ -621,6 +623,51 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cat, dog = [(0, 0.9, BOX)], [(1, 0.2, BOX)]
     images = range(6 * MAX_IMAGES)
     return written(spec, [found(f"{number:06d}.jpg", *(cat if number % 100 == 99 else dog)) for number in images])
+
+
+FIRST_VIEW_S, FIRST_VIEW_MB = 2.0, 300.0
+
+
+def first_view_s(tab: Tab, page: Path) -> float:
+    started = time.monotonic()
+    tab.open(page)
+    tab.wait_for("document.querySelectorAll('.card').length === 60")
+    return time.monotonic() - started
+
+
+def test_two_thousand_mixed_images_are_shown_in_time(tab: Tab, tmp_path: Path) -> None:
+    def record(number: int) -> Record:
+        if number < 12:
+            return failed(f"{number:04d}.jpg")
+        return found(f"{number:04d}.jpg", *([(1, 0.8, BOX)] * 3 if number % 4 == 0 else []))
+
+    records = [record(number) for number in range(2000)]
+    page = page_of(local_spec(tmp_path / "photos"), records)
+    assert first_view_s(tab, page) < FIRST_VIEW_S
+    assert tabs(tab) == {"With detections": 497, "Empty": 1491, "Nearly": 0, "Failed": 12, "All": 2000}
+    assert tab.memory_mb() < FIRST_VIEW_MB
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_a_million_images_are_shown_in_time_and_memory(tab: Tab, tmp_path: Path) -> None:
+    cat, dog = found("x", (0, 0.9, BOX), (1, 0.3, BOX)).detections, found("x", (1, 0.2, BOX)).detections
+    names = (f"camera-{number // 10_000:02d}/{number:07d}.jpg" for number in range(1_000_000))
+    kinds = (cat if number % 10 == 0 else dog for number in itertools.count())
+    page = written(
+        local_spec(tmp_path / "photos"),
+        (Record(name, None, 200, 100, objects) for name, objects in zip(names, kinds, strict=False)),
+    )
+    assert first_view_s(tab, page) < FIRST_VIEW_S
+    assert tabs(tab)["With detections"] == 100_000
+    assert tab.memory_mb() < FIRST_VIEW_MB
+    give(tab, "#score", 15)
+    assert tabs(tab)["With detections"] == 1_000_000
+    give(tab, "#search", "00077")
+    give(tab, "#sort", "random", "change")
+    click(tab, "#folders li:nth-child(1) button")
+    assert tabs(tab)["With detections"] == sum("00077" in f"camera-00/{number:07d}" for number in range(10_000))
+    assert len(shown(tab)) == 60
 
 
 def data_requests(tab: Tab) -> list[str]:

@@ -6,16 +6,18 @@ import os
 import sys
 from array import array
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
-from trtjob.imaging.detections import Detection
+from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.folder import annotated_key, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.reference import Compared, Other
 
 MAX_IMAGES = 5_000
+_AT_A_TIME = 50  # few enough that Python's collector does not begin to look through them
 MAX_OBJECTS = 40_000
 MAX_SHAPES = 5_000
 MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
@@ -25,7 +27,7 @@ _LONG_NAME = 250
 
 
 class Chunk:
-    """Images in their order.
+    """Images in their order, as columns.
 
     Objects are detections, or the classes of an image: counts says how many each image has. scores: ten-thousandths;
     boxes: xyxy in pixels, of detections alone; shapes: what else is known of some, by the object's number;
@@ -36,50 +38,65 @@ class Chunk:
     """
 
     def __init__(self) -> None:
+        self._waiting: list[Record] = []
         self.names: list[str] = []
-        self.sizes: list[int] = []
         self.counts: list[int] = []
         self.class_ids: list[int] = []
         self.scores: list[int] = []
-        self.boxes: list[float] = []
-        self.shapes: dict[int, dict[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
-        self.notes: dict[int, dict[str, Any]] = {}
         self.is_exclusive = False
         self.partners: list[int] = []
         self.moved: set[int] = set()
         self.other_counts: list[int] = []
         self.others: list[Other] = []
+        self._sizes: list[int] = []
+        self._boxes = array("f")
+        self._shapes: dict[int, dict[str, Any]] = {}
+        self._notes: dict[int, dict[str, Any]] = {}
 
     def add(self, record: Record, compared: Compared | None = None) -> None:
-        """Add an image. It is called for each of millions: what can wait is done when the script is written."""
+        """Add an image. It is called for each of millions: some at a time take half as long as each by itself."""
         if compared is not None:
-            self.moved.update(len(self.scores) + number for number in compared.moved)
-            self.partners += compared.partners
-            self.other_counts.append(len(compared.others))
-            self.others += compared.others
-        if notes := _notes(record):
-            self.notes[len(self.names)] = notes
-        if record.error is not None:
-            self.failures[len(self.names)] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
-        self.names.append(record.image)
-        self.sizes += (record.width or 0, record.height or 0)
-        for detection in (detections := record.detections or ()):
-            if detection.keypoints or detection.rotated or detection.polygons or detection.mask:
-                self.shapes[len(self.scores)] = _shapes(detection)
-            self.class_ids.append(detection.class_id)
-            self.scores.append(round(detection.score * 10_000))
-            self.boxes += detection.box
-        self.is_exclusive |= record.classes is not None
-        for found in (classes := record.classes or record.labels or ()):
-            self.class_ids.append(found.class_id)
-            self.scores.append(round(found.score * 10_000))
-        self.counts.append(len(detections) + len(classes))
+            self._add_compared(compared)
+        self._waiting.append(record)
+        if len(self._waiting) == _AT_A_TIME:
+            self.settle()
+
+    def _add_compared(self, compared: Compared) -> None:
+        self.moved.update(len(self.partners) + number for number in compared.moved)
+        self.partners += compared.partners
+        self.other_counts.append(len(compared.others))
+        self.others += compared.others
+
+    def settle(self) -> None:
+        """Take those images into the columns that still wait."""
+        records, self._waiting = self._waiting, []
+        first, first_object = len(self.names), len(self.scores)
+        found: list[Sequence[Detection | Classification]] = [
+            record.detections or record.classes or record.labels or () for record in records
+        ]
+        objects = list(chain.from_iterable(found))
+        self.names += [record.image for record in records]
+        self.counts += map(len, found)
+        self.class_ids += [each.class_id for each in objects]
+        self.scores += [round(each.score * 10_000) for each in objects]
+        self._sizes += [side or 0 for record in records for side in (record.width, record.height)]
+        self.is_exclusive |= any([record.classes is not None for record in records])
+        for number, record in enumerate(records, start=first):
+            if record.error is not None:
+                self.failures[number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
+            elif notes := _notes(record):
+                self._notes[number] = notes
+        detections = [each for record in records for each in record.detections or ()]
+        self._boxes.extend([side for each in detections for side in each.box])
+        for number, each in enumerate(detections, start=first_object):
+            if each.mask or each.keypoints or each.rotated or each.polygons:
+                self._shapes[number] = _shapes(each)
 
     @property
     def is_full(self) -> bool:
         objects = len(self.scores) + len(self.others)
-        return len(self.names) >= MAX_IMAGES or objects >= MAX_OBJECTS or len(self.shapes) >= MAX_SHAPES
+        return len(self.names) >= MAX_IMAGES or objects >= MAX_OBJECTS or len(self._shapes) >= MAX_SHAPES
 
     def first_objects(self) -> list[int]:
         """Return where each image's objects begin: the first has its best score, if it has any."""
@@ -91,7 +108,7 @@ class Chunk:
         The first has what filters ask for, the second what is only needed of images that are shown.
         """
         data = {
-            "names": self.names,
+            "names": "\0".join(self.names),
             "counts": _packed(self.counts),
             "class_ids": _packed(self.class_ids),
             "scores": _packed(self.scores),
@@ -107,11 +124,11 @@ class Chunk:
                 "other_partners": _packed([other.partner for other in self.others]),
             }
         details = {
-            "sizes": _packed(self.sizes),
-            "boxes": ("f", _base64(array("f", self.boxes))),
-            "shapes": self.shapes,
+            "sizes": _packed(self._sizes),
+            "boxes": ("f", _base64(self._boxes)),
+            "shapes": self._shapes,
             "messages": {image: message for image, (_, message) in self.failures.items()},
-            "notes": self.notes,
+            "notes": self._notes,
             "other_boxes": [other.box and [round(side, 1) for side in other.box] for other in self.others],
         }
         return dict((_script("data", number, data), _script("details", number, details)))

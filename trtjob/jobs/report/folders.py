@@ -17,9 +17,9 @@ class Folders:
         self.failed: Counter[str] = Counter()
 
     def add(self, images: Iterable[str], hits: Iterable[str], failed: Iterable[str]) -> None:
-        """Count the names of images; hits, failed: those among them."""
-        for counter, names in ((self.images, images), (self.hits, hits), (self.failed, failed)):
-            for folder, count in Counter([name.rpartition("/")[0] for name in names]).items():
+        """Count the folders of images; hits, failed: of those among them."""
+        for counter, folders in ((self.images, images), (self.hits, hits), (self.failed, failed)):
+            for folder, count in Counter(folders).items():
                 counter[self._cut(folder)] += count
         while len(self.images) > MAX_FOLDERS:
             self._fold()

@@ -71,7 +71,7 @@ class Report:
         scripts = chunk.scripts(number)
         self._before_write()
         for name, script in scripts.items():
-            self._folder.storage.write(f"{REPORT_DATA}/{name}", script)
+            self._folder.storage.put(f"{REPORT_DATA}/{name}", script)
         self._chunks.append((list(scripts), *self._count_images(chunk), *self._count_differences(chunk)))
 
     @property
@@ -85,10 +85,12 @@ class Report:
         least = self._threshold
         firsts = zip(chunk.first_objects(), chunk.counts, strict=True)
         best = [chunk.scores[first] if count else -1 for first, count in firsts]
-        hits = [name for name, score in zip(chunk.names, best, strict=True) if score >= least]
-        nearly = sum(max(0, least - NEARLY) <= score < least for score in best)
-        self._folders.add(chunk.names, hits, [chunk.names[number] for number in chunk.failures])
-        return len(chunk.names), len(hits), nearly, len(chunk.failures)
+        folders = [name.rpartition("/")[0] for name in chunk.names]
+        hits = [folder for folder, score in zip(folders, best, strict=True) if score >= least]
+        from_nearly = max(0, least - NEARLY)
+        nearly = [score for score in best if from_nearly <= score < least]
+        self._folders.add(folders, hits, [folders[number] for number in chunk.failures])
+        return len(folders), len(hits), len(nearly), len(chunk.failures)
 
     def _count_differences(self, chunk: Chunk) -> tuple[int, ...]:
         """Return in how many images an object is more, is missing, and has moved, where something says so."""
@@ -112,6 +114,7 @@ class Report:
 
     def write(self, summary: dict[str, Any]) -> None:
         """Write the page, and remove the data of pages before it. summary: the fields of `summary.json`."""
+        self._chunk.settle()
         if self._chunk.names:
             self._write_chunk()
         self._before_write()

@@ -42,11 +42,11 @@ function facts(data) {
   const kinds = new Uint8Array(counts.length); // 0: not failed
   for (const [image, kind] of Object.entries(data.failures)) kinds[image] = 1 + KINDS.indexOf(kind);
   return {
-    names: data.names.join("\0"), // one text takes a third of the memory of many
+    names: data.names, // one text, with zero bytes between: it takes a third of the memory of many
     offsets, kinds,
     classIds: unpacked(data.class_ids),
     scores: unpacked(data.scores),
-    folders: foldersOf(data.names),
+    folders: foldersOf(data.names, counts.length),
     reference: REFERENCE && referenceFacts(data),
   };
 }
@@ -66,13 +66,24 @@ function offsetsOf(counts) {
 
 const FOLDER_NUMBERS = new Map(INDEX.folders.map(([path], number) => [path, number]));
 
-function foldersOf(names) {
+function foldersOf(names, count) {
+  const folders = new Uint16Array(count);
   let last = null, number = 0;
-  return Uint16Array.from(names, name => {
-    const folder = name.slice(0, Math.max(0, name.lastIndexOf("/")));
+  eachName(names, (image, start, end) => {
+    const folder = names.slice(start, Math.max(start, names.lastIndexOf("/", end - 1)));
     if (folder !== last) number = FOLDER_NUMBERS.get(listed(last = folder));
-    return number;
+    folders[image] = number;
   });
+  return folders;
+}
+
+// Call with the number of each name, and where it begins and ends in the text of all.
+function eachName(names, act) {
+  for (let image = 0, start = 0; start <= names.length; image++) {
+    const zero = names.indexOf("\0", start), end = zero < 0 ? names.length : zero;
+    act(image, start, end);
+    start = end + 1;
+  }
 }
 
 // Deep folders are counted as the one that they lie in.

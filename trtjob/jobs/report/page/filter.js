@@ -60,19 +60,38 @@ function differ({scores, classIds, offsets, reference}, image, end, isOn) {
   }
 }
 
+// Which of a chunk's images have a text in their names: ones among zeros.
+function matching({names, kinds}, search) {
+  const found = new Uint8Array(kinds.length), text = names.toLowerCase();
+  let hit = text.indexOf(search);
+  eachName(text, (image, start, end) => {
+    if (hit >= 0 && hit < start) hit = text.indexOf(search, start);
+    found[image] = Number(hit >= 0 && hit + search.length <= end);
+  });
+  return found;
+}
+
+// Millions of numbers, in memory that each selection uses again.
+const SCRATCH = {ids: null, keys: null};
+
+function scratch(name, Numbers, length) {
+  if (!SCRATCH[name] || SCRATCH[name].length < length) SCRATCH[name] = new Numbers(length);
+  return SCRATCH[name];
+}
+
 // Walk over images that are loaded. Returns {ids, counts}: the numbers of those that are shown, in their order.
 function select(chunks) {
-  const counts = emptyCounts(), most = chunks.reduce((sum, chunk) => sum + chunk.images, 0);
-  const ids = new Uint32Array(most), keys = state.sort === "name" ? null : new Float64Array(most);
+  const counts = emptyCounts(), most = chunks.length > FEW_CHUNKS ? IMAGES : chunks.reduce((sum, chunk) => sum + chunk.images, 0);
+  const ids = scratch("ids", Uint32Array, most), keys = state.sort === "name" ? null : scratch("keys", Float64Array, most);
   const isOn = new Uint8Array(CLASS_COUNT).fill(state.classes ? 0 : 1);
   for (const id of state.classes ?? []) isOn[id] = 1;
   const search = state.search.toLowerCase(), kind = KINDS.indexOf(state.kind) + 1;
   const inFolder = INDEX.folders.map(([path]) => state.folder === null || path === state.folder || path.startsWith(`${state.folder}/`));
   let found = 0;
   for (const {facts, first} of chunks) {
-    const names = search ? facts.names.toLowerCase().split("\0") : null;
+    const matches = search ? matching(facts, search) : null;
     for (let image = 0; image < facts.kinds.length; image++) {
-      if (names && !names[image].includes(search)) continue;
+      if (matches && !matches[image]) continue;
       const folder = facts.folders[image], here = inFolder[folder];
       const end = HAS_ONE ? Math.min(facts.offsets[image + 1], facts.offsets[image] + 1) : facts.offsets[image + 1];
       let best = -1, visible = 0;
@@ -104,8 +123,9 @@ function select(chunks) {
     }
   }
   if (!keys) return {ids: ids.subarray(0, found), counts};
-  const sorted = keys.subarray(0, found).sort();
-  return {ids: Uint32Array.from(sorted, key => key % 2 ** 32), counts};
+  keys.subarray(0, found).sort();
+  for (let place = 0; place < found; place++) ids[place] = keys[place] % 2 ** 32;
+  return {ids: ids.subarray(0, found), counts};
 }
 
 function countDifferences({tabs, objects}) {

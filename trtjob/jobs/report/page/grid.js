@@ -28,7 +28,7 @@ function card(image, position) {
     picture(image, objects, missing, {isSmall: true}));
   const found = ordered(objects).map(chip), missed = missing.map(missingChip);
   const all = state.tab === "missing" ? [...missed, ...found] : [...found, ...missed], chips = all.slice(0, most);
-  if (all.length > most) chips.push(element("span", {class: "soft"}, `and ${all.length - most} more`));
+  if (all.length > most) chips.push(element("span", {class: "soft more"}, `and ${all.length - most} more`));
   const caption = element("div", {class: "caption"}, ...chips, element("span", {class: "name"}, image.name), element("span", {class: "badge"}, markBadge(image.name)));
   button.addEventListener("keydown", event => {
     const mark = isPlain(event) ? markOfKey(event.key.toLowerCase()) : undefined;
@@ -41,10 +41,7 @@ function card(image, position) {
 }
 
 // Those first for which the tab is.
-function ordered(objects) {
-  const isMeant = {extra: object => !isThere(object.partner), moved: object => object.isMoved && isThere(object.partner)}[state.tab];
-  return isMeant ? [...objects].sort((a, b) => isMeant(b) - isMeant(a)) : objects;
-}
+const ordered = objects => [...objects].sort((a, b) => isMeant(b) - isMeant(a));
 
 function showBadge(image) {
   byId("grid").querySelector(`[data-image="${image.id}"] + .caption .badge`)?.replaceChildren(...[markBadge(image.name)].filter(Boolean));

@@ -87,9 +87,9 @@ function picture(image, objects, others, {isSmall}) {
 function boxes(image, objects, others) {
   const svg = shape("svg", {viewBox: `0 0 ${image.width || 1} ${image.height || 1}`, preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true"});
   for (const object of objects.filter(each => each.box)) {
-    const low = object.score < state.score ? " low" : "";
+    const low = (object.score < state.score ? " low" : "") + (isMeant(object) ? "" : " faint");
     for (const [tag, place] of outlines(object)) {
-      svg.append(shape(tag, {class: "shape under", ...place}));
+      svg.append(shape(tag, {class: isMeant(object) ? "shape under" : "shape under faint", ...place}));
       svg.append(shape(tag, {class: `shape over${low}`, stroke: brightColour(object.classId), "data-object": image.objects.indexOf(object), ...place}));
     }
   }

@@ -12,6 +12,13 @@ function verdict(object) {
   return IS_TRUTH ? ["✓", "right"] : ["", "the same"];
 }
 
+// Whether an object is one for which the tab is; the others are drawn faintly.
+function isMeant(object) {
+  if (state.tab === "extra") return !isThere(object.partner);
+  if (state.tab === "moved") return object.isMoved && isThere(object.partner);
+  return state.tab !== "missing";
+}
+
 const MISSING = IS_TRUTH ? ["missed", "misses"] : ["−", "went"];
 
 function missingChip(other) {

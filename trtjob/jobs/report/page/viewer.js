@@ -52,7 +52,7 @@ function placeTags() {
   const shownWidth = current.width * fit, shownHeight = current.height * fit;
   for (const tag of layer.querySelectorAll(".tag")) {
     const x = (width - shownWidth) / 2 + tag.dataset.x * shownWidth, y = (height - shownHeight) / 2 + tag.dataset.y * shownHeight;
-    tag.style.left = `${x}px`;
+    tag.style.left = `${Math.max(0, Math.min(x, width - tag.offsetWidth / zoom.scale))}px`;
     tag.style.top = `${y}px`;
     tag.style.transformOrigin = "0 0";
     tag.style.transform = `scale(${1 / zoom.scale}) translateY(${y > 17 ? -100 : 0}%)`;

@@ -13,7 +13,7 @@ from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.doctor_checks import _images, _mended, _workers
+from trtjob.cli.doctor_checks import _images, _mended, _videos, _workers
 from trtjob.cli.nvidia import Card, Cards
 from trtjob.config import Settings
 from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
@@ -350,6 +350,13 @@ def test_gpus_that_cannot_be_are_wrong_usage_also_without_a_driver(terminal: Ter
     outcome = terminal.here("worker", "--gpus", gpus)
     assert outcome.code == 2
     assert f"--gpus '{gpus}'" in outcome.err
+
+
+@pytest.mark.parametrize(("is_there", "state"), [(True, "ok"), (False, "note")])
+def test_whether_videos_are_read_is_said(monkeypatch: pytest.MonkeyPatch, is_there: bool, state: str) -> None:
+    monkeypatch.setattr("trtjob.imaging.video_package.find_spec", lambda _name: object() if is_there else None)
+    finding = _videos()
+    assert (finding.state, "trtjob[video]" in finding.fix) == (state, not is_there)
 
 
 def test_images_that_need_an_extra_are_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -480,7 +480,11 @@ def links_of(tab: Tab) -> list[list[str]]:
 def test_a_frame_is_shown_of_its_copy_and_leads_to_its_place_in_the_video(tab: Tab, tmp_path: Path) -> None:
     spec = local_spec(tmp_path / "photos")
     spec = spec.model_copy(
-        update={"options": spec.options.model_copy(update={"frames": "fps=1", "annotate": Annotate.ALL})}
+        update={
+            "options": spec.options.model_copy(
+                update={"frames": "fps=1", "annotate": Annotate.ALL, "annotate_video": True}
+            )
+        }
     )
     record = replace(found("day/c#1.mp4#t=12.040", (0, 0.9, BOX)), frame=301, time_s=12.04)
     path = page_of(spec, [record])
@@ -491,6 +495,7 @@ def test_a_frame_is_shown_of_its_copy_and_leads_to_its_place_in_the_video(tab: T
     assert links_of(tab) == [
         ["Open the annotated copy", "annotated/day/c%231.mp4%23t%3D12.040.jpg"],
         ["Open the video", "../../photos/day/c%231.mp4#t=12.040"],
+        ["Open the annotated video", "annotated/day/c%231.mp4#t=12.040"],
     ]
     assert "Frame 301 of the video, at 12.040 s." in tab.evaluate("document.getElementById('viewer-facts').textContent")
 

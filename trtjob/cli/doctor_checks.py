@@ -47,6 +47,7 @@ def all_checks(settings: "Settings") -> Iterator[Check]:
     if cards.has_gpu and settings.engine != "cpu":
         yield _decoder(cards)
     yield _images()
+    yield _videos()
     checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _workers, _jobs)
     for check in checks:
         yield check(settings)
@@ -213,6 +214,14 @@ def _images() -> Check:
         return Check("images", "ok", "HEIC and JPEG XL are read, beside what needs no extra")
     kinds, extras = " and ".join(missing), ",".join(missing.values())
     return Check("images", "note", f"{kinds} images cannot be read here", f"pip install 'trtjob[{extras}]'")
+
+
+def _videos() -> Check:
+    from trtjob.imaging.video_package import missing_video_package
+
+    if missing_video_package() is None:
+        return Check("videos", "ok", "PyAV reads them")
+    return Check("videos", "note", "PyAV is not installed: videos are passed over", "pip install 'trtjob[video]'")
 
 
 def _server(settings: "Settings") -> Check:

@@ -151,6 +151,7 @@ class Report:
             "addresses": {part.name: part.root for part in spec.source.all_parts if "://" in part.root},
             "has_pages": spec.options.pages == "all",
             "has_frames": spec.options.frames is not None,
+            "has_video_copies": spec.options.annotate_video,
             "annotate": spec.options.annotate,
             "thumbnails": THUMBNAILS if has_thumbnails(self._folder, spec) else None,
             "copied_suffixes": sorted(ANNOTATED_SUFFIXES),

@@ -10,7 +10,7 @@
 //               [true class, found class, count], -1: none, of objects of a score from confusion_from on; unknown: classes that the model has not
 //   is_exclusive  an image has one class, the best of a classifier; has_pages: names may end in the number of a page
 //   originals   the way from here to each place of images, by its name; null where there is none; addresses: of those in buckets and on the web;
-//               has_frames: names may be of frames of videos; annotate: which images have a copy,
+//               has_frames: names may be of frames of videos; has_video_copies: which have annotated copies, too; annotate: which images have a copy,
 //               under their own name where it ends in one of copied_suffixes; thumbnails: the folder of what may be there, null for nothing
 const INDEX = JSON.parse(document.getElementById("index").textContent);
 

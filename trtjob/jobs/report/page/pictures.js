@@ -62,7 +62,8 @@ function placesOf(image) {
   const copy = hasCopy(image) && {link: linkTo(copyOf(image)), isDrawn: !IS_CLASSIFIER, name: "annotated copy"};
   const name = time ? "video" : page ? "file" : "original";
   const whole = original !== null && {link: time ? `${original}#t=${time}` : original, isDrawn: false, name, isVideo: Boolean(time), isOther: Boolean(page)};
-  return (time ? [copy, whole] : [whole, copy]).filter(Boolean);
+  const drawn = time && INDEX.has_video_copies && {link: `${linkTo(`annotated/${file}${/\.(mp4|m4v|mov|mkv)$/i.test(file) ? "" : ".mkv"}`)}#t=${time}`, name: "annotated video", isOther: true};
+  return (time ? [copy, whole, drawn] : [whole, copy]).filter(Boolean);
 }
 
 // others: the objects of the reference that are drawn, too.

@@ -1,6 +1,7 @@
 """The blocks beside the pixels: read from a file, and written into its annotated copy."""
 
 import io
+import re
 import struct
 import zlib
 from typing import Any
@@ -18,6 +19,7 @@ from tiffs import tiff
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
 from trtjob.imaging.encode import encode_image
+from trtjob.imaging.exif import exif_directory, upright_exif
 from trtjob.imaging.exif_writer import exif_from_directories, tiff_with_blocks
 from trtjob.imaging.metadata import metadata_from_exif
 
@@ -79,6 +81,28 @@ def test_a_copy_has_the_blocks_of_its_original_and_stands_upright(suffix: str) -
         assert image.getexif()[ORIENTATION] == 1
         assert image.size == PICTURE.size
     assert metadata_from_exif(found.exif) == metadata_from_exif(BLOCK)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "code"), [(3, "H"), (4, "I")])
+def test_an_orientation_is_set_right_however_it_is_written(order: str, kind: int, code: str) -> None:
+    """And a small picture, whose directory follows, is not left to lie on its side."""
+    entry = struct.pack(f"{order}HHI", ORIENTATION, kind, 1) + struct.pack(order + code, 6).ljust(4, b"\0")
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    exif = mark + struct.pack(order + "IH", 8, 1) + entry + struct.pack(order + "IH", 26, 0) + bytes(4)
+    upright = exif_directory(upright_exif(exif))
+    assert upright.number(ORIENTATION) == 1
+    assert upright.data == exif[:18] + struct.pack(order + code, 1).ljust(4, b"\0") + bytes(4) + exif[26:]
+    assert upright_exif(upright.data) == upright.data
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize(
+    "text", ['<r tiff:Orientation="6"/>', "<r tiff:Orientation = '8' />", "<tiff:Orientation>3</tiff:Orientation>"]
+)
+def test_an_orientation_in_xmp_is_set_right_too(suffix: str, text: str) -> None:
+    xmp = embedded(encode_image(PIXELS, suffix, original=Embedded(xmp=text.encode()))).xmp.decode()
+    assert xmp == re.sub("[2-8]", "1", text)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])

@@ -9,7 +9,7 @@ import numpy as np
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.embedded import JPEG_XMP, NOTHING, PNG_XMP, Embedded
-from trtjob.imaging.exif import upright_exif
+from trtjob.imaging.exif import upright_exif, upright_xmp
 from trtjob.imaging.exif_writer import tiff_with_blocks
 from trtjob.library_output import library_output
 
@@ -58,15 +58,16 @@ def encode_image(image: UInt8Array, suffix: str, *, jpeg_quality: int = 90, orig
 
 def _with_blocks(suffix: str, image: UInt8Array, parameters: list[int], original: Embedded) -> tuple[bool, UInt8Array]:
     """Encode an image with its original's blocks, but for those that are too large. Not done: it takes none of them."""
+    exif, xmp = upright_exif(original.exif), upright_xmp(original.xmp)
     if suffix in _TIFF and original != NOTHING:
         done, data = cv2.imencode(suffix, image, parameters)
-        blocks = upright_exif(original.exif), original.icc, original.xmp
+        blocks = exif, original.icc, xmp
         return done, np.frombuffer(tiff_with_blocks(data.tobytes(), *blocks), np.uint8) if done else image
     most_bytes = _MOST_BLOCK_BYTES.get(suffix, 0)
     by_kind = {
-        cv2.IMAGE_METADATA_EXIF: upright_exif(original.exif),
+        cv2.IMAGE_METADATA_EXIF: exif,
         cv2.IMAGE_METADATA_ICCP: original.icc,
-        cv2.IMAGE_METADATA_XMP: JPEG_XMP + original.xmp if original.xmp and suffix in _JPEG else original.xmp,
+        cv2.IMAGE_METADATA_XMP: JPEG_XMP + xmp if xmp and suffix in _JPEG else xmp,
     }
     kept = {kind: np.frombuffer(block, np.uint8) for kind, block in by_kind.items() if 0 < len(block) <= most_bytes}
     png_xmp = kept.pop(cv2.IMAGE_METADATA_XMP, None) if suffix == ".png" else None

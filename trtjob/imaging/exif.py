@@ -1,5 +1,6 @@
 """The directories of an EXIF block, which is a TIFF file without pixels (Exif 2.3, 4.5.2)."""
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ _FRACTIONS = {5: "II", 10: "ii"}
 _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I"}
 _MOST_ENTRIES = 1000
 _MOST_BYTES = 1 << 20  # of a value
-_ORIENTATION, _SHORT, _UPRIGHT = 0x0112, 3, 1
+_ORIENTATION, _UPRIGHT = 0x0112, 1
+# An attribute or an element, as XMP writes a value (XMP specification part 1, 7.9.2.2).
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8](?=[\"'<])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,26 @@ def exif_directory(exif: bytes) -> Directory:
 
 
 def upright_exif(exif: bytes) -> bytes:
-    """Return an EXIF block of which the orientation says that nothing has to be turned."""
+    """Return an EXIF block of which the orientation says that nothing has to be turned.
+
+    Where it said something else, its small picture, which lies as the large one did, is not shown any more.
+    """
     directory = exif_directory(exif)
     kind, _, place = directory.entries.get(_ORIENTATION, (0, 0, 0))
-    if kind != _SHORT:
+    if kind not in _WHOLE or directory.number(_ORIENTATION) in (None, _UPRIGHT):
         return exif
-    return exif[:place] + struct.pack(directory.order + "H", _UPRIGHT) + exif[place + 2 :]
+    upright = bytearray(exif)
+    struct.pack_into(directory.order + _WHOLE[kind], upright, place, _UPRIGHT)
+    (first,) = struct.unpack_from(directory.order + "I", exif, 4)
+    (count,) = struct.unpack_from(directory.order + "H", exif, first)
+    following = first + 2 + 12 * count
+    upright[following : following + 4] = bytes(len(upright[following : following + 4]))
+    return bytes(upright)
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """Return XMP of which the orientation says that nothing has to be turned."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
 def _directory(data: bytes, order: str, at: int) -> Directory:

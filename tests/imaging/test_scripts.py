@@ -6,17 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import features
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging import captions, scripts
 from trtjob.imaging.captions import Style, TileCache, caption_height, caption_of
 from trtjob.imaging.detections import Detection
-from trtjob.imaging.draw import annotate, color_of
+from trtjob.imaging.draw import Look, annotate, color_of
 from trtjob.imaging.scripts import beginning, describe_missing, is_plain, written_label
 
 FONTS = Path(__file__).parent / "fonts"
 BACKGROUND, INK = (200, 200, 200), (0, 0, 0)
+ANY = "a ก\u0e34 \u0301\u200d\ufe0f\u202e🐈🇩🇪ق\ud800\u2028x"
 THAI, ARABIC, DEVANAGARI, EMOJI = "แมวน้ำ", "قطة", "बिल्ली", "🐈"
 
 needs_raqm = pytest.mark.skipif(not features.check("raqm"), reason="Pillow finds no FriBiDi here")
@@ -169,6 +172,19 @@ def test_no_picture_has_a_question_mark_for_a_letter() -> None:
     found = Detection(THAI, 7, 0.9, (10.0, 30.0, 190.0, 55.0))
     number = Detection("#7", 7, 0.9, (10.0, 30.0, 190.0, 55.0))
     assert np.array_equal(annotate(image.copy(), [found], conf=0), annotate(image.copy(), [number], conf=0))
+
+
+@needs_raqm
+@given(
+    st.text(st.sampled_from("a ก\u0e34 \u0301\u200d\ufe0f\u202e🐈🇩🇪ق\ud800\u2028x"), max_size=6),
+    st.sampled_from([6, 11, 40]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_label_is_made_of_it_is_drawn(fonts: Callable[..., None], label: str, size: int) -> None:
+    fonts()
+    scene = np.zeros((60, 200, 3), np.uint8)
+    look = Look(font_size=size)
+    assert annotate(scene, [Detection(label, 3, 0.9, (10.0, 58.0, 190.0, 59.0))], conf=0, look=look).any()
 
 
 @needs_raqm

@@ -108,6 +108,8 @@ def is_right_to_left(text: str) -> bool:
 def _run_of(cluster: str, before: Font | None) -> Run:
     """Return a cluster with its font. before: that of the cluster before it, which goes on where it can."""
     bare = "".join(character for character in cluster if not _is_unseen(character))
+    if not bare:
+        return Run("")
     if before is not None and not before.is_color and before.has(bare):
         return Run(cluster, before)
     if is_plain(cluster):
@@ -207,7 +209,7 @@ def _written(run: Run, size: int, height: int, baseline: int, colors: Sequence[t
         face, share = face.font_variant(size=own), 1.0
         left, top, right, bottom = face.getbbox(run.text, anchor="ls")
     width = max(1, round(max(right, face.getlength(run.text)) - min(0, left)))
-    rows, base = (height, baseline) if not sizes else (int(bottom - top), int(-top))
+    rows, base = (height, baseline) if not sizes else (max(1, int(bottom - top)), int(-top))
     background, ink = (tuple(reversed(color)) for color in colors)
     image = Image.new("RGB", (width, rows), background)
     ImageDraw.Draw(image).text((-min(0, left), base), run.text, ink, face, anchor="ls", embedded_color=True)

@@ -1,6 +1,6 @@
 # Everything that people and CI do here has a target; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check lint bench lock docs-check wheel installs clean
+.PHONY: help setup demo test chaos check lint bench lock docs-check docs release-check wheel installs clean
 
 BIN := .venv/bin
 # So many processes share the tests: auto is one more than there are cores (tests/conftest.py), 0 is none. One
@@ -63,6 +63,13 @@ bench: setup ## Measure the speed on this machine and print a table
 
 lock: setup ## Write requirements.lock from pyproject.toml (UPGRADE=1: newest versions)
 	scripts/compile_lock.sh
+
+release-check: setup ## Check what a release is made of (HOME_URL=https://... : where its documents are to be read)
+	$(BIN)/python scripts/release_check.py --home "$(HOME_URL)"
+
+docs: setup ## Build the documents as a site in dist/site, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/uv run --quiet --no-project --python $(BIN)/python --with 'mkdocs-material>=9.6,<10' --with 'mkdocstrings[python]>=1,<2' \
+		mkdocs build --strict --quiet
 
 wheel: setup ## Build the wheel and test it in an empty environment
 	scripts/check_wheel.sh

@@ -7,18 +7,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-supported='import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+supported='import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'
 chosen_file=.venv/.onnxruntime
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
+    for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3.14 python3 python}; do
         if "$candidate" -c "$supported" 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "No usable Python: looked for ${PYTHON:-python3.13, python3.12, python3.11, python3 and python} and need 3.11, 3.12 or 3.13." >&2
+    echo "No usable Python: looked for ${PYTHON:-python3.13, python3.12, python3.11, python3.14, python3 and python} and need 3.11 to 3.14." >&2
     echo "Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2
     return 1
 }

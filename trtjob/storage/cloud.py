@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -46,10 +47,10 @@ class CloudImages:
         self.uri = uri.rstrip("/")
         scheme, bucket, prefix = _parts(self.uri)
         self._prefix = f"{prefix}/" if prefix else ""
-        self._store, breaker = _bucket(scheme, bucket, anonymous=anonymous)
-        self._no_credentials = StorageError(f"cannot read {self.uri}: no credentials. {_CREDENTIALS[scheme]}")
-        explain = partial(_person_error, scheme)
-        self._requests = S3Requests(self.uri, self._prefix, breaker, on_trouble, explain)
+        self._bucket = _bucket(scheme, bucket, anonymous=anonymous)
+        self._store = self._bucket.store
+        self._explain = partial(_person_error, scheme)
+        self._requests = S3Requests(self.uri, self._prefix, self._bucket.breaker, on_trouble, self._explain)
 
     def place(self, key: str) -> str:
         return self._requests.place(key)
@@ -142,13 +143,23 @@ class CloudImages:
 
     @contextmanager
     def _known(self) -> Iterator[None]:
-        """Have missing credentials said at once: to ask again brings none."""
+        """Have missing credentials said at once: to ask again brings none. Where there were some, it may."""
         try:
             yield
         except Exception as err:
-            if any(text in str(err) for text in _NO_CREDENTIALS):
-                raise self._no_credentials from err
+            if not self._bucket.has_answered and any(text in str(err) for text in _NO_CREDENTIALS):
+                raise self._explain(self.uri, "read", "no credentials") from err
             raise
+        self._bucket.has_answered = True
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """The process's client of a bucket, how that fares, and whether it has ever answered."""
+
+    store: "GCSStore | AzureStore"
+    breaker: Breaker
+    has_answered: bool = False
 
 
 class _Pages:
@@ -197,8 +208,8 @@ def _person_error(scheme: str, place: str, what: What, reason: str) -> StorageEr
 
 
 @lru_cache(maxsize=64)
-def _bucket(scheme: str, name: str, *, anonymous: bool) -> tuple["GCSStore | AzureStore", Breaker]:
-    """Return the process's client of a bucket, and how that fares. Raises StorageError where no account is named."""
+def _bucket(scheme: str, name: str, *, anonymous: bool) -> _Bucket:
+    """Return the process's bucket. Raises StorageError where no account is named."""
     import obstore
     from obstore.exceptions import BaseError
     from obstore.store import AzureStore, GCSStore
@@ -225,4 +236,4 @@ def _bucket(scheme: str, name: str, *, anonymous: bool) -> tuple["GCSStore | Azu
             return False
         return True
 
-    return store, Breaker(f"{scheme}{name}", works)
+    return _Bucket(store, Breaker(f"{scheme}{name}", works))

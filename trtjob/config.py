@@ -44,14 +44,6 @@ def config_file() -> Path:
     return Path(config_home) / "trtjob" / "config.toml"
 
 
-def font_folders() -> tuple[Path, ...]:
-    """Where fonts lie on Linux, by the rules of the XDG, and on macOS."""
-    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-    folders = [Path(folder) / "fonts" for folder in (data_home, *filter(None, shared.split(":")))]
-    return (*folders, Path.home() / ".fonts", Path("/System/Library/Fonts"), Path("/Library/Fonts"))
-
-
 def visible_gpus() -> tuple[str, ...]:
     """Return what CUDA_VISIBLE_DEVICES names: numbers, GPU-... or MIG-...; nothing where it is not set."""
     return tuple(filter(None, map(str.strip, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))))

@@ -46,6 +46,7 @@ def test_the_font_that_has_a_text_is_found_in_a_folder_and_below() -> None:
         pytest.param(["AEmoji.ttf", "B-Italic.ttf"], "B-Italic.ttf", id="letters-before-pictures"),
         pytest.param(["LastResort.ttf", "Z-Bold.ttf"], "Z-Bold.ttf", id="no-font-of-boxes"),
         pytest.param(["b.ttf", "a.ttf", "c.TTF"], "a.ttf", id="by-name"),
+        pytest.param(["ASans.ttf", "BThai-Bold.ttf", "CThai.ttf"], "CThai.ttf", id="called-after-its-script"),
     ],
 )
 def test_of_several_fonts_the_plainest_is_taken(tmp_path: Path, names: list[str], best: str) -> None:

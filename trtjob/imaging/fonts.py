@@ -1,10 +1,13 @@
 """The fonts of this machine, and which characters each of them has."""
 
+import os
 import struct
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 _SUFFIXES = frozenset({".ttf", ".otf", ".ttc", ".otc"})
@@ -74,9 +77,14 @@ class Fonts:
         self._folders = tuple(folders)
 
     def find(self, text: str, *, is_picture: bool) -> Font | None:
-        """Return the font for a text, None where none has all of it. is_picture: whether a coloured one is better."""
+        """Return the font for a text, None where none has all of it. is_picture: whether a coloured one is better.
+
+        Fonts that are called after the text's script come first, which are made for it, and save a look at all others.
+        """
+        script = unicodedata.name(text[0], " ").split(" ")[0].lower()
+        named = [font for font in self._fonts if script and script in font.path.name.lower()]
         fonts = (font for wanted in (is_picture, not is_picture) for font in self._fonts if font.is_color is wanted)
-        return next((font for font in fonts if font.has(text) and font.opens), None)
+        return next((font for font in chain(named, fonts) if font.has(text) and font.opens), None)
 
     @cached_property
     def _fonts(self) -> Sequence[Font]:
@@ -91,6 +99,14 @@ class Fonts:
                     seen.add(path)
                     if not path.name.lower().startswith(_WITHOUT_LETTERS):
                         yield path
+
+
+def system_folders() -> tuple[Path, ...]:
+    """Return where fonts lie on Linux, by the rules of the XDG, and on macOS."""
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    folders = [Path(folder) / "fonts" for folder in (data_home, *filter(None, shared.split(":")))]
+    return (*folders, Path.home() / ".fonts", Path("/System/Library/Fonts"), Path("/Library/Fonts"))
 
 
 def _flaws(path: Path) -> int:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.imaging.fonts import Font, Fonts
+from trtjob.imaging.fonts import Font, Fonts, system_folders
 
 _JOINER, _AS_EMOJI = "\u200d", "\ufe0f"
 _VARIATIONS = tuple(map(chr, range(0xFE00, 0xFE10)))
@@ -41,11 +41,7 @@ class Run:
 @lru_cache(maxsize=1)
 def system_fonts() -> Fonts:
     """Return the fonts of this machine."""
-    from trtjob.config import (
-        font_folders,
-    )  # loads what reads settings, and an image process has its own from its config
-
-    return Fonts(font_folders())
+    return Fonts(system_folders())
 
 
 @lru_cache(maxsize=1)

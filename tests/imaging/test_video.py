@@ -17,7 +17,7 @@ from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging import video, video_times
 from trtjob.imaging.sampling import FrameTimes, run_starts, sampled
 from trtjob.imaging.video import VideoReader
-from trtjob.imaging.video_times import frame_times
+from trtjob.imaging.video_times import Part, frame_times, video_parts
 
 av = videos.av
 Found = tuple[NDArray[np.uint8], str | None]
@@ -326,21 +326,53 @@ def test_a_range_that_is_missing_in_the_middle_is_told_once(tmp_path: Path, suff
     assert numbers[-10:] == list(range(90, 100))
 
 
-def test_what_is_behind_a_clock_that_runs_back_is_one_range(tmp_path: Path) -> None:
+@pytest.fixture
+def two_clocks(tmp_path: Path) -> Path:
+    """Two transport streams, one behind the other, whose frames have the same times."""
     ts = MKV._replace(suffix=".ts")
     parts = [write_video(tmp_path / "a.ts", ts, frames=50), write_video(tmp_path / "b.ts", ts, frames=90, hw=(96, 128))]
     path = tmp_path / "both.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    times = times_of(path)
-    (lost,) = times.lost
-    assert (len(times.pts), round(float(times.time_s(lost)), 2)) == (50, 2.0)
-    for number in (0, 17, 33, 49):  # the other clock has frames of these times, too
-        image, _ = read(path, [number])[0]
-        assert (image.shape[:2], number_in(image)) == (HW, number)
-    reader = VideoReader(path.open("rb"), max_pixels=1_000_000, stop=times.stop)
+    return path
+
+
+def test_what_is_behind_a_clock_that_runs_back_is_a_part_of_its_own(two_clocks: Path) -> None:
+    with two_clocks.open("rb") as file:
+        first, second = video_parts(file)
+    assert [len(part.times.pts) for part in (first, second)] == [50, 90]
+    assert (first.times.lost, second.times.lost, float(second.start_s)) == ((), (), 2.0)
+    for part, hw in ((first, HW), (second, (96, 128))):
+        for number in (17, 0, 33, 49):
+            image, damage = frame_of(two_clocks, part, number)
+            assert (image.shape[:2], number_in(image), damage) == (hw, number, None)
+
+
+def test_where_one_clock_ends_no_frame_of_the_other_is_seen(two_clocks: Path) -> None:
+    with two_clocks.open("rb") as file:
+        part = video_parts(file)[0]
+    end = int(part.times.pts[-1] + part.times.pts[1] - part.times.pts[0])
+    reader = VideoReader(two_clocks.open("rb"), max_pixels=1_000_000, stop=part.stop)
     with pytest.raises(ImageError, match="cut off or damaged"):
-        reader.image(lost, start_pts=int(times.pts[40]), seek=int(times.seek[40]))
+        reader.image(end, start_pts=int(part.times.pts[40]), seek=int(part.times.seek[40]))
     reader.close()
+
+
+def test_of_more_parts_than_can_be_the_rest_is_one_range(two_clocks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_times, "MOST_PARTS", 1)
+    with two_clocks.open("rb") as file:
+        (part,) = video_parts(file)
+    assert [float(part.times.time_s(lost)) for lost in part.times.lost] == [2.0]
+
+
+def frame_of(path: Path, part: Part, number: int) -> Found:
+    """Return a frame of a part, by a reader of its own."""
+    times = part.times
+    start = int(np.flatnonzero(times.is_key[: number + 1])[-1])
+    reader = VideoReader(path.open("rb"), max_pixels=1_000_000, begin=part.begin, stop=part.stop)
+    try:
+        return reader.image(int(times.pts[number]), start_pts=int(times.pts[start]), seek=int(times.seek[start]))
+    finally:
+        reader.close()
 
 
 def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:

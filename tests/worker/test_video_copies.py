@@ -13,6 +13,7 @@ from s3_server import S3Server
 from samples import job_spec, made
 from videos import MKV, MP4, number_in
 
+from trtjob.imaging.video_times import video_parts
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import JobSpec
@@ -95,6 +96,23 @@ def test_what_cannot_be_written_under_its_name_becomes_matroska_of_even_size(tmp
     write_video_copies(spec, [frame("a.avi", 0, BOX)], lambda _what: None)
     images = pictures(Path(folder.uri) / "annotated" / "a.avi.mkv")
     assert ([image.shape for image in images], is_drawn_on(images[4])) == ([(48, 64, 3)] * 5, True)
+
+
+def test_parts_with_clocks_of_their_own_are_one_copy(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "out").mkdir()
+    ts = MKV._replace(suffix=".ts")
+    parts = [videos.with_sound(tmp_path / f"{number}.ts", ts, frames=50) for number in range(2)]
+    (tmp_path / "clips" / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    spec = the_job(tmp_path / "clips", tmp_path / "out")
+    folder = made(JobFolder.of(spec))
+    write_video_copies(spec, [frame("a.ts", 0), frame("a.ts", 60, BOX)], lambda _what: None)
+    images = pictures(Path(folder.uri) / "annotated" / "a.ts.mkv")
+    assert [number_in(image[:24]) for image in images] == [*range(50), *range(50)]
+    with (tmp_path / "clips" / "a.ts").open("rb") as file:
+        found = video_parts(file)
+    shown_s = [float(part.start_s + part.times.time_s(int(pts))) for part in found for pts in part.times.pts]
+    assert [is_drawn_on(image) for image in images] == [second > 2.399 for second in shown_s]
 
 
 def test_a_copy_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:

@@ -53,27 +53,29 @@ class EmptiedFile:
         return self._file.tell()
 
 
-def beginning_of(file: BinaryIO, stop: int) -> BinaryIO:
-    """Return a file as one that ends earlier, at `stop`; 0: as it is.
+def part_of(file: BinaryIO, begin: int, stop: int) -> BinaryIO:
+    """Return a part of a file as a file; stop: 0 for its end.
 
     >>> import io
-    >>> file = beginning_of(io.BytesIO(b"abcdef"), 4)
-    >>> file.seek(-1, 2), file.read(9), file.read(9)
-    (3, b'd', b'')
+    >>> file = part_of(io.BytesIO(b"abcdef"), 1, 4)
+    >>> file.seek(0), file.read(2), file.seek(-1, 2), file.read(9), file.read(9)
+    (0, b'bc', 2, b'd', b'')
     """
-    return cast(BinaryIO, _Beginning(file, stop)) if stop else file
+    return cast(BinaryIO, _Part(file, begin, stop or file.seek(0, io.SEEK_END))) if begin or stop else file
 
 
-class _Beginning:
-    def __init__(self, file: BinaryIO, stop: int) -> None:
+class _Part:
+    def __init__(self, file: BinaryIO, begin: int, stop: int) -> None:
         self._file = file
+        self._begin = begin
         self._stop = stop
 
     def read(self, size: int) -> bytes:
         return self._file.read(max(0, min(size, self._stop - self._file.tell())))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(self._stop + offset) if whence == io.SEEK_END else self._file.seek(offset, whence)
+        start = {io.SEEK_SET: self._begin, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._stop}[whence]
+        return self._file.seek(start + offset) - self._begin
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._file.tell() - self._begin

@@ -22,8 +22,9 @@ class FrameTimes:
 
     pts: in units of `time_base`; is_key: which are keyframes; seek: where to look for a keyframe in the file, in the
     same units; origin_s: of the container's clock when its first stream begins; is_hidden: which are decoded and not
-    shown, as an edit list says; lost: when the first frame would be shown of each range that is missing; stop: where in
-    the file the clock runs back, 0: nowhere.
+    shown, as an edit list says; length_s: from the beginning to the end of the last frame; lost: when the first frame
+    would be shown of each range that is missing; stop: where in the file the clock runs back, and resume: where it is
+    opened to go on behind that, 0: nowhere.
     """
 
     pts: IntArray
@@ -32,8 +33,10 @@ class FrameTimes:
     time_base: Fraction
     origin_s: Fraction
     is_hidden: NDArray[np.bool_]
+    length_s: Fraction = Fraction(0)
     lost: tuple[int, ...] = ()
     stop: int = 0
+    resume: int = 0
 
     @property
     def shown(self) -> IntArray:

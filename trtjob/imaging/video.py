@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.file_parts import beginning_of
+from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.headers import check_size
 from trtjob.imaging.video_file import NEVER, errors, gpu_bytes, listening, opened, packets, shown_at
 from trtjob.memory import bounded_allocations
@@ -36,17 +36,18 @@ class VideoReader:
         file: BinaryIO,
         *,
         max_pixels: int,
+        begin: int = 0,
         stop: int = 0,
         on_gpu: bool = False,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """file: closed with the reader, and where this raises; stop: where it is taken to end, 0 for its own end;
+        """file: closed with the reader, and where this raises; begin, stop: the part of it that is read, see `Part`;
         on_gpu: whether NVDEC decodes what it can: the pixels are the same, and damage within them is not noticed;
         on_step: called for each frame that is decoded.
 
         Raises ImageError.
         """
-        self._read = beginning_of(file, stop)
+        self._read = part_of(file, begin, stop)
         self._on_gpu = on_gpu
         self._file = file
         self._max_pixels = max_pixels

@@ -1,6 +1,6 @@
 """A copy of a video in which every frame is drawn on: H.264, or MPEG-4 where this FFmpeg has no encoder for that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import PurePosixPath
@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 import cv2
 
-from trtjob.imaging.file_parts import beginning_of
-from trtjob.imaging.sampling import FrameTimes
+from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.video import UInt8Array, pixels_of
 from trtjob.imaging.video_file import NEVER, errors, opened
+from trtjob.imaging.video_times import Part
 
 # A frame's time in seconds, and its pixels, BGR.
 Draw = Callable[[float, UInt8Array], UInt8Array]
@@ -40,7 +40,7 @@ def write_copy(
     copy: BinaryIO,
     suffix: str,
     draw: Draw,
-    times: FrameTimes,
+    parts: Sequence[Part],
     *,
     comment: str,
     max_pixels: int,
@@ -53,98 +53,120 @@ def write_copy(
     """
     import av
 
-    container, stream = opened(beginning_of(file, times.stop))
-    stream.codec_context.options = {"max_pixels": str(max_pixels)}
-    with container, errors("the annotated video cannot be written"):
-        sounds = [each for each in container.streams.audio if each.codec_context is not None]
-        for sound in sounds:
-            sound.discard = av.stream.Discard.default
-        with av.open(copy, "w", format=_FORMATS[suffix.lower()], options=_SAME_BYTES) as target:
-            target.metadata["comment"] = comment
-            tracks = {sound.index: target.add_stream_from_template(sound) for sound in sounds}
-            pictures = _Pictures(target, stream, draw, times, on_time)
-            early: list[Any] = []  # sound before the first picture: the file begins when all of its streams are known
+    with (
+        errors("the annotated video cannot be written"),
+        av.open(copy, "w", format=_FORMATS[suffix.lower()], options=_SAME_BYTES) as target,
+    ):
+        target.metadata["comment"] = comment
+        writer = _Writer(target, draw, max_pixels, on_time)
+        for part in parts:
+            writer.add(part_of(file, part.begin, part.stop), part)
+        writer.end()
+
+
+class _Writer:
+    """What writes a copy, from the parts of its source."""
+
+    def __init__(self, target: Any, draw: Draw, max_pixels: int, on_time: OnTime) -> None:
+        self._target = target
+        self._draw = draw
+        self._max_pixels = max_pixels
+        self._on_time = on_time
+        self._pictures: Any = None  # the stream, once the first picture says how large it is
+        self._sounds: dict[int, Any] | None = None
+        self._early: list[Any] = []  # sound before that: the file begins when all of its streams are known
+        self._written: dict[int, int] = {}  # the newest time in each stream
+
+    def add(self, file: BinaryIO, part: Part) -> None:
+        """Copy a part."""
+        import av
+
+        container, stream = opened(file)
+        with container:
+            stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
+            sounds = [each for each in container.streams.audio if each.codec_context is not None]
+            for sound in sounds:
+                sound.discard = av.stream.Discard.default
+            if self._sounds is None:
+                self._sounds = {sound.index: self._target.add_stream_from_template(sound) for sound in sounds}
             for packet in container.demux([stream, *sounds]):
                 if packet.stream is stream:
-                    pictures.add(packet)
-                elif packet.dts is not None:
-                    _shift(packet, times.origin_s)
-                    packet.stream = tracks[packet.stream.index]
-                    early.append(packet)
-                if pictures.are_begun:
-                    target.mux(early)
-                    early.clear()
-            pictures.end()
+                    self._add_pictures(packet, part)
+                elif packet.dts is not None and packet.stream.index in self._sounds:
+                    self._add_sound(packet, part, self._sounds[packet.stream.index])
 
+    def end(self) -> None:
+        """Write what the encoder still holds."""
+        if self._pictures is not None:
+            self._target.mux(self._pictures.encode())
 
-def _shift(packet: Any, origin_s: Fraction) -> None:
-    ticks = round(origin_s / packet.time_base)
-    packet.pts, packet.dts = (None if time is None else time - ticks for time in (packet.pts, packet.dts))
+    def _add_sound(self, packet: Any, part: Part, stream: Any) -> None:
+        ticks = _ticks(part, packet.time_base)
+        packet.pts, packet.dts = (None if time is None else time - ticks for time in (packet.pts, packet.dts))
+        packet.stream = stream
+        if packet.dts <= self._written.get(stream.index, NEVER):
+            return  # where parts overlap
+        self._written[stream.index] = packet.dts
+        self._early.append(packet)
+        self._write_early()
 
+    def _write_early(self) -> None:
+        if self._pictures is not None:
+            self._target.mux(self._early)
+            self._early.clear()
 
-class _Pictures:
-    """The pictures of a copy, from packets of its source."""
-
-    def __init__(self, target: Any, source: Any, draw: Draw, times: FrameTimes, on_time: OnTime) -> None:
-        self._target = target
-        self._source = source
-        self._draw = draw
-        self._times = times
-        self._on_time = on_time
-        self._stream: Any = None
-        self._written = NEVER
-
-    @property
-    def are_begun(self) -> bool:
-        return self._stream is not None
-
-    def add(self, packet: Any) -> None:
+    def _add_pictures(self, packet: Any, part: Part) -> None:
         """Draw on the frames that a packet completes."""
         import av
 
         frames: list[Any] = []
         with suppress(av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.EOFError):
-            frames = self._source.codec_context.decode(packet)
+            frames = packet.stream.codec_context.decode(packet)
         for frame in frames:
-            if frame.pts is not None and frame.pts > self._written:
-                self._written = frame.pts
-                self._encode(frame)
+            if frame.pts is not None:
+                self._add_picture(frame, part, packet.stream.average_rate or 25)
 
-    def end(self) -> None:
-        """Write what the encoder still holds."""
-        if self._stream is not None:
-            self._target.mux(self._stream.encode())
-
-    def _encode(self, frame: Any) -> None:
+    def _add_picture(self, frame: Any, part: Part, rate: Fraction | int) -> None:
         import av
 
-        seconds = float(self._times.time_s(frame.pts))
+        time_base = part.times.time_base
+        pts = frame.pts - _ticks(part, time_base)
+        seconds = float(pts * time_base)
         image = self._draw(seconds, pixels_of(frame))
-        height, width = (side + side % 2 for side in image.shape[:2])
-        if self._stream is None:
-            self._stream = self._opened(width, height)
-        if image.shape[:2] != (self._stream.height, self._stream.width):
-            image = _fitted(image, self._stream.height, self._stream.width)
+        if self._pictures is None:
+            height, width = (side + side % 2 for side in image.shape[:2])
+            self._pictures = self._opened(height, width, time_base, rate)
+            self._write_early()
+        if pts <= self._written.get(self._pictures.index, NEVER):
+            return
+        self._written[self._pictures.index] = pts
+        image = _fitted(image, self._pictures.height, self._pictures.width)
         drawn = av.VideoFrame.from_ndarray(image, "bgr24")
         drawn = drawn.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
-        drawn.pts = frame.pts - round(self._times.origin_s / self._times.time_base)
-        drawn.time_base = self._times.time_base
-        self._target.mux(self._stream.encode(drawn))
+        drawn.pts, drawn.time_base = pts, time_base
+        self._target.mux(self._pictures.encode(drawn))
         self._on_time(seconds)
 
-    def _opened(self, width: int, height: int) -> Any:
+    def _opened(self, height: int, width: int, time_base: Fraction, rate: Fraction | int) -> Any:
         import av
 
         encoder, options = ("libx264", _H264) if "libx264" in av.codecs_available else ("mpeg4", _MPEG4)
-        stream = self._target.add_stream(encoder, rate=self._source.average_rate or 25, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = self._times.time_base
+        stream = self._target.add_stream(encoder, rate=rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.codec_context.time_base = time_base
         stream.codec_context.colorspace, stream.codec_context.color_range = _BT709, _LIMITED
         return stream
 
 
+def _ticks(part: Part, time_base: Fraction) -> int:
+    """Return what to take from a time of a part to have the video's."""
+    return round((part.times.origin_s - part.start_s) / time_base)
+
+
 def _fitted(image: UInt8Array, height: int, width: int) -> UInt8Array:
     """Return an image in the size of the copy: a row or column more, or, where the stream has changed, resized."""
+    if image.shape[:2] == (height, width):
+        return image
     missing = height - image.shape[0], width - image.shape[1]
     if all(0 <= more <= 1 for more in missing):
         return cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE).astype(image.dtype)

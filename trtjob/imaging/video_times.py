@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, BinaryIO, cast
@@ -10,12 +10,13 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.file_parts import EmptiedFile
+from trtjob.imaging.file_parts import EmptiedFile, part_of
 from trtjob.imaging.sampling import FrameTimes, IntArray
 from trtjob.imaging.video_file import NEVER, errors, listening, opened, packets, shown_at
 
 # A day at 60 a second. An index may name the same bytes as any number of frames.
 MOST_FRAMES = 5_000_000
+MOST_PARTS = 1_000
 _MOST_SHORT_S = 1  # what a file may be shorter than it says
 _NEAR = 16  # frames: so far from where FFmpeg complains can be what it has not found
 _GAP = 2  # steps between frames: from so many on, some may be missing
@@ -39,10 +40,54 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
         return _ordered(container, stream, found)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a video with a clock of its own; most have one. begin, stop: where it is in the file, 0 for the file's
+    beginning and end; start_s: when it begins in the video."""
+
+    begin: int
+    stop: int
+    start_s: Fraction
+    times: FrameTimes
+
+
+def video_parts(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> list[Part]:
+    """Return the parts of a video, as where transport streams were put one behind the other. Raises as `frame_times`
+    does."""
+    begin, start_s, parts = 0, Fraction(0), list[Part]()
+    while True:
+        try:
+            times = frame_times(part_of(file, begin, 0), on_step)
+        except ImageError:
+            if not parts:
+                raise
+            return [*parts[:-1], _with_loss(parts[-1])]
+        part = Part(begin, times.stop and begin + times.stop, start_s, times)
+        parts.append(part)
+        _check_count(sum(len(each.times.pts) for each in parts))
+        if not times.resume:
+            return parts
+        if len(parts) == MOST_PARTS:
+            return [*parts[:-1], _with_loss(part)]
+        begin, start_s = begin + times.resume, start_s + times.length_s
+
+
+def _check_count(frames: int) -> None:
+    if frames > MOST_FRAMES:
+        raise ImageError(FailureKind.TOO_LARGE, f"the video has more than {MOST_FRAMES:,} frames")
+
+
+def _with_loss(part: Part) -> Part:
+    """Return a part behind which all is missing."""
+    times = part.times
+    end = int((times.length_s + times.origin_s) / times.time_base)
+    return replace(part, times=replace(times, lost=(*times.lost, end)))
+
+
 @dataclass(slots=True)
 class _Found:
     """Packets in the order of the file. suspects: when those are shown around which something may be missing;
-    complaints: how many there were before the last one; stop: where in the file the clock runs back, 0: nowhere."""
+    complaints: how many there were before the last one; stop, resume: as of `FrameTimes`."""
 
     pts: "array[int]" = field(default_factory=lambda: array("q"))
     seek: "array[int]" = field(default_factory=lambda: array("q"))
@@ -51,7 +96,9 @@ class _Found:
     suspects: list[int] = field(default_factory=list)
     complaints: int = 0
     stop: int = 0
+    resume: int = 0
     _newest_key: int = NEVER
+    _newest_place: int = 0
 
     def take(self, packet: Any, *, is_suspect: bool) -> bool:
         """Note a packet. Returns whether more are wanted. Raises ImageError."""
@@ -60,8 +107,10 @@ class _Found:
         if (shown := shown_at(packet)) is None:
             return True
         if packet.is_keyframe and shown < self._newest_key:
-            self.stop = packet.pos or 0
+            # Behind the head of the last packet: so what describes the streams comes along, and no frame of before.
+            self.stop, self.resume = packet.pos or 0, self._newest_place + 1
             return False
+        self._newest_place = packet.pos or self._newest_place
         if packet.is_keyframe:
             self._newest_key = shown
         self.pts.append(shown)
@@ -70,8 +119,7 @@ class _Found:
         self.is_hidden.append(packet.is_discard)
         if is_suspect:
             self.suspects.append(shown)
-        if len(self.pts) > MOST_FRAMES:
-            raise ImageError(FailureKind.TOO_LARGE, f"the video has more than {MOST_FRAMES:,} frames")
+        _check_count(len(self.pts))
         return True
 
 
@@ -120,10 +168,12 @@ def _ordered(container: Any, stream: Any, found: _Found) -> FrameTimes:
     step = int(np.median(np.diff(times))) if len(times) > 1 else 1
     end_s = (int(times[-1]) + step) * time_base - origin_s
     lost = _gaps(times, found.suspects, step)
-    if found.stop or _length_s(container, stream) - end_s > _MOST_SHORT_S or _is_short(container, stream, found):
+    resume = found.resume if container.format.name == "mpegts" else 0
+    is_cut = not resume if found.stop else _is_short(container, stream, found, end_s)
+    if is_cut:
         lost.append(int(times[-1]) + step)
     seek = np.array(found.seek, np.int64)[order]
-    return FrameTimes(times, is_key, seek, time_base, origin_s, is_hidden, tuple(lost), found.stop)
+    return FrameTimes(times, is_key, seek, time_base, origin_s, is_hidden, end_s, tuple(lost), found.stop, resume)
 
 
 def _gaps(times: IntArray, suspects: list[int], step: int) -> list[int]:
@@ -135,9 +185,12 @@ def _gaps(times: IntArray, suspects: list[int], step: int) -> list[int]:
     return [int(times[gap]) + step for gap in ranges]
 
 
-def _is_short(container: Any, stream: Any, found: _Found) -> bool:
-    """Whether an AVI's index names more frames than there are: its frames have no times, so no gap shows."""
-    return container.format.name == "avi" and len(stream.index_entries) > len(found.pts)
+def _is_short(container: Any, stream: Any, found: _Found, end_s: Fraction) -> bool:
+    """Whether a file says that it is longer; an AVI by its index, since its frames have no times, so no gap shows."""
+    is_avi = container.format.name == "avi"
+    return _length_s(container, stream) - end_s > _MOST_SHORT_S or (
+        is_avi and len(stream.index_entries) > len(found.pts)
+    )
 
 
 def _length_s(container: Any, stream: Any) -> Fraction:

@@ -38,11 +38,11 @@ from trtjob.storage.listing import Entry, Frame
 from trtjob.storage.protocol import ImageStorage
 
 if TYPE_CHECKING:
-    from trtjob.imaging.sampling import FrameTimes  # loads numpy: only where videos are planned
+    from trtjob.imaging.video_times import Part  # loads numpy: only where videos are planned
 
 log = logging.getLogger(__name__)
 
-FrameRow = tuple[str, int, int, int, int, int]  # when it is shown, as in its key, and the numbers of `Frame`
+FrameRow = tuple[str, int, int, int, int, int, int]  # when it is shown, as in its key, and the numbers of `Frame`
 FramesOf = Callable[[Entry], Iterator[Entry]]
 
 UNREADABLE = (1 << 32) - 1
@@ -206,29 +206,43 @@ def listed_frames(file: BinaryIO, sampling: str, on_step: Callable[[], None] = l
     on_step: called now and then. Raises ImageError.
     """
     from trtjob.imaging.sampling import planned_frames
-    from trtjob.imaging.video_times import frame_times
+    from trtjob.imaging.video_times import video_parts
 
-    times = frame_times(file, on_step)
-    planned = planned_frames(times, sampling)
-    for frame, text in zip(planned, _texts(times, [frame.pts for frame in planned]), strict=True):
-        yield text, frame.number, frame.pts, int(times.pts[frame.start]), int(times.seek[frame.start]), times.stop
+    parts = video_parts(file, on_step)
+    planned = [planned_frames(part.times, sampling) for part in parts]
+    texts = iter(_texts([(part, [frame.pts for frame in frames]) for part, frames in zip(parts, planned, strict=True)]))
+    before = 0
+    for part, frames in zip(parts, planned, strict=True):
+        pts, seek = part.times.pts, part.times.seek
+        for (shown, number, start), text in zip(frames, texts, strict=False):
+            yield text, before + number, shown, int(pts[start]), int(seek[start]), part.begin, part.stop
+        before += len(part.times.shown)
 
 
-def _texts(times: "FrameTimes", shown: list[int]) -> list[str]:
+def _texts(shown: "list[tuple[Part, list[int]]]") -> list[str]:
     """Return when frames are shown, in seconds, as long as the last one's: so their keys are sorted as they are shown.
 
     To the millisecond; where that does not tell them apart, to the microsecond.
     """
     # Whole numbers: fractions take ten times as long, and there may be millions.
-    whole = lcm(times.time_base.denominator, times.origin_s.denominator)
-    tick, begin = int(times.time_base * whole), int(times.origin_s * whole)
-    parts = [pts * tick - begin for pts in shown]
-    width = len(str(parts[-1] // whole))
+    whole = lcm(*(denominator for part, _ in shown for denominator in _denominators(part)))
+    moments = [moment for part, pts in shown for moment in _moments(part, pts, whole)]
+    width = len(str(moments[-1] // whole))
     for digits in (_MILLI, _MICRO):
-        texts = [f"{(2 * part * 10**digits + whole) // (2 * whole):0{width + digits}d}" for part in parts]
+        texts = [f"{(2 * moment * 10**digits + whole) // (2 * whole):0{width + digits}d}" for moment in moments]
         if all(before < after for before, after in pairwise(texts)):
             break
     return [f"{text[:-digits]}.{text[-digits:]}" for text in texts]
+
+
+def _denominators(part: "Part") -> tuple[int, int, int]:
+    return part.times.time_base.denominator, part.times.origin_s.denominator, part.start_s.denominator
+
+
+def _moments(part: "Part", shown: list[int], whole: int) -> list[int]:
+    """Return when frames of a part are shown in the video, in parts of a second of which there are `whole`."""
+    tick, before = int(part.times.time_base * whole), int((part.times.origin_s - part.start_s) * whole)
+    return [pts * tick - before for pts in shown]
 
 
 def _list(request: dict[str, Any], say: Say) -> None:

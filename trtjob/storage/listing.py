@@ -25,12 +25,13 @@ _BLOCK_BYTES = 1 << 16
 class Frame(NamedTuple):
     """A frame of a video. number: from 0 on, in the order in which they are shown; pts: when that is; start: when the
     keyframe is shown from which it is decoded, seek: where that is looked for; these in the units of the file's own
-    clock. stop: where in the file that clock runs back, behind which nothing is read; 0: nowhere."""
+    clock. begin, stop: the part of the file that has this clock; 0: from its beginning, to its end."""
 
     number: int
     pts: int
     start: int
     seek: int
+    begin: int = 0
     stop: int = 0
 
 

@@ -18,7 +18,7 @@ from trtjob.imaging.draw import annotate, annotate_classes
 from trtjob.imaging.video import UInt8Array
 from trtjob.imaging.video_copy import copy_suffix, write_copy
 from trtjob.imaging.video_file import opened
-from trtjob.imaging.video_times import frame_times
+from trtjob.imaging.video_times import video_parts
 from trtjob.jobs.folder import JobFolder, suffixed_key
 from trtjob.jobs.frames import time_s
 from trtjob.jobs.records import Record, from_line
@@ -82,7 +82,7 @@ def _copy(config: dict[str, Any], say: Say) -> None:
     if _comment_of(storage, storage.entry(key)) == comment:
         return
     with source.open(entry) as file:
-        times = frame_times(file, progress.step)
+        parts = video_parts(file, progress.step)
     with records.open("rb") as lines:
         max_pixels = max((record.width or 0) * (record.height or 0) for record in map(from_line, lines))
 
@@ -93,7 +93,7 @@ def _copy(config: dict[str, Any], say: Say) -> None:
     with source.open(entry) as file, records.open("rb") as lines, storage.writing(key) as copy:
         draw = _Boxes(spec, map(from_line, lines)).draw
         suffix = Path(key).suffix
-        write_copy(file, copy, suffix, draw, times, comment=comment, max_pixels=max_pixels, on_time=on_time)
+        write_copy(file, copy, suffix, draw, parts, comment=comment, max_pixels=max_pixels, on_time=on_time)
 
 
 def _comment_of(storage: Storage, copy: Entry) -> str:

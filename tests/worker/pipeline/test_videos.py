@@ -103,10 +103,21 @@ def test_a_bad_video_is_its_own_record_and_harms_no_other(clips: Path, tmp_path:
     (clips / "empty.mov").touch()
     videos.write_sound(clips / "sound.mp4")
     write_video(clips / "huge.mkv", frames=2, hw=(400, 400))
+    videos.write_encrypted(clips / "secret.mp4")
+    videos.write_two_sizes(clips / "sizes.ts", videos.HW, (96, 128))
+    write_video(clips / "wrong.mkv", frames=5).rename(clips / "wrong.mp4")
+    for part in clips.glob("sizes.*.ts"):
+        part.unlink()
     spec = video_job(clips, tmp_path / "out", "every=10")
     found = lines(spec, frames(spec), processes=2)
     told = {key: line.decode().partition('"error": ')[2] for key, line in found.items()}
-    assert [key for key, why in told.items() if not why] == ["good.mkv#t=0.000", "good.mkv#t=0.400"]
+    assert [key for key, why in told.items() if not why] == [
+        *("good.mkv#t=0.000", "good.mkv#t=0.400"),
+        *("sizes.ts#t=0.000", "sizes.ts#t=0.400", "sizes.ts#t=0.800", "sizes.ts#t=1.200"),
+        "wrong.mp4#t=0.000",
+    ]
+    assert b'"width": 128, "height": 96' in found["sizes.ts#t=0.800"]
+    assert "is encrypted" in told["secret.mp4"]
     assert "is no video that can be read" in told["bad.mp4"]
     assert "it is empty" in told["empty.mov"]
     assert "only sound" in told["sound.mp4"]

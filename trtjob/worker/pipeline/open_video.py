@@ -20,7 +20,7 @@ class OpenVideo:
         self._on_gpu = on_gpu
         self._max_pixels = max_pixels
         self._on_step = on_step
-        self._video: Entry | None = None
+        self._open: tuple[Entry, int] | None = None
         self._reader: VideoReader | None = None
 
     def decoding_bytes(self, entry: Entry) -> int:
@@ -31,25 +31,29 @@ class OpenVideo:
 
     def image(self, entry: Entry) -> tuple[UInt8Array, str | None]:
         """Return a frame, and what is wrong with it. Raises ImageError."""
-        frame = entry.frame
+        reader, frame = self._reader_of(entry), entry.frame
         assert frame is not None
-        return self._reader_of(entry).image(frame.pts, start_pts=frame.start, seek=frame.seek)
+        return reader.image(frame.pts, start_pts=frame.start, seek=frame.seek)
 
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._video = self._reader = None
+        self._open = self._reader = None
 
     def _reader_of(self, entry: Entry) -> VideoReader:
-        video = file_of(entry)
-        if self._reader is None or video != self._video:
+        video, frame = file_of(entry), entry.frame
+        assert frame is not None
+        if self._reader is None or (video, frame.begin) != self._open:
             self.close()
-            file = self._source.open(video)
-            stop = 0 if entry.frame is None else entry.frame.stop
             self._reader = VideoReader(
-                file, max_pixels=self._max_pixels, stop=stop, on_gpu=self._on_gpu, on_step=self._on_step
+                self._source.open(video),
+                max_pixels=self._max_pixels,
+                begin=frame.begin,
+                stop=frame.stop,
+                on_gpu=self._on_gpu,
+                on_step=self._on_step,
             )
-            self._video = video
+            self._open = video, frame.begin
         return self._reader
 
     def _refuse(self, entry: Entry) -> None:

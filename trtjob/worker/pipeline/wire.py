@@ -17,7 +17,7 @@ from trtjob.storage.listing import Entry
 from trtjob.storage.listing import Frame as VideoFrame
 
 _HEAD = struct.Struct("<BBxxiI")  # kind, flag, number, bytes of the payload
-_IMAGE = struct.Struct("<iqqqqqqH")  # job, size in bytes, the frame, bytes of the etag; then the etag and the key
+_IMAGE = struct.Struct("<iqqqqqqqH")  # job, size in bytes, the frame, bytes of the etag; then the etag and the key
 _NO_FRAME = VideoFrame(-1, 0, 0, 0)
 _BYTES = struct.Struct("<Q")
 _FILE = struct.Struct("<I")  # bytes; then how it is resized

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PCI = Path("/sys/bus/pci/devices")
 def usable_cpus(proc: Path = PROC) -> int:
     """Return the number of CPUs that this process may keep busy, at least 1; a quota of 1.5 counts as 2."""
     quota = quota_cpus(proc)
-    allowed = len(os.sched_getaffinity(0))
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 

@@ -11,6 +11,8 @@ import pytest
 from terminal import DIGITS, Terminal
 
 import trtjob
+from trtjob.errors import ConfigError, JobError
+from trtjob.queue.connection import Connection
 
 SCRIPT = """
 import json, sys
@@ -63,3 +65,44 @@ def test_a_script_without_a_main_guard_runs_a_job_which_the_command_line_knows(t
     assert done.stderr == ""
     assert json.loads(terminal.run("status", job_id, "--json").out)["jobs"][0]["state"] == "done"
     assert folder == str(tmp_path / "out" / job_id)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_handed_in_is_waited_for(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRTJOB_HOME", str(terminal.home))
+    worker = terminal.start("worker")  # which also keeps the embedded server
+    scenes = DIGITS / "scenes" / "night"
+    job = trtjob.submit(scenes, model=DIGITS / "digits.weights", output=tmp_path, classes=["1", "2"], annotate="none")
+    assert job.wait(timeout_s=40) is job
+    view = job.status()
+    assert (view.state, view.done, view.failed) == ("done", view.images, 0)
+    assert {found.label for result in job.results() for found in result.detections} <= {"1", "2"}
+    assert f"{job.id}: done" in capsys.readouterr().err
+    assert "<td>images</td>" in job._repr_html_()
+    assert trtjob.job(job.id).folder == trtjob.job(job.folder).folder == job.folder
+    assert not job.cancel()
+    assert worker.poll() is None
+
+
+def test_a_job_that_never_ends_is_not_waited_for_for_ever(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTJOB_HOME", str(tmp_path / "home"))
+    scenes = DIGITS / "scenes" / "night"
+    job = trtjob.submit(scenes, model=DIGITS / "digits.weights", output=tmp_path, progress=False)
+    with pytest.raises(TimeoutError, match=r"has not ended after 0\.2 s, and goes on"):
+        job.wait(timeout_s=0.2, progress=False)
+    assert job.cancel()
+    with pytest.raises(JobError, match=f"job '{job.id}' cancelled"):
+        job.wait(progress=False)
+
+
+def test_elsewhere_than_on_linux_a_run_says_what_to_do(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTJOB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ConfigError, match="workers run on Linux alone, and this is darwin"):
+        trtjob.run(DIGITS / "scenes", model=DIGITS / "digits.weights", output=tmp_path, progress=False)

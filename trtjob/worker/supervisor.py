@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 
 from trtjob.config import Settings
 from trtjob.engines.choice import choose
-from trtjob.errors import QueueError
+from trtjob.errors import ConfigError, QueueError
 from trtjob.queue import replies
 from trtjob.queue.connection import Connection
 from trtjob.queue.job_log import JobLog
@@ -52,6 +53,11 @@ class Supervisor:
 
         job_id: the only job that the processes work on, empty where `work_on` will name it; None: all of the queue.
         """
+        if sys.platform != "linux":
+            raise ConfigError(
+                f"workers run on Linux alone, and this is {sys.platform}: run them in a container, in WSL 2 or on "
+                "another machine. Results can be read, exported and looked at here"
+            )
         self.job_id = job_id
         self.settings = settings
         self.connection = connection

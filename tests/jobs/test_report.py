@@ -216,7 +216,7 @@ def test_the_page_of_a_million_images_is_small(tmp_path: Path) -> None:
     folder = made(JobFolder.of(spec))
     page = Report(folder, spec)
     page._chunks = [(["data-0000-12345678.js", "details-0000-12345678.js"], MAX_IMAGES, 1234, 1234, 1234)] * 250
-    page._folders.add([f"camera-{number:03d}/day" for number in range(MAX_FOLDERS)], [], [])
+    page._counts.folders.add([f"camera-{number:03d}/day" for number in range(MAX_FOLDERS)], [], [])
     page.write(summary_of(spec, 1_000_000))
     assert len(folder.storage.read(REPORT)) < 150_000
 

@@ -8,7 +8,7 @@ from array import array
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 from trtjob.imaging.detections import Classification, Detection
@@ -22,6 +22,7 @@ MAX_OBJECTS = 40_000
 MAX_SHAPES = 5_000
 MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
 
+_LITTLE_ENDIAN = {"B": "<u1", "H": "<u2", "I": "<u4"}
 # From so many bytes on, a name may be too long for its copies: the page does not guess then.
 _LONG_NAME = 250
 
@@ -40,27 +41,26 @@ class Chunk:
     def __init__(self) -> None:
         self._waiting: list[Record] = []
         self.names: list[str] = []
-        self.counts: list[int] = []
-        self.class_ids: list[int] = []
-        self.scores: list[int] = []
+        self.counts, self.class_ids, self.scores = array("I"), array("I"), array("H")
         self.failures: dict[int, tuple[str, str]] = {}
         self.is_exclusive = False
         self.partners: list[int] = []
         self.moved: set[int] = set()
         self.other_counts: list[int] = []
         self.others: list[Other] = []
-        self._sizes: list[int] = []
-        self._boxes = array("f")
+        self._sizes, self._boxes = array("I"), array("f")
         self._shapes: dict[int, dict[str, Any]] = {}
         self._notes: dict[int, dict[str, Any]] = {}
 
-    def add(self, record: Record, compared: Compared | None = None) -> None:
-        """Add an image. It is called for each of millions: some at a time take half as long as each by itself."""
+    def add(self, record: Record, compared: Compared | None = None) -> bool:
+        """Add an image. Returns whether the chunk is full. Some at a time take half as long as each by itself."""
         if compared is not None:
             self._add_compared(compared)
         self._waiting.append(record)
-        if len(self._waiting) == _AT_A_TIME:
-            self.settle()
+        if len(self._waiting) < _AT_A_TIME:
+            return False
+        self.settle()
+        return self._is_full
 
     def _add_compared(self, compared: Compared) -> None:
         self.moved.update(len(self.partners) + number for number in compared.moved)
@@ -77,30 +77,30 @@ class Chunk:
         ]
         objects = list(chain.from_iterable(found))
         self.names += [record.image for record in records]
-        self.counts += map(len, found)
-        self.class_ids += [each.class_id for each in objects]
-        self.scores += [round(each.score * 10_000) for each in objects]
-        self._sizes += [side or 0 for record in records for side in (record.width, record.height)]
-        self.is_exclusive |= any([record.classes is not None for record in records])
+        self.counts.extend(map(len, found))
+        self.class_ids.extend([each.class_id for each in objects])
+        self.scores.extend([round(each.score * 10_000) for each in objects])
+        self._sizes.extend([side or 0 for record in records for side in (record.width, record.height)])
         for number, record in enumerate(records, start=first):
             if record.error is not None:
                 self.failures[number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
             elif notes := _notes(record):
                 self._notes[number] = notes
-        detections = [each for record in records for each in record.detections or ()]
+        detections = [each for each in objects if isinstance(each, Detection)]
+        if len(detections) < len(objects):
+            self.is_exclusive |= any(record.classes is not None for record in records)
         self._boxes.extend([side for each in detections for side in each.box])
-        for number, each in enumerate(detections, start=first_object):
-            if each.mask or each.keypoints or each.rotated or each.polygons:
-                self._shapes[number] = _shapes(each)
+        shaped = [
+            (number, each)
+            for number, each in enumerate(detections, start=first_object)
+            if each.mask or each.keypoints or each.rotated or each.polygons
+        ]
+        self._shapes.update((number, _shapes(each)) for number, each in shaped)
 
     @property
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         objects = len(self.scores) + len(self.others)
         return len(self.names) >= MAX_IMAGES or objects >= MAX_OBJECTS or len(self._shapes) >= MAX_SHAPES
-
-    def first_objects(self) -> list[int]:
-        """Return where each image's objects begin: the first has its best score, if it has any."""
-        return list(accumulate(self.counts, initial=0))[:-1]
 
     def scripts(self, number: int) -> dict[str, bytes]:
         """Return the scripts that hand these images to the page, by their file names; number: which chunk this is.
@@ -125,7 +125,7 @@ class Chunk:
             }
         details = {
             "sizes": _packed(self._sizes),
-            "boxes": ("f", _base64(self._boxes)),
+            "boxes": ("f", b64encode(_little_endian(self._boxes)).decode()),
             "shapes": self._shapes,
             "messages": {image: message for image, (_, message) in self.failures.items()},
             "notes": self._notes,
@@ -169,15 +169,17 @@ def _notes(record: Record) -> dict[str, Any]:
     return notes
 
 
-def _packed(numbers: list[int]) -> tuple[str, str]:
-    """Return whole numbers in as few bytes each as hold them: which, as `array` calls them, and the numbers."""
-    most = max(numbers, default=0)
-    typecode = "B" if most < 1 << 8 else "H" if most < 1 << 16 else "I"
-    return typecode, _base64(array(typecode, numbers))
-
-
-def _base64(numbers: "array[Any]") -> str:
-    """Return numbers as base64, little-endian."""
+def _little_endian(numbers: "array[float]") -> "array[float]":
     if sys.byteorder == "big":
         numbers.byteswap()
-    return b64encode(numbers).decode()
+    return numbers
+
+
+def _packed(numbers: "Sequence[int] | array[int]") -> tuple[str, str]:
+    """Return whole numbers in as few bytes each as hold them: which, as `array` calls them, and the numbers."""
+    import numpy as np  # only where a report is made
+
+    values = np.asarray(numbers, np.uint32)
+    most = int(values.max(initial=0))
+    typecode = "B" if most < 1 << 8 else "H" if most < 1 << 16 else "I"
+    return typecode, b64encode(values.astype(_LITTLE_ENDIAN[typecode]).tobytes()).decode()

@@ -4,7 +4,6 @@ import math
 import os
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,6 @@ from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, THUMBNAI
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.chunk import Chunk
 from trtjob.jobs.report.differences import Differences, differences
-from trtjob.jobs.report.folders import Folders
 from trtjob.jobs.report.page import render_page
 from trtjob.jobs.report.reference import Reference
 from trtjob.jobs.report.thumbnails import has_thumbnails
@@ -43,6 +41,8 @@ class Report:
         conf: float | None = None,
         reference: Reference | None = None,
     ) -> None:
+        from trtjob.jobs.report.counts import Counts  # loads numpy: only where a report is made
+
         self._folder = folder
         self._spec = spec
         self._before_write = before_write
@@ -52,45 +52,30 @@ class Report:
         self._is_exclusive = False
         self._chunk = Chunk()
         self._chunks: list[tuple[Any, ...]] = []
-        self._folders = Folders()
-        self._scores: Counter[int] = Counter()
-        self._stored: Counter[int] = Counter()
-        self._counted: Counter[int] = Counter()
+        self._counts = Counts()
         self._differences = Differences()
 
     def add(self, record: Record) -> None:
-        self._chunk.add(record, None if self._reference is None else self._reference.compared(record))
-        if self._chunk.is_full:
+        if self._chunk.add(record, None if self._reference is None else self._reference.compared(record)):
             self._write_chunk()
 
     def _write_chunk(self) -> None:
         chunk, number = self._chunk, len(self._chunks)
         self._chunk = Chunk()
         self._is_exclusive |= chunk.is_exclusive
-        self._count_objects(chunk)
+        self._counts.add_objects(chunk, self._threshold, is_exclusive=self._is_exclusive)
         scripts = chunk.scripts(number)
         self._before_write()
         for name, script in scripts.items():
             self._folder.storage.put(f"{REPORT_DATA}/{name}", script)
-        self._chunks.append((list(scripts), *self._count_images(chunk), *self._count_differences(chunk)))
+        images = self._counts.add_images(chunk, self._threshold, max(0, self._threshold - NEARLY))
+        self._chunks.append((list(scripts), *images, *self._count_differences(chunk)))
 
     @property
     def _threshold(self) -> int:
         """The score, in ten-thousandths, from which on an object is shown at first."""
         own = 0 if self._is_exclusive else self._spec.options.conf
         return math.ceil(round((own if self._conf is None else self._conf) * 10_000, 6))
-
-    def _count_images(self, chunk: Chunk) -> tuple[int, int, int, int]:
-        """Return how many images there are, with hits, nearly with one, and failed."""
-        least = self._threshold
-        firsts = zip(chunk.first_objects(), chunk.counts, strict=True)
-        best = [chunk.scores[first] if count else -1 for first, count in firsts]
-        folders = [name.rpartition("/")[0] for name in chunk.names]
-        hits = [folder for folder, score in zip(folders, best, strict=True) if score >= least]
-        from_nearly = max(0, least - NEARLY)
-        nearly = [score for score in best if from_nearly <= score < least]
-        self._folders.add(folders, hits, [folders[number] for number in chunk.failures])
-        return len(folders), len(hits), len(nearly), len(chunk.failures)
 
     def _count_differences(self, chunk: Chunk) -> tuple[int, ...]:
         """Return in how many images an object is more, is missing, and has moved, where something says so."""
@@ -99,18 +84,6 @@ class Report:
         found = differences(chunk, self._threshold, most=1 if self._is_exclusive else None)
         self._differences += found
         return found.images
-
-    def _count_objects(self, chunk: Chunk) -> None:
-        """Count what the page shows at first."""
-        scores, class_ids = chunk.scores, chunk.class_ids
-        if self._is_exclusive:
-            firsts = [first for first, count in zip(chunk.first_objects(), chunk.counts, strict=True) if count]
-            scores, class_ids = [scores[first] for first in firsts], [class_ids[first] for first in firsts]
-        self._scores.update(scores)
-        self._stored.update(class_ids)
-        self._stored.update([other.class_id for other in chunk.others])
-        least = self._threshold
-        self._counted.update([each for each, score in zip(class_ids, scores, strict=True) if score >= least])
 
     def write(self, summary: dict[str, Any]) -> None:
         """Write the page, and remove the data of pages before it. summary: the fields of `summary.json`."""
@@ -128,10 +101,7 @@ class Report:
 
     def _index(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Return what the page knows without its data; `page/index.js` says what is in it."""
-        spec = self._spec
-        bars = Counter[int]()
-        for score, count in self._scores.items():
-            bars[score // 100] += count
+        spec, counts = self._spec, self._counts
         labels = dict(enumerate(spec.model.labels)) | (self._reference.labels() if self._reference else {})
         return {
             "job": spec.job_id,
@@ -156,14 +126,14 @@ class Report:
             "thumbnails": THUMBNAILS if has_thumbnails(self._folder, spec) else None,
             "copied_suffixes": sorted(ANNOTATED_SUFFIXES),
             "data": REPORT_DATA,
-            "histogram": [bars[bar] for bar in range(101)],
+            "histogram": [counts.bars[bar] for bar in range(101)],
             "labels": [
-                [found, labels.get(found, f"class {found}"), self._counted[found]]
+                [found, labels.get(found, f"class {found}"), counts.counted[found]]
                 for found in sorted(
-                    self._stored, key=lambda found: (-self._counted[found], -self._stored[found], found)
+                    counts.stored, key=lambda found: (-counts.counted[found], -counts.stored[found], found)
                 )
             ],
-            "folders": self._folders.rows(),
+            "folders": counts.folders.rows(),
             "chunks": self._chunks,
             "reference": self._reference and {**self._reference.index(), "objects": self._differences.objects},
         }

@@ -73,7 +73,7 @@ def test_kept_boxes_of_a_class_overlap_at_most_the_threshold(seed: int, count: i
     kept = nms(boxes, scores, class_ids, iou=iou)
     overlaps = iou_matrix(boxes[kept], boxes[kept])
     is_rival = (class_ids[kept][:, None] == class_ids[kept]) & ~np.eye(len(kept), dtype=bool)
-    assert (overlaps[is_rival] <= iou).all()
+    assert (overlaps[is_rival] <= iou + 1e-6).all()  # OpenCV takes what is nearly equal for equal
 
 
 @given(seed=seeds, count=sizes, iou=thresholds)

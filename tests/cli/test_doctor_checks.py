@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import features
 from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.doctor_checks import _images, _mended, _videos, _workers
+from trtjob.cli.doctor_checks import _images, _mended, _pictures, _videos, _workers
 from trtjob.cli.nvidia import Card, Cards
 from trtjob.config import Settings
 from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
 from trtjob.engines.onnxruntime.package import Package
+from trtjob.imaging import scripts
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 
@@ -357,6 +359,26 @@ def test_whether_videos_are_read_is_said(monkeypatch: pytest.MonkeyPatch, is_the
     monkeypatch.setattr("trtjob.imaging.video_package.find_spec", lambda _name: object() if is_there else None)
     finding = _videos()
     assert (finding.state, "trtjob[video]" in finding.fix) == (state, not is_there)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [(False, "Pillow finds no FriBiDi"), (True, "no font for Arabic, Devanagari, Hebrew")],
+)
+def test_scripts_that_pictures_cannot_show_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: bool, said: str
+) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_DATA_DIRS"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    monkeypatch.setattr(features, "check", lambda _name: shapes)  # as where the system has no FriBiDi
+    caches = (scripts.system_fonts, scripts.runs_of, scripts.can_shape)
+    for cached in caches:
+        cached.cache_clear()
+    found = _pictures()
+    for cached in caches:
+        cached.cache_clear()
+    assert (found.name, found.state) == ("pictures", "note")
+    assert said in found.found
 
 
 def test_images_that_need_an_extra_are_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from trtjob.imaging import captions, scripts
 from trtjob.imaging.captions import Style, TileCache, caption_height, caption_of
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.draw import Look, annotate, color_of
-from trtjob.imaging.scripts import beginning, describe_missing, is_plain, written_label
+from trtjob.imaging.scripts import beginning, describe_missing, is_plain, unwritten_scripts, written_label
 
 FONTS = Path(__file__).parent / "fonts"
 BACKGROUND, INK = (200, 200, 200), (0, 0, 0)
@@ -156,6 +156,12 @@ def test_what_cannot_be_written_is_said_with_what_to_install(fonts: Callable[...
         assert "fonts-noto-core" in said
     many = describe_missing([f"{ARABIC} {number}" for number in range(9)])
     assert f"{ARABIC} 4 and 4 more" in many
+
+
+@needs_raqm
+def test_scripts_without_a_font_are_named(fonts: Callable[..., None]) -> None:
+    fonts("NotoSansThai-Regular.ttf", "NotoColorEmoji.ttf")
+    assert unwritten_scripts() == ["Arabic", "Devanagari", "Hebrew"]
 
 
 def test_without_what_joins_letters_they_are_not_written_wrong(

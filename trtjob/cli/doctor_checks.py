@@ -48,6 +48,7 @@ def all_checks(settings: "Settings") -> Iterator[Check]:
         yield _decoder(cards)
     yield _images()
     yield _videos()
+    yield _pictures()
     checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _workers, _jobs)
     for check in checks:
         yield check(settings)
@@ -222,6 +223,18 @@ def _videos() -> Check:
     if missing_video_package() is None:
         return Check("videos", "ok", "PyAV reads them")
     return Check("videos", "note", "PyAV is not installed: videos are passed over", "pip install 'trtjob[video]'")
+
+
+def _pictures() -> Check:
+    from trtjob.imaging.scripts import can_shape, unwritten_scripts
+
+    if not can_shape():
+        found = "Pillow finds no FriBiDi: labels in Thai, Arabic and other scripts, and emoji, show a class's number"
+        return Check("pictures", "note", found, "apt install libfribidi0")
+    if missing := unwritten_scripts():
+        found = f"no font for {', '.join(missing)}: such labels show a class's number"
+        return Check("pictures", "note", found, "apt install fonts-noto-core fonts-noto-color-emoji")
+    return Check("pictures", "ok", "labels can be in any script")
 
 
 def _server(settings: "Settings") -> Check:

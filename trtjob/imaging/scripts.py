@@ -24,6 +24,7 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _RIGHT_TO_LEFT = frozenset({"R", "AL"})
 _NOWHERE = "\U0010ffff"  # a character that no font has
 _PROBE_PX = 24
+_WELL_KNOWN = {"Arabic": "ق", "Devanagari": "क", "Hebrew": "א", "Thai": "ก", "emoji": "🐈"}
 _SHOWN = 5  # labels in a message
 
 _pillow = Lock()  # its fonts keep state while they write
@@ -77,6 +78,11 @@ def describe_missing(labels: Iterable[str]) -> str:
     return (
         f"no font here has all of these labels, so pictures show a class's number such as #7 instead: {shown}. {remedy}"
     )
+
+
+def unwritten_scripts() -> list[str]:
+    """Return the best-known scripts for which there is no font here."""
+    return [name for name, letter in _WELL_KNOWN.items() if any(run.is_missing for run in runs_of(letter))]
 
 
 def is_plain(text: str) -> bool:

@@ -93,7 +93,8 @@ def compared(case: Path, photographs: Path) -> Agreement:
                 raise
             request["size"] = (first[1], first[0])
             model = convert_model(ConversionRequest(**request), registry=ModelRegistry(Path(folder) / "models"))
-        note = next((word for family in FAMILIES if (word := family.name) in " ".join(_notes(case, request))), "")
+        notes = " ".join(_notes(case, request))
+        note = next((family.name for family in FAMILIES if family.name in notes), "")
         boxes, scores, missing, extra, wanted = [0.0], [0.0], 0, 0, 0
         shapes: dict[str, list[float]] = {}
         with open_engine(model.path, threads=1) as engine:

@@ -235,15 +235,20 @@ def test_no_batch_is_larger_than_the_limit(photos: Path, output: Path, batch: in
 class Overlap:
     """Counts the threads that are in the engine at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int = 0) -> None:
+        """wanted: so many are waited for, once, if they come."""
         self.lock = threading.Lock()
         self.inside = self.most = 0
+        self.met = threading.Event()
+        self.wanted = wanted
 
     def __call__(self, _images: UInt8Array) -> None:
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
-        threading.Event().wait(0.02)
+        if self.most == self.wanted:
+            self.met.set()
+        self.met.wait(1.0 if self.wanted > 1 else 0.02)
         with self.lock:
             self.inside -= 1
 
@@ -253,7 +258,7 @@ class Overlap:
 def test_the_engine_is_called_from_as_many_threads_as_it_allows(
     photos: Path, output: Path, concurrency: int, batch: int
 ) -> None:
-    overlap = Overlap()
+    overlap = Overlap(concurrency)
     engine = PlainEngine(max_batch=batch, concurrency=concurrency, on_infer=overlap)
     with pipeline_of(engine, slots=24) as pipeline:
         run(pipeline, job(photos, output), write_images(photos, 48))
@@ -396,7 +401,9 @@ def test_an_image_process_that_is_killed_costs_no_image(photos: Path, output: Pa
         work = asyncio.create_task(pipeline.run(job(photos, output, Annotate.ALL), entries(keys), results))
         for done in (20, 90, 200):
             await asyncio.to_thread(wait, lambda done=done: len(results.outcomes) >= done)  # type: ignore[misc]
-            os.kill(pipeline.process_pool.handles[done % 2].process.pid, signal.SIGKILL)
+            # Not one that has an image for itself, to see whether that ends it.
+            handle = next(handle for handle in pipeline.process_pool.handles if not (handle.alone or handle.is_gone))
+            os.kill(handle.process.pid, signal.SIGKILL)
         await work
 
     with pipeline_of(PlainEngine(max_batch=4, concurrency=2), processes=2, slots=16) as pipeline:
@@ -421,9 +428,9 @@ def test_one_that_is_killed_again_and_again_leaves_the_work_to_its_sibling(photo
         killed = 0
         while not work.done():
             handle = pipeline.process_pool.handles[0] if pipeline.process_pool.handles else None
-            if handle is not None and not handle.is_gone and handle.process.pid != killed:
+            if handle is not None and not (handle.is_gone or handle.alone) and handle.process.pid != killed:
                 killed = handle.process.pid
-                os.kill(killed, signal.SIGKILL)  # most of them before they have said a word
+                os.kill(killed, signal.SIGKILL)
                 kills += 1
             await asyncio.sleep(0.005)
         await work

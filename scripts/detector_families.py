@@ -27,6 +27,7 @@ from trtjob.converters.run import convert_model
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.protocol import answer_of
 from trtjob.errors import ConversionError
+from trtjob.imaging.boxes import clip, in_order
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.postprocess import detections_from
@@ -82,7 +83,7 @@ def compared(case: Path, photographs: Path) -> Agreement:
         labels = Path(folder) / "labels.names"
         labels.write_text("\n".join(expected["labels"]) + "\n")
         says_labels = (case / "config.json").exists() or ("imgsz" in expected and "ultralytics" in expected["family"])
-        request: dict[str, Any] = {"model": case / "model.onnx", "name": "case"}
+        request: dict[str, Any] = {"model": case / "model.onnx", "name": "case", **expected.get("options", {})}
         if not says_labels:
             request["labels"] = labels
         first = next(iter(expected["images"].values()))["size"]
@@ -91,7 +92,7 @@ def compared(case: Path, photographs: Path) -> Agreement:
         except ConversionError as err:
             if "--size" not in str(err):
                 raise
-            request["size"] = (first[1], first[0])
+            request["size"] = expected.get("input_hw", (first[1], first[0]))
             model = convert_model(ConversionRequest(**request), registry=ModelRegistry(Path(folder) / "models"))
         notes = " ".join(_notes(case, request))
         note = next((family.name for family in FAMILIES if family.name in notes), "")
@@ -134,9 +135,10 @@ def _notes(case: Path, request: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _boxes(told: dict[str, Any]) -> dict[int, NDArray[Any]]:
-    """Return the owner's boxes by number, clipped to the image; without those that a network has turned inside out."""
+    """Return the owner's boxes by number, clipped to the image, with their edges in order as ours are."""
     width, height = told["size"]
-    clipped = {number: np.clip(box, 0, [width, height] * 2) for number, box in enumerate(told["boxes"])}
+    boxes = in_order(np.reshape(told["boxes"], (-1, 4)).astype(np.float32))
+    clipped = dict(enumerate(clip(boxes, (height, width))))
     return {number: box for number, box in clipped.items() if box[2] > box[0] and box[3] > box[1]}
 
 

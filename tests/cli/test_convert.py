@@ -135,7 +135,7 @@ def _choices(hint: object) -> list[object]:
 @pytest.mark.parametrize("order", [("--families", "--json"), ("--json", "--families")], ids=" ".join)
 def test_the_families_are_listed_for_machines_too(order: tuple[str, str], trtjob: Command) -> None:
     families = json.loads(trtjob("convert", *order).out)["families"]
-    assert {"name": "yolov6", "title": "YOLOv6"}.items() <= families[14].items()
+    assert {"name": "yolov6", "title": "YOLOv6"}.items() <= families[15].items()
     assert all(family["needs"] and family["gives"] for family in families)
 
 

@@ -85,6 +85,11 @@ def test_a_score_that_is_not_a_number_does_not_count(multi_label: bool) -> None:
     assert found(detect([HERE, THERE], scores, spec=model(multi_label=multi_label))) == [("dog", 0.5)]
 
 
+def test_a_box_that_is_turned_inside_out_has_its_edges_in_order_and_suppresses_none() -> None:
+    first, second = detect([[30, 10, 10, 25], [10, 10, 30, 25]], [[0.9, 0, 0], [0.8, 0, 0]])
+    assert first.box == second.box == (10, 10, 30, 25)
+
+
 def test_no_candidates_are_no_detections() -> None:
     assert detect([], []) == ()
 

@@ -41,6 +41,17 @@ def diou_matrix(a: FloatArray, b: FloatArray, beta: float) -> FloatArray:
     return np.asarray(iou_matrix(a, b) - ratios**beta, np.float32)
 
 
+def in_order(boxes: FloatArray) -> FloatArray:
+    """Return the boxes with the left edge before the right one and the upper before the lower, as hardly trained
+    networks without DFL may not give them.
+
+    >>> in_order(np.float32([[4, 2, 1, 3]])).tolist()
+    [[1.0, 2.0, 4.0, 3.0]]
+    """
+    first, second = boxes[:, :2], boxes[:, 2:]
+    return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
+
+
 def clip(boxes: FloatArray, hw: tuple[int, int]) -> FloatArray:
     """Return the boxes, cut at the edges of an image of (height, width)."""
     height, width = hw

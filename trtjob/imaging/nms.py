@@ -56,9 +56,14 @@ def nms(
 
 
 def _by_iou(boxes: FloatArray, scores: FloatArray, class_ids: IntArray, iou: float) -> IntArray:
-    """Return the indices of the boxes that stay."""
+    """Return the indices of the boxes that stay; what has no inside overlaps none, while OpenCV takes two for one."""
     corners_and_sizes = boxes.astype(np.float64)
     corners_and_sizes[:, 2:] -= corners_and_sizes[:, :2]
+    has_inside = (corners_and_sizes[:, 2:] > 0).all(1)
+    if not has_inside.all():
+        proper = np.flatnonzero(has_inside)
+        kept = proper[_by_iou(boxes[proper], scores[proper], class_ids[proper], iou)] if len(proper) else proper
+        return np.concatenate([kept, np.flatnonzero(~has_inside)])
     suppress: Any = cv2.dnn.NMSBoxesBatched  # its types say lists, which it takes too, more slowly
     kept = suppress(corners_and_sizes, scores, class_ids.astype(np.int32), -math.inf, iou)
     return np.asarray(kept, np.intp).reshape(-1)

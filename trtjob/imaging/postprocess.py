@@ -10,7 +10,7 @@ from trtjob.engines.candidates import WIDTH
 from trtjob.engines.protocol import FloatArray
 from trtjob.engines.spec import CANDIDATES_NAME, PROTOTYPES_NAME, ModelSpec, NmsKind
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.boxes import clip
+from trtjob.imaging.boxes import clip, in_order
 from trtjob.imaging.detections import (
     BOX_DECIMALS,
     POINT_DECIMALS,
@@ -82,7 +82,7 @@ def detections_from(
     boxes = clip(boxes, hw)
     keypoints = _keypoints(kept, placement, spec, hw) if spec.keypoints else None
     masks = _masks(kept, parts[PROTOTYPES_NAME], boxes, placement, spec, hw) if spec.prototypes else None
-    found = _detections(kept, boxes, spec, masks, keypoints, rotated)
+    found = _detections(kept, in_order(boxes), spec, masks, keypoints, rotated)
     return ImageDetections(tuple(sorted(found, key=lambda d: (-d.score, d.class_id, d.box))), is_truncated)
 
 

@@ -247,6 +247,15 @@ CASES = [
         {"output": each(grid(OBJECT, 3 * PLACES)), "345": np.zeros((1, 3, 8, 12, 8), np.float32)},
         id="YOLOv5 with its heads",
     ),
+    Case(
+        "yolov6-end2end",
+        {
+            "num_dets": np.array([[2]]),
+            "det_boxes": each(np.pad(CORNERS, ((0, 1), (0, 0)))),
+            "det_scores": each(np.pad(SCORES, (0, 1))),
+            "det_classes": each(np.pad(CLASSES, (0, 1), constant_values=-1)),
+        },
+    ),
     Case("yolov8", {"output0": each(grid(np.concatenate([CENTRES, ONE_HOT], 1)).T)}),
     Case(
         "yolov10",

@@ -18,6 +18,7 @@ from converters.onnx.family_cases import (
     LABELS,
     OBJECT,
     ONE_HOT,
+    PLACES,
     SCORES,
     Case,
     each,
@@ -39,6 +40,24 @@ from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import Placement
 
 IN_PLACE = Placement((0.0, 0.0), (1.0, 1.0))
+
+
+GIVEN = {
+    8: ((11, 14), (17, 29), (30, 21)),
+    16: ((29, 62), (60, 44), (55, 120)),
+    32: ((110, 91), (150, 190), (370, 320)),
+}
+
+
+def numbers(anchors: Mapping[int, Sequence[Sequence[float]]]) -> tuple[float, ...]:
+    return tuple(float(side) for sizes in anchors.values() for size in sizes for side in size)
+
+
+def heads_of(anchors: Mapping[int, Sequence[tuple[float, float]]]) -> dict[str, NDArray[Any]]:
+    """Return heads, the coarsest first, of a YOLOv5 whose anchors were chosen anew."""
+    reach = dict.fromkeys(anchors, 2.0)
+    heads = raw_heads(HW, anchors, reach=reach, size=lambda share: logit(np.sqrt(share) / 2))
+    return {f"head{number}": each(head).astype("f") for number, head in reversed(list(enumerate(heads)))}
 
 
 def converted(case: Case, folder: Path, labels: Sequence[str] = LABELS, opset: int = 17) -> Converted:
@@ -119,6 +138,45 @@ def test_the_background_may_be_named_or_not(name: str, tmp_path: Path) -> None:
     assert [label for label, _, _ in found_by(made, tmp_path)] == ["dog", "cat"]
 
 
+@pytest.mark.parametrize("opset", [11, 17])
+def test_an_image_alone_as_torchvision_traces_it_is_taken_in_a_batch(opset: int, tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "torchvision")
+    model = case.model(opset)
+    del model.graph.input[0].type.tensor_type.shape.dim[0]
+    (tmp_path / "net.names").write_text("\n".join(LABELS) + "\n")
+    for asked in (None, "input"):
+        made = convert(graphs.save(model, tmp_path / "net.onnx", input=asked))
+        np.testing.assert_allclose([box for _, _, box in found_by(made, tmp_path)], CORNERS, atol=0.05)
+
+
+def test_of_yolov7_with_one_class_the_objectness_is_the_score(tmp_path: Path) -> None:
+    """Its class is not trained, and gives any number."""
+    rows = np.concatenate([CENTRES, SCORES[:, None], np.full((2, 1), 0.5)], 1).astype(np.float32)
+    of_one = {8: GIVEN[8], 16: GIVEN[16]}
+    heads = [np.delete(head, [6, 7], axis=-1) for head in heads_of(of_one).values()]
+    for head in heads:
+        head[..., 5] = 0
+    cases = (
+        Case("yolo-grid", {"output": each(grid(rows, 3 * PLACES))}),
+        Case("yolov7-heads", dict(zip("ab", heads, strict=True)), options={"anchors": numbers(of_one)}),
+    )
+    for case in cases:
+        made = converted(case, tmp_path, ["dog"])
+        found = found_by(made, tmp_path)
+        np.testing.assert_allclose([score for _, score, _ in found], SCORES, atol=2e-3)
+        np.testing.assert_allclose([box for _, _, box in found], CORNERS, atol=0.05)
+        assert made.reference is not None
+        answers = made.reference.run(graphs.images(1, HW)).scores
+        np.testing.assert_allclose(np.sort(answers.reshape(-1))[:-3:-1], SCORES, atol=2e-3)
+
+
+def test_of_yolov5_with_one_class_both_count(tmp_path: Path) -> None:
+    rows = np.concatenate([CENTRES, SCORES[:, None], np.full((2, 1), 0.8)], 1).astype(np.float32)
+    heads = {"345": np.zeros((1, 3, 8, 12, 6), np.float32)}
+    made = converted(Case("yolo-grid", {"output": each(grid(rows, 3 * PLACES)), **heads}), tmp_path, ["dog"])
+    np.testing.assert_allclose([score for _, score, _ in found_by(made, tmp_path)], SCORES * 0.8, atol=2e-3)
+
+
 def test_what_is_final_is_not_suppressed_again(tmp_path: Path) -> None:
     by_name = {case.family: case for case in CASES}
     for name, kind in (("rtdetr", NmsKind.NONE), ("yolox", NmsKind.DEFAULT)):
@@ -164,24 +222,6 @@ def test_heads_whose_anchors_are_not_known_are_refused_with_the_families_that_ha
         match=r"be --family yolov5-heads .* --family yolov7-heads .* Say it, .* with --anchors",
     ):
         converted(replace(case, options={}), tmp_path)
-
-
-GIVEN = {
-    8: ((11, 14), (17, 29), (30, 21)),
-    16: ((29, 62), (60, 44), (55, 120)),
-    32: ((110, 91), (150, 190), (370, 320)),
-}
-
-
-def numbers(anchors: Mapping[int, Sequence[Sequence[float]]]) -> tuple[float, ...]:
-    return tuple(float(side) for sizes in anchors.values() for size in sizes for side in size)
-
-
-def heads_of(anchors: Mapping[int, Sequence[tuple[float, float]]]) -> dict[str, NDArray[Any]]:
-    """Return heads, the coarsest first, of a YOLOv5 whose anchors were chosen anew."""
-    reach = dict.fromkeys(anchors, 2.0)
-    heads = raw_heads(HW, anchors, reach=reach, size=lambda share: logit(np.sqrt(share) / 2))
-    return {f"head{number}": each(head).astype("f") for number, head in reversed(list(enumerate(heads)))}
 
 
 @pytest.mark.parametrize("options", [{}, {"family": "yolov5-heads"}, {"family": "yolov7-heads"}], ids=str)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, helper, numpy_helper
 
 from trtjob.converters.onnx.pixels import feed
+from trtjob.converters.onnx.read import WORK_OPSET, opset_of
 from trtjob.converters.onnx.session import Session
-from trtjob.converters.onnx.signature import Foreign, shape_of
+from trtjob.converters.onnx.signature import CHANNELS, FILLED_IN, Foreign, inputs_of, shape_of
 from trtjob.converters.pixels import Pixels
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import ConversionError
@@ -18,6 +19,30 @@ BATCH = "N"
 # Operators may sum in another order for two images than for one, and one of the last boxes kept may then be another; a
 # graph that mixes images up, or looks at the first alone, is wrong for half of the values.
 _CLOSE, _ALIKE = 1e-3, 0.995
+
+
+def expect_batch(model: ModelProto) -> str:
+    """Let a graph that takes an image alone, [channels, height, width], take it in a batch of one.
+
+    torchvision's detectors, which take a list of images, are traced so. Returns the name that the image had, empty
+    where nothing was to be done.
+    """
+    images = [value for value in inputs_of(model) if value.name not in FILLED_IN]
+    shape = shape_of(images[0]) if len(images) == 1 else None
+    if shape is None or len(shape) != 3 or shape[0] not in CHANNELS:
+        return ""
+    (image,) = images
+    alone = image.name
+    image.name = f"{alone}/batch"
+    image.type.tensor_type.shape.dim.insert(0, TensorShapeProto.Dimension(dim_value=1))
+    if opset_of(model) >= WORK_OPSET:
+        axes = numpy_helper.from_array(np.array([0], np.int64), f"{alone}/axis")
+        model.graph.initializer.append(axes)
+        squeeze = helper.make_node("Squeeze", [image.name, axes.name], [alone])
+    else:
+        squeeze = helper.make_node("Squeeze", [image.name], [alone], axes=[0])
+    model.graph.node.insert(0, squeeze)
+    return alone
 
 
 def sized(foreign: Foreign, batch: int | str, hw: tuple[int, int]) -> ModelProto:

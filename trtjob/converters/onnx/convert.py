@@ -11,7 +11,7 @@ from trtjob import __version__
 from trtjob.converters.artefact import IR_VERSION, Converted, Reference, model_from_graph, source_file
 from trtjob.converters.candidates import remove_candidates
 from trtjob.converters.graph import Graph
-from trtjob.converters.onnx.batch import expect_same, for_any_batch, sized
+from trtjob.converters.onnx.batch import expect_batch, expect_same, for_any_batch, sized
 from trtjob.converters.onnx.external import read_external
 from trtjob.converters.onnx.facts import Recognised
 from trtjob.converters.onnx.files import NAMES_KEY, files_of
@@ -104,6 +104,8 @@ def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionReq
         request = request.model_copy(update={"output": request.output or scores})
     described = cut_nms_plugin(model)
     model = known_operators(model, path)
+    if (alone := expect_batch(model)) and request.input == alone:
+        request = request.model_copy(update={"input": None})
     detector = detector_of(model, metadata, request, described)
     if detector is not None:
         foreign, found = recognised_detector(detector, metadata, request)

@@ -21,7 +21,7 @@ _MAX_BATCH = 1024  # that a graph is made for
 # What an input may be made of; the image's bytes are cast to it.
 PIXEL_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8})
 SCORE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
-_CHANNELS = (1, 3)
+CHANNELS = (1, 3)
 HUGGING_FACES = "pixel_values"
 # What families of detectors take beside the image.
 FILLED_IN = frozenset({"orig_target_sizes", "im_shape", "scale_factor", "image_shape"})
@@ -168,8 +168,8 @@ def image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInput
     batch, *sizes = shape
     if value.name == HUGGING_FACES and sizes[0] is None:  # whose exports leave even the channels open
         sizes[0] = 3
-    is_nchw = sizes[0] in _CHANNELS
-    if not is_nchw and sizes[2] not in _CHANNELS:
+    is_nchw = sizes[0] in CHANNELS
+    if not is_nchw and sizes[2] not in CHANNELS:
         raise _error(
             model,
             path,

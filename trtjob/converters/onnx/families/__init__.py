@@ -40,6 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     paddle.FAMILY,
     torchvision.FAMILY,
     yolo.END2END,
+    yolo.YOLOV6_END2END,
     yolo.YOLOV6,
     yolox.FAMILY,
     yolo.GRID,

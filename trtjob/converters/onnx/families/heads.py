@@ -71,6 +71,9 @@ class Heads:
             _IN_GRAPH[activation](graph, part(graph, x, start, end))
             for activation, start, end in zip(self._activations, ends, ends[1:], strict=False)
         )
+        if self._is_objectness_all(seen):
+            classes = graph.constant(np.ones((1, 1, 1), np.float32), "one")
+            classes = graph.add("Expand", classes, graph.add("Shape", objectness))
         centre = graph.add("Add", graph.add("Mul", centre, gain), offset)
         size = graph.add("Mul", size, anchors)
         return Rewired(graph.add("Concat", centre, size, objectness, classes, axis=2), Layout.OBJECTNESS)
@@ -83,8 +86,14 @@ class Heads:
             _IN_NUMPY[activation](x[..., start:end])
             for activation, start, end in zip(self._activations, ends, ends[1:], strict=False)
         )
+        if self._is_objectness_all(seen):
+            classes = np.ones_like(objectness)
         boxes = corner_boxes(np.concatenate([centre * gain + offset, size * anchors], axis=-1))
         return Outputs(boxes, np.asarray(classes * objectness, np.float32))
+
+    def _is_objectness_all(self, seen: Seen) -> bool:
+        """Tell whether a lone class is not looked at, as YOLOv7 does, which does not train it; nor does YOLOv5."""
+        return self.size == "square" and self.count(seen) == 1
 
     @property
     def _activations(self) -> tuple[Activation, ...]:

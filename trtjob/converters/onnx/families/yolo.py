@@ -4,7 +4,16 @@ import numpy as np
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
-from trtjob.converters.onnx.families.parts import as_float, columns, corner_boxes, padded, single
+from trtjob.converters.onnx.families.parts import (
+    as_float,
+    columns,
+    corner_boxes,
+    corners,
+    padded,
+    part,
+    rows,
+    single,
+)
 from trtjob.converters.onnx.families.yolox import grids, strides_of
 from trtjob.converters.onnx.outputs import Layout
 from trtjob.converters.pixels import unit_pixels
@@ -46,6 +55,28 @@ def _is_yolov6(seen: Seen) -> bool:
     return bool(seen.only is not None and strides_of(seen, 1) and np.all(seen.only[..., 4] == 1))
 
 
+def _is_yolov7_of_one_class(seen: Seen) -> bool:
+    """Tell whether classes say nothing: YOLOv7 does not train that of one, and YOLOv5 would give its heads, too.
+
+    utils/general.py (non_max_suppression) and models/experimental.py (End2End) in WongKinYiu/yolov7.
+    """
+    return seen.only is not None and _classes(seen) == 1
+
+
+def _rewire_grid(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
+    if not _is_yolov7_of_one_class(seen):
+        return _rewire(graph, seen, labels)
+    found = as_float(graph, _first(seen))
+    return rows(graph, corners(graph, part(graph, found, 0, 4)), part(graph, found, 4, 5))
+
+
+def _read_grid(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    if not _is_yolov7_of_one_class(seen):
+        return _read(outputs, seen, labels)
+    x = outputs[_first(seen)]
+    return Outputs(corner_boxes(x[..., :4]), np.asarray(x[..., 4:5], np.float32))
+
+
 GRID = Family(
     name="yolo-grid",
     title="YOLOv5 and YOLOv7 by their own repositories (YOLOv7 with --grid)",
@@ -54,8 +85,8 @@ GRID = Family(
     recognises=_is_grid,
     describe=_describe,
     classes=_classes,
-    rewire=_rewire,
-    read=_read,
+    rewire=_rewire_grid,
+    read=_read_grid,
 )
 YOLOV6 = Family(
     name="yolov6",
@@ -146,4 +177,37 @@ END2END = Family(
     classes=lambda _seen: 0,
     rewire=_rewire_end2end,
     read=_read_end2end,
+)
+
+_BATCH = ("det_boxes", "det_scores", "det_classes")
+
+
+def _is_padded_end(seen: Seen) -> bool:
+    return seen.names == {"num_dets", *_BATCH} and len(seen.shape("det_boxes")) == 3
+
+
+def _rewire_padded_end(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
+    boxes, scores, class_ids = (as_float(graph, seen.named(name)) for name in _BATCH)
+    last = graph.integers(2)
+    every = [boxes, *(graph.add("Unsqueeze", x, last) for x in (scores, class_ids))]
+    # Of one image: how many rows there are depends on what is found.
+    return padded(graph, graph.add("Squeeze", graph.add("Concat", *every, axis=2), graph.integers(0)))
+
+
+def _read_padded_end(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
+    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _BATCH)
+    return single(boxes, scores, class_ids, labels)
+
+
+YOLOV6_END2END = Family(
+    name="yolov6-end2end",
+    title="YOLOv6 with NMS inside, for ONNX Runtime (--end2end --ort)",
+    gives="'num_dets', 'det_boxes' [1, M, 4], 'det_scores' and 'det_classes' [1, M]",
+    needs="--labels; --preprocess none --color bgr where it was exported --with-preprocess",
+    fits=_is_padded_end,
+    recognises=_is_padded_end,
+    describe=_describe_end2end,
+    classes=lambda _seen: 0,
+    rewire=_rewire_padded_end,
+    read=_read_padded_end,
 )

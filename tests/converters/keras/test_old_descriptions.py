@@ -7,7 +7,7 @@ import pytest
 
 from trtjob.converters.keras.calls import modern_calls
 from trtjob.converters.keras.functions import is_allowed
-from trtjob.converters.keras.messages import last_line
+from trtjob.converters.keras.messages import last_line, why_unbuilt
 from trtjob.converters.keras.modern import modern_config, moved
 from trtjob.converters.keras.safety import Known, check_safe
 from trtjob.errors import ConversionError
@@ -193,3 +193,17 @@ def test_an_operator_of_keras_is_its_own() -> None:
 )
 def test_the_last_line_of_a_long_message_is_shown(said: str, shown: str) -> None:
     assert last_line(Exception(said)) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("Could not interpret activation function identifier: <lambda>", "the function '<lambda>' is not in the file"),
+        ("Could not locate function 'mish2'. Make sure custom classes", "the function 'mish2' is not in the file"),
+        ("Shapes do not match.", "Keras 3.15 cannot build the network: Shapes do not match. Where"),
+    ],
+)
+def test_a_network_that_cannot_be_built_says_why_and_what_to_do(said: str, why: str) -> None:
+    message = why_unbuilt("3.15", ValueError(said))
+    assert message.startswith(why)
+    assert message.endswith("with model.export('folder') or, of Keras 2, model.save('folder'), and convert that")

@@ -12,7 +12,8 @@ from converters.precision import nets
 from onnx import ModelProto, TensorProto, helper
 
 from trtjob.converters.artefact import Converted
-from trtjob.converters.precision.half import BF16_OPSET, bf16, fp16, rounded_to_bf16, values_to_observe
+from trtjob.converters.precision.half import bf16, fp16, rounded_to_bf16, values_to_observe
+from trtjob.engines.bf16_opset import BF16_OPSET
 from trtjob.engines.spec import BOXES_NAME, INPUT_NAME, SCORES_NAME
 from trtjob.errors import ConversionError
 
@@ -179,6 +180,18 @@ def test_the_emulation_rounds_weights_and_values_as_bfloat16_does() -> None:
     products = np.einsum("hwc,oc->ohw", pixels, rounded(weights[:, :, 0, 0]))
     expected = rounded(products).max((1, 2))
     np.testing.assert_array_equal(nets.run(rounded_to_bf16(model), batch)[SCORES_NAME][0], expected)
+
+
+def test_the_emulation_has_what_onnx_runtime_has_not_in_the_opset_of_bf16() -> None:
+    nodes = [
+        nets.layer("Conv", ["pixels", "kernel"], "conv"),
+        nets.layer("RoiAlign", ["conv", "rois", "image"], "part", output_height=1, output_width=1),
+        nets.layer("Flatten", ["part"], SCORES_NAME, axis=1),
+    ]
+    rois = np.array([[0, 0, 2, 2]], np.float32)
+    model = nets.classifier(nodes, {"kernel": nets.kernel(3, 3), "rois": rois, "image": np.array([0])}, 3)
+    expected, found = (nets.run(one, nets.images(1))[SCORES_NAME] for one in (model, rounded_to_bf16(model)))
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02)
 
 
 def test_bf16_is_written_in_an_opset_whose_convolutions_take_it(detector: Converted) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from trtjob.converters.keras import packages
 from trtjob.converters.keras.archive import Archive, opened
-from trtjob.converters.keras.messages import last_line
+from trtjob.converters.keras.messages import last_line, why_unbuilt
 from trtjob.converters.keras.safety import Known, check_safe, with_modules
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.texts import shown
@@ -207,9 +207,7 @@ def _built(keras: Any, request: ConversionRequest, build: Callable[[], Any], arc
             needed = model.count_params()
     except Exception as err:
         keras.utils.clear_session()  # forgets the weights that were to be made
-        raise ConversionError(
-            f"'{request.model}': Keras {keras.__version__} cannot build the network: {last_line(err)}"
-        ) from err
+        raise ConversionError(f"'{request.model}': {why_unbuilt(keras.__version__, err)}") from err
     if needed > archive.numbers:
         keras.utils.clear_session()
         hint = "" if archive.config else ". Is --arch right, and is --classes? Weights saved without the top do not do"

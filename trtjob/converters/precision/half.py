@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
 from trtjob.converters.precision.flow import Flow, has_graph, values_read
+from trtjob.engines.bf16_opset import BF16_OPSET, as_before_bf16
 from trtjob.errors import ConversionError
 
 # Sums of exponentials and of squares, small differences of large values, and orders: they need the bits.
@@ -33,8 +34,6 @@ FLOAT_OPS = frozenset(
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
 # Values are seen on a few images only: others may well be twice as large.
 FP16_SAFE = FP16_MAX / 2
-
-BF16_OPSET = 22  # the first in which convolutions take bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,9 @@ def bf16(model: ModelProto) -> ModelProto:
 
 def rounded_to_bf16(model: ModelProto) -> ModelProto:
     """Return a float32 model that rounds wherever `bf16` would: what runs bf16 gives the same, but for its sums."""
-    return _Rewriting(Flow(_upgraded(model)), _KINDS["bf16"], {}, is_emulation=True).model()
+    rounded = _Rewriting(Flow(_upgraded(model)), _KINDS["bf16"], {}, is_emulation=True).model()
+    as_before_bf16(rounded)
+    return rounded
 
 
 def _upgraded(model: ModelProto) -> ModelProto:

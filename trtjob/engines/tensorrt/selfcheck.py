@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, TensorProto, numpy_helper
 
+from trtjob.engines.bf16_opset import as_before_bf16
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER
@@ -55,6 +56,7 @@ def reference(model: Path, spec: ModelSpec, image: UInt8Array) -> Outputs:
         path = Path(folder) / model.name
         proto = onnx.load(model)
         without_bf16(proto.graph)
+        as_before_bf16(proto)
         path.write_bytes(proto.SerializeToString())
         with open_engine(path, threads=1) as engine:
             return engine.infer(image)

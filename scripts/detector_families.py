@@ -1,10 +1,10 @@
 """Compare detectors with their owners' own predictions, and write the tables in docs/models.md: of other families, and
 of what Ultralytics' exports say beyond boxes.
 
-    python -m scripts.detector_families CASES/ PHOTOGRAPHS/ [--check]
+    python -m scripts.detector_families CASES/ ... PHOTOGRAPHS/ [--check]
 
 CASES/ has a folder for each: model.onnx, and expected.json with the owner's labels, boxes and scores on photographs,
-and masks, keypoints and corners where there are some.
+and masks, keypoints and corners where there are some. `python -m scripts.detector_cases` makes such folders.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from trtjob.engines.protocol import answer_of
 from trtjob.errors import ConversionError
 from trtjob.imaging.boxes import clip, in_order
 from trtjob.imaging.decode import decode_image
-from trtjob.imaging.detections import Detection
+from trtjob.imaging.detections import BOX_DECIMALS, Detection
 from trtjob.imaging.postprocess import detections_from
 from trtjob.imaging.resize import prepare
 from trtjob.imaging.rle import mask_from
@@ -59,6 +59,7 @@ class Agreement:
     boxes_px: float
     scores: float
     shapes: dict[str, float] = field(default_factory=dict)
+    is_told: bool = False
 
     @property
     def text(self) -> str:
@@ -124,7 +125,16 @@ def compared(case: Path, photographs: Path) -> Agreement:
                         shapes.setdefault(name, []).append(value)
     worst = {name: (max if name == "keypoints" else min)(values) for name, values in shapes.items()}
     return Agreement(
-        case.name, note, expected["family"], wanted, missing, max(0, extra), max(boxes), max(scores), worst
+        case.name,
+        note,
+        expected["family"],
+        wanted,
+        missing,
+        max(0, extra),
+        max(boxes),
+        max(scores),
+        worst,
+        is_told="family" in request,
     )
 
 
@@ -139,7 +149,8 @@ def _boxes(told: dict[str, Any]) -> dict[int, NDArray[Any]]:
     width, height = told["size"]
     boxes = in_order(np.reshape(told["boxes"], (-1, 4)).astype(np.float32))
     clipped = dict(enumerate(clip(boxes, (height, width))))
-    return {number: box for number, box in clipped.items() if box[2] > box[0] and box[3] > box[1]}
+    rounded = {number: np.round(box, BOX_DECIMALS) for number, box in clipped.items()}
+    return {number: clipped[number] for number, box in rounded.items() if box[2] > box[0] and box[3] > box[1]}
 
 
 def _matched(
@@ -185,10 +196,22 @@ def _shapes(ours: Detection, told: dict[str, Any], number: int) -> Iterator[tupl
 
 def table(agreements: list[Agreement]) -> str:
     """Return the rows of all families, those that were compared with how."""
-    lines = ["| family | whose | compared with the owner's own predictions |", "|---|---|---|"]
+    lines = [
+        "| family | whose | exported by | recognised | agreement on photographs |",
+        "|---|---|---|---|---|",
+    ]
     for family in FAMILIES:
-        ours = [f"{item.exporter}: {item.text}" for item in agreements if item.family == family.name]
-        lines.append(f"| `{family.name}` | {family.title} | {'; '.join(ours) or 'not yet: graphs by hand'} |")
+        ours = [item for item in agreements if item.family == family.name]
+        if not ours:
+            lines.append(f"| `{family.name}` | {family.title} | by hand, after its code | | as written down |")
+        for item in ours:
+            by_itself = "with `--family`" if item.is_told else "by itself"
+            lines.append(f"| `{family.name}` | {family.title} | {item.exporter} | {by_itself} | {item.text} |")
+    lines += [
+        f"| | what its metadata says | {item.exporter} | by itself | {item.text} |"
+        for item in agreements
+        if not (item.family or item.shapes)
+    ]
     return "\n".join(lines)
 
 
@@ -224,12 +247,12 @@ def agreements_of(cases: Path, photographs: Path) -> Iterator[Agreement]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", type=Path)
+    parser.add_argument("cases", type=Path, nargs="+")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--check", action="store_true", help="only say whether the table is as it was")
     wanted = parser.parse_args()
     document = TARGET.read_text()
-    agreements = list(agreements_of(wanted.cases, wanted.photographs))
+    agreements = [item for cases in wanted.cases for item in agreements_of(cases, wanted.photographs)]
     found = written(written(document, table(agreements)), shapes_table(agreements), SHAPE_MARKS)
     if wanted.check:
         return int(found != document)

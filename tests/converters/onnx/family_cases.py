@@ -22,6 +22,9 @@ SIDES = np.array([HW[1], HW[0], HW[1], HW[0]], np.float32)
 CENTRES = np.concatenate([(CORNERS[:, :2] + CORNERS[:, 2:]) / 2, CORNERS[:, 2:] - CORNERS[:, :2]], 1)
 
 
+_TAKES = {"NonMaxSuppression": "a_box a_score"}
+
+
 @dataclass
 class Case:
     """outputs: of one image, by name; beside: inputs beside the image, with their shapes."""
@@ -45,9 +48,11 @@ class Case:
             graphs.node("Cast", self.image, "floats", to=TensorProto.FLOAT),
             graphs.node("ReduceMean", "floats", "mean", keepdims=0),
             graphs.node("Mul", "mean nothing", "zero"),  # so that all depends on the image
-            *(graphs.node(operator, "mean", f"unused_{operator}") for operator in self.operators),
+            *(graphs.node(operator, _TAKES.get(operator, "mean"), f"unused_{operator}") for operator in self.operators),
         ]
         constants = [graphs.constant("nothing", 0.0)]
+        if "NonMaxSuppression" in self.operators:
+            constants += [graphs.constant("a_box", [[[0, 0, 1, 1]]]), graphs.constant("a_score", [[[1]]])]
         for number, (name, array) in enumerate(self.outputs.items()):
             constants.append(graphs.constant(f"value_{number}", array.astype(np.float32)))
             to = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -269,6 +274,7 @@ CASES = [
                 np.float32
             )
         },
+        operators=("NonMaxSuppression",),
     ),
 ]
 

@@ -278,6 +278,20 @@ def test_labels_in_the_metadata_are_found(tmp_path: Path) -> None:
     assert plain(made, tmp_path, labels=None).spec.labels == graphs.NAMES
 
 
+@pytest.mark.parametrize("count", [4, 5, 6, 7])
+def test_a_classifier_of_as_many_classes_as_boxes_have_numbers_is_no_detector(count: int, tmp_path: Path) -> None:
+    labels = tmp_path / "of.names"
+    labels.write_text("\n".join(f"class {number}" for number in range(count)) + "\n")
+    nodes = [
+        graphs.node("GlobalAveragePool", "images", "pooled"),
+        graphs.node("Flatten", "pooled", "flat"),
+        graphs.node("MatMul", "flat weights", "answer"),
+    ]
+    values = [graphs.value("images", [1, 3, 16, 16])], [graphs.value("answer", [1, count])]
+    model = graphs.model(nodes, [graphs.constant("weights", graphs.weights(3, count))], *values)
+    assert plain(model, tmp_path, labels=labels).spec.task is Task.CLASSIFY
+
+
 def test_how_images_are_resized_can_be_said(tmp_path: Path) -> None:
     assert plain(graphs.classifier(), tmp_path, resize=ResizeMode.CROP).spec.resize is ResizeMode.CROP
 

@@ -20,6 +20,7 @@ from converters.onnx.family_cases import (
     ONE_HOT,
     PLACES,
     SCORES,
+    SIDES,
     Case,
     each,
     grid,
@@ -175,6 +176,33 @@ def test_of_yolov5_with_one_class_both_count(tmp_path: Path) -> None:
     heads = {"345": np.zeros((1, 3, 8, 12, 6), np.float32)}
     made = converted(Case("yolo-grid", {"output": each(grid(rows, 3 * PLACES)), **heads}), tmp_path, ["dog"])
     np.testing.assert_allclose([score for _, score, _ in found_by(made, tmp_path)], SCORES * 0.8, atol=2e-3)
+
+
+CHANGED = ["azure", "huggingface", "mmdeploy", "rtdetr", "yolo-grid"]
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_outputs_of_other_names_and_in_another_order_are_known_by_their_kinds(name: str, tmp_path: Path) -> None:
+    case = [case for case in CASES if case.family == name][-1]
+    outputs = {f"value{number}": array for number, array in enumerate(reversed(case.outputs.values()))}
+    if name == "rtdetr":  # whose boxes its graph multiplies by their name
+        outputs["value1"] = outputs["value1"] * SIDES
+    made = converted(replace(case, outputs=outputs), tmp_path)
+    assert any(f"(--family {name})" in note for note in made.notes)
+    np.testing.assert_allclose([box for _, _, box in found_by(made, tmp_path)], CORNERS, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["rtdetr", "super-gradients", "tensorflow", "yolov6-end2end"])
+def test_outputs_of_other_names_that_several_families_have_need_one(name: str, tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == name)
+    outputs = dict(zip("abcd", case.outputs.values(), strict=False))
+    if name == "rtdetr":  # without its second input
+        outputs["b"] = outputs["b"] * SIDES
+    unknown = replace(case, outputs=outputs, beside=())
+    with pytest.raises(ConversionError, match=f"It may be .*--family {name} "):
+        converted(unknown, tmp_path)
+    made = converted(replace(unknown, options={"family": name}), tmp_path)
+    np.testing.assert_allclose([box for _, _, box in found_by(made, tmp_path)], CORNERS, atol=0.05)
 
 
 def test_what_is_final_is_not_suppressed_again(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def family_of(seen: Seen, request: ConversionRequest) -> Family | None:
         _expect_anchors(FAMILIES, seen, request)
         found = next((family for family in FAMILIES if family.recognises(seen)), None)
         fitting = [family for family in FAMILIES if family.fits(seen)]
-        if found is None and seen.is_no_classifier:
+        if found is None and (seen.is_no_classifier or (fitting and len(seen.outputs) > 1)):
             if not fitting:
                 _expect_labels(FAMILIES, seen, request)
                 return None

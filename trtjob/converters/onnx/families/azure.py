@@ -7,16 +7,17 @@ from trtjob.converters.onnx.families.anchored import in_pixels
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.heads import Heads
 from trtjob.converters.onnx.families.parts import as_float, padded, scaled, scaled_boxes, single
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
 from trtjob.converters.pixels import Color, Pixels, unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode, Sampling
 
 _FORMAT, _RANGE = "Image.BitmapPixelFormat", "Image.NominalPixelRange"  # in the metadata
-_NAMES = ("detected_boxes", "detected_scores", "detected_classes")
+_ROLES = Roles({"detected_boxes": are_boxes, "detected_scores": are_scores, "detected_classes": are_class_ids})
 
 
-def _fits(seen: Seen) -> bool:
-    return seen.names >= set(_NAMES) and len(seen.shape("detected_boxes")) == 3
+def _says_it_is(seen: Seen) -> bool:
+    return bool({_FORMAT, _RANGE} & seen.metadata.keys())
 
 
 def _describe(seen: Seen) -> Contract:
@@ -28,14 +29,14 @@ def _describe(seen: Seen) -> Contract:
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    boxes, scores, class_ids = (as_float(graph, seen.named(name)) for name in _NAMES)
+    boxes, scores, class_ids = (as_float(graph, name) for name in _ROLES.names(seen))
     last = graph.integers(2)
     every = [scaled(graph, boxes, seen.hw), *(graph.add("Unsqueeze", x, last) for x in (scores, class_ids))]
     return padded(graph, graph.add("Squeeze", graph.add("Concat", *every, axis=2), graph.integers(0)))
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _NAMES)
+    boxes, scores, class_ids = (outputs[name] for name in _ROLES.names(seen))
     return single(scaled_boxes(boxes, seen.hw), scores, class_ids, labels)
 
 
@@ -43,8 +44,8 @@ FAMILY = Family(
     name="azure",
     title="Azure Custom Vision, General (compact) [S1]",
     gives="'detected_boxes' [1, M, 4], 'detected_scores' and 'detected_classes' [1, M]",
-    fits=_fits,
-    recognises=_fits,
+    fits=_ROLES.fit,
+    recognises=lambda seen: _ROLES.fit(seen) and (_ROLES.are_named(seen) or _says_it_is(seen)),
     describe=_describe,
     classes=lambda _seen: 0,
     rewire=_rewire,
@@ -65,7 +66,7 @@ COMPACT = Family(
     title="Azure Custom Vision, General (compact)",
     gives="one head [N, 5 * (5 + classes), H / 32, W / 32]",
     fits=_HEAD.fits,
-    recognises=lambda seen: _HEAD.fits(seen) and bool({_FORMAT, _RANGE} & seen.metadata.keys()),
+    recognises=lambda seen: _HEAD.fits(seen) and _says_it_is(seen),
     describe=lambda seen: replace(_describe(seen), is_final=False),
     classes=_HEAD.count,
     rewire=_HEAD.rewire,

@@ -73,9 +73,6 @@ class Seen:
     def shape(self, name: str) -> tuple[int, ...]:
         return self.outputs[self.named(name)].shape
 
-    def is_integer(self, name: str) -> bool:
-        return bool(np.issubdtype(self.outputs[self.named(name)].dtype, np.integer))
-
     @property
     def outputs_shown(self) -> str:
         return ", ".join(f"'{name}' {array.dtype} {list(array.shape)}" for name, array in self.outputs.items())

@@ -17,21 +17,33 @@ from trtjob.converters.onnx.families.parts import (
     scaled_boxes,
     sigmoids,
 )
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_logits, are_logits_and_no_boxes
 from trtjob.converters.onnx.huggingface import pixels_of, sampling_of
+from trtjob.converters.onnx.signature import HUGGING_FACES
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
+_ROLES = Roles({"logits": are_logits, "pred_boxes": are_boxes}, {"logits": are_logits_and_no_boxes})
+
 
 def _fits(seen: Seen) -> bool:
-    if not {"logits", "pred_boxes"} <= seen.names:
+    if not _ROLES.fit(seen):
         return False
-    logits, boxes = seen.shape("logits"), seen.shape("pred_boxes")
-    return len(logits) == 3 and boxes == (*logits[:2], 4)
+    one, other = (seen.outputs[name] for name in _ROLES.names(seen))
+    return one.shape[:2] == other.shape[:2]
+
+
+def _is_one(seen: Seen) -> bool:
+    return _fits(seen) and (_ROLES.are_named(seen) or HUGGING_FACES in seen.inputs)
+
+
+def _columns(seen: Seen) -> int:
+    return int(seen.outputs[_ROLES.names(seen)[0]].shape[2])
 
 
 def _has_nothing(seen: Seen) -> bool:
     """Tell whether the last class is "no object": then the classes share 1, else each stands for itself."""
-    return seen.classes == 0 or seen.shape("logits")[2] == seen.classes + 1
+    return seen.classes == 0 or _columns(seen) == seen.classes + 1
 
 
 def _describe(seen: Seen) -> Contract:
@@ -40,7 +52,7 @@ def _describe(seen: Seen) -> Contract:
 
 
 def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
-    logits, boxes = (as_float(graph, seen.named(name)) for name in ("logits", "pred_boxes"))
+    logits, boxes = (as_float(graph, name) for name in _ROLES.names(seen))
     if _has_nothing(seen):
         scores = part(graph, graph.add("Softmax", logits, axis=2), 0, len(labels))
     else:
@@ -49,13 +61,13 @@ def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    logits, boxes = (outputs[seen.named(name)] for name in ("logits", "pred_boxes"))
+    logits, boxes = (outputs[name] for name in _ROLES.names(seen))
     scores = probabilities(logits)[..., : len(labels)] if _has_nothing(seen) else sigmoids(logits)
     return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), scores)
 
 
 def _classes(seen: Seen) -> int:
-    return seen.shape("logits")[2] - _has_nothing(seen)
+    return _columns(seen) - _has_nothing(seen)
 
 
 FAMILY = Family(
@@ -64,7 +76,7 @@ FAMILY = Family(
     gives="'logits' [N, Q, classes, or one more] and 'pred_boxes' [N, Q, 4]",
     needs="config.json and preprocessor_config.json beside it, or --labels and --preprocess; --size where it is open",
     fits=_fits,
-    recognises=_fits,
+    recognises=_is_one,
     describe=_describe,
     classes=_classes,
     rewire=_rewire,

@@ -3,26 +3,22 @@
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import final, part, single
+from trtjob.converters.onnx.families.roles import Roles, are_class_ids
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
-
-def _fits(seen: Seen) -> bool:
-    if not {"dets", "labels"} <= seen.names or not seen.is_integer("labels"):
-        return False
-    boxes = seen.shape("dets")
-    return len(boxes) == 3 and boxes[2] == 5 and seen.shape("labels") == boxes[:2]
+_ROLES = Roles({"dets": lambda array: array.ndim == 3 and array.shape[2] == 5, "labels": are_class_ids})
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    found = seen.named("dets")
+    found, class_ids = _ROLES.names(seen)
     scores = graph.add("Squeeze", part(graph, found, 4, 5), graph.integers(2))
-    return final(graph, part(graph, found, 0, 4), scores, seen.named("labels"))
+    return final(graph, part(graph, found, 0, 4), scores, class_ids)
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    found = outputs[seen.named("dets")]
-    return single(found[..., :4], found[..., 4], outputs[seen.named("labels")], labels)
+    found, class_ids = (outputs[name] for name in _ROLES.names(seen))
+    return single(found[..., :4], found[..., 4], class_ids, labels)
 
 
 FAMILY = Family(
@@ -30,8 +26,8 @@ FAMILY = Family(
     title="mmdetection, exported by mmdeploy",
     gives="'dets' [N, K, 5] and 'labels' int64 [N, K]",
     needs="--labels, and what its pipeline does with pixels: --preprocess, or --mean and --std; --color bgr for RTMDet",
-    fits=_fits,
-    recognises=_fits,
+    fits=_ROLES.fit,
+    recognises=_ROLES.fit,
     describe=lambda _seen: Contract(None, ResizeMode.CORNER, is_final=True),
     classes=lambda _seen: 0,
     rewire=_rewire,

@@ -12,6 +12,7 @@ from trtjob.converters.onnx.families.parts import (
     scaled_boxes,
     sigmoids,
 )
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_logits, are_logits_and_no_boxes
 from trtjob.converters.pixels import torch_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
@@ -19,27 +20,30 @@ from trtjob.engines.spec import ResizeMode
 _COCO = 91  # its checkpoints of COCO have a column for each of COCO's ids, and none for the background
 
 
+_ROLES = Roles({"dets": are_boxes, "labels": are_logits}, {"labels": are_logits_and_no_boxes})
+
+
 def _fits(seen: Seen) -> bool:
-    if not {"dets", "labels"} <= seen.names or seen.is_integer("labels"):
+    if not _ROLES.fit(seen):
         return False
-    boxes, logits = seen.shape("dets"), seen.shape("labels")
-    return len(boxes) == 3 and boxes[2] == 4 and len(logits) == 3 and logits[:2] == boxes[:2]
+    one, other = (seen.outputs[name] for name in _ROLES.names(seen))
+    return one.shape[:2] == other.shape[:2]
 
 
 def _classes(seen: Seen) -> int:
     """The last column is the background's (export/_class_layout.py)."""
-    logits = seen.shape("labels")[2]
+    logits = int(seen.outputs[_ROLES.names(seen)[1]].shape[2])
     return logits if logits == _COCO or seen.classes == logits else logits - 1
 
 
 def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
-    boxes, logits = (as_float(graph, seen.named(name)) for name in ("dets", "labels"))
+    boxes, logits = (as_float(graph, name) for name in _ROLES.names(seen))
     scores = graph.add("Sigmoid", part(graph, logits, 0, len(labels)))
     return rows(graph, corners(graph, scaled(graph, boxes, seen.hw)), scores)
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, logits = (outputs[seen.named(name)] for name in ("dets", "labels"))
+    boxes, logits = (outputs[name] for name in _ROLES.names(seen))
     return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), sigmoids(logits[..., : len(labels)]))
 
 
@@ -48,7 +52,7 @@ FAMILY = Family(
     title="RF-DETR",
     gives="'dets' [N, Q, 4] and 'labels' float [N, Q, classes + 1]",
     fits=_fits,
-    recognises=_fits,
+    recognises=lambda seen: _fits(seen) and _ROLES.are_named(seen),
     describe=lambda _seen: Contract(torch_pixels(), ResizeMode.STRETCH, is_final=True, multi_label=True),
     classes=_classes,
     rewire=_rewire,

@@ -6,16 +6,12 @@ lyuwenyu/RT-DETR tools/export_onnx.py and rtdetr_postprocessor.py; Peterande/D-F
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import final, single
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode, Sampling
 
-
-def _fits(seen: Seen) -> bool:
-    if not {"labels", "boxes", "scores"} <= seen.names:
-        return False
-    boxes, labels = seen.shape("boxes"), seen.shape("labels")
-    return len(boxes) == 3 and boxes[2] == 4 and labels == boxes[:2] and seen.is_integer("labels")
+_ROLES = Roles({"boxes": are_boxes, "scores": are_scores, "labels": are_class_ids})
 
 
 def _describe(seen: Seen) -> Contract:
@@ -24,11 +20,11 @@ def _describe(seen: Seen) -> Contract:
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    return final(graph, *(seen.named(name) for name in ("boxes", "scores", "labels")))
+    return final(graph, *_ROLES.names(seen))
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[seen.named(name)] for name in ("boxes", "scores", "labels"))
+    boxes, scores, class_ids = (outputs[name] for name in _ROLES.names(seen))
     return single(boxes, scores, class_ids, labels)
 
 
@@ -36,8 +32,8 @@ FAMILY = Family(
     name="rtdetr",
     title="RT-DETR (lyuwenyu's), D-FINE, DEIM",
     gives="'labels' int64 [N, Q], 'boxes' [N, Q, 4] and 'scores' [N, Q]",
-    fits=_fits,
-    recognises=lambda seen: _fits(seen) and "orig_target_sizes" in seen.inputs,
+    fits=_ROLES.fit,
+    recognises=lambda seen: _ROLES.fit(seen) and "orig_target_sizes" in seen.inputs,
     describe=_describe,
     classes=lambda _seen: 0,
     rewire=_rewire,

@@ -6,11 +6,15 @@ module_interfaces/exportable_detector.py and conversion/onnx/nms.py in Deci-AI/s
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import columns, final, padded, single
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
 from trtjob.converters.pixels import pixels_of_mode
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
-_BATCH = ("pred_boxes", "pred_scores", "pred_classes")
+_BATCH = Roles(
+    {"pred_boxes": are_boxes, "pred_scores": are_scores, "pred_classes": are_class_ids},
+    {"pred_classes": lambda array: are_class_ids(array) and array.shape[1] > 1},  # the other one counts
+)
 _FLAT = "flat_predictions"
 
 
@@ -19,16 +23,12 @@ def _describe(seen: Seen) -> Contract:
     return Contract(pixels_of_mode("none", seen.channels), ResizeMode.LETTERBOX, is_final=True)
 
 
-def _is_batch(seen: Seen) -> bool:
-    return {"num_predictions", *_BATCH} <= seen.names and len(seen.shape("pred_boxes")) == 3
-
-
 def _rewire_batch(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    return final(graph, *(seen.named(name) for name in _BATCH))
+    return final(graph, *_BATCH.names(seen))
 
 
 def _read_batch(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _BATCH)
+    boxes, scores, class_ids = (outputs[name] for name in _BATCH.names(seen))
     return single(boxes, scores, class_ids, labels)
 
 
@@ -50,8 +50,8 @@ BATCH = Family(
     title="YOLO-NAS and others by super-gradients",
     gives="'num_predictions', 'pred_boxes' [N, K, 4], 'pred_scores' and 'pred_classes' [N, K]",
     needs="--labels; --preprocess where it was exported without its own",
-    fits=_is_batch,
-    recognises=_is_batch,
+    fits=lambda seen: len(seen.outputs) == 4 and _BATCH.fit(seen),
+    recognises=lambda seen: _BATCH.fit(seen) and _BATCH.are_named(seen),
     describe=_describe,
     classes=lambda _seen: 0,
     rewire=_rewire_batch,

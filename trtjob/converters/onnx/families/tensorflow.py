@@ -3,27 +3,30 @@
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import after_background, columns, final, scaled, scaled_boxes, single
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_scores
 from trtjob.converters.pixels import pixels_of_mode
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
-_NAMES = ("detection_boxes", "detection_scores", "detection_classes")
+_ROLES = Roles(
+    {"detection_boxes": are_boxes, "detection_scores": are_scores, "detection_classes": are_scores},
+    {
+        "detection_scores": lambda array: are_scores(array) and array.shape[1] > 1 and bool((array % 1).any()),
+        "detection_classes": lambda array: are_scores(array) and array.shape[1] > 1 and not (array % 1).any(),
+    },
+)
 _X_FIRST = [1, 0, 3, 2]  # its boxes are y, x, y, x
 
 
-def _fits(seen: Seen) -> bool:
-    return seen.names >= set(_NAMES) and len(seen.shape("detection_boxes")) == 3
-
-
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    boxes, scores, class_ids = (seen.named(name) for name in _NAMES)
+    boxes, scores, class_ids = _ROLES.names(seen)
     return final(
         graph, scaled(graph, columns(graph, boxes, *_X_FIRST), seen.hw), scores, after_background(graph, class_ids)
     )
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _NAMES)
+    boxes, scores, class_ids = (outputs[name] for name in _ROLES.names(seen))
     return single(scaled_boxes(boxes[..., _X_FIRST], seen.hw), scores, class_ids - 1, labels)
 
 
@@ -33,8 +36,8 @@ FAMILY = Family(
     gives="'detection_boxes' [N, K, 4], 'detection_scores' and 'detection_classes' [N, K]",
     needs="--labels, from its class 1 on or with `background` first; --size where it is open",
     has_background=True,
-    fits=_fits,
-    recognises=_fits,
+    fits=_ROLES.fit,
+    recognises=lambda seen: _ROLES.fit(seen) and _ROLES.are_named(seen),
     describe=lambda seen: Contract(pixels_of_mode("none", seen.channels), ResizeMode.STRETCH, is_final=True),
     classes=lambda _seen: 0,
     rewire=_rewire,

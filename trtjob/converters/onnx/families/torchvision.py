@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import after_background, as_float, padded, single
+from trtjob.converters.onnx.families.roles import are_integers
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
@@ -21,7 +22,7 @@ def _names(seen: Seen) -> tuple[str, str, str] | None:
 
 def _such(seen: Seen, rank: int, *, is_integer: bool) -> Iterator[str]:
     for name, array in seen.outputs.items():
-        if array.ndim == rank and seen.is_integer(name) == is_integer:
+        if array.ndim == rank and are_integers(array) == is_integer:
             yield name
 
 

@@ -14,6 +14,7 @@ from trtjob.converters.onnx.families.parts import (
     rows,
     single,
 )
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
 from trtjob.converters.onnx.families.yolox import grids, strides_of
 from trtjob.converters.onnx.outputs import Layout
 from trtjob.converters.pixels import unit_pixels
@@ -28,7 +29,8 @@ def _describe(seen: Seen) -> Contract:
 
 
 def _first(seen: Seen) -> str:
-    return next(iter(seen.outputs))
+    """Return the output of all rows; the heads that may stand beside it are of five sizes."""
+    return next((name for name, array in seen.outputs.items() if array.ndim == 3), next(iter(seen.outputs)))
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
@@ -46,7 +48,7 @@ def _classes(seen: Seen) -> int:
 
 def _is_grid(seen: Seen) -> bool:
     """Besides the decoded rows, the heads themselves may be outputs, as in YOLOv5 up to 6.1 (export.py)."""
-    _, *others = seen.outputs.values()
+    others = [array for name, array in seen.outputs.items() if name != _first(seen)]
     return bool(strides_of(seen, _ANCHORS)) and all(array.ndim == 5 for array in others)
 
 
@@ -148,6 +150,7 @@ FINAL = Family(
 )
 
 _IMAGE_BOX_CLASS_SCORE = 7
+_NMS = "NonMaxSuppression"
 
 
 def _is_end2end(seen: Seen) -> bool:
@@ -172,22 +175,21 @@ END2END = Family(
     title="YOLOv7 with NMS inside, for ONNX Runtime (--grid --end2end --max-wh)",
     gives="[M, 7]: image, corners, class and score",
     fits=_is_end2end,
-    recognises=_is_end2end,
+    recognises=lambda seen: _is_end2end(seen) and _NMS in seen.operators,  # a classifier may have seven classes
     describe=_describe_end2end,
     classes=lambda _seen: 0,
     rewire=_rewire_end2end,
     read=_read_end2end,
 )
 
-_BATCH = ("det_boxes", "det_scores", "det_classes")
-
-
-def _is_padded_end(seen: Seen) -> bool:
-    return seen.names == {"num_dets", *_BATCH} and len(seen.shape("det_boxes")) == 3
+_PADDED = Roles(
+    {"det_boxes": are_boxes, "det_scores": are_scores, "det_classes": are_class_ids},
+    {"det_classes": lambda array: are_class_ids(array) and array.shape[1] > 1},  # the other one counts
+)
 
 
 def _rewire_padded_end(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    boxes, scores, class_ids = (as_float(graph, seen.named(name)) for name in _BATCH)
+    boxes, scores, class_ids = (as_float(graph, name) for name in _PADDED.names(seen))
     last = graph.integers(2)
     every = [boxes, *(graph.add("Unsqueeze", x, last) for x in (scores, class_ids))]
     # Of one image: how many rows there are depends on what is found.
@@ -195,7 +197,7 @@ def _rewire_padded_end(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Re
 
 
 def _read_padded_end(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[seen.named(name)] for name in _BATCH)
+    boxes, scores, class_ids = (outputs[name] for name in _PADDED.names(seen))
     return single(boxes, scores, class_ids, labels)
 
 
@@ -204,8 +206,8 @@ YOLOV6_END2END = Family(
     title="YOLOv6 with NMS inside, for ONNX Runtime (--end2end --ort)",
     gives="'num_dets', 'det_boxes' [1, M, 4], 'det_scores' and 'det_classes' [1, M]",
     needs="--labels; --preprocess none --color bgr where it was exported --with-preprocess",
-    fits=_is_padded_end,
-    recognises=_is_padded_end,
+    fits=lambda seen: len(seen.outputs) == 4 and _PADDED.fit(seen),
+    recognises=lambda seen: _PADDED.fit(seen) and _PADDED.are_named(seen),
     describe=_describe_end2end,
     classes=lambda _seen: 0,
     rewire=_rewire_padded_end,

@@ -22,11 +22,11 @@ def places(hw: tuple[int, int], strides: tuple[int, ...]) -> int:
 
 
 def strides_of(seen: Seen, boxes_at_a_place: int) -> tuple[int, ...]:
-    """Return the strides of the grids that the first output has rows of, with an objectness; none where it has not."""
-    first = next(iter(seen.outputs.values()))
-    if first.ndim != 3 or first.shape[2] < 6 or seen.classes not in (0, first.shape[2] - 5):
+    """Return the strides of the grids that an output has rows of, with an objectness; none where none has."""
+    found = next((array for array in seen.outputs.values() if array.ndim == 3), None)
+    if found is None or found.shape[2] < 6 or seen.classes not in (0, found.shape[2] - 5):
         return ()
-    return grids(seen.hw, first.shape[1], boxes_at_a_place)
+    return grids(seen.hw, found.shape[1], boxes_at_a_place)
 
 
 def grids(hw: tuple[int, int], rows: int, boxes_at_a_place: int) -> tuple[int, ...]:

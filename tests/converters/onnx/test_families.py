@@ -178,6 +178,14 @@ def test_of_yolov5_with_one_class_both_count(tmp_path: Path) -> None:
     np.testing.assert_allclose([score for _, score, _ in found_by(made, tmp_path)], SCORES * 0.8, atol=2e-3)
 
 
+@pytest.mark.parametrize("name", ["paddle", "super-gradients-flat", "tensorflow", "torchvision", "yolox"])
+def test_outputs_of_float16_are_read(name: str, tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == name)
+    half = {key: array.astype(np.float16) if array.dtype.kind == "f" else array for key, array in case.outputs.items()}
+    made = converted(replace(case, outputs=half), tmp_path)
+    np.testing.assert_allclose([box for _, _, box in found_by(made, tmp_path)], CORNERS, atol=0.1)
+
+
 CHANGED = ["azure", "huggingface", "mmdeploy", "rtdetr", "yolo-grid"]
 
 

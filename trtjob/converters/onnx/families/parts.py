@@ -64,7 +64,7 @@ def padded(graph: Graph, found: str) -> Rewired:
     """Append the best of what was found in one image, [M, 6] as `final` has it, as [1, MOST_FOUND, 6]."""
     nothing = np.zeros((MOST_FOUND, 6), np.float32)
     nothing[:, 5] = -1  # no class
-    every = graph.add("Concat", found, graph.constant(nothing, "nothing"), axis=0)
+    every = graph.add("Concat", as_float(graph, found), graph.constant(nothing, "nothing"), axis=0)
     scores = graph.add("Squeeze", part(graph, every, 4, 5), graph.integers(1))
     _, best = graph.top_k(scores, MOST_FOUND, axis=0)
     return Rewired(graph.add("Unsqueeze", graph.add("Gather", every, best, axis=0), graph.integers(0)), Layout.FINAL)

@@ -2,7 +2,15 @@
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
-from trtjob.converters.onnx.families.parts import after_background, columns, final, scaled, scaled_boxes, single
+from trtjob.converters.onnx.families.parts import (
+    after_background,
+    as_float,
+    columns,
+    final,
+    scaled,
+    scaled_boxes,
+    single,
+)
 from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_scores
 from trtjob.converters.pixels import pixels_of_mode
 from trtjob.engines.protocol import Outputs
@@ -21,7 +29,10 @@ _X_FIRST = [1, 0, 3, 2]  # its boxes are y, x, y, x
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
     boxes, scores, class_ids = _ROLES.names(seen)
     return final(
-        graph, scaled(graph, columns(graph, boxes, *_X_FIRST), seen.hw), scores, after_background(graph, class_ids)
+        graph,
+        scaled(graph, columns(graph, as_float(graph, boxes), *_X_FIRST), seen.hw),
+        scores,
+        after_background(graph, class_ids),
     )
 
 

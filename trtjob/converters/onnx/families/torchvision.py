@@ -32,7 +32,9 @@ def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
     boxes, scores, class_ids = names
     last = graph.integers(1)
     parts = (as_float(graph, scores), after_background(graph, class_ids))
-    return padded(graph, graph.add("Concat", boxes, *(graph.add("Unsqueeze", x, last) for x in parts), axis=1))
+    return padded(
+        graph, graph.add("Concat", as_float(graph, boxes), *(graph.add("Unsqueeze", x, last) for x in parts), axis=1)
+    )
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:

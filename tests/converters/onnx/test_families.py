@@ -341,7 +341,13 @@ def test_tensorrts_own_nms_is_replaced(coding: int, boxes: NDArray[Any], tmp_pat
     model = case.model()
     names = ["num_dets", "det_boxes", "det_scores", "det_classes"]
     node = helper.make_node(
-        "EfficientNMS_TRT", ["boxes", "scores"], names, domain="TRT", box_coding=coding, score_activation=0
+        "EfficientNMS_TRT",
+        ["boxes", "scores"],
+        names,
+        domain="TRT",
+        box_coding=coding,
+        score_activation=0,
+        iou_threshold=0.6,
     )
     model.graph.node.append(node)
     model.opset_import.append(helper.make_opsetid("TRT", 1))
@@ -349,7 +355,8 @@ def test_tensorrts_own_nms_is_replaced(coding: int, boxes: NDArray[Any], tmp_pat
     model.graph.output.extend(graphs.value(name, None) for name in names)
     (tmp_path / "net.names").write_text("\n".join(LABELS) + "\n")
     made = convert(graphs.save(model, tmp_path / "net.onnx"))
-    assert made.spec.nms_kind is NmsKind.DEFAULT
+    assert (made.spec.nms_kind, made.spec.iou) == (NmsKind.DEFAULT, 0.6)
+    assert any("EfficientNMS_TRT at its end is taken off" in note for note in made.notes)
     found = found_by(made, tmp_path)
     assert [label for label, _, _ in found] == ["dog", "cat"]
     np.testing.assert_allclose([box for _, _, box in found], CORNERS, atol=0.05)

@@ -27,9 +27,15 @@ def cut_nms_plugin(model: ModelProto) -> Described | None:
     return Described(
         boxes="cxcywh" if said.get("box_coding") == _CENTRES else "xyxy",
         scores="sigmoid" if said.get("score_activation") else None,
-        background=None,
+        background=0 if said.get("background_class") == 0 else None,
+        iou=_share(said.get("iou_threshold")),
         is_told=True,
     )
+
+
+def _share(value: Any) -> float:
+    """Return a threshold, the usual one where it is none."""
+    return round(value, 6) if isinstance(value, float) and 0 < value <= 1 else Described().iou
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:

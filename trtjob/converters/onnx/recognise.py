@@ -118,6 +118,8 @@ def recognised_detector(
     )
     answer = Answer(foreign.output.name, rewired.layout, (1, *raw.shape[1:]), len(labels), most=spec.candidates)
     notes = [f"It was taken for {family.title} (--family {family.name})."]
+    if detector.seen.described.is_told:
+        notes.append("TensorRT's EfficientNMS_TRT at its end is taken off: ours suppresses, with its threshold.")
     if beyond := detector.seen.beyond_boxes:
         notes.append(f"It says more of each box, which is left out: {', '.join(map(shown, beyond))}.")
     return foreign, Recognised(original, pixels, answer, images, [raw], spec, tuple(notes), warnings, detector=detector)

@@ -98,7 +98,7 @@ FAMILY = Family(
     "a class is none, --preprocess and --resize",
     fits=lambda seen: _names(seen) is not None,
     recognises=lambda seen: seen.described.is_told and _names(seen) is not None,
-    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX),
+    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, iou=seen.described.iou),
     classes=_classes,
     rewire=_rewire,
     read=_read,

@@ -25,13 +25,14 @@ class Described:
 
     boxes: corners or centre and size, in pixels of the input, with an n behind them as shares of it; scores: what makes
     scores of the values, None: they are some; background: the class that is none, 0 or -1 for the last; anchors: widths
-    and heights by turns, of raw heads, the finest first; is_told: it is the graph that says so.
+    and heights by turns, of raw heads, the finest first; iou: of NMS; is_told: it is the graph that says so.
     """
 
     boxes: str = "xyxy"
     scores: str | None = None
     background: int | None = None
     anchors: tuple[float, ...] = ()
+    iou: float = 0.45
     is_told: bool = False
 
     @property

@@ -11,7 +11,7 @@ from imaging.resampled import resampled
 from imaging.specs import model
 
 import trtjob.imaging.gpu
-from trtjob.engines.spec import ResizeMode, Sampling
+from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import _SAME_SAMPLE, prepare
 
@@ -21,7 +21,7 @@ HW = (32, 24)
 LEVELS = {Sampling.HALF_PIXEL: 1, Sampling.ANTIALIAS: 2, Sampling.ALIGN_CORNERS: 1 + 2 * 255 * _SAME_SAMPLE}
 
 
-@pytest.mark.parametrize("sampling", Sampling)
+@pytest.mark.parametrize("sampling", LEVELS)
 @pytest.mark.parametrize("mode", ResizeMode)
 @settings(max_examples=25)
 @given(height=sides, width=sides)
@@ -69,3 +69,8 @@ def test_the_kernel_that_is_shipped_is_its_sources() -> None:
     digest = hashlib.sha256((folder / "resample.cu").read_bytes()).hexdigest()
     said = (folder / "resample.ptx").read_text().splitlines()[0]
     assert said == f"// resample.cu {digest}", "run scripts/compile_ptx.py"
+
+
+def test_bicubic_is_left_to_pillow() -> None:
+    spec = ModelSpec(task=Task.CLASSIFY, labels=("cat",), input_hw=HW, sampling=Sampling.BICUBIC)
+    assert resampling((64, 48), spec, ResizeMode.STRETCH) is None

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imaging.specs import model
 from numpy.typing import NDArray
+from PIL import Image
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ResizeMode, Sampling
@@ -75,6 +76,12 @@ def test_antialias_averages_what_a_new_pixel_covers(height: int, width: int) -> 
     board = np.where(np.indices((64, 96)).sum(0) % 2, 255, 0).astype(np.uint8)[:, :, None].repeat(3, 2)
     inner = resize(board, (height, width), Sampling.ANTIALIAS)[1:-1, 1:-1]
     assert np.abs(inner.astype(int) - 127).max() <= 8
+
+
+def test_bicubic_is_pillows() -> None:
+    image = noise(64, 96)
+    expected = Image.fromarray(image).resize((24, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(resize(image, (16, 24), Sampling.BICUBIC), np.asarray(expected))
 
 
 @given(sides, sides, st.integers(1, 40), st.integers(1, 40))

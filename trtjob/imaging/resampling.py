@@ -39,9 +39,11 @@ class Resampling(NamedTuple):
 
 
 def resampling(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Resampling, Placement] | None:
-    """Return how an image of a size, (height, width), is resized; None where OpenCV must, because its ends are cut off
-    first."""
+    """Return how an image of a size, (height, width), is resized; None where the CPU must: bicubically, or after its
+    ends are cut off."""
     (height, width), (input_h, input_w) = hw, spec.input_hw
+    if spec.sampling is Sampling.BICUBIC:
+        return None
     if mode is ResizeMode.CROP and middle(hw, spec.covered_hw) != (slice(0, height), slice(0, width)):
         return None
     window, placement = place(hw, spec, mode)

@@ -132,6 +132,7 @@ _INNER_SIZES = {
     Sampling.ALIGN_CORNERS: _darknets_inner_size,
     Sampling.HALF_PIXEL: _nearest_inner_size,
     Sampling.ANTIALIAS: _nearest_inner_size,
+    Sampling.BICUBIC: _nearest_inner_size,
 }
 
 
@@ -172,8 +173,8 @@ def _middle(side: int, needed: float) -> slice:
 def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling, into: UInt8Array | None = None) -> UInt8Array:
     """Resize bilinearly, each pixel from its four nearest, as detectors were trained: no averaging when shrinking.
 
-    `antialias` does average, and is Pillow's. `align_corners` is resize_image in Darknet's image.c: the corner pixels'
-    centres stay where they are. into: an array [*hw, 3] that may be written and returned; the result is in it only
+    `antialias` and `bicubic` do average, and are Pillow's. `align_corners` is resize_image in Darknet's image.c: the
+    corner pixels' centres stay where they are. into: an array [*hw, 3] that may be written and returned; the result is in it only
     where it is what is returned.
     """
     height, width = hw
@@ -181,10 +182,12 @@ def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling, into: UIn
         return image
     if sampling is Sampling.HALF_PIXEL:
         return _uint8(cv2.resize(image, (width, height), dst=into, interpolation=cv2.INTER_LINEAR))
-    if sampling is Sampling.ANTIALIAS:
+    if sampling in (Sampling.ANTIALIAS, Sampling.BICUBIC):
         from PIL import Image
 
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR), np.uint8)
+        is_bicubic = sampling is Sampling.BICUBIC
+        resample = Image.Resampling.BICUBIC if is_bicubic else Image.Resampling.BILINEAR
+        return np.asarray(Image.fromarray(image).resize((width, height), resample), np.uint8)
     into = np.empty((height, width, 3), np.uint8) if into is None else into
     across, down = _Aligned.of(image.shape[1], width), _Aligned.of(image.shape[0], height)
     x, y = across.first, down.first

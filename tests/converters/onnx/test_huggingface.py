@@ -101,7 +101,7 @@ def test_timms_own_document_says_all(tmp_path: Path) -> None:
     made = converted(tmp_path, {"config.json": {"label_names": ["cat", "dog"], "pretrained_cfg": said}})
     spec = made.spec
     assert (spec.labels, spec.input_hw, spec.resize) == (("cat", "dog"), (32, 32), ResizeMode.CROP)
-    assert spec.covered_hw == (35, 35)
+    assert (spec.covered_hw, spec.sampling) == ((35, 35), Sampling.BICUBIC)
     assert not made.warnings
     pixels = graphs.images(1, (32, 32))
     assert made.reference is not None

@@ -170,4 +170,4 @@ def _shorter_side(size: object) -> int:
 
 def sampling_of(preprocessor: Mapping[str, Any]) -> Sampling:
     resample = preprocessor.get("resample", _PIL_BILINEAR)
-    return Sampling.ANTIALIAS if resample in (_PIL_BILINEAR, _PIL_BICUBIC) else Sampling.HALF_PIXEL
+    return {_PIL_BILINEAR: Sampling.ANTIALIAS, _PIL_BICUBIC: Sampling.BICUBIC}.get(resample, Sampling.HALF_PIXEL)

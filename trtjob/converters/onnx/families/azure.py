@@ -25,7 +25,7 @@ def _describe(seen: Seen) -> Contract:
     color: Color = "bgr" if seen.metadata.get(_FORMAT) == "Bgr8" else "rgb"
     unit = unit_pixels(seen.channels)
     pixels = Pixels(unit.mean, (1.0,) * seen.channels if is_bytes else unit.std, color)
-    return Contract(pixels, ResizeMode.STRETCH, Sampling.ANTIALIAS, is_final=True)
+    return Contract(pixels, ResizeMode.STRETCH, Sampling.BICUBIC, is_final=True)
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:

@@ -49,7 +49,7 @@ FAMILY = Family(
     fits=_fits,
     recognises=lambda seen: _fits(seen) and "image_shape" in seen.inputs,
     describe=lambda seen: Contract(
-        unit_pixels(seen.channels), ResizeMode.LETTERBOX, Sampling.ANTIALIAS, pad_value=_GREY, is_final=True
+        unit_pixels(seen.channels), ResizeMode.LETTERBOX, Sampling.BICUBIC, pad_value=_GREY, is_final=True
     ),
     classes=lambda seen: list(seen.outputs.values())[1].shape[1],
     rewire=_rewire,

@@ -174,8 +174,8 @@ def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling, into: UIn
     """Resize bilinearly, each pixel from its four nearest, as detectors were trained: no averaging when shrinking.
 
     `antialias` and `bicubic` do average, and are Pillow's. `align_corners` is resize_image in Darknet's image.c: the
-    corner pixels' centres stay where they are. into: an array [*hw, 3] that may be written and returned; the result is in it only
-    where it is what is returned.
+    corner pixels' centres stay where they are. into: an array [*hw, 3] that may be written and returned; the result is
+    in it only where it is what is returned.
     """
     height, width = hw
     if image.shape[:2] == hw:

@@ -192,7 +192,7 @@ CHANGED = ["azure", "huggingface", "mmdeploy", "rtdetr", "yolo-grid"]
 @pytest.mark.parametrize("name", CHANGED)
 def test_outputs_of_other_names_and_in_another_order_are_known_by_their_kinds(name: str, tmp_path: Path) -> None:
     case = [case for case in CASES if case.family == name][-1]
-    outputs = {f"value{number}": array for number, array in enumerate(reversed(case.outputs.values()))}
+    outputs = {f"value{number}": array for number, array in enumerate(reversed([*case.outputs.values()]))}
     if name == "rtdetr":  # whose boxes its graph multiplies by their name
         outputs["value1"] = outputs["value1"] * SIDES
     made = converted(replace(case, outputs=outputs), tmp_path)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from epochs import add_epoch, commit, failed, found, job_spec
@@ -207,8 +207,9 @@ def test_a_finish_that_sleeps_through_the_next_round_leaves_that_rounds_document
         add_epoch(folder, [found("d.jpg"), found("f.jpg")], reason="update")
         finish(folder, spec)
 
+    waking: dict[str, Any] = {where: asleep(next_round)}
     with suppress(StorageError):  # the others have removed what it was writing
-        finish(folder, spec, **{where: asleep(next_round)})
+        finish(folder, spec, **waking)
     receipt = Receipt.model_validate_json(folder.storage.read(RECEIPT))
     assert receipt.results_sha256 == hashlib.sha256(folder.storage.read(RESULTS)).hexdigest()
     assert (receipt.listed, receipt.ok, receipt.failed) == (6, 5, 1)
@@ -231,10 +232,20 @@ def test_a_finish_that_wakes_in_the_next_round_removes_nothing_of_it_and_gives_n
         for name in working:
             folder.storage.put(name, b"x")
 
+    waking: dict[str, Any] = {where: asleep(next_round)}
     with suppress(StorageError):  # the others have removed what it was writing
-        finish(folder, spec, **{where: asleep(next_round)})
+        finish(folder, spec, **waking)
     assert all(folder.storage.exists(name) for name in working)
     assert not folder.storage.exists(RECEIPT)
+
+
+def test_videos_without_a_copy_are_named_in_the_summary(folder: JobFolder, spec: JobSpec) -> None:
+    committed(folder)
+    why = {"a.mp4": "it is cut off"}
+    assert (
+        finish(folder, spec, on_results=lambda: why if folder.storage.exists(RESULTS) else {}).videos_not_copied == why
+    )
+    assert Summary.model_validate_json(folder.storage.read(SUMMARY)).videos_not_copied == why
 
 
 def test_a_finish_whose_claim_was_lost_changes_nothing(folder: JobFolder, spec: JobSpec) -> None:

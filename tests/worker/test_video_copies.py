@@ -93,7 +93,8 @@ def test_what_cannot_be_written_under_its_name_becomes_matroska_of_even_size(tmp
     videos.write_video(tmp_path / "clips" / "a.avi", videos.CODECS[9]._replace(suffix=".avi"), frames=5, hw=(47, 64))
     spec = the_job(tmp_path / "clips", tmp_path / "out")
     folder = made(JobFolder.of(spec))
-    write_video_copies(spec, [frame("a.avi", 0, BOX)], lambda _what: None)
+    failed = write_video_copies(spec, [frame("a.avi", 0, BOX), frame("gone.mp4", 0, BOX)], lambda _what: None)
+    assert failed == {"gone.mp4": "the file is not there any more"}
     images = pictures(Path(folder.uri) / "annotated" / "a.avi.mkv")
     assert ([image.shape for image in images], is_drawn_on(images[4])) == ([(48, 64, 3)] * 5, True)
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from trtjob.documents import Document
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ERRORS, RESULTS, SUMMARY, JobFolder, PlanEpoch
@@ -28,7 +30,8 @@ class Summary(Document):
     each image, or its labels of such a score); images_with_detections: images with at least one of these; truncated:
     images in which there may be more detections than the model gives; multi_page: images with more pages or frames than
     the first, which is the one that was looked at; damaged: images that were read as far as they go; videos: those that
-    have frames among the images, frames: how many images are; devices: images by what the model ran on, those that were
+    have frames among the images, frames: how many images are; videos_not_copied: those without an annotated copy that
+    was wanted, and why; devices: images by what the model ran on, those that were
     tried again counted again;
     busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
     incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
@@ -50,6 +53,7 @@ class Summary(Document):
     damaged: int = 0
     videos: int = 0
     frames: int = 0
+    videos_not_copied: dict[str, str] = Field(default_factory=dict)
     detections: dict[str, int]
     devices: dict[str, int]
     busy_s: dict[str, float]
@@ -79,13 +83,13 @@ def finish(
     spec: JobSpec,
     on_record: Callable[[], None] = lambda: None,
     before_write: Callable[[], None] = lambda: None,
-    on_results: Callable[[], None] = lambda: None,
+    on_results: Callable[[], dict[str, str]] = dict,
 ) -> Summary:
     """Write all documents of a complete job and remove what attempts have left. May be stopped and called again.
 
     on_record: called for every record; before_write: called before each step that shows; on_results: called when the
-    results are written, before the receipt is. All may raise to stop, where another finishes the job now, say. Memory
-    does not depend on the number of images.
+    results are written, before the summary is; returns the videos that have no annotated copy, and why. All may raise
+    to stop, where another finishes the job now, say. Memory does not depend on the number of images.
     Raises StorageError where the job is not complete or the folder cannot be written.
     """
     epochs = folder.epochs()
@@ -93,8 +97,7 @@ def finish(
         raise StorageError(f"{folder.uri} has no complete plan: the job is not complete. Run it again")
     _remove_leftovers(folder, epochs, before_write)
     try:
-        summary, receipt = _write_documents(folder, spec, epochs, on_record, before_write)
-        on_results()
+        summary, receipt = _write_documents(folder, spec, epochs, on_record, before_write, on_results)
         before_write()
         document = receipt.model_dump_json(indent=1).encode() + b"\n"
         folder.finish_round(epochs[-1].epoch, document, receipt.results_sha256)
@@ -156,10 +159,11 @@ def _write_documents(
     epochs: list[PlanEpoch],
     on_record: Callable[[], None] = lambda: None,
     before_write: Callable[[], None] = lambda: None,
+    on_results: Callable[[], dict[str, str]] = dict,
 ) -> tuple[Summary, Receipt]:
     """Write what rounds of planning have come to, but for the receipt, which is returned."""
     whole = _Results(merged_records(folder, epochs), range(epochs[-1].numbers.stop), _ignored(epochs))
-    return _write(folder, spec, whole, on_record, before_write)
+    return _write(folder, spec, whole, on_record, before_write, on_results)
 
 
 def _write(
@@ -168,6 +172,7 @@ def _write(
     found: _Results,
     on_record: Callable[[], None] = lambda: None,
     before_write: Callable[[], None] = lambda: None,
+    on_results: Callable[[], dict[str, str]] = dict,
 ) -> tuple[Summary, Receipt]:
     count = _Count(folder, spec)
     report = Report(folder, spec, before_write)
@@ -183,7 +188,8 @@ def _write(
             report.add(record)
             on_record()
         before_write()
-    summary = count.summary(found)
+    not_copied = on_results()
+    summary = count.summary(found, not_copied)
     before_write()
     folder.storage.write(SUMMARY, summary.model_dump_json(indent=1).encode() + b"\n")
     report.write(summary.model_dump())
@@ -250,7 +256,7 @@ class _Count:
         self.multi_page += record.pages is not None
         self.damaged += record.damage is not None
 
-    def summary(self, found: _Results) -> Summary:
+    def summary(self, found: _Results, not_copied: dict[str, str]) -> Summary:
         busy_s: Counter[str] = Counter()
         devices: Counter[str] = Counter()
         for manifest in self.folder.manifests(found.shards):
@@ -271,6 +277,7 @@ class _Count:
             damaged=self.damaged,
             videos=self.videos,
             frames=self.frames,
+            videos_not_copied=not_copied,
             detections=dict(sorted(self.detections.items(), key=lambda item: (-item[1], item[0]))),
             devices=dict(sorted(devices.items())),
             busy_s={stage: round(seconds, 3) for stage, seconds in sorted(busy_s.items())},

@@ -191,9 +191,10 @@ def _finish(context: Context, lease: Lease, check: Check, still_mine: Callable[[
         check()
         context.doing = what
 
-    def on_results() -> None:
-        if view.spec.options.annotate_video:
-            write_video_copies(view.spec, read_records(folder.storage, RESULTS), on_wait)
+    def on_results() -> dict[str, str]:
+        if not view.spec.options.annotate_video:
+            return {}
+        return write_video_copies(view.spec, read_records(folder.storage, RESULTS), on_wait)
 
     try:
         summary = finish(folder, view.spec, check, still_mine, on_results)

@@ -21,12 +21,13 @@ STALL_S = 120.0  # without a word, such a process hangs
 _PROCESS = "trtjob.worker.video_copy"
 
 
-def write_video_copies(spec: JobSpec, records: Iterable[Record], on_wait: Callable[[str], None]) -> None:
-    """Write the copies of the videos of which frames have results. One that cannot be written is named in the log.
+def write_video_copies(spec: JobSpec, records: Iterable[Record], on_wait: Callable[[str], None]) -> dict[str, str]:
+    """Write the copies of the videos of which frames have results. Returns those that cannot be written, and why.
 
     records: of the whole job, in their order; on_wait: told once a second what is done; it may raise to stop.
     Raises StorageError where a place fails.
     """
+    failed: dict[str, str] = {}
     frames = (record for record in records if names_frame(record.image))
     with tempfile.TemporaryDirectory(prefix="trtjob-") as folder:
         for video, found in groupby(frames, lambda record: video_key(record.image)):
@@ -35,6 +36,8 @@ def write_video_copies(spec: JobSpec, records: Iterable[Record], on_wait: Callab
                 config = {"spec": spec.model_dump(mode="json"), "video": video, "records": str(path), "digest": digest}
                 if why := _written(config, on_wait):
                     log.warning("a video has no annotated copy", extra={"video": video, "cause": why})
+                    failed[video] = why
+    return failed
 
 
 def _spooled(spec: JobSpec, records: Iterable[Record], path: Path) -> str:

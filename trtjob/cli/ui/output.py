@@ -36,6 +36,8 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     rows: list[tuple[str, Piece]] = [("images", _images(summary.images, summary.ok, summary.failed))]
     if summary.frames:
         rows.append(("of videos", _frames(summary.frames, summary.videos)))
+    for video, why in islice(summary.videos_not_copied.items(), LABELS_SHOWN):
+        rows.append(("not copied", f"{video}: {why}"))
     if summary.failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())
         rows.append(("failed", Painted(kinds, "red")))

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from epochs import LABELS, failed, found
+from epochs import LABELS, failed, found, job_spec, write_records
 from report_truth import coco
 
 from trtjob.errors import ConfigError
+from trtjob.jobs.exports import ExportFormat, export
+from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.evaluation import Evaluation
 from trtjob.jobs.report.json_items import json_items
@@ -60,7 +62,8 @@ def scenes(seed: int, count: int) -> tuple[list[Record], dict[str, list[TrueObje
     return records, images
 
 
-def figures_of_pycocotools(truth: Path, records: Sequence[Record]) -> tuple[float, float]:
+def figures_of_pycocotools(truth: Path, records: Sequence[Record], exported: Path | None = None) -> tuple[float, float]:
+    """Return AP and AP50 of records, or of results that were exported."""
     coco_module = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed: make setup brings it")
     from pycocotools.cocoeval import COCOeval
 
@@ -71,7 +74,7 @@ def figures_of_pycocotools(truth: Path, records: Sequence[Record]) -> tuple[floa
          "score": found.score}
         for record in records for found in record.detections or ()
     ]  # fmt: skip
-    evaluation = COCOeval(truth_set, truth_set.loadRes(results), "bbox")
+    evaluation = COCOeval(truth_set, truth_set.loadRes(str(exported) if exported else results), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -86,6 +89,17 @@ def test_average_precision_is_that_of_pycocotools(tmp_path: Path, seed: int) -> 
     index = evaluated(truth, records).index()
     assert 0.1 < ap < ap50 < 0.9
     assert (index["ap"], index["ap50"]) == (pytest.approx(ap, abs=1e-12), pytest.approx(ap50, abs=1e-12))
+
+
+def test_exported_results_have_the_average_precision_that_the_report_says(tmp_path: Path) -> None:
+    records, images = scenes(9, 60)
+    truth = coco(tmp_path / "coco.json", images)
+    write_records(tmp_path / RESULTS, records)
+    out = tmp_path / "found.json"
+    export(JobFolder.at(tmp_path), job_spec(tmp_path), ExportFormat.COCO_RESULTS, out, conf=0.0, truth=truth)
+    ap, ap50 = figures_of_pycocotools(truth, records, out)
+    index = evaluated(truth, records).index()
+    assert (index["ap"], index["ap50"]) == (pytest.approx(ap, abs=1e-9), pytest.approx(ap50, abs=1e-9))
 
 
 def test_average_precision_of_what_can_be_counted_by_hand(tmp_path: Path) -> None:

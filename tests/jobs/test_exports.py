@@ -180,6 +180,8 @@ def test_yolos_folder_has_exactly_these_files(exported: Export) -> None:
 
 @pytest.mark.parametrize("format", ALONE)
 def test_an_export_says_how_much_it_wrote(tmp_path: Path, format: ExportFormat) -> None:
+    if format is ExportFormat.PARQUET:
+        pytest.importorskip("pyarrow")
     write_records(tmp_path / RESULTS, RECORDS)
     written = export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / "out", conf=0.25)
     assert written == Exported(images=3, detections=2, failed=1)
@@ -187,6 +189,8 @@ def test_an_export_says_how_much_it_wrote(tmp_path: Path, format: ExportFormat) 
 
 @pytest.mark.parametrize("format", ALONE)
 def test_exporting_leaves_nothing_unfinished(exported: Export, tmp_path: Path, format: ExportFormat) -> None:
+    if format is ExportFormat.PARQUET:
+        pytest.importorskip("pyarrow")
     exported(RECORDS, format)
     assert {path.name for path in tmp_path.iterdir()} == {"user", RESULTS, "out"}
 
@@ -378,6 +382,8 @@ ALL_BY_WRITERS = [  # those of JSON have one writer
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ALL_BY_WRITERS)
 def test_memory_does_not_hold_the_images(tmp_path: Path, format: ExportFormat) -> None:
+    if format is ExportFormat.PARQUET:
+        pytest.importorskip("pyarrow")
     boxes = [(0, 0.9, (1.0, 2.0, 30.0, 40.0))] * 5
     # Dots everywhere: none of these names may make the others wait for it.
     write_records(tmp_path / RESULTS, (found(f"cam.1.{number:06d}.jpg", *boxes) for number in range(4000)))

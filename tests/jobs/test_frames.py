@@ -35,6 +35,23 @@ def test_frames_are_named_by_their_times_and_sorted_as_they_are_shown(tmp_path: 
     assert [entry.frame.number for entry in entries(tmp_path) if entry.frame] == [0, 1, 2, 3]
 
 
+class Remote(LocalStorage):
+    """A folder that is asked as a bucket is, by several threads."""
+
+    is_remote = True
+
+
+def test_videos_of_a_bucket_are_looked_into_beside_each_other(tmp_path: Path) -> None:
+    write_video(tmp_path / "0.mkv", frames=30)
+    for number in range(1, 10):
+        (tmp_path / f"{number}.mkv").write_bytes((tmp_path / "0.mkv").read_bytes())
+    touch(tmp_path, "5.mkv!.jpg", "bad.mkv")
+    storage = Remote(tmp_path)
+    images = storage.images(Rules(Selection(videos=True)))
+    with frame_listing(storage, "fps=1") as frames_of:
+        assert list(Pages(images, storage, has_pages=False, frames_of=frames_of)) == entries(tmp_path)
+
+
 def test_frames_within_a_millisecond_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "fast.mp4"
     with videos.av.open(path, "w") as container:

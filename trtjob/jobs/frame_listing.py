@@ -65,7 +65,7 @@ def frame_listing(
 
     Where some are missing in the file, the first one of each range is among these: it ends as an error record. A video
     that cannot be read is one image itself: who processes it says what is wrong. on_wait: told once a second what
-    is waited for; it may raise to stop.
+    is waited for; it may raise to stop. Several threads may list frames, each of a video of its own.
     """
     if sampling is None:
         yield None
@@ -74,8 +74,11 @@ def frame_listing(
         idle: list[_Child] = []
 
         def frames_of(video: Entry) -> Iterator[Entry]:
-            # Names such as `a.mkv!.mkv` are read before all frames of `a.mkv` are taken; each has a process then.
-            child = idle.pop() if idle else _Child(*children.enter_context(started(__name__, {}, allowance=_ALLOWANCE)))
+            # Names such as `a.mkv!.mkv` are read before all frames of `a.mkv` are taken, and others by other threads.
+            try:
+                child = idle.pop()
+            except IndexError:
+                child = _Child(*children.enter_context(started(__name__, {}, allowance=_ALLOWANCE)))
             is_any = False
             for entry in child.frames_of(video, source, sampling, on_wait):
                 is_any = True

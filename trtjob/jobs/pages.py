@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import attrgetter
 
 from trtjob.errors import ImageError
@@ -17,13 +17,15 @@ from trtjob.imaging.pages import page_count
 from trtjob.jobs.frame_listing import FramesOf
 from trtjob.jobs.frames import is_video, video_key
 from trtjob.storage.listing import Entry, Images, suffix_of
-from trtjob.storage.prefetch import prefetch_map
+from trtjob.storage.prefetch import REQUESTS, prefetch_map
 from trtjob.storage.protocol import ImageStorage
 
 # Of kinds that can have pages, by their names: only such files are read to plan a job.
 _SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif", ".hif"})
 # A file may claim any number of frames that it does not have. With more than these it is an error record.
 MOST_PAGES = 10_000
+_LISTINGS = 4  # videos of a bucket that are looked into at once, each by a process
+_READY = 5_000  # pages or frames of a file that are kept until their turn has come
 _PAGE = re.compile(r"(.+)#([1-9]\d{0,4})", re.DOTALL)
 
 
@@ -89,30 +91,34 @@ class Pages:
             push(number, pages)
             return page
 
-        for number, (entry, count) in enumerate(self._counted()):
+        for number, (entry, pages) in enumerate(self._with_pages()):
             while waiting and waiting[0][0] < entry.key:
                 yield pop()
-            push(number, self._pages_of(entry, count))
+            push(number, pages)
         while waiting:
             yield pop()
 
-    def _counted(self) -> Iterator[tuple[Entry, int]]:
+    def _with_pages(self) -> Iterator[tuple[Entry, Iterator[Entry]]]:
         if not self.source.is_remote:
-            return map(self._with_count, self.images)
-        return prefetch_map(self._with_count, self.images)
+            return ((entry, self._pages_of(entry)) for entry in self.images)
+        return prefetch_map(self._asked_for, self.images, requests=REQUESTS if self.frames_of is None else _LISTINGS)
 
-    def _with_count(self, entry: Entry) -> tuple[Entry, int]:
+    def _asked_for(self, entry: Entry) -> tuple[Entry, Iterator[Entry]]:
+        pages = self._pages_of(entry)
+        return entry, chain(list(islice(pages, _READY)), pages)
+
+    def _count(self, entry: Entry) -> int:
         if not self.has_pages or suffix_of(entry.key) not in _SUFFIXES:
-            return entry, 1
+            return 1
         try:
-            return entry, page_count(self.source.fetch(entry))
+            return page_count(self.source.fetch(entry))
         except ImageError:
-            return entry, 1
+            return 1
 
-    def _pages_of(self, entry: Entry, count: int) -> Iterator[Entry]:
+    def _pages_of(self, entry: Entry) -> Iterator[Entry]:
         if self.frames_of is not None and is_video(entry.key) and entry.etag:
             return self.frames_of(entry)
-        if not 1 < count <= MOST_PAGES:
+        if not 1 < (count := self._count(entry)) <= MOST_PAGES:
             return iter([entry])
         keys = sorted(f"{entry.key}#{number}" for number in range(1, count + 1))
         return (replace(entry, key=key) for key in keys)

@@ -42,7 +42,7 @@ def write_video_copies(spec: JobSpec, records: Iterable[Record], on_wait: Callab
 
 def _spooled(spec: JobSpec, records: Iterable[Record], path: Path) -> str:
     """Write one video's records to a file. Returns what tells its copy from others, nothing where no frame is good."""
-    digest = hashlib.sha256(spec.options.model_dump_json().encode())
+    digest = hashlib.sha256(spec.options.model_dump_json(exclude={"shard_size", "max_failures"}).encode())
     is_any = False
     with path.open("wb") as file:
         for record in records:

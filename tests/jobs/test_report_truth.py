@@ -133,7 +133,7 @@ def test_the_confusion_says_what_stands_where_what_was_found(tmp_path: Path) -> 
     truth = coco(tmp_path / "coco.json", {"a.jpg": true})
     objects = (2, 0.9, (0.0, 0.0, 50.0, 50.0)), (1, 0.8, (60.0, 60.0, 90.0, 90.0)), (1, 0.1, (100.0, 0.0, 150.0, 50.0))
     confusion = evaluated(truth, [found("a.jpg", *objects)]).index()["confusion"]
-    assert sorted(confusion) == [[-1, 1, 1], [0, 2, 1], [1, -1, 1]]
+    assert sorted(confusion) == [(-1, 1, 1), (0, 2, 1), (1, -1, 1)]
 
 
 # -- which objects are right -------------------------------------------------------------------------------------------

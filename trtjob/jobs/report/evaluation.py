@@ -22,6 +22,7 @@ THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
 RECALLS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
 MOST_OF_A_CLASS = 100
 CURVES = 20  # classes of which the page has a curve: those with the most objects
+MOST_CONFUSED = 12  # classes in the page's table of the confusion
 _EPSILON = np.spacing(1)
 _NOBODY = -1  # the class of what is missed, or of what is nothing
 
@@ -135,6 +136,15 @@ class Evaluation:
         self._confusion.update((_NOBODY, objects[one][0]) for one in mine if one not in found)
         self._confusion.update((true[two].class_id, _NOBODY) for two in theirs if two not in seen)
 
+    def _most_confused(self) -> list[tuple[int, int, int]]:
+        """Return true class, found class and how often that is, among the classes of which there is most to say."""
+        totals: Counter[int] = Counter()
+        for pair, count in self._confusion.items():
+            for class_id in {*pair} - {_NOBODY}:
+                totals[class_id] += count
+        shown = {_NOBODY, *(class_id for class_id, _ in totals.most_common(MOST_CONFUSED))}
+        return [(*pair, count) for pair, count in self._confusion.most_common() if shown.issuperset(pair)]
+
     def labels(self) -> dict[int, str]:
         return {}
 
@@ -158,13 +168,17 @@ class Evaluation:
             "ap50": None if whole is None else float(whole[0].mean()),
             "curve": None if whole is None else _rounded(whole[0]),
             "classes": [
-                [found, self._classes[found].true, float(by_class[found].mean()), float(by_class[found][0].mean())]
+                [found, self._classes[found].true, _short(by_class[found].mean()), _short(by_class[found][0].mean())]
                 for found in most
             ],
             "curves": {found: _rounded(by_class[found][0]) for found in most[:CURVES]},
-            "confusion": [[*pair, count] for pair, count in self._confusion.most_common()],
+            "confusion": self._most_confused(),
             "confusion_from": self._least,
         }
+
+
+def _short(share: np.floating) -> float:
+    return round(float(share), 6)
 
 
 def _rounded(curve: NDArray[np.float64]) -> list[float]:

@@ -7,7 +7,7 @@
 //   reference   what the objects are held against, or null. kind: "truth", labels of people, or "job", another one; name; images: those that it
 //               has; objects: how many are more, are missing, have moved, and are in both, at the threshold. Of the truth: ap, ap50; curve: the
 //               precision at 101 recalls; classes: [class id, true objects, ap, ap50]; curves of some, by class id; confusion:
-//               [true class, found class, count], -1: none, of objects of a score from confusion_from on; unknown: classes that the model has not
+//               [true class, found class, count], -1: none, of some classes, of objects of a score from confusion_from on; unknown: classes that the model has not
 //   is_exclusive  an image has one class, the best of a classifier; has_pages: names may end in the number of a page
 //   originals   the way from here to each place of images, by its name; null where there is none; addresses: of those in buckets and on the web;
 //               has_frames: names may be of frames of videos; has_video_copies: which have annotated copies, too; annotate: which images have a copy,

@@ -37,6 +37,7 @@ const asShare = share => share === null ? "–" : share.toFixed(3);
 function buildReference() {
   byId("reference").hidden = !REFERENCE;
   byId("toggle-others").hidden = !REFERENCE;
+  byId("others-key").hidden = !REFERENCE;
   byId("toggle-others").textContent = IS_TRUTH ? "Truth" : "Other job";
   if (!REFERENCE) return;
   byId("reference-heading").textContent = shown(IS_TRUTH ? `Held against ${REFERENCE.name}` : `Compared with ${REFERENCE.name} (${REFERENCE.model})`);
@@ -105,13 +106,13 @@ function showCurve(button, id, curve) {
   byId("curve-note").textContent = isOn ? "" : shown(`(dashed: ${LABELS.get(id)})`);
 }
 
-const MOST_CONFUSED = 12, NOTHING = -1;
+const NOTHING = -1;
 
-// A table of the classes that are in it most; a mistake between two of them leads to its images by their classes.
+// A table, the classes first that are in it most.
 function confusionRows() {
   const totals = new Map();
   for (const [truly, found, count] of REFERENCE.confusion) for (const id of new Set([truly, found])) if (id !== NOTHING) totals.set(id, count + (totals.get(id) ?? 0));
-  const ids = [...totals].sort((a, b) => b[1] - a[1]).slice(0, MOST_CONFUSED).map(([id]) => id);
+  const ids = [...totals].sort((a, b) => b[1] - a[1]).map(([id]) => id);
   const cells = new Map(REFERENCE.confusion.map(([truly, found, count]) => [`${truly} ${found}`, count]));
   const most = Math.max(1, ...REFERENCE.confusion.map(([, , count]) => count));
   const name = id => LABELS.get(id) ?? `class ${id}`;

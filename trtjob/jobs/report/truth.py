@@ -58,7 +58,7 @@ def _ids(names: Iterable[tuple[Any, str]], labels: tuple[str, ...]) -> tuple[dic
 
 
 class CocoLabels:
-    """The annotations of a COCO file: some 40 bytes of memory each, and 200 an image, whatever else is in the file.
+    """The annotations of a COCO file: some 40 bytes of memory each, and 350 an image, whatever else is in the file.
 
     An image is known by the name that the file has for it, or else by the last part of that, where one image has it.
     """

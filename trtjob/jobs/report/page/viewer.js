@@ -95,7 +95,7 @@ function objectTable(image) {
   rows.push(...missingOf(image).map(other => element("tr", {}, element("td", {}, labelOf(other)), element("td", {class: "number"}, IS_TRUTH ? "" : asScore(other.score)),
     other.box ? element("td", {class: "number"}, sizeOf(other)) : null, element("td", {}, IS_TRUTH ? "missed" : "went"))));
   const heads = [image.objects[0]?.box || image.others[0]?.box ? ["Object", "Score", "Size"] : ["Class", "Score"], REFERENCE ? ["Verdict"] : []].flat();
-  return element("table", {}, element("thead", {}, element("tr", {}, ...heads.map(head => element("th", {scope: "col"}, head)))), element("tbody", {}, ...rows));
+  return element("table", {}, element("thead", {}, element("tr", {}, ...heads.map(head => element("th", {scope: "col", class: ["Score", "Size"].includes(head) ? "number" : ""}, head)))), element("tbody", {}, ...rows));
 }
 
 const sizeOf = ({box}) => `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])}`;

@@ -42,7 +42,7 @@ async function showTimeline(image) {
   byId("timeline-bars").setAttribute("viewBox", `0 0 ${bars} 100`);
   byId("timeline-bars").replaceChildren(
     shape("rect", {class: "now", x: now, width: 1, y: 0, height: 100}),
-    ...found.map((best, bar) => shape("rect", {class: best.isFailed ? "failed" : "", x: bar + .1, width: .8, y: 100 - rank(best), height: rank(best), style: best.isFailed ? {} : {fill: brightColour(best.classId)}})));
+    ...found.map((best, bar) => shape("rect", {class: best.isFailed ? "failed" : "", x: bar, width: 1, y: 100 - rank(best), height: rank(best), style: best.isFailed ? {} : {fill: brightColour(best.classId)}})));
   const hits = found.filter(best => best.score >= 0).length;
   byId("timeline-bars").setAttribute("aria-label", `${asNumber(count)} frames of the video; something was found in ${asNumber(hits)} of ${asNumber(bars)} parts`);
   byId("timeline-bars").onclick = event => {

@@ -73,7 +73,7 @@ def _container(file: BinaryIO, options: dict[str, str], on_gpu: bool) -> Any:
     if on_gpu:
         try:
             return av.open(file, options=options, hwaccel=HWAccel("cuda"), **_titles())
-        except (av.error.PermissionError, av.error.ExternalError):  # no driver or GPU is here
+        except av.FFmpegError:  # no driver or GPU is here; or it is the file, which the CPU will say, too
             file.seek(0)
     return av.open(file, options=options, **_titles())
 

@@ -154,6 +154,22 @@ def test_the_images_with_detections_are_shown_first(tab: Tab, page: Path) -> Non
     assert tab.errors == []
 
 
+def test_the_page_says_what_the_job_was_and_leads_to_its_files(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    text = tab.evaluate("document.getElementById('job').textContent")
+    for word in (
+        "photos-1a2b3c4d",
+        "pets",
+        "ab" * 32,
+        "conf)0.25",
+        "iou)0.45",
+        "trtjob export photos-1a2b3c4d --format",
+    ):
+        assert word in text
+    links = tab.evaluate("[...document.querySelectorAll('#job a')].map(link => link.getAttribute('href'))")
+    assert links == ["results.jsonl", "errors.jsonl", "summary.json", "job.json"]
+
+
 def test_nothing_is_asked_of_a_network(tab: Tab, page: Path) -> None:
     tab.open(page)
     tab.wait_for("[...document.querySelectorAll('.card img')].every(image => image.complete)")

@@ -93,7 +93,8 @@ function buildJob() {
   ];
   for (const [name, value] of facts.filter(([, value]) => value !== "")) byId("job").append(element("dt", {}, name), element("dd", {}, value));
   const files = ["results.jsonl", "errors.jsonl", "summary.json", "job.json"].flatMap(name => [link(name), " "]);
-  byId("job").append(element("dt", {}, "Files"), element("dd", {}, ...files));
+  byId("job").append(element("dt", {}, "Files"), element("dd", {}, ...files), element("dt", {}, "Other formats (coco, yolo, csv and more), beside this page"),
+    element("dd", {}, element("code", {}, `trtjob export ${INDEX.job} --format coco`)));
 }
 
 function showPanel(counts) {

@@ -71,12 +71,12 @@ def test_an_image_is_found_by_its_name(results: trtjob.Results) -> None:
 
 
 def test_an_image_among_many_is_found_without_reading_them_all(tmp_path: Path) -> None:
-    names = [f"{number:05}.jpg" for number in range(0, 20_000, 2)]
+    names = [f"{number:05}.jpg" for number in range(0, 6_000, 2)]
     folder = finished(tmp_path, [found("a.jpg")])
     lines = [to_line(found(name, (1, 0.5, (0.0, 0.0, 1.0, float(number % 7))))) for number, name in enumerate(names)]
     folder.storage.write(RESULTS, b"".join(lines))
     results = trtjob.results(tmp_path / "photos-1a2b3c4d")
-    for number in [0, 1, 137, 4999, 9998, 9999]:
+    for number in [0, 1, 137, 1499, 2998, 2999]:
         assert results[names[number]].to_json().encode() + b"\n" == lines[number]
         assert f"{number * 2 + 1:05}.jpg" not in results
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _RUNNING = Lock()  # the workers of a process have its name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRequest(JobRequest, WorkerOptions):
     """What `run` takes. processes: worker processes on this machine, or on each of its GPUs."""
 
@@ -35,7 +35,7 @@ class RunRequest(JobRequest, WorkerOptions):
     progress: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubmitRequest(JobRequest):
     """What `submit` takes. upload: copy a local source into the output's bucket first, None: where workers need it."""
 

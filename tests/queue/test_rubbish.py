@@ -142,6 +142,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [f"{vars(r)['key']}: {vars(r)['why']}" for r in caplog.records if r.message.startswith("skipped")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_of_a_job_that_is_rubbish_hurts_no_other_job(
     redis: Redis, store: JobStore, queue: WorkQueue, field: str, caplog: pytest.LogCaptureFixture
@@ -175,6 +176,7 @@ def test_a_key_of_a_job_that_is_of_another_kind_hurts_no_other_job(
         assert not redis.exists(key), "a job that cannot be read cannot be removed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["live", "kinds", "attempts", "holders", "blame", "kills", "crashes", "aside"])
 @pytest.mark.parametrize("value", VALUES[:10], ids=range(10))
 def test_a_value_in_a_jobs_other_keys_hurts_no_other_job(
@@ -204,6 +206,7 @@ def all_keys() -> list[str]:
     return sorted({*own, *rqs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", all_keys())
 def test_a_key_of_all_jobs_that_is_of_another_kind_is_named_and_jobs_go_on(
     redis: Redis, store: JobStore, queue: WorkQueue, key: str, caplog: pytest.LogCaptureFixture

@@ -11,7 +11,7 @@ from epochs import add_epoch, failed, found, job_spec
 from report_page import data_of, page_of, report
 from samples import made
 
-from trtjob.errors import FailureKind
+from trtjob.errors import FailureKind, StorageError
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
 from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.finish import Summary, finish, finish_partly, report_again
@@ -328,3 +328,13 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
 
     peak(MAX_IMAGES)
     assert peak(6 * MAX_IMAGES) < 1.1 * peak(2 * MAX_IMAGES)
+
+
+def test_data_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    folder = written(tmp_path, iter([found("a.jpg")]))
+    (script,) = (name for name in script_names(folder) if name.startswith("data-"))
+    path = Path(folder.uri, "report", script)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*report/data-0000"):
+        written(tmp_path, iter([found("a.jpg")]))

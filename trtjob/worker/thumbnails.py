@@ -41,9 +41,9 @@ def make_thumbnails(
             image = decode_image(
                 data, max_pixels=max_pixels, on_damage=lambda _: None, depth=spec.options.depth, page=page
             )
-        except ImageError:
+            folder.storage.put(thumbnail_key(key), thumbnail(image, choice.px))
+        except (ImageError, OSError):
             return False
-        folder.storage.put(thumbnail_key(key), thumbnail(image, choice.px))
         return True
 
     wanted = (

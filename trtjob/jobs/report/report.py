@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from trtjob.errors import StorageError
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, THUMBNAILS, JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.chunk import Chunk
@@ -67,9 +68,16 @@ class Report:
         scripts = chunk.scripts(number)
         self._before_write()
         for name, script in scripts.items():
-            self._folder.storage.put(f"{REPORT_DATA}/{name}", script)
+            self._put(f"{REPORT_DATA}/{name}", script)
         images = self._counts.add_images(chunk, self._threshold, max(0, self._threshold - NEARLY))
         self._chunks.append((list(scripts), *images, *self._count_differences(chunk)))
+
+    def _put(self, key: str, script: bytes) -> None:
+        """Write what a page loads. It is made again where a crash of the machine loses it: `trtjob report`."""
+        try:
+            self._folder.storage.put(key, script)
+        except OSError as err:
+            raise StorageError(f"cannot write {self._folder.storage.place(key)}: {err.strerror or err}") from err
 
     @property
     def _threshold(self) -> int:

@@ -238,6 +238,36 @@ def test_datumaro_reads_cvats_file(exported: Export, tmp_path: Path) -> None:
     assert boxes == {"a": [BOX], "sub/b": [BOX]}
 
 
+# -- Label Studio ------------------------------------------------------------------------------------------------------
+
+INTERFACE = """
+<View>
+  <Image name="image" value="$image"/>
+  <RectangleLabels name="rectanglelabels" toName="image">{labels}</RectangleLabels>
+  <PolygonLabels name="polygonlabels" toName="image">{labels}</PolygonLabels>
+  <BrushLabels name="brushlabels" toName="image">{labels}</BrushLabels>
+</View>
+"""
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("records", "variants"),
+    [(RECORDS, []), (ROTATED, []), (MASKED, []), (MASKED, [Variant.POLYGONS])],
+    ids=["boxes", "rotated", "brushes", "polygons"],
+)
+def test_label_studio_finds_its_tasks_valid(exported: Export, records: list[Record], variants: list[Variant]) -> None:
+    studio = pytest.importorskip("label_studio_sdk.label_interface", exc_type=ImportError)
+    labels = "".join(f'<Label value="{label}"/>' for label in LABELS)
+    interface = studio.LabelInterface(INTERFACE.format(labels=labels))
+    tasks = json.loads(exported(ExportFormat.LABEL_STUDIO, *variants, records=records).read_text())
+    assert len(tasks) == sum(record.error is None for record in records)
+    for task in tasks:
+        assert interface.validate_task({"data": task["data"]})
+        assert [interface.validate_prediction(each, return_errors=True) for each in task["predictions"]] == [[]]
+
+
 # -- Parquet -----------------------------------------------------------------------------------------------------------
 
 

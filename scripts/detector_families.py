@@ -95,8 +95,8 @@ def compared(case: Path, photographs: Path) -> Agreement:
                 raise
             request["size"] = expected.get("input_hw", (first[1], first[0]))
             model = convert_model(ConversionRequest(**request), registry=ModelRegistry(Path(folder) / "models"))
-        notes = " ".join(_notes(case, request))
-        note = next((family.name for family in FAMILIES if family.name in notes), "")
+        notes = " ".join(note for note in (model.document()["facts"] or {}).get("notes", ()) if "--family" in note)
+        note = next((family.name for family in FAMILIES if f"(--family {family.name})" in notes), "")
         boxes, scores, missing, extra, wanted = [0.0], [0.0], 0, 0, 0
         shapes: dict[str, list[float]] = {}
         with open_engine(model.path, threads=1) as engine:
@@ -112,6 +112,7 @@ def compared(case: Path, photographs: Path) -> Agreement:
                     hw=(image.shape[0], image.shape[1]),
                     min_score=expected["conf"] - NEAR_CONF,
                     iou=expected.get("iou", model.spec.iou),
+                    max_count=expected.get("max_det"),
                 ).detections
                 theirs = _boxes(told)
                 pairs = _matched(found, told, theirs, expected["labels"], model.spec.labels)
@@ -136,12 +137,6 @@ def compared(case: Path, photographs: Path) -> Agreement:
         worst,
         is_told="family" in request,
     )
-
-
-def _notes(case: Path, request: dict[str, Any]) -> tuple[str, ...]:
-    from trtjob.converters.onnx.convert import convert
-
-    return tuple(note for note in convert(ConversionRequest(**request)).notes if "--family" in note)
 
 
 def _boxes(told: dict[str, Any]) -> dict[int, NDArray[Any]]:
@@ -251,8 +246,8 @@ def main() -> int:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--check", action="store_true", help="only say whether the table is as it was")
     wanted = parser.parse_args()
-    document = TARGET.read_text()
     agreements = [item for cases in wanted.cases for item in agreements_of(cases, wanted.photographs)]
+    document = TARGET.read_text()
     found = written(written(document, table(agreements)), shapes_table(agreements), SHAPE_MARKS)
     if wanted.check:
         return int(found != document)

@@ -422,4 +422,4 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in re.split(r"[\s,\[\]]+", text.strip(" ,[]")))
     except ValueError as err:
-        raise ConfigError(f"{option} '{text}': expected numbers with commas, such as 123.7,116.8,103.9") from err
+        raise ConfigError(f"{option} '{text}': expected a number, or several with commas: 123.7,116.8,103.9") from err

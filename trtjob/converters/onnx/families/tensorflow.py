@@ -1,5 +1,10 @@
 """TensorFlow's object detection API, as tf2onnx names it (research/object_detection/exporter_lib_v2.py)."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import (
@@ -16,11 +21,17 @@ from trtjob.converters.pixels import pixels_of_mode
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
+
+def _are_whole(array: NDArray[Any]) -> bool:
+    """Tell whether there is a class for each box, which it gives as floats."""
+    return are_scores(array) and array.shape[1] > 1 and bool((array == np.floor(array)).all())
+
+
 _ROLES = Roles(
     {"detection_boxes": are_boxes, "detection_scores": are_scores, "detection_classes": are_scores},
     {
-        "detection_scores": lambda array: are_scores(array) and array.shape[1] > 1 and bool((array % 1).any()),
-        "detection_classes": lambda array: are_scores(array) and array.shape[1] > 1 and not (array % 1).any(),
+        "detection_scores": lambda array: are_scores(array) and array.shape[1] > 1 and not _are_whole(array),
+        "detection_classes": _are_whole,
     },
 )
 _X_FIRST = [1, 0, 3, 2]  # its boxes are y, x, y, x

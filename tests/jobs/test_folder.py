@@ -94,11 +94,22 @@ def test_a_missing_manifest_is_named(folder: JobFolder) -> None:
         pytest.param("a/b.jpg", "annotated/a/b.jpg", id="a kind that is written"),
         pytest.param("a/B.PNG", "annotated/a/B.PNG", id="in capitals"),
         pytest.param("a/b.gif", "annotated/a/b.gif.jpg", id="a kind that is not"),
-        pytest.param("a.d/b", "annotated/a.d/b.jpg", id="no suffix"),
+        pytest.param("a/b.tif#2", "annotated/a/b.tif#2.jpg", id="a page"),
+        pytest.param("a/b.mp4#t=01.040", "annotated/a/b.mp4#t=01.040.jpg", id="a frame"),
+        pytest.param("a.d/b", "annotated/a.d/b.copy.jpg", id="no suffix"),
+        pytest.param("b.JPG_large", "annotated/b.JPG_large.copy.jpg", id="unknown suffix"),
+        pytest.param("b.gif.jpg", "annotated/b.gif.jpg.copy.jpg", id="called as a copy is"),
     ],
 )
 def test_an_annotated_copy_mirrors_its_image(key: str, expected: str) -> None:
     assert annotated_key(key) == expected
+
+
+def test_no_two_images_have_one_copy() -> None:
+    suffixes = ("", ".jpg", ".gif", ".JPG_large", ".copy.jpg", ".png", ".copy", "#1")
+    names = [f"a{first}{second}{third}" for first in suffixes for second in suffixes for third in ("", ".jpg")]
+    keys = {name for name in names if "#1" not in name or name.endswith("#1")}
+    assert len({annotated_key(key) for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize(

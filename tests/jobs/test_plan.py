@@ -111,6 +111,16 @@ def test_a_plan_counts_what_it_passes_over(folder: JobFolder, spec: JobSpec, pho
     assert plan(folder, spec).ignored == {".txt": 1, "AppleDouble": 1, "Thumbs.db": 1}
 
 
+def test_an_image_whose_name_says_nothing_is_planned_once(folder: JobFolder, spec: JobSpec, photos: Path) -> None:
+    touch(photos, "README", "IMG_1").joinpath("IMG_1").write_bytes(b"GIF89a")
+    first = plan(folder, spec)
+    assert "IMG_1" in new_keys(folder, first)
+    assert first.ignored == {"no suffix": 1}
+    (photos / "README").write_bytes(b"GIF89a")
+    assert new_keys(folder, plan(folder, spec, epoch=1, reason="update")) == ["README"]
+    assert new_keys(folder, plan(folder, spec, epoch=2, reason="update")) == []
+
+
 def choosing(spec: JobSpec, **wanted: Any) -> JobSpec:
     source = spec.source.model_copy(update={"selection": Selection.model_validate(wanted)})
     return spec.model_copy(update={"source": source})

@@ -117,6 +117,18 @@ def test_what_is_below_a_prefix_is_listed_page_by_page(store: Store) -> None:
     assert listed(store, Rules(Selection(since_s=WHEN_S + 1))) == []
 
 
+def test_an_object_whose_name_says_nothing_is_what_it_begins_with(store: Store) -> None:
+    store.put_page(store.first, "p/IMG1", "p/README", "p/a.txt")
+    part = {"Content-Range": "bytes 0-6/7"}
+    store.put("p/IMG1", b"", status=503)
+    store.put("p/IMG1", b"GIF89a.", 206, **part)
+    store.put("p/README", b"Read me", 206, **part)
+    images = storage(store).images()
+    assert [*images] == [Entry("IMG1", 7, "e1")]
+    assert images.ignored == {".txt": 1, "no suffix": 1}
+    assert len(store.server.heard) == 4
+
+
 def test_a_listing_that_fails_goes_on_behind_what_came(store: Store) -> None:
     keys = [f"p/{number:04d}.jpg" for number in range(1000)]
     store.put_page(store.first, *keys, next_mark="m")

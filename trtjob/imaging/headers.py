@@ -24,6 +24,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The most bytes of a pixel (four channels of 16 bits), and what filters and the compression's own marks may add.
 _PNG_PIXEL_BYTES, _PNG_SPARE_BYTES = 8, 65_536
 _BMP_32_BITS_BY_MASKS = struct.pack("<HI", 32, 3)
+# By their bytes, those of Windows and OS/2.
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+HEAD_BYTES = 64  # with the brands of an AVIF or HEIC, of which each has four bytes
 KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, HEIC, JPEG 2000, JPEG XL, DNG or CR2"
 
 
@@ -59,6 +62,22 @@ def image_kind(data: bytes) -> str:
     'GIF'
     """
     return heif_kind(data) or next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), "")
+
+
+def begins_as_image(data: bytes) -> bool:
+    """Whether a file of which only the first HEAD_BYTES are known, and no name, is an image of a kind that is read.
+
+    Two letters do not tell a BMP from a text, nor four a WebP from a sound, so more is looked at than in `image_kind`.
+
+    >>> begins_as_image(b"BMX is a sport"), begins_as_image(b"GIF89a...")
+    (False, True)
+    """
+    kind = image_kind(data)
+    if kind == "JPEG":
+        return data[2:3] == b"\xff"
+    if kind == "BMP":
+        return int.from_bytes(data[14:18], "little") in _BMP_HEADERS
+    return bool(kind) and (kind != "WebP" or data[8:12] == b"WEBP")
 
 
 def unread_kind(data: bytes) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -21,6 +21,7 @@ from trtjob.documents import Document, problems
 from trtjob.errors import JobError, StorageError
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import OnTrouble, Storage, open_storage
+from trtjob.storage.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from trtjob.storage.prefetch import prefetch_map
 
 JOB = "job.json"
@@ -34,6 +35,9 @@ THUMBNAILS = "thumbnails"
 RECEIPT = "_SUCCESS.json"
 
 ANNOTATED_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+UNUSUAL_COPY = ".copy.jpg"
+_CONVERTED_SUFFIXES = IMAGE_SUFFIXES - ANNOTATED_SUFFIXES
+_PART = re.compile(r"#(\d+|t=[\d.]+)$")  # of a file: a page, or a frame
 _MAX_NAME_BYTES = 255
 _ROUND_NAME = re.compile(r"(\d{5,})\.json")
 _PLAN_NAME = re.compile(r"(\d{5,})-(\d{5,})\.jsonl")
@@ -285,10 +289,27 @@ def results_key(shard: int, attempt: str) -> str:
 
 
 def annotated_key(key: str) -> str:
-    """Where an image's annotated copy lies: under its own name, with `.jpg` behind it where its kind is not written."""
-    if PurePosixPath(key).suffix.lower() in ANNOTATED_SUFFIXES:
-        return f"annotated/{key}"
-    return f"annotated/{suffixed_key(key, '.jpg')}"
+    """Where an image's annotated copy lies: under its own name, with `.jpg` behind it where its kind is not written.
+
+    It is `.copy.jpg` where the name does not say the kind: beside `IMG_1` there may be an `IMG_1.jpg`; and where it is
+    what another one's copy would be called. So no two have one.
+    """
+    suffix = copy_suffix(key)
+    return f"annotated/{suffixed_key(key, suffix) if suffix else key}"
+
+
+def copy_suffix(key: str) -> str:
+    """Return what stands behind an image's name in that of its annotated copy.
+
+    >>> [copy_suffix(key) for key in ("a.jpg", "a.gif", "a.tif#2", "a", "a.gif.jpg")]
+    ['', '.jpg', '.jpg', '.copy.jpg', '.copy.jpg']
+    """
+    if suffix_of(key) in ANNOTATED_SUFFIXES:
+        is_as_a_copy = key.endswith(UNUSUAL_COPY) or (
+            key.endswith(".jpg") and suffix_of(key[:-4]) in _CONVERTED_SUFFIXES
+        )
+        return UNUSUAL_COPY if is_as_a_copy else ""
+    return ".jpg" if suffix_of(_PART.sub("", key)) in IMAGE_SUFFIXES | VIDEO_SUFFIXES else UNUSUAL_COPY
 
 
 def thumbnail_key(key: str) -> str:

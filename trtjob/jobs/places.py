@@ -228,7 +228,7 @@ def _check_images(storage: ImageStorage, shown: Path | str, selection: Selection
         where = f"matches '{shown}'"
     raise ConfigError(
         f"no image {where}{f', but {seen}' if seen else ''}.{hint} Files with these endings are images: {suffixes}; "
-        "another one is where it is named itself"
+        "and those of unknown endings that begin as these do"
     )
 
 

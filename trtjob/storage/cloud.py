@@ -16,9 +16,9 @@ from trtjob.storage.retry import Breaker
 from trtjob.storage.s3.client import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, WHOLE_TIMEOUT_S
 from trtjob.storage.s3.errors import ABSENT_BUCKET, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, last_key
-from trtjob.storage.s3.ranged import PART_BYTES, RangedObject
+from trtjob.storage.s3.ranged import PART_BYTES, RangedObject, get_part
 from trtjob.storage.s3.requests import S3Requests, What
-from trtjob.storage.s3.storage import SLOWEST_BYTES_PER_S, UNSPEAKABLE, check_size, of_an_image
+from trtjob.storage.s3.storage import SLOWEST_BYTES_PER_S, UNSPEAKABLE, check_size, head_bytes, of_an_image
 from trtjob.storage.selection import Rules
 from trtjob.storage.uri import CLOUD_SCHEMES
 
@@ -59,7 +59,8 @@ class CloudImages:
         """Do nothing: a bucket that is away says so itself."""
 
     def images(self, rules: Rules | None = None) -> S3Listing:
-        return S3Listing(_Pages(self._store, self._prefix, self._listed), last_key, self._prefix, rules or Rules())
+        pages = _Pages(self._store, self._prefix, self._listed)
+        return S3Listing(self._head_bytes, pages, last_key, self._prefix, rules or Rules())
 
     def entry(self, key: str) -> Entry:
         import obstore
@@ -88,21 +89,19 @@ class CloudImages:
 
     def open(self, entry: Entry) -> BinaryIO:
         """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
-        import obstore
-
         self._check_key(entry.key)
 
         def get(begin: int, end: int) -> bytes:
-            def ask(path: str) -> bytes:
-                options: Any = {"range": (begin, end), "if_match": f'"{entry.etag}"'}
-                data = obstore.get(self._store, path, options=options).bytes().to_bytes()
-                check_whole(len(data), end - begin)
-                return data
-
             with of_an_image():
-                return self._requests.call(entry.key, "read", ask)
+                return self._requests.call(
+                    entry.key, "read", lambda path: get_part(self._store, path, entry.etag, begin, end)
+                )
 
         return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
+
+    def _head_bytes(self, entry: Entry) -> bytes:
+        self._check_key(entry.key)
+        return head_bytes(entry, self._requests, partial(get_part, self._store))
 
     def _check_key(self, key: str) -> None:
         if UNSPEAKABLE.search(self._requests.path(key)):

@@ -10,12 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
+from trtjob.errors import ImageError
+from trtjob.imaging.headers import HEAD_BYTES, begins_as_image
+from trtjob.storage.files import open_file
+from trtjob.storage.other_suffixes import OTHER_SUFFIXES
 from trtjob.storage.selection import OLDER, Rules
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 _OTHER_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif", ".jp2", ".jxl")
 IMAGE_SUFFIXES = frozenset({*_JPEG_SUFFIXES, *_OTHER_SUFFIXES, ".dng", ".cr2"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"})
+NO_SUFFIX = "no suffix"
+_KNOWN_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | OTHER_SUFFIXES
 
 # Names that are sorted in memory at a time, some 5 MB of them; those of a larger folder go through temporary files.
 RUN = 50_000
@@ -58,8 +64,8 @@ class Entry:
 class Images(Protocol):
     """The images of a place, sorted by key as UTF-8 sorts; can be iterated once.
 
-    ignored: what is not taken, counted by suffix where it is no image by its name, else by kind (see Rules); complete
-    when the iteration has ended.
+    ignored: what is not taken, counted by suffix where it is no image by its name or its first bytes, else by kind (see
+    Rules); complete when the iteration has ended.
     """
 
     @property
@@ -72,8 +78,9 @@ class Images(Protocol):
 class Listing:
     """The images below a folder that the rules take, sorted by key as UTF-8 sorts.
 
-    A folder that cannot be listed is an entry too, with a `/` at its end: reading it fails, so it ends as an error
-    record and not in silence.
+    Of a file whose name does not say what it is, the first bytes do; one that cannot be read is no image. A folder that
+    cannot be listed is an entry too, with a `/` at its end: reading it fails, so it ends as an error record and not in
+    silence.
     """
 
     root: Path
@@ -111,24 +118,54 @@ class Listing:
             yield from self._folder(prefix, above)
 
     def _file(self, key: str) -> Iterator[Entry]:
-        if kind := why_not_taken(key, self.rules):
+        suffix = suffix_of(key)
+        if kind := why_not_taken(key, suffix, self.rules):
             self.ignored[kind] += 1
             return
-        entry = _entry(key, f"{self.root}/{key}")
+        path = f"{self.root}/{key}"
+        entry = _entry(key, path)
         if entry.etag and self.rules.is_too_old(entry.modified_s):
             self.ignored[OLDER] += 1
+        elif suffix not in _KNOWN_SUFFIXES and not self._begins_as_image(path):
+            self.ignored[suffix or NO_SUFFIX] += 1
         else:
             yield entry
 
+    def _begins_as_image(self, path: str) -> bool:
+        try:
+            # A device may do something when it is opened. A link may lead to what is none of the source's.
+            if not os.path.isfile(path) or not self._is_below(path):  # noqa: PTH113 - as in _entry
+                return False
+            with open_file(path) as file:
+                return begins_as_image(file.read(HEAD_BYTES))
+        except (OSError, ImageError):
+            return False
 
-def why_not_taken(key: str, rules: Rules) -> str:
-    """Return as what a file is counted that is not taken for its own name, empty for another."""
+    def _is_below(self, path: str) -> bool:
+        """Whether a file is no link, or one that leads to another file of the source."""
+        if not os.path.islink(path):  # noqa: PTH114 - as in _entry
+            return True
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
+
+
+def why_not_taken(key: str, suffix: str, rules: Rules) -> str:
+    """Return as what a file is counted that is not taken for its own name, empty for another. suffix: its."""
     if kind := rules.junk(key):
         return kind
-    suffix = suffix_of(key)
-    if suffix not in IMAGE_SUFFIXES and not (rules.selection.videos and suffix in VIDEO_SUFFIXES):
-        return suffix or "no suffix"
+    if suffix not in IMAGE_SUFFIXES and (
+        suffix in OTHER_SUFFIXES or (suffix in VIDEO_SUFFIXES and not rules.selection.videos)
+    ):
+        return suffix
     return rules.why_unwanted(key)
+
+
+def is_unknown(key: str) -> bool:
+    """Whether the name of a file does not say what kind it is of.
+
+    >>> is_unknown("IMG_0001"), is_unknown("a.JPG_large"), is_unknown("a.jpg"), is_unknown("a.txt")
+    (True, True, False, False)
+    """
+    return suffix_of(key) not in _KNOWN_SUFFIXES
 
 
 def suffix_of(key: str) -> str:

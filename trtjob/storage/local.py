@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import BinaryIO, TypeVar
 
 from trtjob import atomic
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
+from trtjob.storage.files import open_file
 from trtjob.storage.listing import Entry, Listing, entry_of
 from trtjob.storage.selection import Rules
 
@@ -227,7 +227,7 @@ class LocalStorage:
 
     def open(self, entry: Entry) -> BinaryIO:
         """Open a regular file to be read in parts. Raises as `fetch` does, but for `too_large`."""
-        return self._reached(entry, _open_file)
+        return self._reached(entry, open_file)
 
     def _reached(self, entry: Entry, read: Callable[[Path], T]) -> T:
         path = self.path(entry.key)
@@ -254,21 +254,10 @@ class LocalStorage:
 
 
 def _read_file(path: Path) -> bytes:
-    with _open_file(path) as file:
+    with open_file(path) as file:
         if (size_bytes := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
             raise ImageError(FailureKind.TOO_LARGE, f"the file has {size_bytes:,} bytes, more than 2 GiB")
         return file.read()
-
-
-def _open_file(path: Path) -> BinaryIO:
-    # Without O_NONBLOCK, opening a pipe that is named like an image waits for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise ImageError(FailureKind.READ, f"it is {kind}, not an image file")
-    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _unfinished(folder: Path) -> Iterator[Path]:

@@ -53,4 +53,6 @@ def _labels_key(name: str, suffix: str, storage: LocalStorage) -> str:
     if not storage.exists(key):
         return key
     # Free: only an image whose name begins with this whole name could have taken it, and those sort behind it.
-    return suffixed_key(name, suffix)
+    key = suffixed_key(name, suffix)
+    # But for an image `classes`, whose whole name is what lies in each folder.
+    return suffixed_key(name + suffix, suffix) if storage.exists(key) else key

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.jobs.folder import annotated_key, thumbnail_key
+from trtjob.jobs.folder import UNUSUAL_COPY, annotated_key, copy_suffix, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.reference import Compared, Other
 
@@ -164,6 +164,8 @@ def _notes(record: Record) -> dict[str, Any]:
         notes["truncated"] = True
     if record.metadata is not None:
         notes["metadata"] = {name: value for name, value in asdict(record.metadata).items() if value is not None}
+    if copy_suffix(record.image) == UNUSUAL_COPY:
+        notes["copy"] = annotated_key(record.image)
     if len(record.image) > _LONG_NAME // 4 and len(os.fsencode(record.image.rpartition("/")[2])) > _LONG_NAME:
         notes |= {"copy": annotated_key(record.image), "thumbnail": thumbnail_key(record.image)}
     return notes

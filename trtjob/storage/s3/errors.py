@@ -60,6 +60,7 @@ _AGAIN = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
+_CLOSED = frozenset({"AccessDenied", "AuthorizationPermissionMismatch", "BlobArchived", "InvalidObjectState"})
 _AGAIN_STATUS = frozenset({408, 409, 425, 429})
 _PERSON_STATUS = {301: "PermanentRedirect", 307: "PermanentRedirect", 501: "NotImplemented", 507: "StorageFull"}
 ABSENT_BUCKET = "NoSuchBucket"  # also what an absent object means to those who need none: who write, or list
@@ -109,6 +110,12 @@ def _judge_answer(code: str, status: int) -> tuple[Verdict, str]:
     if 300 <= status < 500:
         return Verdict.PERSON, f"status {status}" if f"status {status}" in _HINTS else told
     return Verdict.AGAIN, told
+
+
+def is_closed(err: Exception) -> bool:
+    """Whether one object is refused where others may be read: it is archived, or somebody else's."""
+    code, _, _ = _parts(err)
+    return code in _CLOSED
 
 
 def check_whole(came: int, size: int) -> None:

@@ -10,22 +10,28 @@ from http import HTTPStatus
 from typing import Any
 from xml.etree import ElementTree
 
-from trtjob.errors import StorageError
-from trtjob.storage.listing import Entry, why_not_taken
+from trtjob.errors import ImageError, StorageError
+from trtjob.imaging.headers import begins_as_image
+from trtjob.storage.listing import NO_SUFFIX, Entry, is_unknown, suffix_of, why_not_taken
 from trtjob.storage.s3.errors import Damaged
 from trtjob.storage.selection import OLDER, Rules
 
 Page = dict[str, Any]
+
+# Of a page so many objects are asked for their first bytes at a time: nearly all of the time of an answer is waiting.
+HEADS_AT_ONCE = 32
 
 
 @dataclass(slots=True)
 class S3Listing:
     """The images below a prefix that the rules take, sorted as S3 sorts: by the bytes of UTF-8.
 
+    head: asks for the first bytes of an object whose name does not say what it is, with retries; raises ImageError;
     page: asks for the page that begins behind another one's mark, with retries; mark: of a page, what `page` takes;
     prefix: "" or ends with a slash.
     """
 
+    head: Callable[[Entry], bytes]
     page: Callable[[str], Page]
     mark: Callable[[Page], str]
     prefix: str
@@ -33,34 +39,58 @@ class S3Listing:
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
-        cut, last = len(self.prefix), ""
-        kind_of_folder = _kinds_of_folders(self.rules)
-        for item in self._objects():
-            key = item["Key"][cut:]
-            if key <= last:
-                # AWS and the stores known to us list in this order; the plan, its updates and the results stand on it.
-                raise StorageError(f"the store lists {key!r} behind {last!r}: its order is not that of the keys' bytes")
-            last = key
-            kind = kind_of_folder(key.rpartition("/")[0])
-            if kind is None or key.endswith("/"):  # which is what consoles make for an empty folder
-                continue
-            if kind := kind or why_not_taken(key, self.rules):
-                self.ignored[kind] += 1
-                continue
-            entry = Entry(key, item["Size"], item["ETag"].strip('"'), modified_s(item["LastModified"]))
-            if self.rules.is_too_old(entry.modified_s):
-                self.ignored[OLDER] += 1
-            else:
-                yield entry
+        pool = ThreadPoolExecutor(HEADS_AT_ONCE, "trtjob-look")  # which starts a thread when there is something to ask
+        try:
+            for entries in self._named():
+                looks = pool.map(self._begins_as_image, [entry for entry in entries if is_unknown(entry.key)])
+                for entry in entries:
+                    if is_unknown(entry.key) and not next(looks):
+                        self.ignored[suffix_of(entry.key) or NO_SUFFIX] += 1
+                    else:
+                        yield entry
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
+    def _named(self) -> Iterator[list[Entry]]:
+        """Yield of each page what its names do not keep from being taken."""
+        last, kind_of_folder = "", _kinds_of_folders(self.rules)
+        for objects in self._pages():
+            entries = []
+            for item in objects:
+                key = item["Key"][len(self.prefix) :]
+                if key <= last:
+                    # AWS and the stores known to us list in this order; plans, their updates and results stand on it.
+                    what = f"the store lists {key!r} behind {last!r}: its order is not that of the keys' bytes"
+                    raise StorageError(what)
+                last = key
+                kind = kind_of_folder(key.rpartition("/")[0])
+                if kind is None or key.endswith("/"):  # which is what consoles make for an empty folder
+                    continue
+                entry = Entry(key, item["Size"], item["ETag"].strip('"'), modified_s(item["LastModified"]))
+                if kind := kind or self._why_not(entry):
+                    self.ignored[kind] += 1
+                else:
+                    entries.append(entry)
+            yield entries
+
+    def _why_not(self, entry: Entry) -> str:
+        kind = why_not_taken(entry.key, suffix_of(entry.key), self.rules)
+        return kind or (OLDER if self.rules.is_too_old(entry.modified_s) else "")
+
+    def _begins_as_image(self, entry: Entry) -> bool:
+        try:
+            return begins_as_image(self.head(entry))
+        except ImageError:
+            return False
+
+    def _pages(self) -> Iterator[list[dict[str, Any]]]:
         with ThreadPoolExecutor(1, "trtjob-listing") as ahead:
             coming = ahead.submit(self.page, "")
             while True:
                 page = coming.result()
                 if page["IsTruncated"]:
                     coming = ahead.submit(self.page, self.mark(page))
-                yield from page.get("Contents", [])
+                yield page.get("Contents", [])
                 if not page["IsTruncated"]:
                     return
 

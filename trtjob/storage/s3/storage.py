@@ -12,15 +12,16 @@ from typing import Any, BinaryIO
 
 from trtjob.atomic import unfinished_name
 from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
+from trtjob.imaging.headers import HEAD_BYTES
 from trtjob.storage.listing import Entry
 from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
 from trtjob.storage.s3.content_types import attributes, content_type
-from trtjob.storage.s3.errors import ONCE_MORE, check_whole
+from trtjob.storage.s3.errors import ONCE_MORE, check_whole, is_closed
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page, last_key, modified_s
-from trtjob.storage.s3.ranged import PART_BYTES, RangedObject
+from trtjob.storage.s3.ranged import PART_BYTES, RangedObject, get_part
 from trtjob.storage.s3.requests import S3Requests, What
 from trtjob.storage.selection import Rules
 from trtjob.storage.trouble import PATIENCE_S, give_up_after
@@ -189,8 +190,12 @@ class S3Storage:
         rules = rules or Rules()
         start = self._prefix + rules.start
         if rules.selection.recursive:
-            return S3Listing(lambda key: self._page(start, key), last_key, self._prefix, rules)
-        return S3Listing(lambda token: self._page(start, token, delimiter="/"), _token, self._prefix, rules)
+            return S3Listing(self._head_bytes, lambda key: self._page(start, key), last_key, self._prefix, rules)
+
+        def page(token: str) -> Page:
+            return self._page(start, token, delimiter="/")
+
+        return S3Listing(self._head_bytes, page, _token, self._prefix, rules)
 
     def entry(self, key: str) -> Entry:
         with suppress(OSError):
@@ -214,17 +219,13 @@ class S3Storage:
         """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
 
         def get(begin: int, end: int) -> bytes:
-            def ask(path: str) -> bytes:
-                where = {"Bucket": self._bucket.name, "Key": path, "IfMatch": f'"{entry.etag}"'}
-                answer = self._bucket.client.get_object(Range=f"bytes={begin}-{end - 1}", **where)
-                data: bytes = answer["Body"].read()
-                check_whole(len(data), end - begin)
-                return data
-
             with of_an_image():
-                return self._requests.call(entry.key, "read", ask)
+                return self._requests.call(entry.key, "read", lambda path: self._get_part(path, entry.etag, begin, end))
 
         return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
+
+    def _head_bytes(self, entry: Entry) -> bytes:
+        return head_bytes(entry, self._requests, self._get_part)
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 
@@ -237,6 +238,15 @@ class S3Storage:
         result = obstore.get(self._bucket.store, path)
         check_size(result.meta["size"])
         return self._bucket.checked(result.bytes().to_bytes(), result.meta["size"], result.meta["e_tag"])
+
+    def _get_part(self, path: str, etag: str, begin: int, end: int) -> bytes:
+        if not UNSPEAKABLE.search(path):
+            return get_part(self._bucket.store, path, etag, begin, end)
+        where = {"Bucket": self._bucket.name, "Key": path, "IfMatch": f'"{etag}"'}
+        answer = self._bucket.client.get_object(Range=f"bytes={begin}-{end - 1}", **where)
+        data: bytes = answer["Body"].read()
+        check_whole(len(data), end - begin)
+        return data
 
     async def _aget(self, path: str) -> bytes:
         import obstore
@@ -325,6 +335,25 @@ class S3Storage:
 
 def _token(page: Page) -> str:
     return str(page["NextContinuationToken"])
+
+
+def head_bytes(entry: Entry, requests: S3Requests, get_part: Callable[[str, str, int, int], bytes]) -> bytes:
+    """Return the first bytes of an object, none of one that may not be read.
+
+    get_part: asks for those of a path, with an etag, from one place on up to another. Raises ImageError, StorageError.
+    """
+    end = min(HEAD_BYTES, entry.size_bytes)
+
+    def ask(path: str) -> bytes:
+        try:
+            return get_part(path, entry.etag, 0, end)
+        except Exception as err:
+            if is_closed(err):
+                return b""
+            raise
+
+    with of_an_image():
+        return requests.call(entry.key, "read", ask) if end else b""
 
 
 @contextmanager

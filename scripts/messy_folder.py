@@ -61,6 +61,9 @@ TAKEN: dict[str, Make] = {
     "DCIM/101CANON/IMG_0001.JPG": _JPEG,
     "DCIM/101CANON/IMG_0002.CR2": lambda: cr2(_JPEG(), _odd("lossless.jpg")),
     "DCIM/101CANON/IMG_0003.DNG": lambda: dng(_JPEG()),
+    # Whose names do not say what they are.
+    "DCIM/102CANON/IMG_0004": _JPEG,
+    "holiday photos/saved from a page.JPG_large": _JPEG,
     "album.jpg/1.jpg": _JPEG,  # in a folder
     "formats/cmyk.jpg": partial(_saved, "JPEG", _PICTURE.convert("CMYK")),
     "formats/cmyk.tif": partial(_of_scanner, channels=4, photometric=_CMYK),

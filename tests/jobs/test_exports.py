@@ -267,6 +267,7 @@ def test_any_name_survives_in_csv(exported: Export, name: str) -> None:
         pytest.param(["a.jpg", "a.png", "a.png.jpg"], ["a.txt", "a.png.txt", "a.png.jpg.txt"], id="a suffix in a name"),
         pytest.param(["a", "a-b.jpg", "a.jpg"], ["a.txt", "a-b.txt", "a.jpg.txt"], id="no suffix"),
         pytest.param(["classes.jpg"], ["classes.jpg.txt"], id="named like the file of classes"),
+        pytest.param(["classes"], ["classes.txt.txt"], id="named like it, without a suffix"),
         pytest.param(["classes/classes.jpg"], ["classes/classes.jpg.txt"], id="named like it, elsewhere"),
         pytest.param([".jpg"], [".jpg.txt"], id="nothing but a suffix"),
         pytest.param(["x.1/a.jpg", "x.2/a.jpg"], ["x.1/a.txt", "x.2/a.txt"], id="folders with dots"),

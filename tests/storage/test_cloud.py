@@ -222,6 +222,15 @@ def test_an_object_that_is_no_image_is_said_to_be_what_it_is(store: Store, name:
         source_from(f"{store.uri}/{name}")
 
 
+def test_an_object_whose_name_says_nothing_is_a_source_where_no_image_is_below_it(store: Store) -> None:
+    store.put("p/IMG1")
+    for name in ("IMG1", "gone"):
+        store.put_page(store.first.replace("p%2F", f"p%2F{name}%2F"))
+    assert source_from(f"{store.uri}/IMG1") == (Source(kind="list", root=store.uri), ["IMG1"])
+    with pytest.raises(ConfigError, match="no image in"):
+        source_from(f"{store.uri}/gone")
+
+
 def test_a_prefix_an_image_and_a_pattern_are_sources(store: Store) -> None:
     scheme = store.uri.split(":")[0]
     store.put("p/a.jpg")

@@ -167,7 +167,12 @@ def _bucket_place(named: str, reading: Reading) -> Place:
         if suffix_of(name) in LIST_SUFFIXES:
             raise ConfigError(f"'{uri}' is a list: copy it to a folder first, and name the file")
         return Place(folder, keys=frozenset({name}))
-    _check_images(reading.storage(uri), uri, reading.selection)
+    try:
+        _check_images(reading.storage(uri), uri, reading.selection)
+    except ConfigError:
+        if not folder.endswith(":/") and reading.storage(folder).entry(name).etag:
+            return Place(folder, keys=frozenset({name}))  # of an object whose name does not say what it is
+        raise
     return Place(uri, is_listed=True)
 
 

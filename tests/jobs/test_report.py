@@ -152,6 +152,7 @@ def test_the_data_has_what_few_images_and_objects_have(tmp_path: Path) -> None:
         Record("a.jpg", None, 9, 9, (plain, shaped), pages=3, damage="torn", metadata=Metadata(make="Acme")),
         Record("b.jpg", None, 9, 9, (plain,), is_truncated=True),
         Record(long_name, None, 9, 9, ()),
+        Record("o", None, 9, 9, ()),
     ]
     (data,) = data_of(written(tmp_path, iter(records)))
     shapes = {
@@ -164,6 +165,7 @@ def test_the_data_has_what_few_images_and_objects_have(tmp_path: Path) -> None:
         "0": {"pages": 3, "damage": "torn", "metadata": {"make": "Acme"}},
         "1": {"truncated": True},
         "2": {"copy": annotated_key(long_name), "thumbnail": thumbnail_key(long_name)},
+        "3": {"copy": "annotated/o.copy.jpg"},
     }
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from trtjob.jobs.report.chunk import MAX_IMAGES
 from trtjob.jobs.report.evaluation import Evaluation
 from trtjob.jobs.report.other_job import OtherJob
 from trtjob.jobs.report.overlap import xywh
+from trtjob.jobs.report.signed import signed_originals
 from trtjob.jobs.report.truth import TrueObject, open_labels
 from trtjob.jobs.spec import Annotate, JobSpec, Source
 from trtjob.storage import open_storage
@@ -254,6 +256,23 @@ def test_a_page_in_a_public_bucket_shows_what_lies_in_the_bucket(tab: Tab, s3: S
     tab.call("Page.navigate", url=f"{s3.endpoint}/{spec.uri.removeprefix('s3://')}/report.html")
     tab.wait_for("document.querySelector('.card img')?.naturalWidth === 200")
     assert tab.errors == []
+
+
+def test_originals_in_a_private_bucket_are_shown_by_signed_addresses(tab: Tab, tmp_path: Path, s3: S3Server) -> None:
+    root = f"s3://{s3.new_bucket()}/my photos"
+    image = cv2.imencode(".png", np.full((100, 200, 3), 200, np.uint8))[1].tobytes()
+    open_storage(root).put("day/a.png", image)
+    spec = local_spec(tmp_path).model_copy(update={"source": Source(kind="folder", root=root)})
+    folder = JobFolder.of(spec)
+    path = page_of(spec, [found("day/a.png", (0, 0.9, BOX))])
+    report_again(folder, spec, address_of=signed_originals(spec, timedelta(hours=1)))
+    tab.open(path)
+    tab.wait_for("document.querySelector('.card img')?.naturalWidth === 200")
+    assert tab.errors == []
+    asked = {request.partition("?")[0] for request in tab.requests if not request.startswith(("file:", "about:"))}
+    prefix = f"{s3.endpoint}/{root.removeprefix('s3://').replace(' ', '%20')}"
+    assert f"{prefix}/day/a.png" in asked
+    assert all(address.startswith(prefix) for address in asked)
 
 
 def test_an_image_that_no_browser_shows_is_said(tab: Tab, tmp_path: Path) -> None:

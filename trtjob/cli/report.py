@@ -1,5 +1,6 @@
 """`trtjob report`: a job's page, made again from its results; `trtjob open`: the page, in a browser."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -69,10 +70,22 @@ def report(
             "Default: they stay as they are.",
         ),
     ] = None,
+    sign: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HOURS",
+            min=1,
+            max=168,
+            show_default=False,
+            help="Let the page show the originals in buckets: whoever has it sees them for so many hours, 1 to 168, "
+            "without credentials. Default: it says where they are.",
+        ),
+    ] = None,
 ) -> None:
     """Make the report of a job again from its results. Nothing is run, and no other document changes."""
     from trtjob.jobs.finish import report_again
     from trtjob.jobs.folder import REPORT, SUMMARY
+    from trtjob.jobs.report.signed import signed_originals
 
     folder = job_folder(job, start)
     spec = folder.spec()
@@ -84,7 +97,12 @@ def report(
         )
     if thumbnails is not None or thumbnail_size is not None:
         _make_thumbnails(folder, spec, thumbnails, thumbnail_size)
-    report_again(folder, spec, conf=conf, reference=_reference(spec, compare, truth, conf))
+    reference = _reference(spec, compare, truth, conf)
+    if sign is None:
+        report_again(folder, spec, conf=conf, reference=reference)
+    else:
+        address_of = signed_originals(spec, timedelta(hours=sign))
+        report_again(folder, spec, conf=conf, reference=reference, address_of=address_of)
     say(folder.storage.place(REPORT))
 
 

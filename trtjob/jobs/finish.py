@@ -124,14 +124,19 @@ def finish_partly(
 
 
 def report_again(
-    folder: JobFolder, spec: JobSpec, *, conf: float | None = None, reference: Reference | None = None
+    folder: JobFolder,
+    spec: JobSpec,
+    *,
+    conf: float | None = None,
+    reference: Reference | None = None,
+    address_of: Callable[[str], str | None] = lambda _: None,
 ) -> None:
-    """Write the report of a job anew from its results, and nothing else. conf, reference: as of `Report`.
+    """Write the report of a job anew from its results, and nothing else. conf, reference, address_of: as of `Report`.
 
     Raises FileNotFoundError where the job has no results yet, StorageError where the folder cannot be read or written.
     """
     summary = folder.document(Summary, SUMMARY, remedy="Remove it")
-    report = Report(folder, spec, conf=conf, reference=reference)
+    report = Report(folder, spec, conf=conf, reference=reference, address_of=address_of)
     for record in read_records(folder.storage, RESULTS):
         report.add(record)
     report.write(summary.model_dump())

@@ -13,7 +13,7 @@ from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import Breaker
-from trtjob.storage.s3.client import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, WHOLE_TIMEOUT_S
+from trtjob.storage.s3.client import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, WHOLE_TIMEOUT_S, signed_address
 from trtjob.storage.s3.errors import ABSENT_BUCKET, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, last_key
 from trtjob.storage.s3.ranged import PART_BYTES, RangedObject, get_part
@@ -54,6 +54,13 @@ class CloudImages:
 
     def place(self, key: str) -> str:
         return self._requests.place(key)
+
+    def address(self, key: str, lifetime: timedelta) -> str | None:
+        """Return where anyone gets an object for so long; None for a key that has no address. Raises StorageError where
+        nothing can be signed, as of a bucket that is read without credentials.
+        """
+        path = self._requests.path(key)
+        return None if UNSPEAKABLE.search(path) else signed_address(self._store, path, lifetime)
 
     def check_root(self) -> None:
         """Do nothing: a bucket that is away says so itself."""

@@ -6,7 +6,7 @@ import os
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
@@ -38,7 +38,9 @@ class Chunk:
     others: these. All are empty where the job is held against nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address_of: Callable[[str], str | None] = lambda _: None) -> None:
+        """address_of: gives where the original of an image is, by its name, for a page that may ask a network."""
+        self._address_of = address_of
         self._waiting: list[Record] = []
         self.names: list[str] = []
         self.counts, self.class_ids, self.scores = array("I"), array("I"), array("H")
@@ -84,7 +86,11 @@ class Chunk:
         for number, record in enumerate(records, start=first):
             if record.error is not None:
                 self.failures[number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
-            elif notes := _notes(record):
+                continue
+            notes = _notes(record)
+            if (address := self._address_of(record.image)) is not None:
+                notes["address"] = address
+            if notes:
                 self._notes[number] = notes
         detections = [each for each in objects if isinstance(each, Detection)]
         if len(detections) < len(objects):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from base64 import b64encode
+from collections.abc import Iterable
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -28,14 +29,15 @@ _SCRIPTS = (
 )
 
 
-def render_page(title: str, index: dict[str, Any]) -> bytes:
-    """Return the page as UTF-8. title: a text; index: what the page's script reads, see `page/index.js`."""
+def render_page(title: str, index: dict[str, Any], origins: Iterable[str] = ()) -> bytes:
+    """Return the page as UTF-8. title: a text; index: what the page's script reads, see `page/index.js`;
+    origins: scheme and host of images' addresses that it may ask."""
     style, script = _part("page.css"), _script()
     return (
         Template(_part("page.html"))
         .substitute(
             title=escape(title),
-            policy=_policy(style, script),
+            policy=_policy(style, script, origins),
             style=style,
             # A text of the index must not end the element.
             index=json.dumps(index, separators=(",", ":")).replace("<", "\\u003c"),
@@ -45,10 +47,14 @@ def render_page(title: str, index: dict[str, Any]) -> bytes:
     )
 
 
-def _policy(style: str, script: str) -> str:
-    """Return what a browser allows the page: itself, scripts and images beside it. `file:` is `'self'` of a disk."""
+def _policy(style: str, script: str, origins: Iterable[str]) -> str:
+    """Return what a browser allows the page: itself, scripts and images beside it, and images of these origins.
+
+    `file:` is `'self'` of a disk.
+    """
+    places = " ".join(["'self'", "file:", *sorted(origins)])
     return (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file:; media-src 'self' file:; "
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src {places}; media-src {places}; "
         f"script-src 'self' file: {_hash(script)}; style-src {_hash(style)}"
     )
 

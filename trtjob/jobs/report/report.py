@@ -30,7 +30,8 @@ class Report:
 
     before_write: called before each step that shows; may raise to stop. conf: the score from which on objects are shown
     at first, None for what the summary counts: the job's own; where an image has one class, that one at any score;
-    reference: what the job's objects are held against.
+    reference: what the job's objects are held against; address_of: gives an original's address that the page may ask,
+    by the image's name.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Report:
         *,
         conf: float | None = None,
         reference: Reference | None = None,
+        address_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         from trtjob.jobs.report.counts import Counts  # loads numpy: only where a report is made
 
@@ -51,7 +53,9 @@ class Report:
         self._reference = reference
         self._earlier = [name for name in folder.storage.list(REPORT_DATA) if _SCRIPT_NAME.fullmatch(name)]
         self._is_exclusive = False
-        self._chunk = Chunk()
+        self._origins: set[str] = set()  # of addresses that the page may ask
+        self._address_of = address_of
+        self._chunk = Chunk(self._noted_address)
         self._chunks: list[tuple[Any, ...]] = []
         self._counts = Counts()
         self._differences = Differences()
@@ -62,7 +66,7 @@ class Report:
 
     def _write_chunk(self) -> None:
         chunk, number = self._chunk, len(self._chunks)
-        self._chunk = Chunk()
+        self._chunk = Chunk(self._noted_address)
         self._is_exclusive |= chunk.is_exclusive
         self._counts.add_objects(chunk, self._threshold, is_exclusive=self._is_exclusive)
         scripts = chunk.scripts(number)
@@ -71,6 +75,11 @@ class Report:
             self._put(f"{REPORT_DATA}/{name}", script)
         images = self._counts.add_images(chunk, self._threshold, max(0, self._threshold - NEARLY))
         self._chunks.append((list(scripts), *images, *self._count_differences(chunk)))
+
+    def _noted_address(self, image: str) -> str | None:
+        if (address := self._address_of(image)) is not None:
+            self._origins.add("/".join(address.split("/", 3)[:3]))
+        return address
 
     def _put(self, key: str, script: bytes) -> None:
         """Write what a page loads. It is made again where a crash of the machine loses it: `trtjob report`."""
@@ -99,7 +108,9 @@ class Report:
         if self._chunk.names:
             self._write_chunk()
         self._before_write()
-        page = render_page(f"{self._spec.job_id}: {_shown(self._spec.source.shown)}", self._index(summary))
+        page = render_page(
+            f"{self._spec.job_id}: {_shown(self._spec.source.shown)}", self._index(summary), self._origins
+        )
         self._folder.storage.write(REPORT, page)
         kept = {name for names, *_ in self._chunks for name in names}
         for name in self._earlier:

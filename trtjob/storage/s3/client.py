@@ -37,6 +37,7 @@ class Bucket:
         from botocore.exceptions import BotoCoreError
 
         self.name = name
+        self.is_anonymous = anonymous
         try:
             session = boto3.session.Session()
             has_credentials = anonymous or session.get_credentials() is not None
@@ -138,6 +139,18 @@ def bucket_named(name: str, *, anonymous: bool = False) -> Bucket:
         if (name, anonymous) not in _buckets:
             _buckets[name, anonymous] = Bucket(name, anonymous=anonymous)
         return _buckets[name, anonymous]
+
+
+def signed_address(store: Any, path: str, lifetime: timedelta) -> str:
+    """Return where anyone gets an object of an obstore for so long. Raises StorageError where nothing can be signed."""
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        return str(obstore.sign(store, "GET", path, lifetime))
+    except (BaseError, ValueError) as err:
+        reason = " ".join(str(err).split("\n", 1)[0].split())
+        raise StorageError(f"the address of {path!r} cannot be signed: {reason}. Check the credentials") from err
 
 
 def forget_buckets() -> None:

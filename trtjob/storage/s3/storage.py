@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, BinaryIO
 
 from trtjob.atomic import unfinished_name
@@ -17,7 +18,7 @@ from trtjob.storage.listing import Entry
 from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import RetryState
-from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named
+from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named, signed_address
 from trtjob.storage.s3.content_types import attributes, content_type
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole, is_closed
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page, last_key, modified_s
@@ -54,6 +55,18 @@ class S3Storage:
 
     def place(self, key: str) -> str:
         return self._requests.place(key)
+
+    def address(self, key: str, lifetime: timedelta) -> str | None:
+        """Return where anyone gets an object for so long; the public address, of a bucket that is read without
+        credentials. None for a key that obstore cannot name.
+        """
+        path = self._requests.path(key)
+        if UNSPEAKABLE.search(path):
+            return None
+        if self._bucket.is_anonymous:
+            params = {"Bucket": self._bucket.name, "Key": path}
+            return str(self._bucket.client.generate_presigned_url("get_object", Params=params))
+        return signed_address(self._bucket.store, path, lifetime)
 
     # -- objects of a job -----------------------------------------------------------------------------------------
 

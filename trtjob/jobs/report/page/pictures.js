@@ -58,7 +58,7 @@ function thumbnailOf(image) {
 
 // What shows an image, the best first. Of a file a browser shows the first page alone, and a frame of a video not to the last one.
 function placesOf(image) {
-  const {file, page, time} = fileOf(image), original = originalOf(file);
+  const {file, page, time} = fileOf(image), original = image.notes.address ?? originalOf(file);
   const copy = hasCopy(image) && {link: linkTo(copyOf(image)), isDrawn: !IS_CLASSIFIER, name: "annotated copy"};
   const name = time ? "video" : page ? "file" : "original";
   const whole = original !== null && {link: time ? `${original}#t=${time}` : original, isDrawn: false, name, isVideo: Boolean(time), isOther: Boolean(page)};

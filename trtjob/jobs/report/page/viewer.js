@@ -75,7 +75,7 @@ function factsOf(image) {
   return facts;
 }
 
-// The page asks nothing of a network by itself, and has no key to a bucket: it says where the original is.
+// Unless addresses were signed for it, the page asks nothing of a network and has no key to a bucket: it says where the original is.
 function addressNode(address) {
   return /^https?:/i.test(address) ? element("a", {href: address, target: "_blank", rel: "noopener noreferrer"}, address) : element("span", {}, address);
 }

@@ -58,6 +58,12 @@ def test_each_page_is_an_image_and_a_file_of_one_is_itself(tmp_path: Path) -> No
     assert keys(tmp_path) == ["a.tif#1", "a.tif#2", "a.tif#3", "b.tif", "c.jpg"]
 
 
+def test_a_file_whose_name_says_nothing_may_have_pages(tmp_path: Path) -> None:
+    scan(tmp_path, "IMG_1", 2)
+    scan(tmp_path, "a.tif_large", 1)
+    assert keys(tmp_path) == ["IMG_1#1", "IMG_1#2", "a.tif_large"]
+
+
 def test_pages_of_all_kinds_are_counted(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), (40 * number, 0, 0)) for number in range(3)]
     for suffix in ("gif", "webp", "png", "avif"):

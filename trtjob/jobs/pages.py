@@ -16,11 +16,11 @@ from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
 from trtjob.jobs.frame_listing import FramesOf
 from trtjob.jobs.frames import is_video, video_key
-from trtjob.storage.listing import Entry, Images, suffix_of
+from trtjob.storage.listing import Entry, Images, is_unknown, suffix_of
 from trtjob.storage.prefetch import REQUESTS, prefetch_map
 from trtjob.storage.protocol import ImageStorage
 
-# Of kinds that can have pages, by their names: only such files are read to plan a job.
+# Of kinds that can have pages, by their names: only such files, and those whose names say nothing, are read to plan.
 _SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png", ".avif", ".heic", ".heif", ".hif"})
 # A file may claim any number of frames that it does not have. With more than these it is an error record.
 MOST_PAGES = 10_000
@@ -108,7 +108,7 @@ class Pages:
         return entry, chain(list(islice(pages, _READY)), pages)
 
     def _count(self, entry: Entry) -> int:
-        if not self.has_pages or suffix_of(entry.key) not in _SUFFIXES:
+        if not self.has_pages or (suffix_of(entry.key) not in _SUFFIXES and not is_unknown(entry.key)):
             return 1
         try:
             return page_count(self.source.fetch(entry))

@@ -55,10 +55,11 @@ class _Bar:
     """A bar with a word before it and numbers behind it; it goes when all is done."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
-        self._html: Any = HTML
-        self._handle: Any = display(HTML(""), display_id=True)
+        shown: Any = display  # which has no types
+        self._html = shown.HTML
+        self._handle = shown.display(shown.HTML(""), display_id=True)
         self._shown = ""
 
     def show(self, title: str, done: int, total: int, rest: str) -> None:

@@ -132,7 +132,7 @@ class Results:
 
     def to_polars(self, rows: "Rows" = "detection") -> "polars.DataFrame":
         """Return such a table as Polars has it. Raises MissingDependencyError."""
-        frame: Any = _expect("polars").from_arrow(self.to_arrow(rows))
+        frame: polars.DataFrame = _expect("polars").from_arrow(self.to_arrow(rows))
         return frame
 
     def __repr__(self) -> str:

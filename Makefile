@@ -1,6 +1,6 @@
 # Everything that people and CI do here has a target; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check lint bench lock docs-check docs release-check wheel installs clean
+.PHONY: help setup demo test chaos check lint bench lock docs-check docs release-check wheel installs image clean
 
 BIN := .venv/bin
 # So many processes share the tests: auto is one more than there are cores (tests/conftest.py), 0 is none. One
@@ -38,13 +38,13 @@ demo: setup ## Find the digits in a dozen scenes: no GPU, no server to set up
 	@echo "The annotated pictures and results.jsonl are in demo-output/. The same command again does only what is missing."
 
 test: .venv/.extras-up-to-date ## Run every test that needs no GPU, but for those of make chaos
-	$(PYTEST) -m "not gpu and not chaos"
+	$(PYTEST) -m "not gpu and not chaos and not image"
 
 chaos: .venv/.extras-up-to-date ## Kill workers, servers and stores under real jobs, and cut hosts off where you are root (tests/chaos: 25 minutes on 2 cores)
 	$(BIN)/python -m pytest -m chaos
 
 check: lint ## Run what a commit must pass: the static checks and the fast tests
-	$(PYTEST) -q -m "not gpu and not slow and not chaos"
+	$(PYTEST) -q -m "not gpu and not slow and not chaos and not image"
 
 lint: .venv/.extras-up-to-date ## Run the static checks: format, lint, types, imports, generated docs, lock
 	$(BIN)/ruff format --check .
@@ -76,6 +76,9 @@ wheel: setup ## Build the wheel and test it in an empty environment
 
 installs: setup ## Install it in every way, each in an empty environment, and use it
 	$(BIN)/python scripts/check_installs.py
+
+image: setup ## Build the container image for the CPU and use it, as root with buildah and debootstrap
+	$(BIN)/python scripts/image.py
 
 clean: ## Remove what the other targets made
 	rm -rf .venv demo-output dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

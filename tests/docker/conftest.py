@@ -1,4 +1,4 @@
-"""The files below `docker/`, read; what their commands do is tried as plain processes, since no container runs here."""
+"""The files below `docker/`, read; what their commands do is tried as plain processes; `test_image.py` builds."""
 
 import os
 import re
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from terminal import ROOT
+
+from scripts.image import filled_in
 
 DOCKER = ROOT / "docker"
 # An instruction of a Dockerfile: its name and what it is given, on one line.
@@ -42,28 +44,8 @@ def stages() -> dict[str, list[Instruction]]:
 def services() -> dict[str, dict[str, Any]]:
     """The services of compose.yaml, with the variables filled in as Compose does."""
     document = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-    return {name: _filled_in(service) for name, service in document["services"].items()}
-
-
-def _filled_in(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _filled_in(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    parts = re.split(r"(\$\$)", value)
-    return "".join(
-        "$" if part == "$$" else re.sub(r"\$\{(\w+)(?::?([-?])([^}]*))?\}", _variable, part) for part in parts
-    )
-
-
-def _variable(found: re.Match[str]) -> str:
-    name, operator, text = found.groups()
-    if name in DOT_ENV:
-        return DOT_ENV[name]
-    assert operator == "-", f"nobody sets {name}"
-    return str(text)
+    services: dict[str, dict[str, Any]] = filled_in(document["services"], DOT_ENV)
+    return services
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import errno
+import os
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -53,3 +54,16 @@ def test_the_error_is_that_of_the_place(folder: Path) -> None:
 def test_an_unfinished_name_is_known_as_one() -> None:
     assert atomic.is_unfinished(atomic.unfinished_name())
     assert not atomic.is_unfinished("a.part")
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_device_or_a_pipe_is_not_replaced(folder: Path, *, is_linked: bool) -> None:
+    os.mkfifo(folder / "pipe")
+    target = folder / "pipe"
+    if is_linked:  # as /dev/stdout is
+        target = folder / "link"
+        target.symlink_to("pipe")
+    with pytest.raises(OSError, match="not a file"):
+        atomic.write(target, b"new")
+    assert (folder / "pipe").is_fifo()
+    assert target.is_symlink() is is_linked

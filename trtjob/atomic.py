@@ -1,9 +1,11 @@
 """Write a file whole or not at all: under a short random name beside its place, then moved there."""
 
+import errno
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,7 +41,9 @@ def replacing(target: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes the target's place when the block ends well; no trace is left when it does not.
 
     sync: wait until it is on the disk, so that a crash of the machine leaves the old file or the new one.
+    Raises OSError, also where a device, a pipe or a socket has the name.
     """
+    _expect_no_device(target)
     with unfinished(target.parent) as path:
         with path.open("xb") as file:
             yield file
@@ -47,6 +51,16 @@ def replacing(target: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         path.replace(target)
+
+
+def _expect_no_device(target: Path) -> None:
+    """Raise OSError for `/dev/null` and its like: for root the new file would take its place, for all programs."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:  # nothing is there, or what writes will say why not
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EEXIST, "it is a device, a pipe or a socket, not a file", str(target))
 
 
 def write(target: Path, data: bytes, *, sync: bool = True) -> None:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,3 +61,22 @@ def test_options_of_another_format_are_refused(trtjob: Command, folder: JobFolde
     exported = trtjob("export", folder.uri, "--format", "csv", "--polygons")
     assert exported.code == 2
     assert "--polygons is for coco and label-studio, but the format is csv" in exported.err
+
+
+def test_a_pipe_a_device_and_standard_output_are_refused(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "stdout").symlink_to("pipe")
+    for output in (tmp_path / "pipe", tmp_path / "stdout", "-"):
+        outcome = trtjob("export", folder.uri, "--format", "csv", "--output", output)
+        assert outcome.code != 0
+        assert "not a file" in outcome.err or "is not written to standard output" in outcome.err
+    assert (tmp_path / "pipe").is_fifo()
+    assert not Path("-").exists()
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
+    (tmp_path / "shared.csv").touch()
+    (tmp_path / "link.csv").symlink_to("shared.csv")
+    assert trtjob("export", folder.uri, "--format", "csv", "--output", tmp_path / "link.csv").code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "shared.csv").read_text().startswith("image,")

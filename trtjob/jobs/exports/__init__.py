@@ -130,6 +130,10 @@ def export(
     write = _writer(format, variants, truth)
     if burst_s is not None:
         _check_bursts(spec, format)
+    if str(out) == "-":
+        raise ConfigError("--output '-': an export is a file or a folder, and is not written to standard output")
+    if out.is_symlink():  # what it leads to is written, and the link stays
+        out = out.resolve()
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")
     if out.name in _JOBS_OWN and str(out.parent.resolve()) == folder.uri:

@@ -79,3 +79,16 @@ def test_a_job_without_results_is_not_sorted(trtjob: Command, folder: JobFolder,
     outcome = trtjob("sort", folder.uri, "--into", tmp_path / "sorted")
     assert outcome.code == 1
     assert "it has not finished" in outcome.err
+
+
+def test_a_dry_run_takes_nothing_back(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
+    trtjob("sort", folder.uri, "--into", tmp_path / "sorted", "--move")
+    outcome = trtjob("sort", folder.uri, "--into", tmp_path / "sorted", "--undo", "--dry-run")
+    assert outcome.code == 2
+    assert "exclude each other" in outcome.err
+    assert not (tmp_path / "photos/a.jpg").exists()
+
+
+def test_the_command_that_takes_it_back_can_be_pasted(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
+    outcome = trtjob("sort", folder.uri, "--into", tmp_path / "my photos")
+    assert f"--into '{tmp_path / 'my photos'}' --undo" in outcome.err

@@ -1,5 +1,6 @@
 """`trtjob sort`: images put into folders by what was found on them, and back."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,6 +74,8 @@ def sort(
     chosen = [how for how, is_asked in ((How.COPY, copy), (How.LINK, link), (How.MOVE, move)) if is_asked]
     if len(chosen) > 1:
         raise ConfigError("--copy, --link and --move exclude each other: give one")
+    if undo and dry_run:
+        raise ConfigError("--undo and --dry-run exclude each other: a dry run says where images would go")
     if undo:
         _undo(job, into, json=json)
         return
@@ -111,7 +114,7 @@ def _print(job_id: str, into: Path, done: "SortedImages") -> None:
     print_rows((f"{count:,}", name) for name, count in done.folders.most_common())
     print_left(done.left)
     if done.list_path is not None:
-        say(f"Take it back with: trtjob sort {job_id} --into {into} --undo", err=True)
+        say(f"Take it back with: trtjob sort {job_id} --into {shlex.quote(str(into))} --undo", err=True)
 
 
 def _print_json(job_id: str, into: Path, done: "SortedImages") -> None:

@@ -104,6 +104,15 @@ def test_the_same_again_changes_nothing(photos: Photos, how: How) -> None:
     assert (photos.into / LIST).read_bytes() == listed
 
 
+def test_what_would_go_elsewhere_now_is_named_and_not_counted(photos: Photos) -> None:
+    photos.sort(How.MOVE)
+    photos.see(found("cam1/IMG_1.jpg", (0, 0.9, BOX)), *SEEN[1:])  # as another --conf or a retry would have it
+    done = photos.sort(How.MOVE)
+    why = "it lies in dog/cam1 from before, and would go to cat/cam1 now: take that sort back first"
+    assert done.left == [("cam1/IMG_1.jpg", why)]
+    assert done.folders == {"cat+dog": 1, "empty": 1, "failed": 1}
+
+
 def test_copies_keep_their_time(photos: Photos) -> None:
     photos.sort(How.COPY)
     assert (photos.into / PLACES["cam1/IMG_1.jpg"]).stat().st_mtime == 1_700_000_000

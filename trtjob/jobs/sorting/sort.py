@@ -136,6 +136,7 @@ class _Sort:
         source = Path(place) if place.startswith("/") else None
         before = self.placed.get(target.file)
         if before is not None and self._is_done(before, source):
+            _expect_same_folder(before, target)
             return
         if source is None:
             self._fetch(target)
@@ -205,6 +206,13 @@ class _Sort:
                 raise _Left(f"{path.parent} is a link that leads out of {self.root}")
             self._safe_folders.add(path.parent)
         return path
+
+
+def _expect_same_folder(before: Placed, target: Target) -> None:
+    """Raise where results or a `--conf` of their own time have put a file into another folder than these would."""
+    lies_in, belongs_in = PurePosixPath(before.target).parent, PurePosixPath(target.key).parent
+    if lies_in != belongs_in:
+        raise _Left(f"it lies in {lies_in} from before, and would go to {belongs_in} now: take that sort back first")
 
 
 def _names(key: str) -> Iterator[str]:

@@ -99,6 +99,30 @@ def test_what_cannot_be_written_under_its_name_becomes_matroska_of_even_size(tmp
     assert ([image.shape for image in images], is_drawn_on(images[4])) == ([(48, 64, 3)] * 5, True)
 
 
+@pytest.mark.parametrize("codec", [MP4, videos.CODECS[7], videos.CODECS[8]], ids=lambda codec: codec.encoder)
+def test_a_size_that_decoders_round_up_is_copied(tmp_path: Path, codec: videos.Codec) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "out").mkdir()
+    name = f"a{codec.suffix}"
+    videos.write_video(tmp_path / "clips" / name, codec, frames=3, hw=(270, 480))  # as 1080 lines are 1088
+    spec = the_job(tmp_path / "clips", tmp_path / "out")
+    folder = made(JobFolder.of(spec))
+    records = [dataclasses.replace(frame(name, 0, BOX), width=480, height=270)]
+    assert write_video_copies(spec, records, lambda _what: None) == {}
+    assert len(pictures(Path(folder.uri) / copy_key(name))) == 3
+
+
+def test_a_copy_without_a_frame_is_none(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "out").mkdir()
+    videos.write_video(tmp_path / "clips" / "a.mp4", MP4, frames=3)
+    spec = the_job(tmp_path / "clips", tmp_path / "out")
+    folder = made(JobFolder.of(spec))
+    records = [dataclasses.replace(frame("a.mp4", 0), width=8, height=8)]  # larger frames are left out
+    assert write_video_copies(spec, records, lambda _what: None) == {"a.mp4": "no frame of it can be decoded"}
+    assert not (Path(folder.uri) / "annotated/a.mp4").exists()
+
+
 def test_parts_with_clocks_of_their_own_are_one_copy(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "out").mkdir()

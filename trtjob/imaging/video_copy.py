@@ -1,5 +1,6 @@
 """A copy of a video in which every frame is drawn on: H.264, or MPEG-4 where this FFmpeg has no encoder for that."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO
 
 import cv2
 
+from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.video import UInt8Array, pixels_of
 from trtjob.imaging.video_file import NEVER, errors, opened
@@ -22,6 +24,8 @@ OTHER_SUFFIX = ".mkv"  # of what is not written under its own name
 # Of x264 and of FFmpeg's own MPEG-4. So many threads on every machine: they decide which bytes come out.
 _H264 = {"preset": "veryfast", "crf": "23", "threads": "4"}
 _MPEG4 = {"qscale": "4", "threads": "4"}
+# What decoders add to a side of a picture: they round it up, and MPEG-4 keeps edges around it.
+_DECODERS_PX = 128
 _SAME_BYTES = {"fflags": "+bitexact"}  # no identity by chance, no version of FFmpeg
 _BT709, _LIMITED = 1, 1
 
@@ -43,13 +47,13 @@ def write_copy(
     parts: Sequence[Part],
     *,
     comment: str,
-    max_pixels: int,
+    max_hw: tuple[int, int],
     on_time: OnTime = lambda _seconds: None,
 ) -> None:
     """Decode a video, draw on each frame that is shown and encode it; sound is copied. Begins at time 0.
 
-    suffix: of the copy, which tells its kind; draw: may draw in place; comment: is written into the copy; max_pixels:
-    a larger frame is left out; on_time: told how far it is, for each frame. Raises ImageError.
+    suffix: of the copy, which tells its kind; draw: may draw in place; comment: is written into the copy; max_hw:
+    a frame of more pixels is left out; on_time: told how far it is, for each frame. Raises ImageError.
     """
     import av
 
@@ -58,7 +62,7 @@ def write_copy(
         av.open(copy, "w", format=_FORMATS[suffix.lower()], options=_SAME_BYTES) as target,
     ):
         target.metadata["comment"] = comment
-        writer = _Writer(target, draw, max_pixels, on_time)
+        writer = _Writer(target, draw, max_hw, on_time)
         for part in parts:
             writer.add(part_of(file, part.begin, part.stop), part)
         writer.end()
@@ -67,10 +71,10 @@ def write_copy(
 class _Writer:
     """What writes a copy, from the parts of its source."""
 
-    def __init__(self, target: Any, draw: Draw, max_pixels: int, on_time: OnTime) -> None:
+    def __init__(self, target: Any, draw: Draw, max_hw: tuple[int, int], on_time: OnTime) -> None:
         self._target = target
         self._draw = draw
-        self._max_pixels = max_pixels
+        self._max_hw = max_hw
         self._on_time = on_time
         self._pictures: Any = None  # the stream, once the first picture says how large it is
         self._sounds: dict[int, Any] | None = None
@@ -83,7 +87,8 @@ class _Writer:
 
         container, stream = opened(file)
         with container:
-            stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
+            decoded = math.prod(side + _DECODERS_PX for side in self._max_hw)
+            stream.codec_context.options = {"max_pixels": str(decoded)}
             sounds = [each for each in container.streams.audio if each.codec_context is not None]
             for sound in sounds:
                 sound.discard = av.stream.Discard.default
@@ -96,9 +101,10 @@ class _Writer:
                     self._add_sound(packet, part, self._sounds[packet.stream.index])
 
     def end(self) -> None:
-        """Write what the encoder still holds."""
-        if self._pictures is not None:
-            self._target.mux(self._pictures.encode())
+        """Write what the encoder still holds. Raises ImageError where there was no picture."""
+        if self._pictures is None:
+            raise ImageError(FailureKind.DECODE, "no frame of it can be decoded")
+        self._target.mux(self._pictures.encode())
 
     def _add_sound(self, packet: Any, part: Part, stream: Any) -> None:
         ticks = _ticks(part, packet.time_base)
@@ -123,7 +129,7 @@ class _Writer:
         with suppress(av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.EOFError):
             frames = packet.stream.codec_context.decode(packet)
         for frame in frames:
-            if frame.pts is not None:
+            if frame.pts is not None and frame.height * frame.width <= math.prod(self._max_hw):
                 self._add_picture(frame, part, packet.stream.average_rate or 25)
 
     def _add_picture(self, frame: Any, part: Part, rate: Fraction | int) -> None:

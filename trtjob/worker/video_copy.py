@@ -5,6 +5,7 @@ It gets one line of JSON, says `{"at_s": ...}` as it goes on, and last `{"writte
 so one that is there is not made again, whoever was stopped meanwhile.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -84,7 +85,7 @@ def _copy(config: dict[str, Any], say: Say) -> None:
     with source.open(entry) as file:
         parts = video_parts(file, progress.step)
     with records.open("rb") as lines:
-        max_pixels = max((record.width or 0) * (record.height or 0) for record in map(from_line, lines))
+        max_hw = max(((record.height or 0, record.width or 0) for record in map(from_line, lines)), key=math.prod)
 
     def on_time(seconds: float) -> None:
         progress.at_s = seconds
@@ -93,7 +94,7 @@ def _copy(config: dict[str, Any], say: Say) -> None:
     with source.open(entry) as file, records.open("rb") as lines, storage.writing(key) as copy:
         draw = _Boxes(spec, map(from_line, lines)).draw
         suffix = Path(key).suffix
-        write_copy(file, copy, suffix, draw, parts, comment=comment, max_pixels=max_pixels, on_time=on_time)
+        write_copy(file, copy, suffix, draw, parts, comment=comment, max_hw=max_hw, on_time=on_time)
 
 
 def _comment_of(storage: Storage, copy: Entry) -> str:

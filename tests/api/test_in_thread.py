@@ -48,12 +48,22 @@ def test_an_interrupt_asks_it_to_stop_and_is_raised_when_it_has() -> None:
     assert done == ["in order"]
 
 
+def test_an_interrupt_while_it_begins_is_heard() -> None:
+    async def work(stop: Stop) -> None:
+        interrupt()
+        await stop.event.wait()
+
+    for _ in range(20):
+        with pytest.raises(KeyboardInterrupt):
+            waited_for(work)
+
+
 def test_a_second_interrupt_ends_it() -> None:
     async def work(stop: Stop) -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(0.05, interrupt)
         await stop.event.wait()
-        loop.call_later(0.05, interrupt)
+        interrupt()
         await asyncio.sleep(30)
 
     with pytest.raises(KeyboardInterrupt):

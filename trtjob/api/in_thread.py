@@ -1,8 +1,11 @@
 """Wait for a coroutine where an event loop may be running already, as in a notebook."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -22,6 +25,7 @@ def waited_for(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
     42
     """
     begun: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object], Stop]] = Future()
+    interrupts = 0
 
     async def run() -> T:
         stop, task = Stop(), asyncio.current_task()
@@ -29,15 +33,34 @@ def waited_for(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
         begun.set_result((asyncio.get_running_loop(), task.cancel, stop))
         return await main(stop)
 
-    with ThreadPoolExecutor(1, "trtjob") as pool:
+    def ask() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        is_first = interrupts == 1
+
+        def tell(began: "Future[tuple[asyncio.AbstractEventLoop, Callable[[], object], Stop]]") -> None:
+            loop, cancel, stop = began.result()
+            with suppress(RuntimeError):  # it has ended meanwhile
+                loop.call_soon_threadsafe(stop.ask if is_first else cancel)
+
+        begun.add_done_callback(tell)
+
+    with _interrupts_call(ask), ThreadPoolExecutor(1, "trtjob") as pool:
         running = pool.submit(copy_context().run, asyncio.run, run())
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            loop, cancel, stop = begun.result()
-            loop.call_soon_threadsafe(stop.ask)
-            try:
-                running.exception()
-            except KeyboardInterrupt:
-                loop.call_soon_threadsafe(cancel)
-            raise
+    if interrupts:
+        raise KeyboardInterrupt
+    return running.result()
+
+
+@contextmanager
+def _interrupts_call(ask: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C call something, wherever it meets this thread, and raise nothing; unless the caller sees to it."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: ask())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -229,6 +229,12 @@ def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
         evaluation.index()
 
 
+def test_a_folder_without_a_label_file_of_any_image_is_refused(tmp_path: Path) -> None:
+    evaluation = evaluated(yolo(tmp_path / "labels", other_txt="0 .5 .5 1 1\n"), [found("a.jpg")])
+    with pytest.raises(ConfigError, match="it has no image of this job"):
+        evaluation.index()
+
+
 class Drips(io.StringIO):
     """A text that comes in pieces of a few characters."""
 

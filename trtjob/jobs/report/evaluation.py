@@ -153,7 +153,7 @@ class Evaluation:
 
         Raises ConfigError where the labels are of other images.
         """
-        if not self._images:
+        if not self._labels.is_known:
             raise ConfigError(f"--truth '{self._name}': it has no image of this job, by its names")
         by_class = {found: each.precisions() for found, each in sorted(self._classes.items()) if each.true}
         whole = np.mean(list(by_class.values()), axis=0) if by_class else None

@@ -26,9 +26,11 @@ class TrueObject(NamedTuple):
 
 
 class Labels(Protocol):
-    """The labels of images. unknown: the names of classes that the model does not have."""
+    """The labels of images. unknown: the names of classes that the model does not have; is_known: whether labels were
+    found of any image that was asked for."""
 
     unknown: list[str]
+    is_known: bool
 
     def objects_of(self, record: Record) -> tuple[int, list[TrueObject]] | None:
         """Return an image's number in the order in which ties are decided, and its objects; None where it has no
@@ -64,6 +66,7 @@ class CocoLabels:
     """
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
+        self.is_known = False
         self._numbers: dict[Any, int] = {}  # of images, by their ids
         self._names: dict[str, int] = {}
         self._bases: dict[str, int] = {}  # of the last part of names; -1: of several
@@ -117,7 +120,10 @@ class CocoLabels:
         number = self._names.get(record.image, -1)
         if number < 0:
             number = self._bases.get(PurePosixPath(record.image).name, -1)
-        return None if number < 0 else (self._rank[number], list(self._objects(number)))
+        if number < 0:
+            return None
+        self.is_known = True
+        return self._rank[number], list(self._objects(number))
 
     def _objects(self, number: int) -> Iterator[TrueObject]:
         for at in range(self._first[number], self._first[number + 1]):
@@ -141,6 +147,7 @@ class YoloLabels:
         self._ids, self.unknown = _ids(numbered, labels)
         self._known = {number for number, _ in numbered}
         self._images = 0
+        self.is_known = False
 
     def objects_of(self, record: Record) -> tuple[int, list[TrueObject]] | None:
         self._images += 1
@@ -152,6 +159,7 @@ class YoloLabels:
                 continue
             except (OSError, ValueError) as err:
                 raise ConfigError(f"cannot read the labels '{file}': {err}") from err
+            self.is_known = True
             return self._images, [
                 self._object(line, f"{file}:{number}", record)
                 for number, line in enumerate(text.splitlines(), start=1)

@@ -51,7 +51,9 @@ def test_one_image_that_cannot_be_read_is_an_error_and_of_several_a_record(model
     assert whole.detections
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((0, 4), np.uint8), 7])
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4)), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((0, 4), np.uint8), 7, b"JPEG"]
+)
 def test_what_is_no_image_is_refused(model: trtjob.Model, image: object) -> None:
     with pytest.raises(ImageError, match=r"^the image: got .*: expected"):
         model.predict(image)  # type: ignore[call-overload]

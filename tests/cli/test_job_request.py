@@ -265,3 +265,29 @@ def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
         assert spec.model.labels == ("class_0", "class_1")
         (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
         assert record.getMessage().startswith("model net: 'net.names' beside the model has 3 names")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conf": "high"}, "--conf 'high': expected a number"),
+        ({"annotate": True}, "--annotate True: expected all, hits, none"),
+        ({"thumbnails": "some"}, "--thumbnails 'some': expected all, hits, none"),
+        ({"fps": "fast"}, "--fps 'fast': expected a number"),
+        ({"output": None}, "--output None: expected a path"),
+        ({"model": None}, "--model None: expected a path"),
+    ],
+)
+def test_what_a_caller_in_python_gives_is_checked(
+    scenes: Path, digits: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    request = JobRequest(**{"source": scenes, "model": digits, "output": tmp_path / "out", **options})
+    with pytest.raises(ConfigError) as caught:
+        job_from(request, find_locations(request), tmp_path / "models", lambda _model: None)
+    assert str(caught.value) == message
+
+
+def test_classes_may_be_numbers(scenes: Path, digits: Path, tmp_path: Path) -> None:
+    request = JobRequest(scenes, digits, tmp_path / "out", classes=[3, "7"])  # type: ignore[list-item]
+    spec = job_from(request, find_locations(request), tmp_path / "models", lambda _model: None)
+    assert spec.options.class_ids == (3, 7)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trtjob.converters.registry import RegisteredModel
     from trtjob.errors import MissingDependencyError
     from trtjob.jobs.image_list import ImageList
-    from trtjob.jobs.spec import JobSpec, Options, Source
+    from trtjob.jobs.spec import Annotate, JobSpec, Options, Source
     from trtjob.storage.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,9 @@ def find_locations(request: JobRequest) -> JobLocations:
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
 
+    for option, place in (("--model", request.model), ("--output", request.output)):
+        if not isinstance(place, str | Path):  # None would be a folder of that name
+            raise ConfigError(f"{option} {place!r}: expected a path")
     sources = [request.source] if isinstance(request.source, str | Path) else request.source
     if not sources:
         raise ConfigError("no source. Name a folder, an image, a list or an s3:// prefix")
@@ -149,7 +152,7 @@ def _frames(request: JobRequest) -> str | None:
     from trtjob.imaging.video_package import missing_video_package
 
     every = "" if request.every is None else f"every={request.every}"
-    fps = "" if request.fps is None else f"fps={request.fps:.6f}".rstrip("0").rstrip(".")
+    fps = "" if request.fps is None else f"fps={_number('--fps', request.fps):.6f}".rstrip("0").rstrip(".")
     asked = list(filter(None, (fps, every, "keyframes" if request.keyframes else "")))
     if len(asked) > 1:
         raise ConfigError("--fps, --every and --keyframes all say which frames of videos are images: give one")
@@ -258,11 +261,11 @@ def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[
 def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
     from pydantic import ValidationError
 
-    from trtjob.jobs.spec import Annotate, Options, class_ids_from
+    from trtjob.jobs.spec import Options, class_ids_from
 
     spec = model.spec
     _expect_use_of_options(request, model)
-    conf = spec.conf if request.conf is None else request.conf
+    conf = spec.conf if request.conf is None else _number("--conf", request.conf)
     try:
         return Options(
             conf=conf,
@@ -270,9 +273,9 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
             min_score=min(spec.min_score, conf) if request.min_score is None else request.min_score,
             iou=spec.iou if request.iou is None else request.iou,
             class_ids=None if request.classes is None else class_ids_from(_joined(request.classes), spec.labels),
-            annotate=Annotate(request.annotate),
+            annotate=_images("--annotate", request.annotate),
             annotate_video=request.annotate_video,
-            thumbnails=None if request.thumbnails is None else Annotate(request.thumbnails),
+            thumbnails=None if request.thumbnails is None else _images("--thumbnails", request.thumbnails),
             thumbnail_px=request.thumbnail_size,
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
@@ -296,7 +299,26 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
 
 
 def _joined(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)
+    return names if isinstance(names, str) else ",".join(map(str, names))  # numbers are classes, too
+
+
+def _number(option: str, value: object) -> float:
+    """Return a number, of which a caller in Python may have given anything. Raises ConfigError."""
+    if isinstance(value, int | float):  # as it is, for messages
+        return value
+    try:
+        return float(value)  # type: ignore[arg-type]  # what is none is told
+    except (TypeError, ValueError) as err:
+        raise ConfigError(f"{option} {value!r}: expected a number") from err
+
+
+def _images(option: str, value: str) -> "Annotate":
+    from trtjob.jobs.spec import Annotate
+
+    try:
+        return Annotate(value)
+    except ValueError as err:
+        raise ConfigError(f"{option} {value!r}: expected {', '.join(Annotate)}") from err
 
 
 def seconds_of(since: str | datetime) -> float:

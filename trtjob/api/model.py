@@ -207,7 +207,7 @@ def pixels_of(image: object) -> UInt8Array:
 
 
 def _is_one(images: "AnImage | Iterable[AnImage]") -> "TypeIs[AnImage]":
-    return not isinstance(images, Iterable) or isinstance(images, str | np.ndarray)
+    return not isinstance(images, Iterable) or isinstance(images, str | bytes | np.ndarray)
 
 
 def _read(path: Path) -> bytes:

@@ -166,12 +166,20 @@ def test_the_same_again_makes_only_what_is_missing(job: Job) -> None:
     assert job.table() == table
 
 
+def test_crops_do_not_lie_where_the_next_job_would_find_them(job: Job) -> None:
+    job.see(seen(job, "a.png", (DOG, 0.9, LEFT)))
+    job.out = job.photos / "crops"
+    with pytest.raises(ConfigError, match="lies in the source"):
+        job.crop()
+    assert not job.out.exists()
+
+
 def test_other_crops_do_not_come_between(job: Job) -> None:
     job.see(seen(job, "a.png", (DOG, 0.9, LEFT)))
     job.crop()
     with pytest.raises(ConfigError, match="has other crops"):
         job.crop(margin=0.2)
-    job.out = job.photos
+    (job.out / "crops.json").unlink()
     with pytest.raises(ConfigError, match="not empty"):
         job.crop()
 

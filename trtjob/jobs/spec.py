@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -78,6 +79,11 @@ class Source(Document):
     @property
     def roots(self) -> tuple[str, ...]:
         return tuple(part.root for part in self.all_parts)
+
+    def folder_around(self, path: Path) -> str | None:
+        """Return the folder of this machine in which the next job would find images below a path, None for none."""
+        folders = (part.root for part in self.all_parts if part.is_listed and "://" not in part.root)
+        return next((folder for folder in folders if path.is_relative_to(folder)), None)
 
     def is_on_web(self, key: str) -> bool:
         """Whether an image comes from a web server."""

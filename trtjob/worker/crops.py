@@ -89,6 +89,8 @@ def make_crops(
 def _check(spec: JobSpec, target: LocalStorage, heading: CropHeading) -> None:
     if spec.model.task != "detect":
         raise ConfigError("crops are of boxes, which a classifier's results do not have")
+    if (around := spec.source.folder_around(target.root)) is not None:
+        raise ConfigError(f"'{target.root}' lies in the source '{around}', where the next job would find all crops")
     target.make_root()
     if target.exists(HEADING):
         if (found := CropHeading.model_validate_json(target.read(HEADING))) != heading:

@@ -231,6 +231,12 @@ def test_there_is_nothing_to_take_back_where_nothing_was_sorted(photos: Photos) 
         photos.undo()
 
 
+def test_images_of_a_list_are_sorted_beside_it(photos: Photos) -> None:
+    photos.into = photos.photos / "sorted"
+    listed = photos.spec.source.model_copy(update={"kind": "list"})
+    assert not photos.sort(How.COPY, spec=photos.spec.model_copy(update={"source": listed})).left
+
+
 def test_places_that_cannot_be_meant_are_refused(photos: Photos) -> None:
     photos.into = photos.photos / "sorted"
     with pytest.raises(ConfigError, match="lies in the source"):

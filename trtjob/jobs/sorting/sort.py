@@ -88,9 +88,8 @@ def _check(folder: JobFolder, spec: JobSpec, root: Path, by: By, how: How) -> No
         raise ConfigError("--by empty is for detectors: a classifier names something in every image. Use --by class")
     if how is not How.COPY and (remote := next((each for each in spec.source.roots if "://" in each), None)):
         raise ConfigError(f"--{how} is for images of this machine, and '{remote}' is elsewhere: use --copy")
-    inside = [Path(each) for each in spec.source.roots if "://" not in each and root.is_relative_to(each)]
-    if how is not How.MOVE and inside:
-        raise ConfigError(f"'{root}' lies in the source '{inside[0]}', where the next job would find all images twice")
+    if how is not How.MOVE and (around := spec.source.folder_around(root)) is not None:
+        raise ConfigError(f"'{root}' lies in the source '{around}', where the next job would find all images twice")
     if not folder.storage.is_remote and root.is_relative_to(folder.uri):
         raise ConfigError(f"'{root}' lies in the job's own folder: name another one")
 

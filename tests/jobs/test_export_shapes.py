@@ -123,6 +123,17 @@ def test_yolos_line_of_a_pose_is_its_box_and_its_keypoints(written: Written, tmp
     assert data["kpt_names"][1] == ["nose", "tail"]
 
 
+def test_yolos_names_are_read_as_they_are(tmp_path: Path, spec: JobSpec) -> None:
+    labels = ("🐶", "à: b", "'it' \\ \"5\"", "no", "x " * 100)
+    model = spec.model.model_copy(update={"labels": labels, "keypoints": labels[:2]})
+    write_records(tmp_path / RESULTS, [])
+    spec = spec.model_copy(update={"model": model})
+    export(JobFolder.at(tmp_path), spec, ExportFormat.YOLO, tmp_path / "out", conf=0.25)
+    data = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
+    assert tuple(data["names"].values()) == labels
+    assert tuple(data["kpt_names"][0]) == labels[:2]
+
+
 def test_yolos_line_of_a_rotated_box_is_its_corners(written: Written) -> None:
     assert written(ROTATED, ExportFormat.YOLO, Variant.WITH_SCORES) == [
         1,

@@ -1,9 +1,11 @@
 """YOLO's labels: a text file for each image, a line for each object."""
 
-import json
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+
+import yaml
 
 from trtjob.imaging.detections import VISIBLE, Detection, Point
 from trtjob.jobs.exports.darknet import centre_and_size
@@ -42,13 +44,24 @@ def write_yolo(results: Results, out: Path, *, scores: bool = False) -> None:
 
 
 def _data(labels: tuple[str, ...], keypoints: tuple[str, ...]) -> str:
-    """Return what Ultralytics has to know of the labels to train on them, in YAML; texts are written as in JSON."""
-    names = "".join(f"  {number}: {json.dumps(label)}\n" for number, label in enumerate(labels))
+    """Return what Ultralytics has to know of the labels to train on them, in YAML."""
+    names = "".join(f"  {number}: {_quoted(label)}\n" for number, label in enumerate(labels))
     head = f"path: .\ntrain: images\nval: images\nnc: {len(labels)}\nnames:\n{names}"
     if not keypoints:
         return head
-    points = "".join(f"  {number}: {json.dumps(keypoints)}\n" for number in range(len(labels)))
+    quoted = ", ".join(map(_quoted, keypoints))
+    points = "".join(f"  {number}: [{quoted}]\n" for number in range(len(labels)))
     return f"{head}kpt_shape: [{len(keypoints)}, 3]\nkpt_names:\n{points}"
+
+
+def _quoted(text: str) -> str:
+    """Return text in YAML's quotes. JSON's would do but for what has two escapes there, as an emoji has.
+
+    >>> print(_quoted('"5" 🐶'))
+    "\\"5\\" \\U0001F436"
+    """
+    quoted: str = yaml.safe_dump(text, default_style='"', width=math.inf)
+    return quoted.rstrip("\n")
 
 
 def _lines(image: Image, scores: bool) -> Iterator[str]:

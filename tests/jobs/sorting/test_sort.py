@@ -1,5 +1,6 @@
 """Images in folders by what was found on them, and back where they were, whatever happens in between."""
 
+import errno
 import os
 import shutil
 import sys
@@ -284,6 +285,18 @@ def test_a_file_system_without_links_is_sorted_too(
     assert not photos.sort(how).left
     assert own.read_bytes() == b"mine"
     assert photos.undo() == (4, [])
+    assert tree(photos.photos) == before
+
+
+def test_a_source_that_is_read_only_is_named(
+    photos: Photos, before: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path, **_options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(ConfigError, match=r"photos/cam1/IMG_1\.jpg' cannot be moved: .* Use --copy or --link"):
+        photos.sort(How.MOVE)
     assert tree(photos.photos) == before
 
 

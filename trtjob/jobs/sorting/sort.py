@@ -74,7 +74,10 @@ def sort_images(
         with open_list(root, spec.job_id, Heading(job_id=spec.job_id, by=by, how=how)) as undo_list:
             return _Sort(source, root, how, undo_list).run(wanted)
     except OSError as err:
-        raise place_error(err, list_path(root, spec.job_id)) from err
+        place = Path(err.filename or list_path(root, spec.job_id))
+        if err.errno == errno.EROFS and not place.is_relative_to(root):
+            raise ConfigError(f"'{place}' cannot be moved: its file system is read-only. Use --copy or --link") from err
+        raise place_error(err, place) from err
 
 
 def _told(records: Iterator[Record], on_record: Callable[[], None]) -> Iterator[Record]:

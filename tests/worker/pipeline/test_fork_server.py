@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ def test_a_server_that_dies_leaves_its_processes_and_is_replaced() -> None:
     assert end_process(process) == "nobody saw how"
     wait_for(lambda: has_ended(pid), "its end")
     assert end_process(another) == "SIGKILL"
+
+
+def test_of_a_server_that_has_died_no_answer_is_waited_for() -> None:
+    held = [started(), started()]
+    (server,) = {server_of(process) for process in held}
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: has_ended(server), "its end")
+    begun = time.monotonic()
+    assert [end_process(process) for process in held] == ["nobody saw how"] * 2
+    assert time.monotonic() - begun < 5
 
 
 def test_a_server_has_one_thread_and_no_process_more_than_it_was_asked_for() -> None:

@@ -114,6 +114,8 @@ class ForkServer:
 
     def _reply(self) -> str:
         """Return what the server says next, nothing where it is gone."""
+        is_gone = self._process.poll() is not None  # which the socket does not tell: its forks hold the other end
+        self._socket.settimeout(0 if is_gone else _REPLY_S)
         try:
             return self._socket.recv(_MOST_BYTES).decode()
         except OSError:  # with a time-out: it hangs, and is of no use

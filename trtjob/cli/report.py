@@ -98,11 +98,8 @@ def report(
     if thumbnails is not None or thumbnail_size is not None:
         _make_thumbnails(folder, spec, thumbnails, thumbnail_size)
     reference = _reference(spec, compare, truth, conf)
-    if sign is None:
-        report_again(folder, spec, conf=conf, reference=reference)
-    else:
-        address_of = signed_originals(spec, timedelta(hours=sign))
-        report_again(folder, spec, conf=conf, reference=reference, address_of=address_of)
+    address_of = None if sign is None else signed_originals(spec, timedelta(hours=sign))
+    report_again(folder, spec, conf=conf, reference=reference, address_of=address_of)
     say(folder.storage.place(REPORT))
 
 

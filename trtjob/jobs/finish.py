@@ -129,7 +129,7 @@ def report_again(
     *,
     conf: float | None = None,
     reference: Reference | None = None,
-    address_of: Callable[[str], str | None] = lambda _: None,
+    address_of: Callable[[str], str | None] | None = None,
 ) -> None:
     """Write the report of a job anew from its results, and nothing else. conf, reference, address_of: as of `Report`.
 

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import sys
 from array import array
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from trtjob.imaging.detections import Classification, Detection
-from trtjob.jobs.folder import UNUSUAL_COPY, annotated_key, copy_suffix, thumbnail_key
+from trtjob.jobs.folder import ANNOTATED_SUFFIXES, UNUSUAL_COPY, annotated_key, copy_suffix, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.reference import Compared, Other
 
@@ -25,6 +27,11 @@ MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
 _LITTLE_ENDIAN = {"B": "<u1", "H": "<u2", "I": "<u4"}
 # From so many bytes on, a name may be too long for its copies: the page does not guess then.
 _LONG_NAME = 250
+# What most images are, by their records: a name that their copies have, too, and nothing beside their objects.
+_usual_name = re.compile(
+    rf"[^.]{{0,{_LONG_NAME // 4 - 6}}}[^./](?:{'|'.join(map(re.escape, sorted(ANNOTATED_SUFFIXES)))})"
+).fullmatch
+_notable, _NOTHING = attrgetter("frame", "pages", "damage", "is_truncated", "metadata"), (None, None, None, False, None)
 
 
 class Chunk:
@@ -38,7 +45,7 @@ class Chunk:
     others: these. All are empty where the job is held against nothing.
     """
 
-    def __init__(self, address_of: Callable[[str], str | None] = lambda _: None) -> None:
+    def __init__(self, address_of: Callable[[str], str | None] | None = None) -> None:
         """address_of: gives where the original of an image is, by its name, for a page that may ask a network."""
         self._address_of = address_of
         self._waiting: list[Record] = []
@@ -87,8 +94,9 @@ class Chunk:
             if record.error is not None:
                 self.failures[number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
                 continue
-            notes = _notes(record)
-            if (address := self._address_of(record.image)) is not None:
+            is_usual = _notable(record) == _NOTHING and _usual_name(record.image)
+            notes = {} if is_usual else _notes(record)
+            if self._address_of is not None and (address := self._address_of(record.image)) is not None:
                 notes["address"] = address
             if notes:
                 self._notes[number] = notes

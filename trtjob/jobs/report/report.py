@@ -42,7 +42,7 @@ class Report:
         *,
         conf: float | None = None,
         reference: Reference | None = None,
-        address_of: Callable[[str], str | None] = lambda _: None,
+        address_of: Callable[[str], str | None] | None = None,
     ) -> None:
         from trtjob.jobs.report.counts import Counts  # loads numpy: only where a report is made
 
@@ -54,8 +54,8 @@ class Report:
         self._earlier = [name for name in folder.storage.list(REPORT_DATA) if _SCRIPT_NAME.fullmatch(name)]
         self._is_exclusive = False
         self._origins: set[str] = set()  # of addresses that the page may ask
-        self._address_of = address_of
-        self._chunk = Chunk(self._noted_address)
+        self._address_of = None if address_of is None else self._noted(address_of)
+        self._chunk = Chunk(self._address_of)
         self._chunks: list[tuple[Any, ...]] = []
         self._counts = Counts()
         self._differences = Differences()
@@ -66,7 +66,7 @@ class Report:
 
     def _write_chunk(self) -> None:
         chunk, number = self._chunk, len(self._chunks)
-        self._chunk = Chunk(self._noted_address)
+        self._chunk = Chunk(self._address_of)
         self._is_exclusive |= chunk.is_exclusive
         self._counts.add_objects(chunk, self._threshold, is_exclusive=self._is_exclusive)
         scripts = chunk.scripts(number)
@@ -76,10 +76,13 @@ class Report:
         images = self._counts.add_images(chunk, self._threshold, max(0, self._threshold - NEARLY))
         self._chunks.append((list(scripts), *images, *self._count_differences(chunk)))
 
-    def _noted_address(self, image: str) -> str | None:
-        if (address := self._address_of(image)) is not None:
-            self._origins.add("/".join(address.split("/", 3)[:3]))
-        return address
+    def _noted(self, address_of: Callable[[str], str | None]) -> Callable[[str], str | None]:
+        def noted(image: str) -> str | None:
+            if (address := address_of(image)) is not None:
+                self._origins.add("/".join(address.split("/", 3)[:3]))
+            return address
+
+        return noted
 
     def _put(self, key: str, script: bytes) -> None:
         """Write what a page loads. It is made again where a crash of the machine loses it: `trtjob report`."""

@@ -6,7 +6,7 @@ const bars = [];
 
 function buildPanel() {
   byId("source").textContent = shown(INDEX.source);
-  byId("about").textContent = shown(`${INDEX.model.name}, ${asNumber(IMAGES)} images, ${INDEX.submitted}`);
+  byId("about").textContent = shown(`${INDEX.model.name}, ${asNumber(IMAGES)} ${IMAGES === 1 ? "image" : "images"}, ${INDEX.submitted}`);
   byId("incomplete").textContent = shown(INDEX.summary.incomplete);
   byId("incomplete").hidden = !INDEX.summary.incomplete;
   buildScore();

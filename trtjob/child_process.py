@@ -82,7 +82,8 @@ def started(
     finally:
         process.kill()
         process.wait()
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # what it was told and did not read any more
+            process.stdin.close()
         process.stdout.close()
 
 

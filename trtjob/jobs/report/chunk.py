@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, UNUSUAL_COPY, annotated_key, copy_suffix, thumbnail_key
@@ -57,7 +57,7 @@ class Chunk:
         self.moved: set[int] = set()
         self.other_counts: list[int] = []
         self.others: list[Other] = []
-        self._sizes, self._boxes = array("I"), array("f")
+        self._widths, self._heights, self._boxes = array("I"), array("I"), array("f")
         self._shapes: dict[int, dict[str, Any]] = {}
         self._notes: dict[int, dict[str, Any]] = {}
 
@@ -89,7 +89,8 @@ class Chunk:
         self.counts.extend(map(len, found))
         self.class_ids.extend([each.class_id for each in objects])
         self.scores.extend([round(each.score * 10_000) for each in objects])
-        self._sizes.extend([side or 0 for record in records for side in (record.width, record.height)])
+        self._widths.extend([record.width or 0 for record in records])
+        self._heights.extend([record.height or 0 for record in records])
         for number, record in enumerate(records, start=first):
             if record.error is not None:
                 self.failures[number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
@@ -100,9 +101,10 @@ class Chunk:
                 notes["address"] = address
             if notes:
                 self._notes[number] = notes
-        detections = [each for each in objects if isinstance(each, Detection)]
-        if len(detections) < len(objects):
+        if objects and not isinstance(objects[0], Detection):  # what one model gives is of one kind
             self.is_exclusive |= any(record.classes is not None for record in records)
+            return
+        detections = cast("list[Detection]", objects)
         self._boxes.extend([side for each in detections for side in each.box])
         shaped = [
             (number, each)
@@ -138,7 +140,7 @@ class Chunk:
                 "other_partners": _packed([other.partner for other in self.others]),
             }
         details = {
-            "sizes": _packed(self._sizes),
+            "sizes": _packed(list(chain.from_iterable(zip(self._widths, self._heights, strict=True)))),
             "boxes": ("f", b64encode(_little_endian(self._boxes)).decode()),
             "shapes": self._shapes,
             "messages": {image: message for image, (_, message) in self.failures.items()},

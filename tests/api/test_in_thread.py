@@ -3,12 +3,21 @@
 import asyncio
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from trtjob.api.in_thread import waited_for
 from trtjob.api.stop import Stop
 from trtjob.errors import JobError
+
+
+@pytest.fixture(autouse=True)
+def _as_python_has_it() -> Iterator[None]:
+    """Whatever other tests have made of Ctrl-C in this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 async def twice_two(_stop: Stop) -> int:
@@ -68,3 +77,12 @@ def test_a_second_interrupt_ends_it() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         waited_for(work)
+
+
+def test_who_sees_to_interrupts_does_so_again_afterwards() -> None:
+    heard: list[int] = []
+    own = lambda number, _frame: heard.append(number)  # noqa: E731
+    signal.signal(signal.SIGINT, own)
+    assert waited_for(twice_two) == 4
+    interrupt()
+    assert (signal.getsignal(signal.SIGINT), heard) == (own, [signal.SIGINT])

@@ -54,13 +54,13 @@ def waited_for(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
 
 @contextmanager
 def _interrupts_call(ask: Callable[[], None]) -> Iterator[None]:
-    """Have Ctrl-C call something, wherever it meets this thread, and raise nothing; unless the caller sees to it."""
-    is_ours = threading.current_thread() is threading.main_thread()
-    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Have Ctrl-C call something, wherever it meets this thread, and raise nothing; unless it is ignored here."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield
         return
     signal.signal(signal.SIGINT, lambda *_: ask())
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)

@@ -101,10 +101,10 @@ class Chunk:
                 notes["address"] = address
             if notes:
                 self._notes[number] = notes
-        if objects and not isinstance(objects[0], Detection):  # what one model gives is of one kind
-            self.is_exclusive |= any(record.classes is not None for record in records)
-            return
         detections = cast("list[Detection]", objects)
+        if (kinds := set(map(type, objects))) and kinds != {Detection}:
+            self.is_exclusive |= any(record.classes is not None for record in records)
+            detections = [each for each in objects if isinstance(each, Detection)]
         self._boxes.extend([side for each in detections for side in each.box])
         shaped = [
             (number, each)

@@ -11,7 +11,7 @@ import pytest
 from terminal import Outcome
 
 from trtjob import __version__
-from trtjob.cli import doctor, export, options
+from trtjob.cli import doctor, export, picture_options
 from trtjob.cli.app import command
 from trtjob.jobs.exports import ExportFormat
 from trtjob.jobs.spec import Annotate
@@ -86,7 +86,7 @@ def test_version_prints_the_version(trtjob: Command) -> None:
 
 
 def test_the_choices_are_those_of_the_job() -> None:
-    (choices, *_) = get_args(options.AnnotateOption)
+    (choices, *_) = get_args(picture_options.AnnotateOption)
     assert set(get_args(choices)) == set(Annotate)
 
 

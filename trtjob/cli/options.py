@@ -1,14 +1,11 @@
 """The arguments and options that several commands share, each with its help, unit and default."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from trtjob.cli.completion import job_ids, job_ids_and_folders, model_names
-
-if TYPE_CHECKING:
-    pass
 
 MODEL, IMAGES, DETECTION = "Model", "Which images", "What is found"
 OUTPUT, MACHINE = "What is written", "How it runs"
@@ -25,7 +22,6 @@ JobOrFolderArgument = Annotated[
         autocompletion=job_ids_and_folders,
     ),
 ]
-
 Model = Annotated[
     str,
     typer.Option(
@@ -64,75 +60,6 @@ Scores = Annotated[
         "stands for itself; none: they are scores already. Default: recognised, and what is guessed is said.",
     ),
 ]
-
-Conf = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SCORE",
-        rich_help_panel=DETECTION,
-        help="Draw and count detections from this score on, 0 to 1. Default: what the model says, usually 0.25.",
-    ),
-]
-MinScore = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SCORE",
-        rich_help_panel=DETECTION,
-        help="Store detections from this score on, 0 to 1. Default: what the model says, usually 0.05.",
-    ),
-]
-Iou = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SHARE",
-        rich_help_panel=DETECTION,
-        help="Boxes of a class that overlap more are one object, 0 to 1. Default: what the model says, usually 0.45.",
-    ),
-]
-AgnosticNms = Annotated[
-    bool,
-    typer.Option(
-        "--agnostic-nms",
-        rich_help_panel=DETECTION,
-        show_default=False,
-        help="Boxes of different classes that overlap by more than --iou are one object, too: the better class stays. "
-        "Default: no.",
-    ),
-]
-MaxDet = Annotated[
-    int | None,
-    typer.Option(
-        "--max-det",
-        min=1,
-        max=100_000,
-        metavar="NUMBER",
-        rich_help_panel=DETECTION,
-        help="Store at most so many detections of an image, the best. Default: all that the model gives.",
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAMES",
-        rich_help_panel=DETECTION,
-        help="Look for these classes only: names or numbers, separated by commas. Default: all.",
-    ),
-]
-Resize = Annotated[
-    Literal["stretch", "letterbox"] | None,
-    typer.Option(
-        metavar="stretch|letterbox",
-        rich_help_panel=DETECTION,
-        help="How an image is brought to the model's input size. Default: what the model says.",
-    ),
-]
-
 Output = Annotated[
     str,
     typer.Option(
@@ -144,177 +71,9 @@ Output = Annotated[
         help="The folder, or s3://bucket/prefix, in which the job gets a folder of its own. Default: ./trtjob-out.",
     ),
 ]
-AnnotateOption = Annotated[
-    Literal["all", "hits", "none"],
-    typer.Option(
-        "--annotate",
-        metavar="all|hits|none",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Which images get an annotated copy; hits: those with a detection. Default: all.",
-    ),
-]
-AnnotateVideo = Annotated[
-    bool,
-    typer.Option(
-        "--annotate-video",
-        rich_help_panel=OUTPUT,
-        help="Write a copy of each video, with its sound, in which every frame has the boxes of the last one that was "
-        "looked at. Default: no such copy; see --annotate for the frames.",
-    ),
-]
-Thumbnails = Annotated[
-    Literal["all", "hits", "none"] | None,
-    typer.Option(
-        "--thumbnails",
-        metavar="all|hits|none",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Which images get a thumbnail for the report. Default: those that get an annotated copy.",
-    ),
-]
-ThumbnailSize = Annotated[
-    int,
-    typer.Option(
-        "--thumbnail-size",
-        metavar="PX",
-        min=64,
-        max=1024,
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="The longer side of a thumbnail, in pixels, 64 to 1024. Default: 320.",
-    ),
-]
-MetadataOption = Annotated[
-    bool,
-    typer.Option(
-        "--metadata",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Write into each record what its file says of the picture: when, where and by which camera it was taken. "
-        "Default: no.",
-    ),
-]
-Polygons = Annotated[
-    bool,
-    typer.Option(
-        "--polygons",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Write into each record the outlines of the masks as well. Default: no.",
-    ),
-]
-HideLabels = Annotated[
-    bool,
-    typer.Option(
-        "--hide-labels",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Write nothing into annotated copies: boxes, masks and keypoints alone. Default: no.",
-    ),
-]
-HideScores = Annotated[
-    bool,
-    typer.Option(
-        "--hide-scores",
-        rich_help_panel=OUTPUT,
-        show_default=False,
-        help="Write labels without scores into annotated copies. Default: no.",
-    ),
-]
-LineWidth = Annotated[
-    int | None,
-    typer.Option(
-        "--line-width",
-        min=1,
-        max=100,
-        metavar="PIXELS",
-        rich_help_panel=OUTPUT,
-        help="How wide the lines of annotated copies are. Default: as suits the image's size.",
-    ),
-]
-FontSize = Annotated[
-    int | None,
-    typer.Option(
-        "--font-size",
-        min=6,
-        max=160,
-        metavar="PIXELS",
-        rich_help_panel=OUTPUT,
-        help="How large the letters of annotated copies are. Default: as suits the image's size.",
-    ),
-]
 Json = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON document instead of text."),
-]
-
-Truncated = Annotated[
-    Literal["refuse", "ok"],
-    typer.Option(
-        "--truncated",
-        metavar="refuse|ok",
-        rich_help_panel=DETECTION,
-        show_default=False,
-        help="What to do with a JPEG or TIFF that is cut off or damaged. ok: read it as far as it goes, and say so in "
-        "its record. Default: refuse.",
-    ),
-]
-PagesOption = Annotated[
-    Literal["first", "all"],
-    typer.Option(
-        "--pages",
-        metavar="first|all",
-        rich_help_panel=DETECTION,
-        show_default=False,
-        help="What of a TIFF of several pages, and of a GIF, WebP, PNG or AVIF that moves, is an image. all: each page "
-        "or frame, with a name such as scan.tif#3. Default: first.",
-    ),
-]
-Fps = Annotated[
-    float | None,
-    typer.Option(
-        "--fps",
-        min=0.001,
-        max=1000,
-        metavar="NUMBER",
-        rich_help_panel=DETECTION,
-        show_default=False,
-        help="How many frames of each second of a video are images, with names such as clip.mp4#t=12.040. Videos need "
-        "pip install 'trtjob[video]'. Example: trtjob run clips/ --model yolov8n --fps 0.5. Default: 1.",
-    ),
-]
-Every = Annotated[
-    int | None,
-    typer.Option(
-        "--every",
-        min=1,
-        max=100_000_000,
-        metavar="FRAMES",
-        rich_help_panel=DETECTION,
-        show_default=False,
-        help="Instead of --fps: the first of so many frames of a video, 1 for all of them. Default: --fps 1.",
-    ),
-]
-Keyframes = Annotated[
-    bool,
-    typer.Option(
-        "--keyframes",
-        rich_help_panel=DETECTION,
-        help="Instead of --fps: the frames of a video that are stored whole, which is the fastest. Default: --fps 1.",
-    ),
-]
-DepthOption = Annotated[
-    Literal["auto", "high", "full"],
-    typer.Option(
-        "--depth",
-        metavar="auto|high|full",
-        rich_help_panel=DETECTION,
-        show_default=False,
-        help="What is white in images of more than 8 bits. auto: the largest number of the 8, 10, 12, 14 or 16 bits "
-        "that are in use, or 1 of floating-point numbers; high: the largest of all 16 bits; full: the largest in the "
-        "image, and its smallest is black. Default: auto.",
-    ),
 ]
 Decode = Annotated[
     Literal["cpu", "gpu"],

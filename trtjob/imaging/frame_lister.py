@@ -7,54 +7,29 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice, pairwise
 from math import lcm
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from trtjob.child_process import Say, child_config, end_when_nobody_waits
 from trtjob.errors import ImageError
 from trtjob.imaging.lister_protocol import LENGTH, UNREADABLE, FrameRow
 from trtjob.imaging.sampling import planned_frames
 from trtjob.imaging.video_times import Part, video_parts
+from trtjob.ranged_file import RangedFile
 
 _PART_BYTES = 1 << 20
 _ROWS = 1000  # in one line
 _MILLI, _MICRO = 3, 6  # digits of a second
 
 
-class _AskedFor(io.RawIOBase):
-    """A file whose parts the planner reads."""
-
-    def __init__(self, size_bytes: int, say: Say) -> None:
-        self._size = size_bytes
-        self._say = say
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, begin + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        size_bytes = min(len(buffer), self._size - self._at)
-        if size_bytes <= 0:
-            return 0
-        self._say({"read": [self._at, size_bytes]})
-        (length,) = LENGTH.unpack(sys.stdin.buffer.read(LENGTH.size))
-        if length == UNREADABLE:
-            raise OSError("a part of it cannot be read")
-        buffer[:length] = sys.stdin.buffer.read(length)
-        self._at += length
-        return int(length)
+def _read_by_planner(begin: int, end: int, say: Say) -> bytes:
+    say({"read": [begin, end - begin]})
+    (length,) = LENGTH.unpack(sys.stdin.buffer.read(LENGTH.size))
+    if length == UNREADABLE:
+        raise OSError("a part of it cannot be read")
+    return sys.stdin.buffer.read(length)
 
 
 def listed_frames(file: BinaryIO, sampling: str, on_step: Callable[[], None] = lambda: None) -> Iterator[FrameRow]:
@@ -100,7 +75,7 @@ def _moments(part: Part, shown: list[int], whole: int) -> list[int]:
 
 
 def _list(request: dict[str, Any], say: Say) -> None:
-    file = cast(BinaryIO, io.BufferedReader(_AskedFor(int(request["size"]), say), _PART_BYTES))
+    file = io.BufferedReader(RangedFile(int(request["size"]), partial(_read_by_planner, say=say)), _PART_BYTES)
     try:
         rows = listed_frames(file, request["sampling"], lambda: say({}))
         while chunk := list(islice(rows, _ROWS)):

@@ -1,7 +1,6 @@
 """Images in the stores of Google and Azure: read by obstore, which finds the credentials, and never written."""
 
 import asyncio
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,9 +15,17 @@ from trtjob.storage.retry import Breaker
 from trtjob.storage.s3.client import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, WHOLE_TIMEOUT_S, signed_address
 from trtjob.storage.s3.errors import ABSENT_BUCKET, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, last_key
-from trtjob.storage.s3.ranged import PART_BYTES, RangedObject, get_part
 from trtjob.storage.s3.requests import S3Requests, What
-from trtjob.storage.s3.storage import SLOWEST_BYTES_PER_S, UNSPEAKABLE, check_size, head_bytes, of_an_image
+from trtjob.storage.s3.transfers import (
+    UNSPEAKABLE,
+    areceived,
+    check_size,
+    get_part,
+    head_bytes,
+    of_an_image,
+    opened,
+    received,
+)
 from trtjob.storage.selection import Rules
 from trtjob.storage.uri import CLOUD_SCHEMES
 
@@ -95,16 +102,8 @@ class CloudImages:
             return await self._requests.acall(entry.key, "read", self._aget)
 
     def open(self, entry: Entry) -> BinaryIO:
-        """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
         self._check_key(entry.key)
-
-        def get(begin: int, end: int) -> bytes:
-            with of_an_image():
-                return self._requests.call(
-                    entry.key, "read", lambda path: get_part(self._store, path, entry.etag, begin, end)
-                )
-
-        return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
+        return opened(entry, self._requests, partial(get_part, self._store))
 
     def _head_bytes(self, entry: Entry) -> bytes:
         self._check_key(entry.key)
@@ -118,10 +117,9 @@ class CloudImages:
         import obstore
 
         with self._known():
-            result = obstore.get(self._store, path)
-        check_size(result.meta["size"])
-        data = result.bytes().to_bytes()
-        check_whole(len(data), result.meta["size"])
+            answer = obstore.get(self._store, path)
+        data, meta = received(answer)
+        check_whole(len(data), meta["size"])
         return data
 
     async def _aget(self, path: str) -> bytes:
@@ -129,12 +127,9 @@ class CloudImages:
 
         async with asyncio.timeout(READ_TIMEOUT_S):
             with self._known():
-                result = await obstore.get_async(self._store, path)
-        size = result.meta["size"]
-        check_size(size)
-        async with asyncio.timeout(READ_TIMEOUT_S + size / SLOWEST_BYTES_PER_S):
-            data = (await result.bytes_async()).to_bytes()
-        check_whole(len(data), size)
+                answer = await obstore.get_async(self._store, path)
+        data, meta = await areceived(answer)
+        check_whole(len(data), meta["size"])
         return data
 
     def _listed(self, ask: Callable[[], Page]) -> Page:

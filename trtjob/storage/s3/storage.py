@@ -2,9 +2,7 @@
 
 import asyncio
 import errno
-import io
 import logging
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,18 +10,25 @@ from datetime import timedelta
 from typing import Any, BinaryIO
 
 from trtjob.atomic import unfinished_name
-from trtjob.errors import ConfigError, FailureKind, ImageError, StorageError
-from trtjob.imaging.headers import HEAD_BYTES
+from trtjob.errors import ConfigError, StorageError
 from trtjob.storage.listing import Entry
-from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named, signed_address
 from trtjob.storage.s3.content_types import attributes, content_type
-from trtjob.storage.s3.errors import ONCE_MORE, check_whole, is_closed
+from trtjob.storage.s3.errors import ONCE_MORE, check_whole
 from trtjob.storage.s3.listing import Page, S3Listing, checked_page, last_key, modified_s
-from trtjob.storage.s3.ranged import PART_BYTES, RangedObject, get_part
 from trtjob.storage.s3.requests import S3Requests, What
+from trtjob.storage.s3.transfers import (
+    UNSPEAKABLE,
+    areceived,
+    check_size,
+    get_part,
+    head_bytes,
+    of_an_image,
+    opened,
+    received,
+)
 from trtjob.storage.selection import Rules
 from trtjob.storage.trouble import PATIENCE_S, give_up_after
 
@@ -32,14 +37,14 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 # One request for all but giants, so that the etag of most is the MD5 of their bytes.
 SINGLE_PUT_BYTES = 64 << 20
-SLOWEST_BYTES_PER_S = 50_000
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# Keys that obstore refuses: boto3 reads and writes those.
-UNSPEAKABLE = re.compile(r"(^|/)(/|\.{1,2}(/|$))|[\x00-\x1f\x7f]|/$")
 
 
 class S3Storage:
-    """Objects below `s3://bucket/prefix`. See Storage; thread-safe, and its `a` methods for any one event loop."""
+    """Objects below `s3://bucket/prefix`. See Storage; thread-safe, and its `a` methods for any one event loop.
+
+    What has a key that obstore refuses is read and written by boto3.
+    """
 
     is_remote = True
 
@@ -229,13 +234,7 @@ class S3Storage:
             return await self._requests.acall(entry.key, "read", self._aget)
 
     def open(self, entry: Entry) -> BinaryIO:
-        """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
-
-        def get(begin: int, end: int) -> bytes:
-            with of_an_image():
-                return self._requests.call(entry.key, "read", lambda path: self._get_part(path, entry.etag, begin, end))
-
-        return io.BufferedReader(RangedObject(entry.size_bytes, get), PART_BYTES)
+        return opened(entry, self._requests, self._get_part)
 
     def _head_bytes(self, entry: Entry) -> bytes:
         return head_bytes(entry, self._requests, self._get_part)
@@ -248,9 +247,8 @@ class S3Storage:
         if UNSPEAKABLE.search(path):
             answer = self._bucket.client.get_object(Bucket=self._bucket.name, Key=path)
             return self._bucket.checked(answer["Body"].read(), answer["ContentLength"], answer["ETag"])
-        result = obstore.get(self._bucket.store, path)
-        check_size(result.meta["size"])
-        return self._bucket.checked(result.bytes().to_bytes(), result.meta["size"], result.meta["e_tag"])
+        data, meta = received(obstore.get(self._bucket.store, path))
+        return self._bucket.checked(data, meta["size"], meta["e_tag"])
 
     def _get_part(self, path: str, etag: str, begin: int, end: int) -> bytes:
         if not UNSPEAKABLE.search(path):
@@ -265,12 +263,9 @@ class S3Storage:
         import obstore
 
         async with asyncio.timeout(READ_TIMEOUT_S):
-            result = await obstore.get_async(self._bucket.store, path)
-        size = result.meta["size"]
-        check_size(size)
-        async with asyncio.timeout(READ_TIMEOUT_S + size / SLOWEST_BYTES_PER_S):
-            data = (await result.bytes_async()).to_bytes()
-        return self._bucket.checked(data, size, result.meta["e_tag"])
+            answer = await obstore.get_async(self._bucket.store, path)
+        data, meta = await areceived(answer)
+        return self._bucket.checked(data, meta["size"], meta["e_tag"])
 
     def _put(self, path: str, data: bytes, *, only_new: bool = False) -> None:
         import obstore
@@ -350,36 +345,6 @@ def _token(page: Page) -> str:
     return str(page["NextContinuationToken"])
 
 
-def head_bytes(entry: Entry, requests: S3Requests, get_part: Callable[[str, str, int, int], bytes]) -> bytes:
-    """Return the first bytes of an object, none of one that may not be read.
-
-    get_part: asks for those of a path, with an etag, from one place on up to another. Raises ImageError, StorageError.
-    """
-    end = min(HEAD_BYTES, entry.size_bytes)
-
-    def ask(path: str) -> bytes:
-        try:
-            return get_part(path, entry.etag, 0, end)
-        except Exception as err:
-            if is_closed(err):
-                return b""
-            raise
-
-    with of_an_image():
-        return requests.call(entry.key, "read", ask) if end else b""
-
-
-@contextmanager
-def of_an_image() -> Iterator[None]:
-    """What concerns one object alone is a failure of this image."""
-    try:
-        yield
-    except FileNotFoundError as err:
-        raise ImageError(FailureKind.MISSING, "the object is not there any more") from err
-    except OSError as err:
-        raise ImageError(FailureKind.READ, f"the object cannot be read: {err.strerror}") from err
-
-
 @contextmanager
 def _temporary_file() -> Iterator[BinaryIO]:
     try:
@@ -392,12 +357,6 @@ def _temporary_file() -> Iterator[BinaryIO]:
         raise StorageError(
             f"the folder for temporary files, {folder}, is full: free some space, or set TMPDIR"
         ) from err
-
-
-def check_size(size_bytes: int) -> None:
-    """Raise ImageError for an object that is too large to be held."""
-    if size_bytes > MAX_FILE_BYTES:
-        raise ImageError(FailureKind.TOO_LARGE, f"the object has {size_bytes:,} bytes, more than 2 GiB")
 
 
 def check_access(uri: str, *, write: bool) -> None:

@@ -1,29 +1,12 @@
-"""An object that is read in parts, as a file is: only what is asked for comes."""
+"""A file whose bytes somebody else has: only the parts that are asked for come."""
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from trtjob.storage.s3.errors import check_whole
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
-PART_BYTES = 4 << 20  # of one request: at 100 ms for each, 40 MB/s
+from typing import Any
 
 
-def get_part(store: "ObjectStore", path: str, etag: str, begin: int, end: int) -> bytes:
-    """Ask a store for a part of an object, once. Raises Damaged, and what obstore raises, also for another etag."""
-    import obstore
-
-    options: Any = {"range": (begin, end), "if_match": f'"{etag}"'}
-    data = obstore.get(store, path, options=options).bytes().to_bytes()
-    check_whole(len(data), end - begin)
-    return data
-
-
-class RangedObject(io.RawIOBase):
-    """An object of a bucket. get: returns the bytes from one place on up to another; it may raise OSError."""
+class RangedFile(io.RawIOBase):
+    """A file that is read in parts. get: returns the bytes from one place on up to another; it may raise OSError."""
 
     def __init__(self, size_bytes: int, get: Callable[[int, int], bytes]) -> None:
         self._size = size_bytes

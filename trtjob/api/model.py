@@ -23,7 +23,9 @@ from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
 from trtjob.worker.engine_choice import open_engine
-from trtjob.worker.pipeline.stages import Prepared, Stages, failure_record
+from trtjob.worker.pipeline.copies import Prepared
+from trtjob.worker.pipeline.failures import failure_record
+from trtjob.worker.pipeline.stages import Stages
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

@@ -27,7 +27,8 @@ from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.pipeline.limits import PipelineLimits
-from trtjob.worker.pipeline.stages import Stages, Stopwatch
+from trtjob.worker.pipeline.stages import Stages
+from trtjob.worker.pipeline.stopwatch import Stopwatch
 
 # The phases as a person thinks of them, each with the stages of the pipeline that it is made of.
 PHASES = {

@@ -33,7 +33,10 @@ from trtjob.logs import JsonFormatter
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
 from trtjob.storage.local import MAX_FILE_BYTES
-from trtjob.worker.pipeline.stages import Prepared, Stages, Stopwatch, failure_record
+from trtjob.worker.pipeline.copies import Prepared
+from trtjob.worker.pipeline.failures import failure_record
+from trtjob.worker.pipeline.stages import Stages
+from trtjob.worker.pipeline.stopwatch import Stopwatch
 
 
 @pytest.fixture
@@ -562,6 +565,7 @@ def test_a_stopwatch_counts_what_failed_too() -> None:
 
 def test_every_stage_is_on_the_watch(photos: Path, output: Path) -> None:
     under_test = stages(photos, output)
-    under_test.watch = watch = Stopwatch()
+    watch = under_test.watch
+    assert isinstance(watch, Stopwatch)
     finish(under_test)
     assert set(watch.busy_s()) == {"read", "decode", "resize", "thumbnail", "nms", "draw", "encode", "write"}

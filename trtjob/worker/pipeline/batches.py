@@ -17,7 +17,7 @@ from trtjob.errors import DeviceLostError, EngineError
 from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.worker.exit_codes import DEVICE_LOST
 from trtjob.worker.pipeline.ring import Ring
-from trtjob.worker.pipeline.stages import Stopwatch
+from trtjob.worker.pipeline.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 

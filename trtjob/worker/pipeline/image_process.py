@@ -23,12 +23,13 @@ from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.records import Record, to_line
 from trtjob.logs import bind_process, configure_logging
 from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
+from trtjob.worker.pipeline.copies import Prepared
+from trtjob.worker.pipeline.failures import as_image_error, failure_record, write_failure
 from trtjob.worker.pipeline.fork_server import forked_processes
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
 from trtjob.worker.pipeline.open_jobs import JobLeftError, OpenJobs
 from trtjob.worker.pipeline.reply_writer import ReplyWriter
 from trtjob.worker.pipeline.ring import Ring
-from trtjob.worker.pipeline.stages import Prepared, as_image_error, failure_record, write_failure
 from trtjob.worker.pipeline.waiting_images import WaitingImages
 from trtjob.worker.pipeline.wire import (
     READ_BYTES,

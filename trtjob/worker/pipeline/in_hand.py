@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from trtjob.imaging.decode import decoding_bytes
 from trtjob.imaging.headers import probe_size
 from trtjob.storage.listing import Entry
-from trtjob.worker.pipeline.stages import Prepared, Stages
+from trtjob.worker.pipeline.copies import Prepared
+from trtjob.worker.pipeline.stages import Stages
 
 
 @dataclass(slots=True)

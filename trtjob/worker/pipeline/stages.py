@@ -2,107 +2,38 @@
 
 import hashlib
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from threading import Lock
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Task
-from trtjob.errors import FailureKind, ImageError, TrtjobError
+from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.decode import ENDS_EARLY, decode_image
-from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.draw import Look, Skeleton, annotate, annotate_classes
-from trtjob.imaging.embedded import NOTHING, Embedded, embedded, exif_of
-from trtjob.imaging.encode import encode_image
+from trtjob.imaging.detections import Detection
+from trtjob.imaging.embedded import embedded, exif_of
 from trtjob.imaging.jpeg import gpu_jpeg_size
 from trtjob.imaging.metadata import Metadata, metadata_from_exif
 from trtjob.imaging.pages import page_count
 from trtjob.imaging.postprocess import classes_from, detections_from, labels_from
-from trtjob.imaging.resampling import Resampling, resampling
-from trtjob.imaging.resize import Placement, prepare
-from trtjob.imaging.thumbnail import thumbnail, thumbnail_of_jpeg
-from trtjob.jobs.folder import annotated_key, thumbnail_key
+from trtjob.imaging.resampling import resampling
+from trtjob.imaging.resize import prepare
 from trtjob.jobs.frames import is_video, time_s
 from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
-from trtjob.jobs.records import ImageFailure, Record
-from trtjob.jobs.spec import Annotate, Options
+from trtjob.jobs.records import Record
+from trtjob.jobs.spec import Options
 from trtjob.logs import log_context
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import ImageStorage
-from trtjob.worker.look import look_of
+from trtjob.worker.pipeline.copies import Copies, Prepared
 from trtjob.worker.pipeline.open_video import OpenVideo
 from trtjob.worker.pipeline.ring import room_for_pixels
+from trtjob.worker.pipeline.stopwatch import Stopwatch, Watch
 
 log = logging.getLogger(__name__)
-
-
-class Watch(Protocol):
-    """Who wants to know how long each stage takes."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """Count a block's seconds among a stage's."""
-        ...
-
-
-class Stopwatch:
-    """Seconds of work by stage, added up over threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._busy_s: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - start
-            with self._lock:
-                self._busy_s[name] += elapsed
-
-    def busy_s(self) -> dict[str, float]:
-        with self._lock:
-            return dict(self._busy_s)
-
-
-@dataclass(slots=True)
-class Prepared:
-    """An image on its way through the engine.
-
-    sha256: of the file, None for a frame of a video, which is not read whole;
-    image: BGR, None where no annotated copy is wanted; file: what the GPU is to decode, None where the image is
-    resized; resampling: how; pixels: RGB, where the GPU leaves them for the annotated copy, None where it does not;
-    thumbnail: empty where none is wanted;
-    to_store: keys and bytes of what is made of the image, where it is still to be stored in a bucket;
-    original: what an annotated copy gets beside its pixels; pages, damage, is_cut_off, metadata: as the record has
-    them.
-    """
-
-    entry: Entry
-    sha256: str | None
-    hw: tuple[int, int]
-    image: UInt8Array | None
-    placement: Placement
-    thumbnail: bytes = b""
-    to_store: list[tuple[str, bytes]] = field(default_factory=list)
-    file: UInt8Array | None = None
-    resampling: Resampling | None = None
-    pixels: UInt8Array | None = None
-    pages: int | None = None
-    damage: str | None = None
-    is_cut_off: bool = False
-    metadata: Metadata | None = None
-    original: Embedded = NOTHING
 
 
 class Stages:
@@ -130,15 +61,11 @@ class Stages:
             self.source, max_pixels=max_pixels, on_gpu=self.options.decode == "gpu", on_step=on_step
         )
         self._max_pixels = max_pixels
-        self._jpeg_quality = jpeg_quality
+        self._copies = Copies(
+            options, model.skeleton, output, self.watch, max_pixels=max_pixels, jpeg_quality=jpeg_quality
+        )
         self._resize = ResizeMode(options.resize)
-        self._look = look_of(options)
         self._class_ids = None if options.class_ids is None else frozenset(options.class_ids)
-
-    @property
-    def keeps_images(self) -> bool:
-        """Whether an image is kept until it is drawn on."""
-        return self.options.annotate is not Annotate.NONE
 
     def read(self, entry: Entry) -> bytes:
         """Read an image from a folder. Raises ImageError, StorageError."""
@@ -214,15 +141,8 @@ class Stages:
                 _, placement = prepare(image, self.model, self._resize, tensor)
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
-        kept = image if self.keeps_images else None
-        return Prepared(entry, digest, image.shape[:2], kept, placement, thumbnail=self._thumbnail(image))
-
-    def _thumbnail(self, image: UInt8Array) -> bytes:
-        """Return an image's thumbnail, empty where there will be none, whatever is found."""
-        if self.options.with_thumbnails is Annotate.NONE:
-            return b""
-        with self.watch.stage("thumbnail"):
-            return thumbnail(image, self.options.thumbnail_px)
+        kept = image if self._copies.need_images else None
+        return Prepared(entry, digest, image.shape[:2], kept, placement, thumbnail=self._copies.thumbnail(image))
 
     def _check_pages(self, count: int, page: int | None) -> int | None:
         """Return how many pages there are where only the first is looked at, None where there is no other.
@@ -244,7 +164,7 @@ class Stages:
         """Keep what a file says of its picture, as far as it is wanted."""
         if self.options.metadata:
             item.metadata = metadata_from_exif(exif_of(data))
-        if self.keeps_images:
+        if self._copies.need_images:
             item.original = embedded(data)
 
     def _for_gpu(self, entry: Entry, data: bytes, digest: str, file: UInt8Array) -> Prepared | None:
@@ -254,7 +174,7 @@ class Stages:
             return None
         if (found := resampling(hw, self.model, self._resize)) is None:
             return None
-        pixels = room_for_pixels(file, len(data), hw) if self.keeps_images else None
+        pixels = room_for_pixels(file, len(data), hw) if self._copies.need_images else None
         file = file[: len(data)]
         file[:] = np.frombuffer(data, np.uint8)
         item = Prepared(entry, digest, hw, None, found[1], file=file, resampling=found[0], pixels=pixels)
@@ -265,7 +185,7 @@ class Stages:
         """Turn the engine's answer into a record, and write its copies. Raises ImageError, StorageError."""
         with self.watch.stage("nms"):
             record = self._record(item, answer)
-        self._annotate(item, record)
+        self._copies.write(item, record)
         return record
 
     def _record(self, item: Prepared, answer: FloatArray) -> Record:
@@ -301,110 +221,8 @@ class Stages:
             detections = tuple(map(_outlined, detections))
         return replace(record, detections=detections, is_truncated=is_truncated)
 
-    def _annotate(self, item: Prepared, record: Record) -> None:
-        shown = [d for d in record.detections or () if d.score >= self.options.conf]
-        classes = _certain(record.classes, self.options.conf) if record.classes else record.classes
-        if record.labels is not None:
-            classes = tuple(found for found in record.labels if found.score >= self.options.conf)
-        image, item.image = item.image, None
-        is_hit = record.is_hit(self.options.conf)
-        if self.options.annotate.takes(is_hit=is_hit):
-            if image is None:
-                image = self._decoded_late(item)
-            self._write_annotated(item, image, shown, classes)
-        if self.options.with_thumbnails.takes(is_hit=is_hit) and (data := item.thumbnail or self._late_thumbnail(item)):
-            self._write(item, thumbnail_key(item.entry.key), data)
-
-    def _decoded_late(self, item: Prepared) -> UInt8Array:
-        """Return an image that the GPU has decoded, BGR: its pixels, or decoded once more where they found no room."""
-        with self.watch.stage("decode"):
-            if item.pixels is not None:
-                image = np.asarray(cv2.cvtColor(item.pixels, cv2.COLOR_RGB2BGR), np.uint8)
-            else:
-                assert item.file is not None
-                image = decode_image(item.file.tobytes(), max_pixels=self._max_pixels)
-        item.thumbnail = self._thumbnail(image)
-        return image
-
-    def _late_thumbnail(self, item: Prepared) -> bytes:
-        assert item.file is not None
-        with self.watch.stage("thumbnail"):
-            return thumbnail_of_jpeg(item.file, item.hw, self.options.thumbnail_px)
-
-    def _write_annotated(
-        self,
-        item: Prepared,
-        image: UInt8Array,
-        shown: list[Detection],
-        classes: tuple[Classification, ...] | None,
-    ) -> None:
-        with self.watch.stage("draw"):
-            drawn = _draw(image, shown, classes, self.options.conf, self.model.skeleton, self._look)
-        key = annotated_key(item.entry.key)
-        with self.watch.stage("encode"):
-            data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality, original=item.original)
-        self._write(item, key, data)
-
-    def _write(self, item: Prepared, key: str, data: bytes) -> None:
-        if self.output.is_remote:
-            item.to_store.append((key, data))
-            return
-        with self.watch.stage("write"):
-            try:
-                self.output.put(key, data)
-            except OSError as err:
-                raise write_failure(err) from err
-
-
-def _certain(classes: tuple[Classification, ...], conf: float) -> tuple[Classification, ...]:
-    """Return the classes of a score of at least `conf`, and the best one in any case. classes: by falling score."""
-    return classes[:1] + tuple(found for found in classes[1:] if found.score >= conf)
-
 
 def _outlined(found: Detection) -> Detection:
     if found.mask is None:
         return found
     return replace(found, polygons=tuple(tuple(outline.ravel().tolist()) for outline in found.mask.polygons()))
-
-
-def write_failure(err: OSError) -> ImageError:
-    """Return the failure of an image of which something cannot be written, for a reason of its own."""
-    return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
-
-
-def _draw(
-    image: UInt8Array,
-    detections: list[Detection],
-    classes: tuple[Classification, ...] | None,
-    conf: float,
-    skeleton: Skeleton,
-    look: Look,
-) -> UInt8Array:
-    try:
-        if classes is not None:
-            return annotate_classes(image, classes, look)
-        return annotate(image, detections, conf=conf, skeleton=skeleton, look=look)
-    except TrtjobError:
-        raise
-    except Exception as err:  # one picture that cannot be drawn on must not end the shard
-        raise ImageError(FailureKind.DRAW, f"cannot draw on the image: {err}") from err
-
-
-def failure_record(key: str, err: ImageError, attempts: int = 1) -> Record:
-    """Return the error record of an image."""
-    return Record(key, err.sha256, error=ImageFailure(FailureKind(err.kind), str(err), attempts))
-
-
-def as_image_error(err: Exception, sha256: str | None = None) -> ImageError:
-    """Return what happened to one image: the others go on, whatever it is."""
-    if isinstance(err, ImageError):
-        err.sha256 = err.sha256 or sha256
-        return err
-    if isinstance(err, MemoryError):
-        return ImageError(FailureKind.DECODE, "there was not enough memory for the image", sha256)
-    log.error("unexpected error", exc_info=err)
-    return ImageError(
-        FailureKind.CRASHED,
-        f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where",
-        sha256,
-    )

@@ -1,0 +1,33 @@
+"""What becomes of an error while an image is processed: that image's failure, and its record."""
+
+import logging
+
+from trtjob.errors import FailureKind, ImageError
+from trtjob.jobs.records import ImageFailure, Record
+
+log = logging.getLogger(__name__)
+
+
+def write_failure(err: OSError) -> ImageError:
+    """Return the failure of an image of which something cannot be written, for a reason of its own."""
+    return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
+
+
+def failure_record(key: str, err: ImageError, attempts: int = 1) -> Record:
+    """Return the error record of an image."""
+    return Record(key, err.sha256, error=ImageFailure(FailureKind(err.kind), str(err), attempts))
+
+
+def as_image_error(err: Exception, sha256: str | None = None) -> ImageError:
+    """Return what happened to one image: the others go on, whatever it is."""
+    if isinstance(err, ImageError):
+        err.sha256 = err.sha256 or sha256
+        return err
+    if isinstance(err, MemoryError):
+        return ImageError(FailureKind.DECODE, "there was not enough memory for the image", sha256)
+    log.error("unexpected error", exc_info=err)
+    return ImageError(
+        FailureKind.CRASHED,
+        f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where",
+        sha256,
+    )

@@ -10,7 +10,7 @@ from samples import MODEL, job_spec, options
 
 from trtjob.errors import ConfigError
 from trtjob.jobs.plan import source_list
-from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Source, class_ids_from, job_id_of
+from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, Part, Source, class_ids_from, job_id_of
 from trtjob.storage.selection import Selection
 
 SOURCE = Source(kind="folder", root="/home/ann/Summer Photos")
@@ -215,6 +215,15 @@ def test_a_web_address_is_a_place_of_images_alone() -> None:
     for changed in wrong:
         with pytest.raises(ValidationError):
             JobSpec.model_validate(fields | changed)
+
+
+def test_an_image_is_from_the_place_whose_whole_name_its_key_begins_with() -> None:
+    roots = {"cam1": "https://host/photos", "cam10": "/photos"}
+    source = Source(kind="folder", root="", parts=tuple(Part(name=n, root=r, is_listed=True) for n, r in roots.items()))
+    assert [source.is_on_web(key) for key in ("cam1/a.jpg", "cam10/a.jpg", "cam2/a.jpg")] == [True, False, False]
+    found = source.part_of("cam10/day/a.jpg")
+    assert found is not None
+    assert (found[0].name, found[1]) == ("cam10", "day/a.jpg")
 
 
 def test_a_source_is_one_place_or_several() -> None:

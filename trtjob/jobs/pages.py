@@ -15,7 +15,8 @@ from operator import attrgetter
 from trtjob.errors import ImageError
 from trtjob.imaging.pages import page_count
 from trtjob.jobs.frame_listing import FramesOf
-from trtjob.jobs.frames import is_video, video_key
+from trtjob.jobs.frames import is_video, names_frame, video_key
+from trtjob.jobs.spec import Options
 from trtjob.storage.listing import Entry, Images, is_unknown, suffix_of
 from trtjob.storage.prefetch import REQUESTS, prefetch_map
 from trtjob.storage.protocol import ImageStorage
@@ -42,6 +43,13 @@ def file_and_page(key: str) -> tuple[str, int]:
 def names_page(key: str) -> bool:
     """Whether an image's key names a page."""
     return _PAGE.fullmatch(key) is not None
+
+
+def file_key(key: str, options: Options) -> str:
+    """Return the file in which an image of a job is, by the image's key: a page's, a frame's video, or its own."""
+    if options.frames is not None and names_frame(key):
+        return video_key(key)
+    return file_and_page(key)[0] if options.pages == "all" else key
 
 
 def file_of(entry: Entry) -> Entry:

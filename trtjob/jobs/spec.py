@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
 from trtjob.storage.selection import PatternText, Selection
-from trtjob.storage.uri import SourceUri, StorageUri, is_web
+from trtjob.storage.uri import SourceUri, StorageUri, is_address, is_web
 
 
 class Annotate(StrEnum):
@@ -82,12 +82,20 @@ class Source(Document):
 
     def folder_around(self, path: Path) -> str | None:
         """Return the folder of this machine in which the next job would find images below a path, None for none."""
-        folders = (part.root for part in self.all_parts if part.is_listed and "://" not in part.root)
+        folders = (part.root for part in self.all_parts if part.is_listed and not is_address(part.root))
         return next((folder for folder in folders if path.is_relative_to(folder)), None)
+
+    def part_of(self, key: str) -> tuple[Part, str] | None:
+        """Return the place that an image is from, and its key there; None for a key of no place."""
+        if not self.parts:
+            return self.all_parts[0], key
+        found = next((part for part in self.parts if key.startswith(f"{part.name}/")), None)
+        return None if found is None else (found, key.removeprefix(f"{found.name}/"))
 
     def is_on_web(self, key: str) -> bool:
         """Whether an image comes from a web server."""
-        return any(is_web(part.root) and key.startswith(part.name) for part in self.all_parts)
+        found = self.part_of(key)
+        return found is not None and is_web(found[0].root)
 
     @property
     def shown(self) -> str:

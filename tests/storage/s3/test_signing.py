@@ -65,13 +65,16 @@ def test_an_image_of_a_job_has_its_files_address_in_the_place_that_it_is_from(bu
     spec = job_spec(tmp_path)
     roots = {"s3": f"s3://{bucket}/p", "disk": "/photos"}
     parts = tuple(Part(name=name, root=root, is_listed=True) for name, root in roots.items())
-    options = spec.options.model_copy(update={"pages": "all"})
+    options = spec.options.model_copy(update={"pages": "all", "frames": "fps=1"})
     job = spec.model_copy(update={"source": Source(kind="folder", root="", parts=parts), "options": options})
     address_of = signed_originals(job, HOUR)
     for image in ("s3/a.tif#3", "s3/a.tif"):
         address = address_of(image)
         assert address is not None
         assert address.partition("?")[0].endswith(f"/{bucket}/p/a.tif")
+    named_as_a_frame = address_of("s3/a#t=1.tif")  # and is none
+    assert named_as_a_frame is not None
+    assert named_as_a_frame.partition("?")[0].endswith(f"/{bucket}/p/a%23t%3D1.tif")
     assert address_of("disk/a.tif") is None
     with pytest.raises(ConfigError, match="in no bucket"):
         signed_originals(spec, HOUR)

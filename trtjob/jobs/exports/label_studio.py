@@ -42,10 +42,10 @@ def _tasks(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:
 
 def _address(results: Results, name: str) -> str:
     """Return where Label Studio finds an image: at its address, or below the folder that it serves."""
-    for part in results.spec.source.all_parts:
-        below = f"{part.name}/" if part.name else ""
-        if is_address(part.root) and name.startswith(below):
-            return f"{part.root.replace('az://', _AZURE, 1)}/{name.removeprefix(below)}"
+    found = results.spec.source.part_of(name)
+    if found is not None and is_address(found[0].root):
+        part, key = found
+        return f"{part.root.replace('az://', _AZURE, 1)}/{key}"
     return _LOCAL_FILES + quote(os.fsencode(name))
 
 

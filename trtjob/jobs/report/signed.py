@@ -4,8 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from trtjob.errors import ConfigError
-from trtjob.jobs.frames import video_key
-from trtjob.jobs.pages import file_and_page
+from trtjob.jobs.pages import file_key
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage.signing import signer
 from trtjob.storage.uri import is_bucket
@@ -16,25 +15,19 @@ def signed_originals(spec: JobSpec, lifetime: timedelta) -> Callable[[str], str 
 
     Raises ConfigError where no image is in a bucket, StorageError where there are no credentials for one.
     """
-    parts = spec.source.all_parts
     signers = {
         part.name: signer(part.root, lifetime, anonymous=spec.source.anonymous)
-        for part in parts
+        for part in spec.source.all_parts
         if is_bucket(part.root)
     }
     if not signers:
         raise ConfigError(f"--sign: the images of job '{spec.job_id}' are in no bucket. Leave it out")
 
     def address(image: str) -> str | None:
-        file = _file_of(spec, image)
-        name = next((part.name for part in parts if file.startswith(f"{part.name}/")), "")
-        key = file.removeprefix(f"{name}/") if name else file
-        return signers[name](key) if name in signers else None
+        found = spec.source.part_of(file_key(image, spec.options))
+        if found is None or found[0].name not in signers:
+            return None
+        part, key = found
+        return signers[part.name](key)
 
     return address
-
-
-def _file_of(spec: JobSpec, image: str) -> str:
-    if spec.options.frames is not None and "#t=" in image:
-        return video_key(image)
-    return file_and_page(image)[0] if spec.options.pages == "all" else image

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from trtjob.jobs.frames import names_frame, video_key
-from trtjob.jobs.pages import file_and_page, names_page
+from trtjob.jobs.pages import file_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Options
 
@@ -57,7 +56,7 @@ def targets(records: Iterable[Record], options: Options, *, conf: float, by: By)
     """
     of_parts: dict[str, _Found] = {}
     for record in records:
-        file = _file_of(record.image, options)
+        file = file_key(record.image, options)
         if file != record.image or file in of_parts:
             of_parts.setdefault(file, _Found()).add(record, conf)
             continue
@@ -66,12 +65,6 @@ def targets(records: Iterable[Record], options: Options, *, conf: float, by: By)
         yield _target(file, found, by)
     for file, found in of_parts.items():
         yield _target(file, found, by)
-
-
-def _file_of(key: str, options: Options) -> str:
-    if options.frames is not None and names_frame(key):
-        return video_key(key)
-    return file_and_page(key)[0] if options.pages == "all" and names_page(key) else key
 
 
 def _target(file: str, found: _Found, by: By) -> Target:

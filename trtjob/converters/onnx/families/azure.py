@@ -6,7 +6,7 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.anchored import in_pixels
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.heads import Heads
-from trtjob.converters.onnx.families.parts import as_float, padded, scaled, scaled_boxes, single
+from trtjob.converters.onnx.families.parts import as_float, final_of_one, scaled, scaled_boxes, single
 from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
 from trtjob.converters.pixels import Color, Pixels, unit_pixels
 from trtjob.engines.protocol import Outputs
@@ -29,14 +29,12 @@ def _describe(seen: Seen) -> Contract:
 
 
 def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    boxes, scores, class_ids = (as_float(graph, name) for name in _ROLES.names(seen))
-    last = graph.integers(2)
-    every = [scaled(graph, boxes, seen.hw), *(graph.add("Unsqueeze", x, last) for x in (scores, class_ids))]
-    return padded(graph, graph.add("Squeeze", graph.add("Concat", *every, axis=2), graph.integers(0)))
+    boxes, scores, class_ids = _ROLES.names(seen)
+    return final_of_one(graph, scaled(graph, as_float(graph, boxes), seen.hw), scores, class_ids)
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[name] for name in _ROLES.names(seen))
+    boxes, scores, class_ids = _ROLES.arrays(outputs, seen)
     return single(scaled_boxes(boxes, seen.hw), scores, class_ids, labels)
 
 

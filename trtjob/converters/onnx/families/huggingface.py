@@ -26,15 +26,8 @@ from trtjob.engines.spec import ResizeMode
 _ROLES = Roles({"logits": are_logits, "pred_boxes": are_boxes}, {"logits": are_logits_and_no_boxes})
 
 
-def _fits(seen: Seen) -> bool:
-    if not _ROLES.fit(seen):
-        return False
-    one, other = (seen.outputs[name] for name in _ROLES.names(seen))
-    return one.shape[:2] == other.shape[:2]
-
-
 def _is_one(seen: Seen) -> bool:
-    return _fits(seen) and (_ROLES.are_named(seen) or HUGGING_FACES in seen.inputs)
+    return _ROLES.fit(seen) and (_ROLES.are_named(seen) or HUGGING_FACES in seen.inputs)
 
 
 def _columns(seen: Seen) -> int:
@@ -61,7 +54,7 @@ def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    logits, boxes = (outputs[name] for name in _ROLES.names(seen))
+    logits, boxes = _ROLES.arrays(outputs, seen)
     scores = probabilities(logits)[..., : len(labels)] if _has_nothing(seen) else sigmoids(logits)
     return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), scores)
 
@@ -75,7 +68,7 @@ FAMILY = Family(
     title="Hugging Face: DETR, Table Transformer, YOLOS, RT-DETR, D-FINE",
     gives="'logits' [N, Q, classes, or one more] and 'pred_boxes' [N, Q, 4]",
     needs="config.json and preprocessor_config.json beside it, or --labels and --preprocess; --size where it is open",
-    fits=_fits,
+    fits=_ROLES.fit,
     recognises=_is_one,
     describe=_describe,
     classes=_classes,

@@ -17,7 +17,7 @@ def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    found, class_ids = (outputs[name] for name in _ROLES.names(seen))
+    found, class_ids = _ROLES.arrays(outputs, seen)
     return single(found[..., :4], found[..., 4], class_ids, labels)
 
 

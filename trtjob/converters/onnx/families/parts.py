@@ -70,6 +70,12 @@ def padded(graph: Graph, found: str) -> Rewired:
     return Rewired(graph.add("Unsqueeze", graph.add("Gather", every, best, axis=0), graph.integers(0)), Layout.FINAL)
 
 
+def final_of_one(graph: Graph, boxes: str, scores: str, class_ids: str) -> Rewired:
+    """Append as `final` does what is given of one image alone, in as many rows as are found."""
+    every = final(graph, boxes, scores, class_ids).name
+    return padded(graph, graph.add("Squeeze", every, graph.integers(0)))
+
+
 # -- in NumPy ---------------------------------------------------------------------------------------------------------
 
 

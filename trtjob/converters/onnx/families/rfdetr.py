@@ -23,13 +23,6 @@ _COCO = 91  # its checkpoints of COCO have a column for each of COCO's ids, and 
 _ROLES = Roles({"dets": are_boxes, "labels": are_logits}, {"labels": are_logits_and_no_boxes})
 
 
-def _fits(seen: Seen) -> bool:
-    if not _ROLES.fit(seen):
-        return False
-    one, other = (seen.outputs[name] for name in _ROLES.names(seen))
-    return one.shape[:2] == other.shape[:2]
-
-
 def _classes(seen: Seen) -> int:
     """The last column is the background's (export/_class_layout.py)."""
     logits = int(seen.outputs[_ROLES.names(seen)[1]].shape[2])
@@ -43,7 +36,7 @@ def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, logits = (outputs[name] for name in _ROLES.names(seen))
+    boxes, logits = _ROLES.arrays(outputs, seen)
     return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), sigmoids(logits[..., : len(labels)]))
 
 
@@ -51,8 +44,8 @@ FAMILY = Family(
     name="rfdetr",
     title="RF-DETR",
     gives="'dets' [N, Q, 4] and 'labels' float [N, Q, classes + 1]",
-    fits=_fits,
-    recognises=lambda seen: _fits(seen) and _ROLES.are_named(seen),
+    fits=_ROLES.fit,
+    recognises=lambda seen: _ROLES.fit(seen) and _ROLES.are_named(seen),
     describe=lambda _seen: Contract(torch_pixels(), ResizeMode.STRETCH, is_final=True, multi_label=True),
     classes=_classes,
     rewire=_rewire,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.converters.onnx.families.family import Seen
+from trtjob.converters.onnx.families.family import Arrays, Seen
 
 Kind = Callable[[NDArray[Any]], bool]
 
@@ -23,6 +23,11 @@ def are_scores(array: NDArray[Any]) -> bool:
 
 def are_class_ids(array: NDArray[Any]) -> bool:
     return array.ndim == 2 and are_integers(array)
+
+
+def are_several_class_ids(array: NDArray[Any]) -> bool:
+    """Tell them from the number of boxes, which stands beside them."""
+    return are_class_ids(array) and array.shape[1] > 1
 
 
 def are_logits(array: NDArray[Any]) -> bool:
@@ -49,14 +54,19 @@ class Roles:
         return seen.names >= self.kinds.keys()
 
     def fit(self, seen: Seen) -> bool:
-        """Tell whether each role has its output, and none has two."""
-        return self._found(seen) is not None
+        """Tell whether each role has its output, none has two, and all are of as many boxes."""
+        found = self._found(seen)
+        return found is not None and len({seen.outputs[name].shape[:2] for name in found.values()}) == 1
 
     def names(self, seen: Seen) -> list[str]:
         """Return the outputs' names in the graph, in the order of the roles."""
         found = self._found(seen)
         assert found is not None
         return [found[role] for role in self.kinds]
+
+    def arrays(self, outputs: Arrays, seen: Seen) -> list[NDArray[Any]]:
+        """Return the outputs themselves, in the order of the roles."""
+        return [outputs[name] for name in self.names(seen)]
 
     def _found(self, seen: Seen) -> dict[str, str] | None:
         if self.are_named(seen):

@@ -6,14 +6,14 @@ module_interfaces/exportable_detector.py and conversion/onnx/nms.py in Deci-AI/s
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import columns, final, padded, single
-from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores, are_several_class_ids
 from trtjob.converters.pixels import pixels_of_mode
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 
 _BATCH = Roles(
     {"pred_boxes": are_boxes, "pred_scores": are_scores, "pred_classes": are_class_ids},
-    {"pred_classes": lambda array: are_class_ids(array) and array.shape[1] > 1},  # the other one counts
+    {"pred_classes": are_several_class_ids},
 )
 _FLAT = "flat_predictions"
 
@@ -28,7 +28,7 @@ def _rewire_batch(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired
 
 
 def _read_batch(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[name] for name in _BATCH.names(seen))
+    boxes, scores, class_ids = _BATCH.arrays(outputs, seen)
     return single(boxes, scores, class_ids, labels)
 
 

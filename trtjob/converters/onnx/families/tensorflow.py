@@ -48,7 +48,7 @@ def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
 
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[name] for name in _ROLES.names(seen))
+    boxes, scores, class_ids = _ROLES.arrays(outputs, seen)
     return single(scaled_boxes(boxes[..., _X_FIRST], seen.hw), scores, class_ids - 1, labels)
 
 

@@ -9,12 +9,13 @@ from trtjob.converters.onnx.families.parts import (
     columns,
     corner_boxes,
     corners,
+    final_of_one,
     padded,
     part,
     rows,
     single,
 )
-from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores
+from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_class_ids, are_scores, are_several_class_ids
 from trtjob.converters.onnx.families.yolox import grids, strides_of
 from trtjob.converters.onnx.outputs import Layout
 from trtjob.converters.pixels import unit_pixels
@@ -184,20 +185,16 @@ END2END = Family(
 
 _PADDED = Roles(
     {"det_boxes": are_boxes, "det_scores": are_scores, "det_classes": are_class_ids},
-    {"det_classes": lambda array: are_class_ids(array) and array.shape[1] > 1},  # the other one counts
+    {"det_classes": are_several_class_ids},
 )
 
 
 def _rewire_padded_end(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
-    boxes, scores, class_ids = (as_float(graph, name) for name in _PADDED.names(seen))
-    last = graph.integers(2)
-    every = [boxes, *(graph.add("Unsqueeze", x, last) for x in (scores, class_ids))]
-    # Of one image: how many rows there are depends on what is found.
-    return padded(graph, graph.add("Squeeze", graph.add("Concat", *every, axis=2), graph.integers(0)))
+    return final_of_one(graph, *_PADDED.names(seen))
 
 
 def _read_padded_end(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
-    boxes, scores, class_ids = (outputs[name] for name in _PADDED.names(seen))
+    boxes, scores, class_ids = _PADDED.arrays(outputs, seen)
     return single(boxes, scores, class_ids, labels)
 
 

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,8 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
             _still(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
-    def on_wait(what: str) -> None:
-        check()
-        context.doing = what
-
     source = open_source(view.spec.source, on_trouble=check, allow_local=context.settings.fetch_allow_local)
-    try:
+    with _telling(context, check) as on_wait:
         plan = plan_epoch(
             folder,
             view.spec,
@@ -112,8 +109,6 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
             before_write=still_mine,
             on_wait=on_wait,
         )
-    finally:
-        context.doing = ""
     if not is_first:
         _sync_later_round(store, lease, folder, plan)
     _still(store.note(lease, ignored=json.dumps(plan.ignored)))
@@ -124,6 +119,20 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
         context.queue.put(job_id, [FINISH])
     else:
         reconcile_job(store, context.queue, job_id)
+
+
+@contextmanager
+def _telling(context: Context, check: Check) -> Iterator[Callable[[str], None]]:
+    """Yield what is called while a unit waits for something: it tells a person what, until the block ends."""
+
+    def on_wait(what: str) -> None:
+        check()
+        context.doing = what
+
+    try:
+        yield on_wait
+    finally:
+        context.doing = ""
 
 
 def _sync_first_round(store: JobStore, lease: Lease, folder: JobFolder) -> set[int]:
@@ -187,19 +196,13 @@ def _finish(context: Context, lease: Lease, check: Check, still_mine: Callable[[
     folder = JobFolder.of(view.spec, check)
     expect_output(folder, view.spec)
 
-    def on_wait(what: str) -> None:
-        check()
-        context.doing = what
-
     def on_results() -> dict[str, str]:
         if not view.spec.options.annotate_video:
             return {}
         return write_video_copies(view.spec, read_records(folder.storage, RESULTS), on_wait)
 
-    try:
+    with _telling(context, check) as on_wait:
         summary = finish(folder, view.spec, check, still_mine, on_results)
-    finally:
-        context.doing = ""
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}

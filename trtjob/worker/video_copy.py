@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtjob.child_process import Say, child_config, end_when_nobody_waits
+from trtjob.child_process import BEAT_S, Say, child_config, end_when_nobody_waits
 from trtjob.errors import ImageError, StorageError
 from trtjob.imaging.draw import annotate, annotate_classes
 from trtjob.imaging.video import UInt8Array
@@ -28,8 +28,6 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
 from trtjob.worker.look import look_of
-
-_BEAT_S = 1.0
 
 
 def copy_key(video: str) -> str:
@@ -117,7 +115,7 @@ class _Progress:
     _said_at: float = 0.0
 
     def step(self) -> None:
-        if time.monotonic() - self._said_at >= _BEAT_S:
+        if time.monotonic() - self._said_at >= BEAT_S:
             self.say_now()
 
     def say_now(self) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from benchmarks.constant import ConstantEngine
 from benchmarks.feeding import DEATH_GOAL_S, death_s
@@ -34,13 +33,11 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.protocol import Engine
 from trtjob.errors import TrtjobError
 from trtjob.jobs.folder import JobFolder
-from trtjob.jobs.spec import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, Decode, JobSpec
 from trtjob.storage.listing import Listing
 from trtjob.worker.engine_choice import can_decode, open_decoder
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import PipelineLimits
-
-Decode = Literal["cpu", "gpu"]
 
 LIGHT, HEAVY, RIVALLED = zoo.FED
 PRECISION = "fp16"

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from benchmarks.node import Node
 from scripts.gpu_check import need, zoo
@@ -30,7 +29,7 @@ from trtjob.engines.cuda.device import gpus
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu.decoder import installed_package
-from trtjob.jobs.spec import Annotate, JobSpec
+from trtjob.jobs.spec import Annotate, Decode, JobSpec
 from trtjob.jobs.states import TERMINAL
 from trtjob.queue.connection import Connection, connect
 from trtjob.queue.embedded_server import EmbeddedServer
@@ -39,7 +38,6 @@ from trtjob.queue.keys import job_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.worker.core_shares import core_shares
 
-Decode = Literal["cpu", "gpu"]
 EVERY_WAY = [(size, how) for size in (SMALL, LARGE) for how in (Annotate.NONE, Annotate.ALL)]
 # By what decodes, and whether the model is heavy. Where the GPU decodes, an image to draw on is decoded twice.
 CASES: dict[Decode, dict[bool, list[tuple[str, Annotate]]]] = {

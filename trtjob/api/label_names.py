@@ -37,6 +37,5 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
         from trtjob import atomic
 
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(file) as open_file:
-            open_file.write(data)
+        atomic.write(file, data)
     return file

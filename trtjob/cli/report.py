@@ -1,6 +1,7 @@
 """`trtjob report`: a job's page, made again from its results; `trtjob open`: the page, in a browser."""
 
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,9 @@ from trtjob.counted import counted
 from trtjob.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtjob.config import Settings
     from trtjob.jobs.folder import JobFolder
     from trtjob.jobs.report.reference import Reference
     from trtjob.jobs.spec import JobSpec
@@ -87,7 +91,8 @@ def report(
     from trtjob.jobs.folder import REPORT, SUMMARY
     from trtjob.jobs.report.signed import signed_originals
 
-    folder = job_folder(job, start)
+    settings = cache(start)  # asked once, and only where a job is named by its id
+    folder = job_folder(job, settings)
     spec = folder.spec()
     _check_has(folder, SUMMARY, spec.job_id)
     if conf is not None and spec.model.task == "detect" and conf < spec.options.min_score:
@@ -96,21 +101,23 @@ def report(
             f"Give a score from there on, or run it again with --min-score {conf:g}"
         )
     if thumbnails is not None or thumbnail_size is not None:
-        _make_thumbnails(folder, spec, thumbnails, thumbnail_size)
-    reference = _reference(spec, compare, truth, conf)
+        _make_thumbnails(folder, spec, thumbnails, thumbnail_size, settings())
+    reference = _reference(spec, compare, truth, conf, settings)
     address_of = None if sign is None else signed_originals(spec, timedelta(hours=sign))
     report_again(folder, spec, conf=conf, reference=reference, address_of=address_of)
     say(folder.storage.place(REPORT))
 
 
-def _reference(spec: "JobSpec", compare: str | None, truth: Path | None, conf: float | None) -> "Reference | None":
+def _reference(
+    spec: "JobSpec", compare: str | None, truth: Path | None, conf: float | None, settings: "Callable[[], Settings]"
+) -> "Reference | None":
     if compare is not None and truth is not None:
         raise ConfigError("--compare and --truth are for one page each. Leave one out")
     if compare is not None:
         from trtjob.jobs.folder import RESULTS
         from trtjob.jobs.report.other_job import OtherJob
 
-        other = job_folder(compare, start)
+        other = job_folder(compare, settings)
         _check_has(other, RESULTS, other.spec().job_id)
         return OtherJob(other, spec)
     if truth is not None:
@@ -124,7 +131,9 @@ def _reference(spec: "JobSpec", compare: str | None, truth: Path | None, conf: f
     return None
 
 
-def _make_thumbnails(folder: "JobFolder", spec: "JobSpec", which: str | None, px: int | None) -> None:
+def _make_thumbnails(
+    folder: "JobFolder", spec: "JobSpec", which: str | None, px: int | None, settings: "Settings"
+) -> None:
     from trtjob.jobs.report.thumbnails import ThumbnailChoice
     from trtjob.jobs.spec import Annotate
     from trtjob.worker.thumbnails import make_thumbnails
@@ -133,7 +142,6 @@ def _make_thumbnails(folder: "JobFolder", spec: "JobSpec", which: str | None, px
     choice = ThumbnailChoice(
         which=options.with_thumbnails if which is None else Annotate(which), px=px or options.thumbnail_px
     )
-    settings = start()
     made = make_thumbnails(folder, spec, choice, max_pixels=settings.max_pixels, allow_local=settings.fetch_allow_local)
     left = f"; {counted(made.left, 'image')} could not be read again" if made.left else ""
     say(f"{counted(made.made, 'thumbnail')}{left}", err=True)

@@ -45,11 +45,16 @@ def names_page(key: str) -> bool:
     return _PAGE.fullmatch(key) is not None
 
 
+def planned_page(key: str, options: Options) -> tuple[str, int | None]:
+    """Return the file in which an image of a job is, which is no frame, and its page; None where it is the file."""
+    return file_and_page(key) if options.pages == "all" and names_page(key) else (key, None)
+
+
 def file_key(key: str, options: Options) -> str:
     """Return the file in which an image of a job is, by the image's key: a page's, a frame's video, or its own."""
     if options.frames is not None and names_frame(key):
         return video_key(key)
-    return file_and_page(key)[0] if options.pages == "all" else key
+    return planned_page(key, options)[0]
 
 
 def file_of(entry: Entry) -> Entry:

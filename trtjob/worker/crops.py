@@ -17,7 +17,7 @@ from trtjob.imaging.encode import encode_image
 from trtjob.jobs.exports.csv_table import Lines, as_text
 from trtjob.jobs.exports.results import Shape, shapes_of
 from trtjob.jobs.folder import RESULTS, JobFolder, suffixed_key
-from trtjob.jobs.pages import file_and_page, names_page
+from trtjob.jobs.pages import planned_page
 from trtjob.jobs.plan import planned_entries
 from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.sorting.plan import folder_name
@@ -168,8 +168,7 @@ class _Maker:
 
     def _decoded(self, record: Record) -> UInt8Array:
         options = self.spec.options
-        is_page = options.pages == "all" and names_page(record.image)
-        file, page = file_and_page(record.image) if is_page else (record.image, None)
+        file, page = planned_page(record.image, options)
         data = self.source.fetch(Entry(file, 0, ""))
         if record.sha256 is not None and hashlib.sha256(data).hexdigest() != record.sha256:
             raise ImageError(FailureKind.READ, "the file has changed since the job: run the job again")

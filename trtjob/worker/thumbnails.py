@@ -6,7 +6,7 @@ from trtjob.errors import ImageError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.thumbnail import thumbnail
 from trtjob.jobs.folder import RESULTS, JobFolder, thumbnail_key
-from trtjob.jobs.pages import file_and_page, names_page
+from trtjob.jobs.pages import planned_page
 from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.report.thumbnails import CHOICE, ThumbnailChoice
 from trtjob.jobs.source_images import open_source
@@ -34,14 +34,13 @@ def make_thumbnails(
     source = open_source(spec.source, allow_local=allow_local)
 
     def make(record: Record) -> bool:
-        key, has_pages = record.image, spec.options.pages == "all" and names_page(record.image)
+        file, page = planned_page(record.image, spec.options)
         try:
-            file, page = file_and_page(key) if has_pages else (key, None)
             data = source.fetch(Entry(file, 0, ""))
             image = decode_image(
                 data, max_pixels=max_pixels, on_damage=lambda _: None, depth=spec.options.depth, page=page
             )
-            folder.storage.put(thumbnail_key(key), thumbnail(image, choice.px))
+            folder.storage.put(thumbnail_key(record.image), thumbnail(image, choice.px))
         except (ImageError, OSError):
             return False
         return True

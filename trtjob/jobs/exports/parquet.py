@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from trtjob.errors import MissingDependencyError
 from trtjob.jobs.exports.arrow_table import Rows, record_batches, schema_of
 from trtjob.jobs.exports.results import Results
 from trtjob.jobs.records import Record
@@ -16,12 +15,11 @@ def write_parquet(results: Results, out: Path, *, per_image: bool = False) -> No
 
     Raises MissingDependencyError.
     """
-    try:
-        from pyarrow import parquet
-    except ImportError as err:
-        raise MissingDependencyError("pyarrow", extra="parquet") from err
     rows: Rows = "image" if per_image else "detection"
-    with LocalStorage(out.parent).writing(out.name) as file, parquet.ParquetWriter(file, schema_of(rows)) as writer:
+    schema = schema_of(rows)
+    from pyarrow import parquet
+
+    with LocalStorage(out.parent).writing(out.name) as file, parquet.ParquetWriter(file, schema) as writer:
         for batch in record_batches(_counting(results), rows):
             writer.write_batch(batch)
 

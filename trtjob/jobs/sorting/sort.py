@@ -120,9 +120,7 @@ class _Sort:
             try:
                 self._sort(target)
                 result.folders[target.folder] += 1
-            except _Left as left:
-                result.left.append((target.file, str(left)))
-            except ImageError as err:
+            except (_Left, ImageError) as err:
                 result.left.append((target.file, str(err)))
             except OSError as err:
                 if err.errno in _ENDS:

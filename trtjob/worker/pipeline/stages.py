@@ -21,7 +21,7 @@ from trtjob.imaging.postprocess import classes_from, detections_from, labels_fro
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 from trtjob.jobs.frames import is_video, time_s
-from trtjob.jobs.pages import MOST_PAGES, file_and_page, file_of, names_page
+from trtjob.jobs.pages import MOST_PAGES, file_of, planned_page
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Options
 from trtjob.logs import log_context
@@ -78,7 +78,7 @@ class Stages:
 
     def page_of(self, entry: Entry) -> int | None:
         """Return which page of its file an image is, None where it is the file."""
-        return file_and_page(entry.key)[1] if self.options.pages == "all" and names_page(entry.key) else None
+        return planned_page(entry.key, self.options)[1]
 
     def is_of_video(self, entry: Entry) -> bool:
         """Whether an image is a frame of a video, or a video of which no frame was planned: `read` is not for it."""

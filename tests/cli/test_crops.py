@@ -58,6 +58,8 @@ def test_json_names_everything(trtjob: Command, folder: JobFolder, tmp_path: Pat
     }
 
 
-@pytest.mark.parametrize("words", ["-o s3://bucket/crops", "-o crops --margin -1", "-o crops --margin 11"])
+@pytest.mark.parametrize(
+    "words", ["-o s3://bucket/crops", "-o gs://bucket/crops", "-o crops --margin -1", "-o crops --margin 11"]
+)
 def test_what_cannot_be_meant_is_refused(trtjob: Command, folder: JobFolder, words: str) -> None:
     assert trtjob("crops", folder.uri, *words.split()).code == 2

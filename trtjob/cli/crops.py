@@ -47,7 +47,7 @@ def crops(
     from trtjob.cli.ui.output import print_json, print_left
     from trtjob.worker.crops import TABLE, make_crops
 
-    if "://" in str(output) or str(output).startswith("s3:/"):
+    if str(output).startswith(("s3:/", "gs:/", "az:/")):  # a path has lost one of its slashes
         raise ConfigError(f"--output '{output}': crops are written to a folder of this machine")
     settings = start()
     folder = finished_folder(job, settings)

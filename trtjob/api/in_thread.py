@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 from trtjob.api.stop import Stop
 
 T = TypeVar("T")
+
+HEARD_WITHIN_S = 0.25
+"""How often the waiting thread looks up: a signal that meets it just before it begins to wait does not end the wait."""
 
 
 def waited_for(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
@@ -47,6 +50,8 @@ def waited_for(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
 
     with _interrupts_call(ask), ThreadPoolExecutor(1, "trtjob") as pool:
         running = pool.submit(copy_context().run, asyncio.run, run())
+        while not wait([running], HEARD_WITHIN_S).done:
+            pass
     if interrupts:
         raise KeyboardInterrupt
     return running.result()

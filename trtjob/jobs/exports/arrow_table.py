@@ -65,7 +65,7 @@ def _image_schema() -> "pa.Schema":
         [
             *named,
             ("box", pa.list_(pa.float64(), 4)),
-            ("mask", pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])),
+            ("mask", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),
             ("polygons", pa.list_(pa.list_(pa.int32()))),
             ("keypoints", pa.list_(point)),
             ("box_rotated", pa.struct([("corners", pa.list_(point)), ("angle", pa.float64())])),

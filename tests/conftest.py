@@ -3,7 +3,7 @@
 import os
 import pwd
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import botocore.session
@@ -16,6 +16,7 @@ from terminal import DIGITS, Terminal
 
 from trtjob.config import Settings
 from trtjob.errors import QueueError
+from trtjob.garbage import lasting
 from trtjob.queue.connection import Connection, connect
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
@@ -46,6 +47,13 @@ def missing_service(reason: str) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Take one process more than there are cores, since many tests wait. Each has to collect all tests first."""
     return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among the tests, now or while they run: there are thousands, and all stay to the end."""
+    with lasting():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

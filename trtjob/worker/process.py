@@ -5,7 +5,6 @@ job's id in another, and its end says that the supervisor is gone. Standard outp
 life. Logs go to standard error.
 """
 
-import gc
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from io import FileIO
 from types import FrameType
 from typing import NoReturn
 
+from trtjob.garbage import lasting
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 
 
@@ -29,11 +29,8 @@ def main() -> int:
         prestarted = PrestartedProcesses(config["image_processes"])
     except OSError:  # who needs them says so
         prestarted = None
-    gc.disable()  # all that is imported stays: to look for what does not takes a seventh of the time
-    from trtjob.worker.engine_process import work  # only now: it takes as long as the image processes take to begin
-
-    gc.freeze()
-    gc.enable()
+    with lasting():
+        from trtjob.worker.engine_process import work  # only now: it takes as long as the image processes take to begin
     # Only now: what is raised while NumPy's compiled part begins would be an error of NumPy's, with a page of advice.
     signal.signal(signal.SIGTERM, _leave)  # until the worker listens to it
     return work(config, commands, prestarted)

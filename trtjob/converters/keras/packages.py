@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from trtjob.errors import MissingDependencyError
+from trtjob.garbage import unsought
 from trtjob.library_output import as_remark, library_output
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _imported(name: str) -> Any:
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
     try:
-        with quiet():
+        with quiet(), unsought():
             package = import_module(name)
     except ModuleNotFoundError as err:
         raise MissingDependencyError(err.name or name, extra="keras") from err

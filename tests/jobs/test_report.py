@@ -169,6 +169,13 @@ def test_the_data_has_what_few_images_and_objects_have(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["o", "a.gif.jpg"])
+def test_an_unusual_name_is_seen_among_usual_ones(tmp_path: Path, name: str) -> None:
+    records = [Record(each, None, 9, 9, ()) for each in ("a.jpg", name, "d/e.jpg")]
+    (data,) = data_of(written(tmp_path, iter(records)))
+    assert data["notes"] == {"1": {"copy": f"annotated/{name}.copy.jpg"}}
+
+
 def test_the_data_lies_in_scripts_of_some_thousand_images(tmp_path: Path) -> None:
     folder = written(tmp_path, (found(f"{number:05d}.jpg", (1, 0.8, BOX)) for number in range(MAX_IMAGES + 1)))
     assert [images for _, images, *_ in page_of(folder).index["chunks"]] == [MAX_IMAGES, 1]

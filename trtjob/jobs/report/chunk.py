@@ -7,11 +7,13 @@ import re
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import chain
-from operator import attrgetter
 from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trtjob.imaging.detections import Classification, Detection
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, UNUSUAL_COPY, annotated_key, copy_suffix, thumbnail_key
@@ -27,11 +29,9 @@ MAX_MESSAGE = 1_000  # characters of a failure's message; errors.jsonl has all
 _LITTLE_ENDIAN = {"B": "<u1", "H": "<u2", "I": "<u4"}
 # From so many bytes on, a name may be too long for its copies: the page does not guess then.
 _LONG_NAME = 250
-# What most images are, by their records: a name that their copies have, too, and nothing beside their objects.
-_usual_name = re.compile(
-    rf"[^.]{{0,{_LONG_NAME // 4 - 6}}}[^./](?:{'|'.join(map(re.escape, sorted(ANNOTATED_SUFFIXES)))})"
-).fullmatch
-_notable, _NOTHING = attrgetter("frame", "pages", "damage", "is_truncated", "metadata"), (None, None, None, False, None)
+# Such names have copies that are called as they are, and most images are called so. Each ends with a zero byte here.
+_SUFFIX = "|".join(map(re.escape, sorted(ANNOTATED_SUFFIXES)))
+_usual_names = re.compile(rf"(?:[^.\0]{{1,{_LONG_NAME // 4 - 5}}}+(?<!/)(?:{_SUFFIX})\0)*+").fullmatch
 
 
 class Chunk:
@@ -81,37 +81,55 @@ class Chunk:
         """Take those images into the columns that still wait."""
         records, self._waiting = self._waiting, []
         first, first_object = len(self.names), len(self.scores)
+        names = [record.image for record in records]
+        self.names += names
         found: list[Sequence[Detection | Classification]] = [
             record.detections or record.classes or record.labels or () for record in records
         ]
         objects = list(chain.from_iterable(found))
-        self.names += [record.image for record in records]
-        self.counts.extend(map(len, found))
-        self.class_ids.extend([each.class_id for each in objects])
-        self.scores.extend([round(each.score * 10_000) for each in objects])
-        self._widths.extend([record.width or 0 for record in records])
-        self._heights.extend([record.height or 0 for record in records])
-        for number, record in enumerate(records, start=first):
-            if record.error is not None:
-                self.failures[number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
-                continue
-            is_usual = _notable(record) == _NOTHING and _usual_name(record.image)
-            notes = {} if is_usual else _notes(record)
-            if self._address_of is not None and (address := self._address_of(record.image)) is not None:
-                notes["address"] = address
-            if notes:
-                self._notes[number] = notes
+        self.counts.fromlist([len(each) for each in found])
+        self.class_ids.fromlist([each.class_id for each in objects])
+        scores = np.rint(np.array([each.score for each in objects]) * 10_000)
+        self.scores.frombytes(scores.astype(np.uint16).tobytes())
+        self._widths.fromlist([record.width or 0 for record in records])
+        self._heights.fromlist([record.height or 0 for record in records])
+        self._add_notes(first, records, names)
         detections = cast("list[Detection]", objects)
         if (kinds := set(map(type, objects))) and kinds != {Detection}:
             self.is_exclusive |= any(record.classes is not None for record in records)
             detections = [each for each in objects if isinstance(each, Detection)]
-        self._boxes.extend([side for each in detections for side in each.box])
+        self._boxes.fromlist([*chain.from_iterable([each.box for each in detections])])
         shaped = [
             (number, each)
             for number, each in enumerate(detections, start=first_object)
             if each.mask or each.keypoints or each.rotated or each.polygons
         ]
         self._shapes.update((number, _shapes(each)) for number, each in shaped)
+
+    def _add_notes(self, first: int, records: list[Record], names: list[str]) -> None:
+        """Keep what is not as it is of most images: why one failed, or what there is beside its objects."""
+        notable: Iterable[int] = [
+            number
+            for number, record in enumerate(records)
+            if record.error is not None
+            or record.frame is not None
+            or record.pages is not None
+            or record.damage is not None
+            or record.is_truncated
+            or record.metadata is not None
+        ]
+        if not _usual_names("\0".join([*names, ""])):
+            notable = range(len(records))
+        for number in notable:
+            record = records[number]
+            if record.error is not None:
+                self.failures[first + number] = (record.error.kind.value, record.error.message[:MAX_MESSAGE])
+            elif notes := _notes(record):
+                self._notes[first + number] = notes
+        if (address_of := self._address_of) is not None:
+            for number, record in enumerate(records, start=first):
+                if record.error is None and (address := address_of(record.image)) is not None:
+                    self._notes.setdefault(number, {})["address"] = address
 
     @property
     def _is_full(self) -> bool:
@@ -140,7 +158,7 @@ class Chunk:
                 "other_partners": _packed([other.partner for other in self.others]),
             }
         details = {
-            "sizes": _packed(list(chain.from_iterable(zip(self._widths, self._heights, strict=True)))),
+            "sizes": _packed(np.column_stack((self._widths, self._heights))),
             "boxes": ("f", b64encode(_little_endian(self._boxes)).decode()),
             "shapes": self._shapes,
             "messages": {image: message for image, (_, message) in self.failures.items()},
@@ -193,10 +211,8 @@ def _little_endian(numbers: "array[float]") -> "array[float]":
     return numbers
 
 
-def _packed(numbers: "Sequence[int] | array[int]") -> tuple[str, str]:
+def _packed(numbers: "Sequence[int] | array[int] | NDArray[np.integer]") -> tuple[str, str]:
     """Return whole numbers in as few bytes each as hold them: which, as `array` calls them, and the numbers."""
-    import numpy as np  # only where a report is made
-
     values = np.asarray(numbers, np.uint32)
     most = int(values.max(initial=0))
     typecode = "B" if most < 1 << 8 else "H" if most < 1 << 16 else "I"

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from trtjob.jobs.report.chunk import Chunk
 from trtjob.jobs.report.reference import NOT_JUDGED
+
+if TYPE_CHECKING:
+    from trtjob.jobs.report.chunk import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Differences:
         return Differences((more, missing, moved), (extra, gone, elsewhere, same))
 
 
-def differences(chunk: Chunk, least: int, *, most: int | None = None) -> Differences:
+def differences(chunk: "Chunk", least: int, *, most: int | None = None) -> Differences:
     """Count a chunk's differences. least: the score from which on objects count, in ten-thousandths; most: of an image.
 
     An object is more where its partner does not count or is none, and one of the reference is missing likewise.

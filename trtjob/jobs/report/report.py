@@ -6,18 +6,21 @@ import posixpath
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from trtjob.errors import StorageError
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, REPORT, REPORT_DATA, THUMBNAILS, JobFolder
 from trtjob.jobs.records import Record
-from trtjob.jobs.report.chunk import Chunk
 from trtjob.jobs.report.differences import Differences, differences
 from trtjob.jobs.report.page import render_page
 from trtjob.jobs.report.reference import Reference
 from trtjob.jobs.report.thumbnails import has_thumbnails
 from trtjob.jobs.spec import JobSpec
+
+if TYPE_CHECKING:
+    from trtjob.jobs.report.chunk import Chunk
 
 # An image without a hit is nearly one where its best score is so little below the threshold; ten-thousandths.
 NEARLY = 1_000
@@ -44,7 +47,8 @@ class Report:
         reference: Reference | None = None,
         address_of: Callable[[str], str | None] | None = None,
     ) -> None:
-        from trtjob.jobs.report.counts import Counts  # loads numpy: only where a report is made
+        from trtjob.jobs.report.chunk import Chunk  # loads numpy: only where a report is made
+        from trtjob.jobs.report.counts import Counts
 
         self._folder = folder
         self._spec = spec
@@ -54,8 +58,8 @@ class Report:
         self._earlier = [name for name in folder.storage.list(REPORT_DATA) if _SCRIPT_NAME.fullmatch(name)]
         self._is_exclusive = False
         self._origins: set[str] = set()  # of addresses that the page may ask
-        self._address_of = None if address_of is None else self._noted(address_of)
-        self._chunk = Chunk(self._address_of)
+        self._new_chunk = partial(Chunk, None if address_of is None else self._noted(address_of))
+        self._chunk = self._new_chunk()
         self._chunks: list[tuple[Any, ...]] = []
         self._counts = Counts()
         self._differences = Differences()
@@ -66,7 +70,7 @@ class Report:
 
     def _write_chunk(self) -> None:
         chunk, number = self._chunk, len(self._chunks)
-        self._chunk = Chunk(self._address_of)
+        self._chunk = self._new_chunk()
         self._is_exclusive |= chunk.is_exclusive
         self._counts.add_objects(chunk, self._threshold, is_exclusive=self._is_exclusive)
         scripts = chunk.scripts(number)
@@ -97,7 +101,7 @@ class Report:
         own = 0 if self._is_exclusive else self._spec.options.conf
         return math.ceil(round((own if self._conf is None else self._conf) * 10_000, 6))
 
-    def _count_differences(self, chunk: Chunk) -> tuple[int, ...]:
+    def _count_differences(self, chunk: "Chunk") -> tuple[int, ...]:
         """Return in how many images an object is more, is missing, and has moved, where something says so."""
         if self._reference is None:
             return ()

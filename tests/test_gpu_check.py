@@ -36,7 +36,7 @@ from scripts.gpu_check import (
     suite,
     zoo,
 )
-from scripts.gpu_check.__main__ import _keep, _options, _parser, main
+from scripts.gpu_check.__main__ import keep, main, options_of, parser
 from scripts.gpu_check.options import OPTIONS, CheckOptions
 from scripts.gpu_check.predict import Predicted, predicted
 from scripts.gpu_check.rows import (
@@ -122,9 +122,9 @@ def test_a_child_is_told_all_that_its_parent_was() -> None:
         Path("/e"),
         Path("/f"),
     )
-    wanted = _parser().parse_args(options.arguments())
+    wanted = parser().parse_args(options.arguments())
     assert set(OPTIONS) == set(CheckOptions.__dataclass_fields__)
-    assert _options(argparse.Namespace(**{**vars(wanted), "seconds": 3.0}), Path("/tmp")) == options
+    assert options_of(argparse.Namespace(**{**vars(wanted), "seconds": 3.0}), Path("/tmp")) == options
 
 
 def test_only_what_failed_counts_as_failed() -> None:
@@ -326,7 +326,7 @@ def onnx_of(weights: Path, home: Path) -> onnx.ModelProto:
 @pytest.mark.slow
 def test_answers_depend_on_the_image(options: CheckOptions) -> None:
     model = zoo.converted("yolov4-tiny", "fp32", options)
-    images = answers._images("yolov4-tiny", model.spec, options)
+    images = answers.images_of("yolov4-tiny", model.spec, options)
     with need.opened(model, options, "cpu") as engine:
         answered = [engine.infer(image[None]).scores for image in images]
     counts = {int((scores > model.spec.conf).sum()) for scores in answered}
@@ -493,16 +493,16 @@ def test_the_fastest_of_kerass_ways_becomes_a_row() -> None:
 
 def test_of_a_part_that_prepares_the_others_only_failures_are_kept(tmp_path: Path) -> None:
     document = tmp_path / "found.md"
-    _keep(document, "models", ROWS)
+    keep(document, "models", ROWS)
     assert [line for line in document.read_text().splitlines() if "ok" in line or "FAILED" in line] == [
         "| graphs / streams | FAILED |  | two lines |"
     ]
-    _keep(document, "models", ROWS[:2])
+    keep(document, "models", ROWS[:2])
     assert "models" not in document.read_text()
 
 
 def test_opencv_is_measured_with_both_steps() -> None:
-    files = jpeg._files("640x480")[:1]
+    files = jpeg.files_of("640x480")[:1]
     found = list(jpeg.on_cpu("640x480", files, 0.01))
     assert [row.check for row in found] == ["640x480, OpenCV: decode", "640x480, OpenCV: decode, resize to 416x416"]
     assert all(float(row.figure.split()[0]) > 0 for row in found)
@@ -524,7 +524,7 @@ def test_the_host_is_measured_with_ever_more_image_processes(cores: int, expecte
 
 
 def test_cores_are_listed_as_the_kernel_does() -> None:
-    assert [gpus._ranges(cores) for cores in ({0, 1, 2, 5}, {7}, set())] == ["0-2,5", "7", ""]
+    assert [gpus.ranges(cores) for cores in ({0, 1, 2, 5}, {7}, set())] == ["0-2,5", "7", ""]
 
 
 @pytest.mark.slow
@@ -635,7 +635,7 @@ def test_goals_count_on_the_machine_that_they_are_for(
     cores: int, kind: EngineKind, expected: tuple[State, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert feed._verdict({"a": True, "b": False}, kind) == expected
+    assert feed.verdict({"a": True, "b": False}, kind) == expected
 
 
 def rows_until(err: Exception) -> Iterator[Row]:
@@ -644,8 +644,8 @@ def rows_until(err: Exception) -> Iterator[Row]:
 
 
 def test_what_ends_a_models_rows_is_the_last_of_them() -> None:
-    assert list(feed._told("a", rows_until(NotRun("no plan")))) == [ROWS[0], Row("a", State.NOT_RUN, note="no plan")]
-    assert list(feed._told("a", rows_until(ConfigError("7")))) == [ROWS[0], Row("a", State.FAILED, note="7")]
+    assert list(feed.told("a", rows_until(NotRun("no plan")))) == [ROWS[0], Row("a", State.NOT_RUN, note="no plan")]
+    assert list(feed.told("a", rows_until(ConfigError("7")))) == [ROWS[0], Row("a", State.FAILED, note="7")]
 
 
 @pytest.mark.slow

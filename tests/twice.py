@@ -31,12 +31,12 @@ class Twice(Redis):
 
     def recording(self) -> "Twice":
         self.calls = []
-        self._plain = Redis(connection_pool=self.connection_pool)
+        self.plain = Redis(connection_pool=self.connection_pool)
         return self
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         first = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        once = keyspace(self._plain)
+        once = keyspace(self.plain)
         second = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         self.compare([args], once, [first], [second])
         return second
@@ -47,7 +47,7 @@ class Twice(Redis):
         return pipe
 
     def compare(self, commands: list[Any], once: Mapping[bytes, Any], first: list[Any], second: list[Any]) -> None:
-        twice = keyspace(self._plain)
+        twice = keyspace(self.plain)
         changed = {key: (once.get(key), twice.get(key)) for key in {*once, *twice} if once.get(key) != twice.get(key)}
         assert not changed, f"{[str(command[0]) for command in commands]} sent twice is not as once: {changed}"
         for command, *told in zip(commands, first, second, strict=True):
@@ -60,7 +60,7 @@ class Twice(Redis):
 
     def again(self, call: Call) -> Any:
         """Send a call's command once more, as late as now. Returns its answer."""
-        return self._plain.execute_command(*call.command)  # type: ignore[no-untyped-call]
+        return self.plain.execute_command(*call.command)  # type: ignore[no-untyped-call]
 
 
 class Killed(Exception):
@@ -105,7 +105,7 @@ class _TwicePipeline(Pipeline):
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         stack, used = list(self.command_stack), set(self.scripts)
         first = super().execute(raise_on_error)
-        once = keyspace(self.owner._plain)
+        once = keyspace(self.owner.plain)
         self.command_stack, self.scripts = list(stack), used
         second = super().execute(raise_on_error)
         self.owner.compare([args for args, _ in stack], once, first, second)

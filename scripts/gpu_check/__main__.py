@@ -29,9 +29,9 @@ _one_document = threading.Lock()
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts that are asked for. Returns the exit code."""
-    wanted = _parser().parse_args(arguments)
+    wanted = parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="trtjob-gpu-check-") as temporary:
-        options = _options(wanted, Path(temporary))
+        options = options_of(wanted, Path(temporary))
         if wanted.child:
             name, found = wanted.child
             run_here(name, options, Path(found))
@@ -60,19 +60,19 @@ def _leave(number: int, _frame: object) -> NoReturn:
 def _timed(name: str, options: CheckOptions, end: float, markdown: Path | None) -> list[Row]:
     """Run a part; what it finds is kept at once, whatever becomes of the rest."""
 
-    def keep(rows: list[Row]) -> None:
+    def keep_so_far(rows: list[Row]) -> None:
         if markdown is not None:
             with _one_document:
-                _keep(markdown, name, rows)
+                keep(markdown, name, rows)
 
     started = time.perf_counter()
-    rows = run_part(name, options, left_s=end - started, on_rows=keep)
-    keep(rows)
+    rows = run_part(name, options, left_s=end - started, on_rows=keep_so_far)
+    keep_so_far(rows)
     print(f"{name}: {time.perf_counter() - started:.0f} s, {len(rows)} rows", file=sys.stderr, flush=True)
     return rows
 
 
-def _keep(document: Path, name: str, rows: list[Row]) -> None:
+def keep(document: Path, name: str, rows: list[Row]) -> None:
     part = PARTS[name]
     before = document.read_text() if document.exists() else ""
     kept = part.kept(rows)
@@ -81,7 +81,7 @@ def _keep(document: Path, name: str, rows: list[Row]) -> None:
     document.write_text(merged(before, tables, titles))
 
 
-def _options(wanted: argparse.Namespace, temporary: Path) -> CheckOptions:
+def options_of(wanted: argparse.Namespace, temporary: Path) -> CheckOptions:
     values = {field.name: getattr(wanted, field.name) for field in fields(CheckOptions)}
     values["home"] = (values["home"] or temporary).resolve()
     values["levels"] = tuple(values["levels"])
@@ -95,7 +95,7 @@ def _options(wanted: argparse.Namespace, temporary: Path) -> CheckOptions:
     return CheckOptions(**values)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -75,7 +75,7 @@ def _lacking(engine: EngineKind) -> str:
 def rows_of(name: str, engines: Sequence[EngineKind], options: CheckOptions) -> list[Row]:
     """Return a row for each engine, with all variants of a model in it. Raises NotRun."""
     exact = zoo.converted(name, "fp32", options)
-    images = _images(name, exact.spec, options)
+    images = images_of(name, exact.spec, options)
     with need.opened(exact, options, "cpu") as reference:
         known = _Known(reference, images)
     variants = [*(Variant(name, precision) for precision in zoo.PRECISIONS), Variant(name, "fp32", tf32=True)]
@@ -97,7 +97,7 @@ def joined(name: str, rows: Sequence[Row]) -> Row:
     return Row(name, state, figure, note)
 
 
-def _images(name: str, spec: ModelSpec, options: CheckOptions) -> list[UInt8Array]:
+def images_of(name: str, spec: ModelSpec, options: CheckOptions) -> list[UInt8Array]:
     folder = zoo.images_of(name, options)
     return list(Samples(chosen_images(folder, IMAGES), spec))
 

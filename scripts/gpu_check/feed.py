@@ -74,9 +74,9 @@ def check(options: CheckOptions) -> Iterator[Row]:
         for kind in kinds:
             if kind == "tensorrt":
                 _build(names, options)
-            yield from _told(f"{LIGHT}, {kind}", light(LIGHT, kind, options, folder))
+            yield from told(f"{LIGHT}, {kind}", light(LIGHT, kind, options, folder))
             if HEAVY in names:
-                yield from _told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, options, folder))
+                yield from told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, options, folder))
 
 
 def check_beside(options: CheckOptions) -> Iterator[Row]:
@@ -94,7 +94,7 @@ def check_beside(options: CheckOptions) -> Iterator[Row]:
         theirs = answer.value
         yield from theirs.rows() if theirs else [answer.row(f"{RIVALLED}, Ultralytics")]
         for kind in kinds:
-            yield from _told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, options, folder))
+            yield from told(f"{RIVALLED}, {kind}", beside(RIVALLED, kind, theirs, options, folder))
 
 
 def _engines() -> tuple[list[EngineKind], list[Row]]:
@@ -117,7 +117,7 @@ def _build(names: Sequence[str], options: CheckOptions) -> None:
         pass
 
 
-def _told(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+def told(name: str, rows: Iterator[Row]) -> Iterator[Row]:
     """Yield rows, and why there are no more."""
     try:
         yield from rows
@@ -335,12 +335,12 @@ class _Stand:
         entries = list(islice(cycle(list(Listing(self._folder / SMALL))), count))
         usual_s, with_death_s = death_s(pipeline, self._job(SMALL, Annotate.NONE), entries)
         lost_s = with_death_s - usual_s
-        state, goal = _verdict({f"less than {DEATH_GOAL_S:g} s": lost_s < DEATH_GOAL_S}, self._kind)
+        state, goal = verdict({f"less than {DEATH_GOAL_S:g} s": lost_s < DEATH_GOAL_S}, self._kind)
         note = f"{count} images in {usual_s:.2f} s, {with_death_s:.2f} with a death; {goal}"
         return Row(f"{self._title}, {SMALL}, an image process dies", state, f"{lost_s:.2f} s lost", note)
 
     def row(self, what: str, found: _Found, goals: dict[str, bool], more: list[str] | None = None) -> Row:
-        state, goal = _verdict(goals, self._kind)
+        state, goal = verdict(goals, self._kind)
         return found.row(self.titled(what), state, [*(more or []), goal])
 
     def titled(self, what: str) -> str:
@@ -376,7 +376,7 @@ def alone(pipeline: Pipeline, seconds: float) -> float:
     return in_threads([lambda caller=caller: call(caller) for caller in callers], batch, seconds)  # type: ignore[misc]
 
 
-def _verdict(goals: dict[str, bool], kind: EngineKind) -> tuple[State, str]:
+def verdict(goals: dict[str, bool], kind: EngineKind) -> tuple[State, str]:
     """Return whether goals are met, and what they are; on another machine than they are for they do not count."""
     if not goals:
         return State.OK, ""

@@ -97,11 +97,11 @@ def places() -> Iterator[Row]:
     near = [near_cpus(gpu.pci_bus_id) for gpu in found]
     shares = core_shares(near, by_neighbourhood(os.sched_getaffinity(0)))
     for gpu, node, share in zip(found, near, shares, strict=True):
-        note = f"{gpu.name}, {gpu.visible_as}; near it are {_ranges(node) or 'none that the kernel names'}"
-        yield Row(f"GPU {gpu.index} at {gpu.pci_bus_id}", figure=f"cores {_ranges(share)}", note=note)
+        note = f"{gpu.name}, {gpu.visible_as}; near it are {ranges(node) or 'none that the kernel names'}"
+        yield Row(f"GPU {gpu.index} at {gpu.pci_bus_id}", figure=f"cores {ranges(share)}", note=note)
 
 
-def _ranges(cores: Set[int]) -> str:
+def ranges(cores: Set[int]) -> str:
     """Return cores as the kernel lists them: 0-3,8."""
     runs: list[list[int]] = []
     for core in sorted(cores):

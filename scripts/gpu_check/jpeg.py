@@ -53,7 +53,7 @@ class Speed:
 
 def check(options: CheckOptions) -> Iterator[Row]:
     cv2.setNumThreads(1)  # as in a worker: the threads are ours
-    files = {name: _files(name) for name in SIZES}
+    files = {name: files_of(name) for name in SIZES}
     for name in SIZES:
         yield from on_cpu(name, files[name], options.seconds)
     need.gpu()
@@ -69,7 +69,7 @@ def check(options: CheckOptions) -> Iterator[Row]:
         device.close()
 
 
-def _files(name: str) -> list[bytes]:
+def files_of(name: str) -> list[bytes]:
     """Return JPEGs of a named size: baseline, 4:2:0."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     return [cv2.imencode(".jpg", make_picture(name, seed), quality)[1].tobytes() for seed in range(PICTURES)]

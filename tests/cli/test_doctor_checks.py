@@ -14,7 +14,7 @@ from stand_in import compile_driver
 from terminal import ROOT, Terminal
 from wheels import install
 
-from trtjob.cli.doctor_checks import _images, _mended, _pictures, _videos, _workers
+from trtjob.cli.doctor_checks import check_images, check_package, check_pictures, check_videos, check_workers
 from trtjob.cli.nvidia import Card, Cards
 from trtjob.config import Settings
 from trtjob.engines.onnxruntime.extras import cuda_major_of_driver, extra_for
@@ -331,11 +331,11 @@ def test_the_mixture_is_mended_to_what_the_next_look_accepts(
 ) -> None:
     both = Package({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}, "onnxruntime", "1.32.0", "")
     cards = Cards([Card("a card", "", driver, capability, cuda_major_of_driver(driver))])
-    assert _mended(both, cards).fix.endswith(end)
+    assert check_package(both, cards).fix.endswith(end)
 
 
 def test_what_is_left_without_any_package_is_mended_by_an_install() -> None:
-    assert _mended(Package({}, "", "", ""), Cards()).fix.endswith(" 'trtjob[cpu]'")
+    assert check_package(Package({}, "", "", ""), Cards()).fix.endswith(" 'trtjob[cpu]'")
 
 
 @pytest.mark.slow
@@ -357,7 +357,7 @@ def test_gpus_that_cannot_be_are_wrong_usage_also_without_a_driver(terminal: Ter
 @pytest.mark.parametrize(("is_there", "state"), [(True, "ok"), (False, "note")])
 def test_whether_videos_are_read_is_said(monkeypatch: pytest.MonkeyPatch, is_there: bool, state: str) -> None:
     monkeypatch.setattr("trtjob.imaging.video_package.find_spec", lambda _name: object() if is_there else None)
-    finding = _videos()
+    finding = check_videos()
     assert (finding.state, "trtjob[video]" in finding.fix) == (state, not is_there)
 
 
@@ -374,7 +374,7 @@ def test_scripts_that_pictures_cannot_show_are_said(
     caches = (scripts.system_fonts, scripts.runs_of, scripts.can_shape)
     for cached in caches:
         cached.cache_clear()
-    found = _pictures()
+    found = check_pictures()
     for cached in caches:
         cached.cache_clear()
     assert (found.name, found.state) == ("pictures", "note")
@@ -384,7 +384,7 @@ def test_scripts_that_pictures_cannot_show_are_said(
 def test_images_that_need_an_extra_are_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pillow_heif", "pillow_jxl"):
         monkeypatch.setitem(sys.modules, module, None)
-    finding = _images()
+    finding = check_images()
     assert (finding.state, finding.fix) == ("note", "pip install 'trtjob[heif,jxl]'")
     assert "HEIC and JPEG XL" in finding.found
 
@@ -394,7 +394,9 @@ def test_what_a_daemon_of_this_machine_has_trouble_with_is_told(server: Embedded
     report = {"pid": 1, "queue": "trtjob", "engine": "cuda", "processes": 2, "restarts": "{}"}
     pause = "GPU 1: its worker process died 3 times in a row, last of its GPU failed; pause of 2 s"
     store.report_daemon("here-1", report | {"host": socket.gethostname(), "trouble": ""})
-    assert (_workers(settings).state, _workers(settings).found) == ("ok", "2 worker processes on this machine")
+    check = check_workers(settings)
+    assert (check.state, check.found) == ("ok", "2 worker processes on this machine")
     store.report_daemon("elsewhere-1", report | {"host": "elsewhere", "trouble": "no room"})
     store.report_daemon("here-2", report | {"host": socket.gethostname(), "trouble": pause})
-    assert (_workers(settings).state, _workers(settings).found) == ("note", pause)
+    check = check_workers(settings)
+    assert (check.state, check.found) == ("note", pause)

@@ -103,9 +103,9 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def compute_on_host(patch: pytest.MonkeyPatch) -> None:
     """Have both engines compute on the host."""
     patch.setattr(cuda, "check_usable", lambda _gpus=(): "ONNX Runtime on the host")
-    patch.setattr(cuda_model, "_session", _Session)
+    patch.setattr(cuda_model, "session_of", _Session)
     trt = SimpleNamespace(Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=_Plan))
     patch.setattr(runtime, "flavour", lambda: SimpleNamespace(title="TensorRT on the host", trt=trt))
     messages = Messages()
     patch.setattr(runtime, "logger", lambda: (None, messages))
-    patch.setattr(engine, "_plan", lambda path, *_: path.read_bytes())
+    patch.setattr(engine, "plan_of", lambda path, *_: path.read_bytes())

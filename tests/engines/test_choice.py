@@ -1,6 +1,6 @@
 import pytest
 
-from trtjob.engines.choice import Choice, EngineRequest, _chosen, choose
+from trtjob.engines.choice import Choice, EngineRequest, choose, chosen_gpus
 from trtjob.engines.cuda.driver import has_driver
 from trtjob.engines.cuda.survey import SurveyedGpu, survey, survey_alone
 from trtjob.errors import ConfigError, EngineError
@@ -69,11 +69,11 @@ SEEN = [SurveyedGpu(number, "NVIDIA L4", (8, 9), 1 << 34, f"GPU-{uuid}") for num
     ],
 )
 def test_gpus_are_numbers_or_names_or_all(gpus: str, numbers: list[int]) -> None:
-    assert [gpu.number for gpu in _chosen(gpus, SEEN)] == numbers
+    assert [gpu.number for gpu in chosen_gpus(gpus, SEEN)] == numbers
 
 
 def test_people_know_a_gpu_by_its_number_whatever_it_was_named_by() -> None:
-    assert [gpu.called for gpu in _chosen("GPU-ffff,0", SEEN)] == ["GPU 2", "GPU 0"]
+    assert [gpu.called for gpu in chosen_gpus("GPU-ffff,0", SEEN)] == ["GPU 2", "GPU 0"]
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_people_know_a_gpu_by_its_number_whatever_it_was_named_by() -> None:
 )
 def test_gpus_that_are_not_there_are_named(gpus: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        _chosen(gpus, SEEN)
+        chosen_gpus(gpus, SEEN)

@@ -264,14 +264,14 @@ def test_a_closed_engine_pins_nothing(engine: Engine, ring: Ring) -> None:
 def test_the_ring_stays_pinned_where_batches_become_smaller(
     engine: Engine, ring: Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute = cuda_model.Lane._compute
+    compute = cuda_model.Lane.compute
 
     def compute_two(lane: cuda_model.Lane) -> None:
         if lane.batch > 2:
             raise DeviceMemoryError("the GPU's memory is full")
         compute(lane)
 
-    monkeypatch.setattr(cuda_model.Lane, "_compute", compute_two)
+    monkeypatch.setattr(cuda_model.Lane, "compute", compute_two)
     batch, into = filled(ring, 4)
     engine.answer(batch, into)
     assert engine.max_batch == 2

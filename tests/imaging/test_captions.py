@@ -55,9 +55,9 @@ def test_any_number_of_classes_takes_a_bounded_amount_of_memory() -> None:
     for number in range(6000):
         found = Detection(f"the class with the number {number}", number, number / 6000, (10.0, 50.0, 300.0, 300.0))
         annotate(image, [found], conf=0)
-    for cache in (captions._labels, captions._scores):
-        kept = sum(tile.rows.nbytes for tile in cache._tiles.values())
-        assert 0 < kept < cache.used_bytes <= captions._CACHE_BYTES
+    for cache in (captions.label_tiles, captions.score_tiles):
+        kept = sum(tile.rows.nbytes for tile in cache.tiles())
+        assert 0 < kept < cache.used_bytes <= captions.CACHE_BYTES
 
 
 @pytest.mark.parametrize("size", [pytest.param(11, id="11"), pytest.param(57, id="57"), pytest.param(160, id="160")])

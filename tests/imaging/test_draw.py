@@ -214,8 +214,8 @@ def test_three_hundred_boxes_are_drawn_and_the_best_label_stays_free() -> None:
 
 @pytest.fixture
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captions, "_labels", TileCache(captions._label_tile, 0))
-    monkeypatch.setattr(captions, "_scores", TileCache(captions._score_tile, 0))
+    monkeypatch.setattr(captions, "label_tiles", TileCache(captions.label_tile, 0))
+    monkeypatch.setattr(captions, "score_tiles", TileCache(captions.score_tile, 0))
 
 
 WARM = drawn(*crowd(60), *crowd(60, seed=4))

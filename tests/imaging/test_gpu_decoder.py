@@ -141,7 +141,7 @@ def test_a_damaged_file_is_refused_and_the_others_are_not(device: Device) -> Non
 
 def test_many_callers_get_the_same_bytes(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = model()
-    monkeypatch.setattr(gpu_decoder, "_MOST_PIXEL_BYTES", 3 * 640 * 480 * 2)  # a batch goes in parts
+    monkeypatch.setattr(gpu_decoder, "MOST_PIXEL_BYTES", 3 * 640 * 480 * 2)  # a batch goes in parts
     files = [encoded(jpeg(make_picture("640x480", seed)), spec) for seed in range(BATCH)]
     decoder = GpuDecoder(0, spec, batch=BATCH, callers=4)
 

@@ -13,12 +13,12 @@ from imaging.specs import model
 import trtjob.imaging.gpu
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.imaging.resampling import Resampling, resampling
-from trtjob.imaging.resize import _SAME_SAMPLE, prepare
+from trtjob.imaging.resize import SAME_SAMPLE_PX, prepare
 
 sides = st.integers(1, 90)
 HW = (32, 24)
 # Pillow rounds after each of its two passes; with aligned corners OpenCV's samples may lie a little beside.
-LEVELS = {Sampling.HALF_PIXEL: 1, Sampling.ANTIALIAS: 2, Sampling.ALIGN_CORNERS: 1 + 2 * 255 * _SAME_SAMPLE}
+LEVELS = {Sampling.HALF_PIXEL: 1, Sampling.ANTIALIAS: 2, Sampling.ALIGN_CORNERS: 1 + 2 * 255 * SAME_SAMPLE_PX}
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ResizeMode, Sampling
-from trtjob.imaging.resize import _SAME_SAMPLE, Placement, prepare, resize
+from trtjob.imaging.resize import SAME_SAMPLE_PX, Placement, prepare, resize
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ def test_align_corners_is_darknets_resize(height: int, width: int, new_height: i
         resize(image, (new_height, new_width), Sampling.ALIGN_CORNERS) - darknet_resize(image, new_height, new_width)
     )
     assert off.mean() <= 2.5  # rounding to a byte, and what samples may be apart in noise
-    assert off.max() <= 1.01 + 2 * 255 * _SAME_SAMPLE
+    assert off.max() <= 1.01 + 2 * 255 * SAME_SAMPLE_PX
 
 
 @pytest.mark.parametrize("hw", [pytest.param((33, 40_000), id="wide"), pytest.param((40_000, 33), id="tall")])

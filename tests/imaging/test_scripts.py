@@ -34,7 +34,7 @@ def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(captions, "_labels", TileCache(captions._label_tile, 1 << 20))
+    monkeypatch.setattr(captions, "label_tiles", TileCache(captions.label_tile, 1 << 20))
 
     def forget() -> None:
         for cached in (scripts.system_fonts, scripts.runs_of, scripts.written_label, scripts.can_shape):

@@ -71,7 +71,7 @@ def test_a_mask_is_that_of_the_whole_sum_cut_to_the_box(
 def test_an_object_does_not_depend_on_how_many_columns_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     coefficients, boxes = np.ones((1, COUNT), np.float32), np.array([[3, 5, 180, 120]], np.float32)
     whole = masks_from(coefficients, prototypes(), boxes, placed((130, 190)), input_hw=INPUT_HW, hw=(130, 190))
-    monkeypatch.setattr(segmentation, "_PIXELS", 500)
+    monkeypatch.setattr(segmentation, "PIXELS_AT_ONCE", 500)
     parts = masks_from(coefficients, prototypes(), boxes, placed((130, 190)), input_hw=INPUT_HW, hw=(130, 190))
     assert whole == parts
     assert isinstance(whole[0], Mask)

@@ -323,7 +323,7 @@ def test_a_brush_paints_runs_of_any_length() -> None:
 # -- what is left out --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", set(ExportFormat) - {ExportFormat.COCO_RESULTS})
+@pytest.mark.parametrize("format", sorted(set(ExportFormat) - {ExportFormat.COCO_RESULTS}))
 def test_an_export_says_what_it_drops(tmp_path: Path, spec: JobSpec, format: ExportFormat) -> None:
     if format is ExportFormat.PARQUET:
         pytest.importorskip("pyarrow")

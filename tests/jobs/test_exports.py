@@ -331,7 +331,9 @@ def test_a_folder_that_is_not_there_is_named(exported: Export, format: ExportFor
         exported(RECORDS, format, out="nowhere/out")
 
 
-@pytest.mark.parametrize("format", set(ALONE) - {ExportFormat.CSV, ExportFormat.PARQUET, ExportFormat.LABEL_STUDIO})
+@pytest.mark.parametrize(
+    "format", sorted(set(ALONE) - {ExportFormat.CSV, ExportFormat.PARQUET, ExportFormat.LABEL_STUDIO})
+)
 def test_a_classifiers_results_go_into_no_format_of_boxes(tmp_path: Path, format: ExportFormat) -> None:
     with pytest.raises(ConfigError, match=f"as {format}: use --format csv"):
         export(JobFolder.at(tmp_path), job_spec(tmp_path, task="classify"), format, tmp_path / "out", conf=0.25)

@@ -26,7 +26,7 @@ def test_the_record_on_the_page_is_written_so() -> None:
     assert [to_line(from_line(line)) for line in lines] == lines
 
 
-@pytest.mark.parametrize("format", set(ExportFormat) - {ExportFormat.COCO_RESULTS, ExportFormat.PARQUET})
+@pytest.mark.parametrize("format", sorted(set(ExportFormat) - {ExportFormat.COCO_RESULTS, ExportFormat.PARQUET}))
 def test_the_export_on_the_page_is_written_so(tmp_path: Path, format: ExportFormat) -> None:
     (tmp_path / RESULTS).write_text(example("The record"))
     out = tmp_path / "out"

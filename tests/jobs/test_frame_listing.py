@@ -62,7 +62,7 @@ def test_a_video_at_which_the_process_ends_is_one_image(
 
 def test_who_waits_is_told_what_for_and_may_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_S", 0.0)
-    monkeypatch.setattr(module, "_COSTLY_BYTES", 1)
+    monkeypatch.setattr(module, "COSTLY_BYTES", 1)
     write_video(tmp_path / "a.mkv", frames=30)
     source = LocalStorage(tmp_path)
 

@@ -17,7 +17,7 @@ from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.finish import Summary, finish, finish_partly, report_again
 from trtjob.jobs.folder import RECEIPT, REPORT, RESULTS, SUMMARY, JobFolder, annotated_key, thumbnail_key
 from trtjob.jobs.records import Record
-from trtjob.jobs.report import Report
+from trtjob.jobs.report import Report, chunk
 from trtjob.jobs.report.chunk import MAX_IMAGES
 from trtjob.jobs.report.folders import MAX_FOLDERS, Folders
 from trtjob.jobs.spec import JobSpec, Part, Source
@@ -220,12 +220,13 @@ def test_the_policy_allows_the_page_its_own_script_and_style_alone(tmp_path: Pat
     assert "unsafe" not in policy
 
 
-def test_the_page_of_a_million_images_is_small(tmp_path: Path) -> None:
+def test_the_page_of_a_million_images_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = job_spec(tmp_path)
     folder = made(JobFolder.of(spec))
     page = Report(folder, spec)
-    page._chunks = [(["data-0000-12345678.js", "details-0000-12345678.js"], MAX_IMAGES, 1234, 1234, 1234)] * 250
-    page._counts.folders.add([f"camera-{number:03d}/day" for number in range(MAX_FOLDERS)], [], [])
+    monkeypatch.setattr(chunk, "MAX_IMAGES", 1)  # in each chunk, of which a million images have two hundred
+    for number in range(MAX_FOLDERS):
+        page.add(found(f"camera-{number:03d}/day/a.jpg", (0, 0.9, BOX)))
     page.write(summary_of(spec, 1_000_000))
     assert len(folder.storage.read(REPORT)) < 150_000
 

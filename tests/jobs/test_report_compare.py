@@ -50,7 +50,7 @@ def test_of_several_that_overlap_each_is_in_one_pair(tmp_path: Path) -> None:
 
 def test_labels_count_and_not_the_numbers_that_a_model_has_for_them(tmp_path: Path) -> None:
     other = OtherJob(other_job(tmp_path, [], labels=("zebra", "cat")), job_spec(tmp_path))
-    assert [other._id(label) for label in ("zebra", "cat", "emu", "zebra")] == [3, 0, 4, 3]
+    assert [other.id_of(label) for label in ("zebra", "cat", "emu", "zebra")] == [3, 0, 4, 3]
     assert other.labels() == {3: "zebra", 4: "emu"}
 
 

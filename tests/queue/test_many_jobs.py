@@ -92,7 +92,7 @@ def test_jobs_are_listed_by_state_the_newest_first(store: JobStore) -> None:
 
 
 def test_pages_of_jobs_follow_each_other_without_a_gap(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtjob.queue.job_store._JOBS_AT_ONCE", 2)
+    monkeypatch.setattr("trtjob.queue.job_store.JOBS_AT_ONCE", 2)
     fill(store, 5)
     assert store.job_ids() == [*map(name, range(4, -1, -1))]
     assert store.job_ids(3, state=JobState.DONE) == [name(4), name(3), name(2)]

@@ -89,9 +89,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
         monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
         monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", server.url)
-        cloud._bucket.cache_clear()
+        cloud.forget_buckets()
         yield server
-        cloud._bucket.cache_clear()
+        cloud.forget_buckets()
 
 
 @pytest.fixture(params=["gs://photos/p", "az://photos/p"])

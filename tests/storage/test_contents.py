@@ -76,7 +76,7 @@ def test_what_is_not_wanted_is_not_looked_at(place: str) -> None:
 
 
 def test_every_kind_that_is_known_by_its_name_is_known() -> None:
-    named = places._KNOWN | list_files.LIST_SUFFIXES
+    named = places.KNOWN_SUFFIXES | list_files.LIST_SUFFIXES
     assert not [suffix for suffix in named if is_unknown(f"a{suffix}")]
     assert OTHER_SUFFIXES.isdisjoint(listing.IMAGE_SUFFIXES | listing.VIDEO_SUFFIXES)
 

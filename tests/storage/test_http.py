@@ -124,7 +124,7 @@ def test_a_server_that_asks_to_wait_is_not_asked_before(server: WebServer) -> No
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(storage.fetch, Entry("a.jpg", 0, ""))
-        while not http._hosts[server.url.removeprefix("http://")].busy_until:
+        while not http.hosts[server.url.removeprefix("http://")].busy_until:
             time.sleep(0.01)
         assert storage_of(server, told.append).fetch(Entry("b.jpg", 0, "")) == waiting.result() == b"picture"
     assert time.monotonic() - began > 1
@@ -132,7 +132,7 @@ def test_a_server_that_asks_to_wait_is_not_asked_before(server: WebServer) -> No
 
 
 def test_a_server_may_ask_to_wait_until_a_date() -> None:
-    assert 8 < http._seconds(formatdate(time.time() + 10, usegmt=True)) <= 10
+    assert 8 < http.retry_after_s(formatdate(time.time() + 10, usegmt=True)) <= 10
 
 
 def test_an_image_is_given_up_whose_server_asks_for_too_long_a_wait(server: WebServer) -> None:

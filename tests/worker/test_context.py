@@ -101,20 +101,30 @@ def test_an_interruption_after_the_loop_has_ended_does_no_harm() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_signal_handler_may_interrupt_while_the_lock_is_held() -> None:
+def test_a_signal_handler_may_interrupt_while_the_lock_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler runs in the main thread between any two steps of it, so also inside `interrupt`."""
-    interrupter = Interrupter()
+    interrupter, handled = Interrupter(), list[int]()
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        handled.append(number)
         interrupter.interrupt("stop")
+
+    def wake(*_: object) -> None:
+        if not handled:
+            signal.raise_signal(signal.SIGUSR1)
+
+    async def listen() -> None:
+        with monkeypatch.context() as patch, interrupter.listening(asyncio.Event()):
+            patch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", wake)
+            interrupter.interrupt("first")
 
     earlier = signal.signal(signal.SIGUSR1, stop)
     try:
-        with interrupter._lock:
-            signal.raise_signal(signal.SIGUSR1)
+        asyncio.run(listen())
     finally:
         signal.signal(signal.SIGUSR1, earlier)
-    assert interrupter.reason == "stop"
+    assert handled
+    assert interrupter.reason == "first"
 
 
 def test_a_request_to_stop_interrupts_and_stays(context: Context) -> None:

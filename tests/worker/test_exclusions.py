@@ -16,7 +16,7 @@ from trtjob.errors import EngineError
 from trtjob.jobs.folder import JOB, RESULTS
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
-from trtjob.queue.exclusions import Lack, OwnExclusions
+from trtjob.queue.exclusions import LAST_PAUSE_S, Lack, OwnExclusions
 from trtjob.queue.keys import aside_key, job_key
 from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
@@ -494,17 +494,20 @@ def test_a_node_whose_worker_is_being_started_again_is_one_that_may_work(local_w
 @pytest.mark.slow
 def test_a_place_that_is_back_is_not_waited_for_any_more(local_worker: LocalWorker) -> None:
     """A second short absence must not end the job for the first one, and nobody is told that it still waits."""
+    now_s = 0.0
+    local_worker.context.exclusions = OwnExclusions(
+        local_worker.context.nodes, local_worker.context.name, clock=lambda: now_s
+    )
     keys = local_worker.plan(40, shard_size=40)
     away = local_worker.photos.rename(local_worker.photos.with_name("away"))
     run_unit(local_worker.job_id, SHARD)
     assert "is not there" in view(local_worker)[1]
     away.rename(local_worker.photos)
-    look = local_worker.context.exclusions._until
-    look.clear()
+    now_s = LAST_PAUSE_S
     seen: list[tuple[JobState, str]] = []
 
     def wait_and_look(images: UInt8Array) -> None:
-        if not seen and len(local_worker.context.exclusions._lacks) == 0:
+        if not seen and not reasons(local_worker):
             seen.append(view(local_worker))
         time.sleep(0.05)
 

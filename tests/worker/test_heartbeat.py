@@ -22,6 +22,7 @@ from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.keys import job_key, lease_key, worker_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
+from trtjob.storage.trouble import forget_troubles
 from trtjob.worker.context import Interrupter
 from trtjob.worker.exit_codes import STALLED
 from trtjob.worker.heartbeat import POLL_S, HeartbeatThread
@@ -318,9 +319,9 @@ def test_shares_are_reported_as_json(local_worker: LocalWorker, heart: Heartbeat
 
 
 @pytest.fixture
-def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def trouble() -> Iterator[str]:
     """Storage that fails, for as long as the test runs or until it says otherwise."""
-    monkeypatch.setattr("trtjob.storage.trouble._troubles", {})  # without what other tests have left
+    forget_troubles()  # that other tests have left
     note_trouble("s3://b", "s3://b fails: no answer in time")
     yield "s3://b fails: no answer in time"
     note_trouble("s3://b", "")

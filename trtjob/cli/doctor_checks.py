@@ -39,28 +39,29 @@ class Check:
 def all_checks(settings: "Settings") -> Iterator[Check]:
     """Yield every finding; a check never raises."""
     cards = find_cards()
-    yield _python()
-    yield _cpu(settings)
-    yield _gpu(cards)
-    yield _runtime(settings, cards)
-    yield _engine(settings)
+    yield check_python()
+    yield check_cpu(settings)
+    yield check_gpu(cards)
+    yield check_runtime(settings, cards)
+    yield check_engine(settings)
     if cards.has_gpu and settings.engine != "cpu":
-        yield _decoder(cards)
-    yield _images()
-    yield _videos()
-    yield _pictures()
-    checks: tuple[Callable[[Settings], Check], ...] = (_server, _storage, _models, _workers, _jobs)
-    for check in checks:
+        yield check_decoder(cards)
+    yield check_images()
+    yield check_videos()
+    yield check_pictures()
+    more: tuple[Callable[[Settings], Check], ...]
+    more = (check_server, check_storage, check_models, check_workers, check_jobs)
+    for check in more:
         yield check(settings)
 
 
-def _python() -> Check:
+def check_python() -> Check:
     from trtjob import __version__
 
     return Check("python", "ok", f"{platform.python_version()} at {sys.executable}, trtjob {__version__}")
 
 
-def _cpu(settings: "Settings") -> Check:
+def check_cpu(settings: "Settings") -> Check:
     from trtjob.cpus import usable_cpus
 
     usable = usable_cpus()
@@ -68,7 +69,7 @@ def _cpu(settings: "Settings") -> Check:
     return Check("cpu", "ok", f"{os.cpu_count()} cores, {usable} for this process; a worker uses {threads}")
 
 
-def _gpu(cards: Cards) -> Check:
+def check_gpu(cards: Cards) -> Check:
     if cards.cards:
         named = "; ".join(map(str, cards.cards))
         if cards.problem:
@@ -84,7 +85,7 @@ def _gpu(cards: Cards) -> Check:
     return Check("gpu", "note", "none found; trtjob works on the CPU")
 
 
-def _runtime(settings: "Settings", cards: Cards) -> Check:
+def check_runtime(settings: "Settings", cards: Cards) -> Check:
     """Say which ONNX Runtime is installed, and whether it is whole and fits this machine."""
     from trtjob.engines.onnxruntime.package import find, installing
 
@@ -94,14 +95,14 @@ def _runtime(settings: "Settings", cards: Cards) -> Check:
         # Not the Python package alone: the extra brings what belongs to it.
         return Check("runtime", "missing", "ONNX Runtime is not installed", installing(f"trtjob[{extra}]"))
     if package.is_mixed or package.is_damaged:
-        return _mended(package, cards)
+        return check_package(package, cards)
     found = f"{package.name} {package.version}" + (f" for CUDA {package.cuda}" if package.cuda else "")
     if settings.engine == "cpu" or not (cards.has_gpu or package.cuda):
         return Check("runtime", "ok", found)
     return _fit(package, found, cards)
 
 
-def _mended(package: "Package", cards: Cards) -> Check:
+def check_package(package: "Package", cards: Cards) -> Check:
     """Say what two packages in one folder have left of it, and how to get one that is whole."""
     from trtjob.engines.onnxruntime.package import CPU_NAME, GPU_NAME, changing
 
@@ -177,7 +178,7 @@ def _fit_of_cuda(package: "Package", found: str, cards: Cards) -> Check:
     return Check("runtime", "ok", found)
 
 
-def _engine(settings: "Settings") -> Check:
+def check_engine(settings: "Settings") -> Check:
     """Say which engine a worker takes here, and why."""
     from trtjob.cpus import usable_cpus
     from trtjob.engines.choice import choose
@@ -196,7 +197,7 @@ def _engine(settings: "Settings") -> Check:
     return Check("engine", "ok", choice.reason)
 
 
-def _decoder(cards: Cards) -> Check:
+def check_decoder(cards: Cards) -> Check:
     """Say whether images can be decoded on the GPU."""
     from trtjob.engines.onnxruntime.package import installing
     from trtjob.imaging.gpu.decoder import installed_package
@@ -207,7 +208,7 @@ def _decoder(cards: Cards) -> Check:
     return Check("decode", "note", "nvImageCodec is not installed: no --decode gpu", installing(f"trtjob[{extra}]"))
 
 
-def _images() -> Check:
+def check_images() -> Check:
     from trtjob.imaging.pillow_kinds import PILLOW_KINDS
 
     missing = {kind: known.extra for kind, known in PILLOW_KINDS.items() if known.is_missing}
@@ -217,7 +218,7 @@ def _images() -> Check:
     return Check("images", "note", f"{kinds} images cannot be read here", f"pip install 'trtjob[{extras}]'")
 
 
-def _videos() -> Check:
+def check_videos() -> Check:
     from trtjob.imaging.video_package import missing_video_package
 
     if missing_video_package() is None:
@@ -225,7 +226,7 @@ def _videos() -> Check:
     return Check("videos", "note", "PyAV is not installed: videos are passed over", "pip install 'trtjob[video]'")
 
 
-def _pictures() -> Check:
+def check_pictures() -> Check:
     from trtjob.imaging.scripts import can_shape, unwritten_scripts
 
     if not can_shape():
@@ -237,7 +238,7 @@ def _pictures() -> Check:
     return Check("pictures", "ok", "labels can be in any script")
 
 
-def _server(settings: "Settings") -> Check:
+def check_server(settings: "Settings") -> Check:
     from trtjob.queue.connection import connect
     from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary, installing_server
 
@@ -269,7 +270,7 @@ def _daemons_here(store: "JobStore") -> "list[DaemonView]":
     return [daemon for daemon in store.daemons() if daemon.host == socket.gethostname()]
 
 
-def _workers(settings: "Settings") -> Check:
+def check_workers(settings: "Settings") -> Check:
     """Say what the daemons of this machine have trouble with."""
     try:
         with _store(settings) as store:
@@ -281,7 +282,7 @@ def _workers(settings: "Settings") -> Check:
     return Check("workers", "ok", f"{sum(daemon.processes for daemon in daemons)} worker processes on this machine")
 
 
-def _jobs(settings: "Settings") -> Check:
+def check_jobs(settings: "Settings") -> Check:
     """Say from which jobs the daemons of this machine stand aside."""
     from trtjob.queue.exclusions import exclusions_of
     from trtjob.queue.views import node_of
@@ -303,7 +304,7 @@ def _jobs(settings: "Settings") -> Check:
     return Check("jobs", "ok", "this machine stands aside from none")
 
 
-def _storage(settings: "Settings") -> Check:
+def check_storage(settings: "Settings") -> Check:
     home = settings.home.expanduser().absolute()
     # What is not there yet is made when it is needed, below the nearest folder that is.
     nearest = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -316,7 +317,7 @@ def _storage(settings: "Settings") -> Check:
     return Check("storage", "ok", found)
 
 
-def _models(settings: "Settings") -> Check:
+def check_models(settings: "Settings") -> Check:
     from trtjob.converters.registry import ModelRegistry
 
     registry = ModelRegistry(settings.models_dir)

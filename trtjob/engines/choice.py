@@ -92,7 +92,9 @@ def choose(wish: EngineRequest, gpus: str) -> Choice:
                 raise
             problems.append(f"{TITLES[engine]}: {err}")
     if named:
-        _chosen(gpus, survey().gpus)  # by CUDA's driver alone: an engine may have failed before it asked for the GPUs
+        chosen_gpus(
+            gpus, survey().gpus
+        )  # by CUDA's driver alone: an engine may have failed before it asked for the GPUs
     return Choice("cpu", (), f"{TITLES['cpu']}, though NVIDIA's driver is installed. {'. '.join(problems)}", True)
 
 
@@ -103,7 +105,7 @@ def _on_gpus(engine: EngineKind, gpus: str, problems: list[str]) -> Choice:
 
     title = _usable(engine)
     seen_gpus()  # the package that the engine uses must see them, too
-    chosen = _chosen(gpus, survey().gpus)
+    chosen = chosen_gpus(gpus, survey().gpus)
     _expect_served(engine, [gpu.place for gpu in chosen])
     names = ", ".join(f"{gpu.called} ({gpu.place.name})" for gpu in chosen)
     return Choice(engine, chosen, ". ".join([f"{title} on {names}", *problems]))
@@ -152,7 +154,7 @@ def _named(gpus: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gpus.split(",")))
 
 
-def _chosen(gpus: str, seen: "Sequence[SurveyedGpu]") -> tuple[ChosenGpu, ...]:
+def chosen_gpus(gpus: str, seen: "Sequence[SurveyedGpu]") -> tuple[ChosenGpu, ...]:
     """Return the GPUs that a setting names, of those that this process sees, and of the parts that it may show to
     others."""
     from trtjob.config import visible_gpus

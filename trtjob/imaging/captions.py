@@ -14,7 +14,7 @@ from trtjob.imaging.scripts import beginning, is_plain, is_right_to_left, runs_o
 
 Color = tuple[int, int, int]  # BGR
 
-_CACHE_BYTES = 12 * 1024 * 1024
+CACHE_BYTES = 12 * 1024 * 1024
 _ENTRY_BYTES = 1000  # about what Python's objects for a tile and its key take beside the pixels
 _MAX_CHARACTERS = 256  # a label is rendered whole before it is shortened, so it must end somewhere
 NARROWEST = 12  # of the text's size: what has less room than this is narrow
@@ -59,8 +59,8 @@ def caption_of(label: str, score: float | None, style: Style, max_width: int) ->
     alone.
     """
     label = label[:_MAX_CHARACTERS]
-    name = _labels.get(label, style)
-    number = None if score is None else _scores.get(f"{score:.2f}", style)
+    name = label_tiles.get(label, style)
+    number = None if score is None else score_tiles.get(f"{score:.2f}", style)
     width = name.width + number.width if number else name.width
     if width <= max_width:
         return Caption(name, number, width)
@@ -74,7 +74,7 @@ def caption_of(label: str, score: float | None, style: Style, max_width: int) ->
 def _shortened(label: str, width: int, room: int, style: Style) -> Tile | None:
     """Return the tile of as much of a label as has room, None where nothing has. width: of the whole label."""
     for length in range(len(label) * max(0, room) // width, 0, -1):
-        tile = _labels.get(beginning(label, length) + _ELLIPSIS, style)
+        tile = label_tiles.get(beginning(label, length) + _ELLIPSIS, style)
         if tile.width <= room:
             return tile
     return None
@@ -108,6 +108,11 @@ class TileCache:
             self._keep(key, tile)
         return tile
 
+    def tiles(self) -> list[Tile]:
+        """Return the tiles that are kept, the oldest first."""
+        with self._lock:
+            return list(self._tiles.values())
+
     def _keep(self, key: tuple[str, Style], tile: Tile) -> None:
         with self._lock:
             if key not in self._tiles:
@@ -122,7 +127,7 @@ def _size(text: str, tile: Tile) -> int:
     return _ENTRY_BYTES + 4 * len(text) + tile.rows.nbytes
 
 
-def _label_tile(label: str, style: Style) -> Tile:
+def label_tile(label: str, style: Style) -> Tile:
     """Return the caption's left part. It ends where the score's first digit begins, so that the two fit as one text."""
     # OpenCV crashes on half of a surrogate pair, and would go on below the caption after a line break.
     whole = label.encode("utf-8", "replace").decode()
@@ -131,7 +136,8 @@ def _label_tile(label: str, style: Style) -> Tile:
     return Tile.of(pixels[:, :end])
 
 
-def _score_tile(score: str, style: Style) -> Tile:
+def score_tile(score: str, style: Style) -> Tile:
+    """Return the caption's right part."""
     pixels, end = _rendered(score, 0, style)
     return Tile.of(pixels[:, : end + 1 + _margin(style)])
 
@@ -186,5 +192,5 @@ def _font() -> "cv2.FontFace":
     return face
 
 
-_labels = TileCache(_label_tile, _CACHE_BYTES)
-_scores = TileCache(_score_tile, _CACHE_BYTES)
+label_tiles = TileCache(label_tile, CACHE_BYTES)
+score_tiles = TileCache(score_tile, CACHE_BYTES)

@@ -12,7 +12,7 @@ from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling
 
 _COLOR_CODES = {"rgb": cv2.COLOR_BGR2RGB, "gray": cv2.COLOR_BGR2GRAY, "bgr": None}
 _MOST_WARPED = 64  # columns or rows of the input, in the search for a place from which on cv2.resize does the rest
-_SAME_SAMPLE = 0.02  # pixels apart: five levels of 255 where black meets white, much less than two decoders differ
+SAME_SAMPLE_PX = 0.02  # pixels apart: five levels of 255 where black meets white, much less than two decoders differ
 _LONGEST = 16  # times what is needed: far beyond any photograph or panorama, and no more than megabytes
 
 
@@ -218,7 +218,7 @@ class _Aligned:
             # cv2.resize samples at (x + 1/2) step - 1/2 of what is left; wanted is (first + x) step of all.
             exact = (first - 0.5) * step + 0.5
             skipped = round(exact)
-            is_there = step >= 1 and abs(exact - skipped) < _SAME_SAMPLE and skipped < side
+            is_there = step >= 1 and abs(exact - skipped) < SAME_SAMPLE_PX and skipped < side
             if is_there and round((side - skipped) / step) == new_side - first:
                 return cls(step, first, skipped)
         return cls(step, new_side, 0)  # none: enlarged, or a step for which there is no such place

@@ -18,7 +18,7 @@ from trtjob.imaging.resize import Placement
 from trtjob.imaging.rle import Runs, compressed, runs_between
 
 _SUMS = 16  # objects whose sums are computed at once: a megabyte or two, which stay in a core's cache
-_PIXELS = 1 << 20  # of an object that are worked on at once: images may have hundreds of millions
+PIXELS_AT_ONCE = 1 << 20  # of an object that are worked on at once: images may have hundreds of millions
 
 
 def masks_from(
@@ -98,7 +98,7 @@ def _edges(total: FloatArray, box: FloatArray, across: _Way, down: _Way) -> Iter
     height = bottom - top
     if height <= 0:
         return
-    step = max(1, _PIXELS // height)
+    step = max(1, PIXELS_AT_ONCE // height)
     for first in range(left, right, step):
         end = min(first + step, right)
         columns = _resampled(total, (first, end), (top, bottom), across, down)

@@ -26,7 +26,7 @@ FramesOf = Callable[[Entry], Iterator[Entry]]
 # Of the most frames that a video may have, twice what they take.
 _MEMORY_BYTES = 2 << 30
 STALL_S = 120.0  # without a word, such a process hangs
-_COSTLY_BYTES = 64 << 20  # read of one video, that is worth a word to who waits
+COSTLY_BYTES = 64 << 20  # read of one video, that is worth a word to who waits
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _part(file: BinaryIO, where: int, size_bytes: int) -> bytes:
 
 
 def _what_is_read(video: Entry, read_bytes: int) -> str:
-    if read_bytes < _COSTLY_BYTES:
+    if read_bytes < COSTLY_BYTES:
         return f"looking for the frames of {video.key}"
     mb, whole_mb = read_bytes / 1e6, video.size_bytes / 1e6
     return f"{video.key} has no index of its frames, so all of it is read: {mb:,.0f} of {whole_mb:,.0f} MB"

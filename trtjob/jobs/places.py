@@ -51,7 +51,7 @@ _NO_IMAGES = {
     "a document. Save its pages as images first: pdftoppm -jpeg DOCUMENT page": frozenset({".pdf", ".ps", ".djvu"}),
 }
 # Files that are told from folders by their names, where there is no other way.
-_KNOWN = frozenset({*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *LIST_SUFFIXES, *chain(*_NO_IMAGES.values())})
+KNOWN_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *LIST_SUFFIXES, *chain(*_NO_IMAGES.values())})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _bucket_place(named: str, reading: Reading) -> Place:
         return Place(uri, is_listed=True, patterns=frozenset({parts[1]}))
     uri = bucket_uri(named, "SOURCE")
     folder, _, name = uri.rpartition("/")
-    if suffix_of(name) in _KNOWN and not folder.endswith(":/") and reading.storage(folder).entry(name).etag:
+    if suffix_of(name) in KNOWN_SUFFIXES and not folder.endswith(":/") and reading.storage(folder).entry(name).etag:
         _check_kind(uri, reading.selection)
         if suffix_of(name) in LIST_SUFFIXES:
             raise ConfigError(f"'{uri}' is a list: copy it to a folder first, and name the file")

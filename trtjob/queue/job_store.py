@@ -37,7 +37,7 @@ __all__ = ["FREE_KILLS", "JOBS", "Done", "JobStore", "Lease", "Refusal", "job_ke
 
 log = logging.getLogger(__name__)
 
-_JOBS_AT_ONCE = 500
+JOBS_AT_ONCE = 500
 _MOST_SPEC = 1 << 20  # bytes
 # What a job's events call a move to a state; by default its message is the detail.
 _HAPPENINGS = {
@@ -201,11 +201,11 @@ class JobStore(Leases):
 
     def job_ids(self, most: int | None = None, *, state: JobState | None = None) -> list[str]:
         """Return the ids of the newest jobs, or of those in one state, the newest first."""
-        found = (job_id for page in self._pages(most or _JOBS_AT_ONCE) for job_id in self._in_state(page, state))
+        found = (job_id for page in self._pages(most or JOBS_AT_ONCE) for job_id in self._in_state(page, state))
         return list(islice(found, most))
 
     def _pages(self, most: int) -> Iterable[list[str]]:
-        size = min(most, _JOBS_AT_ONCE)
+        size = min(most, JOBS_AT_ONCE)
         start = 0
         while page := replies.guarded(JOBS, partial(self.redis.zrevrange, JOBS, start, start + size - 1), ()):
             yield replies.names(JOBS, page, replies.JOB_ID)
@@ -262,7 +262,7 @@ class JobStore(Leases):
     def views(self, job_ids: Iterable[str] | None = None) -> list[JobView]:
         """Return the jobs that can be read, the newest first; of all, unless ids are given."""
         found = []
-        for ids in replies.chunks(list(self.job_ids() if job_ids is None else job_ids), _JOBS_AT_ONCE):
+        for ids in replies.chunks(list(self.job_ids() if job_ids is None else job_ids), JOBS_AT_ONCE):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id in ids:
                     _ask_view(pipe, job_id)

@@ -208,6 +208,11 @@ def _person_error(scheme: str, place: str, what: What, reason: str) -> StorageEr
     return StorageError(f"cannot {what} {place}: {why}")
 
 
+def forget_buckets() -> None:
+    """Know no bucket any more, nor what the environment said of their accounts."""
+    _bucket.cache_clear()
+
+
 @lru_cache(maxsize=64)
 def _bucket(scheme: str, name: str, *, anonymous: bool) -> _Bucket:
     """Return the process's bucket. Raises StorageError where no account is named."""

@@ -114,7 +114,7 @@ class HttpStorage:
         if {".", ".."} & set(key.split("/")) or key.startswith("/"):
             raise StorageError(f"the key {key!r} leaves {self.uri}")
         url = quoted(self.place(key))
-        host = _hosts[_parsed(url).header]
+        host = hosts[_parsed(url).header]
         host.check()
         for tries in range(1, 1 + TRIES):
             self._wait(host.busy_until, f"{self.uri}: it asks to wait")
@@ -188,12 +188,12 @@ class _NotNow(OSError):
     """A server asks to be asked again. wait_s: not before so many seconds, by its `Retry-After`."""
 
     def __init__(self, answer: http.client.HTTPResponse) -> None:
-        self.wait_s = _seconds(answer.getheader("Retry-After", ""))
+        self.wait_s = retry_after_s(answer.getheader("Retry-After", ""))
         asks = f", and asks to wait for {self.wait_s:,.0f} s" if self.wait_s > LONGEST_WAIT_S else ""
         super().__init__(errno.EIO, f"status {answer.status}{asks}")
 
 
-def _seconds(retry_after: str) -> float:
+def retry_after_s(retry_after: str) -> float:
     """Return how long to wait: a header gives seconds or a date (RFC 9110, 10.2.3)."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
@@ -282,10 +282,10 @@ class _Host:
 
 _connections = Connections()
 _lock = Lock()
-_hosts: defaultdict[str, _Host] = defaultdict(_Host)
+hosts: defaultdict[str, _Host] = defaultdict(_Host)
 
 
 def forget_hosts() -> None:
     """Know nothing of how servers have fared, and end what is open to them."""
-    _hosts.clear()
+    hosts.clear()
     _connections.close()

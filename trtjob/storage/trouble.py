@@ -18,6 +18,11 @@ def note_trouble(place: str, trouble: str) -> None:
         _troubles.pop(place, None)
 
 
+def forget_troubles() -> None:
+    """Take all places to work."""
+    _troubles.clear()
+
+
 def troubles() -> str:
     """Return what is failing now in this process, empty where nothing is. Safe in any thread."""
     return "; ".join(dict.fromkeys(trouble for trouble, _ in list(_troubles.values())))

@@ -62,7 +62,7 @@ class Supervisor:
         self.settings = settings
         self.connection = connection
         self.choice = choose(settings.engine, settings.gpus)
-        self._slots = process_slots((self.choice.gpus or (None,)) * processes)
+        self.slots = process_slots((self.choice.gpus or (None,)) * processes)
         self.job_log = JobLog()
         self.store = JobStore(connection.heartbeat())
         self.queue = WorkQueue(connection.heartbeat(), settings.queue)
@@ -118,7 +118,7 @@ class Supervisor:
                     group.create_task(self.periodic.forever("sweep", self._sweep.once, self._until_death)),
                     group.create_task(self.periodic.forever("sending of notices", self._sweep.notify, _pause)),
                 ]
-                await asyncio.wait([group.create_task(self._keep(slot, stop)) for slot in self._slots])
+                await asyncio.wait([group.create_task(self._keep(slot, stop)) for slot in self.slots])
                 for task in always:
                     task.cancel()
         except* _CannotWork as errors:
@@ -171,7 +171,7 @@ class Supervisor:
                 slot.failed_starts += 1
                 self.periodic.failed(slot.name, err)
                 pause_s = max(SWEEP_S, self.periodic.pause_s(slot.name))
-            if not self._any_has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self._slots):
+            if not self._any_has_worked and all(each.failed_starts >= MAX_FAILED_STARTS for each in self.slots):
                 raise _CannotWork(
                     f"the worker process ended {slot.failed_starts} times before it could work{slot.last_end}. Its "
                     "reason is in the log above; check with: trtjob doctor"
@@ -232,11 +232,12 @@ class Supervisor:
         self._count += 1
         name = f"{self.name}-{self._count}"
         child = self._children[name] = await WorkerHandle.start(name, slot.environment)  # `work_on` reaches it now
-        await child.tell(self._config(name, slot))  # whether it died at once, its watch finds out
+        await child.tell(self.order_for(name, slot))  # whether it died at once, its watch finds out
         return child
 
-    def _config(self, name: str, slot: ProcessSlot) -> dict[str, Any]:
-        threads = self.settings.threads or cpus_each(slot.cores, len(self._slots))
+    def order_for(self, name: str, slot: ProcessSlot) -> dict[str, Any]:
+        """Return what a worker process is told, the password of the server included."""
+        threads = self.settings.threads or cpus_each(slot.cores, len(self.slots))
         shared = self.settings.model_copy(update={"threads": threads})
         settings = shared.model_dump(mode="json")
         if self.settings.redis_url is not None:
@@ -249,7 +250,7 @@ class Supervisor:
             "gpu_name": slot.gpu.called if slot.gpu else "",
             "settings": settings,
             "image_processes": processes_of(shared),
-            "worker_processes": len(self._slots),
+            "worker_processes": len(self.slots),
             "job": self.job_id,
             "cores": sorted(slot.cores) if self.settings.pin_cores else [],
         }
@@ -274,7 +275,7 @@ class Supervisor:
             "pid": os.getpid(),
             "queue": self.queue.name,
             "engine": self.choice.engine,
-            "processes": len(self._slots),
+            "processes": len(self.slots),
             "restarts": json.dumps(self.restarts),
             "trouble": "; ".join(pauses + self.periodic.troubles),
         }

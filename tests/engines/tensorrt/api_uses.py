@@ -58,8 +58,8 @@ def main(name: str) -> None:
     trt = import_module(name)
     uses = sorted({use for module in MODULES for use in uses_in(PACKAGE / module)})
     required = [use for use in uses if use[2] not in BEHIND_TRAITS]
-    unknown = [f"{module}:{line}: {'.'.join(chain)}" for module, line, chain in required if not _is_known(trt, chain)]
-    calls = [call for module in MODULES for call in calls_in(PACKAGE / module) if _is_known(trt, call.chain)]
+    unknown = [f"{module}:{line}: {'.'.join(chain)}" for module, line, chain in required if not is_known(trt, chain)]
+    calls = [call for module in MODULES for call in calls_in(PACKAGE / module) if is_known(trt, call.chain)]
     answers = [(call, is_taken(trt, call)) for call in calls]
     unknown += [str(call) for call, is_fine in answers if is_fine is False]
     answer = {
@@ -67,7 +67,7 @@ def main(name: str) -> None:
         "looked_at": len(uses),
         "calls": sum(is_fine is not None for _, is_fine in answers),
         "unknown": unknown,
-        "behind_traits": {".".join(chain): _is_known(trt, chain) for chain in sorted(BEHIND_TRAITS)},
+        "behind_traits": {".".join(chain): is_known(trt, chain) for chain in sorted(BEHIND_TRAITS)},
         "unused": [".".join(chain) for chain in sorted(BEHIND_TRAITS - {chain for *_, chain in uses})],
         "traits": traits_of(name, trt),
         "works": {what: _works(check, trt) for what, check in (("logger", _logger), ("monitor", _monitor))},
@@ -77,10 +77,10 @@ def main(name: str) -> None:
 
 def traits_of(name: str, trt: Any) -> dict[str, Any]:
     """Return what our one place for versions says of a module."""
-    from trtjob.engines.tensorrt.flavour import Flavour, _eras_of
+    from trtjob.engines.tensorrt.flavour import Flavour, eras_of
 
     found = Flavour("tensorrt_rtx" if name == "tensorrt_rtx" else "tensorrt", trt.__version__, trt)
-    era = _eras_of(found)[0]
+    era = eras_of(found)[0]
     return {
         "is_weak": found.is_weak,
         "network_flags": found.network_flags,
@@ -102,10 +102,10 @@ def _works(check: Callable[[Any], None], trt: Any) -> str:
 def _logger(trt: Any) -> None:
     """Make our logger of the module's own class, and have it take a message."""
     from trtjob.engines.tensorrt.flavour import Flavour
-    from trtjob.engines.tensorrt.messages import Messages, _logger_class
+    from trtjob.engines.tensorrt.messages import Messages, logger_class
 
     messages = Messages()
-    logger = _logger_class(Flavour("tensorrt", trt.__version__, trt), messages)()
+    logger = logger_class(Flavour("tensorrt", trt.__version__, trt), messages)()
     logger.log(trt.ILogger.ERROR, "out of\nworkspace")
     assert messages.take() == "out of workspace"
 
@@ -114,7 +114,7 @@ def _monitor(trt: Any) -> None:
     """Make our progress monitor, where the module has them, and have it tell of a step."""
     if trt.__name__ != "tensorrt_rtx":
         sys.modules["tensorrt"] = trt
-    from trtjob.engines.tensorrt.builder import _Watch
+    from trtjob.engines.tensorrt.builder import BuildWatch
     from trtjob.engines.tensorrt.flavour import flavour
 
     if not flavour().has_monitor:
@@ -125,7 +125,7 @@ def _monitor(trt: Any) -> None:
         told.append((phase, done, total))
         return False
 
-    monitor = _Watch(stop)._monitor()
+    monitor = BuildWatch(stop).monitor()
     monitor.phase_start("kernels", None, 4)
     assert monitor.step_complete("kernels", 0) is False
     assert told == [("kernels", 1, 4)]
@@ -229,7 +229,7 @@ def _chain(node: ast.Attribute) -> tuple[str, ...]:
     return (CLASSES[at.id], names[-1]) if at.id in CLASSES else ()
 
 
-def _is_known(trt: Any, chain: tuple[str, ...]) -> bool:
+def is_known(trt: Any, chain: tuple[str, ...]) -> bool:
     at = trt
     for name in chain:
         if not hasattr(at, name):

@@ -18,7 +18,7 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
 from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ModelSpec, Precision, Task
-from trtjob.engines.tensorrt.agreement import TOLERANCES, _logits, disagreement
+from trtjob.engines.tensorrt.agreement import TOLERANCES, disagreement, logits_of
 from trtjob.engines.tensorrt.selfcheck import lively_image, without_bf16
 
 for_chaos = partial(pytest.param, marks=pytest.mark.chaos)
@@ -261,7 +261,7 @@ def test_rounding_of_keras_classifiers_passes(arch: str, tmp_path: Path) -> None
 def test_an_image_without_objects_says_much(shared: Path) -> None:
     """The spread of what is compared is many times the tolerance, so that the comparison is not empty."""
     for found in (conversions.digits(), yolov3_tiny(shared)):
-        logits = _logits(conversions.run(found.model, lively_image(found.spec)).scores[0], 1e-6).max(1)
+        logits = logits_of(conversions.run(found.model, lively_image(found.spec)).scores[0], 1e-6).max(1)
         tolerance = TOLERANCES["fp32"]
         assert logits.std() > 1
         assert np.ptp(logits) > 20 * (tolerance.share * logits.std() + tolerance.least)
@@ -287,7 +287,7 @@ def with_noise(outputs: Outputs, size: float, seed: int) -> Outputs:
     """Return an answer whose logits and boxes are a little others, in its own order."""
     assert outputs.boxes is not None
     random = np.random.default_rng(seed)
-    logits = _logits(outputs.scores[0], 1e-6) + size * random.uniform(-1, 1, outputs.scores[0].shape)
+    logits = logits_of(outputs.scores[0], 1e-6) + size * random.uniform(-1, 1, outputs.scores[0].shape)
     scores = 1 / (1 + np.exp(-logits))
     boxes = outputs.boxes[0] + size * random.uniform(-1, 1, outputs.boxes[0].shape)
     order = np.argsort(-scores.max(1))

@@ -176,7 +176,7 @@ def test_a_name_that_is_gone_from_tensorrt_is_found(tmp_path: Path) -> None:
     assert ("ICudaEngine", "num_bindings") in uses
     import tensorrt_rtx
 
-    assert [chain for chain in sorted(uses) if not api_uses._is_known(tensorrt_rtx, chain)] == [
+    assert [chain for chain in sorted(uses) if not api_uses.is_known(tensorrt_rtx, chain)] == [
         ("ICudaEngine", "num_bindings"),
         ("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
     ]

@@ -341,7 +341,7 @@ def follow(speak: Callable[[IO[bytes]], None], on_progress: Callable[[str, int, 
     speaker.start()
     with os.fdopen(reading, "rb") as stream:
         try:
-            return build_process._follow(said(stream), on_progress)
+            return build_process.follow(said(stream), on_progress)
         finally:
             speaker.join()
 

@@ -70,7 +70,7 @@ def test_a_graph_that_8_6_misreads_does_not_pass(tmp_path: Path, monkeypatch: py
     """As it is when nothing lowers it: the plan builds, runs, and ranks the candidates by objectness alone."""
     if not flavour().is_weak:
         pytest.skip("this TensorRT reads opset 18")
-    monkeypatch.setattr(builder, "_readable", nullcontext)
+    monkeypatch.setattr(builder, "readable_copy", nullcontext)
     found = conversions.of_head(
         random_networks.conv(14) + random_networks.layer("yolo", num=2, classes=2, anchors="3,4, 5,2")
     )

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trtjob.engines.tensorrt.flavour import ERAS, Capability, Flavour, _checked, expect_default
+from trtjob.engines.tensorrt.flavour import ERAS, Capability, Flavour, checked, expect_default
 from trtjob.errors import EngineError
 
 
@@ -95,7 +95,7 @@ def test_each_version_belongs_to_one_era() -> None:
 @pytest.mark.parametrize(("version", "is_taken"), [("8.5.3.1", False), ("8.6.0", True), ("11.4.0.106", True)])
 def test_a_version_that_is_too_old_is_named(version: str, is_taken: bool) -> None:
     if is_taken:
-        assert _checked(installed(version)).release == tuple(map(int, version.split(".")[:2]))
+        assert checked(installed(version)).release == tuple(map(int, version.split(".")[:2]))
         return
     with pytest.raises(EngineError, match=r"TensorRT 8\.5\.3\.1 is too old: trtjob needs 8\.6 or later"):
-        _checked(installed(version))
+        checked(installed(version))

@@ -115,7 +115,7 @@ def test_the_next_batch_is_launched_before_the_first_is_done() -> None:
     with opened(first, second) as lanes, ThreadPoolExecutor(2) as pool:
         waited = [pool.submit(answer, lanes, images(1, value)) for value in (1, 2)]
         # Both have filled their lane and are in the queue before the GPU's thread comes to the second.
-        while lanes._requests.qsize() < 1:
+        while lanes.waiting < 1:
             pass
         started.set()
         assert [each.result(10) for each in waited] == [[[1.0]], [[2.0]]]
@@ -130,7 +130,7 @@ def test_no_more_lanes_compute_at_once_than_may() -> None:
     lanes[0].before_launch = lambda: waited_for(started)
     with opened(*lanes) as running, ThreadPoolExecutor(3) as pool:
         waited = [pool.submit(answer, running, images(1, value)) for value in (1, 2, 3)]
-        while running._requests.qsize() < 2:  # the first is being launched, the others wait
+        while running.waiting < 2:  # the first is being launched, the others wait
             pass
         started.set()
         assert [each.result(10) for each in waited] == [[[1.0]], [[2.0]], [[3.0]]]

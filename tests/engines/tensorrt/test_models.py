@@ -14,7 +14,7 @@ from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
 from trtjob.converters.run import convert_model
 from trtjob.engines.candidates import count_of
 from trtjob.engines.spec import Task
-from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, _config, build_plan
+from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, build_config, build_plan
 from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.lowering import lowered
 from trtjob.engines.tensorrt.messages import logger
@@ -58,7 +58,7 @@ def interface(model: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     assert [value.dtype for value in inputs] == [trt.uint8]
     assert {value.dtype for value in outputs} == {trt.float32}
-    config = _config(builder, network, BATCHES)
+    config = build_config(builder, network, BATCHES)
     return (
         {value.name: tuple(value.shape) for value in inputs},
         {value.name: tuple(value.shape) for value in outputs},

@@ -143,7 +143,7 @@ def test_a_batch_that_waits_goes_when_nothing_is_on_its_way_any_more() -> None:
 def test_slots_that_are_dropped_are_never_run() -> None:
     async def play(bench: Bench) -> None:
         bench.batches.expect(3)
-        bench.batches._call_s = 10.0  # so that it waits
+        bench.batches.call_s = 10.0  # so that it waits
         bench.batches.expect(-2)
         bench.batches.add(1)
         bench.batches.add(2)

@@ -79,7 +79,7 @@ class CudaModel:
 
     def _opened(self, path: Path, gpu: GpuInfo, options: CudaOptions) -> Any:
         try:
-            return _session(path, gpu, options, is_fused=self._is_fused)
+            return session_of(path, gpu, options, is_fused=self._is_fused)
         except EngineError as err:
             with self._device.current():
                 free_mib = self._device.free_bytes() >> 20
@@ -144,7 +144,7 @@ class Lane:
         names = all_names(spec)
         for name in names:
             self._binding.bind_output(name, "cuda", self._gpu)
-        self._compute()
+        self.compute()
         found = {name: tuple(value.shape()) for name, value in zip(names, self._binding.get_outputs(), strict=True)}
         self._binding.clear_binding_outputs()
         return found
@@ -166,14 +166,15 @@ class Lane:
         filled = {name: to_fill(arrays, self._outputs[name], reaches) for name, arrays in wanted.items()}
         with self._device.current():
             copy_in(self._stream, self._buffers[INPUT_NAME], sent)
-            self._compute()
+            self.compute()
             for name, arrays in filled.items():
                 copy_out(self._stream, arrays, self._buffers[name])
             self._sync()
         for name, arrays in wanted.items():
             deliver(filled[name], arrays)
 
-    def _compute(self) -> None:
+    def compute(self) -> None:
+        """Run what lies in the lane's images, and wait for it."""
         self._sync()  # ONNX Runtime works on a stream of its own
         try:
             with self._turns:
@@ -199,7 +200,7 @@ class Lane:
         self._stream.close()
 
 
-def _session(path: Path, gpu: GpuInfo, options: CudaOptions, *, is_fused: bool) -> Any:
+def session_of(path: Path, gpu: GpuInfo, options: CudaOptions, *, is_fused: bool) -> Any:
     """Load a model on a GPU. Raises EngineError where ONNX Runtime fell back to the CPU, of which it only logs."""
     _load_libraries()
     precision = load_spec(path).precision

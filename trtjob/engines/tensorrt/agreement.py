@@ -138,7 +138,7 @@ def _is_copy(array: FloatArray, other: FloatArray) -> NDArray[np.bool_]:
 
 def _widened(tolerance: Tolerance, one: Outputs, other: Outputs, spec: ModelSpec) -> Tolerance:
     """Return a tolerance that allows for what two references differ by."""
-    logits = [_logits(outputs.scores[0], _LEAST[spec.task]) for outputs in (one, other)]
+    logits = [logits_of(outputs.scores[0], _LEAST[spec.task]) for outputs in (one, other)]
     if spec.task is Task.DETECT:
         logits = [np.sort(values.max(1)) for values in logits]
     differences = _telling(*logits)
@@ -156,9 +156,9 @@ def _difference_of_form(name: str, ours: FloatArray | None, theirs: FloatArray |
 
 
 def _classes(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
-    ours, theirs = (_logits(scores, _LEAST[Task.CLASSIFY]) for scores in (found, expected))
+    ours, theirs = (logits_of(scores, _LEAST[Task.CLASSIFY]) for scores in (found, expected))
     # By the whole spread, also of what is not compared.
-    allowed = _allowed(_logits(expected, _LEAST[Task.DETECT]), tolerance)
+    allowed = _allowed(logits_of(expected, _LEAST[Task.DETECT]), tolerance)
     differences = _telling(ours, theirs)
     if _share(differences <= allowed) >= tolerance.agreeing:
         return None
@@ -173,7 +173,7 @@ def _telling(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[
 
 def _ranks(found: FloatArray, expected: FloatArray, tolerance: Tolerance) -> str | None:
     """Compare the best scores by rank."""
-    ours, theirs = (_logits(scores, _LEAST[Task.DETECT]).max(1) for scores in (found, expected))
+    ours, theirs = (logits_of(scores, _LEAST[Task.DETECT]).max(1) for scores in (found, expected))
     allowed = _allowed(theirs, tolerance)
     if _rising(theirs) > _RISING:  # this graph orders by something else, or not at all
         ours, theirs = -np.sort(-ours), -np.sort(-theirs)
@@ -256,7 +256,7 @@ class _Candidates:
     @classmethod
     def of(cls, outputs: Outputs) -> "_Candidates":
         assert outputs.boxes is not None
-        logits = _logits(outputs.scores[0], _LEAST[Task.DETECT])
+        logits = logits_of(outputs.scores[0], _LEAST[Task.DETECT])
         extras = np.zeros((len(logits), 0), np.float32) if outputs.extras is None else outputs.extras[0]
         return cls(outputs.boxes[0], outputs.scores[0], logits, logits.max(1), extras)
 
@@ -280,7 +280,7 @@ class _Candidates:
         return bool(np.logical_and.reduce([agree.mean(1) >= near.agreeing for agree in agrees]).any())
 
 
-def _logits(scores: FloatArray, least: float) -> NDArray[np.float64]:
+def logits_of(scores: FloatArray, least: float) -> NDArray[np.float64]:
     """Return logits of probabilities, those below `least` as if they were that; what is none is taken as it is."""
     values = np.nan_to_num(np.asarray(scores, np.float64))
     if values.min(initial=0) < 0 or values.max(initial=0) > 1:

@@ -106,7 +106,7 @@ def _run(config: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, a
     }
     with started(__name__, config, allowance=allowance, stderr=words, env=env) as (process, stream):
         try:
-            is_built = _follow(said(stream, allowance.seconds), on_progress)
+            is_built = follow(said(stream, allowance.seconds), on_progress)
         except TimeLimitExceeded:
             raise EngineError(
                 f"the build of a plan for '{config['name']}' was ended after {allowance.seconds:g} s: "
@@ -116,7 +116,7 @@ def _run(config: dict[str, Any], words: IO[bytes], on_progress: BuildProgress, a
             raise _end_error(config["name"], process.wait(), Path(config["folder"]) / "stderr")
 
 
-def _follow(news: Iterable[dict[str, Any] | None], on_progress: BuildProgress) -> bool:
+def follow(news: Iterable[dict[str, Any] | None], on_progress: BuildProgress) -> bool:
     """Pass on what a build says. Returns True where it is done, False where it ended without a word."""
     started = time.monotonic()
     step: tuple[str, int, int] | None = None

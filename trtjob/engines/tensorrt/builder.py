@@ -90,14 +90,14 @@ def build_plan(
     messages.take()
     builder = trt.Builder(trt_logger)
     network = builder.create_network(found.network_flags)
-    with _readable(model) as readable:
+    with readable_copy(model) as readable:
         parser = _parse(readable, network, model.name)
-        config = _config(builder, network, options)
+        config = build_config(builder, network, options)
         if found.is_weak:
             _allow_precisions(network, config, readable)
         if found.is_learning and not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
             config.set_timing_cache(config.create_timing_cache(b""), False)  # of another GPU: learnt anew
-        watch = _Watch(on_progress)
+        watch = BuildWatch(on_progress)
         plan = watch.build(builder, network, config)
     del parser  # it holds the weights that the network points to
     if watch.is_cancelled:
@@ -107,7 +107,7 @@ def build_plan(
     return Built(bytes(plan), bytes(config.get_timing_cache().serialize()) if found.is_learning else b"")
 
 
-def _readable(model: Path) -> AbstractContextManager[Path]:
+def readable_copy(model: Path) -> AbstractContextManager[Path]:
     """Give, for a block, a file that the parser reads as the model is meant."""
     if not flavour().reads_old_opsets_only:
         return nullcontext(model)
@@ -138,7 +138,8 @@ def error_text(error: Any, model: Path) -> str:
     return f"node {node}: {text}" if node else text
 
 
-def _config(builder: Any, network: Any, options: BuildOptions) -> Any:
+def build_config(builder: Any, network: Any, options: BuildOptions) -> Any:
+    """Return TensorRT's own options for a build of this network."""
     trt = flavour().trt
     config = builder.create_builder_config()
     if options.workspace_mib is not None:
@@ -196,7 +197,7 @@ def _allow_precisions(network: Any, config: Any, model: Path) -> None:
             layer.set_output_type(index, trt.DataType.FLOAT)
 
 
-class _Watch:
+class BuildWatch:
     """Passes a build's progress on, where TensorRT tells of it, from threads of its own."""
 
     def __init__(self, on_progress: BuildProgress | None) -> None:
@@ -208,10 +209,11 @@ class _Watch:
     def build(self, builder: Any, network: Any, config: Any) -> Any:
         """Return the plan, None where the build failed or was stopped."""
         if flavour().has_monitor:
-            self._kept = config.progress_monitor = self._monitor()
+            self._kept = config.progress_monitor = self.monitor()
         return builder.build_serialized_network(network, config)
 
-    def _monitor(self) -> Any:
+    def monitor(self) -> Any:
+        """Return an object of TensorRT's own class for progress, which tells this one."""
         base: Any = flavour().trt.IProgressMonitor
         watch = self
 

@@ -53,7 +53,7 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
     batches = options.build.profile
     while True:
         try:
-            plan = _plan(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
+            plan = plan_of(path, model_sha256, gpu, replace(options, build=replace(options.build, profile=batches)))
             batch = min(options.batch or batches.largest, batches.largest)
             return TensorRtEngine(plan, spec, gpu, batch)
         except DeviceMemoryError:
@@ -68,12 +68,12 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
 
 def build_ahead(path: Path, model_sha256: str, options: TensorRtOptions) -> None:
     """Build a model's plan for a GPU unless it is there. Raises as `open_engine` does."""
-    _plan(path, model_sha256, device_of(options.gpu), options)
+    plan_of(path, model_sha256, device_of(options.gpu), options)
 
 
 def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str:
     """Return what TensorRT made of each layer, as JSON: kernels, formats, precisions. Raises as `open_engine` does."""
-    plan = _plan(path, model_sha256, device_of(options.gpu), options)
+    plan = plan_of(path, model_sha256, device_of(options.gpu), options)
     loaded = LoadedPlan(plan, options.gpu)
     try:
         engine = loaded.load()
@@ -84,7 +84,8 @@ def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str
         loaded.close()
 
 
-def _plan(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions) -> bytes:
+def plan_of(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions) -> bytes:
+    """Return a model's plan for a GPU, from the cache or built now."""
     build = options.build
     found = flavour()
     key = PlanKey(

@@ -98,7 +98,7 @@ class Flavour:
 
     def expect_gpu(self, gpu_name: str, capability: Capability) -> None:
         """Raise EngineError where a GPU is older, or newer, than this TensorRT serves; say which version does."""
-        eras = _eras_of(self)
+        eras = eras_of(self)
         if any(era.serves(capability) for era in eras):
             return
         served = " and ".join(map(str, eras))
@@ -118,7 +118,8 @@ def _shown(gpu_name: str, capability: Capability) -> str:
     return f"{gpu_name} has compute capability {'.'.join(map(str, capability))}"
 
 
-def _eras_of(found: Flavour) -> tuple[Era, ...]:
+def eras_of(found: Flavour) -> tuple[Era, ...]:
+    """Return the eras of a package, the newest first."""
     if found.name != "tensorrt":
         return _RTX_ERAS
     return (next(era for era in reversed(ERAS) if era.first <= found.release),)
@@ -149,11 +150,12 @@ def flavour() -> Flavour:
             continue
         except ImportError as err:  # a library that it is linked to is not there
             raise EngineError(f"{PACKAGES[name]} is installed but does not load: {err}. Install it again") from err
-        return _checked(Flavour(name, trt.__version__, trt))
+        return checked(Flavour(name, trt.__version__, trt))
     raise MissingDependencyError("tensorrt", extra="tensorrt")
 
 
-def _checked(found: Flavour) -> Flavour:
+def checked(found: Flavour) -> Flavour:
+    """Return a package that is known. Raises EngineError for one that is too old."""
     oldest = OLDEST[found.name]
     if found.release < oldest:
         wanted = ".".join(map(str, oldest))

@@ -117,6 +117,11 @@ class Lanes:
         """Do something in the GPU's thread, when no batch is under way. Raises what it raises."""
         self._hand_over(_Errand(work))
 
+    @property
+    def waiting(self) -> int:
+        """How many batches the GPU's thread has yet to take."""
+        return self._requests.qsize()
+
     def _hand_over(self, request: _BatchRequest | _Errand) -> None:
         with self._gate:
             self._pool.check()

@@ -39,10 +39,11 @@ class Messages:
 def logger() -> tuple[Any, Messages]:
     """Return the process's one logger for TensorRT, which must outlive all its objects, and what it keeps."""
     messages = Messages()
-    return _logger_class(flavour(), messages)(), messages
+    return logger_class(flavour(), messages)(), messages
 
 
-def _logger_class(found: Flavour, messages: Messages) -> Any:
+def logger_class(found: Flavour, messages: Messages) -> Any:
+    """Return a class of TensorRT's own loggers that passes on what it is told."""
     base: Any = found.trt.ILogger
     levels = {
         base.INTERNAL_ERROR: logging.ERROR,

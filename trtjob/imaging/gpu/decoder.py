@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # The JPEG engine of data-centre cards; elsewhere Huffman codes are the CPU's part. One of them alone: two that share a
 # batch would share it differently each time, and they round differently.
 _BACKENDS = {"HW_GPU_ONLY": "the JPEG engine", "HYBRID_CPU_GPU": "CUDA cores and the CPU"}
-_MOST_PIXEL_BYTES = 512 << 20  # decoded at once by one caller
+MOST_PIXEL_BYTES = 512 << 20  # decoded at once by one caller
 DECODER_THREADS = 2
 _CHANNELS = 3
 _BLOCK = (32, 8, 1)
@@ -257,7 +257,7 @@ def _parts(images: Sequence[EncodedImage]) -> Iterator[Sequence[EncodedImage]]:
     start, size_bytes = 0, 0
     for number, image in enumerate(images):
         of_one = _CHANNELS * image.resampling.height * image.resampling.width
-        if size_bytes and size_bytes + of_one > _MOST_PIXEL_BYTES:
+        if size_bytes and size_bytes + of_one > MOST_PIXEL_BYTES:
             yield images[start:number]
             start, size_bytes = number, 0
         size_bytes += of_one

@@ -58,7 +58,7 @@ class OtherJob:
         most = 1 if record.classes else None
         everything = objects_of(record)
         objects, boxes = everything[:most], _boxes(record)
-        others = [(self._id(label), score) for label, score in _labelled(other)[:most]]
+        others = [(self.id_of(label), score) for label, score in _labelled(other)[:most]]
         other_boxes = _boxes(other)
         overlaps = [
             (share, one, two)
@@ -78,7 +78,8 @@ class OtherJob:
             frozenset(one for share, one, _ in chosen if share < MOVED),
         )
 
-    def _id(self, label: str) -> int:
+    def id_of(self, label: str) -> int:
+        """Return the number of a label: our job's, or one after all of its own."""
         if label not in self._ids:
             self._ids[label] = self._first_new + len(self._ids) - self._own_labels
         return self._ids[label]

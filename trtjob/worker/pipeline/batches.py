@@ -89,7 +89,7 @@ class Batches:
         self._files: dict[int, EncodedImage] = {}  # by slot, where no tensor lies in it
         self._calls = 0
         self._began: dict[int, float] = {}  # the calls under way, by thread
-        self._call_s = 0.0
+        self.call_s = 0.0
         self._failed_in_a_row = 0  # images, each alone in a batch
         self.attach()
 
@@ -155,7 +155,7 @@ class Batches:
                 since = time.monotonic()
                 while self._ready and not self._is_enough():
                     share = _PATIENCE.get(self._calls)
-                    left_s = None if share is None else share * self._call_s - (time.monotonic() - since)
+                    left_s = None if share is None else share * self.call_s - (time.monotonic() - since)
                     if left_s is not None and left_s <= 0:
                         break
                     await self._wait(left_s)
@@ -215,7 +215,7 @@ class Batches:
         finally:
             del self._began[threading.get_ident()]
         took_s = time.monotonic() - start
-        self._call_s += (took_s - self._call_s) * (_NEWEST if self._call_s else 1.0)
+        self.call_s += (took_s - self.call_s) * (_NEWEST if self.call_s else 1.0)
         return [slot for slot in slots if slot not in inputs]
 
     @contextmanager

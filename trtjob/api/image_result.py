@@ -52,7 +52,7 @@ class ImageResult:
     @property
     def classes(self) -> tuple[Classification, ...]:
         """What a classifier says, by falling score; empty for a detector, and for an image that failed."""
-        return self.record.classes or self.record.labels or ()
+        return self.record.classifications
 
     @property
     def error(self) -> ImageFailure | None:

@@ -11,7 +11,7 @@ from trtjob.api.job_folders import job_folder
 from trtjob.api.session import settings_for
 from trtjob.api.tables import html_table
 from trtjob.counted import counted
-from trtjob.errors import JobError, MissingDependencyError, UnknownImageError
+from trtjob.errors import MissingDependencyError, UnknownImageError
 from trtjob.jobs.records import read_records
 
 if TYPE_CHECKING:
@@ -54,19 +54,15 @@ class Results:
         """Return the results in a job's folder. Raises JobError where there are none yet."""
         from trtjob.jobs.folder import RESULTS
 
-        if not folder.storage.exists(RESULTS):
-            job_id = folder.spec().job_id
-            what = f"job '{job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {job_id}"
-            raise JobError(what, job_id=job_id)
+        folder.check_has(RESULTS)
         return cls(folder)
 
     @property
     def summary(self) -> "Summary":
         """The job in numbers, of all its images. Raises StorageError."""
         from trtjob.jobs.finish import Summary
-        from trtjob.jobs.folder import SUMMARY
 
-        return self._folder.document(Summary, SUMMARY, remedy="Remove it")
+        return Summary.of(self._folder)
 
     def filter(self, *, label: str | None = None, min_score: float = 0.0) -> "Results":
         """Return the images with a detection or class that has the label, and at least the score, with these alone."""

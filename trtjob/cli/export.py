@@ -10,7 +10,6 @@ from trtjob.cli import options as o
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
-from trtjob.errors import JobError
 
 EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"
 
@@ -125,11 +124,7 @@ def export(
 
     folder = job_folder(job, start)
     spec = folder.spec()
-    if not folder.storage.exists(RESULTS):
-        raise JobError(
-            f"job '{spec.job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {spec.job_id}",
-            job_id=spec.job_id,
-        )
+    folder.check_has(RESULTS)
     chosen = ExportFormat(format)
     # From a bucket, into the folder where the user stands.
     target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
@@ -154,7 +149,7 @@ def export(
     )
     say(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results
-        summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+        summary = Summary.of(folder)
         if summary.incomplete:
             say(f"The job is not complete: {summary.incomplete} images", err=True)
     if written.dropped:

@@ -9,7 +9,6 @@ import typer
 from trtjob.api.job_folders import job_folder
 from trtjob.api.progress import open_stages
 from trtjob.cli.ui.say import say
-from trtjob.errors import JobError
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
@@ -21,10 +20,7 @@ def finished_folder(job: str, settings: "Settings") -> "JobFolder":
     from trtjob.jobs.folder import RESULTS
 
     folder = job_folder(job, lambda: settings)
-    if not folder.storage.exists(RESULTS):
-        job_id = folder.spec().job_id
-        message = f"job '{job_id}' has no {RESULTS} yet: it has not finished. See: trtjob status {job_id}"
-        raise JobError(message, job_id=job_id)
+    folder.check_has(RESULTS)
     return folder
 
 
@@ -39,7 +35,7 @@ def counting(folder: "JobFolder", what: str, *, hits_only: bool = False) -> Iter
 
     total = done = 0
     if folder.storage.exists(SUMMARY):  # it is written behind the results
-        summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+        summary = Summary.of(folder)
         total = summary.images_with_detections if hits_only else summary.images
     try:
         with open_stages(folder.spec().job_id) as display:

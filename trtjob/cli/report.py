@@ -12,7 +12,7 @@ from trtjob.cli import options as o
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
-from trtjob.errors import ConfigError, JobError
+from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def report(
     settings = cache(start)  # asked once, and only where a job is named by its id
     folder = job_folder(job, settings)
     spec = folder.spec()
-    _check_has(folder, SUMMARY, spec.job_id)
+    folder.check_has(SUMMARY)
     if conf is not None and spec.model.task == "detect" and conf < spec.options.min_score:
         raise ConfigError(
             f"--conf {conf:g}: job '{spec.job_id}' has stored nothing below {spec.options.min_score:g}. "
@@ -118,7 +118,7 @@ def _reference(
         from trtjob.jobs.report.other_job import OtherJob
 
         other = job_folder(compare, settings)
-        _check_has(other, RESULTS, other.spec().job_id)
+        other.check_has(RESULTS)
         return OtherJob(other, spec)
     if truth is not None:
         from trtjob.jobs.report.evaluation import Evaluation
@@ -154,7 +154,7 @@ def open_report(job: o.JobOrFolderArgument) -> None:
     from trtjob.jobs.folder import REPORT
 
     folder = job_folder(job, start)
-    _check_has(folder, REPORT, folder.spec().job_id)
+    folder.check_has(REPORT)
     place = folder.storage.place(REPORT)
     if folder.storage.is_remote:
         raise ConfigError(
@@ -163,9 +163,3 @@ def open_report(job: o.JobOrFolderArgument) -> None:
     say(place)
     if not webbrowser.open(Path(place).as_uri()):
         say("There is no browser here: open the file in one yourself", err=True)
-
-
-def _check_has(folder: "JobFolder", key: str, job_id: str) -> None:
-    if not folder.storage.exists(key):
-        message = f"job '{job_id}' has no {key} yet: it has not finished. See: trtjob status {job_id}"
-        raise JobError(message, job_id=job_id)

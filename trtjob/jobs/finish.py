@@ -31,10 +31,9 @@ class Summary(Document):
     images in which there may be more detections than the model gives; multi_page: images with more pages or frames than
     the first, which is the one that was looked at; damaged: images that were read as far as they go; videos: those that
     have frames among the images, frames: how many images are; videos_not_copied: those without an annotated copy that
-    was wanted, and why; devices: images by what the model ran on, those that were
-    tried again counted again;
-    busy_s: seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on;
-    incomplete: why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
+    was wanted, and why; devices: images by what the model ran on, those that were tried again counted again; busy_s:
+    seconds of work by stage, over all threads and workers; elapsed_s: seconds from the first submission on; incomplete:
+    why images are missing, and how many there are, such as "cancelled: 768 of 2,000"; empty where none is.
     """
 
     schema_version: int = 1
@@ -59,6 +58,11 @@ class Summary(Document):
     busy_s: dict[str, float]
     elapsed_s: float
     incomplete: str = ""
+
+    @classmethod
+    def of(cls, folder: JobFolder) -> "Summary":
+        """Read it. Raises FileNotFoundError, and StorageError where it is damaged."""
+        return folder.document(cls, SUMMARY, remedy="Remove it")
 
 
 class Receipt(Document):
@@ -135,7 +139,7 @@ def report_again(
 
     Raises FileNotFoundError where the job has no results yet, StorageError where the folder cannot be read or written.
     """
-    summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+    summary = Summary.of(folder)
     report = Report(folder, spec, conf=conf, reference=reference, address_of=address_of)
     for record in read_records(folder.storage, RESULTS):
         report.add(record)
@@ -249,14 +253,10 @@ class _Count:
             self.failures[record.error.kind.value] += 1
             return
         self.ok += 1
-        if record.classes is not None:
-            labels = [record.classes[0].label] if record.classes else []
-        else:
-            found = record.detections or record.labels or ()
-            labels = [item.label for item in found if item.score >= self.spec.options.conf]
-        for label in labels:  # Counter.update takes long to begin
-            self.detections[label] += 1
-        self.with_detections += bool(labels)
+        counting = record.counting(self.spec.options.conf)
+        for each in counting:  # Counter.update takes long to begin
+            self.detections[each.label] += 1
+        self.with_detections += bool(counting)
         self.truncated += record.is_truncated
         self.multi_page += record.pages is not None
         self.damaged += record.damage is not None

@@ -251,6 +251,13 @@ class JobFolder:
                 raise StorageError(f"{self.uri}: shard {shard} is not committed: the job is not complete. Run it again")
             yield manifest
 
+    def check_has(self, key: str) -> None:
+        """Raise JobError where a document is not there, since the job has not finished."""
+        if not self.storage.exists(key):
+            job_id = self.spec().job_id
+            message = f"job '{job_id}' has no {key} yet: it has not finished. See: trtjob status {job_id}"
+            raise JobError(message, job_id=job_id)
+
     def document(self, model: type[AnyDocument], key: str, *, remedy: str) -> AnyDocument:
         """Read a document. Raises FileNotFoundError, StorageError where it is damaged; remedy: what then helps."""
         return self._parsed(model, key, self.storage.read(key), remedy=remedy)

@@ -1,7 +1,7 @@
 """One record per image: the line of JSON that is trtjob's result."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +57,21 @@ class Record:
     frame: int | None = None
     time_s: float | None = None
 
-    def is_hit(self, conf: float) -> bool:
-        """Whether there is something to show: an object or a label of at least this score, or a classifier's best."""
-        found = self.detections or self.labels or ()
-        return bool(self.classes) or any(each.score >= conf for each in found)
+    @property
+    def found(self) -> Sequence[Detection | Classification]:
+        """All that was found: detections, or what a classifier says."""
+        return self.detections or self.classes or self.labels or ()
+
+    @property
+    def classifications(self) -> tuple[Classification, ...]:
+        """What a classifier of either kind says."""
+        return self.classes or self.labels or ()
+
+    def counting(self, conf: float) -> Sequence[Detection | Classification]:
+        """Return what counts: objects and labels of at least this score, or the best of classes that exclude others."""
+        if self.classes is not None:
+            return self.classes[:1]
+        return [each for each in self.detections or self.labels or () if each.score >= conf]
 
 
 def to_line(record: Record) -> bytes:

@@ -48,7 +48,7 @@ def make_thumbnails(
     wanted = (
         record
         for record in read_records(folder.storage, RESULTS)
-        if record.error is None and choice.which.takes(is_hit=record.is_hit(spec.options.conf))
+        if record.error is None and choice.which.takes(is_hit=bool(record.counting(spec.options.conf)))
     )
     counts = Made()
     for is_made in prefetch_map(lambda record: record.frame is None and make(record), wanted):

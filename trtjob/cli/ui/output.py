@@ -28,11 +28,11 @@ def print_summary(view: "JobView", *, is_fresh: bool) -> None:
     is_fresh: it ran from its beginning, so that images per second can be told.
     """
     from trtjob.jobs.finish import Summary
-    from trtjob.jobs.folder import REPORT, RESULTS, SUMMARY, JobFolder
+    from trtjob.jobs.folder import REPORT, RESULTS, JobFolder
     from trtjob.jobs.spec import Annotate
 
     folder = JobFolder.of(view.spec)
-    summary = Summary.model_validate_json(folder.storage.read(SUMMARY))
+    summary = Summary.of(folder)
     rows: list[tuple[str, Piece]] = [("images", _images(summary.images, summary.ok, summary.failed))]
     if summary.frames:
         rows.append(("of videos", _frames(summary.frames, summary.videos)))
@@ -65,7 +65,7 @@ def outputs_document(view: "JobView") -> dict[str, Any]:
     from trtjob.jobs.folder import ERRORS, REPORT, RESULTS, SUMMARY, JobFolder
 
     folder = JobFolder.of(view.spec)
-    summary = folder.document(Summary, SUMMARY, remedy="Remove it")
+    summary = Summary.of(folder)
     places = {"results": RESULTS, "errors": ERRORS, "report": REPORT, "summary": SUMMARY}
     found = {"images_with_detections": summary.images_with_detections, "detections": summary.detections}
     return {name: folder.storage.place(key) for name, key in places.items()} | found

@@ -106,7 +106,7 @@ def _of_detections(record: Record) -> Iterator[dict[str, Any]]:
         x1, y1, x2, y2 = found.box
         named = {"label": found.label, "class_id": found.class_id, "score": found.score}
         yield common | named | {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-    for each in record.classes or record.labels or ():
+    for each in record.classifications:
         yield common | {"label": each.label, "class_id": each.class_id, "score": each.score}
 
 

@@ -51,7 +51,7 @@ def _heads(results: Results, per_image: bool) -> tuple[str, ...]:
 
 
 def _row_of_image(results: Results, record: Record, written: Callable[[str], str]) -> Iterator[tuple[object, ...]]:
-    found: list[Detection | Classification] = [*results.counting(record), *(record.classes or record.labels or ())]
+    found: list[Detection | Classification] = [*results.counting(record), *record.classifications]
     best = (written(found[0].label), found[0].class_id, found[0].score) if found else ("", "", "")
     error = ("", "") if record.error is None else (record.error.kind.value, written(record.error.message))
     yield (written(record.image), record.width, record.height, len(found), *best, *error)
@@ -80,7 +80,7 @@ def _rows(results: Results, record: Record, written: Callable[[str], str]) -> It
         behind = (written(frame.sequence_id), frame.number) if frame else ("", "")
     if results.spec.options.frames is not None:
         behind += (record.frame, record.time_s)  # nothing for an image
-    for item in record.classes or record.labels or ():
+    for item in record.classifications:
         yield (*image, written(item.label), item.class_id, item.score, *behind)
     for detection in results.image(record).detections:
         yield (*image, written(detection.label), detection.class_id, detection.score, *detection.box, *behind)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.imaging.detections import Classification, Detection
+from trtjob.imaging.detections import Detection
 from trtjob.jobs.folder import ANNOTATED_SUFFIXES, UNUSUAL_COPY, annotated_key, copy_suffix, thumbnail_key
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.reference import Compared, Other
@@ -83,9 +83,7 @@ class Chunk:
         first, first_object = len(self.names), len(self.scores)
         names = [record.image for record in records]
         self.names += names
-        found: list[Sequence[Detection | Classification]] = [
-            record.detections or record.classes or record.labels or () for record in records
-        ]
+        found = [record.found for record in records]
         objects = list(chain.from_iterable(found))
         self.counts.fromlist([len(each) for each in found])
         self.class_ids.fromlist([each.class_id for each in objects])

@@ -102,9 +102,7 @@ class OtherJob:
 
 
 def _labelled(record: Record) -> list[tuple[str, int]]:
-    found = record.detections or record.classes or record.labels or ()
-    labels = [each.label for each in found]
-    return list(zip(labels, (score for _, score in objects_of(record)), strict=True))
+    return [(each.label, score) for each, (_, score) in zip(record.found, objects_of(record), strict=True)]
 
 
 def _boxes(record: Record) -> list[Box]:

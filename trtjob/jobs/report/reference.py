@@ -48,8 +48,7 @@ class Reference(Protocol):
 
 def objects_of(record: Record) -> list[tuple[int, int]]:
     """Return class and score, in ten-thousandths, of a record's objects, in the order in which the page has them."""
-    found = record.detections or record.classes or record.labels or ()
-    return [(each.class_id, round(each.score * 10_000)) for each in found]
+    return [(each.class_id, round(each.score * 10_000)) for each in record.found]
 
 
 def unjudged(record: Record) -> Compared:

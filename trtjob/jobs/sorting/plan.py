@@ -42,10 +42,7 @@ class _Found:
 
     def add(self, record: Record, conf: float) -> None:
         self.is_read |= record.error is None
-        if record.classes is not None:
-            self.labels.update(found.label for found in record.classes[:1])
-        else:
-            self.labels.update(item.label for item in record.detections or record.labels or () if item.score >= conf)
+        self.labels.update(each.label for each in record.counting(conf))
 
 
 def targets(records: Iterable[Record], options: Options, *, conf: float, by: By) -> Iterator[Target]:

@@ -97,7 +97,7 @@ class Copies:
         if record.labels is not None:
             classes = tuple(found for found in record.labels if found.score >= self._options.conf)
         image, item.image = item.image, None
-        is_hit = record.is_hit(self._options.conf)
+        is_hit = bool(record.counting(self._options.conf))
         if self._options.annotate.takes(is_hit=is_hit):
             if image is None:
                 image = self._decoded_late(item)

@@ -5,6 +5,7 @@ import pwd
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import hypothesis
@@ -43,6 +44,19 @@ def missing_service(reason: str) -> None:
     pytest.skip(reason)
 
 
+def reader(module: str) -> Any:
+    """Import what a tool reads exports with; skip without the tool, or fail where `TRTJOB_REQUIRE_READERS=1`.
+
+    Where the system lacks a library that the tool draws with (libGL), it is skipped in any case, and the library named.
+    """
+    try:
+        return pytest.importorskip(module, exc_type=ImportError)
+    except pytest.skip.Exception as err:
+        if os.environ.get("TRTJOB_REQUIRE_READERS") == "1" and "shared object file" not in str(err):
+            pytest.fail(str(err))
+        raise
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Take one process more than there are cores, since many tests wait. Each has to collect all tests first."""
@@ -60,7 +74,7 @@ def pytest_collection() -> Generator[None, object, object]:
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test, and every process that it starts, away from the real user's files and settings."""
     own = ("TRTJOB_", "AWS_")
-    for name in [name for name in os.environ if name.startswith(own) and name != "TRTJOB_REQUIRE_SERVICES"]:
+    for name in [name for name in os.environ if name.startswith(own) and not name.startswith("TRTJOB_REQUIRE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("UV_CACHE_DIR", f"{REAL_HOME}/.cache/uv")  # what it has downloaded before
     home = tmp_path / "user"

@@ -4,7 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import reader
 from epochs import add_epoch, failed, found, job_spec
 
 import trtjob
@@ -157,19 +159,17 @@ def test_a_table_of_images_has_all_that_a_record_has(tmp_path: Path) -> None:
     assert isinstance(table, pa.Table)
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 def test_pandas_and_polars_take_the_table(results: trtjob.Results) -> None:
-    pytest.importorskip("pandas")
-    pytest.importorskip("polars")
+    reader("pandas")
+    reader("polars")
     assert list(results.to_pandas()["label"]) == ["dog", "cat", "dog"]
     assert results.to_polars("image")["image"].to_list() == ["a.jpg", "b/b.jpg", "b/c.jpg", "d.jpg"]
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 def test_supervision_takes_boxes_and_masks(tmp_path: Path) -> None:
-    pytest.importorskip("supervision")
-    import numpy as np
-
+    reader("supervision")
     pixels = np.zeros((100, 200), bool)
     pixels[20:70, 10:110] = True
     masked = Detection("dog", 1, 0.9, BOX, Mask.encode(pixels))

@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import reader
 from epochs import LABELS, failed, found, job_spec, write_records
 
 from trtjob.errors import ConfigError, MissingDependencyError
-from trtjob.imaging.detections import Detection, RotatedBox
+from trtjob.imaging.detections import Classification, Detection, RotatedBox
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.masks import Mask
 from trtjob.jobs.exports import ExportFormat, Variant, export
@@ -40,7 +41,10 @@ def exported(tmp_path: Path) -> Export:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_image(np.zeros((100, 200, 3), np.uint8), ".jpg"))
         asked = {"conf": 0.25, **asked}
-        export(JobFolder.at(tmp_path), job_spec(tmp_path), format, tmp_path / "out", variants=variants, **asked)
+        spec = job_spec(tmp_path, task="classify" if records is CLASSIFIED else "detect")
+        if records is POSED:
+            spec = spec.model_copy(update={"model": spec.model.model_copy(update={"keypoints": ("nose", "tail")})})
+        export(JobFolder.at(tmp_path), spec, format, tmp_path / "out", variants=variants, **asked)
         return tmp_path / "out"
 
     return run
@@ -53,6 +57,7 @@ def shaped(**shape: Any) -> list[Record]:
 MASKED = shaped(mask=Mask.encode(SQUARE))
 ROTATED = shaped(rotated=RotatedBox(CORNERS, 45.0))
 POSED = shaped(keypoints=((20.0, 30.0, 0.9), (40.0, 30.0, 0.1)))
+CLASSIFIED = [Record("a.jpg", "cd" * 32, 200, 100, classes=(Classification("dog", 1, 0.9),))]
 
 
 def xyxy(corners: Sequence[tuple[float, float]]) -> tuple[float, ...]:
@@ -118,11 +123,11 @@ def test_a_truth_is_for_results_alone_and_they_need_one(exported: Export, tmp_pa
             exported(format, truth=path)
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("records", [RECORDS, MASKED], ids=["boxes", "masks"])
 def test_pycocotools_loads_results_and_datasets(exported: Export, tmp_path: Path, records: list[Record]) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
+    coco = reader("pycocotools.coco")
     known = coco.COCO(str(truth(tmp_path / "truth.json", ["a.jpg"])))
     out = exported(ExportFormat.COCO_RESULTS, truth=tmp_path / "truth.json", records=records)
     (result,) = known.loadRes(str(out)).loadAnns([1])
@@ -131,14 +136,46 @@ def test_pycocotools_loads_results_and_datasets(exported: Export, tmp_path: Path
     assert (dataset.annToMask(dataset.loadAnns([1])[0]).astype(bool) == SQUARE).all()
 
 
+@pytest.mark.reader
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("records", "kind", "shape"),
+    [
+        (RECORDS, "detections", {"bounding_box": [0.05, 0.2, 0.5, 0.5]}),
+        (MASKED, "segmentations", {"mask": SQUARE[20:70, 10:110]}),
+        (POSED, "keypoints", {"visible": [2, 0]}),
+    ],
+    ids=["boxes", "masks", "keypoints"],
+)
+def test_fiftyone_imports_a_dataset(
+    exported: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    records: list[Record],
+    kind: str,
+    shape: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("FIFTYONE_DISABLE_SERVICES", "1")  # no database: what reads the file needs none
+    monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "1")
+    coco = reader("fiftyone.utils.coco")
+    paths = {"labels_path": str(exported(ExportFormat.COCO, records=records)), "data_path": str(tmp_path / "photos")}
+    with coco.COCODetectionDatasetImporter(**paths, label_types=[kind], include_id=True) as images:
+        found = {
+            Path(path).name: labels[kind][kind.replace("segmentations", "detections")] for path, _, labels in images
+        }
+    assert [each.label for each in found["a.jpg"]] == ["dog"]
+    assert [each.confidence for each in found["a.jpg"]] == ([None] if kind == "keypoints" else [0.9])
+    for name, value in shape.items():
+        assert np.array_equal(found["a.jpg"][0][name], value)
+
+
 # -- labels for each image ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_labelimg_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> None:
-    yolo = pytest.importorskip("libs.yolo_io", reason="labelImg is not installed")
-    from libs.pascal_voc_io import PascalVocReader  # type: ignore[import-not-found]
+    yolo, voc = reader("libs.yolo_io"), reader("libs.pascal_voc_io")  # which is what labelImg calls its package
 
     class Picture:
         def height(self) -> int:
@@ -153,13 +190,13 @@ def test_labelimg_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> None:
     shapes = yolo.YoloReader(str(exported(ExportFormat.YOLO) / "sub" / "b.txt"), Picture()).get_shapes()
     assert [(label, xyxy(corners)) for label, corners, *_ in shapes] == [("traffic light", BOX)]
     (tmp_path / "out").rename(tmp_path / "yolo")
-    shapes = PascalVocReader(str(exported(ExportFormat.VOC) / "a.xml")).get_shapes()
+    shapes = voc.PascalVocReader(str(exported(ExportFormat.VOC) / "a.xml")).get_shapes()
     assert [(label, xyxy(corners)) for label, corners, *_ in shapes] == [("dog", (11, 21, 110, 70))]
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 def test_supervision_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision")
+    supervision = reader("supervision")
     records = [RECORDS[0]]
     out, photos = exported(ExportFormat.YOLO, records=records), str(tmp_path / "photos")
     (out / "classes.txt").unlink()  # which it would take for labels
@@ -171,6 +208,21 @@ def test_supervision_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> Non
     voc = supervision.DetectionDataset.from_pascal_voc(photos, str(exported(ExportFormat.VOC, records=records)))
     ((_, _, detections),) = list(voc)
     assert detections.xyxy.tolist() == [list(BOX)]
+
+
+@pytest.mark.reader
+def test_supervision_reads_yolos_outlines(exported: Export, tmp_path: Path) -> None:
+    supervision = reader("supervision")
+    for records, kind in ((MASKED, "force_masks"), (ROTATED, "is_obb")):
+        out = exported(ExportFormat.YOLO, records=records)
+        paths = str(tmp_path / "photos"), str(out), str(out / "data.yaml")
+        (out / "classes.txt").unlink()
+        ((_, _, detections),) = supervision.DetectionDataset.from_yolo(*paths, **{kind: True})
+        if records is MASKED:
+            assert (detections.mask[0] == SQUARE).all()
+        else:
+            assert detections.data["xyxyxyxy"][0] == pytest.approx(np.array(CORNERS), abs=1e-4)
+        out.rename(tmp_path / kind)
 
 
 def test_a_voc_file_is_xml_whatever_an_image_is_called(exported: Export) -> None:
@@ -194,11 +246,11 @@ def test_labelme_has_a_shape_for_each_part(exported: Export, records: list[Recor
     assert document["shapes"][0]["points"][0] in ([10.0, 20.0], [60.0, 10.0])
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("records", [RECORDS, MASKED, POSED], ids=["boxes", "masks", "keypoints"])
 def test_labelme_reads_its_files(exported: Export, tmp_path: Path, records: list[Record]) -> None:
-    label_file = pytest.importorskip("labelme._label_file", reason="labelme is not installed", exc_type=ImportError)
+    label_file = reader("labelme._label_file")
     out = exported(ExportFormat.LABELME, records=records)
     (out / "a.json").rename(tmp_path / "photos" / "a.json")  # beside its image, where Labelme looks
     read = label_file.read_label_file(str(tmp_path / "photos" / "a.json"))
@@ -227,15 +279,31 @@ def test_cvat_has_an_element_for_each_part(
     assert place.items() <= element.attrib.items()
 
 
-@pytest.mark.extra
-def test_datumaro_reads_cvats_file(exported: Export, tmp_path: Path) -> None:
-    datumaro = pytest.importorskip("datumaro", exc_type=ImportError)
+@pytest.mark.reader
+@pytest.mark.parametrize(
+    ("records", "read"),
+    [
+        (RECORDS, {"a": [("Bbox", BOX)], "sub/b": [("Bbox", BOX)]}),
+        (MASKED, {"a": [("Polygon", (10, 20, 10, 70, 110, 70, 110, 20))]}),
+        (ROTATED, {"a": [("RotatedBbox", (60, 40, 42.42, 42.42, 45))]}),
+        (POSED, {"a": [("Bbox", BOX), ("Points", (20, 30))]}),
+    ],
+    ids=["boxes", "masks", "rotated", "keypoints"],
+)
+def test_datumaro_reads_cvats_file(
+    exported: Export, tmp_path: Path, records: list[Record], read: dict[str, list[tuple[str, tuple[float, ...]]]]
+) -> None:
+    datumaro = reader("datumaro")
     (tmp_path / "cvat").mkdir()
-    exported(ExportFormat.CVAT).rename(tmp_path / "cvat" / "annotations.xml")
+    exported(ExportFormat.CVAT, records=records).rename(tmp_path / "cvat" / "annotations.xml")
     (tmp_path / "photos").rename(tmp_path / "cvat" / "images")
     dataset = datumaro.Dataset.import_from(str(tmp_path / "cvat"), "cvat")
-    boxes = {item.id: [tuple(each.points) for each in item.annotations] for item in dataset}
-    assert boxes == {"a": [BOX], "sub/b": [BOX]}
+    assert {item.id: [type(each).__name__ for each in item.annotations] for item in dataset} == {
+        name: [kind for kind, _ in found] for name, found in read.items()
+    }
+    for item in dataset:
+        for each, (_, points) in zip(item.annotations, read[item.id], strict=True):
+            assert tuple(each.points) == pytest.approx(points)
 
 
 # -- Label Studio ------------------------------------------------------------------------------------------------------
@@ -246,26 +314,38 @@ INTERFACE = """
   <RectangleLabels name="rectanglelabels" toName="image">{labels}</RectangleLabels>
   <PolygonLabels name="polygonlabels" toName="image">{labels}</PolygonLabels>
   <BrushLabels name="brushlabels" toName="image">{labels}</BrushLabels>
+  <KeyPointLabels name="keypointlabels" toName="image"><Label value="nose"/><Label value="tail"/></KeyPointLabels>
+  <Choices name="choices" toName="image">{choices}</Choices>
 </View>
 """
 
 
-@pytest.mark.extra
+@pytest.mark.reader
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("records", "variants"),
-    [(RECORDS, []), (ROTATED, []), (MASKED, []), (MASKED, [Variant.POLYGONS])],
-    ids=["boxes", "rotated", "brushes", "polygons"],
+    [(RECORDS, []), (ROTATED, []), (MASKED, []), (MASKED, [Variant.POLYGONS]), (POSED, []), (CLASSIFIED, [])],
+    ids=["boxes", "rotated", "brushes", "polygons", "keypoints", "classes"],
 )
 def test_label_studio_finds_its_tasks_valid(exported: Export, records: list[Record], variants: list[Variant]) -> None:
-    studio = pytest.importorskip("label_studio_sdk.label_interface", exc_type=ImportError)
-    labels = "".join(f'<Label value="{label}"/>' for label in LABELS)
-    interface = studio.LabelInterface(INTERFACE.format(labels=labels))
+    studio = reader("label_studio_sdk.label_interface")
+    labels, choices = ("".join(f'<{tag} value="{label}"/>' for label in LABELS) for tag in ("Label", "Choice"))
+    interface = studio.LabelInterface(INTERFACE.format(labels=labels, choices=choices))
     tasks = json.loads(exported(ExportFormat.LABEL_STUDIO, *variants, records=records).read_text())
     assert len(tasks) == sum(record.error is None for record in records)
     for task in tasks:
         assert interface.validate_task({"data": task["data"]})
         assert [interface.validate_prediction(each, return_errors=True) for each in task["predictions"]] == [[]]
+
+
+@pytest.mark.reader
+@pytest.mark.filterwarnings("ignore")
+def test_label_studios_converter_paints_a_brushs_pixels(exported: Export) -> None:
+    brush = reader("label_studio_sdk.converter.brush")
+    (task,) = json.loads(exported(ExportFormat.LABEL_STUDIO, records=MASKED).read_text())
+    (region,) = task["predictions"][0]["result"]
+    painted = brush.decode_rle(region["value"]["rle"]).reshape(100, 200, 4)[..., 3] > 0
+    assert (painted == SQUARE).all()
 
 
 # -- Parquet -----------------------------------------------------------------------------------------------------------
@@ -291,3 +371,13 @@ def test_parquet_without_its_package_names_the_extra(exported: Export, monkeypat
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match=r"trtjob\[parquet\]"):
         exported(ExportFormat.PARQUET)
+
+
+@pytest.mark.reader
+@pytest.mark.parametrize("variants", [[], [Variant.PER_IMAGE]], ids=["detections", "images"])
+def test_data_frames_and_duckdb_read_parquet(exported: Export, variants: list[Variant]) -> None:
+    pandas, polars, duckdb = reader("pandas"), reader("polars"), reader("duckdb")
+    path = str(exported(ExportFormat.PARQUET, *variants, records=MASKED))
+    frames = [pandas.read_parquet(path), polars.scan_parquet(path).collect()]
+    assert [list(frame["image"]) for frame in frames] == [["a.jpg"], ["a.jpg"]]
+    assert duckdb.sql(f"select image from read_parquet('{path}')").fetchall() == [("a.jpg",)]

@@ -187,7 +187,7 @@ def test_parts_joined_to_one_outline_cover_what_they_covered(squares: list[tuple
 
 def regions(written: Written, detection: Detection, *variants: Variant) -> list[dict[str, Any]]:
     (task,) = written(detection, ExportFormat.LABEL_STUDIO, *variants)
-    assert task["data"] == {"image": "/data/local-files/?d=a.jpg"}
+    assert task["data"] == {"image": "/data/local-files/?d=photos/a.jpg"}
     (prediction,) = task["predictions"]
     assert prediction["model_version"] == "pets"
     found: list[dict[str, Any]] = prediction["result"]
@@ -290,6 +290,29 @@ def test_label_studio_finds_images_at_their_addresses(tmp_path: Path, root: str,
         export(JobFolder.at(tmp_path), of_source, ExportFormat.LABEL_STUDIO, tmp_path / "out", conf=0.25)
         (task,) = json.loads((tmp_path / "out").read_bytes())
         assert task["data"]["image"] == found
+
+
+@pytest.mark.parametrize(
+    ("roots", "below"),
+    [
+        pytest.param(["/"], "sub/a", id="the whole disk"),
+        pytest.param(["/photos"], "photos/sub/a", id="one folder"),
+        pytest.param(["/cards/1/photos", "/cards/2/sub"], "2/sub/a", id="two folders"),
+        pytest.param(["/photos", "/photos/sub"], "photos/sub/a", id="one in the other"),
+        pytest.param(["s3://bucket/photos", "/cards/2/sub"], "sub/a", id="a bucket beside it"),
+    ],
+)
+def test_label_studio_finds_images_below_the_folder_that_holds_all_of_the_jobs(
+    tmp_path: Path, roots: list[str], below: str
+) -> None:
+    parts = [Part(name=name, root=root, is_listed=True) for name, root in zip(("other", "sub"), roots, strict=False)]
+    several = {"root": "", "parts": tuple(parts)} if len(parts) > 1 else {"root": roots[0]}
+    write_records(tmp_path / RESULTS, [Record("sub/a \udcff#1.jpg", width=200, height=100, detections=())])
+    spec = job_spec(tmp_path)
+    spec = spec.model_copy(update={"source": spec.source.model_copy(update=several)})
+    export(JobFolder.at(tmp_path), spec, ExportFormat.LABEL_STUDIO, tmp_path / "out", conf=0.25)
+    (task,) = json.loads((tmp_path / "out").read_bytes())
+    assert task["data"]["image"] == f"/data/local-files/?d={below}%20%FF%231.jpg"
 
 
 def painted(rle: list[int], hw: tuple[int, int]) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from math import dist
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from trtjob.jobs.exports.brush import brush_rle
 from trtjob.jobs.exports.outlines import edge_outlines, mask_of
 from trtjob.jobs.exports.results import Image, Results, write_array
 from trtjob.jobs.records import Record
+from trtjob.jobs.spec import Source
 from trtjob.storage import LocalStorage
 from trtjob.storage.uri import is_address
 
@@ -32,21 +33,28 @@ def write_label_studio(results: Results, out: Path, *, polygons: bool = False) -
 
 
 def _tasks(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:
+    served = _document_root(results.spec.source)
     for record in results.records():
         if record.error is None:
             image = results.image(record)
             regions = [*_classes(results, record, image), *_objects(results, image, polygons)]
             prediction = {"model_version": results.spec.model.name, "result": regions}
-            yield {"data": {"image": _address(results, record.image)}, "predictions": [prediction]}
+            yield {"data": {"image": _address(results.spec.source, served, record.image)}, "predictions": [prediction]}
 
 
-def _address(results: Results, name: str) -> str:
+def _document_root(source: Source) -> PurePosixPath:
+    """Return the folder that holds all folders of a source. Label Studio refuses as a storage the one that it serves."""
+    above = [PurePosixPath(root).parent for root in source.roots if not is_address(root)]
+    return PurePosixPath(os.path.commonpath(above) if above else "/")
+
+
+def _address(source: Source, served: PurePosixPath, name: str) -> str:
     """Return where Label Studio finds an image: at its address, or below the folder that it serves."""
-    found = results.spec.source.part_of(name)
-    if found is not None and is_address(found[0].root):
-        part, key = found
-        return f"{part.root.replace('az://', _AZURE, 1)}/{key}"
-    return _LOCAL_FILES + quote(os.fsencode(name))
+    found = source.part_of(name)
+    root, key = (found[0].root, found[1]) if found else (str(served), name)
+    if is_address(root):
+        return f"{root.replace('az://', _AZURE, 1)}/{key}"
+    return _LOCAL_FILES + quote(os.fsencode(PurePosixPath(root, key).relative_to(served)))
 
 
 def _classes(results: Results, record: Record, image: Image) -> Iterator[Region]:

@@ -1,6 +1,6 @@
 # Everything that people and CI do here has a target; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check lint bench lock docs-check docs release-check wheel installs image clean
+.PHONY: help setup demo test chaos check lint bench lock docs-check docs release-check wheel installs readers image clean
 
 BIN := .venv/bin
 # So many processes share the tests: auto is one more than there are cores (tests/conftest.py), 0 is none. One
@@ -76,6 +76,9 @@ wheel: setup ## Build the wheel and test it in an empty environment
 
 installs: setup ## Install it in every way, each in an empty environment, and use it
 	$(BIN)/python scripts/check_installs.py
+
+readers: setup ## Have exports read by the tools that they are for, in an environment with all of these
+	scripts/check_readers.sh
 
 image: setup ## Build the container image for the CPU and use it, as root with buildah and debootstrap
 	$(BIN)/python scripts/image.py

@@ -33,5 +33,5 @@ git ls-files -z --cached --others --exclude-standard -- ':!trtjob/' | xargs -0 c
 cd "$work/repo"
 "$work/venv/bin/python" -c 'import sys, trtjob; sys.exit("site-packages" not in trtjob.__file__)'
 "$work/venv/bin/trtjob" --help >/dev/null
-"$work/venv/bin/python" -m pytest -n auto --dist worksteal -q -m "not gpu and not slow and not extra" \
+"$work/venv/bin/python" -m pytest -n auto --dist worksteal -q -m "not gpu and not slow and not extra and not reader" \
     --ignore tests/docker --ignore tests/test_docs_check.py

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import reader
 from epochs import failed, found, job_spec, write_records
 
 from trtjob.errors import ConfigError, StorageError
@@ -138,10 +139,21 @@ def test_a_video_is_one_item_for_megadetector(exported: Export) -> None:
     assert document["info"]["format_version"] == "1.6"
     image, lost, video, one = document["images"]
     assert image == {"file": "a.jpg", "detections": [{"category": "2", "conf": 0.9, "bbox": [0.05, 0.2, 0.5, 0.505]}]}
-    assert lost == {"file": "lost.mkv", "detections": None, "failure": "decode: not an image"}
+    nothing = {"frame_rate": -1.0, "frames_processed": []}
+    assert lost == {"file": "lost.mkv", "detections": None, "failure": "decode: not an image", **nothing}
     assert (video["file"], video["frame_rate"], video["frames_processed"]) == ("night/a.mp4", 29.97, [0, 30])
     assert [(found["category"], found["frame_number"]) for found in video["detections"]] == [("2", 30), ("3", 30)]
     assert (one["frame_rate"], one["frames_processed"]) == (1.0, [0])
+
+
+@pytest.mark.reader
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("records", "frames"), [(RECORDS, None), (FRAMES, "fps=1")], ids=["images", "videos"])
+def test_megadetectors_validator_finds_nothing(exported: Export, records: list[Record], frames: str | None) -> None:
+    validator = reader("megadetector.postprocessing.validate_batch_results")
+    out = exported(records, ExportFormat.MEGADETECTOR, frames=frames)
+    found = validator.validate_batch_results(str(out))["validation_results"]
+    assert (found["errors"], found["warnings"]) == ([], [])
 
 
 def test_coco_says_of_which_video_a_frame_is(exported: Export) -> None:

@@ -12,6 +12,7 @@ from trtjob.storage import LocalStorage
 
 FORMAT_VERSION = "1.4"
 VIDEO_VERSION = "1.6"  # which says how videos are written
+_UNKNOWN_RATE = -1.0  # which its validator takes of a video that failed
 _SECONDS = len("2022-12-31 09:52:50")  # what a time has, without fraction and offset
 
 
@@ -57,7 +58,7 @@ def _video(results: Results, file: str, records: Sequence[Record]) -> dict[str, 
     """Return a video: its frames that were processed, or why none was."""
     processed = [record for record in records if record.error is None]
     if not processed:
-        return _failure(file, records[0])
+        return {**_failure(file, records[0]), "frame_rate": _UNKNOWN_RATE, "frames_processed": []}
     detections = [
         {**found, "frame_number": record.frame} for record in processed for found in _detections(results, record)
     ]

@@ -139,34 +139,39 @@ def test_pycocotools_loads_results_and_datasets(exported: Export, tmp_path: Path
 @pytest.mark.reader
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("records", "kind", "shape"),
+    ("records", "asked", "field", "value"),
     [
-        (RECORDS, "detections", {"bounding_box": [0.05, 0.2, 0.5, 0.5]}),
-        (MASKED, "segmentations", {"mask": SQUARE[20:70, 10:110]}),
-        (POSED, "keypoints", {"visible": [2, 0]}),
+        (RECORDS, {"label_types": ["detections"]}, "detections.bounding_box", [0.05, 0.2, 0.5, 0.5]),
+        (MASKED, {"label_types": ["segmentations"]}, "detections.mask", SQUARE[20:70, 10:110]),
+        (POSED, {"label_types": ["keypoints"]}, "keypoints.visible", [2, 0]),
+        (
+            ROTATED,
+            {"label_types": ["segmentations"], "use_polylines": True},
+            "polylines.points",
+            [[(x / 200, y / 100) for x, y in CORNERS]],
+        ),
     ],
-    ids=["boxes", "masks", "keypoints"],
+    ids=["boxes", "masks", "keypoints", "rotated"],
 )
 def test_fiftyone_imports_a_dataset(
     exported: Export,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     records: list[Record],
-    kind: str,
-    shape: dict[str, Any],
+    asked: dict[str, Any],
+    field: str,
+    value: Any,
 ) -> None:
     monkeypatch.setenv("FIFTYONE_DISABLE_SERVICES", "1")  # no database: what reads the file needs none
     monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "1")
     coco = reader("fiftyone.utils.coco")
-    paths = {"labels_path": str(exported(ExportFormat.COCO, records=records)), "data_path": str(tmp_path / "photos")}
-    with coco.COCODetectionDatasetImporter(**paths, label_types=[kind], include_id=True) as images:
-        found = {
-            Path(path).name: labels[kind][kind.replace("segmentations", "detections")] for path, _, labels in images
-        }
-    assert [each.label for each in found["a.jpg"]] == ["dog"]
-    assert [each.confidence for each in found["a.jpg"]] == ([None] if kind == "keypoints" else [0.9])
-    for name, value in shape.items():
-        assert np.array_equal(found["a.jpg"][0][name], value)
+    labels, photos = str(exported(ExportFormat.COCO, records=records)), str(tmp_path / "photos")
+    with coco.COCODetectionDatasetImporter(labels_path=labels, data_path=photos, include_id=True, **asked) as images:
+        found = {Path(path).name: labels for path, _, labels in images}
+    kind, name = field.split(".")
+    (thing,) = found["a.jpg"][asked["label_types"][0]][kind]
+    assert (thing.label, thing.confidence) == ("dog", None if records is POSED else 0.9)
+    assert np.array_equal(thing[name], value)
 
 
 # -- labels for each image ---------------------------------------------------------------------------------------------
@@ -199,7 +204,6 @@ def test_supervision_reads_yolo_and_voc(exported: Export, tmp_path: Path) -> Non
     supervision = reader("supervision")
     records = [RECORDS[0]]
     out, photos = exported(ExportFormat.YOLO, records=records), str(tmp_path / "photos")
-    (out / "classes.txt").unlink()  # which it would take for labels
     dataset = supervision.DetectionDataset.from_yolo(photos, str(out), str(out / "data.yaml"))
     ((_, _, detections),) = list(dataset)
     assert dataset.classes == list(LABELS)
@@ -216,7 +220,6 @@ def test_supervision_reads_yolos_outlines(exported: Export, tmp_path: Path) -> N
     for records, kind in ((MASKED, "force_masks"), (ROTATED, "is_obb")):
         out = exported(ExportFormat.YOLO, records=records)
         paths = str(tmp_path / "photos"), str(out), str(out / "data.yaml")
-        (out / "classes.txt").unlink()
         ((_, _, detections),) = supervision.DetectionDataset.from_yolo(*paths, **{kind: True})
         if records is MASKED:
             assert (detections.mask[0] == SQUARE).all()

@@ -43,7 +43,7 @@ def _tasks(results: Results, polygons: bool) -> Iterator[dict[str, Any]]:
 
 
 def _document_root(source: Source) -> PurePosixPath:
-    """Return the folder that holds all folders of a source. Label Studio refuses as a storage the one that it serves."""
+    """Return the folder around all folders of a source: what Label Studio serves must not be a storage itself."""
     above = [PurePosixPath(root).parent for root in source.roots if not is_address(root)]
     return PurePosixPath(os.path.commonpath(above) if above else "/")
 

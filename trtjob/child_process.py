@@ -24,6 +24,7 @@ from trtjob.child_environment import environment, python
 from trtjob.memory import usable_bytes
 
 BEAT_S = 1.0
+STALL_S = 120.0  # without a word, a process that says how far it is hangs
 _MOST_OF_MEMORY = 0.75  # what is left is for who waits, and for the rest of the machine
 GONE = 70  # the exit code of a process that nobody waits for; nobody is left to read it
 

@@ -1,18 +1,18 @@
 """A model in the caller's own process, for an image now and then: the same answers as a job gives."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Self, TypeAlias, overload
 
 import numpy as np
 
 from trtjob.api.hand_in import converting
 from trtjob.api.image_result import ImageResult
-from trtjob.api.job_request import JobRequest, options_of, resolved_model
+from trtjob.api.job_request import FindingOptions, JobRequest, options_of, resolved_model
 from trtjob.api.notebook import audience
 from trtjob.api.session import WorkerOptions, settings_for
 from trtjob.api.signature import taking_fields_of
@@ -35,23 +35,11 @@ AnImage: TypeAlias = "str | Path | UInt8Array | PillowImage"
 
 
 @dataclass(frozen=True)
-class LoadRequest(WorkerOptions):
+class LoadRequest(WorkerOptions, FindingOptions):
     """What `load` takes: the model, and of the options of `run` those that say what is found."""
 
     model: str | Path
     _: KW_ONLY
-    cfg: Path | str | None = None
-    labels: Path | str | Sequence[str] | None = None
-    scores: Literal["softmax", "sigmoid", "none"] | None = None
-    min_score: float | None = None
-    iou: float | None = None
-    agnostic_nms: bool = False
-    max_det: int | None = None
-    classes: str | Sequence[str] | None = None
-    resize: Literal["stretch", "letterbox"] | None = None
-    truncated: Literal["refuse", "ok"] = "refuse"
-    depth: Literal["auto", "high", "full"] = "auto"
-    polygons: bool = False
     progress: bool = True
 
 
@@ -153,23 +141,8 @@ def load(request: LoadRequest) -> Model:
     trtjob.errors.ModelError: ...
     """
     settings = settings_for(request)
-    wanted = JobRequest(
-        (),
-        request.model,
-        cfg=request.cfg,
-        labels=request.labels,
-        scores=request.scores,
-        min_score=request.min_score,
-        iou=request.iou,
-        agnostic_nms=request.agnostic_nms,
-        max_det=request.max_det,
-        classes=request.classes,
-        annotate="none",
-        resize=request.resize,
-        truncated=request.truncated,
-        depth=request.depth,
-        polygons=request.polygons,
-    )
+    finding = {option.name: getattr(request, option.name) for option in fields(FindingOptions)}
+    wanted = JobRequest((), request.model, annotate="none", **finding)
     found = resolved_model(wanted, settings.models_dir, converting(audience(wants_progress=request.progress)))
     options = options_of(wanted, found)
     choice = choose(settings.engine, settings.gpus)

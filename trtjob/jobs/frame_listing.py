@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, BinaryIO
 
-from trtjob.child_process import BEAT_S, Allowance, how_it_ended, said, started
+from trtjob.child_process import BEAT_S, STALL_S, Allowance, how_it_ended, said, started
 from trtjob.errors import ImageError, StorageError
 from trtjob.imaging.lister_protocol import LENGTH, LISTER, UNREADABLE
 from trtjob.storage.listing import Entry, Frame
@@ -25,7 +25,6 @@ FramesOf = Callable[[Entry], Iterator[Entry]]
 
 # Of the most frames that a video may have, twice what they take.
 _MEMORY_BYTES = 2 << 30
-STALL_S = 120.0  # without a word, such a process hangs
 COSTLY_BYTES = 64 << 20  # read of one video, that is worth a word to who waits
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from trtjob.child_process import how_it_ended, said, started
+from trtjob.child_process import STALL_S, how_it_ended, said, started
 from trtjob.errors import StorageError
 from trtjob.jobs.frames import names_frame, video_key
 from trtjob.jobs.records import Record, to_line
@@ -17,7 +17,6 @@ from trtjob.jobs.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
-STALL_S = 120.0  # without a word, such a process hangs
 _PROCESS = "trtjob.worker.video_copy"
 
 

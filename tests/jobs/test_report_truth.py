@@ -16,7 +16,7 @@ from trtjob.jobs.exports import ExportFormat, export
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.evaluation import Evaluation
-from trtjob.jobs.report.json_items import json_items
+from trtjob.jobs.json_items import json_items
 from trtjob.jobs.report.overlap import xywh
 from trtjob.jobs.report.reference import NONE, NOT_JUDGED, SURE
 from trtjob.jobs.report.truth import TrueObject, open_labels

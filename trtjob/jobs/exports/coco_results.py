@@ -1,13 +1,13 @@
 """COCO's results (cocodataset.org/#format-results): what `COCO.loadRes` takes beside the ground truth."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from trtjob.errors import ConfigError
 from trtjob.imaging.detections import Detection
+from trtjob.jobs.coco_truth import NamedImages, truth_items
 from trtjob.jobs.exports.results import Results, write_array
-from trtjob.jobs.report.json_items import json_items
 from trtjob.storage import LocalStorage
 
 
@@ -25,33 +25,23 @@ def write_coco_results(results: Results, out: Path, *, truth: Path) -> None:
 
 
 class _Truth:
-    """The ids of the images and categories of a COCO file; an image may be known by the last part of its name."""
+    """The ids of the images and categories of a COCO file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.categories: dict[str, Any] = {}
-        self._images: dict[str, Any] = {}
-        self._bases: dict[str, Any] = {}  # None: of several
+        self._images: NamedImages[Any] = NamedImages()
         self._met = False
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                for kind, item in json_items(file):
-                    if kind == "images":
-                        name = str(item["file_name"])
-                        self._images[name] = item["id"]
-                        base = PurePosixPath(name).name
-                        self._bases[base] = None if base in self._bases else item["id"]
-                    elif kind == "categories":
-                        self.categories.setdefault(str(item["name"]), item["id"])
-        except OSError as err:
-            raise ConfigError(f"cannot read --truth '{path}': {err.strerror}") from err
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
-            raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {err!r}") from err
+        with truth_items(path) as items:
+            for kind, item in items:
+                if kind == "images":
+                    self._images.add(str(item["file_name"]), item["id"])
+                elif kind == "categories":
+                    self.categories.setdefault(str(item["name"]), item["id"])
 
     def image_id(self, name: str) -> Any:
         """Return an image's id, None where the truth does not have it."""
-        found = self._images.get(name)
-        found = self._bases.get(PurePosixPath(name).name) if found is None else found
+        found = self._images.find(name)
         self._met |= found is not None
         return found
 

@@ -9,8 +9,8 @@ import numpy as np
 import yaml
 
 from trtjob.errors import ConfigError
+from trtjob.jobs.coco_truth import NamedImages, truth_items
 from trtjob.jobs.records import Record
-from trtjob.jobs.report.json_items import json_items
 from trtjob.jobs.report.overlap import Box
 from trtjob.storage.listing import suffix_of
 
@@ -60,37 +60,28 @@ def _ids(names: Iterable[tuple[Any, str]], labels: tuple[str, ...]) -> tuple[dic
 
 
 class CocoLabels:
-    """The annotations of a COCO file: some 40 bytes of memory each, and 350 an image, whatever else is in the file.
-
-    An image is known by the name that the file has for it, or else by the last part of that, where one image has it.
-    """
+    """The annotations of a COCO file: some 40 bytes of memory each, and 350 an image, whatever else is in the file."""
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
         self.is_known = False
         self._numbers: dict[Any, int] = {}  # of images, by their ids
-        self._names: dict[str, int] = {}
-        self._bases: dict[str, int] = {}  # of the last part of names; -1: of several
+        self._names: NamedImages[int] = NamedImages()
         categories: dict[Any, int] = {}
         images, category, crowd = array("I"), array("I"), array("B")
         boxes = array("d")
         names: list[tuple[Any, str]] = []
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                for kind, item in json_items(file):
-                    if kind == "images":
-                        self._add_image(item["id"], str(item["file_name"]))
-                    elif kind == "categories":
-                        names.append((item["id"], str(item["name"])))
-                    elif kind == "annotations":
-                        x, y, width, height = item["bbox"]
-                        images.append(self._number(item["image_id"]))
-                        category.append(categories.setdefault(item["category_id"], len(categories)))
-                        crowd.append(bool(item.get("iscrowd")))
-                        boxes.extend((x, y, width, height))
-        except OSError as err:
-            raise ConfigError(f"cannot read --truth '{path}': {err.strerror}") from err
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
-            raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {err!r}") from err
+        with truth_items(path) as items:
+            for kind, item in items:
+                if kind == "images":
+                    self._names.add(str(item["file_name"]), self._number(item["id"]))
+                elif kind == "categories":
+                    names.append((item["id"], str(item["name"])))
+                elif kind == "annotations":
+                    x, y, width, height = item["bbox"]
+                    images.append(self._number(item["image_id"]))
+                    category.append(categories.setdefault(item["category_id"], len(categories)))
+                    crowd.append(bool(item.get("iscrowd")))
+                    boxes.extend((x, y, width, height))
         ids, self.unknown = _ids(names, labels)
         self._ids = {number: ids[category_id] for category_id, number in categories.items() if category_id in ids}
         order = np.argsort(np.frombuffer(images, np.uint32), kind="stable")
@@ -103,12 +94,6 @@ class CocoLabels:
     def _number(self, image_id: Any) -> int:
         return self._numbers.setdefault(image_id, len(self._numbers))
 
-    def _add_image(self, image_id: Any, name: str) -> None:
-        number = self._number(image_id)
-        self._names[name] = number
-        base = PurePosixPath(name).name
-        self._bases[base] = -1 if base in self._bases else number
-
     def _ranks(self) -> "array[int]":
         """Return each image's place in the order of the ids, in which pycocotools takes them."""
         ranks = array("I", bytes(4 * len(self._numbers)))
@@ -117,10 +102,8 @@ class CocoLabels:
         return ranks
 
     def objects_of(self, record: Record) -> tuple[int, list[TrueObject]] | None:
-        number = self._names.get(record.image, -1)
-        if number < 0:
-            number = self._bases.get(PurePosixPath(record.image).name, -1)
-        if number < 0:
+        number = self._names.find(record.image)
+        if number is None:
             return None
         self.is_known = True
         return self._rank[number], list(self._objects(number))

@@ -1,0 +1,44 @@
+"""Ground truth in COCO's JSON (cocodataset.org/#format-data), and its images by the names that a job has for them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Generic, TypeVar
+
+from trtjob.errors import ConfigError
+from trtjob.jobs.json_items import json_items
+
+T = TypeVar("T")
+
+
+@contextmanager
+def truth_items(path: Path) -> Iterator[Iterator[tuple[str, Any]]]:
+    """Yield the items of a COCO file, each with the name of its list, for the length of the block.
+
+    Raises ConfigError where the file cannot be read, and where the block meets something that is not in an item.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield json_items(file)
+    except OSError as err:
+        raise ConfigError(f"cannot read --truth '{path}': {err.strerror}") from err
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {err!r}") from err
+
+
+class NamedImages(Generic[T]):
+    """What is known of images by their names, or by the last part of these, where one image alone has it."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, T] = {}
+        self._by_last_part: dict[str, T | None] = {}  # None: of several
+
+    def add(self, name: str, known: T) -> None:
+        self._by_name[name] = known
+        last = PurePosixPath(name).name
+        self._by_last_part[last] = None if last in self._by_last_part else known
+
+    def find(self, name: str) -> T | None:
+        """Return what is known of an image, None where it is not here."""
+        found = self._by_name.get(name)
+        return self._by_last_part.get(PurePosixPath(name).name) if found is None else found

@@ -14,9 +14,9 @@ from report_truth import coco
 from trtjob.errors import ConfigError
 from trtjob.jobs.exports import ExportFormat, export
 from trtjob.jobs.folder import RESULTS, JobFolder
+from trtjob.jobs.json_items import json_items
 from trtjob.jobs.records import Record
 from trtjob.jobs.report.evaluation import Evaluation
-from trtjob.jobs.json_items import json_items
 from trtjob.jobs.report.overlap import xywh
 from trtjob.jobs.report.reference import NONE, NOT_JUDGED, SURE
 from trtjob.jobs.report.truth import TrueObject, open_labels

@@ -29,26 +29,8 @@ DEFAULT_OUTPUT = "trtjob-out"
 DEFAULT_FRAMES = "fps=1"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FindingOptions:
-    """The options of `trtjob run --help` that say what is found on an image; None: what the model says."""
-
-    cfg: Path | str | None = None
-    labels: Path | str | Sequence[str] | None = None
-    scores: Literal["softmax", "sigmoid", "none"] | None = None
-    min_score: float | None = None
-    iou: float | None = None
-    agnostic_nms: bool = False
-    max_det: int | None = None
-    classes: str | Sequence[str] | None = None
-    resize: Literal["stretch", "letterbox"] | None = None
-    truncated: Literal["refuse", "ok"] = "refuse"
-    depth: Literal["auto", "high", "full"] = "auto"
-    polygons: bool = False
-
-
 @dataclass(frozen=True)
-class JobRequest(FindingOptions):
+class JobRequest:
     """What a job is to be: the options of `trtjob run --help` by their names; None: what the model says.
 
     source: a folder, an image, a list of images, an s3:// prefix or an address, or several of these.
@@ -69,20 +51,32 @@ class JobRequest(FindingOptions):
     limit: int | None = None
     sample: int | None = None
     seed: int | None = None
+    cfg: Path | str | None = None
+    labels: Path | str | Sequence[str] | None = None
+    scores: Literal["softmax", "sigmoid", "none"] | None = None
     conf: float | None = None
+    min_score: float | None = None
+    iou: float | None = None
+    agnostic_nms: bool = False
+    max_det: int | None = None
+    classes: str | Sequence[str] | None = None
     annotate: Literal["all", "hits", "none"] = "all"
     annotate_video: bool = False
     thumbnails: Literal["all", "hits", "none"] | None = None
     thumbnail_size: int = 320
     metadata: bool = False
+    polygons: bool = False
     hide_labels: bool = False
     hide_scores: bool = False
     line_width: int | None = None
     font_size: int | None = None
+    resize: Literal["stretch", "letterbox"] | None = None
+    truncated: Literal["refuse", "ok"] = "refuse"
     pages: Literal["first", "all"] = "first"
     fps: float | None = None
     every: int | None = None
     keyframes: bool = False
+    depth: Literal["auto", "high", "full"] = "auto"
     decode: Literal["cpu", "gpu"] = "cpu"
     shard_size: int = 256
     max_failures: int | str | None = None

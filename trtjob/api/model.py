@@ -1,18 +1,18 @@
 """A model in the caller's own process, for an image now and then: the same answers as a job gives."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, overload
 
 import numpy as np
 
 from trtjob.api.hand_in import converting
 from trtjob.api.image_result import ImageResult
-from trtjob.api.job_request import FindingOptions, JobRequest, options_of, resolved_model
+from trtjob.api.job_request import JobRequest, options_of, resolved_model
 from trtjob.api.notebook import audience
 from trtjob.api.session import WorkerOptions, settings_for
 from trtjob.api.signature import taking_fields_of
@@ -35,11 +35,23 @@ AnImage: TypeAlias = "str | Path | UInt8Array | PillowImage"
 
 
 @dataclass(frozen=True)
-class LoadRequest(WorkerOptions, FindingOptions):
+class LoadRequest(WorkerOptions):
     """What `load` takes: the model, and of the options of `run` those that say what is found."""
 
     model: str | Path
     _: KW_ONLY
+    cfg: Path | str | None = None
+    labels: Path | str | Sequence[str] | None = None
+    scores: Literal["softmax", "sigmoid", "none"] | None = None
+    min_score: float | None = None
+    iou: float | None = None
+    agnostic_nms: bool = False
+    max_det: int | None = None
+    classes: str | Sequence[str] | None = None
+    resize: Literal["stretch", "letterbox"] | None = None
+    truncated: Literal["refuse", "ok"] = "refuse"
+    depth: Literal["auto", "high", "full"] = "auto"
+    polygons: bool = False
     progress: bool = True
 
 
@@ -141,8 +153,8 @@ def load(request: LoadRequest) -> Model:
     trtjob.errors.ModelError: ...
     """
     settings = settings_for(request)
-    finding = {option.name: getattr(request, option.name) for option in fields(FindingOptions)}
-    wanted = JobRequest((), request.model, annotate="none", **finding)
+    shared = {each.name for each in fields(JobRequest)} & {each.name for each in fields(request)}
+    wanted = JobRequest((), annotate="none", **{name: getattr(request, name) for name in shared})
     found = resolved_model(wanted, settings.models_dir, converting(audience(wants_progress=request.progress)))
     options = options_of(wanted, found)
     choice = choose(settings.engine, settings.gpus)

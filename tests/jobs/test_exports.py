@@ -174,6 +174,14 @@ def test_a_table_says_when_a_frame_is_shown(exported: Export) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [(ExportFormat.COCO, COCO), (ExportFormat.MEGADETECTOR, MEGADETECTOR), (ExportFormat.CSV, CSV)],
+)
+def test_a_job_without_videos_has_nothing_of_them(exported: Export, format: ExportFormat, expected: str) -> None:
+    assert exported(RECORDS, format, frames="fps=1").read_text() == expected
+
+
 def test_each_frame_has_a_labels_file(exported: Export) -> None:
     assert set(labels(exported(FRAMES, ExportFormat.YOLO, frames="fps=1"))) == {
         "classes.txt",

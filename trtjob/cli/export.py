@@ -154,7 +154,7 @@ def export(
             say(f"The job is not complete: {summary.incomplete} images", err=True)
     if written.dropped:
         say(f"{chosen} has no place for {' and '.join(written.dropped)}: only boxes are written", err=True)
-    left = "with why" if chosen is ExportFormat.MEGADETECTOR or per_image else "left out"
     found = "" if spec.model.task == "classify" else f", {counted(written.detections, 'detection')}"
-    failed = counted(written.failed, "failed image")
-    say(f"{counted(written.images, 'image')}{found}; {failed} {left}", err=True)
+    left = "with the reason" if chosen is ExportFormat.MEGADETECTOR or per_image else "left out"
+    failed = f"; {counted(written.failed, 'failed image')} {left}" if written.failed else ""
+    say(f"{counted(written.images, 'image')}{found}{failed}", err=True)

@@ -88,6 +88,11 @@ def test_each_image_is_in_the_folder_of_its_class(photos: Photos, before: dict[s
     assert tree(photos.photos) == ({} if how is How.MOVE else before)
 
 
+def test_classes_in_each_folder_of_the_source_are_counted_there(photos: Photos) -> None:
+    counted = {"cam1/dog": 1, "cam2/cat+dog": 1, "cam2/empty": 1, "cam2/failed": 1}
+    assert photos.sort(How.COPY, By.FOLDER).folders == counted
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_what_was_sorted_is_taken_back_and_leaves_no_trace(photos: Photos, before: dict[str, bytes], how: How) -> None:
     photos.sort(how)

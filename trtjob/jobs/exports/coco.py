@@ -21,7 +21,7 @@ def write_coco(results: Results, out: Path, *, polygons: bool = False) -> None:
         file.write(b'{"info": ' + to_json({"description": f"{results.spec.job_id}, model {results.spec.model.name}"}))
         file.write(b',\n"licenses": [],\n"categories": ')
         write_array(file, _categories(results))
-        if results.spec.options.frames is not None:
+        if results.has_frames:
             file.write(b',\n"videos": ')
             write_array(file, _videos(results))
         file.write(b',\n"images": ')

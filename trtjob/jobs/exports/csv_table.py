@@ -46,7 +46,7 @@ def _heads(results: Results, per_image: bool) -> tuple[str, ...]:
     if per_image:
         return (*_IMAGE, "found", *_FOUND, "error", "message")
     box = _BOX if results.spec.model.task == "detect" else ()
-    video = _VIDEO if results.spec.options.frames is not None else ()
+    video = _VIDEO if results.has_frames else ()
     return (*_IMAGE, *_FOUND, *box, *(_SEQUENCE if results.has_bursts else ()), *video)
 
 
@@ -78,7 +78,7 @@ def _rows(results: Results, record: Record, written: Callable[[str], str]) -> It
     if results.has_bursts:
         frame = results.frame(record.image)
         behind = (written(frame.sequence_id), frame.number) if frame else ("", "")
-    if results.spec.options.frames is not None:
+    if results.has_frames:
         behind += (record.frame, record.time_s)  # nothing for an image
     for item in record.classifications:
         yield (*image, written(item.label), item.class_id, item.score, *behind)

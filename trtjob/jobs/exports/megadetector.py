@@ -22,7 +22,7 @@ def write_megadetector(results: Results, out: Path) -> None:
     An image that failed has `failure` and no detections. A video is one item, with the numbers of its frames.
     """
     model = results.spec.model
-    version = FORMAT_VERSION if results.spec.options.frames is None else VIDEO_VERSION
+    version = VIDEO_VERSION if results.has_frames else FORMAT_VERSION
     info = {"format_version": version, "detector": model.name, "detector_metadata": {"sha256": model.sha256}}
     categories = {str(number): label for number, label in enumerate(model.labels, start=1)}
     with LocalStorage(out.parent).writing(out.name) as file:
@@ -43,7 +43,7 @@ def _images(results: Results) -> Iterator[dict[str, Any]]:
 
 def _file(results: Results, record: Record) -> str:
     """Return the video of which a record's image is a frame, nothing where it is none."""
-    is_frame = results.spec.options.frames is not None and names_frame(record.image)
+    is_frame = results.has_frames and names_frame(record.image)
     return video_key(record.image) if is_frame else ""
 
 

@@ -4,13 +4,15 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from trtjob.errors import StorageError
 from trtjob.imaging.detections import Detection
 from trtjob.jobs.exports.bursts import Bursts, Frame
 from trtjob.jobs.folder import RESULTS, JobFolder
-from trtjob.jobs.records import Record, read_records
+from trtjob.jobs.frames import names_frame
+from trtjob.jobs.records import Record, from_line
 from trtjob.jobs.spec import JobSpec
 
 
@@ -69,6 +71,14 @@ class Results:
         if self._bursts is not None:
             self._bursts.close()
 
+    @cached_property
+    def has_frames(self) -> bool:
+        """Whether there are frames of videos among the images."""
+        if self.spec.options.frames is None:
+            return False
+        marked = (line for line in self._lines() if b"#t=" in line)  # to read a million records takes a minute
+        return any(names_frame(from_line(line).image) for line in marked)
+
     @property
     def has_bursts(self) -> bool:
         return self._bursts is not None
@@ -89,8 +99,11 @@ class Results:
         return self.folder.storage.place(RESULTS)
 
     def records(self) -> Iterator[Record]:
+        return map(from_line, self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
         try:
-            yield from read_records(self.folder.storage, RESULTS)
+            yield from self.folder.storage.lines(RESULTS)
         except FileNotFoundError as err:
             raise StorageError(f"cannot read {self.place}: it is not there. Has the job finished?") from err
 

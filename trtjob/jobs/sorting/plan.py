@@ -26,7 +26,7 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A file of the source and where it goes, both by keys. folder: of what was found, such as `dog`."""
+    """A file of the source and where it goes, both by keys. folder: of what was found, `dog`, or `cam1/dog`."""
 
     file: str
     key: str
@@ -65,11 +65,11 @@ def targets(records: Iterable[Record], options: Options, *, conf: float, by: By)
 
 
 def _target(file: str, found: _Found, by: By) -> Target:
-    folder = _folder(found, by)
+    folder, name = _folder(found, by), file
     if by is By.FOLDER:
         above, slash, name = file.rpartition("/")
-        return Target(file, f"{above}{slash}{folder}/{name}", folder)
-    return Target(file, f"{folder}/{file}", folder)
+        folder = f"{above}{slash}{folder}"
+    return Target(file, f"{folder}/{name}", folder)
 
 
 def _folder(found: _Found, by: By) -> str:

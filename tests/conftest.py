@@ -13,7 +13,7 @@ import pytest
 import redis as redis_py
 from fault_proxy import FaultProxy, fault_proxy
 from s3_server import S3Server, s3_server, weed
-from terminal import DIGITS, Terminal
+from terminal import DIGITS, Terminal, small_digits
 
 from trtjob.config import Settings
 from trtjob.errors import QueueError
@@ -195,6 +195,15 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal = Terminal(tmp_path / "home")
     yield terminal
     terminal.end_all()
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of a user who has used the small sample model: to convert it takes longer than most jobs."""
+    folder = tmp_path_factory.mktemp("converted")
+    terminal = Terminal(folder / "home")
+    assert terminal.here("convert", small_digits(folder), "--local").code == 0
+    return terminal.home / "models"
 
 
 @pytest.fixture

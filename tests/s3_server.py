@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from ports import free_ports
 
 KEY, SECRET = "trtjob-test", "trtjob-test-secret"
 READER_KEY, READER_SECRET = "reader", "reader-secret"
@@ -118,18 +119,3 @@ def _await(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> N
             time.sleep(0.1)
         else:
             return
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that are free now, and whose neighbours 10,000 above are too: those are for gRPC."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", 0))
-            port = low.getsockname()[1]
-            try:
-                high.bind(("127.0.0.1", port + 10_000))
-            except (OSError, OverflowError):
-                continue
-            found.append(port)
-    return found

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import redis
+from ports import free_port
 
 from trtjob.queue.embedded_server import find_server_binary
 
@@ -75,9 +75,3 @@ class Valkey:
         if self._process is not None and self._process.poll() is None:
             self.thaw()
             self.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

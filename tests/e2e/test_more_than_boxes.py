@@ -41,7 +41,7 @@ def test_records_say_more_than_boxes_however_the_work_is_divided(kind: str, term
     more = ["--polygons"] if kind == "segment" else []
 
     def results(output: str, *options: str) -> bytes:
-        outcome = terminal.run("run", photos, "--model", path, "-o", tmp_path / output, *more, *options)
+        outcome = terminal.here("run", photos, "--model", path, "-o", tmp_path / output, *more, *options)
         assert outcome.code == 0, outcome.err
         return (job_folder(tmp_path / output) / "results.jsonl").read_bytes()
 

@@ -91,11 +91,11 @@ def test_a_stopped_job_keeps_its_count_and_waits_until_it_is_resumed(
     assert job["done"] == sum(len(path.read_bytes().splitlines()) for path in _results(output))
     worker = terminal.start("worker")
     wait_for(lambda: terminal.status()["workers"], "the worker")
-    assert terminal.run("submit", small, "--model", digits, "-o", tmp_path / "other", "--wait").code == 0
+    assert terminal.here("submit", small, "--model", digits, "-o", tmp_path / "other", "--wait").code == 0
     assert _job(terminal, job_id)["done"] == job["done"]
     worker.terminate()
     worker.communicate(timeout=30)
-    resumed = terminal.run("resume", job_id)
+    resumed = terminal.here("resume", job_id)
     assert resumed.code == 0, resumed.err
     assert f"{job_id}: continues with what is missing" in resumed.err
     assert len(records(job_folder(output))) == 80
@@ -120,7 +120,7 @@ def test_the_job_of_a_run_that_was_killed_goes_on_when_somebody_comes(
     job_id = job_folder(output).name
     assert f"trtjob resume {job_id}" in _job(terminal, job_id)["limit"]
     if by == "resume":
-        resumed = terminal.run("resume", output / job_id)
+        resumed = terminal.here("resume", output / job_id)
         assert resumed.code == 0, resumed.err
     else:
         terminal.start("worker")
@@ -139,10 +139,10 @@ def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
     queued = terminal.here(*command.split(), "--queue")
     assert (queued.code, "No worker is running" in queued.err) == (0, True)
     assert _job(terminal, job_id)["state"] == "queued"
-    taken_over = terminal.run("run", small, "--model", digits, "-o", tmp_path / "out")
+    taken_over = terminal.here("run", small, "--model", digits, "-o", tmp_path / "out")
     assert taken_over.code == 1
     (small / "cut.jpg").write_bytes(scenes[0].read_bytes())
-    retried = terminal.run(*command.split())
+    retried = terminal.here(*command.split())
     assert retried.code == 0, retried.err
     assert "detections" in records(job_folder(tmp_path / "out"))["cut.jpg"]
 

@@ -78,9 +78,9 @@ def test_images_of_a_web_server_are_fetched_and_done_once(terminal: Terminal, di
         fetched = [line for line in server.heard if line.startswith("GET")]
         server.put("/gone.jpg", IMAGE.read_bytes())
         server.files["/gone.jpg"] = server.files["/gone.jpg"][-1:]
-        assert terminal.run(*command).code == 0
+        assert terminal.here(*command).code == 0
         assert [line for line in server.heard if line.startswith("GET")] == [*fetched, "GET /gone.jpg"]
-    refused = terminal.run(*command, TRTJOB_FETCH_ALLOW_LOCAL="false")
+    refused = terminal.here(*command, TRTJOB_FETCH_ALLOW_LOCAL="false")
     assert refused.code == 2
     assert "no public address" in refused.err
 

@@ -42,11 +42,11 @@ def test_ctrl_c_stops_and_the_same_command_does_only_what_is_missing(
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
     done = {path: path.stat().st_mtime_ns for path in _commits(tmp_path / "out")}
     assert 3 <= len(done) < 12
-    outcome = terminal.run(*command)
+    outcome = terminal.here(*command)
     assert outcome.code == 0, outcome.err
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert len(records(job_folder(tmp_path / "out"))) == 96
-    again = terminal.run(*command)
+    again = terminal.here(*command)
     assert again.code == 0, again.err
     assert len(_commits(tmp_path / "out")) == 12
 
@@ -61,7 +61,7 @@ def test_running_again_takes_up_new_and_changed_images_only(
     before = records(job_folder(tmp_path / "out"))
     shutil.copy(scenes[2], folder / "new.jpg")
     shutil.copy(scenes[5], folder / "a" / "0000.jpg")
-    assert terminal.run(*command).code == 0
+    assert terminal.here(*command).code == 0
     after = records(job_folder(tmp_path / "out"))
     assert set(after) - set(before) == {"new.jpg"}
     assert [image for image in before if before[image] != after[image]] == ["a/0000.jpg"]
@@ -75,12 +75,12 @@ def test_retry_does_the_failed_images_only(
     good = (folder / "b" / "0001.jpg").read_bytes()
     (folder / "b" / "0001.jpg").write_bytes(good[:500])
     terminal.start("worker")
-    submitted = terminal.run("submit", folder, "--model", digits, "-o", tmp_path / "out", "--wait")
+    submitted = terminal.here("submit", folder, "--model", digits, "-o", tmp_path / "out", "--wait")
     assert submitted.code == 1, submitted.err
     job = job_folder(tmp_path / "out")
     assert "error" in records(job)["b/0001.jpg"]
     (folder / "b" / "0001.jpg").write_bytes(good)
-    retried = terminal.run("retry", job.name, "--wait")
+    retried = terminal.here("retry", job.name, "--wait")
     assert retried.code == 0, retried.err
     assert "detections" in records(job)["b/0001.jpg"]
     assert terminal.status(job.name)["jobs"][0]["state"] == "done"
@@ -112,7 +112,7 @@ def test_killing_run_itself_ends_its_worker_and_the_next_run_finishes(
     first.kill()
     first.communicate()
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
-    outcome = terminal.run(*command)
+    outcome = terminal.here(*command)
     assert outcome.code == 0, outcome.err
     assert len(records(job_folder(tmp_path / "out"))) == 80
 
@@ -185,7 +185,7 @@ def test_cancel_stops_a_job_and_submitting_it_again_continues(
     assert not (folder / "_SUCCESS.json").exists()
     exported = terminal.here("export", job_id, "--format", "csv")
     assert (exported.code, f"cancelled: {job['done']} of 90" in exported.err) == (0, True)
-    outcome = terminal.run("submit", *command, "--wait")
+    outcome = terminal.here("submit", *command, "--wait")
     assert outcome.code == 0, outcome.err
     assert len(records(job_folder(tmp_path / "out"))) == 90
 
@@ -222,7 +222,7 @@ def test_a_full_disk_ends_the_job_with_a_clear_error_and_space_lets_it_continue(
         assert "No space left" in outcome.err
         assert "Traceback" not in outcome.err
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        outcome = terminal.run(*command)
+        outcome = terminal.here(*command)
         assert outcome.code == 0, outcome.err
         assert len(records(job_folder(disk / "out"))) == 60
         leftovers = [p for p in disk.rglob("*") if p.name.startswith(".") or ".part" in p.name]

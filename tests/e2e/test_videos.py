@@ -36,7 +36,7 @@ def test_images_and_videos_have_the_same_results_however_they_are_divided(
 ) -> None:
     folder = clips(tmp_path / "clips")
     options = ("--model", digits, "--fps", "10", "--annotate-video")
-    calm = terminal.run("run", folder, *options, "-o", tmp_path / "calm")
+    calm = terminal.here("run", folder, *options, "-o", tmp_path / "calm")
     assert calm.code == 1, calm.err  # some frames are bad
     results = (job_folder(tmp_path / "calm") / "results.jsonl").read_bytes()
     summary = json.loads((job_folder(tmp_path / "calm") / "summary.json").read_text())

@@ -11,6 +11,7 @@ from threading import Timer
 
 import pytest
 import redis as redis_py
+from ports import free_port
 from pydantic import SecretStr
 
 from trtjob.config import Settings
@@ -21,13 +22,6 @@ from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary
 
 def external(url: str, home: Path) -> Settings:
     return Settings(home=home, redis_url=SecretStr(url))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

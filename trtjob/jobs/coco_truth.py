@@ -19,11 +19,27 @@ def truth_items(path: Path) -> Iterator[Iterator[tuple[str, Any]]]:
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
-            yield json_items(file)
+            yield _with_images(json_items(file))
     except OSError as err:
         raise ConfigError(f"cannot read --truth '{path}': {err.strerror}") from err
     except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {err!r}") from err
+        raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {_why(err)}") from err
+
+
+def _why(err: Exception) -> str:
+    if isinstance(err, KeyError):
+        return f"an item has no {err}"
+    return str(err) if isinstance(err, ValueError) else "an item is of another kind"
+
+
+def _with_images(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Pass items on. Raises ValueError where no image is among them."""
+    has_images = False
+    for kind, item in items:
+        has_images |= kind == "images"
+        yield kind, item
+    if not has_images:
+        raise ValueError("no list of images")
 
 
 class NamedImages(Generic[T]):

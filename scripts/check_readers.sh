@@ -14,8 +14,8 @@ opencv-python; python_version < "3"
 fiftyone-db; python_version < "3"
 ultralytics-yolov5; python_version < "3"
 OVERRIDES
-# The versions of the lock, but for two of which Datumaro takes no newest.
-grep -vE '^(pandas|pyarrow)==' requirements.lock >"$work/constraints.txt"
+# The versions of the lock, but for those of which Datumaro and MegaDetector take no newest.
+grep -vE '^(pandas|pyarrow|setuptools)==' requirements.lock >"$work/constraints.txt"
 
 .venv/bin/uv venv --quiet --python .venv/bin/python "$work/venv"
 .venv/bin/uv pip install --quiet --python "$work/venv/bin/python" --constraint "$work/constraints.txt" \

@@ -74,7 +74,7 @@ sub/ü.jpg,200,100,traffic light,2,0.5,0.1,0.1,66.7,33.4
 
 YOLO = {
     "classes.txt": "cat\ndog\ntraffic light\n",
-    "data.yaml": 'path: .\ntrain: images\nval: images\nnc: 3\nnames:\n  0: "cat"\n  1: "dog"\n  2: "traffic light"\n',
+    "data.yaml": 'train: images\nval: images\nnc: 3\nnames:\n  0: "cat"\n  1: "dog"\n  2: "traffic light"\n',
     "a.txt": "1 0.300000 0.452500 0.500000 0.505000\n",
     "sub/classes.txt": "cat\ndog\ntraffic light\n",
     "sub/b.txt": "",

@@ -46,7 +46,7 @@ def write_yolo(results: Results, out: Path, *, scores: bool = False) -> None:
 def _data(labels: tuple[str, ...], keypoints: tuple[str, ...]) -> str:
     """Return what Ultralytics has to know of the labels to train on them, in YAML."""
     names = "".join(f"  {number}: {_quoted(label)}\n" for number, label in enumerate(labels))
-    head = f"path: .\ntrain: images\nval: images\nnc: {len(labels)}\nnames:\n{names}"
+    head = f"train: images\nval: images\nnc: {len(labels)}\nnames:\n{names}"
     if not keypoints:
         return head
     quoted = ", ".join(map(_quoted, keypoints))

@@ -59,6 +59,21 @@ def test_every_command_has_an_example_that_it_understands(path: tuple[str, ...])
     COMMANDS[own].make_context(words[0], words[1 + len(own) :])
 
 
+def test_ctrl_c_while_a_command_begins_ends_it_without_a_word() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from trtjob.__main__ import main\n"
+        "class Interrupted:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'trtjob.cli.app': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupted)\n"
+        "main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-2, "", "")
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from trtjob.cli.app import main\n"

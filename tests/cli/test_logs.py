@@ -1,6 +1,7 @@
 """`events` and `logs`, of a real job."""
 
 import json
+import logging
 import signal
 import time
 from pathlib import Path
@@ -12,8 +13,9 @@ from terminal import DIGITS, Terminal, job_folder, wait_for
 from trtjob.cli.events import event_line
 from trtjob.cli.logs import log_line
 from trtjob.jobs.states import JobState
+from trtjob.logs import log_context
 from trtjob.queue.events import Event
-from trtjob.queue.job_log import LogLine
+from trtjob.queue.job_log import JobLog, LogLine
 from trtjob.queue.job_store import JobStore
 
 JOB = job_spec().job_id
@@ -72,8 +74,13 @@ def test_following_ends_with_the_job(store: JobStore, terminal: Terminal, end: J
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["events", "logs"])
 def test_following_ends_with_ctrl_c(store: JobStore, terminal: Terminal, command: str) -> None:
+    job_log = JobLog()
+    with log_context(job_id=JOB):
+        job_log.emit(logging.LogRecord("l", logging.WARNING, "", 0, "all is submitted", None, None))
+    job_log.ship(store.redis)
     following = terminal.start(command, JOB, "--follow", TRTJOB_LOG_LEVEL="DEBUG")
-    time.sleep(2)
+    assert following.stdout is not None
+    assert "submitted" in following.stdout.readline()
     following.send_signal(signal.SIGINT)
     out, err = following.communicate(timeout=10)
     assert following.returncode == 130, err

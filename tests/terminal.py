@@ -58,7 +58,7 @@ class Terminal:
         self._started.append(process)
         return process
 
-    def run(self, *arguments: str | Path, timeout_s: float = 50, **environment: str) -> Outcome:
+    def run(self, *arguments: str | Path, timeout_s: float = 100, **environment: str) -> Outcome:
         """Run a command to its end."""
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=timeout_s)

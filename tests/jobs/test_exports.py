@@ -126,6 +126,7 @@ def test_a_file_has_exactly_these_bytes(exported: Export, format: ExportFormat, 
 BOX = (1, 0.9, (10.0, 20.0, 110.0, 70.5))
 FRAMES = [
     found("a.jpg", BOX),
+    failed("gone.mp4"),  # of which no frame is known
     failed("lost.mkv#t=0.000"),
     dataclasses.replace(found("night/a.mp4#t=0.000"), frame=0, time_s=0.0),
     dataclasses.replace(found("night/a.mp4#t=1.001", BOX, (2, 0.4, (0.0, 0.0, 200.0, 100.0))), frame=30, time_s=1.001),
@@ -137,10 +138,10 @@ FRAMES = [
 def test_a_video_is_one_item_for_megadetector(exported: Export) -> None:
     document = json.loads(exported(FRAMES, ExportFormat.MEGADETECTOR, frames="fps=1").read_text())
     assert document["info"]["format_version"] == "1.6"
-    image, lost, video, one = document["images"]
+    image, gone, lost, video, one = document["images"]
     assert image == {"file": "a.jpg", "detections": [{"category": "2", "conf": 0.9, "bbox": [0.05, 0.2, 0.5, 0.505]}]}
-    nothing = {"frame_rate": -1.0, "frames_processed": []}
-    assert lost == {"file": "lost.mkv", "detections": None, "failure": "decode: not an image", **nothing}
+    nothing = {"detections": None, "failure": "decode: not an image", "frame_rate": -1.0, "frames_processed": []}
+    assert (gone, lost) == ({"file": "gone.mp4", **nothing}, {"file": "lost.mkv", **nothing})
     assert (video["file"], video["frame_rate"], video["frames_processed"]) == ("night/a.mp4", 29.97, [0, 30])
     assert [(found["category"], found["frame_number"]) for found in video["detections"]] == [("2", 30), ("3", 30)]
     assert (one["frame_rate"], one["frames_processed"]) == (1.0, [0])
@@ -148,7 +149,11 @@ def test_a_video_is_one_item_for_megadetector(exported: Export) -> None:
 
 @pytest.mark.reader
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("records", "frames"), [(RECORDS, None), (FRAMES, "fps=1")], ids=["images", "videos"])
+@pytest.mark.parametrize(
+    ("records", "frames"),
+    [(RECORDS, None), (FRAMES, "fps=1"), (FRAMES[1:2], "fps=1")],
+    ids=["images", "videos", "none"],
+)
 def test_megadetectors_validator_finds_nothing(exported: Export, records: list[Record], frames: str | None) -> None:
     validator = reader("megadetector.postprocessing.validate_batch_results")
     out = exported(records, ExportFormat.MEGADETECTOR, frames=frames)

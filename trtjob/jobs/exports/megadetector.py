@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.jobs.exports.results import Results, share, to_json, write_array
-from trtjob.jobs.frames import names_frame, video_key
+from trtjob.jobs.frames import is_video, names_frame, video_key
 from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
 
@@ -58,7 +58,7 @@ def _video(results: Results, file: str, records: Sequence[Record]) -> dict[str, 
     """Return a video: its frames that were processed, or why none was."""
     processed = [record for record in records if record.error is None]
     if not processed:
-        return {**_failure(file, records[0]), "frame_rate": _UNKNOWN_RATE, "frames_processed": []}
+        return _failure(file, records[0])
     detections = [
         {**found, "frame_number": record.frame} for record in processed for found in _detections(results, record)
     ]
@@ -74,7 +74,8 @@ def _rate(records: Sequence[Record]) -> float:
 
 def _failure(file: str, record: Record) -> dict[str, Any]:
     assert record.error is not None
-    return {"file": file, "detections": None, "failure": f"{record.error.kind}: {record.error.message}"}
+    frames = {"frame_rate": _UNKNOWN_RATE, "frames_processed": []} if is_video(file) else {}
+    return {"file": file, "detections": None, "failure": f"{record.error.kind}: {record.error.message}", **frames}
 
 
 def _detections(results: Results, record: Record) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import reader
@@ -140,7 +141,12 @@ def test_a_video_is_one_item_for_megadetector(exported: Export) -> None:
     assert document["info"]["format_version"] == "1.6"
     image, gone, lost, video, one = document["images"]
     assert image == {"file": "a.jpg", "detections": [{"category": "2", "conf": 0.9, "bbox": [0.05, 0.2, 0.5, 0.505]}]}
-    nothing = {"detections": None, "failure": "decode: not an image", "frame_rate": -1.0, "frames_processed": []}
+    nothing: dict[str, Any] = {
+        "detections": None,
+        "failure": "decode: not an image",
+        "frame_rate": -1.0,
+        "frames_processed": [],
+    }
     assert (gone, lost) == ({"file": "gone.mp4", **nothing}, {"file": "lost.mkv", **nothing})
     assert (video["file"], video["frame_rate"], video["frames_processed"]) == ("night/a.mp4", 29.97, [0, 30])
     assert [(found["category"], found["frame_number"]) for found in video["detections"]] == [("2", 30), ("3", 30)]

@@ -15,6 +15,7 @@ import numpy as np
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import convert
 from trtjob.errors import TrtjobError
+from trtjob.garbage import lasting
 
 # Beyond what is taken when whole models have been converted: four times a file is less, for small ones.
 HEADROOM_BYTES = 96_000_000
@@ -153,10 +154,11 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
 
 def main(count: int, seed: int, folder: Path, kinds: list[str]) -> None:
     samples = {}
-    for kind in kinds:
-        (folder / kind).mkdir()
-        samples[kind] = KINDS[kind](folder / kind)
-        convert(samples[kind][0])  # whole, it must be fine; and everything is imported by now
+    with lasting():  # after each model that is closed all memory is searched for garbage
+        for kind in kinds:
+            (folder / kind).mkdir()
+            samples[kind] = KINDS[kind](folder / kind)
+            convert(samples[kind][0])  # whole, it must be fine; and everything is imported by now
     _limit_memory(TENSORFLOW_HEADROOM_BYTES if kinds[0] in OF_TENSORFLOW else HEADROOM_BYTES)
     for request, victim in samples.values():
         sys.stdout.write(f"{_refused(request, victim, count, seed)} of {count} refused\n")

@@ -585,11 +585,11 @@ def test_the_sample_model_is_lowered_well(registry: ModelRegistry, digits: Path,
 
 @pytest.mark.slow
 def test_calibration_takes_no_more_memory_for_more_images(digits: Path, tmp_path: Path) -> None:
-    """All values that are looked at, of 60 images of the sample model, would take more than half a gigabyte."""
+    """All values that are looked at, of 30 images of the sample model, would take a quarter of a gigabyte."""
     folder = tmp_path / "many"
     folder.mkdir()
     scenes = sorted(SCENES.rglob("*.jpg"))
-    for index in range(60):
+    for index in range(30):
         shutil.copy(scenes[index % len(scenes)], folder / f"{index:03d}.jpg")
     code = (
         "import resource, sys; from pathlib import Path\n"
@@ -609,6 +609,6 @@ def test_calibration_takes_no_more_memory_for_more_images(digits: Path, tmp_path
                 text=True,
             ).stdout
         )
-        for count in (6, 60)
+        for count in (3, 30)
     )
     assert many < few + 100

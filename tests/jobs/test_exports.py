@@ -420,12 +420,12 @@ def test_memory_does_not_hold_the_images(tmp_path: Path, format: ExportFormat) -
         pytest.importorskip("pyarrow")
     boxes = [(0, 0.9, (1.0, 2.0, 30.0, 40.0))] * 5
     # Dots everywhere: none of these names may make the others wait for it.
-    write_records(tmp_path / RESULTS, (found(f"cam.1.{number:06d}.jpg", *boxes) for number in range(4000)))
+    write_records(tmp_path / RESULTS, (found(f"cam.1.{number:06d}.jpg", *boxes) for number in range(1500)))
     # In a process of its own: Python keeps the names of all paths in one table, which grows by megabytes at a time.
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-c", PEAK_OF_EXPORT, str(tmp_path), format.value]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tests)
-    assert int(done.stdout) < 3_000_000  # the images, held, take 7 MB
+    assert int(done.stdout) < 1_000_000  # the images, held, take 2.6 MB
 
 
 def test_megadetector_has_when_and_where_a_picture_was_taken(exported: Export) -> None:

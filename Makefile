@@ -3,7 +3,7 @@
 .PHONY: help setup demo test chaos check lint bench lock docs-check docs release-check wheel installs readers image clean
 
 BIN := .venv/bin
-# So many processes share the tests: auto is one more than there are cores (tests/conftest.py), 0 is none. One
+# So many processes share the tests: auto is two more than there are cores (tests/conftest.py), 0 is none. One
 # that has done its own takes from the others.
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -59,8 +59,8 @@ def reader(module: str) -> Any:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Take one process more than there are cores, since many tests wait. Each has to collect all tests first."""
-    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
+    """Take two processes more than there are cores, since many tests wait. Each has to collect all tests first."""
+    return min(len(os.sched_getaffinity(0)) + 2, MOST_PROCESSES)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=10.0, ge=2, le=300, description="a worker silent for so long has lost its shard")
     stall_s: float = Field(
         default=120.0,
-        ge=5,
+        ge=2,
         description="without a step for so long an image process, after twice that a worker or a batch, ends",
     )
     grace_s: float = Field(default=20.0, ge=1, description="time to reach a batch edge after SIGTERM")

@@ -153,7 +153,7 @@ def is_gone(pid: int) -> bool:
 def test_a_model_that_never_answers_ends_its_process_and_then_its_job_which_names_it(
     node: Node, settings: Settings, connection: Connection
 ) -> None:
-    settings = settings.model_copy(update={"stall_s": 5.0, "max_crashes": 1})  # the least of both
+    settings = settings.model_copy(update={"stall_s": 2.0, "max_crashes": 1})  # the least of both
 
     async def wait() -> None:
         node.submit(1, model=endless)
@@ -168,7 +168,7 @@ def test_a_model_that_never_answers_ends_its_process_and_then_its_job_which_name
     view = node.store.view(node.job_id)
     assert view.state is JobState.FAILED
     assert view.message == (
-        "shard-00000 ended its worker 1 times. Last: a batch of the model 'endless' took more than 10 s."
+        "shard-00000 ended its worker 1 times. Last: a batch of the model 'endless' took more than 4 s."
     )
 
 

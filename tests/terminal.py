@@ -88,7 +88,7 @@ class Terminal:
 
     def json(self, *arguments: str | Path) -> Any:
         """Run a command that must succeed and return its JSON."""
-        outcome = self.run(*arguments, "--json")
+        outcome = self.here(*arguments, "--json")
         assert outcome.code == 0, outcome.err
         return json.loads(outcome.out)
 

@@ -63,7 +63,7 @@ def test_a_script_without_a_main_guard_runs_a_job_which_the_command_line_knows(t
     job_id, state, folder = json.loads(done.stdout)
     assert state == "done"
     assert done.stderr == ""
-    assert json.loads(terminal.run("status", job_id, "--json").out)["jobs"][0]["state"] == "done"
+    assert json.loads(terminal.here("status", job_id, "--json").out)["jobs"][0]["state"] == "done"
     assert folder == str(tmp_path / "out" / job_id)
 
 

@@ -63,7 +63,7 @@ def test_failed_images_are_named_with_their_kind(
     photos.mkdir()
     for index in range(7):
         (photos / f"{index}.jpg").write_bytes(b"rubbish")
-    outcome = terminal.run("run", photos, "--model", digits, "-o", tmp_path / "out")
+    outcome = terminal.here("run", photos, "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 1
     assert "7 decode" in outcome.out
     assert outcome.err.count("failed: ") == 5
@@ -73,7 +73,7 @@ def test_failed_images_are_named_with_their_kind(
 
 @pytest.mark.slow
 def test_a_wrong_model_ends_run_with_one_line(terminal: Terminal, scenes: Path, tmp_path: Path) -> None:
-    outcome = terminal.run("run", scenes, "--model", "nobody", "-o", tmp_path / "out")
+    outcome = terminal.here("run", scenes, "--model", "nobody", "-o", tmp_path / "out")
     assert outcome.code == 2
     assert outcome.err.startswith("error: no model 'nobody'")
     assert outcome.err.count("\n") == 1
@@ -86,7 +86,7 @@ def test_a_removed_output_is_made_anew(terminal: Terminal, digits: Path, scenes:
     terminal.start("worker")
     wait_for(lambda: list((tmp_path / "out").glob("*/_SUCCESS.json")), "the job's end")
     shutil.rmtree(tmp_path / "out")
-    outcome = terminal.run("submit", scenes, *command, "--wait")
+    outcome = terminal.here("submit", scenes, *command, "--wait")
     assert outcome.code == 0, outcome.err
     assert (job_folder(tmp_path / "out") / "results.jsonl").is_file()
 
@@ -127,9 +127,9 @@ def test_waiting_for_a_job_can_be_given_up_while_no_worker_runs(
 def test_a_job_is_exported_from_its_folder_and_by_its_id(
     terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    assert terminal.run("run", scenes, "--model", digits, "-o", tmp_path / "out").code == 0
+    assert terminal.here("run", scenes, "--model", digits, "-o", tmp_path / "out").code == 0
     folder = job_folder(tmp_path / "out")
-    by_folder = terminal.run("export", folder, "--format", "coco")
+    by_folder = terminal.here("export", folder, "--format", "coco")
     assert by_folder.out == f"{folder / 'coco.json'}\n", by_folder.err
     by_id = terminal.here("export", folder.name, "--format", "coco", "-o", tmp_path / "coco.json")
     assert by_id.code == 0, by_id.err
@@ -151,7 +151,7 @@ def test_status_shows_all_jobs_and_an_unknown_one_ends_with_2(
 
 @pytest.mark.slow
 def test_a_server_that_cannot_be_reached_is_one_line(terminal: Terminal) -> None:
-    outcome = terminal.run("status", TRTJOB_REDIS_URL="redis://127.0.0.1:1/0")
+    outcome = terminal.here("status", TRTJOB_REDIS_URL="redis://127.0.0.1:1/0")
     assert outcome.code == 1
     assert outcome.err.startswith("error: cannot reach the queue's server at 127.0.0.1:1/0")
     assert outcome.err.count("\n") == 1

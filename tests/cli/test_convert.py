@@ -81,7 +81,7 @@ def test_a_worker_that_cannot_convert_says_why(terminal: Terminal, tmp_path: Pat
         (tmp_path / name).write_bytes((DIGITS / name).read_bytes())
     (tmp_path / "digits.weights").write_bytes(WEIGHTS.read_bytes()[:-4])
     terminal.start("worker")
-    outcome = terminal.run("convert", tmp_path / "digits.weights")
+    outcome = terminal.here("convert", tmp_path / "digits.weights")
     assert outcome.code == 1
     assert "the file ends in layer" in outcome.err
     assert outcome.out == ""

@@ -41,7 +41,7 @@ def test_a_line_of_the_log_is_one_line_with_what_there_is_of_it() -> None:
 @pytest.mark.slow
 def test_events_of_a_job_are_one_document_a_line(store: JobStore, terminal: Terminal) -> None:
     store.move(JOB, JobState.CANCELLED, message="cancelled")
-    outcome = terminal.run("events", JOB, "--json")
+    outcome = terminal.here("events", JOB, "--json")
     assert outcome.code == 0, outcome.err
     documents = [json.loads(line) for line in outcome.out.splitlines()]
     assert [document["event"] for document in documents] == ["submitted", "cancelled"]
@@ -92,10 +92,10 @@ def test_following_ends_with_ctrl_c(store: JobStore, terminal: Terminal, command
 def test_a_job_tells_its_whole_way(terminal: Terminal, digits: Path, scenes: Path, tmp_path: Path) -> None:
     worker = terminal.start("worker")
     wait_for(lambda: terminal.status()["workers"], "a worker")
-    outcome = terminal.run("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--shard-size", "6", "--wait")
+    outcome = terminal.here("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--shard-size", "6", "--wait")
     assert outcome.code == 0, outcome.err
     job_id = job_folder(tmp_path / "out").name
-    outcome = terminal.run("events", job_id, "--follow", "--json")
+    outcome = terminal.here("events", job_id, "--follow", "--json")
     assert outcome.code == 0, outcome.err
     told = [(event["event"], event["unit"]) for event in map(json.loads, outcome.out.splitlines())]
     assert told[:3] == [("submitted", None), ("taken", "plan"), ("planned", "plan")]
@@ -120,8 +120,8 @@ def test_the_log_of_a_real_job_names_its_shards_and_workers(terminal: Terminal, 
         "--shard-size",
         "4",
     ]
-    job_id = terminal.run(*submit).out.strip()
-    outcome = terminal.run("logs", job_id, "--follow", "--json")
+    job_id = terminal.here(*submit).out.strip()
+    outcome = terminal.here("logs", job_id, "--follow", "--json")
     assert outcome.code == 0, outcome.err
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     committed = [line for line in lines if line["msg"] == "shard committed"]

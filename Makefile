@@ -61,7 +61,7 @@ docs-check: setup ## Check that every path, command and option in README and doc
 bench: setup ## Measure the speed on this machine and print a table
 	$(BIN)/python -m benchmarks
 
-lock: setup ## Write requirements.lock from pyproject.toml (UPGRADE=1: newest versions)
+lock: setup ## Write requirements.lock and readers.lock from pyproject.toml (UPGRADE=1: newest versions)
 	scripts/compile_lock.sh
 
 release-check: setup ## Check what a release is made of (HOME_URL=https://... : where its documents are to be read)

@@ -10,7 +10,7 @@ from conftest import reader
 from epochs import add_epoch, failed, found, job_spec
 
 import trtjob
-from trtjob.errors import JobError, MissingDependencyError, UnknownImageError
+from trtjob.errors import ConfigError, JobError, MissingDependencyError, UnknownImageError
 from trtjob.imaging.detections import Classification, Detection, RotatedBox
 from trtjob.imaging.masks import Mask
 from trtjob.jobs.finish import finish
@@ -61,6 +61,12 @@ def test_a_filter_keeps_what_has_the_label_and_the_score(results: trtjob.Results
     ]
     assert list(dogs.filter(min_score=0.5).images()) == ["a.jpg"]
     assert dogs["a.jpg"].detections == (Detection("dog", 1, 0.9, BOX),)
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5, float("nan")])
+def test_a_filter_takes_scores_alone(results: trtjob.Results, score: float) -> None:
+    with pytest.raises(ConfigError, match=r"min_score .*: expected 0 to 1"):
+        results.filter(min_score=score)
 
 
 def test_an_image_is_found_by_its_name(results: trtjob.Results) -> None:

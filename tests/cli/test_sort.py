@@ -74,6 +74,14 @@ def test_what_excludes_each_other_is_refused(trtjob: Command, folder: JobFolder,
     assert "exclude each other" in outcome.err
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/sorted", "gs://bucket/sorted"])
+def test_a_bucket_is_no_folder(trtjob: Command, folder: JobFolder, place: str) -> None:
+    outcome = trtjob("sort", folder.uri, "--into", place)
+    assert outcome.code == 2
+    assert "expected a folder of this machine" in outcome.err
+    assert not Path(place.partition("/")[0]).exists()
+
+
 def test_a_job_without_results_is_not_sorted(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
     (Path(folder.uri) / RESULTS).unlink()
     outcome = trtjob("sort", folder.uri, "--into", tmp_path / "sorted")

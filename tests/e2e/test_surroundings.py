@@ -98,7 +98,7 @@ def test_a_user_without_any_rights_does_a_job_and_another_can_do_nothing_to_it(
     del bob.environment["TRTJOB_HOME"]
     outcome = bob.run(*job, "-o", output)
     assert outcome.code == 1
-    assert "Permission denied. Choose another place with --output" in outcome.err
+    assert "Permission denied. Choose another place" in outcome.err
 
 
 def test_no_work_is_done_in_a_home_that_another_user_has_laid_out(user: Callable[[int], Terminal], place: Path) -> None:

@@ -108,9 +108,9 @@ def test_put_tells_an_error_of_the_place_apart(storage: LocalStorage) -> None:
     ("number", "hint"),
     [
         (errno.ENOSPC, "Free some space, then run the same command again"),
-        (errno.EACCES, "Choose another place with --output, or change the permissions"),
-        (errno.EROFS, "read-only: choose another place with --output"),
-        (errno.EIO, "Choose another place with --output"),
+        (errno.EACCES, "Choose another place, or change the permissions"),
+        (errno.EROFS, "read-only: choose another place"),
+        (errno.EIO, "Choose another place"),
     ],
     ids=errno.errorcode.get,
 )

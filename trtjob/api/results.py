@@ -11,7 +11,7 @@ from trtjob.api.job_folders import job_folder
 from trtjob.api.session import settings_for
 from trtjob.api.tables import html_table
 from trtjob.counted import counted
-from trtjob.errors import MissingDependencyError, UnknownImageError
+from trtjob.errors import ConfigError, MissingDependencyError, UnknownImageError
 from trtjob.jobs.records import read_records
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ class Results:
         return Summary.of(self._folder)
 
     def filter(self, *, label: str | None = None, min_score: float = 0.0) -> "Results":
-        """Return the images with a detection or class that has the label, and at least the score, with these alone."""
+        """Return the images with a detection or class that has the label, and at least the score, with these alone.
+
+        Raises ConfigError for what is no score.
+        """
+        if not 0 <= min_score <= 1:
+            raise ConfigError(f"min_score {min_score}: expected 0 to 1")
         return replace(self, label=label or self.label, min_score=max(min_score, self.min_score))
 
     def __iter__(self) -> Iterator[ImageResult]:

@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from trtjob.cli import options as o
-from trtjob.cli.finished_job import counting, finished_folder
+from trtjob.cli.finished_job import counting, finished_folder, folder_here
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
-from trtjob.errors import ConfigError
 
 EXAMPLE = "Example: trtjob crops results/photos-1a2b3c4d -o crops --margin 0.1"
 
@@ -47,8 +46,7 @@ def crops(
     from trtjob.cli.ui.output import print_json, print_left
     from trtjob.worker.crops import TABLE, make_crops
 
-    if str(output).startswith(("s3:/", "gs:/", "az:/")):  # a path has lost one of its slashes
-        raise ConfigError(f"--output '{output}': crops are written to a folder of this machine")
+    output = folder_here("--output", output)
     settings = start()
     folder = finished_folder(job, settings)
     spec = folder.spec()
@@ -56,7 +54,7 @@ def crops(
         made = make_crops(
             folder,
             spec,
-            output.expanduser(),
+            output,
             conf=spec.options.conf if conf is None else conf,
             margin=margin,
             max_pixels=settings.max_pixels,
@@ -64,7 +62,7 @@ def crops(
             allow_local=settings.fetch_allow_local,
             on_image=on_image,
         )
-    table = output.expanduser() / TABLE
+    table = output / TABLE
     if json:
         print_json(
             {

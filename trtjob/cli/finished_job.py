@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from trtjob.api.job_folders import job_folder
 from trtjob.api.progress import open_stages
 from trtjob.cli.ui.say import say
+from trtjob.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
@@ -22,6 +24,13 @@ def finished_folder(job: str, settings: "Settings") -> "JobFolder":
     folder = job_folder(job, lambda: settings)
     folder.check_has(RESULTS)
     return folder
+
+
+def folder_here(option: str, given: Path) -> Path:
+    """Return a folder of this machine that is given. Raises ConfigError for a prefix of a bucket."""
+    if str(given).startswith(("s3:/", "gs:/", "az:/")):  # a path has lost one of its slashes
+        raise ConfigError(f"{option} '{given}': expected a folder of this machine")
+    return given.expanduser()
 
 
 @contextmanager

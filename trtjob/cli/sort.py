@@ -8,7 +8,7 @@ import typer
 
 from trtjob.api.job_folders import job_folder
 from trtjob.cli import options as o
-from trtjob.cli.finished_job import counting, finished_folder
+from trtjob.cli.finished_job import counting, finished_folder, folder_here
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.errors import ConfigError
@@ -76,6 +76,7 @@ def sort(
         raise ConfigError("--copy, --link and --move exclude each other: give one")
     if undo and dry_run:
         raise ConfigError("--undo and --dry-run exclude each other: a dry run says where images would go")
+    into = folder_here("--into", into)
     if undo:
         _undo(job, into, json=json)
         return
@@ -92,7 +93,7 @@ def _sort(job: str, into: Path, by: str, how: "How", conf: float | None, *, dry_
         done = sort_images(
             folder,
             spec,
-            into.expanduser(),
+            into,
             by=By(by),
             how=how,
             conf=spec.options.conf if conf is None else conf,
@@ -136,7 +137,7 @@ def _undo(job: str, into: Path, *, json: bool) -> None:
     from trtjob.jobs.sorting import undo_sort
 
     job_id = job if "/" not in job and not Path(job).is_dir() else job_folder(job, start).spec().job_id
-    taken_back, left = undo_sort(into.expanduser(), job_id)
+    taken_back, left = undo_sort(into, job_id)
     if json:
         print_json({"job_id": job_id, "taken_back": taken_back, "left": [{"image": i, "why": w} for i, w in left]})
     else:

@@ -27,9 +27,9 @@ _AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, er
 _HINTS = {
     errno.ENOSPC: "Free some space, then run the same command again: it does only what is missing.",
     errno.EDQUOT: "The quota is used up: free some space, then run the same command again.",
-    errno.EROFS: "The file system is read-only: choose another place with --output.",
-    errno.EACCES: "Choose another place with --output, or change the permissions.",
-    errno.EPERM: "Choose another place with --output, or change the permissions.",
+    errno.EROFS: "The file system is read-only: choose another place.",
+    errno.EACCES: "Choose another place, or change the permissions.",
+    errno.EPERM: "Choose another place, or change the permissions.",
 }
 
 
@@ -300,5 +300,5 @@ def _unreadable(err: OSError, path: Path) -> StorageError:
 
 def place_error(err: OSError, target: Path) -> StorageError:
     """Return the error of a place that cannot be written, with what to do."""
-    hint = _HINTS.get(err.errno or 0, "Choose another place with --output.")
+    hint = _HINTS.get(err.errno or 0, "Choose another place.")
     return StorageError(f"cannot write {target}: {err.strerror or err}. {hint}")

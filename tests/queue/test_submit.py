@@ -191,7 +191,7 @@ def test_an_output_that_cannot_be_written_is_an_error_and_no_job(
     store: JobStore, queue: WorkQueue, tmp_path: Path
 ) -> None:
     touch(tmp_path, "file")
-    with pytest.raises(StorageError, match="--output"):
+    with pytest.raises(StorageError, match="Choose another place"):
         submit(store, queue, job_spec(output=tmp_path / "file"))
     assert store.job_ids() == []
 

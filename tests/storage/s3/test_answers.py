@@ -40,7 +40,7 @@ def storage(s3: S3Server, proxy: FaultProxy, module_bucket: str) -> S3Storage:
     place = secrets.token_hex(4)
     for key in ("object", ODD):
         s3.client().put_object(Bucket=module_bucket, Key=f"{place}/{key}", Body=BODY)
-    return S3Storage(f"s3://{module_bucket}/{place}", on_trouble=give_up_after(0.02))
+    return S3Storage(f"s3://{module_bucket}/{place}", on_trouble=give_up_after(0.005))
 
 
 # -- every operation, every answer -------------------------------------------------------------------------------------

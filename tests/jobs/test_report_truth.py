@@ -221,6 +221,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, message: str) -> Non
         '{"images": [{"id": 1}]}',
         '{"annotations": [1',
         '{"annotations": [{"bbox": 5}]}',
+        '{"annotations": [{"bbox": [1, 2], "image_id": 1, "category_id": 1}]}',
+        f'{{"annotations": [{{"bbox": [1{"0" * 400}, 2, 3, 4], "image_id": 1, "category_id": 1}}]}}',
+        '{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": "2", "file_name": "b.jpg"}]}',
+        '{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": null, "file_name": "b.jpg"}]}',
+        '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": [1], "name": "dog"}]}',
+        pytest.param('{"images": ' + "[" * 100_000, id="deep"),
     ],
 )
 def test_what_is_no_coco_file_is_refused(tmp_path: Path, text: str) -> None:

@@ -22,14 +22,14 @@ def truth_items(path: Path) -> Iterator[Iterator[tuple[str, Any]]]:
             yield _with_images(json_items(file))
     except OSError as err:
         raise ConfigError(f"cannot read --truth '{path}': {err.strerror}") from err
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as err:
         raise ConfigError(f"--truth '{path}' is not COCO's JSON, or damaged: {_why(err)}") from err
 
 
 def _why(err: Exception) -> str:
     if isinstance(err, KeyError):
         return f"an item has no {err}"
-    return str(err) if isinstance(err, ValueError) else "an item is of another kind"
+    return str(err) if isinstance(err, ValueError | OverflowError) else "an item is of another kind"
 
 
 def _with_images(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -39,7 +39,7 @@ def _with_images(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         has_images |= kind == "images"
         yield kind, item
     if not has_images:
-        raise ValueError("no list of images")
+        raise ValueError("it lists no image")
 
 
 class NamedImages(Generic[T]):

@@ -76,6 +76,8 @@ class _Text:
                 if self._text[end : end + 1] in _BEHIND:  # else a number may go on
                     self._at = end
                     return found
+            except RecursionError as err:
+                raise ValueError("a value is nested too deeply") from err
             except ValueError:
                 found, end = None, -1
             if not self._read_on():

@@ -77,19 +77,20 @@ class CocoLabels:
                 elif kind == "categories":
                     names.append((item["id"], str(item["name"])))
                 elif kind == "annotations":
-                    x, y, width, height = item["bbox"]
+                    if len(item["bbox"]) != 4:
+                        raise ValueError("a bbox is not of four numbers")
                     images.append(self._number(item["image_id"]))
                     category.append(categories.setdefault(item["category_id"], len(categories)))
                     crowd.append(bool(item.get("iscrowd")))
-                    boxes.extend((x, y, width, height))
-        ids, self.unknown = _ids(names, labels)
+                    boxes.extend(item["bbox"])
+            ids, self.unknown = _ids(names, labels)
+            self._rank = self._ranks()
         self._ids = {number: ids[category_id] for category_id, number in categories.items() if category_id in ids}
         order = np.argsort(np.frombuffer(images, np.uint32), kind="stable")
         self._first = np.searchsorted(np.frombuffer(images, np.uint32)[order], np.arange(len(self._numbers) + 1))
         self._category = np.frombuffer(category, np.uint32)[order]
         self._crowd = np.frombuffer(crowd, np.uint8)[order]
         self._boxes = np.frombuffer(boxes, np.float64).reshape(-1, 4)[order]
-        self._rank = self._ranks()
 
     def _number(self, image_id: Any) -> int:
         return self._numbers.setdefault(image_id, len(self._numbers))

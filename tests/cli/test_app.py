@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -12,7 +13,7 @@ from terminal import Outcome
 
 from trtjob import __version__
 from trtjob.cli import doctor, export, picture_options
-from trtjob.cli.app import command
+from trtjob.cli.app import command, main
 from trtjob.jobs.exports import ExportFormat
 from trtjob.jobs.spec import Annotate
 
@@ -72,6 +73,19 @@ def test_ctrl_c_while_a_command_begins_ends_it_without_a_word() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (-2, "", "")
+
+
+def test_ctrl_c_while_the_commands_are_made_ends_one_with_its_exit_code_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code is command.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    assert main(["--version"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_help_imports_nothing_heavy() -> None:

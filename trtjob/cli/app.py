@@ -6,6 +6,7 @@ Nothing heavy is imported at the top of a module below `trtjob.cli`: `trtjob --h
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in given if word != DEBUG]
     try:
         code = command().main(words, prog_name="trtjob", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except UsageError as err:
         return print_usage_error(err)
     except typer.Abort:
@@ -108,12 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has what it wanted, as in `trtjob status | head -1`
         _discard_output()
         return 1
+    except KeyboardInterrupt:  # before Typer listens to it, or when it no longer does
+        return 128 + signal.SIGINT
     except Exception as err:  # noqa: BLE001 - the boundary: whatever it is, a user gets a line, not a traceback
         if isinstance(err, OSError) and err.errno == errno.ENAMETOOLONG:  # any argument may be such a name
             return _report(err, f"{err.filename!r}: {err.strerror}", 2, debug=len(words) < len(given))
         message = f"{type(err).__name__}: {err}. This is a fault in trtjob; repeat with {DEBUG} to see where"
         return _report(err, message, 1, debug=len(words) < len(given))
-    return code if isinstance(code, int) else 0
 
 
 def command() -> Any:

@@ -53,6 +53,13 @@ def test_the_data_home_decides_where_models_and_server_live(tmp_path: Path, monk
     assert settings.server_dir == tmp_path / "data" / "trtjob" / "server"
 
 
+@pytest.mark.parametrize("place", ["~/kept", "~kept"])
+def test_home_is_read_as_a_shell_does(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    toml.write_text(f'home = "{place}"\n')
+    assert load_settings().home == (tmp_path / "kept" if place == "~/kept" else Path("~kept"))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from trtjob.at_home import at_home
 from trtjob.documents import in_words
 from trtjob.errors import ConfigError
 from trtjob.near import near
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    home: Annotated[Path, AfterValidator(_utf8)] = Field(
+    home: Annotated[Path, AfterValidator(at_home), AfterValidator(_utf8)] = Field(
         default_factory=default_home, validate_default=True, description="models and the embedded server's data"
     )
     redis_url: SecretStr | None = Field(

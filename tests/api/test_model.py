@@ -39,6 +39,11 @@ def test_a_path_pixels_and_pillow_give_the_same(model: trtjob.Model) -> None:
     assert [each.record.sha256 is None for each in several] == [True, True, False]
 
 
+def test_a_name_that_no_file_and_no_user_has_is_that_of_an_image_that_is_not_there(model: trtjob.Model) -> None:
+    results = model.predict(["~nobody-is-called-so/a.jpg", "a\0b.jpg", SCENE])
+    assert [each.error and each.error.kind for each in results] == [FailureKind.MISSING, FailureKind.MISSING, None]
+
+
 def test_one_image_that_cannot_be_read_is_an_error_and_of_several_a_record(model: trtjob.Model, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("no image")
     with pytest.raises(ImageError, match=r"a\.jpg: it is not an image") as caught:
@@ -52,7 +57,16 @@ def test_one_image_that_cannot_be_read_is_an_error_and_of_several_a_record(model
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4)), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((0, 4), np.uint8), 7, b"JPEG"]
+    "image",
+    [
+        np.zeros((4, 4)),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        7,
+        b"JPEG",
+        bytearray(b"JPEG"),
+        memoryview(b"JPEG"),
+    ],
 )
 def test_what_is_no_image_is_refused(model: trtjob.Model, image: object) -> None:
     with pytest.raises(ImageError, match=r"^the image: got .*: expected"):
@@ -69,6 +83,8 @@ def test_options_are_checked_in_our_words(home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TRTJOB_HOME", str(home))
     with pytest.raises(ConfigError, match=r"^--min-score 2: expected 1 or less$"):
         trtjob.load(DIGITS / "digits.weights", progress=False, min_score=2)
+    with pytest.raises(ConfigError, match=r"^--scores 'best': expected 'softmax', 'sigmoid' or 'none'$"):
+        trtjob.load(DIGITS / "digits.weights", progress=False, scores="best")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="TRTJOB_THREADS = -1: expected 0 or more"):
         trtjob.load("digits", threads=-1)
     with pytest.raises(TypeError, match=r"load\(\) got an unexpected keyword argument 'clases'\. Is it classes\?"):

@@ -9,6 +9,7 @@ from trtjob.api.job_request import JobLocations, JobRequest, job_from, resolved_
 from trtjob.api.progress import Audience
 from trtjob.api.session import Session
 from trtjob.api.stop import Stop
+from trtjob.at_home import at_home
 
 if TYPE_CHECKING:
     from trtjob.queue.submit import Outcome
@@ -105,7 +106,7 @@ def convert_ahead(request: JobRequest, models_dir: Path, audience: Audience) -> 
     """
     from trtjob.converters.sources import needs_tensorflow
 
-    path = Path(request.model).expanduser()
+    path = at_home(request.model)
     if path.exists() and needs_tensorflow(path):
         resolved_model(request, models_dir, converting(audience))
 

@@ -135,9 +135,9 @@ def expect_decoders(locations: JobLocations) -> None:
 
 
 def _named(source: str, column: str) -> "str | ImageList":
+    from trtjob.at_home import at_home
     from trtjob.jobs.image_list import ImageList, parsed_list
     from trtjob.jobs.list_files import is_list, listed_paths
-    from trtjob.jobs.places import at_home
 
     if not source:  # as an unset variable of a shell is; a path would be the current folder
         raise ConfigError("SOURCE is empty. Name a folder, an image, a list or a prefix of a bucket")
@@ -243,19 +243,24 @@ def job_from(
 def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[Path], None]) -> "RegisteredModel":
     """Return the model that is asked for, converted where that was not done before.
 
-    on_convert: called with its file before that. Raises ModelError, ConversionError.
+    on_convert: called with its file before that. Raises ConfigError, ModelError, ConversionError.
     """
+    from pydantic import ValidationError
+
     from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.run import resolve_model
 
-    return resolve_model(
-        str(request.model),
-        registry=ModelRegistry(models_dir),
-        cfg=None if request.cfg is None else Path(request.cfg),
-        labels=file_of_labels(request.labels, models_dir),
-        scores=request.scores,
-        on_convert=on_convert,
-    )
+    try:
+        return resolve_model(
+            str(request.model),
+            registry=ModelRegistry(models_dir),
+            cfg=None if request.cfg is None else Path(request.cfg),
+            labels=file_of_labels(request.labels, models_dir),
+            scores=request.scores,
+            on_convert=on_convert,
+        )
+    except ValidationError as err:
+        raise wrong_option(err) from err
 
 
 def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":

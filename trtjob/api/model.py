@@ -16,6 +16,7 @@ from trtjob.api.job_request import JobRequest, options_of, resolved_model
 from trtjob.api.notebook import audience
 from trtjob.api.session import WorkerOptions, settings_for
 from trtjob.api.signature import taking_fields_of
+from trtjob.at_home import at_home
 from trtjob.engines.choice import choose
 from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.errors import FailureKind, ImageError
@@ -194,13 +195,13 @@ def pixels_of(image: object) -> UInt8Array:
 
 
 def _is_one(images: "AnImage | Iterable[AnImage]") -> "TypeIs[AnImage]":
-    return not isinstance(images, Iterable) or isinstance(images, str | bytes | np.ndarray)
+    return not isinstance(images, Iterable) or isinstance(images, str | bytes | bytearray | memoryview | np.ndarray)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.expanduser().read_bytes()
-    except FileNotFoundError as err:
+        return at_home(path).read_bytes()
+    except (FileNotFoundError, ValueError) as err:  # no file has a zero byte in its name
         raise ImageError(FailureKind.MISSING, "it is not there") from err
     except OSError as err:
         raise ImageError(FailureKind.READ, f"cannot be read: {err.strerror}") from err

@@ -10,6 +10,7 @@ from trtjob.api.job_request import wrong_option
 from trtjob.api.label_names import file_of_labels
 from trtjob.api.progress import open_stages
 from trtjob.api.session import open_session
+from trtjob.at_home import at_home
 from trtjob.cli import convert_options as co
 from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped
@@ -114,7 +115,7 @@ def convert(
 
 
 def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().absolute()
+    return None if path is None else at_home(path).absolute()
 
 
 def _request(**fields: Any) -> "ConversionRequest":

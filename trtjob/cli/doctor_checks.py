@@ -305,7 +305,7 @@ def check_jobs(settings: "Settings") -> Check:
 
 
 def check_storage(settings: "Settings") -> Check:
-    home = settings.home.expanduser().absolute()
+    home = settings.home.absolute()
     # What is not there yet is made when it is needed, below the nearest folder that is.
     nearest = next(folder for folder in (home, *home.parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):

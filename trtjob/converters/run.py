@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trtjob import __version__
+from trtjob.at_home import at_home
 from trtjob.converters.impostors import expect_no_impostor
 from trtjob.converters.labels import labels_file
 from trtjob.converters.output import write_atomically
@@ -107,7 +108,7 @@ def resolve_model(
     A file means its content and gets no name: the next training run may write another model under the same one.
     on_convert: called with the file before a conversion. Raises ModelError, ConversionError.
     """
-    path = _expanded(argument)
+    path = at_home(argument)
     if _exists(path) and is_model(path):
         request = ConversionRequest(model=path, cfg=cfg, labels=labels, scores=scores)
         announce = None if on_convert is None else _once(lambda: on_convert(path))
@@ -311,14 +312,6 @@ def _once(action: Callable[[], None]) -> Progress:
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
-
-
-def _expanded(argument: str) -> Path:
-    path = Path(argument)
-    try:
-        return path.expanduser()
-    except RuntimeError:  # `~name` where nobody is called so: a file's name
-        return path
 
 
 def _exists(path: Path) -> bool:

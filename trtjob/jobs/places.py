@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
+from trtjob.at_home import at_home
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.list_files import LIST_SUFFIXES
@@ -306,11 +307,6 @@ def _file(line: str) -> Path:
     if path.name == "..":
         return path.resolve()
     return path.parent.resolve() / path.name if ".." in path.parts else path
-
-
-def at_home(path: str) -> Path:
-    """Return a path with `~/` read as a shell does; `~name.jpg` is a file, not a user."""
-    return Path.home() / path[2:] if path.startswith("~/") else Path(path)
 
 
 def check_text(folder: Path, hint: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import chain, count, pairwise
 from pathlib import Path
 
+from trtjob.at_home import at_home
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
-from trtjob.jobs.places import Place, Reading, at_home, check_text, mode_of, places_of
+from trtjob.jobs.places import Place, Reading, check_text, mode_of, places_of
 from trtjob.jobs.spec import MOST_PARTS, Part, Source, SourceKind
 from trtjob.storage import is_s3
 from trtjob.storage.patterns import pattern

@@ -63,10 +63,13 @@ def test_options_of_another_format_are_refused(trtjob: Command, folder: JobFolde
 def test_a_pipe_a_device_and_standard_output_are_refused(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "stdout").symlink_to("pipe")
-    for output in (tmp_path / "pipe", tmp_path / "stdout", "-"):
+    ends = os.pipe()  # `/dev/stdout` leads to such a one in `trtjob export ... | head`
+    for output in (tmp_path / "pipe", tmp_path / "stdout", f"/dev/fd/{ends[1]}", "-"):
         outcome = trtjob("export", folder.uri, "--format", "csv", "--output", output)
         assert outcome.code != 0
         assert "not a file" in outcome.err or "is not written to standard output" in outcome.err
+    for end in ends:
+        os.close(end)
     assert (tmp_path / "pipe").is_fifo()
     assert not Path("-").exists()
 

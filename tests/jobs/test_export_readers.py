@@ -105,6 +105,11 @@ def test_results_have_the_ids_of_the_ground_truth(exported: Export, tmp_path: Pa
     ]
 
 
+def test_a_truth_of_images_that_have_all_failed_gives_no_results(exported: Export, tmp_path: Path) -> None:
+    out = exported(ExportFormat.COCO_RESULTS, truth=truth(tmp_path / "truth.json"), records=[failed("a.jpg")])
+    assert json.loads(out.read_text()) == []
+
+
 @pytest.mark.parametrize(
     ("images", "classes", "said"),
     [(["z.jpg"], ["dog"], "names none of the job's images"), (["a.jpg"], ["zebra"], "has none of the model's classes")],

@@ -132,7 +132,7 @@ def export(
         _check_bursts(spec, format)
     if str(out) == "-":
         raise ConfigError("--output '-': an export is a file or a folder, and is not written to standard output")
-    if out.is_symlink():  # what it leads to is written, and the link stays
+    if out.is_symlink() and not out.is_fifo():  # what it leads to is written, and the link stays
         out = out.resolve()
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder '{out.parent}' to write '{out.name}' into")

@@ -54,9 +54,11 @@ class _Truth:
 
 
 def _found(results: Results, truth: _Truth) -> Iterator[dict[str, Any]]:
-    for image in results.images():
-        image_id = truth.image_id(image.name)
-        for detection in image.detections if image_id is not None else ():
+    for record in results.records():
+        image_id = truth.image_id(record.image)
+        if image_id is None or record.error is not None:
+            continue
+        for detection in results.image(record).detections:
             if (category_id := truth.categories.get(detection.label)) is not None:
                 yield {"image_id": image_id, "category_id": category_id, **_fields(detection)}
 

@@ -35,9 +35,10 @@ def video_key(key: str) -> str:
 
 
 def names_frame(key: str) -> bool:
-    """Whether an image's key names a frame of a video.
+    """Whether an image's key names a frame of a video, and no file that was made of one.
 
-    >>> names_frame("clip.mp4#t=12.040"), names_frame("a#t=1.jpg")
-    (True, False)
+    >>> names_frame("clip.mp4#t=12.040"), names_frame("a#t=1.jpg"), names_frame("clip.mp4#t=12.040.jpg")
+    (True, False, False)
     """
-    return is_video(video_key(key))
+    video, _, time = key.rpartition("#t=")
+    return is_video(video) and time.replace(".", "", 1).isdecimal()

@@ -1,3 +1,4 @@
+import os
 import traceback
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_the_data_home_decides_where_models_and_server_live(tmp_path: Path, monk
     settings = load_settings()
     assert settings.models_dir == tmp_path / "data" / "trtjob" / "models"
     assert settings.server_dir == tmp_path / "data" / "trtjob" / "server"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be a user of whom nothing is known")
+def test_a_user_without_a_home_is_told_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    os.setreuid(54321, -1)
+    try:
+        with pytest.raises(ConfigError, match="set HOME"):
+            load_settings()
+    finally:
+        os.setreuid(0, -1)
 
 
 @pytest.mark.parametrize("place", ["~/kept", "~kept"])

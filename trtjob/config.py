@@ -270,6 +270,8 @@ def load_settings(**given: object) -> Settings:
         raise ConfigError(f"wrong setting: {problems}. Look at the environment and at {config_file()}") from err
     except OSError as err:
         raise ConfigError(f"{config_file()} cannot be read: {err.strerror}") from err
+    except RuntimeError as err:  # of `Path.home`
+        raise ConfigError("this user has no home: set HOME to a folder for models and the server's data") from err
     except ValueError as err:  # the TOML file itself
         raise ConfigError(f"{config_file()}: {err}") from err
 

@@ -56,7 +56,8 @@ def test_the_data_home_decides_where_models_and_server_live(tmp_path: Path, monk
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may be a user of whom nothing is known")
 def test_a_user_without_a_home_is_told_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOME")
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
     os.setreuid(54321, -1)
     try:
         with pytest.raises(ConfigError, match="set HOME"):

@@ -92,9 +92,8 @@ def choose(wish: EngineRequest, gpus: str) -> Choice:
                 raise
             problems.append(f"{TITLES[engine]}: {err}")
     if named:
-        chosen_gpus(
-            gpus, survey().gpus
-        )  # by CUDA's driver alone: an engine may have failed before it asked for the GPUs
+        # By CUDA's driver alone: an engine may have failed before it asked for the GPUs.
+        chosen_gpus(gpus, survey().gpus)
     return Choice("cpu", (), f"{TITLES['cpu']}, though NVIDIA's driver is installed. {'. '.join(problems)}", True)
 
 

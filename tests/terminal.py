@@ -135,8 +135,8 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> 
     while (began_s := time.monotonic()) < deadline:
         if found := condition():
             return found
-        # A look that takes a while leaves more time than that to what is waited for.
-        time.sleep(max(0.05, 3 * (time.monotonic() - began_s)))
+        # A look that starts a process leaves as much time to what is waited for.
+        time.sleep(max(0.05, time.monotonic() - began_s))
     raise AssertionError(f"not in {timeout_s} s: {what}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from poison import put_into_every_process, slow_files
+from poison import hanging_file, put_into_every_process
 from stand_in import compile_driver
 from terminal import Terminal, job_folder, wait_for, worker_pids
 
@@ -22,7 +22,6 @@ if {"trtjob", "trtjob.worker.process"} & set(sys.orig_argv):
     compute_on_host(pytest.MonkeyPatch())
 """
 IMAGES = 48
-EACH_S = 0.1  # so that one is not done before the other has loaded the model
 
 
 @pytest.fixture
@@ -32,10 +31,16 @@ def lost(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def on_stand_ins(terminal: Terminal, tmp_path: Path, lost: Path) -> None:
-    """Have the user's machine have two GPUs, and files that are slow to open: a test can come between."""
+def held(tmp_path: Path) -> Path:
+    """A file: while it is there, no image can be read, so that one GPU is not done before the other has its model."""
+    return tmp_path / "held"
+
+
+@pytest.fixture
+def on_stand_ins(terminal: Terminal, tmp_path: Path, lost: Path, held: Path) -> None:
+    """Have the user's machine have two GPUs."""
     (tmp_path / "driver").mkdir()
-    site = put_into_every_process(tmp_path / "site", _ON_HOST + slow_files(".jpg", EACH_S))["PYTHONPATH"]
+    site = put_into_every_process(tmp_path / "site", _ON_HOST + hanging_file(".jpg", held))["PYTHONPATH"]
     terminal.environment |= {
         "LD_LIBRARY_PATH": str(compile_driver(tmp_path / "driver")),
         "CUDA_STAND_IN_GPUS": "2",
@@ -51,15 +56,15 @@ def on_stand_ins(terminal: Terminal, tmp_path: Path, lost: Path) -> None:
         pytest.param("real", marks=pytest.mark.gpu),
     ]
 )
-def two_gpus(request: pytest.FixtureRequest, terminal: Terminal, tmp_path: Path) -> None:
+def two_gpus(request: pytest.FixtureRequest, terminal: Terminal, tmp_path: Path, held: Path) -> None:
     """Have the user's machine have two GPUs."""
     if request.param == "stand-ins":
         request.getfixturevalue("on_stand_ins")
         return
     if len(survey().gpus) < 2:
         pytest.skip("this machine has not two GPUs")
-    slowly = put_into_every_process(tmp_path / "site", slow_files(".jpg", 2 * EACH_S))["PYTHONPATH"]
-    terminal.environment["PYTHONPATH"] = os.pathsep.join([slowly, os.environ.get("PYTHONPATH", "")])
+    site = put_into_every_process(tmp_path / "site", hanging_file(".jpg", held))["PYTHONPATH"]
+    terminal.environment["PYTHONPATH"] = os.pathsep.join([site, os.environ.get("PYTHONPATH", "")])
 
 
 def devices(terminal: Terminal) -> set[str]:
@@ -70,7 +75,7 @@ def devices(terminal: Terminal) -> set[str]:
 @pytest.mark.timeout(180)
 @pytest.mark.usefixtures("two_gpus")
 def test_one_gpu_two_and_two_of_which_one_ends_give_the_same_bytes(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, held: Path
 ) -> None:
     def command(output: str, gpus: str) -> list[str | Path]:
         how = ["--engine", "cuda", "--gpus", gpus, "--annotate", "none", "--shard-size", "4"]
@@ -79,9 +84,11 @@ def test_one_gpu_two_and_two_of_which_one_ends_give_the_same_bytes(
     source = photos(IMAGES)
     one = terminal.run(*command("one", "0"), timeout_s=90)
     assert one.code == 0, one.err
+    held.touch()
     two = terminal.start(*command("two", "all"))
     wait_for(lambda: devices(terminal) == {"GPU 0", "GPU 1"}, "both GPUs at work", 60)
     os.kill(worker_pids(two.pid)[0], signal.SIGKILL)
+    held.unlink()
     _, err = two.communicate(timeout=90)
     assert two.returncode == 0, err
     (job,) = (job for job in terminal.status()["jobs"] if job["output"].startswith(str(tmp_path / "two")))
@@ -96,8 +103,9 @@ def test_one_gpu_two_and_two_of_which_one_ends_give_the_same_bytes(
 @pytest.mark.timeout(180)
 @pytest.mark.usefixtures("on_stand_ins")
 def test_a_gpu_that_is_taken_away_leaves_its_work_to_the_other_and_is_taken_again_when_it_is_back(
-    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, lost: Path
+    terminal: Terminal, digits: Path, photos: Callable[[int], Path], tmp_path: Path, lost: Path, held: Path
 ) -> None:
+    held.touch()
     daemon = terminal.start("worker", "--engine", "cuda")
     source, output = photos(2 * IMAGES), tmp_path / "out"
     how = ["--annotate", "none", "--shard-size", "4"]
@@ -107,6 +115,7 @@ def test_a_gpu_that_is_taken_away_leaves_its_work_to_the_other_and_is_taken_agai
     lost.touch()
     (second,) = (worker["pid"] for worker in terminal.status()["workers"] if worker["device"].startswith("GPU 1"))
     os.kill(second, signal.SIGKILL)  # as its process ends when its context breaks
+    held.unlink()
 
     def trouble() -> str:
         return "; ".join(found["trouble"] for found in terminal.status()["daemons"])

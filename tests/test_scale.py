@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from terminal import ROOT
 
+from benchmarks.million import SAMPLE_S
+
 # On two cores, with an engine that costs nothing. A million: see docs/scale.md.
 MOST_MB = 300
 MOST_REDIS_MB = 5
@@ -27,7 +29,8 @@ def outcomes(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 def test_a_jobs_cost_grows_with_its_images_in_a_straight_line(outcomes: list[dict[str, Any]]) -> None:
     small, large = outcomes
     for phase in ("plan", "shards", "finish"):
-        assert large[phase]["cpu_s"] < 15 * small[phase]["cpu_s"], phase  # others may be at work here too
+        # Others may be at work here too; and a phase is seen to begin so late, which is half of the shortest.
+        assert large[phase]["cpu_s"] < 15 * (small[phase]["cpu_s"] + SAMPLE_S), phase
         assert large[phase]["rss_mb"] < min(MOST_MB, 1.2 * small[phase]["rss_mb"]), phase
     assert large["images"] / large["plan"]["cpu_s"] > PLANNED_PER_S
     assert large["redis_mb"] < MOST_REDIS_MB

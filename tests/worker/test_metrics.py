@@ -189,10 +189,10 @@ def test_a_daemon_counts_what_its_workers_do(terminal: Terminal, digits: Path, s
     outcome = terminal.run("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--wait")
     assert outcome.code == 0, outcome.err
     found = wait_for(
-        lambda: (seen := samples(get(f"{place}/metrics")[1])).get("trtjob_images_total{ok}") == 12 and seen,
-        "the images to be counted",
+        lambda: (seen := samples(get(f"{place}/metrics")[1])).get("trtjob_shards_total") == 1 and seen,
+        "the shard to be counted, which is after its images",
     )
-    assert found["trtjob_shards_total"] == 1
+    assert found["trtjob_images_total{ok}"] == 12
     assert found["trtjob_batches_total"] == 12
     assert found["trtjob_stage_seconds_total{infer}"] > 0
     assert found["trtjob_jobs{done}"] == 1

@@ -15,7 +15,6 @@ from typing import Any
 
 from trtjob.child_process import BEAT_S, Say, child_config, end_when_nobody_waits
 from trtjob.errors import ImageError, StorageError
-from trtjob.imaging.draw import annotate, annotate_classes
 from trtjob.imaging.video import UInt8Array
 from trtjob.imaging.video_copy import copy_suffix, write_copy
 from trtjob.imaging.video_file import opened
@@ -27,7 +26,7 @@ from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
-from trtjob.worker.look import look_of
+from trtjob.worker.look import RecordDrawing
 
 
 def copy_key(video: str) -> str:
@@ -45,9 +44,7 @@ class _Boxes:
     nothing where that failed."""
 
     def __init__(self, spec: JobSpec, records: Iterator[Record]) -> None:
-        self._conf = spec.options.conf
-        self._skeleton = spec.model.skeleton
-        self._look = look_of(spec.options)
+        self._drawing = RecordDrawing(spec.options, spec.model.skeleton)
         self._records = records
         self._now: Record | None = None
         self._next = next(records, None)
@@ -58,10 +55,7 @@ class _Boxes:
         record = self._now
         if record is None or record.error is not None:
             return image
-        if record.detections is not None:
-            return annotate(image, record.detections, conf=self._conf, skeleton=self._skeleton, look=self._look)
-        classes = record.classes or tuple(found for found in record.labels or () if found.score >= self._conf)
-        return annotate_classes(image, classes, self._look)
+        return self._drawing.draw(image, record)
 
 
 def _begins_s(record: Record) -> float:

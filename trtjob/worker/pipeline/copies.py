@@ -9,8 +9,7 @@ import numpy as np
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError, TrtjobError
 from trtjob.imaging.decode import decode_image
-from trtjob.imaging.detections import Classification, Detection
-from trtjob.imaging.draw import Look, Skeleton, annotate, annotate_classes
+from trtjob.imaging.draw import Skeleton
 from trtjob.imaging.embedded import NOTHING, Embedded
 from trtjob.imaging.encode import encode_image
 from trtjob.imaging.metadata import Metadata
@@ -22,7 +21,7 @@ from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Annotate, Options
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
-from trtjob.worker.look import look_of
+from trtjob.worker.look import RecordDrawing
 from trtjob.worker.pipeline.failures import write_failure
 from trtjob.worker.pipeline.stopwatch import Watch
 
@@ -71,12 +70,11 @@ class Copies:
         jpeg_quality: int,
     ) -> None:
         self._options = options
-        self._skeleton = skeleton
         self._output = output
         self._watch = watch
         self._max_pixels = max_pixels
         self._jpeg_quality = jpeg_quality
-        self._look = look_of(options)
+        self._drawing = RecordDrawing(options, skeleton)
 
     @property
     def need_images(self) -> bool:
@@ -92,16 +90,12 @@ class Copies:
 
     def write(self, item: Prepared, record: Record) -> None:
         """Write what is wanted of an image. Raises ImageError, StorageError."""
-        shown = [d for d in record.detections or () if d.score >= self._options.conf]
-        classes = _certain(record.classes, self._options.conf) if record.classes else record.classes
-        if record.labels is not None:
-            classes = tuple(found for found in record.labels if found.score >= self._options.conf)
         image, item.image = item.image, None
         is_hit = bool(record.counting(self._options.conf))
         if self._options.annotate.takes(is_hit=is_hit):
             if image is None:
                 image = self._decoded_late(item)
-            self._write_annotated(item, image, shown, classes)
+            self._write_annotated(item, image, record)
         if self._options.with_thumbnails.takes(is_hit=is_hit) and (
             data := item.thumbnail or self._late_thumbnail(item)
         ):
@@ -123,19 +117,21 @@ class Copies:
         with self._watch.stage("thumbnail"):
             return thumbnail_of_jpeg(item.file, item.hw, self._options.thumbnail_px)
 
-    def _write_annotated(
-        self,
-        item: Prepared,
-        image: UInt8Array,
-        shown: list[Detection],
-        classes: tuple[Classification, ...] | None,
-    ) -> None:
+    def _write_annotated(self, item: Prepared, image: UInt8Array, record: Record) -> None:
         with self._watch.stage("draw"):
-            drawn = _draw(image, shown, classes, self._options.conf, self._skeleton, self._look)
+            drawn = self._drawn(image, record)
         key = annotated_key(item.entry.key)
         with self._watch.stage("encode"):
             data = encode_image(drawn, Path(key).suffix, jpeg_quality=self._jpeg_quality, original=item.original)
         self._write(item, key, data)
+
+    def _drawn(self, image: UInt8Array, record: Record) -> UInt8Array:
+        try:
+            return self._drawing.draw(image, record)
+        except TrtjobError:
+            raise
+        except Exception as err:  # one picture that cannot be drawn on must not end the shard
+            raise ImageError(FailureKind.DRAW, f"cannot draw on the image: {err}") from err
 
     def _write(self, item: Prepared, key: str, data: bytes) -> None:
         if self._output.is_remote:
@@ -146,26 +142,3 @@ class Copies:
                 self._output.put(key, data)
             except OSError as err:
                 raise write_failure(err) from err
-
-
-def _certain(classes: tuple[Classification, ...], conf: float) -> tuple[Classification, ...]:
-    """Return the classes of a score of at least `conf`, and the best one in any case. classes: by falling score."""
-    return classes[:1] + tuple(found for found in classes[1:] if found.score >= conf)
-
-
-def _draw(
-    image: UInt8Array,
-    detections: list[Detection],
-    classes: tuple[Classification, ...] | None,
-    conf: float,
-    skeleton: Skeleton,
-    look: Look,
-) -> UInt8Array:
-    try:
-        if classes is not None:
-            return annotate_classes(image, classes, look)
-        return annotate(image, detections, conf=conf, skeleton=skeleton, look=look)
-    except TrtjobError:
-        raise
-    except Exception as err:  # one picture that cannot be drawn on must not end the shard
-        raise ImageError(FailureKind.DRAW, f"cannot draw on the image: {err}") from err

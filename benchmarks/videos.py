@@ -24,7 +24,7 @@ from benchmarks.processes import tree_cpu_s
 from benchmarks.table import Row
 from trtjob.converters.registry import RegisteredModel
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, open_session
-from trtjob.engines.spec import ModelSpec
+from trtjob.engines.spec import INPUT_NAME, ModelSpec
 from trtjob.imaging.resize import prepare
 from trtjob.imaging.video import pixels_of
 from trtjob.imaging.video_file import opened
@@ -96,7 +96,7 @@ def _each_s(pool: Executor, work: Callable[[int], None]) -> float:
 def _compute(session: Any, spec: ModelSpec, count: int) -> None:
     image = np.full((1, *spec.input_hw, spec.channels), 127, np.uint8)
     for _ in range(count):
-        session.run(None, {session.get_inputs()[0].name: image})
+        session.run(None, {INPUT_NAME: image})
 
 
 def _decode(path: Path, spec: ModelSpec, count: int) -> None:

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 @contextmanager
 def lasting() -> Iterator[None]:
     """Never look for garbage among what is made in this block, nor among what is left when the process ends."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-        atexit.register(gc.freeze)
+    with unsought():
+        try:
+            yield
+        finally:
+            gc.freeze()
+            atexit.register(gc.freeze)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def _address(source: Source, served: PurePosixPath, name: str) -> str:
 
 def _classes(results: Results, record: Record, image: Image) -> Iterator[Region]:
     """Yield the choice of a classifier's best class, or of all labels that count."""
-    chosen = record.classes[:1] if record.classes else [c for c in record.labels or () if c.score >= results.conf]
+    chosen = [] if record.detections is not None else record.counting(results.conf)
     if chosen:
         yield _region(image, "1", "choices", [found.label for found in chosen], chosen[0].score, {})
 

@@ -285,6 +285,16 @@ def test_a_keyframe_that_was_read_before_the_damage_heals_nothing(tmp_path: Path
     assert all(hurt[number][1] for number in wrong)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_keyframe_of_the_next_run_is_not_decoded_for_the_frames_before_it(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"a{suffix}", MKV._replace(suffix=suffix), frames=120, gop=60)
+    whole = read(path, range(120))
+    assert times_of(path).is_key.nonzero()[0].tolist() == [0, 60]
+    videos.damage(path, videos.packet_places(path)[60:61])
+    before = read(path, range(60))
+    assert all((image == whole[n][0]).all() and damage is None for n, (image, damage) in enumerate(before))
+
+
 def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", frames=100)
     places = videos.packet_places(path)

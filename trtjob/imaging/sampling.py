@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 # Frames that are decoded rather than passed over by seeking: a seek decodes about so many that nobody wants.
 _SEEK_FRAMES = 8
-# Once a run has so many, the next keyframe begins another: what is decoded twice is little, and others can do it.
-_RUN_FRAMES = 48
+# Once a run has so many, the next keyframe begins another: others can do it, and the decoder is emptied there.
+RUN_FRAMES = 48
 
 IntArray = NDArray[np.int64]
 
@@ -81,7 +81,7 @@ def run_starts(times: FrameTimes, chosen: IntArray) -> Iterator[int]:
     start, previous = -1, -1
     for frame in chosen.tolist():
         key = int(keyframes[frame])
-        if start < 0 or (key > previous and (key - previous > _SEEK_FRAMES or frame - start >= _RUN_FRAMES)):
+        if start < 0 or (key > previous and (key - previous > _SEEK_FRAMES or frame - start >= RUN_FRAMES)):
             start = key
         previous = frame
         yield start

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.headers import check_size
+from trtjob.imaging.sampling import RUN_FRAMES
 from trtjob.imaging.video_file import NEVER, errors, gpu_bytes, listening, opened, packets, shown_at
 from trtjob.memory import bounded_allocations
 
@@ -23,6 +24,7 @@ _HARMLESS = "mmco: "  # said of a stream that is decoded from its middle on: fra
 # As NVDEC gives pixels, and as the CPU's decoders do: without this step FFmpeg's other way to BGR would be taken.
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 _BACK_S = (0, 1, 10)  # so much before a keyframe it is looked for, where it was not found behind
+_MOST_REORDERED = 16  # frames that H.264 and HEVC show before one that comes before them in the file
 
 
 class VideoReader:
@@ -145,10 +147,8 @@ class VideoReader:
         import av
 
         damage, newest_key, damaged_key = "", NEVER, NEVER  # the last keyframe fed, and the last one before the damage
-        for packet in chain(found, [None]):
+        for packet in _fed(found, start_pts):
             shown = None if packet is None else shown_at(packet)
-            if shown is not None and shown < start_pts:
-                continue  # it refers to frames before the keyframe, and is another run's
             if shown is not None and packet.is_keyframe:
                 newest_key = shown
             frames, said = [], ""
@@ -168,6 +168,42 @@ class VideoReader:
                 elif frame.key_frame and frame.pts > damaged_key:
                     damage = ""
                 yield frame, damage
+            if packet is None:
+                self._stream.codec_context.flush_buffers()
+
+
+def _fed(found: Iterator[Any], start_pts: int) -> Iterator[Any]:
+    """Yield what a decoder is given of the packets from a keyframe on; None: it is emptied, and begins anew.
+
+    That is at their end, and before a keyframe with which another run begins in any case (`run_starts`): else that
+    would be decoded, which takes as long as ten other frames, to have the last few that are shown before it.
+    """
+    found = (packet for packet in found if not _is_before(packet, start_pts))
+    count = 0
+    for packet in found:
+        count += 1
+        if packet.is_keyframe and count > RUN_FRAMES:
+            behind = list(islice(found, _MOST_REORDERED))
+            if _is_closed(packet, behind):
+                yield None
+                count = 1
+            yield from (packet, *behind)
+            count += len(behind)
+        else:
+            yield packet
+    yield None
+
+
+def _is_before(packet: Any, start_pts: int) -> bool:
+    """Whether a packet refers to frames before the keyframe, and is another run's."""
+    shown = shown_at(packet)
+    return shown is not None and shown < start_pts
+
+
+def _is_closed(keyframe: Any, behind: list[Any]) -> bool:
+    """Whether nothing that comes behind a keyframe in the file is shown before it, as far as times are told."""
+    shown = [packet.pts for packet in (keyframe, *behind)]
+    return None not in shown and min(shown) == keyframe.pts
 
 
 def _first_of(complaints: list[tuple[int, str, str]]) -> str:

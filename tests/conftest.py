@@ -4,6 +4,7 @@ import os
 import pwd
 import tempfile
 from collections.abc import Generator, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,13 @@ hypothesis.settings.load_profile("no-deadline")
 # Tests import ONNX Runtime themselves too; see trtjob.engines.onnxruntime.package.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# Where several processes share the cores, threads of NumPy's that wait for each other burn a fifth of these.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 MOST_PROCESSES = 16  # each has a Redis and an S3 server of its own
+
+# Fixtures that each process would make for itself, within seconds of a core.
+COSTLY = ("_keras_at_hand", "s3_process", "recorded_by_name", "references")
 
 REAL_HOME = pwd.getpwuid(os.getuid()).pw_dir
 SHARED = Path(__file__).parents[2] / "shared"
@@ -68,6 +75,28 @@ def pytest_collection() -> Generator[None, object, object]:
     """Look for no garbage among the tests, now or while they run: there are thousands, and all stay to the end."""
     with lasting():
         return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep tests together that share a costly fixture, and begin with what is slow, so that nobody ends with it alone.
+
+    Each process begins with one block of the tests, and takes from the ends of others' when it has done its own.
+    """
+    processes = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    blocks = [slow[len(slow) * n // processes : len(slow) * (n + 1) // processes] for n in range(processes)]
+    rest = iter([item for item in items if not item.get_closest_marker("slow")])
+    for n, block in enumerate(blocks):
+        block += islice(rest, len(items) * (n + 1) // processes - len(items) * n // processes - len(block))
+    ordered = [item for block in blocks for item in block]
+    items[:] = sorted(ordered, key=_first_costly)
+
+
+def _first_costly(item: pytest.Item) -> int:
+    """Return the place of the first costly fixture that a test asks for: those without any are last."""
+    asked = getattr(item, "fixturenames", ())
+    return next((place for place, name in enumerate(COSTLY) if name in asked), len(COSTLY))
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import logging
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -92,8 +92,8 @@ def put(redis: Redis, key: str, kind: str) -> None:
     redis.execute_command(command, key, *rest)  # type: ignore[no-untyped-call]
 
 
-def look(store: JobStore, queue: WorkQueue) -> None:
-    """Do what daemons, workers and people do all day, with both jobs. Raises nothing, whatever stands there."""
+def look(store: JobStore, queue: WorkQueue, bad: Iterable[str] = (JOB,)) -> None:
+    """Do what daemons, workers and people do all day, with all jobs. Raises nothing, whatever stands there."""
     for _ in range(2):
         with suppress(JobError):  # said once, after all other jobs have had their turn
             reconcile(store, queue)
@@ -101,24 +101,30 @@ def look(store: JobStore, queue: WorkQueue) -> None:
     status_document(now)
     jobs_lines(now)
     job_lines(standing(store, WELL))
-    with suppress(JobError):
-        job_lines(standing(store, JOB))
     store.counts()
     store.counts(queue.name)
     store.forget_expired(queue.name, 1e6, 100)
     list(take_due(store))
-    read_log(store.redis, JOB)
+    for job_id in bad:
+        look_at(store, job_id)
+    store.abandon("worker-1", "SIGSEGV")
+    for job_id in bad:
+        store.degrade(job_id, "s3 fails")
+    len(queue)
+
+
+def look_at(store: JobStore, job_id: str) -> None:
+    with suppress(JobError):
+        job_lines(standing(store, job_id))
+    read_log(store.redis, job_id)
     with suppress(ForeignJobError):
-        store.events(JOB, last=3)
+        store.events(job_id, last=3)
     for unit in (PLAN, shard_unit(1), shard_unit(2)):
-        lease = store.claim(JOB, unit, "another", 30)
+        lease = store.claim(job_id, unit, "another", 30)
         if isinstance(lease, Lease):
             store.check(lease, 1, 0)
             store.renew(lease)
             store.release(lease, take_back=True, why="for the test")
-    store.abandon("worker-1", "SIGSEGV")
-    store.degrade(JOB, "s3 fails")
-    len(queue)
 
 
 def goes_on(store: JobStore, queue: WorkQueue) -> None:
@@ -142,51 +148,56 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [f"{vars(r)['key']}: {vars(r)['why']}" for r in caplog.records if r.message.startswith("skipped")]
 
 
+def bad_jobs(store: JobStore, queue: WorkQueue, count: int) -> list[str]:
+    """Have so many jobs to spoil, and a healthy one, in the middle of their lives. Returns which to spoil."""
+    jobs = [f"bad-{number:08x}" for number in range(count)]
+    for job_id in (*jobs, WELL):
+        live(store, queue, job_id)
+    return jobs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_of_a_job_that_is_rubbish_hurts_no_other_job(
     redis: Redis, store: JobStore, queue: WorkQueue, field: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for value in VALUES:
-        redis.flushall()
-        live(store, queue, JOB)
-        live(store, queue, WELL)
-        redis.hset(job_key(JOB), field, value)
-        look(store, queue)
-        goes_on(store, queue)
-        lines = said(caplog)
-        assert len(lines) == len(set(lines))
+    jobs = bad_jobs(store, queue, len(VALUES))
+    for job_id, value in zip(jobs, VALUES, strict=True):
+        redis.hset(job_key(job_id), field, value)
+    look(store, queue, jobs)
+    goes_on(store, queue)
+    lines = said(caplog)
+    assert len(lines) == len(set(lines))
 
 
 @pytest.mark.parametrize("part", ["", *PARTS])
 def test_a_key_of_a_job_that_is_of_another_kind_hurts_no_other_job(
     redis: Redis, store: JobStore, queue: WorkQueue, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key = f"{job_key(JOB)}:{part}" if part else job_key(JOB)
-    for kind in KINDS:
-        redis.flushall()
-        live(store, queue, JOB)
-        live(store, queue, WELL)
+    jobs = bad_jobs(store, queue, len(KINDS))
+    keys = {job_id: f"{job_key(job_id)}:{part}" if part else job_key(job_id) for job_id in jobs}
+    for key, kind in zip(keys.values(), KINDS, strict=True):
         put(redis, key, kind)
-        look(store, queue)
-        goes_on(store, queue)
-        lines = said(caplog)
-        assert len(lines) == len(set(lines))
-        store.forget(JOB)
+    look(store, queue, jobs)
+    goes_on(store, queue)
+    lines = said(caplog)
+    assert len(lines) == len(set(lines))
+    for job_id, key in keys.items():
+        store.forget(job_id)
         assert not redis.exists(key), "a job that cannot be read cannot be removed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["live", "kinds", "attempts", "holders", "blame", "kills", "crashes", "aside"])
-@pytest.mark.parametrize("value", VALUES[:10], ids=range(10))
 def test_a_value_in_a_jobs_other_keys_hurts_no_other_job(
-    redis: Redis, store: JobStore, queue: WorkQueue, part: str, value: bytes
+    redis: Redis, store: JobStore, queue: WorkQueue, part: str
 ) -> None:
-    live(store, queue, JOB)
-    live(store, queue, WELL)
-    for name in (shard_unit(1).encode(), b"decode", b"\xff", PLAN.encode()):
-        redis.hset(f"{job_key(JOB)}:{part}", name, value)
-    look(store, queue)
+    values = VALUES[:10]
+    jobs = bad_jobs(store, queue, len(values))
+    for job_id, value in zip(jobs, values, strict=True):
+        for name in (shard_unit(1).encode(), b"decode", b"\xff", PLAN.encode()):
+            redis.hset(f"{job_key(job_id)}:{part}", name, value)
+    look(store, queue, jobs)
     goes_on(store, queue)
 
 

@@ -35,6 +35,7 @@ from trtjob.worker.rq_worker import UnitWorker
 
 SIZES = (10_000, 100_000, 1_000_000)
 LINKS = 60_000  # names of one file: file systems allow no more than 65,000
+SIDE = 416
 SAMPLE_S = 0.05
 
 
@@ -75,15 +76,18 @@ def make_folder(folder: Path, count: int) -> Path:
     return folder
 
 
-def run_job(folder: Path, count: int) -> Outcome:
-    """Run a whole job in this process: submission, plan, shards through RQ, commits, finish."""
+def run_job(folder: Path, count: int, side: int = SIDE) -> Outcome:
+    """Run a whole job in this process: submission, plan, shards through RQ, commits, finish.
+
+    side: of the engine's square input, pixels.
+    """
     source = make_folder(folder / "source", count)
     spec = job_spec(source, folder / "out", annotate=Annotate.NONE)
     with node(folder / "home", workers=0) as server:
         context = Context("bench", Settings(home=folder / "home", log_level="WARNING"), server.store, server.queue)
         set_current(context)
         heart = HeartbeatThread(context, server.connection.heartbeat())
-        context.adopt_engine(spec.model, ConstantEngine(objects=3, candidates=64))
+        context.adopt_engine(spec.model, ConstantEngine(size=side, objects=3, candidates=64))
         heart.start()
         watch = _Watch(JobStore(server.connection.heartbeat()), spec.job_id)
         worker = UnitWorker(context, heart, server.connection.redis, server.queue.name)
@@ -167,27 +171,30 @@ def main() -> int:
     """Run the sizes that are asked for, each in a process of its own, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.million", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="images in a job (default: 10^4 10^5 10^6)")
+    parser.add_argument(
+        "--side", type=int, default=SIDE, help="side of the engine's input, pixels (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each size instead of the table")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # the folder of the one size that a child runs
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(asdict(run_job(arguments.one, arguments.sizes[0]))))
+        print(json.dumps(asdict(run_job(arguments.one, arguments.sizes[0], arguments.side))))
         return 0
     if arguments.json:
         for size in arguments.sizes:
-            print(json.dumps(asdict(measure(size))), flush=True)
+            print(json.dumps(asdict(measure(size, arguments.side))), flush=True)
         return 0
     print("| images | plan | shards | finish | images/s | peak MB: plan, shards, finish | Redis MB | results MB |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     for size in arguments.sizes:
-        print(_row(measure(size)), flush=True)
+        print(_row(measure(size, arguments.side)), flush=True)
     return 0
 
 
-def measure(count: int) -> Outcome:
+def measure(count: int, side: int) -> Outcome:
     """Run a job of so many images in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="trtjob-bench-") as folder:
-        command = [sys.executable, "-m", "benchmarks.million", str(count), "--one", folder]
+        command = [sys.executable, "-m", "benchmarks.million", str(count), "--side", str(side), "--one", folder]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
         fields = json.loads(done.stdout.splitlines()[-1])
     phases = [Phase(**fields.pop(name)) for name in ("plan", "shards", "finish")]

@@ -88,7 +88,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1", within: Sequence[str] = 
     command += [f"-s3.port={s3}", f"-s3.config={identities}", "-master.volumeSizeLimitMB=64"]
     # Each bucket takes some volumes, empty at first; by default there are only as many as the disk has room for.
     command += ["-volume.max=20000"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)

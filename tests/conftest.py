@@ -4,7 +4,7 @@ import os
 import pwd
 import tempfile
 from collections.abc import Generator, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from s3_server import S3Server, s3_server, weed
 from terminal import DIGITS, Terminal, small_digits
 
 from trtjob.config import Settings
+from trtjob.converters.keras import packages
 from trtjob.errors import QueueError
 from trtjob.garbage import lasting
 from trtjob.queue.connection import Connection, connect
@@ -38,7 +39,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 MOST_PROCESSES = 16  # each has a Redis and an S3 server of its own
 
 # Fixtures that each process would make for itself, within seconds of a core.
-COSTLY = ("_keras_at_hand", "s3_process", "recorded_by_name", "references")
+COSTLY = ("keras", "s3_process", "recorded_by_name", "references")
 
 REAL_HOME = pwd.getpwuid(os.getuid()).pw_dir
 SHARED = Path(__file__).parents[2] / "shared"
@@ -81,20 +82,24 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep tests together that share a costly fixture, and begin with what is slow, so that nobody ends with it alone.
 
-    Each process begins with one block of the tests, and takes from the ends of others' when it has done its own.
+    Each process begins with one block of the tests, and takes from the ends of others' when it has done its own. What
+    is costly is in the first block, and what is slow in the others.
     """
     processes = int(getattr(config, "workerinput", {}).get("workercount", 1))
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    blocks = [slow[len(slow) * n // processes : len(slow) * (n + 1) // processes] for n in range(processes)]
-    rest = iter([item for item in items if not item.get_closest_marker("slow")])
-    for n, block in enumerate(blocks):
-        block += islice(rest, len(items) * (n + 1) // processes - len(items) * n // processes - len(block))
-    ordered = [item for block in blocks for item in block]
-    items[:] = sorted(ordered, key=_first_costly)
+    costly = sorted((item for item in items if _costly(item) < len(COSTLY)), key=_costly)
+    others = [item for item in items if _costly(item) == len(COSTLY)]
+    slow = [item for item in others if item.get_closest_marker("slow")]
+    quick = iter([item for item in others if not item.get_closest_marker("slow")])
+    shares = max(1, processes - 1)
+    blocks = [slow[len(slow) * n // shares : len(slow) * (n + 1) // shares] for n in range(shares)]
+    blocks = [costly + blocks[0]] if processes == 1 else [costly, *blocks]
+    for block in blocks:
+        block += islice(quick, max(0, len(items) // processes - len(block)))
+    items[:] = [*chain.from_iterable(blocks), *quick]
 
 
-def _first_costly(item: pytest.Item) -> int:
-    """Return the place of the first costly fixture that a test asks for: those without any are last."""
+def _costly(item: pytest.Item) -> int:
+    """Return the place of the first costly fixture that a test asks for: those that ask for none are last."""
     asked = getattr(item, "fixturenames", ())
     return next((place for place, name in enumerate(COSTLY) if name in asked), len(COSTLY))
 
@@ -216,6 +221,15 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         client.forget_buckets()
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def keras() -> None:
+    """Keras and TensorFlow, imported once, in which no garbage is looked for: after each model that is closed all other
+    memory is searched.
+    """
+    with lasting():
+        packages.keras()
 
 
 @pytest.fixture

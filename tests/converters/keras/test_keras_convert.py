@@ -24,7 +24,7 @@ from trtjob.converters.sources import convert
 from trtjob.converters.spill import folder_of
 from trtjob.errors import ConversionError
 
-pytestmark = [pytest.mark.extra, pytest.mark.slow]
+pytestmark = [pytest.mark.extra, pytest.mark.slow, pytest.mark.usefixtures("keras")]
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "VGG16": {"input_shape": (32, 32, 3)},

@@ -16,7 +16,7 @@ from trtjob.converters.sources import convert
 from trtjob.engines.protocol import FloatArray
 from trtjob.errors import ConversionError
 
-pytestmark = [pytest.mark.extra, pytest.mark.slow]
+pytestmark = [pytest.mark.extra, pytest.mark.slow, pytest.mark.usefixtures("keras")]
 
 HW = (9, 8)
 IMAGES = pictures(4, HW, seed=1)

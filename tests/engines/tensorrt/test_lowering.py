@@ -162,6 +162,7 @@ def test_the_darknet_zoo_stays_what_it_is(name: str, shared: Path, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("arch", ["ConvNeXt", *map(for_chaos, ("ConvNeXtTiny", "MobileNetV2", "EfficientNetB0"))])
+@pytest.mark.usefixtures("keras")
 def test_keras_classifiers_stay_what_they_are(arch: str, tmp_path: Path) -> None:
     from converters.keras.networks import application, saved
 
@@ -175,6 +176,7 @@ def test_keras_classifiers_stay_what_they_are(arch: str, tmp_path: Path) -> None
 
 @pytest.mark.extra
 @pytest.mark.slow
+@pytest.mark.usefixtures("keras")
 def test_keras_upsampling_stays_what_it_is(tmp_path: Path) -> None:
     from converters.keras.networks import saved
 

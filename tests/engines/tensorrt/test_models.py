@@ -114,6 +114,7 @@ def test_yolov4_tiny_becomes_a_plan(precision: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(180)
 @IN_BOTH
 @pytest.mark.parametrize("arch", [pytest.param("VGG16", marks=pytest.mark.chaos), "MobileNetV2"])
+@pytest.mark.usefixtures("keras")
 def test_a_keras_classifier_becomes_a_plan(arch: str, precision: str, tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     # Narrow inputs and few classes: the layers are the same, and the building is quick.

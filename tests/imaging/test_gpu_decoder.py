@@ -63,7 +63,7 @@ def fetched(device: Device, image: DeviceImage | None) -> UInt8Array:
 
 
 @pytest.mark.parametrize("mode", ResizeMode)
-@pytest.mark.parametrize("sampling", Sampling)
+@pytest.mark.parametrize("sampling", [each for each in Sampling if each is not Sampling.BICUBIC])  # which the CPU does
 @pytest.mark.parametrize("color", ["rgb", "gray"])
 def test_the_input_is_nearly_opencvs(device: Device, mode: ResizeMode, sampling: Sampling, color: str) -> None:
     spec = model(sampling=sampling, color=color, channels=1 if color == "gray" else 3)

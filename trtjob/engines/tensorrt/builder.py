@@ -173,24 +173,25 @@ def _add_profile(builder: Any, network: Any, config: Any, sizes: BatchProfile) -
 def _allow_precisions(network: Any, config: Any, model: Path) -> None:
     """Let a weakly typed network compute in the precisions of its graph: what stands there is no order to it.
 
-    The flag of half permits it everywhere. Layers that make what the graph computes in float32 are asked to keep to
+    model: the file that was parsed, since the network itself has forgotten what was half. The flag of half permits it
+    everywhere. Layers that make what the graph computes in float32 are asked to keep to
     that: a box's edge of 1000 pixels has steps of half a pixel in half.
     """
     trt = flavour().trt
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     if any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers):
         config.set_flag(trt.BuilderFlag.INT8)
-    outputs = [(layer, [layer.get_output(index) for index in range(layer.num_outputs)]) for layer in layers]
-    if not any(value.dtype == trt.DataType.HALF for _, values in outputs for value in values):
-        return
-    config.set_flag(trt.BuilderFlag.FP16)
-    config.set_flag(trt.BuilderFlag.TF32)  # without it 8.6 made plans of half the speed, measured on an H200
-    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
     from trtjob.engines.tensorrt.lowering import float_values  # imports onnx
 
     floats = float_values(model)
-    for layer, values in outputs:
-        held = [index for index, value in enumerate(values) if value.name in floats]  # a TopK gives integers as well
+    if floats is None:
+        return
+    config.set_flag(trt.BuilderFlag.FP16)
+    config.set_flag(trt.BuilderFlag.TF32)  # what it does in float32 all the same need not be finer than half
+    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+    for layer in layers:
+        names = [layer.get_output(index).name for index in range(layer.num_outputs)]
+        held = [index for index, name in enumerate(names) if name in floats]  # a TopK gives integers as well
         if held:
             layer.precision = trt.DataType.FLOAT
         for index in held:

@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
+from trtjob.engines.tensorrt.int8_activations import free_activations
 from trtjob.engines.tensorrt.int8_weights import with_float_weights
 from trtjob.engines.tensorrt.opset17 import NEWEST, OPSET, CannotLowerError, Lowering, lower_node
 from trtjob.errors import EngineError
@@ -59,15 +60,15 @@ def lowered(model: Path) -> Iterator[Path]:
 
 
 def lower(model: ModelProto, name: str) -> bool:
-    """Bring a model to opset 17 and to float weights, in place. Returns whether anything had to be changed.
+    """Bring a model to opset 17, and its int8 into the form that 8.6 takes, in place. Returns whether anything changed.
 
     name: of the model, for messages. Raises EngineError.
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
     _expect_types(model.graph, name)
-    has_int8_weights = with_float_weights(model.graph, name)
+    is_other_int8 = free_activations(model.graph) | with_float_weights(model.graph, name)
     if opset <= OPSET:
-        return has_int8_weights
+        return is_other_int8
     if opset > NEWEST:
         raise EngineError(f"'{name}' is of ONNX opset {opset}: TensorRT 8.6 can be given models of up to {NEWEST}")
     if model.functions:
@@ -116,12 +117,17 @@ def node_at(path: Path, index: int) -> str:
     return f"'{nodes[index].name or nodes[index].output[0]}' ({nodes[index].op_type})"
 
 
-def float_values(path: Path) -> frozenset[str]:
-    """Return the names of what a model computes in float32 from what is no float16 either."""
+def float_values(path: Path) -> frozenset[str] | None:
+    """Return the names of what a model computes in float32 from what is no half either; None where nothing is half.
+
+    Of a weakly typed network TensorRT 8.6 does not know: each value has float32 there, also what a cast to half gives.
+    """
     graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kinds[value.name] = value.type.tensor_type.elem_type
+    if TensorProto.FLOAT16 not in kinds.values():
+        return None
     return frozenset(
         name
         for node in graph.node

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SingleFlight = Callable[[str], AbstractContextManager[object]]
 
 # Counted up when the builder or the self-check changes: plans that were made before are built, and checked, again.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 import os
 import pwd
+import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -38,6 +40,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 MOST_PROCESSES = 16  # each has a Redis and an S3 server of its own
 
+# Of the tests' folders, in their order, and the longest lead of the process that is the first to be there.
+HALF_WAY, LEAD_S = "imaging", 10.0
+
 # Fixtures that each process would make for itself, within seconds of a core.
 COSTLY = ("keras", "s3_process", "recorded_by_name", "references")
 
@@ -72,10 +77,22 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Look for no garbage among the tests, now or while they run: there are thousands, and all stay to the end."""
+    if getattr(session.config, "workerinput", {}).get("workerid", "gw0") != "gw0":
+        _let_the_first_compile(session.config)
     with lasting():
         return (yield)
+
+
+def _let_the_first_compile(config: pytest.Config) -> None:
+    """In a fresh clone, give the first process a lead: what it has compiled, the others need not."""
+    tests = Path(__file__).parent
+    is_compiled = (tests / HALF_WAY / "__pycache__").exists
+    if [Path(path).resolve() for path in config.args] == [tests] and not sys.dont_write_bytecode:
+        deadline = time.monotonic() + LEAD_S
+        while not is_compiled() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 @pytest.hookimpl(trylast=True)

@@ -59,6 +59,7 @@ RECORDS = (
 )
 
 
+@pytest.mark.slow
 @given(RECORDS)
 def test_a_record_survives_its_line(record: Record) -> None:
     assert from_line(to_line(record)) == record
@@ -70,6 +71,7 @@ def test_a_record_says_that_its_file_was_cut_off_and_of_no_other() -> None:
     assert "truncated_file" not in json.loads(to_line(Record("a.jpg", width=9, height=9, damage="torn")))
 
 
+@pytest.mark.slow
 @given(RECORDS)
 def test_a_record_is_one_line_of_utf_8(record: Record) -> None:
     line = to_line(record)

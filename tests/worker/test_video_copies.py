@@ -57,6 +57,7 @@ def sound(path: Path) -> list[tuple[float, bytes]]:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_every_frame_has_the_last_boxes_and_the_sound_is_the_same(tmp_path: Path, name: str) -> None:
     (tmp_path / "clips").mkdir()

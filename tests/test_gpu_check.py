@@ -575,7 +575,8 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
     options: CheckOptions, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "PROCESSES", (1, 999))
-    *rows, death, on_gpu, roomy, few = feed.light("digits", "cpu", options, pictures)
+    most = feed.bounds_of_host(options, pictures)
+    *rows, death, on_gpu, few = feed.light("digits", "cpu", options, pictures, most)
     assert [row.check for row in rows] == [
         f"digits, cpu, {size}, {how}" for size in ("640x480", "1920x1080") for how in ("JSON only", "annotated")
     ]
@@ -584,10 +585,11 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
         assert min(rate, of_engine, full, cores) > 0
         assert row.note.startswith("engine alone ")
     assert all("goal: " in row.note and "with 16 cores and a GPU" in row.note for row in (*rows, death))
+    assert all(fed.images_per_s > 0 for fed in most.values())
+    assert all(" of the bound; goal: " in row.note for row in rows)
     assert death.figure.endswith(" s lost")
-    for row in (on_gpu, roomy):
-        assert row.state is State.NOT_RUN
-        assert "this worker uses none" in row.note
+    assert on_gpu.state is State.NOT_RUN
+    assert "this worker uses none" in on_gpu.note
     assert few.check == "digits, cpu, 640x480, JSON only, 1 image processes"
 
 

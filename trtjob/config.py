@@ -145,10 +145,11 @@ class Settings(BaseSettings):
     )
     gpu_memory_mib: int = Field(default=0, ge=0, description="memory of the GPU that a model may take on CUDA; 0: all")
     gpu_file_kib: int = Field(
-        default=4096,
+        default=8192,
         ge=64,
         le=1 << 20,
-        description="the largest file that --decode gpu leaves to the GPU; each image in hand takes so much memory",
+        description="the largest file that --decode gpu leaves to the GPU; each image in hand takes so much memory, in "
+        "which the pixels of 1920x1080 find room behind their file",
     )
     tf32: bool | None = Field(
         default=None,

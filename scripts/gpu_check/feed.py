@@ -58,7 +58,7 @@ RATES = {
     (LARGE, Annotate.ALL): 750,
 }
 HEAVY_SHARE, HEAVY_BATCH = 0.95, 0.9
-ROOMY_KIB = 8 << 10  # in a slot: the pixels of 1920x1080 find room behind their file
+OF_BOUND = 0.9  # of what the image processes do around an engine that costs nothing: enough on a slower machine
 GPU_DECODED_SHARE, GPU_DECODED_RATE = 0.85, 3000  # of 640x480, as a share of the engine alone; of 1920x1080, images/s
 TIMES = {Annotate.NONE: 6, Annotate.ALL: 10}  # as fast as Ultralytics
 
@@ -70,11 +70,14 @@ def check(options: CheckOptions) -> Iterator[Row]:
         return
     names = zoo.chosen((LIGHT, HEAVY), options)
     with pictures() as folder:
-        yield bound(options, folder)
+        most = bounds_of_host(options, folder)
+        for (size, how), fed in most.items():
+            figure = f"{fed.images_per_s:.0f} / - / - / {fed.cores:.1f}"
+            yield Row(f"an engine that costs nothing, {size}, {HOW[how]}", figure=figure)
         for kind in kinds:
             if kind == "tensorrt":
                 _build(names, options)
-            yield from told(f"{LIGHT}, {kind}", light(LIGHT, kind, options, folder))
+            yield from told(f"{LIGHT}, {kind}", light(LIGHT, kind, options, folder, most))
             if HEAVY in names:
                 yield from told(f"{HEAVY}, {kind}", heavy(HEAVY, kind, options, folder))
 
@@ -145,20 +148,24 @@ def pictures() -> Iterator[Path]:
         yield Path(temporary)
 
 
-def bound(options: CheckOptions, folder: Path) -> Row:
+def bounds_of_host(options: CheckOptions, folder: Path) -> dict[tuple[str, Annotate], Fed]:
     """Measure what the image processes can do at the most."""
     with ConstantEngine(max_batch=BATCH, concurrency=CALLERS) as engine:
         pipeline = Pipeline(engine, PipelineLimits.of(Settings(), engine))
         try:
-            job = job_spec(folder / SMALL, folder / "out", annotate=Annotate.NONE)
-            fed = feed(pipeline, job, options.seconds)
+            return {
+                (size, how): feed(
+                    pipeline, job_spec(folder / size, folder / f"out-{number}", annotate=how), options.seconds
+                )
+                for number, (size, how) in enumerate(RATES)
+            }
         finally:
             pipeline.close()
-    figure = f"{fed.images_per_s:.0f} / - / - / {fed.cores:.1f}"
-    return Row(f"an engine that costs nothing, {SMALL}, {HOW[Annotate.NONE]}", figure=figure)
 
 
-def light(name: str, kind: EngineKind, options: CheckOptions, folder: Path) -> Iterator[Row]:
+def light(
+    name: str, kind: EngineKind, options: CheckOptions, folder: Path, most: dict[tuple[str, Annotate], Fed]
+) -> Iterator[Row]:
     """Measure a model that is faster than the host, by pictures and by image processes, and a death among them."""
     cores = len(os.sched_getaffinity(0))
     with _stand(name, kind, options, folder) as stand:
@@ -166,16 +173,15 @@ def light(name: str, kind: EngineKind, options: CheckOptions, folder: Path) -> I
             found = {}
             for (size, how), least in RATES.items():
                 found[size, how] = now = stand.measured(pipeline, size, how)
-                goals = {f"{least:,} images/s": now.fed.images_per_s >= least}
-                yield stand.row(f"{size}, {HOW[how]}", now, goals)
+                rate, of_bound = now.fed.images_per_s, now.fed.images_per_s / most[size, how].images_per_s
+                goals = {f"{least:,} images/s or {OF_BOUND:g} of the bound": rate >= least or of_bound >= OF_BOUND}
+                yield stand.row(f"{size}, {HOW[how]}", now, goals, [f"{of_bound:.2f} of the bound"])
             yield stand.death(pipeline, found[SMALL, Annotate.NONE].fed.images_per_s)
         with stand.pipeline(decodes=True) as pipeline:
             cases = ((SMALL, Annotate.NONE), (SMALL, Annotate.ALL), (LARGE, Annotate.NONE), (LARGE, Annotate.ALL))
             yield from stand.decoded_on_gpu(pipeline, cases)
             if pipeline.batches.decoder is not None:
                 yield stand.bound_of_decoding(pipeline)
-        with stand.pipeline(decodes=True, gpu_file_kib=ROOMY_KIB) as pipeline:
-            yield from stand.decoded_on_gpu(pipeline, ((LARGE, Annotate.ALL),), f"{ROOMY_KIB >> 10} MiB for a file")
         for processes in PROCESSES:
             if processes < cores:
                 with stand.pipeline(processes) as pipeline:
@@ -278,9 +284,9 @@ class _Stand:
         self._title = f"{model.name.partition('@')[0]}, {kind}"
 
     @contextmanager
-    def pipeline(self, processes: int = 0, *, decodes: bool = False, **more: int) -> Iterator[Pipeline]:
-        """Yield a pipeline around the engine. processes: 0: one for each core; more: settings."""
-        settings = need.settings(self._options, self._kind, image_processes=processes, **more)
+    def pipeline(self, processes: int = 0, *, decodes: bool = False) -> Iterator[Pipeline]:
+        """Yield a pipeline around the engine. processes: 0: one for each core."""
+        settings = need.settings(self._options, self._kind, image_processes=processes)
         engine = self._rig.engine
         limits = PipelineLimits.of(settings, engine, decodes=decodes and can_decode(engine, self._gpu))
         pipeline = Pipeline(
@@ -298,20 +304,18 @@ class _Stand:
     def _gpu(self) -> int | None:
         return None if self._kind == "cpu" else 0
 
-    def decoded_on_gpu(
-        self, pipeline: Pipeline, cases: Sequence[tuple[str, Annotate]], note: str = ""
-    ) -> Iterator[Row]:
+    def decoded_on_gpu(self, pipeline: Pipeline, cases: Sequence[tuple[str, Annotate]]) -> Iterator[Row]:
         """Measure JPEG files that the GPU decodes, and what it costs to draw on them too."""
         try:
             for size, how in cases:
                 found = self.measured(pipeline, size, how, "gpu")
-                goals = {}
                 if (size, how) == (SMALL, Annotate.NONE):
                     goals = {f"{GPU_DECODED_SHARE:g} of the engine alone": found.of_engine >= GPU_DECODED_SHARE}
-                elif (size, how) == (LARGE, Annotate.NONE):
-                    goals = {f"{GPU_DECODED_RATE:,} images/s": found.fed.images_per_s >= GPU_DECODED_RATE}
+                else:
+                    least = GPU_DECODED_RATE if how is Annotate.NONE else RATES[size, how]
+                    goals = {f"{least:,} images/s": found.fed.images_per_s >= least}
                 by = pipeline.batches.decoder.title if pipeline.batches.decoder else ""
-                yield self.row(f"{size}, {HOW[how]}, --decode gpu", found, goals, [by, note])
+                yield self.row(f"{size}, {HOW[how]}, --decode gpu", found, goals, [by])
         except TrtjobError as err:
             yield Row(f"{self._title}, --decode gpu", State.NOT_RUN, note=str(err))
 

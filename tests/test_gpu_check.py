@@ -115,6 +115,7 @@ def test_a_child_is_told_all_that_its_parent_was() -> None:
         True,
         True,
         (1, 4),
+        ("yolov8n@fp16", "vgg16@TF32"),
         Path("/a"),
         Path("/b"),
         Path("/c"),
@@ -125,6 +126,13 @@ def test_a_child_is_told_all_that_its_parent_was() -> None:
     wanted = parser().parse_args(options.arguments())
     assert set(OPTIONS) == set(CheckOptions.__dataclass_fields__)
     assert options_of(argparse.Namespace(**{**vars(wanted), "seconds": 3.0}), Path("/tmp")) == options
+
+
+def test_only_the_models_that_are_named_are_built_and_timed(options: CheckOptions) -> None:
+    whole = replace(options, is_quick=False)
+    some = replace(whole, variants=("yolov8n@fp16", "vgg16@TF32"))
+    assert len(zoo.variants(whole)) > 20
+    assert {f"{variant.name}@{variant.title}" for variant in zoo.variants(some)} == set(some.variants)
 
 
 def test_only_what_failed_counts_as_failed() -> None:

@@ -84,7 +84,7 @@ def keep(document: Path, name: str, rows: list[Row]) -> None:
 def options_of(wanted: argparse.Namespace, temporary: Path) -> CheckOptions:
     values = {field.name: getattr(wanted, field.name) for field in fields(CheckOptions)}
     values["home"] = (values["home"] or temporary).resolve()
-    values["levels"] = tuple(values["levels"])
+    values["levels"], values["variants"] = tuple(values["levels"]), tuple(values["variants"])
     if wanted.is_quick:
         values["seconds"] /= 2
     for name in ("official", "models", "images", "darknet", "keras_path", "ultralytics_path"):  # children run elsewhere
@@ -123,6 +123,13 @@ def parser() -> argparse.ArgumentParser:
         default=4,
     )
     add("levels", "TensorRT's optimization levels to try (default: 0 to 5)", type=int, nargs="+", default=range(6))
+    add(
+        "variants",
+        "models and precisions whose plans are built, and that are timed, such as yolov8n@fp16 or yolov3-608@TF32 "
+        "(default: all)",
+        nargs="+",
+        default=(),
+    )
     add("official", "YOLOv3-tiny's official weights; its .cfg and .names lie beside them", type=Path)
     add("models", "the folder that scripts/gpu_models/ahead.py has written", type=Path)
     add("images", "a folder of photographs (default: made-up pictures)", type=Path)

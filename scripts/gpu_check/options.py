@@ -15,7 +15,8 @@ class CheckOptions:
     official: YOLOv3-tiny's weights, its cfg and names beside them; models: the folder of scripts/gpu_models/ahead.py;
     images: photographs; darknet: Darknet's own results; keras_python: a Python with Keras and PyTorch or JAX;
     keras_path: a folder of packages or wheels for it; ultralytics_python, ultralytics_path: likewise, of Ultralytics,
-    whose path must bring what trtjob needs too; None: not at hand.
+    whose path must bring what trtjob needs too; None: not at hand. variants: NAME@PRECISION of those models that are
+    built and timed; none: all.
     """
 
     home: Path
@@ -24,6 +25,7 @@ class CheckOptions:
     is_quick: bool = False
     is_built: bool = False
     levels: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    variants: tuple[str, ...] = ()
     official: Path | None = None
     models: Path | None = None
     images: Path | None = None
@@ -40,9 +42,9 @@ class CheckOptions:
             value, option = getattr(self, field.name), OPTIONS[field.name]
             if value is True:
                 found.append(option)
-            elif isinstance(value, tuple):
+            elif isinstance(value, tuple) and value:
                 found += [option, *map(str, value)]
-            elif value is not None and value is not False:
+            elif value not in (None, False, ()):
                 found += [option, str(value)]
         return found
 
@@ -54,6 +56,7 @@ OPTIONS = {
     "is_quick": "--quick",
     "is_built": "--only-built",
     "levels": "--levels",
+    "variants": "--variants",
     "official": "--yolov3-tiny",
     "models": "--models",
     "images": "--images",

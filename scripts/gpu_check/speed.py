@@ -38,6 +38,8 @@ def check(options: CheckOptions) -> Iterator[Row]:
         for kind, variants in HOW.items():
             for precision, tf32 in variants:
                 variant = Variant(name, precision, tf32)
+                if not zoo.is_wanted(variant, options):
+                    continue
                 # A process for each: what one leaves in the GPU's memory is not counted as the next one's.
                 answer = apart(row_of, variant, kind, options)
                 yield answer.value or answer.row(f"{name}, {kind}, {variant.title}")

@@ -100,7 +100,13 @@ def variants(options: CheckOptions) -> list[Variant]:
     found += [Variant(name, FED_PRECISION) for name in chosen(FED, options)]
     found += [Variant(name, precision) for name in answered for precision in PRECISIONS]
     found += [Variant(name, "fp32", tf32=True) for name in answered]
-    return sorted(dict.fromkeys(found), key=lambda variant: variant.settings.get("plan_level") == 0)
+    wanted = [variant for variant in dict.fromkeys(found) if is_wanted(variant, options)]
+    return sorted(wanted, key=lambda variant: variant.settings.get("plan_level") == 0)
+
+
+def is_wanted(variant: Variant, options: CheckOptions) -> bool:
+    """Tell whether a variant is among those that are named, if any are."""
+    return not options.variants or f"{variant.name}@{variant.title}" in options.variants
 
 
 def original(name: str, options: CheckOptions) -> Path:

@@ -57,6 +57,9 @@ def main() -> int:
     parser.add_argument(
         "--scenes", type=Path, default=SCENES, help="scenes by examples/digits/scenes.py, for precision"
     )
+    parser.add_argument(
+        "--ultralytics-python", type=Path, help="a Python that has Ultralytics, for videos (default: without it)"
+    )
     arguments = parser.parse_args()
     scale = 4 if arguments.quick else 1
     rows: list[Row] = []
@@ -86,7 +89,9 @@ def main() -> int:
                 registry, arguments.weights, SAMPLE, arguments.scenes, arguments.photos, 80 // scale
             ),
         }
-        benchmarks["videos"] = lambda: videos(folder, home, model(SAMPLE), 3600 // scale**2)
+        benchmarks["videos"] = lambda: videos(
+            folder, home, model(SAMPLE), 3600 // scale**2, ultralytics=arguments.ultralytics_python
+        )
         for name in parts:
             if name in arguments.only:
                 print(f"measuring: {name}", flush=True)

@@ -1,5 +1,7 @@
-"""Frames of videos: trtjob beside the loop that one writes in an afternoon, and two workers beside one."""
+"""Frames of videos: trtjob beside the loop that one writes in an afternoon, and beside Ultralytics; and two workers
+beside one."""
 
+import json
 import os
 import statistics
 import subprocess
@@ -22,7 +24,8 @@ from benchmarks.node import Node, node
 from benchmarks.plain import PlainLoop
 from benchmarks.processes import tree_cpu_s
 from benchmarks.table import Row
-from trtjob.converters.registry import RegisteredModel
+from trtjob.converters.registry import ModelRegistry, RegisteredModel
+from trtjob.converters.run import resolve_model
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, open_session
 from trtjob.engines.spec import INPUT_NAME, ModelSpec
 from trtjob.imaging.resize import prepare
@@ -32,15 +35,25 @@ from trtjob.jobs.spec import Annotate
 
 CORES = sorted(os.sched_getaffinity(0))
 _BOUND_FRAMES = 1_000  # for each core
+_RIVALLED_S = 60  # of a video at most, beside Ultralytics
+_RIVAL = Path(__file__).with_name("ultralytics_rival.py")
 _SHARED_S = 1_800  # of a video that two workers share: at 5 frames a second, enough shards that the last one is little
 LOOP_GOAL, WORKERS_GOAL = 1.5, 0.55  # a tenth for what two workers share: the plan, and the end
 SAMPLINGS = {"fps=1": FPS, "fps=5": FPS // 5, "every=1": 1}  # and of how many frames the loop takes one
 
 
-def videos(folder: Path, home: Path, model: RegisteredModel, seconds: int, rounds: int = 1) -> list[Row]:
-    """Return the rows for a video of 1080p of so many seconds, and for one of twice as many that two workers share."""
+def videos(
+    folder: Path, home: Path, model: RegisteredModel, seconds: int, rounds: int = 1, ultralytics: Path | None = None
+) -> list[Row]:
+    """Return the rows for a video of 1080p of so many seconds, and for one of twice as many that two workers share.
+
+    ultralytics: a Python that has it, None: it is not measured.
+    """
     path = write_video(folder / "videos" / "1080p.mp4", seconds, (1080, 1920))
     rows = [*_beside_loop(path, home, model, folder / "videos-out", seconds * FPS, rounds)]
+    if ultralytics is not None:
+        short = write_video(folder / "short" / "1080p.mp4", min(seconds, _RIVALLED_S), (1080, 1920))
+        rows += _beside_ultralytics(short, home, folder / "ultralytics", ultralytics)
     small = write_video(folder / "two-workers" / "long.mp4", max(2 * seconds, _SHARED_S), (360, 640))
     return [*rows, _two_workers(small, folder, model)]
 
@@ -70,6 +83,50 @@ def _beside_loop(
             goal = f">= {LOOP_GOAL}" if step == 1 else ""
             yield Row(f"video 1080p, {sampling}", ratio, "x OpenCV loop", goal, met, note)
         yield _bound(path, model, statistics.median(theirs) / frames)
+
+
+def _beside_ultralytics(path: Path, home: Path, folder: Path, python: Path) -> Iterator[Row]:
+    """Compare YOLOv8n, of random weights, with Ultralytics' own `predict`: the same network, letterbox and frames."""
+    folder.mkdir()
+    with _ultralytics(path, folder, python) as answer, node(home) as running:
+        model = resolve_model(answer()["made"], registry=ModelRegistry(home / "models"))
+        running.wait_for_worker()
+        (worker,) = running.store.workers()
+        for sampling, step in SAMPLINGS.items():
+            start, before = time.perf_counter(), tree_cpu_s(worker.pid)
+            running.wait(_submit(running, path, model, folder / sampling, sampling))
+            ours_s, cpu_s = time.perf_counter() - start, tree_cpu_s(worker.pid) - before
+            theirs = answer(str(step))
+            note = f"YOLOv8n: trtjob {ours_s:.1f} s, Ultralytics {theirs['seconds']:.1f} s"
+            note += f"; of the CPU {cpu_s:.1f} s and {theirs['cpu_s']:.1f} s"
+            yield Row(f"video 1080p, {sampling}, Ultralytics", theirs["seconds"] / ours_s, "x its predict", note=note)
+
+
+@contextmanager
+def _ultralytics(path: Path, folder: Path, python: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Run Ultralytics beside. Yields what asks it, and returns its answer."""
+    offline = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(folder)}
+    command = [str(python), str(_RIVAL), str(folder), str(path)]
+    rival = subprocess.Popen(
+        command, env=os.environ | offline, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    questions, answers = rival.stdin, rival.stdout
+    assert questions is not None
+    assert answers is not None
+
+    def answer(asked: str = "") -> dict[str, Any]:
+        if asked:
+            questions.write(f"{asked}\n")
+        line = next((line for line in answers if line.startswith("{")), None)
+        if line is None:
+            raise RuntimeError("Ultralytics gave no answer; its errors are above")
+        return dict(json.loads(line))
+
+    try:
+        yield answer
+    finally:
+        rival.kill()
+        rival.wait()
 
 
 def _bound(path: Path, model: RegisteredModel, loop_s: float) -> Row:

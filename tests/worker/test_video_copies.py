@@ -1,6 +1,7 @@
 """Annotated copies of videos: every frame, with what was found in the last one that was looked at, and the sound."""
 
 import dataclasses
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def test_every_frame_has_the_last_boxes_and_the_sound_is_the_same(tmp_path: Path
     assert copy.stat() == before
     write_video_copies(spec, records[:1], lambda _what: None)
     assert not any(map(is_drawn_on, pictures(copy)))
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_frame_is_used_again_for_the_next(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    videos.write_video(tmp_path / "clips" / "a.mp4", MP4, frames=40, hw=(1080, 1920))
+    spec = the_job(tmp_path / "clips", tmp_path / "out")
+    made(JobFolder.of(spec))
+    record = dataclasses.replace(frame("a.mp4", 0), width=1920, height=1080)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    assert write_video_copies(spec, [record], lambda _what: None) == {}
+    faults = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+    assert faults < 100_000, "pages of its own for each frame are 200,000"
 
 
 def test_what_cannot_be_written_under_its_name_becomes_matroska_of_even_size(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from trtjob.child_environment import KEEPS_MEMORY
 from trtjob.child_process import STALL_S, how_it_ended, said, started
 from trtjob.errors import StorageError
 from trtjob.jobs.frames import names_frame, video_key
@@ -56,7 +57,7 @@ def _written(config: dict[str, Any], on_wait: Callable[[str], None]) -> str:
     """Have a copy written. Returns why it is not, nothing where it is. Raises StorageError."""
     at_s = 0.0
     heard_at = time.monotonic()
-    with started(_PROCESS, config, buckets=True) as (process, stream):
+    with started(_PROCESS, config, env=KEEPS_MEMORY, buckets=True) as (process, stream):
         for news in said(stream):
             on_wait(f"writing the annotated copy of {config['video']}: {at_s:,.0f} s of it are done")
             if news is None:

@@ -6,17 +6,14 @@ from contextlib import ExitStack
 from threading import Lock
 from typing import NamedTuple
 
+from trtjob.child_environment import KEEPS_MEMORY
 from trtjob.worker.pipeline.fork_server import Forked, ForkServer
 
-# Each image process has one thread of its own. And it keeps the memory of one photograph for the next: given back to
-# the kernel each time, as glibc would, it costs as many page faults as it has pages, and half as long as decoding.
-_KEPT_BYTES = 64 << 20
-_ENVIRONMENT = {
+_ENVIRONMENT = {  # each image process has one thread of its own
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
-    "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+    **KEEPS_MEMORY,
 }
 
 

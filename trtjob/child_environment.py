@@ -14,7 +14,7 @@ _OURS, _CONFIG = "TRTJOB_", "TRTJOB_CONFIG"
 _BUCKETS = "AWS_"
 
 # For a process through which large pictures go, one after another: it keeps the memory of one for the next. Given back
-# to the kernel each time, as glibc would, it costs as many page faults as it has pages, and half as long as decoding it.
+# to the kernel each time, as glibc would, it costs as many page faults as it has pages, and half as long as decoding.
 KEEPS_MEMORY = MappingProxyType(
     {
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes

@@ -3,9 +3,11 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from terminal import DIGITS, Terminal
@@ -65,6 +67,23 @@ def test_a_script_without_a_main_guard_runs_a_job_which_the_command_line_knows(t
     assert done.stderr == ""
     assert json.loads(terminal.here("status", job_id, "--json").out)["jobs"][0]["state"] == "done"
     assert folder == str(tmp_path / "out" / job_id)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": "urgent"}, "--priority 'urgent': expected high, normal, low"),
+        ({"notify": 5}, "it does not begin with http:// or https:// and a host"),
+        ({"processes": "many"}, "processes 'many': expected 1 or more"),
+    ],
+)
+def test_what_is_no_option_s_value_is_said(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRTJOB_HOME", str(tmp_path / "home"))
+    begin = trtjob.run if "processes" in options else trtjob.submit
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        begin(DIGITS / "scenes", model=DIGITS / "digits.weights", output=tmp_path, progress=False, **options)
 
 
 @pytest.mark.slow

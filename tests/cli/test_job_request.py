@@ -274,6 +274,20 @@ def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
         ({"annotate": True}, "--annotate True: expected all, hits, none"),
         ({"thumbnails": "some"}, "--thumbnails 'some': expected all, hits, none"),
         ({"fps": "fast"}, "--fps 'fast': expected a number"),
+        ({"fps": 0}, "--fps 0: expected 0.001 to 1000"),
+        ({"every": 0}, "--every 0: expected a whole number from 1 to 100,000,000"),
+        ({"thumbnail_size": 5}, "--thumbnail-size 5: expected 64 or more"),
+        ({"cfg": 5}, "--cfg 5: expected a path"),
+        ({"labels": 5}, "--labels 5: expected a file or names"),
+        ({"labels": []}, "--labels is an empty list. Name the classes, or leave it out"),
+        ({"classes": 5}, "--classes 5: expected names of classes"),
+        ({"include": 5}, "--include 5: expected a pattern, or several"),
+        ({"source": 5}, "source 5: expected a path, or several"),
+        ({"anonymous": "maybe"}, "--anonymous 'maybe': expected true or false"),
+        (
+            {"since": 5},
+            "--since '5' is no date. Examples: 2026-11-01, 2026-11-01T18:30, 2026-11-01T18:30+01:00",
+        ),
         ({"output": None}, "--output None: expected a path"),
         ({"model": None}, "--model None: expected a path"),
     ],
@@ -285,6 +299,20 @@ def test_what_a_caller_in_python_gives_is_checked(
     with pytest.raises(ConfigError) as caught:
         job_from(request, find_locations(request), tmp_path / "models", lambda _model: None)
     assert str(caught.value) == message
+
+
+def test_one_pattern_is_one_and_not_its_letters(scenes: Path, digits: Path, tmp_path: Path) -> None:
+    locations = find_locations(JobRequest(scenes, digits, tmp_path / "out", include="*.jpg", exclude="night/*"))
+    assert locations.source.selection.include == ("*.jpg",)
+    assert locations.source.selection.exclude == ("night/*",)
+
+
+def test_a_column_may_be_a_number(scenes: Path, digits: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    image = next(scenes.rglob("*.jpg"))
+    table.write_text(f"camera,seen\nnorth,{image}\n")
+    request = JobRequest(table, digits, tmp_path / "out", column=2, root=scenes)
+    assert find_locations(request).keys == [image.relative_to(scenes).as_posix()]
 
 
 def test_classes_may_be_numbers(scenes: Path, digits: Path, tmp_path: Path) -> None:

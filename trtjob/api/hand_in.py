@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from trtjob.api.given import as_choice
 from trtjob.api.job_request import JobLocations, JobRequest, job_from, resolved_model
 from trtjob.api.progress import Audience
 from trtjob.api.session import Session
@@ -46,14 +47,14 @@ def hand_in(
     if request.notify:
         from trtjob.queue.notifications import check_notify_url
 
-        notify = check_notify_url(request.notify)
+        notify = check_notify_url(str(request.notify))
     is_uploaded = _is_uploaded(session, locations, upload)
     if is_uploaded:
         locations = _upload(locations, audience, stop, allow_local=session.settings.fetch_allow_local)
     spec = job_from(request, locations, session.settings.models_dir, converting(audience), upload_model=is_uploaded)
     check_spec(spec, session.settings.roots, session.settings.home)
     check_servers(spec.source, allow_local=session.settings.fetch_allow_local)
-    priority = Priority(request.priority) if request.priority else None
+    priority = as_choice("--priority", Priority, request.priority) if request.priority else None
     spec, outcome = submit(
         session.store, session.queue, spec, locations.keys, priority=priority, notify=notify, runner=runner
     )

@@ -141,8 +141,8 @@ def run(request: RunRequest) -> Job:
     Traceback (most recent call last):
     trtjob.errors.ConfigError: ...
     """
-    if request.processes < 1:
-        raise ConfigError(f"processes {request.processes}: expected 1 or more")
+    if not isinstance(request.processes, int) or request.processes < 1:
+        raise ConfigError(f"processes {request.processes!r}: expected 1 or more")
     settings = settings_for(request)
     listener = audience(wants_progress=request.progress)
     locations = find_locations(request)

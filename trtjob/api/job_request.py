@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from trtjob.api.given import as_choice, as_number, as_path, as_several
 from trtjob.api.label_names import file_of_labels
 from trtjob.errors import ConfigError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from trtjob.converters.registry import RegisteredModel
     from trtjob.errors import MissingDependencyError
     from trtjob.jobs.image_list import ImageList
-    from trtjob.jobs.spec import Annotate, JobSpec, Options, Source
+    from trtjob.jobs.spec import JobSpec, Options, Source
     from trtjob.storage.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ Place: TypeAlias = str | Path
 
 DEFAULT_OUTPUT = "trtjob-out"
 DEFAULT_FRAMES = "fps=1"
+LEAST_FPS, MOST_FPS, MOST_EVERY = 0.001, 1000, 100_000_000
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class JobRequest:
     output: Place = DEFAULT_OUTPUT
     _: KW_ONLY
     root: Place = ""
-    column: str = ""
+    column: str | int = ""
     anonymous: bool = False
-    include: Sequence[str] | None = None
-    exclude: Sequence[str] | None = None
+    include: str | Sequence[str] | None = None
+    exclude: str | Sequence[str] | None = None
     hidden: bool = False
     no_recursive: bool = False
     since: str | datetime | None = None
@@ -98,6 +100,8 @@ def find_locations(request: JobRequest) -> JobLocations:
 
     Raises ConfigError, StorageError for a bucket that cannot be used.
     """
+    from pydantic import ValidationError
+
     from trtjob.jobs.image_list import ImageList
     from trtjob.jobs.sources import check_output, source_from
     from trtjob.storage import is_s3
@@ -105,15 +109,17 @@ def find_locations(request: JobRequest) -> JobLocations:
     for option, place in (("--model", request.model), ("--output", request.output)):
         if not isinstance(place, str | Path):  # None would be a folder of that name
             raise ConfigError(f"{option} {place!r}: expected a path")
-    sources = [request.source] if isinstance(request.source, str | Path) else request.source
+    sources = () if request.source is None else as_several("source", request.source, "a path, or several")
     if not sources:
         raise ConfigError("no source. Name a folder, an image, a list or an s3:// prefix")
-    named = [_named(str(each), request.column) for each in sources]
+    named = [_named(str(each), str(request.column)) for each in sources]
     if request.column and not any(isinstance(each, ImageList) for each in named):
         raise ConfigError("--column is for tables that name images, and none is among the sources. Leave --column out")
-    source, keys = source_from(
-        *named, root=str(request.root), selection=_selection(request), anonymous=request.anonymous
-    )
+    selection = _selection(request)
+    try:
+        source, keys = source_from(*named, root=str(request.root), selection=selection, anonymous=request.anonymous)
+    except ValidationError as err:
+        raise wrong_option(err) from err
     output = check_output(str(request.output), source)
     if is_s3(output):
         from trtjob.storage.s3.storage import check_access
@@ -151,8 +157,8 @@ def _frames(request: JobRequest) -> str | None:
     """Return which frames of videos are images; None where videos are not taken, since what reads them is not here."""
     from trtjob.imaging.video_package import missing_video_package
 
-    every = "" if request.every is None else f"every={request.every}"
-    fps = "" if request.fps is None else f"fps={_number('--fps', request.fps):.6f}".rstrip("0").rstrip(".")
+    every = "" if request.every is None else f"every={_every(request.every)}"
+    fps = "" if request.fps is None else f"fps={_fps(request.fps):.6f}".rstrip("0").rstrip(".")
     asked = list(filter(None, (fps, every, "keyframes" if request.keyframes else "")))
     if len(asked) > 1:
         raise ConfigError("--fps, --every and --keyframes all say which frames of videos are images: give one")
@@ -161,6 +167,18 @@ def _frames(request: JobRequest) -> str | None:
             raise missing
         return None
     return asked[0] if asked else DEFAULT_FRAMES
+
+
+def _every(value: object) -> int:
+    if isinstance(value, int) and 1 <= value <= MOST_EVERY:
+        return value
+    raise ConfigError(f"--every {value!r}: expected a whole number from 1 to {MOST_EVERY:,}")
+
+
+def _fps(value: object) -> float:
+    if LEAST_FPS <= (fps := as_number("--fps", value)) <= MOST_FPS:
+        return fps
+    raise ConfigError(f"--fps {value!r}: expected {LEAST_FPS:g} to {MOST_FPS}")
 
 
 def _missing_package(keys: Sequence[str]) -> "MissingDependencyError | None":
@@ -185,8 +203,8 @@ def _selection(request: JobRequest) -> "Selection":
             hidden=request.hidden,
             videos=_frames(request) is not None,
             recursive=not request.no_recursive,
-            include=tuple(request.include or ()),
-            exclude=tuple(request.exclude or ()),
+            include=_patterns("--include", request.include),
+            exclude=_patterns("--exclude", request.exclude),
             since_s=None if request.since is None else seconds_of(request.since),
             limit=request.limit,
             sample=request.sample,
@@ -194,6 +212,10 @@ def _selection(request: JobRequest) -> "Selection":
         )
     except ValidationError as err:
         raise wrong_option(err) from err
+
+
+def _patterns(option: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if given is None else as_several(option, given, "a pattern, or several")  # type: ignore[return-value]  # to be checked
 
 
 def job_from(
@@ -254,7 +276,7 @@ def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[
         return resolve_model(
             str(request.model),
             registry=ModelRegistry(models_dir),
-            cfg=None if request.cfg is None else Path(request.cfg),
+            cfg=None if request.cfg is None else as_path("--cfg", request.cfg),
             labels=file_of_labels(request.labels, models_dir),
             scores=request.scores,
             on_convert=on_convert,
@@ -264,13 +286,14 @@ def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[
 
 
 def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
+    """Return what is asked for, and where nothing is what the model says. Raises ConfigError."""
     from pydantic import ValidationError
 
-    from trtjob.jobs.spec import Options, class_ids_from
+    from trtjob.jobs.spec import Annotate, Options, class_ids_from
 
     spec = model.spec
     _expect_use_of_options(request, model)
-    conf = spec.conf if request.conf is None else _number("--conf", request.conf)
+    conf = spec.conf if request.conf is None else as_number("--conf", request.conf)
     try:
         return Options(
             conf=conf,
@@ -278,9 +301,9 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
             min_score=min(spec.min_score, conf) if request.min_score is None else request.min_score,
             iou=spec.iou if request.iou is None else request.iou,
             class_ids=None if request.classes is None else class_ids_from(_joined(request.classes), spec.labels),
-            annotate=_images("--annotate", request.annotate),
+            annotate=as_choice("--annotate", Annotate, request.annotate),
             annotate_video=request.annotate_video,
-            thumbnails=None if request.thumbnails is None else _images("--thumbnails", request.thumbnails),
+            thumbnails=None if request.thumbnails is None else as_choice("--thumbnails", Annotate, request.thumbnails),
             thumbnail_px=request.thumbnail_size,
             resize=request.resize or spec.resize.value,
             truncated=request.truncated,
@@ -304,26 +327,7 @@ def options_of(request: JobRequest, model: "RegisteredModel") -> "Options":
 
 
 def _joined(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(map(str, names))  # numbers are classes, too
-
-
-def _number(option: str, value: object) -> float:
-    """Return a number, of which a caller in Python may have given anything. Raises ConfigError."""
-    if isinstance(value, int | float):  # as it is, for messages
-        return value
-    try:
-        return float(value)  # type: ignore[arg-type]  # what is none is told
-    except (TypeError, ValueError) as err:
-        raise ConfigError(f"{option} {value!r}: expected a number") from err
-
-
-def _images(option: str, value: str) -> "Annotate":
-    from trtjob.jobs.spec import Annotate
-
-    try:
-        return Annotate(value)
-    except ValueError as err:
-        raise ConfigError(f"{option} {value!r}: expected {', '.join(Annotate)}") from err
+    return ",".join(map(str, as_several("--classes", names, "names of classes")))  # numbers are classes, too
 
 
 def seconds_of(since: str | datetime) -> float:
@@ -334,10 +338,13 @@ def seconds_of(since: str | datetime) -> float:
     """
     try:
         return (since if isinstance(since, datetime) else datetime.fromisoformat(since)).timestamp()
-    except (ValueError, OverflowError, OSError) as err:
+    except (TypeError, ValueError, OverflowError, OSError) as err:
         raise ConfigError(
             f"--since '{since}' is no date. Examples: 2026-11-01, 2026-11-01T18:30, 2026-11-01T18:30+01:00"
         ) from err
+
+
+_NAMED_OTHERWISE = {"thumbnail_px": "thumbnail_size"}  # fields, by their options
 
 
 def wrong_option(err: "ValidationError") -> ConfigError:
@@ -345,7 +352,8 @@ def wrong_option(err: "ValidationError") -> ConfigError:
     from trtjob.documents import in_words
 
     problem = err.errors()[0]
-    option = "--" + str(problem["loc"][0]).replace("_", "-")
+    name = str(problem["loc"][0])
+    option = "--" + _NAMED_OTHERWISE.get(name, name).replace("_", "-")
     return ConfigError(f"{option} {problem['input']!r}: {in_words(problem)}")
 
 

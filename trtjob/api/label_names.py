@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from trtjob.api.given import as_several
 from trtjob.errors import ConfigError
 
 
@@ -11,7 +12,7 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
     r"""Return the file that is named, or one with the names that are listed, or that text lists with commas.
 
     That one lies in `labels` beside the models, under a name by its content: the same names are the same file.
-    Raises ConfigError where a name is missing.
+    Raises ConfigError where a name is missing, or something else is given.
 
     >>> file_of_labels("no, yes", Path("home/models")).read_text()
     'no\nyes\n'
@@ -26,8 +27,8 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
         if "," not in str(asked) or len(path.parts) > 1 or path.exists():
             return path
         names = [name.strip() for name in str(asked).split(",")]
-    else:
-        names = list(asked)
+    elif not (names := list(map(str, as_several("--labels", asked, "a file or names")))):
+        raise ConfigError("--labels is an empty list. Name the classes, or leave it out")
     if not all(names):
         raise ConfigError(f"--labels {asked}: a name is missing before or after a comma")
     data = "".join(f"{name}\n" for name in names).encode()

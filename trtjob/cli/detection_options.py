@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from trtjob.api.job_request import LEAST_FPS, MOST_EVERY, MOST_FPS
 from trtjob.cli.options import DETECTION
 
 Conf = Annotated[
@@ -99,8 +100,8 @@ Fps = Annotated[
     float | None,
     typer.Option(
         "--fps",
-        min=0.001,
-        max=1000,
+        min=LEAST_FPS,
+        max=MOST_FPS,
         metavar="NUMBER",
         rich_help_panel=DETECTION,
         show_default=False,
@@ -113,7 +114,7 @@ Every = Annotated[
     typer.Option(
         "--every",
         min=1,
-        max=100_000_000,
+        max=MOST_EVERY,
         metavar="FRAMES",
         rich_help_panel=DETECTION,
         show_default=False,

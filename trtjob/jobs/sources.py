@@ -44,11 +44,13 @@ def source_from(
     reading = Reading(root, selection, anonymous)
     places = _joined(place for each in named for place in places_of(each, reading))
     _check_wanted(places, selection)
-    common = {"selection": selection, "anonymous": anonymous}
     if len(places) == 1:
         (place,) = places
-        source = Source(kind=_kind(places), root=place.root, patterns=tuple(sorted(place.patterns)))
-        return source.model_copy(update=common), sorted(place.keys)
+        patterns = tuple(sorted(place.patterns))
+        source = Source(
+            kind=_kind(places), root=place.root, patterns=patterns, selection=selection, anonymous=anonymous
+        )
+        return source, sorted(place.keys)
     if len(places) > MOST_PARTS:
         raise ConfigError(
             f"the images lie in {len(places):,} places, more than {MOST_PARTS:,}. Name a folder above them, a pattern "
@@ -60,7 +62,8 @@ def source_from(
         for name, place in zip(names, places, strict=True)
     )
     keys = (f"{name}/{key}" for name, place in zip(names, places, strict=True) for key in place.keys)
-    return Source(kind=_kind(places), root="", parts=parts).model_copy(update=common), sorted(keys)
+    source = Source(kind=_kind(places), root="", parts=parts, selection=selection, anonymous=anonymous)
+    return source, sorted(keys)
 
 
 def _check_wanted(places: list[Place], selection: Selection) -> None:

@@ -1,0 +1,56 @@
+"""Values of options as a caller gives them: Python lets anything through, so each is looked at where it is used.
+
+All of these raise ConfigError, which names the option and what was expected.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from trtjob.errors import ConfigError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def as_number(option: str, value: object) -> float:
+    """Return a number, an integer as it is: messages show it.
+
+    >>> as_number("--conf", "high")
+    Traceback (most recent call last):
+    trtjob.errors.ConfigError: --conf 'high': expected a number
+    """
+    if isinstance(value, int | float):
+        return value
+    try:
+        return float(value)  # type: ignore[arg-type]  # what is none is told
+    except (TypeError, ValueError) as err:
+        raise ConfigError(f"{option} {value!r}: expected a number") from err
+
+
+def as_choice(option: str, choices: type[Choice], value: object) -> Choice:
+    """Return the one of these choices that is named."""
+    try:
+        return choices(str(value))
+    except ValueError as err:
+        raise ConfigError(f"{option} {value!r}: expected {', '.join(choices)}") from err
+
+
+def as_path(option: str, value: object) -> Path:
+    """Return a path."""
+    if isinstance(value, str | Path):
+        return Path(value)
+    raise ConfigError(f"{option} {value!r}: expected a path")
+
+
+def as_several(option: str, value: object, what: str) -> tuple[object, ...]:
+    """Return one or several as several; one is a text or a path. what: was expected.
+
+    >>> as_several("--include", "IMG_*.jpg", "a pattern, or several")
+    ('IMG_*.jpg',)
+    """
+    if isinstance(value, str | Path):
+        return (value,)
+    if isinstance(value, Iterable):
+        return tuple(value)
+    raise ConfigError(f"{option} {value!r}: expected {what}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Place: TypeAlias = str | Path
+StrPath: TypeAlias = str | Path
 
 DEFAULT_OUTPUT = "trtjob-out"
 DEFAULT_FRAMES = "fps=1"
@@ -38,11 +38,11 @@ class JobRequest:
     source: a folder, an image, a list of images, an s3:// prefix or an address, or several of these.
     """
 
-    source: Place | Sequence[Place]
-    model: Place
-    output: Place = DEFAULT_OUTPUT
+    source: StrPath | Sequence[StrPath]
+    model: StrPath
+    output: StrPath = DEFAULT_OUTPUT
     _: KW_ONLY
-    root: Place = ""
+    root: StrPath = ""
     column: str | int = ""
     anonymous: bool = False
     include: str | Sequence[str] | None = None
@@ -53,8 +53,8 @@ class JobRequest:
     limit: int | None = None
     sample: int | None = None
     seed: int | None = None
-    cfg: Path | str | None = None
-    labels: Path | str | Sequence[str] | None = None
+    cfg: StrPath | None = None
+    labels: StrPath | Sequence[str] | None = None
     scores: Literal["softmax", "sigmoid", "none"] | None = None
     conf: float | None = None
     min_score: float | None = None

@@ -12,7 +12,7 @@ import numpy as np
 
 from trtjob.api.hand_in import converting
 from trtjob.api.image_result import ImageResult
-from trtjob.api.job_request import JobRequest, options_of, resolved_model
+from trtjob.api.job_request import JobRequest, StrPath, options_of, resolved_model
 from trtjob.api.notebook import audience
 from trtjob.api.session import WorkerOptions, settings_for
 from trtjob.api.signature import taking_fields_of
@@ -39,10 +39,10 @@ AnImage: TypeAlias = "str | Path | UInt8Array | PillowImage"
 class LoadRequest(WorkerOptions):
     """What `load` takes: the model, and of the options of `run` those that say what is found."""
 
-    model: str | Path
+    model: StrPath
     _: KW_ONLY
-    cfg: Path | str | None = None
-    labels: Path | str | Sequence[str] | None = None
+    cfg: StrPath | None = None
+    labels: StrPath | Sequence[str] | None = None
     scores: Literal["softmax", "sigmoid", "none"] | None = None
     min_score: float | None = None
     iou: float | None = None

@@ -129,11 +129,12 @@ def find_locations(request: JobRequest) -> JobLocations:
 
 
 def expect_decoders(locations: JobLocations) -> None:
-    """Say which package named images need by their names, and is not here. Raises it where it is all of the job's."""
+    """Warn of listed images of kinds that a package reads which is not installed.
+
+    Raises MissingDependencyError where all of a job's images are such. Of a folder nobody knows yet.
+    """
     keys = locations.keys
-    if not keys:  # of a folder, of which nobody knows yet what is in it
-        return
-    if (missing := _missing_package(keys)) is None:
+    if not keys or (missing := _missing_package(keys)) is None:
         return
     if locations.source.kind == "list" and all(_missing_package([key]) for key in keys):
         raise missing

@@ -1,4 +1,4 @@
-"""How a job that runs is shown on standard error: a live bar on a terminal, else a line every few seconds."""
+"""Who is told how a job gets on, and how standard error shows it: a bar at a terminal, else a line now and then."""
 
 import os
 import sys
@@ -83,7 +83,7 @@ def tell(line: str) -> None:
 
 @contextmanager
 def open_display(*, works_here: bool) -> Iterator[Display]:
-    """Yield what fits standard error."""
+    """Yield what shows a job: a live bar where standard error is a terminal, else lines."""
     if not sys.stderr.isatty():
         yield LineDisplay(works_here=works_here)
         return
@@ -195,7 +195,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def open_stages(title: str) -> Iterator[StageDisplay]:
-    """Yield what fits standard error."""
+    """Yield what shows how far some work is: a live bar where standard error is a terminal, else lines."""
     if not sys.stderr.isatty():
         yield LineStages(title)
         return

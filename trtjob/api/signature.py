@@ -37,8 +37,9 @@ def taking_fields_of(kind: Callable[P, Request]) -> Callable[[Callable[[Request]
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as err:
-                near = [known for name in kwargs for known in _near(name, signature)]
-                hint = f". Is it {near[0]}?" if near else ""
+                unknown = [name for name in kwargs if name not in signature.parameters]
+                meant = [known for name in unknown for known in near(name, signature.parameters)]
+                hint = f". Is it {meant[0]}?" if meant else ""
                 raise TypeError(f"{function.__name__}() {err}{hint}") from None
             return function(kind(*args, **kwargs))
 
@@ -47,7 +48,3 @@ def taking_fields_of(kind: Callable[P, Request]) -> Callable[[Callable[[Request]
         return called
 
     return decorated
-
-
-def _near(name: str, signature: inspect.Signature) -> list[str]:
-    return [] if name in signature.parameters else near(name, signature.parameters)

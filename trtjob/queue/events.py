@@ -12,7 +12,7 @@ from typing import Any
 
 from trtjob.errors import ForeignJobError
 from trtjob.queue.keys import events_key
-from trtjob.queue.replies import guarded
+from trtjob.queue.replies import entries
 from trtjob.queue.scripts import load
 
 
@@ -79,13 +79,8 @@ def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None =
 
     Raises ForeignJobError for what no version of ours has written.
     """
-    key = events_key(job_key)
-    if last is not None:
-        entries = list(reversed(guarded(key, lambda: redis.xrevrange(key, count=last), ())))
-    else:
-        entries = guarded(key, lambda: redis.xrange(key, min=f"({after}" if after else "-"), ())
     try:
-        return [_event(entry_id.decode(), fields) for entry_id, fields in entries]
+        return [_event(*entry) for entry in entries(redis, events_key(job_key), after=after, last=last)]
     except (KeyError, ValueError) as err:
         raise ForeignJobError(job_key.rpartition(":")[2]) from err
 

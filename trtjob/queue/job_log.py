@@ -94,17 +94,12 @@ def read_log(redis: Any, job_id: str, *, after: str = "", last: int | None = Non
 
     What is no line of ours is passed over.
     """
-    key = log_key(job_id)
-    if last is not None:
-        entries = list(reversed(replies.guarded(key, lambda: redis.xrevrange(key, count=last), ())))
-    else:
-        entries = replies.guarded(key, lambda: redis.xrange(key, min=f"({after}" if after else "-"), ())
     found = []
-    for entry_id, fields in entries:
+    for entry_id, fields in replies.entries(redis, log_key(job_id), after=after, last=last):
         try:
             line = json.loads(fields[b"line"])
             datetime.fromisoformat(line["ts"])
-            found.append(LogLine(entry_id.decode(), line))
+            found.append(LogLine(entry_id, line))
         except (ValueError, KeyError, TypeError):
             continue
     return found

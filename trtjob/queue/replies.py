@@ -146,6 +146,17 @@ def guarded(key: str, call: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
+def entries(
+    redis: Any, key: str, *, after: str = "", last: int | None = None
+) -> list[tuple[str, Mapping[bytes, bytes]]]:
+    """Return a stream's entries, ids and fields, the oldest first: behind the entry `after`, or the last so many."""
+    if last is not None:
+        found = list(reversed(guarded(key, lambda: redis.xrevrange(key, count=last), ())))
+    else:
+        found = guarded(key, lambda: redis.xrange(key, min=f"({after}" if after else "-"), ())
+    return [(entry_id.decode(), fields) for entry_id, fields in found]
+
+
 def script(redis: Any, lua: str, otherwise: Any) -> Callable[..., Any]:
     """Return a script; called on a job whose keys are not ours, it answers `otherwise`: nothing was done."""
     registered = redis.register_script(lua)

@@ -12,7 +12,7 @@ from trtjob.cli.ui.screens import jobs_lines, standing, status_document
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore
-from trtjob.queue.keys import ended_key, job_key
+from trtjob.queue.keys import ended_key
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
@@ -112,7 +112,7 @@ def test_a_job_that_ended_long_ago_is_forgotten_with_all_its_keys(
 ) -> None:
     fill(store, 1, JobState.RUNNING)
     store.update(name(0), state=state.value)
-    add_event(redis, job_key(name(0)), EventKind.NOTIFIED)
+    add_event(redis, name(0), EventKind.NOTIFIED)
     assert store.forget_expired(QUEUE, 3600, 100) == 0
     end_long_ago(store, name(0))
     assert store.forget_expired(QUEUE, 3600, 100) == 1

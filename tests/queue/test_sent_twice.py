@@ -12,7 +12,7 @@ from trtjob.jobs.states import JobState, Priority
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import Done, JobStore, Lease, Refusal
-from trtjob.queue.keys import job_key, lease_key
+from trtjob.queue.keys import lease_key
 from trtjob.queue.notifications import ask_for_notice, end_notice, put_off, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
@@ -231,5 +231,5 @@ def test_the_claims_of_a_server_that_has_forgotten_everything_are_others(
 
 
 def test_nothing_is_told_of_a_job_that_is_gone(client: Twice) -> None:
-    add_event(client, job_key(JOB), EventKind.NOTIFIED)
+    add_event(client, JOB, EventKind.NOTIFIED)
     assert client.keys("*") == []

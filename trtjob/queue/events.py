@@ -1,7 +1,7 @@
 """What happened to a job, step by step: a short stream in Redis beside the job's state.
 
 Most events are written by the script that changes the state (`trtjob.queue.scripts`), so that there is no change
-without its event; the others go into the pipeline that makes the change. Only about the last `MOST_EVENTS` are kept.
+without its event; `add_event` writes those that change none. Only about the last `MOST_EVENTS` are kept.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from trtjob.errors import ForeignJobError
-from trtjob.queue.keys import events_key
+from trtjob.queue.keys import events_key, job_key
 from trtjob.queue.replies import entries
 from trtjob.queue.scripts import load
 
@@ -41,7 +41,8 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """at: seconds since the epoch by the server's clock; unit, worker: empty and attempt: 0 where none is meant."""
+    """What happened to a job. at: seconds since the epoch by the server's clock; event: an EventKind, or what another
+    version calls it; unit, worker: empty, and attempt: 0, where none is meant."""
 
     id: str
     at: float
@@ -63,10 +64,10 @@ class Event:
         }
 
 
-def add_event(pipe: Any, job_key: str, event: EventKind, detail: str = "", *, unit: str = "", worker: str = "") -> None:
-    """Write an event of a job that is there, once, together with the change that a pipeline makes."""
+def add_event(redis: Any, job_id: str, event: EventKind, detail: str = "", *, unit: str = "", worker: str = "") -> None:
+    """Write an event of a job, once, if the job is there."""
     detail = detail.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
-    pipe.eval(load("tell"), 1, job_key, new_call(), event.value, unit, worker, detail)
+    redis.eval(load("tell"), 1, job_key(job_id), new_call(), event.value, unit, worker, detail)
 
 
 def new_call() -> str:
@@ -74,15 +75,15 @@ def new_call() -> str:
     return secrets.token_hex(8)
 
 
-def read_events(redis: Any, job_key: str, *, after: str = "", last: int | None = None) -> list[Event]:
+def read_events(redis: Any, job_id: str, *, after: str = "", last: int | None = None) -> list[Event]:
     """Return a job's events, the oldest first: those behind the event `after`, or the last so many.
 
     Raises ForeignJobError for what no version of ours has written.
     """
     try:
-        return [_event(*entry) for entry in entries(redis, events_key(job_key), after=after, last=last)]
+        return [_event(*entry) for entry in entries(redis, events_key(job_id), after=after, last=last)]
     except (KeyError, ValueError) as err:
-        raise ForeignJobError(job_key.rpartition(":")[2]) from err
+        raise ForeignJobError(job_id) from err
 
 
 def _event(entry_id: str, fields: Mapping[bytes, bytes]) -> Event:

@@ -82,7 +82,7 @@ class Exclusions:
         now = self._store.now()
         exclusion = Exclusion(lack=lack, reason=reason[:_MOST_REASON], at=now)
         if self._write(job_id, worker, exclusion):
-            add_event(redis, key, EventKind.STOOD_ASIDE, exclusion.reason, worker=worker)
+            add_event(redis, job_id, EventKind.STOOD_ASIDE, exclusion.reason, worker=worker)
         reasons = self._all_say(job_id, worker)
         if not reasons:
             self._go_on(job_id)

@@ -19,7 +19,8 @@ MOST_CHARACTERS = 4000
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """fields: the line as JSON has it, with `ts`, `level`, `logger`, `msg`, and what it is about."""
+    """A line that a worker has logged of a job. fields: as JSON has it, with `ts`, `level`, `logger`, `msg`, and what
+    it is about."""
 
     id: str
     fields: dict[str, Any]

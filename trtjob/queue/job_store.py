@@ -191,7 +191,7 @@ class JobStore(Leases):
 
     def events(self, job_id: str, *, after: str = "", last: int | None = None) -> list[Event]:
         """Return what happened to a job, the oldest first: behind the event `after`, or the last so many."""
-        return read_events(self.redis, job_key(job_id), after=after, last=last)
+        return read_events(self.redis, job_id, after=after, last=last)
 
     # -- all jobs -----------------------------------------------------------------------------------------------
 

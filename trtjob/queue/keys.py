@@ -92,8 +92,8 @@ def log_key(job_id: str) -> str:
     return part_key(job_id, "log")
 
 
-def events_key(job_key: str) -> str:
-    return f"{job_key}:events"
+def events_key(job_id: str) -> str:
+    return part_key(job_id, "events")
 
 
 def lease_key(job_id: str, unit: str) -> str:

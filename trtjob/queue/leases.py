@@ -207,8 +207,7 @@ class Leases(WorkerRegistry):
 
     def set_aside(self, lease: Lease, image: str) -> None:
         """Note that an image ends image processes."""
-        key = job_key(lease.job_id)
-        add_event(self.redis, key, EventKind.SET_ASIDE, image, unit=lease.unit, worker=lease.owner)
+        add_event(self.redis, lease.job_id, EventKind.SET_ASIDE, image, unit=lease.unit, worker=lease.owner)
 
     def clear_attempts(self, lease: Lease) -> None:
         """Start counting a unit's attempts anew."""

@@ -23,7 +23,7 @@ from trtjob.jobs.states import TERMINAL, JobState
 from trtjob.queue import replies
 from trtjob.queue.events import EventKind, add_event
 from trtjob.queue.job_store import JobStore
-from trtjob.queue.keys import NOTICE, NOTICES, job_key, notices_key
+from trtjob.queue.keys import NOTICE, NOTICES, notices_key
 from trtjob.queue.scripts import load
 from trtjob.web_address import Address, parsed_address
 
@@ -174,7 +174,7 @@ def put_off(store: JobStore, notice: Notice, detail: str) -> bool:
 
 
 def _tell(store: JobStore, notice: Notice, event: EventKind, detail: str) -> None:
-    add_event(store.redis, job_key(notice.job_id), event, detail)
+    add_event(store.redis, notice.job_id, event, detail)
 
 
 def headers_of(notice: Notice, secret: str, now: float) -> dict[str, str]:

@@ -141,14 +141,11 @@ class JobStore(Leases):
         Looks at `most` jobs at most. Returns how many went.
         """
         until = int(self.redis.time()[0] - keep_s)
-        expired: list[bytes] = []
-        for name in {queue, ""}:
-            key = ended_key(name)
-            expired += replies.guarded(key, partial(self.redis.zrangebyscore, key, "-inf", until, 0, most), ())
-        gone = 0
-        for job_id in replies.names(ended_key(queue), expired[:most], replies.JOB_ID):
-            gone += int(self._forget(keys=[job_key(job_id)], args=[until]))
-        return gone
+        expired: list[str] = []
+        for key in {ended_key(queue), ended_key("")}:
+            found = replies.guarded(key, partial(self.redis.zrangebyscore, key, "-inf", until, 0, most), ())
+            expired += replies.names(key, found, replies.JOB_ID)
+        return sum(int(self._forget(keys=[job_key(job_id)], args=[until])) for job_id in expired[:most])
 
     # -- one job ------------------------------------------------------------------------------------------------
 
@@ -232,27 +229,23 @@ class JobStore(Leases):
             sets = [state_key(state) for state in ACTIVE]
         else:
             sets = [queue_state_key(name, state) for state in ACTIVE for name in {queue, ""}]
-        with self.redis.pipeline(transaction=False) as pipe:
-            for key in sets:
-                pipe.smembers(key)
-            found = zip(sets, replies.answers(pipe, sets), strict=True)
-        ids = sorted({job_id for key, members in found for job_id in replies.names(key, members or (), replies.JOB_ID)})
+        ids = sorted(self._in_sets(sets))
         scores = replies.guarded(JOBS, partial(self.redis.zmscore, JOBS, ids), [None] * len(ids)) if ids else ()
         submitted = dict(zip(ids, scores, strict=True))
         return sorted(ids, key=lambda job_id: (-(submitted[job_id] or 0.0), job_id))
 
     def list_again(self) -> None:
         """Enter each job that is in one of the lists in all where it belongs: one may have been lost."""
-        for job_id in {*self.job_ids(), *self._in_sets()}:
+        for job_id in {*self.job_ids(), *self._in_sets([state_key(state) for state in JobState])}:
             replies.guarded(job_key(job_id), partial(self._enlist, keys=[job_key(job_id)]), None)
 
-    def _in_sets(self) -> list[str]:
-        sets = [state_key(state) for state in JobState]
+    def _in_sets(self, sets: list[str]) -> set[str]:
+        """Return the ids of the jobs that are in any of these sets."""
         with self.redis.pipeline(transaction=False) as pipe:
             for key in sets:
                 pipe.smembers(key)
-            members = replies.answers(pipe, sets)
-        return [job_id for found in members for job_id in replies.names(STATE, found or (), replies.JOB_ID)]
+            found = zip(sets, replies.answers(pipe, sets), strict=True)
+        return {job_id for key, members in found for job_id in replies.names(key, members or (), replies.JOB_ID)}
 
     def recent_ids(self, most: int) -> list[str]:
         """Return the ids of the newest jobs, and of the newest of those that have something to do, the newest first."""
@@ -284,13 +277,12 @@ class JobStore(Leases):
         queue: of those alone that its workers may do. It costs the same for any number of jobs that have ended.
         """
         prefixes = [STATE] if queue is None else [f"{QUEUE}{name}:" for name in sorted({queue, ""})]
+        sets = [prefix + state for state in JobState for prefix in prefixes]
         with self.redis.pipeline(transaction=False) as pipe:
-            for state in JobState:
-                for prefix in prefixes:
-                    pipe.scard(prefix + state)
+            for key in sets:
+                pipe.scard(key)
             pipe.smembers(DEGRADED)
-            asked = [prefix + state for state in JobState for prefix in prefixes]
-            *sizes, degraded = replies.answers(pipe, [*asked, DEGRADED])
+            *sizes, degraded = replies.answers(pipe, [*sets, DEGRADED])
         sizes = [size or 0 for size in sizes]
         degraded = degraded or set()
         by_state = zip(JobState, replies.chunks(sizes, len(prefixes)), strict=True)

@@ -198,11 +198,11 @@ class JobStore(Leases):
 
     def job_ids(self, most: int | None = None, *, state: JobState | None = None) -> list[str]:
         """Return the ids of the newest jobs, or of those in one state, the newest first."""
-        found = (job_id for page in self._pages(most or JOBS_AT_ONCE) for job_id in self._in_state(page, state))
+        size = JOBS_AT_ONCE if most is None or state is not None else min(most, JOBS_AT_ONCE)  # few may be in the state
+        found = (job_id for page in self._pages(size) for job_id in self._in_state(page, state))
         return list(islice(found, most))
 
-    def _pages(self, most: int) -> Iterable[list[str]]:
-        size = min(most, JOBS_AT_ONCE)
+    def _pages(self, size: int) -> Iterable[list[str]]:
         start = 0
         while page := replies.guarded(JOBS, partial(self.redis.zrevrange, JOBS, start, start + size - 1), ()):
             yield replies.names(JOBS, page, replies.JOB_ID)

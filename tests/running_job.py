@@ -4,7 +4,8 @@ from redis import Redis
 from samples import job_spec
 
 from trtjob.jobs.states import JobState
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.leases import Lease
 from trtjob.queue.units import PLAN, shard_unit
 
 JOB = job_spec().job_id

@@ -24,7 +24,8 @@ from trtjob.jobs.plan import (
 )
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.spec import JobSpec
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.leases import Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import open_storage

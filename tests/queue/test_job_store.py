@@ -13,8 +13,9 @@ from terminal import wait_for
 
 from trtjob.errors import ForeignJobError, UnknownJobError
 from trtjob.jobs.states import ACTIVE, TERMINAL, JobState
-from trtjob.queue.job_store import FREE_KILLS, Done, JobStore, Lease, Refusal
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import WORKERS, job_key, lease_key, worker_key
+from trtjob.queue.leases import FREE_KILLS, Done, Lease, Refusal
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.queue.worker_registry import WORKER_TTL_S
 

@@ -6,7 +6,8 @@ from samples import job_spec
 
 from trtjob.jobs.states import JobState
 from trtjob.queue.events import EventKind
-from trtjob.queue.job_store import JobStore, Lease, Refusal
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.leases import Lease, Refusal
 from trtjob.queue.notifications import ask_for_notice, end_notice, take_due
 from trtjob.queue.progress import describe_limit
 from trtjob.queue.reconcile import reconcile, reconcile_job

@@ -10,8 +10,9 @@ from terminal import wait_for
 
 from trtjob.errors import ForeignJobError
 from trtjob.jobs.states import TERMINAL, JobState
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import done_key, lease_key
+from trtjob.queue.leases import Lease
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.rq_queue import WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_unit

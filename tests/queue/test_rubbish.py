@@ -17,7 +17,7 @@ from trtjob.errors import ForeignJobError, JobError, UnknownJobError
 from trtjob.jobs.states import JobState
 from trtjob.queue import replies
 from trtjob.queue.job_log import JobLog, read_log
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import (
     FENCE,
     JOBS,
@@ -31,6 +31,7 @@ from trtjob.queue.keys import (
     state_key,
     worker_key,
 )
+from trtjob.queue.leases import Lease
 from trtjob.queue.notifications import ask_for_notice, take_due
 from trtjob.queue.reconcile import reconcile, reconcile_job
 from trtjob.queue.replies import MOST_SHARDS, Rubbish, drop_foreign

@@ -11,8 +11,9 @@ from twice import SCRIPTS, Twice
 from trtjob.jobs.states import JobState, Priority
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.events import EventKind, add_event
-from trtjob.queue.job_store import Done, JobStore, Lease, Refusal
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lease_key
+from trtjob.queue.leases import Done, Lease, Refusal
 from trtjob.queue.notifications import ask_for_notice, end_notice, put_off, take_due
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue

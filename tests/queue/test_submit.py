@@ -19,8 +19,9 @@ from trtjob.jobs.plan import source_images
 from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import FINISHED, TERMINAL, JobState, Priority
 from trtjob.queue.embedded_server import EmbeddedServer
-from trtjob.queue.job_store import JobStore, Refusal
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import done_key, job_key
+from trtjob.queue.leases import Refusal
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import cancel, resume, retry, stop, submit

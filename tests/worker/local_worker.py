@@ -11,8 +11,9 @@ from worker.plain_engine import PlainEngine, write_images
 from trtjob.jobs.folder import JobFolder
 from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.spec import JobSpec
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import part_key
+from trtjob.queue.leases import Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit

@@ -22,8 +22,9 @@ from trtjob.jobs.folder import RECEIPT, RESULTS, JobFolder
 from trtjob.jobs.plan import read_shard
 from trtjob.jobs.records import Record
 from trtjob.jobs.states import ACTIVE
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lease_key
+from trtjob.queue.leases import Lease
 from trtjob.queue.reconcile import reconcile
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import retry, submit

@@ -243,7 +243,8 @@ import sys
 import redis
 from trtjob.config import Settings
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.queue.job_store import Lease, JobStore
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.leases import Lease
 from trtjob.worker.context import Context
 from trtjob.worker.heartbeat import LOADING_S, PATIENCE, HeartbeatThread
 client = redis.Redis.from_url(sys.argv[1])

@@ -24,8 +24,9 @@ from trtjob.config import Settings
 from trtjob.errors import ConfigError
 from trtjob.jobs.states import JobState
 from trtjob.queue import notifications
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import NOTICE, NOTICES, job_key
+from trtjob.queue.leases import Lease
 from trtjob.queue.notifications import LEASE_S, ask_for_notice, check_notify_url
 from trtjob.queue.submit import cancel
 from trtjob.queue.units import FINISH

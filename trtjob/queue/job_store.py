@@ -24,16 +24,13 @@ from trtjob.queue.keys import (
     done_key,
     ended_key,
     job_key,
-    lease_key,
     part_key,
     queue_state_key,
     state_key,
 )
-from trtjob.queue.leases import FREE_KILLS, Done, Lease, Leases, Refusal
+from trtjob.queue.leases import Leases
 from trtjob.queue.scripts import load
 from trtjob.queue.views import JobView, job_view
-
-__all__ = ["FREE_KILLS", "JOBS", "Done", "JobStore", "Lease", "Refusal", "job_key", "lease_key"]
 
 log = logging.getLogger(__name__)
 

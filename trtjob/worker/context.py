@@ -22,8 +22,9 @@ from trtjob.jobs.roots import check_spec
 from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import log_context
 from trtjob.queue.exclusions import Exclusions, OwnExclusions
-from trtjob.queue.job_store import Done, JobStore, Lease
+from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lock_key
+from trtjob.queue.leases import Done, Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import JobView, node_of
 from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine

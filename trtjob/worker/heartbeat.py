@@ -24,7 +24,8 @@ from trtjob.jobs.states import ACTIVE
 from trtjob.queue import rq_internals
 from trtjob.queue.exclusions import Exclusions
 from trtjob.queue.job_log import JobLog
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.leases import Lease
 from trtjob.queue.replies import is_outage
 from trtjob.queue.units import shard_of
 from trtjob.storage import is_bucket, troubles

@@ -8,7 +8,7 @@ from redis import RedisError
 
 from trtjob.errors import TooManyFailures, TrtjobError, UnknownJobError
 from trtjob.queue.exclusions import Lack, lack_of
-from trtjob.queue.job_store import Lease, Refusal
+from trtjob.queue.leases import Lease, Refusal
 from trtjob.storage import troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupted
 

@@ -23,7 +23,8 @@ from trtjob.jobs.roots import check_places
 from trtjob.jobs.source_images import open_source
 from trtjob.jobs.states import ACTIVE, JobState
 from trtjob.queue.conversions import MOST_TRIES, Conversion, name_of
-from trtjob.queue.job_store import JobStore, Lease
+from trtjob.queue.job_store import JobStore
+from trtjob.queue.leases import Lease
 from trtjob.queue.reconcile import reconcile_job
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView

@@ -20,8 +20,8 @@ from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import Record, from_line, to_line
 from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import JobState
-from trtjob.queue.job_store import Lease
 from trtjob.queue.keys import lease_key
+from trtjob.queue.leases import Lease
 from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.context import Interrupted

@@ -6,7 +6,7 @@ begins with a shard. At most two are in hand: one that is fed and one that drain
 
 import asyncio
 
-from trtjob.queue.job_store import Lease
+from trtjob.queue.leases import Lease
 from trtjob.worker.context import Context
 from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.shard.run import run_shard

@@ -15,7 +15,7 @@ from trtjob.jobs.folder import JobFolder, ShardManifest, results_key
 from trtjob.jobs.plan import checkpoint_key, read_shard
 from trtjob.jobs.records import from_line
 from trtjob.jobs.spec import Annotate
-from trtjob.queue.job_store import Done, Lease
+from trtjob.queue.leases import Done, Lease
 from trtjob.queue.units import FINISH, shard_of
 from trtjob.queue.views import JobView
 from trtjob.worker.context import Context, Interrupted, Interrupter

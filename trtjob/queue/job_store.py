@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 JOBS_AT_ONCE = 500
 _MOST_SPEC = 1 << 20  # bytes
-# What a job's events call a move to a state; by default its message is the detail.
-_HAPPENINGS = {
+# What a job's events call a move to a state.
+_EVENT_OF = {
     JobState.QUEUED: EventKind.CONTINUED,
     JobState.STOPPED: EventKind.STOPPED,
     JobState.DONE: EventKind.FINISHED,
@@ -53,7 +53,7 @@ class JobStore(Leases):
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         register = redis.register_script
-        self._named: set[str] = set()  # the jobs that cannot be read, as far as that was said
+        self._warned_of: set[str] = set()  # jobs that cannot be read
         self._create = register(load("create"))
         self._move = replies.script(redis, load("move"), 0)
         self._update = replies.script(redis, load("update"), 0)
@@ -99,7 +99,7 @@ class JobStore(Leases):
         detail: what its events say of it; the message unless given; of: the runner that must have it, empty: whichever.
         """
         allowed = f",{','.join(origins(target))},"
-        told = [_HAPPENINGS.get(target, ""), _printable(str(fields.get("message", "") if detail is None else detail))]
+        told = [_EVENT_OF.get(target, ""), _printable(str(fields.get("message", "") if detail is None else detail))]
         args = [new_call(), target.value, allowed, *told, of, *_flat(fields)]
         return bool(self._move(keys=[job_key(job_id)], args=args))
 
@@ -263,9 +263,9 @@ class JobStore(Leases):
                 except UnknownJobError:  # forgotten between the two reads
                     continue
                 except ForeignJobError as err:
-                    if job_id not in self._named:
+                    if job_id not in self._warned_of:
                         log.warning(str(err), extra={"why": str(err.__cause__ or "")[:200]})
-                    self._named.add(job_id)
+                    self._warned_of.add(job_id)
         return sorted(found, key=lambda view: -view.spec.created_at)
 
     def counts(self, queue: str | None = None) -> dict[str, int]:

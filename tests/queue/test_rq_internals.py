@@ -36,7 +36,7 @@ def test_the_names_of_keys_are_rqs(redis: Redis) -> None:
     assert internals.intermediate_key("test") == queue.intermediate_queue_key, ABOUT
     assert internals.message_key("a-1") == Job("a-1", connection=redis).key, ABOUT
     assert internals.worker_key("w") == BaseWorker.redis_worker_namespace_prefix + "w", ABOUT
-    assert set(internals.kinds_of("test")) >= {Queue.redis_queues_keys, BaseWorker.redis_workers_keys}, ABOUT
+    assert set(internals.types_of("test")) >= {Queue.redis_queues_keys, BaseWorker.redis_workers_keys}, ABOUT
 
 
 @pytest.mark.parametrize(

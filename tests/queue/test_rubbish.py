@@ -24,11 +24,11 @@ from trtjob.queue.keys import (
     PARTS,
     daemon_key,
     job_key,
-    kinds_of,
     lease_key,
     log_key,
     queue_state_key,
     state_key,
+    types_of,
     worker_key,
 )
 from trtjob.queue.leases import Lease
@@ -213,7 +213,7 @@ def test_a_lease_that_nobody_of_ours_has_written_does_not_hold_a_unit_for_ever(
 
 
 def all_keys() -> list[str]:
-    own = [*kinds_of("test"), FENCE, worker_key("worker-1"), daemon_key("node-1"), "rq:queue:test"]
+    own = [*types_of("test"), FENCE, worker_key("worker-1"), daemon_key("node-1"), "rq:queue:test"]
     rqs = ["rq:queue:test:intermediate", "rq:wip:test", "rq:queues", "rq:workers", "rq:failed:test", "rq:workers:test"]
     return sorted({*own, *rqs})
 
@@ -248,7 +248,7 @@ def test_a_key_of_all_jobs_that_is_of_another_kind_is_named_and_jobs_go_on(
 )
 def test_a_name_that_is_no_jobs_is_skipped(redis: Redis, store: JobStore, queue: WorkQueue, member: bytes) -> None:
     live(store, queue, WELL)
-    for key, kind in kinds_of(queue.name).items():
+    for key, kind in types_of(queue.name).items():
         redis.sadd(key, member) if kind == "set" else redis.zadd(key, {member: 1})
     for key in ("rq:wip:test", "rq:failed:test"):
         redis.zadd(key, {member: 1})

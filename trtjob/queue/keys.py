@@ -61,14 +61,14 @@ PARTS = (
     *("aside", "events", "log", "calls"),
 )
 # The types of the keys that are not one job's.
-KINDS = {JOBS: "zset", DEGRADED: "set", NOTICES: "set", WORKERS: "set", DAEMONS: "set"}
-KINDS |= {STATE + state: "set" for state in JobState}
+TYPES = {JOBS: "zset", DEGRADED: "set", NOTICES: "set", WORKERS: "set", DAEMONS: "set"}
+TYPES |= {STATE + state: "set" for state in JobState}
 
 
-def kinds_of(queue: str) -> dict[str, str]:
+def types_of(queue: str) -> dict[str, str]:
     """Return the types of the keys of all jobs, and of those of a queue."""
     of_queue = {queue_state_key(name, state): "set" for name in (queue, "") for state in JobState}
-    return KINDS | of_queue | {ended_key(name): "zset" for name in (queue, "")}
+    return TYPES | of_queue | {ended_key(name): "zset" for name in (queue, "")}
 
 
 def job_key(job_id: str) -> str:

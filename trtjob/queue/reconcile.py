@@ -10,7 +10,7 @@ from itertools import islice
 from trtjob.errors import UnknownJobError
 from trtjob.jobs.states import JobState
 from trtjob.queue.job_store import JobStore
-from trtjob.queue.keys import kinds_of
+from trtjob.queue.keys import types_of
 from trtjob.queue.replies import drop_foreign, is_outage
 from trtjob.queue.rq_queue import WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_unit
@@ -25,7 +25,7 @@ def reconcile(store: JobStore, queue: WorkQueue) -> int:
     Raises ForeignJobError for a job that cannot be read, or what else one has met, after all others have had their
     turn.
     """
-    if drop_foreign(store.redis, kinds_of(queue.name) | queue.kinds):
+    if drop_foreign(store.redis, types_of(queue.name) | queue.key_types):
         store.list_again()
     queue.clear_abandoned()
     queue.clear_rubbish()

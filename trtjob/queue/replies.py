@@ -188,17 +188,15 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def drop_foreign(redis: Any, kinds: Mapping[str, str]) -> bool:
-    """Remove those keys that are not of their kind: what belongs there is found again. Returns whether one was."""
+def drop_foreign(redis: Any, types: Mapping[str, str]) -> bool:
+    """Remove those keys that are not of their type: what belongs there is found again. Returns whether one was."""
     with redis.pipeline(transaction=False) as pipe:
-        for key in kinds:
+        for key in types:
             pipe.type(key)
-        found = [kind.decode() for kind in pipe.execute()]
-    foreign = {
-        key: there for (key, kind), there in zip(kinds.items(), found, strict=True) if there not in (kind, "none")
-    }
+        found = dict(zip(types, (there.decode() for there in pipe.execute()), strict=True))
+    foreign = {key: there for key, there in found.items() if there not in (types[key], "none")}
     for key, there in foreign.items():
-        skip(key, f"it is a {there}, not a {kinds[key]}: removed")
+        skip(key, f"it is a {there}, not a {types[key]}: removed")
         redis.delete(key)
     return bool(foreign)
 

@@ -39,11 +39,11 @@ def worker_key(worker: str) -> str:
     return f"rq:worker:{worker}"
 
 
-def kinds_of(queue: str) -> dict[str, str]:
+def types_of(queue: str) -> dict[str, str]:
     """Return the types of a queue's keys: what is lost with one of another type is asked for again, or is for a look
     alone."""
-    kinds = {list_key(queue): "list", intermediate_key(queue): "list", "rq:queues": "set", "rq:workers": "set"}
-    return kinds | {registry_key(name, queue): "zset" for name in _REGISTRIES} | {f"rq:workers:{queue}": "set"}
+    types = {list_key(queue): "list", intermediate_key(queue): "list", "rq:queues": "set", "rq:workers": "set"}
+    return types | {registry_key(name, queue): "zset" for name in _REGISTRIES} | {f"rq:workers:{queue}": "set"}
 
 
 def park(redis: Any, queue: str, message: str, reason: str, kept_s: int) -> None:

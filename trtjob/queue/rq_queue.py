@@ -164,9 +164,9 @@ class WorkQueue:
         rq_internals.clear_abandoned(self.redis, self.name)
 
     @property
-    def kinds(self) -> dict[str, str]:
+    def key_types(self) -> dict[str, str]:
         """The types of RQ's keys, by name."""
-        return rq_internals.kinds_of(self.name)
+        return rq_internals.types_of(self.name)
 
     def __len__(self) -> int:
         return int(guarded(self._list, lambda: self.redis.llen(self._list), 0))

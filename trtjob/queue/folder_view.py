@@ -1,7 +1,7 @@
 """A job as its folder says that it stands, for where the queue's server knows nothing of it."""
 
 from trtjob.jobs.finish import Receipt, Summary
-from trtjob.jobs.folder import RECEIPT, SUMMARY, JobFolder
+from trtjob.jobs.folder import RECEIPT, SUMMARY, JobFolder, PlanEpoch
 from trtjob.jobs.plan import committed_counts
 from trtjob.jobs.states import JobState
 from trtjob.queue.views import JobView
@@ -22,6 +22,7 @@ def _complete(folder: JobFolder) -> JobView:
     summary = folder.document(Summary, SUMMARY, remedy=f"Remove {RECEIPT}")
     return _view(
         folder,
+        folder.epochs(),
         state=JobState.DONE_WITH_ERRORS if receipt.failed else JobState.DONE,
         images=receipt.listed,
         ok=receipt.ok,
@@ -34,10 +35,11 @@ def _complete(folder: JobFolder) -> JobView:
 
 
 def _incomplete(folder: JobFolder) -> JobView:
-    counts = committed_counts(folder, 0)
-    listed = sum(epoch.images for epoch in folder.epochs())
+    counts, epochs = committed_counts(folder, 0), folder.epochs()
+    listed = sum(epoch.images for epoch in epochs)
     return _view(
         folder,
+        epochs,
         state=JobState.FAILED,
         images=max(listed, counts["ok"] + counts["failed"]),
         ok=counts["ok"],
@@ -50,6 +52,7 @@ def _incomplete(folder: JobFolder) -> JobView:
 
 def _view(
     folder: JobFolder,
+    epochs: list[PlanEpoch],
     *,
     state: JobState,
     images: int,
@@ -62,7 +65,7 @@ def _view(
     finished_at: float | None = None,
     is_known: bool = True,
 ) -> JobView:
-    epochs = folder.epochs()
+    shards_done = len(folder.committed_shards())
     return JobView(
         spec=folder.spec(),
         state=state,
@@ -75,8 +78,8 @@ def _view(
         failed=failed,
         skipped=skipped,
         ignored=ignored or {},
-        shards=max(sum(epoch.shards for epoch in epochs), len(folder.committed_shards())),
-        shards_done=len(folder.committed_shards()),
+        shards=max(sum(epoch.shards for epoch in epochs), shards_done),
+        shards_done=shards_done,
         live_done=0,
         live_failed=0,
         started_at=None,

@@ -20,9 +20,9 @@ class WorkerRegistry:
     def __init__(self, redis: Redis) -> None:
         self.redis: Any = redis  # redis-py types every reply as any of six things; ours are bytes and ints
 
-    def report_worker(self, name: str, fields: Mapping[str, Any], redis: Any = None) -> None:
+    def report_worker(self, name: str, fields: Mapping[str, Any]) -> None:
         """Write a worker's state."""
-        _report(redis or self.redis, WORKERS, worker_key(name), name, fields)
+        _report(self.redis, WORKERS, worker_key(name), name, fields)
 
     def remove_worker(self, name: str) -> None:
         _remove(self.redis, WORKERS, worker_key(name), name)

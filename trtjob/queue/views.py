@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import JobState, Priority
@@ -65,7 +64,8 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker process as it last reported. rate: images per second; busy: share of its time by stage, 0 to 1.
+    """A worker process as it last reported. state: `idle` or `busy`; rate: images per second; busy: share of its
+    time by stage, 0 to 1.
 
     units: the job and the unit of all that it has in hand; doing: what keeps images waiting, empty where nothing does;
     trouble: the storage that fails there, empty where none does; queue: the one that it serves; job: the only one of
@@ -187,7 +187,7 @@ def units_held(fields: Iterable[bytes]) -> list[tuple[str, str]]:
 def worker_view(name: str, fields: dict[bytes, bytes], beat_age_s: float) -> WorkerView:
     """Read a worker's hash. Raises ValueError, KeyError."""
     text = replies.texts(fields)
-    state: Literal["idle", "busy"] | str = text.get("state", "idle")
+    state = text.get("state", "idle")
     return WorkerView(
         name=name,
         host=text["host"],

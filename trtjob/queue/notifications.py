@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from redis import ResponseError
 
@@ -101,20 +101,10 @@ def take_due(store: JobStore, queue: str = "") -> Iterator[Notice]:
     queue: of its jobs, and of those that have no queue.
     """
     for waiting in sorted({NOTICES, notices_key(queue)}):
-        for delivery in _waiting(store, waiting):
-            notice = _take(store, waiting, delivery)
+        for member in sorted(replies.guarded(waiting, partial(store.redis.smembers, waiting), ())):
+            notice = _take(store, waiting, member)
             if notice is not None:
                 yield notice
-
-
-def _waiting(store: JobStore, key: str) -> list[bytes]:
-    try:
-        return sorted(store.redis.smembers(key))
-    except ResponseError as err:
-        if not replies.is_of_key(err):
-            raise
-        replies.skip(key, err)
-        return []
 
 
 def _take(store: JobStore, waiting: str, member: bytes) -> Notice | None:
@@ -183,7 +173,7 @@ def headers_of(notice: Notice, secret: str, now: float) -> dict[str, str]:
     Signed is "<t>.<body>", by HMAC-SHA256: who knows the secret can tell that the notice is ours, and not an old one.
     """
     delivery = f"{notice.job_id}-{notice.delivery}"
-    headers: dict[str, Any] = {"Content-Type": "application/json", "X-Trtjob-Delivery": delivery}
+    headers = {"Content-Type": "application/json", "X-Trtjob-Delivery": delivery}
     if secret:
         signed = f"{int(now)}.".encode() + notice.body
         digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()

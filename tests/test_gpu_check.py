@@ -606,7 +606,8 @@ def test_a_heavy_model_is_beside_its_engine_alone(options: CheckOptions, picture
     (row,) = feed.heavy("digits", "cpu", options, pictures)
     rate, of_engine, *_ = figures(row)
     told = float(row.note.split(";")[0].removeprefix("engine alone "))
-    assert of_engine == pytest.approx(rate / told, abs=0.05)
+    # Both are whole numbers, and small ones on a busy machine.
+    assert (rate - 0.5) / (told + 0.5) - 0.01 < of_engine < (rate + 0.5) / (told - 0.5) + 0.01
 
 
 @pytest.mark.slow

@@ -127,6 +127,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = ("TRTJOB_", "AWS_")
     for name in [name for name in os.environ if name.startswith(own) and not name.startswith("TRTJOB_REQUIRE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # some run pytest themselves
     monkeypatch.setenv("UV_CACHE_DIR", f"{REAL_HOME}/.cache/uv")  # what it has downloaded before
     home = tmp_path / "user"
     home.mkdir()

@@ -82,10 +82,10 @@ def traits_of(name: str, trt: Any) -> dict[str, Any]:
     found = Flavour("tensorrt_rtx" if name == "tensorrt_rtx" else "tensorrt", trt.__version__, trt)
     era = eras_of(found)[0]
     return {
-        "is_weak": found.is_weak,
+        "is_weakly_typed": found.is_weakly_typed,
         "network_flags": found.network_flags,
         "has_monitor": found.has_monitor,
-        "is_learning": found.is_learning,
+        "keeps_timing_cache": found.keeps_timing_cache,
         "reads_old_opsets_only": found.reads_old_opsets_only,
         "lowest": list(era.lowest),
     }

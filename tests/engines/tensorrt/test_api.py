@@ -28,7 +28,7 @@ class Expected:
     """What is known of a version. named: of the names that are not in all versions, those that it has."""
 
     version: str
-    is_weak: bool
+    is_weakly_typed: bool
     network_flags: int
     has_monitor: bool
     lowest: tuple[int, int]
@@ -130,11 +130,11 @@ def test_names_that_not_all_versions_have_are_where_we_take_them(expected: Expec
 @every_version
 def test_the_traits_of_a_version_are_known(expected: Expected, answer: dict[str, Any]) -> None:
     assert answer["traits"] == {
-        "is_weak": expected.is_weak,
+        "is_weakly_typed": expected.is_weakly_typed,
         "network_flags": expected.network_flags,
         "has_monitor": expected.has_monitor,
-        "is_learning": not expected.is_weak,
-        "reads_old_opsets_only": expected.is_weak,
+        "keeps_timing_cache": not expected.is_weakly_typed,
+        "reads_old_opsets_only": expected.is_weakly_typed,
         "lowest": list(expected.lowest),
     }
 
@@ -142,7 +142,7 @@ def test_the_traits_of_a_version_are_known(expected: Expected, answer: dict[str,
 @every_version
 def test_a_weak_version_has_the_flags_of_precisions(expected: Expected, answer: dict[str, Any]) -> None:
     """They are set on no other: those that have them and are typed strongly refuse them."""
-    if answer["traits"]["is_weak"]:
+    if answer["traits"]["is_weakly_typed"]:
         assert {*_OF_WEAK, *_OF_LAYERS} <= {name for name, is_there in answer["behind_traits"].items() if is_there}
 
 
@@ -160,7 +160,7 @@ def test_tensorrt_rtx_knows_every_name_that_we_use() -> None:
     answer = look("tensorrt_rtx", None)
     assert answer["unknown"] == []
     assert answer["works"] == {"logger": "", "monitor": ""}
-    assert answer["traits"]["is_weak"] is answer["traits"]["is_learning"] is False
+    assert answer["traits"]["is_weakly_typed"] is answer["traits"]["keeps_timing_cache"] is False
 
 
 def test_the_script_brings_the_versions_that_are_looked_at() -> None:

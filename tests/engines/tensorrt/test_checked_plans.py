@@ -37,7 +37,7 @@ def test_a_plan_of_a_lower_precision_passes(precision: Precision, tmp_path: Path
     spec = found.spec.model_copy(update={"precision": precision})
     made = conversions.lower_precision(found, precision, nets.images(4, (32, 32)))
     model = conversions.write(made, spec, tmp_path / "net.onnx")
-    if precision == "bf16" and flavour().is_weak:
+    if precision == "bf16" and flavour().is_weakly_typed:
         with pytest.raises(EngineError, match="computes in bf16"):
             build_in_child(model, QUICK, gpu=0)
     else:
@@ -68,7 +68,7 @@ def test_a_build_is_stopped(tmp_path: Path) -> None:
 
 def test_a_graph_that_8_6_misreads_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is when nothing lowers it: the plan builds, runs, and ranks the candidates by objectness alone."""
-    if not flavour().is_weak:
+    if not flavour().is_weakly_typed:
         pytest.skip("this TensorRT reads opset 18")
     monkeypatch.setattr(builder, "readable_copy", nullcontext)
     found = conversions.of_head(

@@ -93,9 +93,9 @@ def build_plan(
     with readable_copy(model) as readable:
         parser = _parse(readable, network, model.name)
         config = build_config(builder, network, options)
-        if found.is_weak:
+        if found.is_weakly_typed:
             _allow_precisions(network, config, readable)
-        if found.is_learning and not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
+        if found.keeps_timing_cache and not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
             config.set_timing_cache(config.create_timing_cache(b""), False)  # of another GPU: learnt anew
         watch = BuildWatch(on_progress)
         plan = watch.build(builder, network, config)
@@ -104,7 +104,7 @@ def build_plan(
         raise BuildCancelled
     if plan is None:
         raise EngineError(f"{found.title} cannot build '{model.name}': {messages.take()}")
-    return Built(bytes(plan), bytes(config.get_timing_cache().serialize()) if found.is_learning else b"")
+    return Built(bytes(plan), bytes(config.get_timing_cache().serialize()) if found.keeps_timing_cache else b"")
 
 
 def readable_copy(model: Path) -> AbstractContextManager[Path]:

@@ -67,15 +67,15 @@ class Flavour:
         return int(major), int(minor)
 
     @property
-    def is_weak(self) -> bool:
-        """Tell whether a network's types are only hints to it: flags say which precisions a layer may have (8.6)."""
+    def is_weakly_typed(self) -> bool:
+        """Tell whether networks are weakly typed (8.6): flags, not the graph, say which precisions a layer may have."""
         return not hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @property
     def network_flags(self) -> int:
         """Return the flags of a network whose types are those of its graph, as far as it knows types at all."""
         flags = self.trt.NetworkDefinitionCreationFlag
-        return 1 << int(flags.EXPLICIT_BATCH if self.is_weak else flags.STRONGLY_TYPED)
+        return 1 << int(flags.EXPLICIT_BATCH if self.is_weakly_typed else flags.STRONGLY_TYPED)
 
     @property
     def has_monitor(self) -> bool:
@@ -83,18 +83,18 @@ class Flavour:
         return hasattr(self.trt, "IProgressMonitor")
 
     @property
-    def is_learning(self) -> bool:
-        """Tell whether what a build has learnt of kernels is for the next one.
+    def keeps_timing_cache(self) -> bool:
+        """Tell whether a build's timing cache, what it has learnt of kernels, is for the next one.
 
         TensorRT-RTX compiles its kernels where it runs; 8.6 fails now and then with a cache of another model ("Myelin
         error").
         """
-        return self.name == "tensorrt" and not self.is_weak
+        return self.name == "tensorrt" and not self.is_weakly_typed
 
     @property
     def reads_old_opsets_only(self) -> bool:
         """Tell whether the parser takes a newer opset for the one it knows, without a word: graphs are lowered."""
-        return self.is_weak
+        return self.is_weakly_typed
 
     def expect_gpu(self, gpu_name: str, capability: Capability) -> None:
         """Raise EngineError where a GPU is older, or newer, than this TensorRT serves; say which version does."""

@@ -134,10 +134,10 @@ def _tensorrt() -> str:
 def _expect_served(engine: EngineKind, gpus: "Sequence[GpuInfo]") -> None:
     """Raise EngineError where one of the GPUs is none for what is installed."""
     if engine == "tensorrt":
-        from trtjob.engines.tensorrt.plans import gpu_of
+        from trtjob.engines.tensorrt.flavour import flavour
 
         for gpu in gpus:
-            gpu_of(gpu.name, gpu.compute_capability)
+            flavour().expect_gpu(gpu.name, gpu.compute_capability)
         return
     from trtjob.engines.onnxruntime.cuda import check_usable
 

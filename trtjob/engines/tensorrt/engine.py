@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trtjob.child_process import Allowance
-from trtjob.engines.cuda.device import gpu_of as device_of
+from trtjob.engines.cuda.device import gpu_of
 from trtjob.engines.cuda.interface import GpuInfo
 from trtjob.engines.spec import ModelSpec
 from trtjob.engines.tensorrt.build_process import build_in_child
 from trtjob.engines.tensorrt.builder import BuildOptions, BuildProgress
 from trtjob.engines.tensorrt.flavour import flavour
-from trtjob.engines.tensorrt.plans import PlanCache, PlanKey, SingleFlight, gpu_of
+from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey, SingleFlight
 from trtjob.engines.tensorrt.runtime import LoadedPlan, TensorRtEngine
 from trtjob.errors import DeviceMemoryError
 
@@ -49,7 +49,7 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
 
     Raises EngineError where there is no GPU or no TensorRT, or the plan cannot be built or loaded.
     """
-    gpu = device_of(options.gpu)
+    gpu = gpu_of(options.gpu)
     batches = options.build.profile
     while True:
         try:
@@ -68,12 +68,12 @@ def open_engine(path: Path, spec: ModelSpec, model_sha256: str, options: TensorR
 
 def build_ahead(path: Path, model_sha256: str, options: TensorRtOptions) -> None:
     """Build a model's plan for a GPU unless it is there. Raises as `open_engine` does."""
-    plan_of(path, model_sha256, device_of(options.gpu), options)
+    plan_of(path, model_sha256, gpu_of(options.gpu), options)
 
 
 def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str:
     """Return what TensorRT made of each layer, as JSON: kernels, formats, precisions. Raises as `open_engine` does."""
-    plan = plan_of(path, model_sha256, device_of(options.gpu), options)
+    plan = plan_of(path, model_sha256, gpu_of(options.gpu), options)
     loaded = LoadedPlan(plan, options.gpu)
     try:
         engine = loaded.load()
@@ -88,13 +88,14 @@ def plan_of(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOption
     """Return a model's plan for a GPU, from the cache or built now."""
     build = options.build
     found = flavour()
+    found.expect_gpu(gpu.name, gpu.compute_capability)
     key = PlanKey(
         model_sha256,
         str(build.profile),
         build.optimization_level,
         found.name,
         found.version,
-        gpu_of(gpu.name, gpu.compute_capability),
+        Gpu(gpu.name, gpu.compute_capability),
         build.tf32,
         build.workspace_mib,
     )

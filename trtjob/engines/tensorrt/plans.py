@@ -25,7 +25,6 @@ from trtjob import atomic
 from trtjob.documents import Document, problems
 from trtjob.engines.tensorrt import plan_failures
 from trtjob.engines.tensorrt.builder import BuildProgress
-from trtjob.engines.tensorrt.flavour import flavour
 from trtjob.engines.tensorrt.plan_lock import locked
 from trtjob.errors import DeviceMemoryError, EngineError, StorageError
 
@@ -344,9 +343,3 @@ def _reason(err: Exception) -> str:
 def _remove(plan: Path) -> None:
     plan.with_suffix(".json").unlink(missing_ok=True)  # first: a plan without it is none
     plan.unlink(missing_ok=True)
-
-
-def gpu_of(name: str, compute_capability: tuple[int, int]) -> Gpu:
-    """Return a GPU. Raises EngineError where the TensorRT that is installed does not run on it."""
-    flavour().expect_gpu(name, compute_capability)
-    return Gpu(name, compute_capability)

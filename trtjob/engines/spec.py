@@ -1,17 +1,14 @@
 """What a model says about itself: the JSON document that every converted ONNX file carries."""
 
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from trtjob.documents import Document, problems
+from trtjob.engines.graph_walk import external_locations
 from trtjob.errors import ForeignModelError, ModelError
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto, TensorProto
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -183,26 +180,10 @@ def load_spec(path: Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not an ONNX file: {err}. Copy or export it again. {_REMEDY}") from err
     if not model.graph.node:  # an empty file is a valid message, too
         raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. Copy or export it again. {_REMEDY}")
-    for location in _places_of_weights(model.graph):
+    for location in external_locations(model.graph):
         _expect_below(path, location)
     documents = {prop.key: prop.value for prop in model.metadata_props}
     return parse_spec(documents.get(METADATA_KEY), path)
-
-
-def _places_of_weights(graph: "GraphProto") -> Iterator[str]:
-    """Yield the names of the files beside a model's in which weights of a graph, and of those inside it, lie."""
-    for tensor in (*graph.initializer, *(array for node in graph.node for array in _arrays(node))):
-        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _places_of_weights(inner)
-
-
-def _arrays(node: "NodeProto") -> Iterator["TensorProto"]:
-    for attribute in node.attribute:
-        yield from ([attribute.t] if attribute.HasField("t") else [])
-        yield from attribute.tensors
 
 
 def _expect_below(path: Path, location: str) -> None:

@@ -66,6 +66,22 @@ def test_what_branches_read_is_not_cut_off(is_high: bool, expected: list[float])
     assert run(made, "images", is_high=is_high) == expected
 
 
+def test_an_output_without_a_name_leads_to_nothing() -> None:
+    """An input that is left out has no name either, and nobody makes it."""
+    made = graphs.model(
+        [
+            helper.make_node("Dropout", ["x"], ["other", ""]),
+            helper.make_node("Clip", ["x", "", "two"], ["scores"]),
+        ],
+        [graphs.constant("two", 2)],
+        [graphs.value("x", [2])],
+        [graphs.value("scores", [2]), graphs.value("other", [2])],
+    )
+    cut(made, made.graph.output[0])
+    assert [node.op_type for node in made.graph.node] == ["Clip"]
+    onnx.checker.check_model(made)
+
+
 @both_branches
 def test_nodes_come_after_what_their_branches_read(is_high: bool, expected: list[float]) -> None:
     made = branching()

@@ -1,13 +1,14 @@
 """Read an ONNX file, however damaged, into one graph of known operators."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, inliner, version_converter
+from onnx import ModelProto, inliner, version_converter
 
 from trtjob.converters.texts import one_line, shown
+from trtjob.engines.graph_walk import graphs_of
 from trtjob.errors import ConversionError, ModelError
 
 # The first opset in which ONNX Runtime runs every operator.
@@ -57,19 +58,6 @@ def metadata_of(model: ModelProto) -> dict[str, str]:
 def text(value: str | bytes) -> str:
     """Return a text; protobuf gives bytes where they are not UTF-8, and raises UnicodeDecodeError in other versions."""
     return value if isinstance(value, str) else value.decode()
-
-
-def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
-    """Yield a graph and all graphs inside its nodes."""
-    yield graph
-    yield from _graphs_in(graph.node)
-
-
-def _graphs_in(nodes: Iterable[NodeProto]) -> Iterator[GraphProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from graphs_of(inner)
 
 
 def opset_of(model: ModelProto) -> int:

@@ -1,10 +1,10 @@
 """Change a foreign graph without changing what it computes: cut it down, and keep its names apart from ours."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-from trtjob.converters.onnx.read import graphs_of
+from trtjob.engines.graph_walk import graphs_of, values_read
 from trtjob.engines.spec import (
     BOXES_NAME,
     CANDIDATES_NAME,
@@ -37,7 +37,7 @@ def sort_nodes(graph: GraphProto) -> None:
             waiting.pop()
             continue
         seen.add(index)
-        earlier = dict.fromkeys(makers[name] for name in _values_read(graph.node[index]) if name in makers)
+        earlier = dict.fromkeys(makers[name] for name in values_read(graph.node[index]) if name in makers)
         missing = [maker for maker in earlier if maker not in seen]
         if missing:  # in a circle, which the check finds, none is
             waiting.extend(reversed(missing))
@@ -65,7 +65,7 @@ def cut(model: ModelProto, *outputs: ValueInfoProto) -> None:
     nodes = _leading_to(graph, names)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in nodes for name in _values_read(node)} | names
+    read = {name for node in nodes for name in values_read(node)} | names
     for field in (graph.initializer, graph.sparse_initializer):
         kept = [
             tensor for tensor in field if (tensor.name if field is graph.initializer else tensor.values.name) in read
@@ -83,21 +83,11 @@ def _leading_to(graph: GraphProto, outputs: Iterable[str]) -> list[NodeProto]:
     wanted, kept = set(outputs), []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
-            wanted.update(_values_read(node))
+            wanted.update(values_read(node))
             copy = NodeProto()
             copy.CopyFrom(node)
             kept.append(copy)
     return kept[::-1]
-
-
-def _values_read(node: NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those that the graphs inside it read or make included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _values_read(inner)
 
 
 def _forget_texts(model: ModelProto) -> None:

@@ -1,13 +1,15 @@
 """How values flow through a graph: who makes and reads them, and which nodes lie between its layers."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from trtjob.engines.graph_walk import values_read
 
 # Kinds of nodes that multiply with weights, and which of their inputs the weights are.
 WEIGHTED = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
@@ -93,16 +95,6 @@ class Flow:
             producer_name=self.model.producer_name,
             functions=list(self.model.functions),
         )
-
-
-def values_read(node: NodeProto) -> Iterator[str]:
-    """Return the names that a node reads, the graphs inside it included."""
-    yield from filter(None, node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from values_read(inner)
-            yield from (value.name for value in graph.output)
 
 
 def has_graph(node: NodeProto) -> bool:

@@ -14,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
-from trtjob.converters.precision.flow import Flow, has_graph, values_read
+from trtjob.converters.precision.flow import Flow, has_graph
 from trtjob.engines.bf16_opset import BF16_OPSET, as_before_bf16
+from trtjob.engines.graph_walk import values_read
 from trtjob.errors import ConversionError
 
 # Sums of exponentials and of squares, small differences of large values, and orders: they need the bits.

@@ -6,9 +6,10 @@ to be rounded: what int8 is for is what the next convolution reads. So the graph
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 from onnx import GraphProto, NodeProto
+
+from trtjob.engines.graph_walk import values_read
 
 # Of what a smooth activation consists, before Mish is lowered and after. ReLU and its like are no trouble.
 _PARTS = frozenset({"Mish", "Mul", "Sigmoid", "Softplus", "Tanh"})
@@ -40,18 +41,9 @@ def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
     """Return which nodes read each value."""
     found: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
-        for name in _read_by(node):
+        for name in values_read(node):
             found[name].append(node)
     return found
-
-
-def _read_by(node: NodeProto) -> Iterator[str]:
-    """Yield what a node reads, graphs inside of it included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            for made in inner.node:
-                yield from _read_by(made)
 
 
 def _drop_unread(graph: GraphProto) -> None:

@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
+from trtjob.engines.graph_walk import external_locations, inner_graphs
 from trtjob.engines.tensorrt.int8_activations import free_activations
 from trtjob.engines.tensorrt.int8_weights import with_float_weights
 from trtjob.engines.tensorrt.opset17 import NEWEST, OPSET, CannotLowerError, Lowering, lower_node
@@ -51,7 +52,7 @@ def lowered(model: Path) -> Iterator[Path]:
         yield model
         return
     with TemporaryDirectory(prefix="trtjob-lowered-") as folder:
-        for location in _external_files(proto.graph):
+        for location in set(external_locations(proto.graph)):
             _link(model, location, Path(folder))
         path = Path(folder) / model.name
         path.write_bytes(proto.SerializeToString())
@@ -96,12 +97,10 @@ def _lower_graph(lowering: Lowering, graph: GraphProto, opset: int, outer: Mappi
     nodes = []
     lowering.constants = known
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    own, lowering.added = lowering.added, []
-                    _lower_graph(lowering, inner, opset, known)
-                    lowering.added, lowering.constants = own, known
+        for inner in inner_graphs(node):
+            own, lowering.added = lowering.added, []
+            _lower_graph(lowering, inner, opset, known)
+            lowering.added, lowering.constants = own, known
         nodes += lower_node(lowering, node, opset)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -178,8 +177,8 @@ def _expect_types(graph: GraphProto, name: str) -> None:
             _expect_type(kind, f"node '{node.name or node.output[0]}'", name)
         for attribute in node.attribute:
             _expect_type(attribute.t.data_type, f"node '{node.name}'", name)
-            for inner in (attribute.g, *attribute.graphs):
-                _expect_types(inner, name)
+        for inner in inner_graphs(node):
+            _expect_types(inner, name)
 
 
 def _expect_type(kind: int, where: str, name: str) -> None:
@@ -193,24 +192,6 @@ def _expect_type(kind: int, where: str, name: str) -> None:
 
 def _is_external(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL
-
-
-def _external_files(graph: GraphProto) -> set[str]:
-    """Return where, beside the model, the data of a graph's constants lie."""
-    tensors = list(graph.initializer)
-    found: set[str] = set()
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors.append(attribute.t)
-            for inner in (attribute.g, *attribute.graphs):
-                found |= _external_files(inner)
-    return found | {
-        entry.value
-        for tensor in tensors
-        if _is_external(tensor)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
 
 
 def _link(model: Path, location: str, folder: Path) -> None:

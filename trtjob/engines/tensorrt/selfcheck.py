@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, TensorProto, numpy_helper
 
 from trtjob.engines.bf16_opset import as_before_bf16
+from trtjob.engines.graph_walk import inner_graphs
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.onnxruntime.package import onnxruntime
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER
@@ -87,9 +88,8 @@ def without_bf16(graph: GraphProto) -> None:
             if attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
                 attribute.i = TensorProto.FLOAT
             _widen(attribute.t)
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:  # touching one that is not there would make it
-                    without_bf16(inner)
+        for inner in inner_graphs(node):
+            without_bf16(inner)
 
 
 def _widen(tensor: TensorProto) -> None:

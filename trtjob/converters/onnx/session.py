@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from trtjob.converters.texts import one_line
-from trtjob.engines.onnxruntime.package import onnxruntime
+from trtjob.engines.onnxruntime.package import LOG_FATAL_ONLY, onnxruntime
 from trtjob.errors import ConversionError
 
-_LOG_ERRORS_ONLY = 4  # ONNX Runtime's severities: 0 verbose .. 4 fatal; what matters is in the exception
 _EXPORT_AGAIN = "Export it again, where that does not help with another opset, such as 17"
 
 
@@ -26,7 +25,7 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = _LOG_ERRORS_ONLY
+        options.log_severity_level = LOG_FATAL_ONLY
         self._what, self._advice = what, advice
         try:
             self._session: Any = ort.InferenceSession(

@@ -28,7 +28,7 @@ _FOLDER = "onnxruntime"
 # cuDNN's packages share a folder too, whichever CUDA they are for.
 _CUDNN = "nvidia-cudnn-cu"
 _PROBE_TIMEOUT_S = 60
-_LOG_FATAL_ONLY = 4  # ONNX Runtime's severities: 0 verbose .. 4; what fails is raised as well
+LOG_FATAL_ONLY = 4  # ONNX Runtime's severities: 0 verbose .. 4; what fails is raised as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def onnxruntime() -> Any:
             f"ONNX Runtime is damaged: files are missing in {_folder()}. trtjob doctor has the command that mends it"
         )
     package.disable_telemetry_events()
-    package.set_default_logger_severity(_LOG_FATAL_ONLY)
+    package.set_default_logger_severity(LOG_FATAL_ONLY)
     return package
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from trtjob.engines.answers import answer_shape_of
 from trtjob.engines.candidates import WIDTH
-from trtjob.engines.onnxruntime.package import onnxruntime
+from trtjob.engines.onnxruntime.package import LOG_FATAL_ONLY, onnxruntime
 from trtjob.engines.protocol import all_names
 from trtjob.engines.spec import (
     BOXES_NAME,
@@ -25,8 +25,6 @@ from trtjob.errors import EngineError, ModelError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
-_LOG_FATAL_ONLY = 4  # ONNX Runtime's severities: 0 verbose .. 4; what fails is raised as well
-
 # A provider's name and its options.
 Provider = tuple[str, dict[str, str]]
 
@@ -38,7 +36,7 @@ def open_session(path: Path, providers: Sequence[Provider], *, model: bytes | No
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # operators run on their caller's thread
-    options.log_severity_level = _LOG_FATAL_ONLY
+    options.log_severity_level = LOG_FATAL_ONLY
     try:
         return ort.InferenceSession(os.fspath(path) if model is None else model, options, providers=list(providers))
     except Exception as err:

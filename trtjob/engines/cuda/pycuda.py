@@ -31,11 +31,12 @@ class PycudaDriver:
         self._cuda = cuda
 
     def gpus(self) -> list[GpuInfo]:
-        devices = (self._cuda.Device(index) for index in range(self._cuda.Device.count()))
-        return [
-            GpuInfo(index, device.name(), tuple(device.compute_capability()), device.total_memory())
-            for index, device in enumerate(devices)
-        ]
+        with _errors(self._cuda):
+            devices = (self._cuda.Device(index) for index in range(self._cuda.Device.count()))
+            return [
+                GpuInfo(index, device.name(), tuple(device.compute_capability()), device.total_memory())
+                for index, device in enumerate(devices)
+            ]
 
     def retain(self, index: int) -> Context:
         with _errors(self._cuda):
@@ -79,10 +80,12 @@ class _Context:
             self._context.push()
 
     def pop(self) -> None:
-        self._cuda.Context.pop()
+        with _errors(self._cuda):
+            self._cuda.Context.pop()
 
     def release(self) -> None:
-        self._context.detach()
+        with _errors(self._cuda):
+            self._context.detach()
 
 
 class _Stream:

@@ -42,6 +42,7 @@ class LanePool(Generic[Lane]):
             self.offer([lane])
 
     def offer(self, lanes: Iterable[Lane]) -> None:
+        """Let callers have lanes that are new, or free again."""
         with self._news:
             self._free.extend(lanes)
             self._news.notify_all()

@@ -3,10 +3,8 @@
 import ctypes
 from importlib.util import find_spec
 
-from trtjob.engines.cuda.interface import Driver, Memory
+from trtjob.engines.cuda.interface import Driver
 from trtjob.errors import EngineError
-
-__all__ = ["Memory", "driver", "has_driver", "threaded_driver"]
 
 
 def has_driver() -> bool:

@@ -7,7 +7,7 @@ from trtjob.engines.cuda.interface import Stream
 from trtjob.engines.cuda.survey import error_text
 from trtjob.errors import DeviceLostError, EngineError
 
-Three = tuple[int, int, int]
+Dim3 = tuple[int, int, int]  # x, y, z, as CUDA's own
 Argument = ctypes.c_int | ctypes.c_uint64
 
 
@@ -23,8 +23,8 @@ class Kernel:
         if code := self._library.cuModuleGetFunction(ctypes.byref(self._function), self._module, name.encode()):
             raise EngineError(f"CUDA does not find the kernel {name!r}: {error_text(self._library, code)}")
 
-    def launch(self, stream: Stream, grid: Three, block: Three, arguments: Sequence[Argument]) -> None:
-        """Begin it on a stream. Raises DeviceLostError."""
+    def launch(self, stream: Stream, grid: Dim3, block: Dim3, arguments: Sequence[Argument]) -> None:
+        """Begin it on a stream: `grid` blocks of `block` threads each. Raises DeviceLostError."""
         places = [ctypes.cast(ctypes.pointer(argument), ctypes.c_void_p) for argument in arguments]
         packed = (ctypes.c_void_p * len(places))(*places)
         on = ctypes.c_void_p(stream.handle)

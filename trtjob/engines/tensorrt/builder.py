@@ -174,8 +174,8 @@ def _allow_precisions(network: Any, config: Any, model: Path) -> None:
     """Let a weakly typed network compute in the precisions of its graph: what stands there is no order to it.
 
     model: the file that was parsed, since the network itself has forgotten what was half. The flag of half permits it
-    everywhere. Layers that make what the graph computes in float32 are asked to keep to
-    that: a box's edge of 1000 pixels has steps of half a pixel in half.
+    everywhere. Layers that make what the graph computes in float32 are asked to keep to that: a box's edge of 1000
+    pixels has steps of half a pixel in half.
     """
     trt = flavour().trt
     layers = [network.get_layer(index) for index in range(network.num_layers)]

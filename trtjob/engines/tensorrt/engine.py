@@ -85,7 +85,7 @@ def layer_report(path: Path, model_sha256: str, options: TensorRtOptions) -> str
 
 
 def plan_of(path: Path, model_sha256: str, gpu: GpuInfo, options: TensorRtOptions) -> bytes:
-    """Return a model's plan for a GPU, from the cache or built now."""
+    """Return a model's plan for a GPU, from the cache or built now. Raises as `open_engine` does."""
     build = options.build
     found = flavour()
     found.expect_gpu(gpu.name, gpu.compute_capability)

@@ -36,8 +36,7 @@ _UNKNOWN_TYPES = {
     },
 }
 
-
-# Of constants that can be axes, pads, sizes or scales.
+# Types of constants that can be axes, pads, sizes or scales.
 _NUMBERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT})
 
 
@@ -141,7 +140,7 @@ def float_values(path: Path) -> frozenset[str] | None:
 
 
 def _constants_of(graph: GraphProto) -> dict[str, NDArray[Any]]:
-    """Return the small constants of a graph: those that can be axes, pads, sizes or scales."""
+    """Return the constants of a graph that can be axes, pads, sizes or scales, but for those in other files."""
     found = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer

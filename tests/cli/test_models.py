@@ -29,6 +29,17 @@ def test_a_wrong_setting_of_plans_is_refused_before_any_job_runs(
     assert f"{name} = '{value}'" in outcome.err
 
 
+@pytest.mark.parametrize("command", [["list"], ["show", "tiny"], ["remove", "tiny"]])
+def test_what_is_wrong_with_the_environment_is_said_once(
+    trtjob: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    ModelRegistry(load_settings().models_dir).add("tiny", tiny.write_model(tmp_path / "tiny.onnx"))
+    monkeypatch.setenv("TRTJOB_THREAD", "2")
+    outcome = trtjob("models", *command)
+    assert outcome.code == 0
+    assert outcome.err.count("TRTJOB_THREAD is no setting") == 1
+
+
 def test_a_damaged_model_is_named_below_the_others(trtjob: Command, tmp_path: Path) -> None:
     registry = ModelRegistry(load_settings().models_dir)
     registry.add("whole", tiny.write_model(tmp_path / "tiny.onnx"))

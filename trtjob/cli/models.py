@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtjob.api.progress import duration, open_stages
+from trtjob.api.session import WorkerOptions
 from trtjob.cli import options as o
 from trtjob.cli.completion import model_names
+from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.paint import Painted, Piece
 from trtjob.cli.ui.say import say
@@ -50,7 +52,8 @@ def list_models(json: JsonOption = False) -> None:
     """List the models by name."""
     from trtjob.cli.ui.output import print_json, print_table
 
-    models, damaged = _registry().list(), _registry().damaged()
+    registry = _registry(start())
+    models, damaged = registry.list(), registry.damaged()
     if json:
         print_json([model.document() for model in models])
     elif models:
@@ -70,8 +73,9 @@ def show(name: NameArgument, json: JsonOption = False) -> None:
     from trtjob.cli.ui.output import print_json
     from trtjob.worker.engine_choice import plans_of
 
-    model = _registry().get(name)
-    plans = [plan.model_dump(mode="json") for plan in plans_of(_settings()).list() if plan.model == model.sha256]
+    settings = start()
+    model = _registry(settings).get(name)
+    plans = [plan.model_dump(mode="json") for plan in plans_of(settings).list() if plan.model == model.sha256]
     document = model.document() | {"plans": plans}
     print_json(document) if json else print_model(document)
 
@@ -114,15 +118,13 @@ def build(
 
     A plan that is there already is not built again; one that could not be built is tried again.
     """
-    from trtjob.api.session import WorkerOptions
-    from trtjob.cli.session import start
     from trtjob.engines.choice import choose
 
     _check_batches(batch)
     settings = start(WorkerOptions(gpus=gpus))
     given = {"plan_batches": batch, "plan_workspace_mib": workspace, "plan_level": level}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    model = _registry().get(name)
+    model = _registry(settings).get(name)
     choice = choose("tensorrt", settings.gpus)
     code = run_until_stopped(_build(settings, model, tuple(gpu.number for gpu in choice.gpus), report))
     if code == 0:
@@ -190,26 +192,22 @@ def remove(
 
     if (name is None) is not unnamed:
         raise typer.BadParameter("name one model, or give --unnamed")
+    settings = start()
+    registry = _registry(settings)
     if name is None:
-        gone = _registry().remove_unnamed()
+        gone = registry.remove_unnamed()
     else:
-        sha256 = _registry().remove(name)
+        sha256 = registry.remove(name)
         gone = () if sha256 is None else (sha256,)
     for sha256 in gone:
-        plans_of(_settings()).remove_all(sha256)
+        plans_of(settings).remove_all(sha256)
     say(f"{counted(len(gone), 'model')} without a name: removed" if name is None else f"{name}: removed")
 
 
-def _settings() -> "Settings":
-    from trtjob.cli.session import start
-
-    return start()
-
-
-def _registry() -> "ModelRegistry":
+def _registry(settings: "Settings") -> "ModelRegistry":
     from trtjob.converters.registry import ModelRegistry
 
-    return ModelRegistry(_settings().models_dir)
+    return ModelRegistry(settings.models_dir)
 
 
 def _cells(model: "RegisteredModel") -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trtjob.counted import counted
+
 # From this share of its rate alone on, the engine is what the rest waits for; short of it, it may still be.
 ENGINE_AT_LIMIT = 0.9
 NEAR_LIMIT = 0.8
@@ -58,7 +60,7 @@ def _by_engine(load: Load) -> str:
         share = load.host_cpu_ms / (load.host_cpu_ms + load.engine_cpu_ms)
         return f"bound by the engine: everything around it takes {share:.0%} of an image's CPU time"
     share = load.host_cpu_ms * load.images_per_s / 1000 / load.cores
-    return f"bound by the engine: everything around it takes {share:.0%} of the time of {_cores(load)}"
+    return f"bound by the engine: everything around it takes {share:.0%} of the time of {counted(load.cores, 'core')}"
 
 
 def _by_host(load: Load) -> str:
@@ -66,18 +68,14 @@ def _by_host(load: Load) -> str:
     largest = max(stages, key=lambda stage: stages[stage])
     share = stages[largest] / sum(stages.values())
     return (
-        f"bound by {_WORK[largest]} on {_cores(load)}: {share:.0%} of the work around the engine, which alone would do "
-        f"{1 / load.of_engine:.1f} times as many images"
+        f"bound by {_WORK[largest]} on {counted(load.cores, 'core')}: {share:.0%} of the work around the engine, which "
+        f"alone would do {1 / load.of_engine:.1f} times as many images"
     )
 
 
 def _by_neither(load: Load) -> str:
     return (
-        f"bound by neither the engine ({load.of_engine:.0%} of its rate alone) nor {_cores(load)} "
+        f"bound by neither the engine ({load.of_engine:.0%} of its rate alone) nor {counted(load.cores, 'core')} "
         f"({load.cores_busy:.0%} busy): files come slowly, or more threads or worker processes could use the cores "
         "(trtjob worker --threads, --processes)"
     )
-
-
-def _cores(load: Load) -> str:
-    return "1 core" if load.cores == 1 else f"{load.cores} cores"

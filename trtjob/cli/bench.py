@@ -16,6 +16,7 @@ from trtjob.cli.completion import model_names
 from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.say import say
+from trtjob.counted import counted
 from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
 
@@ -218,20 +219,16 @@ def _print(report: "BenchReport") -> None:
 def _heading(report: "BenchReport") -> Iterable[tuple[str, str]]:
     spec, limits = report.model.spec, report.limits
     yield "model", f"{report.model.name}, {spec.input_hw[1]}x{spec.input_hw[0]}, {spec.precision}"
-    callers = _count(report.callers, "thread")
+    callers = counted(report.callers, "thread")
     engine = TITLES["cpu"] if report.engine == "cpu" else report.device
     yield "engine", f"{engine}, called from {callers}"
     batches = "an image at a time" if limits.batch == 1 else f"batches of up to {limits.batch} images"
-    yield "pipeline", f"{_count(limits.processes, 'image process', 'es')} on {_count(report.cores, 'core')}, {batches}"
+    yield "pipeline", f"{counted(limits.processes, 'image process')} on {counted(report.cores, 'core')}, {batches}"
     yield "images", "; ".join(map(_images, report.samples)) + "; each read again and again, so from the system's cache"
     yield "measured", f"in {duration(report.elapsed_s)}: medians of {report.rounds} rounds, after a warm-up"
     if report.others_busy >= OTHERS_SHOWN:
         others = f"other programs had {report.others_busy:.0%} of the cores' time"
         yield "note", f"{others}: without them the figures are higher"
-
-
-def _count(number: int, noun: str, ending: str = "s") -> str:
-    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def _images(measured: "SampleReport") -> str:

@@ -52,7 +52,7 @@ async def _outcome(session: Session, conversion: "Conversion", display: "StageDi
     hint_at, renew_at = now() + HINT_AFTER_S, now() + RENEW_S
     state = "queued"
     while True:
-        outcome = await asyncio.to_thread(_look, session, conversion.id)
+        outcome = await asyncio.to_thread(_look, session, conversion)
         before, state = state, outcome.get("state", "queued")
         if state in ("done", "failed", "cancelled"):
             return outcome
@@ -77,14 +77,6 @@ async def _outcome(session: Session, conversion: "Conversion", display: "StageDi
         await asyncio.sleep(POLL_S)
 
 
-def _look(session: Session, request_id: str) -> dict[str, str]:
-    from trtjob.queue import replies
-    from trtjob.queue.keys import conversion_key
-
-    session.connection.ensure()
-    key = conversion_key(request_id)
-    try:
-        return replies.texts(replies.guarded(key, lambda: session.store.redis.hgetall(key), {}))
-    except replies.Rubbish as err:
-        replies.skip(key, err)
-        return {}
+def _look(session: Session, conversion: "Conversion") -> dict[str, str]:
+    session.connection.ensure()  # nobody else starts the embedded server again where no worker runs
+    return conversion.told()

@@ -11,6 +11,7 @@ from typing import Any
 
 from redis import Redis
 
+from trtjob.queue import replies
 from trtjob.queue.events import new_call
 from trtjob.queue.keys import conversion_key, wanted_key
 
@@ -54,6 +55,14 @@ class Conversion:
     def cancel(self) -> bool:
         """Want it no more. Returns False where nobody did."""
         return bool(self._redis.delete(self._wanted_key))
+
+    def told(self) -> dict[str, str]:
+        """Return what the worker has written by `tell`; nothing before that, and where it is not trtjob's."""
+        try:
+            return replies.texts(replies.guarded(self._key, lambda: self._redis.hgetall(self._key), {}))
+        except replies.Rubbish as err:
+            replies.skip(self._key, err)
+            return {}
 
     # -- of the worker --------------------------------------------------------------------------------------------
 

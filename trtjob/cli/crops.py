@@ -43,7 +43,7 @@ def crops(
 
     The images are read again from where the job read them. The same command again goes on after an interruption.
     """
-    from trtjob.cli.ui.output import print_json, print_left
+    from trtjob.cli.ui.output import left_documents, print_json, print_left
     from trtjob.worker.crops import TABLE, make_crops
 
     output = folder_here("--output", output)
@@ -69,7 +69,7 @@ def crops(
                 "job_id": spec.job_id,
                 "crops": made.crops,
                 "images": made.images,
-                "left": [{"image": image, "why": why} for image, why in made.left],
+                "left": left_documents(made.left),
                 "ignored": sorted(made.ignored),
                 "table": str(table.resolve()),
             }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trtjob.api.job_folders import job_folder
+from trtjob.api.job_folders import named_folder
 from trtjob.cli import options as o
 from trtjob.cli.finished_job import counting, finished_folder, folder_here
 from trtjob.cli.session import start
@@ -119,27 +119,28 @@ def _print(job_id: str, into: Path, done: "SortedImages") -> None:
 
 
 def _print_json(job_id: str, into: Path, done: "SortedImages") -> None:
-    from trtjob.cli.ui.output import print_json
+    from trtjob.cli.ui.output import left_documents, print_json
 
     print_json(
         {
             "job_id": job_id,
             "into": str(into.resolve()),
             "folders": dict(done.folders.most_common()),
-            "left": [{"image": image, "why": why} for image, why in done.left],
+            "left": left_documents(done.left),
             "list": None if done.list_path is None else str(done.list_path),
         }
     )
 
 
 def _undo(job: str, into: Path, *, json: bool) -> None:
-    from trtjob.cli.ui.output import print_json, print_left
+    from trtjob.cli.ui.output import left_documents, print_json, print_left
     from trtjob.jobs.sorting import undo_sort
 
-    job_id = job if "/" not in job and not Path(job).is_dir() else job_folder(job, start).spec().job_id
+    folder = named_folder(job)
+    job_id = job if folder is None else folder.spec().job_id
     taken_back, left = undo_sort(into, job_id)
     if json:
-        print_json({"job_id": job_id, "taken_back": taken_back, "left": [{"image": i, "why": w} for i, w in left]})
+        print_json({"job_id": job_id, "taken_back": taken_back, "left": left_documents(left)})
     else:
         say(f"{taken_back:,} taken back")
         print_left(left)

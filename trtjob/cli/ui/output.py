@@ -93,6 +93,11 @@ def print_left(left: Sequence[tuple[str, str]]) -> None:
         say(f"... and {more:,} more", err=True)
 
 
+def left_documents(left: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Return the images that nothing was done with, and why, as `--json` has them."""
+    return [{"image": image, "why": why} for image, why in left]
+
+
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[Piece, ...]]) -> None:
     """Print columns, as wide as they need."""
     say(*table_lines(heads, rows))

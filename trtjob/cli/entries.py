@@ -84,7 +84,7 @@ async def _follow(
         state = await asyncio.to_thread(session.store.state, job_id)
         for entry in await asyncio.to_thread(read, after, last):
             show(entry)
-            after, last = entry.id, None
+            after = entry.id
         if not is_followed:
             return 0
         last = None
@@ -100,4 +100,5 @@ def print_line(line: str | dict[str, Any]) -> None:
 
 
 def clock(at: float) -> str:
+    """Return a time, in seconds since the epoch, by this machine's clock."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

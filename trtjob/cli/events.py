@@ -7,13 +7,13 @@ import typer
 
 from trtjob.api.session import open_session
 from trtjob.cli import options as o
+from trtjob.cli.entries import Follow, Json, Lines, clock, print_entries, print_line
 from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped
 from trtjob.printable import printable
 
 if TYPE_CHECKING:
     from trtjob.queue.events import Event
-from trtjob.cli.entries import Follow, Json, Lines, clock, print_entries, print_line
 
 EXAMPLE = "Example: trtjob events photos-1a2b3c4d --follow"
 

@@ -157,8 +157,7 @@ Engine = Annotated[
         metavar="auto|tensorrt|cuda|cpu",
         rich_help_panel=MACHINE,
         help="What runs the model. auto: TensorRT where there is a GPU for it, else ONNX Runtime on CUDA, else on the "
-        "CPU. "
-        "Default: TRTJOB_ENGINE, or auto.",
+        "CPU. Default: TRTJOB_ENGINE, or auto.",
     ),
 ]
 Gpus = Annotated[

@@ -28,7 +28,7 @@ async def watch_screen(session: Session, job_id: str | None, stop: Stop) -> "Job
 
 
 async def _watch_screen(
-    session: Session, job_id: str | None, stop: Stop, show: "Callable[[list[str]], None]"
+    session: Session, job_id: str | None, stop: Stop, show: Callable[[list[str]], None]
 ) -> "JobView":
     from trtjob.cli.ui.screens import job_lines, jobs_lines, standing
     from trtjob.jobs.states import TERMINAL
@@ -46,7 +46,7 @@ async def _watch_screen(
 
 
 @contextmanager
-def _open_screen() -> "Iterator[Callable[[list[str]], None]]":
+def _open_screen() -> Iterator[Callable[[list[str]], None]]:
     if not sys.stdout.isatty():
         yield lambda lines: say(*lines, "")
         return

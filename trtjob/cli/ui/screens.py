@@ -41,7 +41,6 @@ class Standing:
 
 def standing(store: "JobStore", job_id: str | None, most: int = JOBS_SHOWN) -> Standing:
     """Look at one job, or at the newest, and the newest that are under way. Raises UnknownJobError, ForeignJobError."""
-    from trtjob.jobs.states import ACTIVE
     from trtjob.queue.exclusions import exclusions_of
 
     jobs = store.views(store.recent_ids(most)) if job_id is None else [store.view(job_id)]

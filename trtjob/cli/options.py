@@ -31,7 +31,7 @@ Model = Annotated[
         show_default=False,
         rich_help_panel=MODEL,
         autocompletion=model_names,
-        help="A Darknet .weights file (converted on first use), a converted .onnx, or a name from `trtjob models`.",
+        help="A Darknet, Keras, TensorFlow or ONNX file (converted on first use), or a name from `trtjob models`.",
     ),
 ]
 Cfg = Annotated[

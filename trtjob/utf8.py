@@ -16,3 +16,12 @@ def ensure_utf8() -> None:
     sys.stderr.flush()
     # The first -X wins, and holds where the environment is not asked.
     os.execv(sys.executable, [sys.executable, "-X", "utf8=1", *sys.orig_argv[1:]])
+
+
+def escaped(text: str) -> str:
+    r"""Return a text for what takes UTF-8 alone, with what is none written out.
+
+    >>> print(escaped("caf\udce9.jpg"))
+    caf\udce9.jpg
+    """
+    return text.encode(errors="backslashreplace").decode()

@@ -509,6 +509,11 @@ def test_a_worker_shows_what_it_works_on(store: JobStore) -> None:
     assert 0 <= view.beat_age_s < 5
 
 
+def test_a_worker_may_be_at_a_file_whose_name_is_no_utf8(store: JobStore) -> None:
+    store.report_worker("worker", WORKER | {"state": "busy", "doing": "writing caf\udce9.mp4"})
+    assert [worker.doing for worker in store.workers()] == ["writing caf\\udce9.mp4"]
+
+
 def test_a_worker_that_does_not_report_is_forgotten(redis: Redis, store: JobStore) -> None:
     store.report_worker("worker", WORKER)
     assert 0 < redis.ttl(worker_key("worker")) <= WORKER_TTL_S

@@ -340,6 +340,15 @@ def test_what_one_node_lacks_is_left_to_the_others(local_worker: LocalWorker) ->
     assert [(event.worker, event.detail) for event in events if event.event == "stood_aside"] == [("worker-1", reason)]
 
 
+def test_why_a_node_stands_aside_may_name_a_file_that_is_no_utf8(local_worker: LocalWorker) -> None:
+    local_worker.plan(1)
+    add_node(local_worker)
+    assert says(local_worker, "other", Lack.PLACE, "cannot write caf\udce9.png")
+    assert reasons(local_worker) == {"other-17-1": (Lack.PLACE, "cannot write caf\\udce9.png")}
+    local_worker.store.degrade(local_worker.job_id, "cannot read caf\udce9.png")
+    assert view(local_worker)[1] == "cannot read caf\\udce9.png"
+
+
 def test_a_node_that_stands_aside_leaves_the_jobs_messages_alone(local_worker: LocalWorker) -> None:
     local_worker.plan(8)
     add_node(local_worker)

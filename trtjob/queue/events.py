@@ -14,6 +14,7 @@ from trtjob.errors import ForeignJobError
 from trtjob.queue.keys import events_key, job_key
 from trtjob.queue.replies import entries
 from trtjob.queue.scripts import load
+from trtjob.utf8 import escaped
 
 
 class EventKind(StrEnum):
@@ -66,8 +67,7 @@ class Event:
 
 def add_event(redis: Any, job_id: str, event: EventKind, detail: str = "", *, unit: str = "", worker: str = "") -> None:
     """Write an event of a job, once, if the job is there."""
-    detail = detail.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
-    redis.eval(load("tell"), 1, job_key(job_id), new_call(), event.value, unit, worker, detail)
+    redis.eval(load("tell"), 1, job_key(job_id), new_call(), event.value, unit, worker, escaped(detail))
 
 
 def new_call() -> str:

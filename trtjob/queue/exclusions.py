@@ -19,6 +19,7 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import aside_key, job_key
 from trtjob.queue.replies import Rubbish, answers, guarded, number
 from trtjob.queue.views import WorkerView, node_of
+from trtjob.utf8 import escaped
 
 _MOST_REASON = 500
 _MOST_NODES = 1000
@@ -80,7 +81,7 @@ class Exclusions:
         if (redis.hget(key, "state") or b"").decode(errors="replace") not in ACTIVE:
             return "ended"
         now = self._store.now()
-        exclusion = Exclusion(lack=lack, reason=reason[:_MOST_REASON], at=now)
+        exclusion = Exclusion(lack=lack, reason=escaped(reason)[:_MOST_REASON], at=now)
         if self._write(job_id, worker, exclusion):
             add_event(redis, job_id, EventKind.STOOD_ASIDE, exclusion.reason, worker=worker)
         reasons = self._all_say(job_id, worker)

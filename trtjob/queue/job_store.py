@@ -28,9 +28,10 @@ from trtjob.queue.keys import (
     queue_state_key,
     state_key,
 )
-from trtjob.queue.leases import Leases
+from trtjob.queue.leases import Leases, flat
 from trtjob.queue.scripts import load
 from trtjob.queue.views import JobView, job_view
+from trtjob.utf8 import escaped
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,8 @@ class JobStore(Leases):
         fields |= {"ok": 0, "failed": failed, "skipped": 0, "ignored": "{}", "shards": 0, "priority": priority.value}
         fields |= {"model": spec.warm_key, "runner": runner}
         args = [new_call(), spec.model_dump_json(), repr(spec.created_at), state.value, queue, "1" if is_new else "0"]
-        detail = _printable(f"{spec.source.shown}, model {spec.model.name}")
-        return bool(self._create(keys=[job_key(spec.job_id)], args=[*args, detail, *_flat(fields)]))
+        detail = escaped(f"{spec.source.shown}, model {spec.model.name}")
+        return bool(self._create(keys=[job_key(spec.job_id)], args=[*args, detail, *flat(fields)]))
 
     def move(
         self, job_id: str, target: JobState, *, detail: str | None = None, of: str = "", **fields: str | float
@@ -99,8 +100,8 @@ class JobStore(Leases):
         detail: what its events say of it; the message unless given; of: the runner that must have it, empty: whichever.
         """
         allowed = f",{','.join(origins(target))},"
-        told = [_EVENT_OF.get(target, ""), _printable(str(fields.get("message", "") if detail is None else detail))]
-        args = [new_call(), target.value, allowed, *told, of, *_flat(fields)]
+        told = [_EVENT_OF.get(target, ""), str(fields.get("message", "") if detail is None else detail)]
+        args = [new_call(), target.value, allowed, *told, of, *flat(fields)]
         return bool(self._move(keys=[job_key(job_id)], args=args))
 
     def fail(self, job_id: str, message: str) -> bool:
@@ -114,7 +115,7 @@ class JobStore(Leases):
 
     def update(self, job_id: str, **fields: str | float) -> bool:
         """Set fields of a job, `state` among them whatever it was before. Returns False where the job is gone."""
-        return bool(self._update(keys=[job_key(job_id)], args=_flat(fields)))
+        return bool(self._update(keys=[job_key(job_id)], args=flat(fields)))
 
     def degrade(self, job_id: str, trouble: str) -> None:
         """Say what is failing outside a job, so that it waits; an empty sentence: nothing any more."""
@@ -287,14 +288,6 @@ class JobStore(Leases):
         if queue is not None and degraded:
             degraded = set(replies.names(DEGRADED, degraded, replies.JOB_ID)) & set(self.active_ids(queue))
         return counts | {"degraded": len(degraded)}
-
-
-def _flat(fields: dict[str, Any]) -> list[Any]:
-    return [_printable(item) if isinstance(item, str) else item for pair in fields.items() for item in pair]
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()  # a file's name may be no valid UTF-8
 
 
 def _ask_view(pipe: Any, job_id: str) -> None:

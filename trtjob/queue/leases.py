@@ -124,13 +124,11 @@ class Leases(WorkerRegistry):
 
     def note(self, lease: Lease, **fields: str | float) -> bool:
         """Set fields of a job. Returns False where another has the unit now."""
-        flat = [item for pair in fields.items() for item in pair]
-        return bool(self._note(keys=lease.keys, args=[lease.holder, lease.unit, *flat]))
+        return bool(self._note(keys=lease.keys, args=[lease.holder, lease.unit, *flat(fields)]))
 
     def end(self, lease: Lease, target: JobState, *, epoch: int, detail: str, **fields: str | float) -> bool:
         """End a job that its owner finished, in the round `epoch`. Returns False where another has the unit now."""
-        flat = [item for pair in fields.items() for item in pair]
-        args = [lease.holder, lease.unit, epoch, target.value, detail, *flat]
+        args = [lease.holder, lease.unit, epoch, target.value, detail, *flat(fields)]
         return bool(self._end(keys=lease.keys, args=args))
 
     def open_shards(self, job_id: str, shards: int) -> Iterator[int]:
@@ -251,6 +249,15 @@ class Leases(WorkerRegistry):
                 freed.append((job_id, unit))
         self.remove_worker(worker)  # last: until here a lost connection leaves everything to be done again
         return freed
+
+
+def flat(fields: Mapping[str, str | float]) -> list[str | float]:
+    """Return a job's fields as scripts take them: name, value, name, value.
+
+    >>> flat({"state": "done", "images": 3})
+    ['state', 'done', 'images', 3]
+    """
+    return [item for pair in fields.items() for item in pair]
 
 
 def _live(done: int, failed: int, kinds: Mapping[str, int]) -> str:

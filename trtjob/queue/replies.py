@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from redis import RedisError, ResponseError
 
 from trtjob.errors import QueueError
+from trtjob.utf8 import escaped
 
 log = logging.getLogger(__name__)
 
@@ -158,11 +159,15 @@ def entries(
 
 
 def script(redis: Any, lua: str, otherwise: Any) -> Callable[..., Any]:
-    """Return a script; called on a job whose keys are not ours, it answers `otherwise`: nothing was done."""
+    """Return a script; called on a job whose keys are not ours, it answers `otherwise`: nothing was done.
+
+    Its arguments may name files, and so be texts that are no UTF-8: these are escaped.
+    """
     registered = redis.register_script(lua)
 
     def call(*, keys: list[str], args: Iterable[Any] = ()) -> Any:
-        return guarded(keys[0], lambda: registered(keys=keys, args=args), otherwise)
+        told = [escaped(arg) if isinstance(arg, str) else arg for arg in args]
+        return guarded(keys[0], lambda: registered(keys=keys, args=told), otherwise)
 
     return call
 

@@ -285,6 +285,15 @@ def test_a_failing_batch_is_halved_until_the_culprit_stands_alone(photos: Path, 
 # -- what ends a shard -------------------------------------------------------------------------------------------------
 
 
+def test_a_failing_place_ends_the_run_also_where_the_name_is_no_utf8(photos: Path, output: Path) -> None:
+    folder = output / "photos-1234abcd"
+    folder.mkdir(parents=True)
+    (folder / "annotated").write_bytes(b"a file where the folder should be")
+    write_image(photos / "caf\udce9.png")
+    with pipeline_of(PlainEngine()) as pipeline, pytest.raises(StorageError, match=r"cannot write .*caf\\udce9\.png: "):
+        run(pipeline, job(photos, output, Annotate.ALL), ["caf\udce9.png"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_failing_place_ends_the_run_with_its_error(photos: Path, output: Path, batch: int) -> None:

@@ -2,6 +2,7 @@
 
 from trtjob.errors import PlaceError, TrtjobError
 from trtjob.storage import troubles
+from trtjob.utf8 import escaped
 from trtjob.worker.pipeline.wire import Kind, frame, write_all
 
 
@@ -18,7 +19,7 @@ class ReplyWriter:
 
     def write_ended(self, job: int, err: TrtjobError) -> None:
         """Say that a job cannot go on for any image."""
-        self.write(Kind.ENDED, job, str(err).encode(), flag=isinstance(err, PlaceError))
+        self.write(Kind.ENDED, job, escaped(str(err)).encode(), flag=isinstance(err, PlaceError))
 
     def write_trouble(self) -> None:
         """Say which place is failing, where that has changed."""

@@ -5,9 +5,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trtjob.imaging.chunks import png_chunks, webp_chunks
 from trtjob.imaging.exif import exif_directory
 from trtjob.imaging.exif_writer import exif_from_directories
-from trtjob.imaging.headers import PNG_SIGNATURE, image_kind
+from trtjob.imaging.headers import image_kind
 from trtjob.imaging.iso_media import Span, boxes, jxl_exif
 from trtjob.imaging.jpeg_segments import APP1, EXIF, jpeg_segments
 from trtjob.imaging.pillow_kinds import pillow_info
@@ -86,7 +87,7 @@ def _in_jpeg(data: bytes) -> Embedded:
 
 def _in_png(data: bytes) -> Embedded:
     found = {b"eXIf": b"", b"iCCP": b"", b"iTXt": b""}
-    for kind, at, length in _png_chunks(data):
+    for kind, at, length in png_chunks(data):
         chunk = data[at : at + length] if kind in found and length <= _MOST_BYTES else b""
         if kind == b"iCCP":
             _, _, packed = chunk.partition(b"\0")
@@ -110,22 +111,11 @@ def _inflated(data: bytes) -> bytes:
     return zlib.decompressobj().decompress(data, _MOST_BYTES)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    at = len(PNG_SIGNATURE)
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, at + 8, length
-        at += 12 + length
-
-
 def _in_webp(data: bytes) -> Embedded:
     found = {b"EXIF": b"", b"ICCP": b"", b"XMP ": b""}
-    at = 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
+    for kind, at, length in webp_chunks(data):
         if kind in found and length <= _MOST_BYTES:
-            found[kind] = data[at + 8 : at + 8 + length]
-        at += 8 + length + length % 2
+            found[kind] = data[at : at + length]
     return Embedded(found[b"EXIF"].removeprefix(EXIF), found[b"ICCP"], found[b"XMP "])
 
 

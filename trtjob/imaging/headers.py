@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.chunks import PNG_SIGNATURE
 from trtjob.imaging.iso_media import (
     J2K_SIGNATURE,
     JP2_SIGNATURE,
@@ -20,7 +21,6 @@ from trtjob.imaging.tiff import SIGNATURES as TIFF_SIGNATURES
 from trtjob.imaging.tiff import tiff_size
 
 BMP_SIGNATURE = b"BM"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The most bytes of a pixel (four channels of 16 bits), and what filters and the compression's own marks may add.
 _PNG_PIXEL_BYTES, _PNG_SPARE_BYTES = 8, 65_536
 _BMP_32_BITS_BY_MASKS = struct.pack("<HI", 32, 3)

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 
 from trtjob.imaging import tiff
-from trtjob.imaging.headers import PNG_SIGNATURE
+from trtjob.imaging.chunks import PNG_SIGNATURE, png_chunks, webp_chunks
 from trtjob.imaging.iso_media import heif_frames, heif_kind
 from trtjob.imaging.raw import is_raw
 
@@ -24,7 +24,7 @@ def page_count(data: bytes) -> int:
         if data.startswith(PNG_SIGNATURE):
             count = _png_frames(data)
         elif data.startswith(b"RIFF"):
-            count = sum(kind == b"ANMF" for kind in _webp_chunks(data))
+            count = sum(kind == b"ANMF" for kind, _, _ in webp_chunks(data))
         elif heif_kind(data):
             count = heif_frames(data)
         elif data.startswith(b"GIF8"):
@@ -36,21 +36,12 @@ def page_count(data: bytes) -> int:
 
 
 def _png_frames(data: bytes) -> int:
-    at = len(PNG_SIGNATURE)
-    while (kind := data[at + 4 : at + 8]) not in (b"IDAT", b""):
-        length, frames = struct.unpack_from(">I4xI", data, at)
+    for kind, at, _ in png_chunks(data):
         if kind == b"acTL":
-            return int(frames)
-        at += 12 + length
+            return int(struct.unpack_from(">I", data, at)[0])
+        if kind == b"IDAT":
+            break
     return 1
-
-
-def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    at = 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        yield kind
-        at += 8 + length + length % 2
 
 
 def _gif_images(data: bytes) -> Iterator[int]:

@@ -7,7 +7,7 @@ import numpy as np
 from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.rows import NotRun
 from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
 from trtjob.imaging.resampling import resampling
 from trtjob.worker.pipeline.engine_side import Pipeline
 

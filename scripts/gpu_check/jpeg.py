@@ -25,7 +25,7 @@ from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
-from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 

@@ -371,7 +371,7 @@ def test_scripts_that_pictures_cannot_show_are_said(
     for name in ("HOME", "XDG_DATA_HOME", "XDG_DATA_DIRS"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     monkeypatch.setattr(features, "check", lambda _name: shapes)  # as where the system has no FriBiDi
-    caches = (scripts.system_fonts, scripts.runs_of, scripts.can_shape)
+    caches = (scripts.system_fonts, scripts.font_runs, scripts.can_shape)
     for cached in caches:
         cached.cache_clear()
     found = check_pictures()

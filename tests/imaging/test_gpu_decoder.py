@@ -16,7 +16,7 @@ from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu import decoder as gpu_decoder
 from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
-from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from trtjob.imaging.rle import compressed, decompressed, mask_from, runs_of
+from trtjob.imaging.rle import compressed, decompressed, mask_from, run_lengths
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
 COUNTS = st.lists(st.integers(0, 2**31), min_size=1)
@@ -40,7 +40,7 @@ def naive(counts: list[int]) -> str:
 
 @given(MASKS)
 def test_a_mask_survives_its_runs(mask: np.ndarray) -> None:
-    assert (mask_from(runs_of(mask), (mask.shape[0], mask.shape[1])) == mask).all()
+    assert (mask_from(run_lengths(mask), (mask.shape[0], mask.shape[1])) == mask).all()
 
 
 @given(COUNTS)
@@ -55,7 +55,7 @@ def test_the_text_is_that_of_coco(counts: list[int]) -> None:
 
 @pytest.mark.parametrize(("mask", "text"), KNOWN)
 def test_known_masks_have_their_known_text(mask: np.ndarray, text: str) -> None:
-    assert compressed(runs_of(mask)) == text
+    assert compressed(run_lengths(mask)) == text
 
 
 @pytest.mark.parametrize("text", ["", "5 3", "5~", "5X", "X" * 20 + "1", "ä"])

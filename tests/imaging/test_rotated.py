@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtjob.imaging.rotated import Boxes, around, corners, probiou_matrix, rotated_from, rotated_nms, rounded
+from trtjob.imaging.rotated import Float64Array, around, corners, probiou_matrix, rotated_from, rotated_nms, rounded
 
 COORDINATES = st.floats(-50, 50, width=32)
 SIZES = st.floats(1, 40, width=32) | st.floats(-40, -1, width=32)  # a network may turn a box over
@@ -14,7 +14,7 @@ BOXES = st.lists(st.tuples(COORDINATES, COORDINATES, SIZES, SIZES, ANGLES), min_
 
 
 @given(BOXES)
-def test_a_box_is_the_one_that_opencv_turns(boxes: Boxes) -> None:
+def test_a_box_is_the_one_that_opencv_turns(boxes: Float64Array) -> None:
     half = boxes[:, 2:4] / 2
     turned = rotated_from(np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1), boxes[:, 4])
     for (x, y, width, height, angle), found in zip(boxes.tolist(), corners(turned), strict=True):
@@ -24,7 +24,7 @@ def test_a_box_is_the_one_that_opencv_turns(boxes: Boxes) -> None:
 
 
 @given(BOXES)
-def test_the_angle_goes_from_the_first_corner_to_the_second(boxes: Boxes) -> None:
+def test_the_angle_goes_from_the_first_corner_to_the_second(boxes: Float64Array) -> None:
     half = boxes[:, 2:4] / 2
     turned = rotated_from(
         np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1).astype(np.float32),
@@ -38,7 +38,7 @@ def test_the_angle_goes_from_the_first_corner_to_the_second(boxes: Boxes) -> Non
 
 
 @given(BOXES)
-def test_half_a_turn_changes_nothing(boxes: Boxes) -> None:
+def test_half_a_turn_changes_nothing(boxes: Float64Array) -> None:
     half = boxes[:, 2:4] / 2
     xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)
     once = corners(rotated_from(xyxy, boxes[:, 4]))
@@ -47,7 +47,7 @@ def test_half_a_turn_changes_nothing(boxes: Boxes) -> None:
 
 
 @given(BOXES)
-def test_likeness_is_mutual_and_a_box_is_like_itself(boxes: Boxes) -> None:
+def test_likeness_is_mutual_and_a_box_is_like_itself(boxes: Float64Array) -> None:
     found = probiou_matrix(boxes, boxes)
     np.testing.assert_allclose(found, found.T, atol=1e-6)
     assert found.diagonal().min() > 0.99
@@ -61,7 +61,7 @@ def test_likeness_is_that_of_ultralytics() -> None:
     np.testing.assert_allclose(probiou_matrix(a, b), [[1 - math.sqrt(1 - 0.8), naive(a[0], b[1])]], atol=1e-4)
 
 
-def naive(a: Boxes, b: Boxes) -> float:
+def naive(a: Float64Array, b: Float64Array) -> float:
     """Return 1 - the Hellinger distance of two Gaussians, from their covariance matrices."""
     matrices = []
     for box in (a, b):
@@ -75,7 +75,7 @@ def naive(a: Boxes, b: Boxes) -> float:
 
 
 @given(BOXES, st.integers(0, 3))
-def test_a_box_stays_where_no_better_one_of_its_class_is_like_it(boxes: Boxes, seed: int) -> None:
+def test_a_box_stays_where_no_better_one_of_its_class_is_like_it(boxes: Float64Array, seed: int) -> None:
     random = np.random.default_rng(seed)
     scores, classes = random.random(len(boxes)).astype(np.float32), random.integers(0, 2, len(boxes))
     kept = set(rotated_nms(boxes, scores, classes, iou=0.3).tolist())

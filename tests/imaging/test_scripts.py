@@ -37,7 +37,7 @@ def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(captions, "label_tiles", TileCache(captions.label_tile, 1 << 20))
 
     def forget() -> None:
-        for cached in (scripts.system_fonts, scripts.runs_of, scripts.written_label, scripts.can_shape):
+        for cached in (scripts.system_fonts, scripts.font_runs, scripts.written_label, scripts.can_shape):
             cached.cache_clear()
 
     def have(*names: str) -> None:

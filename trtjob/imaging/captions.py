@@ -10,7 +10,7 @@ import numpy as np
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging.canvas import Canvas, Tile
-from trtjob.imaging.scripts import beginning, is_plain, is_right_to_left, runs_of, written_by_pillow
+from trtjob.imaging.scripts import beginning, font_runs, is_plain, is_right_to_left, written_by_pillow
 
 Color = tuple[int, int, int]  # BGR
 
@@ -152,7 +152,7 @@ def _in_runs(text: str, left: int, style: Style) -> tuple[UInt8Array, int]:
     height = caption_height(style.text_px)
     baseline = round(height * _BASELINE)
     pieces = []
-    for run in runs_of(text.rstrip()):
+    for run in font_runs(text.rstrip()):
         if run.font is not None:
             pieces.append(written_by_pillow(run, style.text_px, height, baseline, (style.color, style.ink)))
         elif not run.is_missing:

@@ -19,8 +19,8 @@ from trtjob.imaging.headers import (
     check_bmp,
     check_png,
     check_size,
-    has_sixteen_bits,
     image_kind,
+    is_sixteen_bit_png,
     probe_size,
     unread_kind,
 )
@@ -99,7 +99,7 @@ def decode_image(
     if kind == "BMP":
         check_bmp(data)
     image = _decoded(data, on_damage=on_damage)
-    return _in_eight_bits(image, depth, lambda: _decoded(data, _ALL_BITS)) if has_sixteen_bits(data) else image
+    return _in_eight_bits(image, depth, lambda: _decoded(data, _ALL_BITS)) if is_sixteen_bit_png(data) else image
 
 
 def decoding_bytes(data: bytes, page: int | None = None) -> int:

@@ -11,7 +11,7 @@ from trtjob.engines.protocol import FloatArray, UInt8Array
 from trtjob.imaging.canvas import Canvas
 from trtjob.imaging.captions import NARROWEST, Color, Style, caption_height, caption_of
 from trtjob.imaging.detections import VISIBLE, Classification, Detection, Keypoint
-from trtjob.imaging.label_places import Box, LabelPlaces, places_at, rounded
+from trtjob.imaging.label_places import Box, LabelPlaces, box_pixels, places_at
 from trtjob.imaging.scripts import written_label
 from trtjob.imaging.strokes import stroke
 from trtjob.imaging.tint import tint
@@ -71,7 +71,7 @@ def annotate(
     side = _side(image)
     line, text_px = _line(side, look), _text_px(side, look)
     shown = sorted((d for d in detections if d.score >= conf), key=lambda d: -d.score)
-    best_first = [(found, _style(found.class_id, text_px), rounded(found.box)) for found in shown]
+    best_first = [(found, _style(found.class_id, text_px), box_pixels(found.box)) for found in shown]
     _draw_shapes(canvas, pixels, best_first[::-1], line, skeleton)
     if look.has_labels:
         _draw_labels(canvas, best_first, line, look, text_px)

@@ -112,7 +112,7 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     return jpeg_size(preview.jpeg) if preview else None
 
 
-def has_sixteen_bits(data: bytes) -> bool:
+def is_sixteen_bit_png(data: bytes) -> bool:
     """Whether a PNG has samples of 16 bits."""
     return data.startswith(PNG_SIGNATURE) and data[24] == 16
 

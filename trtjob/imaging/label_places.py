@@ -14,7 +14,7 @@ _MOST_HIDDEN = 0.5  # of an object's box, by all labels that lie on it
 _LOW = 4  # of a label's height: what labels could hide
 
 
-def rounded(box: tuple[float, float, float, float]) -> Box:
+def box_pixels(box: tuple[float, float, float, float]) -> Box:
     """Return the pixels that a box's corners lie in."""
     x1, y1, x2, y2 = box
     return round(x1), round(y1), round(x2), round(y2)
@@ -28,7 +28,7 @@ def places_at(canvas: Canvas, detection: Detection, box: Box, outer: int, width:
     if not detection.rotated:
         return _places(canvas, box, outer, width, height)
     corners = sorted(detection.rotated.corners, key=lambda corner: (not canvas.holds(*corner), corner[1]))
-    points = (rounded((x, y, x, y)) for x, y in corners)
+    points = (box_pixels((x, y, x, y)) for x, y in corners)
     return chain.from_iterable(_places(canvas, point, outer, width, height) for point in points)
 
 

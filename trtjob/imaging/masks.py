@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trtjob.imaging.rle import BoolArray, compressed, decompressed, mask_from, runs_of
+from trtjob.imaging.rle import BoolArray, compressed, decompressed, mask_from, run_lengths
 
 Polygon = NDArray[np.int32]
 
@@ -27,7 +27,7 @@ class Mask:
         >>> Mask.encode(np.array([[0, 1, 1], [0, 1, 0]], bool))
         Mask(hw=(2, 3), counts='231')
         """
-        return cls((mask.shape[0], mask.shape[1]), compressed(runs_of(mask)))
+        return cls((mask.shape[0], mask.shape[1]), compressed(run_lengths(mask)))
 
     def decode(self) -> BoolArray:
         """Return it as bools, [H, W]. Raises ValueError where `counts` is damaged."""

@@ -14,10 +14,10 @@ _MOST = 8  # characters of one number
 _TOO_LARGE = 1 << np.arange(_BITS - 1, _BITS * _MOST - 1, _BITS)  # for one character, for two, and so on
 
 
-def runs_of(mask: BoolArray) -> Runs:
+def run_lengths(mask: BoolArray) -> Runs:
     """Return the lengths of a mask's runs: of zeros, of ones, and so on. mask: [H, W].
 
-    >>> runs_of(np.array([[0, 1, 1], [0, 1, 0]], bool)).tolist()
+    >>> run_lengths(np.array([[0, 1, 1], [0, 1, 0]], bool)).tolist()
     [2, 3, 1]
     """
     flat = mask.ravel(order="F")

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from trtjob.engines.protocol import FloatArray
 from trtjob.imaging.detections import ANGLE_DECIMALS, POINT_DECIMALS, RotatedBox
 
-Boxes = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 _EPSILON = 1e-7
 _ROWS = 256  # boxes that are compared with all others at once
 
 
-def rotated_from(xyxy: NDArray[np.floating], angles: NDArray[np.floating]) -> Boxes:
+def rotated_from(xyxy: NDArray[np.floating], angles: NDArray[np.floating]) -> Float64Array:
     """Return rotated boxes. xyxy: (N, 4), as they stand before they are turned about their centres; angles: (N,).
 
     The same box has its angle from -90 up to 90 degrees: turned by half a turn, it is the same. So it is where a
@@ -26,7 +26,7 @@ def rotated_from(xyxy: NDArray[np.floating], angles: NDArray[np.floating]) -> Bo
     return np.concatenate([boxes[:, :2] + sizes / 2, np.abs(sizes), turns[:, None]], axis=1)
 
 
-def corners(boxes: Boxes) -> Boxes:
+def corners(boxes: Float64Array) -> Float64Array:
     """Return the corners, [N, 4, 2], clockwise from what was the upper left before the box was turned.
 
     >>> corners(np.array([[10, 10, 4, 2, np.pi / 2]])).round(3).tolist()
@@ -39,12 +39,12 @@ def corners(boxes: Boxes) -> Boxes:
     return np.stack([centres + step for step in steps], axis=1)
 
 
-def around(points: Boxes) -> Boxes:
+def around(points: Float64Array) -> Float64Array:
     """Return the upright boxes around corners, xyxy (N, 4)."""
     return np.concatenate([points.min(1), points.max(1)], axis=1)
 
 
-def rounded(boxes: Boxes, points: Boxes) -> list[RotatedBox]:
+def rounded(boxes: Float64Array, points: Float64Array) -> list[RotatedBox]:
     """Return boxes and their corners as a record has them."""
     angles = np.degrees(boxes[:, 4]).round(ANGLE_DECIMALS).tolist()
     return [
@@ -53,7 +53,7 @@ def rounded(boxes: Boxes, points: Boxes) -> list[RotatedBox]:
     ]
 
 
-def probiou_matrix(a: Boxes, b: Boxes) -> Boxes:
+def probiou_matrix(a: Float64Array, b: Float64Array) -> Float64Array:
     """Return how alike every pair is, (N, M), 0 to 1: 1 less the Hellinger distance of the boxes as Gaussians.
 
     Llerena et al., arXiv:2106.06072; batch_probiou in ultralytics/utils/metrics.py.
@@ -75,14 +75,16 @@ def probiou_matrix(a: Boxes, b: Boxes) -> Boxes:
     return np.asarray(1 - np.sqrt(1 - np.exp(-bhattacharyya) + _EPSILON))
 
 
-def _covariances(boxes: Boxes) -> tuple[Boxes, Boxes, Boxes]:
+def _covariances(boxes: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return the variances along x and y, and the covariance, of boxes as Gaussians."""
     long, short = boxes[:, 2] ** 2 / 12, boxes[:, 3] ** 2 / 12
     cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
     return long * cos**2 + short * sin**2, long * sin**2 + short * cos**2, (long - short) * cos * sin
 
 
-def rotated_nms(boxes: Boxes, scores: FloatArray, class_ids: NDArray[np.intp], *, iou: float) -> NDArray[np.intp]:
+def rotated_nms(
+    boxes: Float64Array, scores: FloatArray, class_ids: NDArray[np.intp], *, iou: float
+) -> NDArray[np.intp]:
     """Return the indices of the boxes that stay, by falling score; equal scores in the order given.
 
     A box goes where any better one of its class is as like it as `iou`, be that one gone itself, as in Ultralytics'

@@ -59,7 +59,7 @@ def written_label(label: str, class_id: int) -> str:
 
     Of signs and emoji that have none, the others are left.
     """
-    runs = runs_of(label)
+    runs = font_runs(label)
     lost = "".join(run.text for run in runs if run.is_missing)
     kept = "".join(run.text for run in runs if not run.is_missing).strip()
     return kept if kept and not any(map(_is_letter, lost)) else f"#{class_id}"
@@ -67,7 +67,7 @@ def written_label(label: str, class_id: int) -> str:
 
 def describe_missing(labels: Iterable[str]) -> str:
     """Return a sentence on what of labels cannot be written here; empty where all can."""
-    wanting = [label for label in labels if any(run.is_missing for run in runs_of(label))]
+    wanting = [label for label in labels if any(run.is_missing for run in font_runs(label))]
     if not wanting:
         return ""
     more = len(wanting) - _SHOWN
@@ -82,7 +82,7 @@ def describe_missing(labels: Iterable[str]) -> str:
 
 def unwritten_scripts() -> list[str]:
     """Return the best-known scripts for which there is no font here."""
-    return [name for name, letter in _WELL_KNOWN.items() if any(run.is_missing for run in runs_of(letter))]
+    return [name for name, letter in _WELL_KNOWN.items() if any(run.is_missing for run in font_runs(letter))]
 
 
 def is_plain(text: str) -> bool:
@@ -91,7 +91,7 @@ def is_plain(text: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def runs_of(text: str) -> tuple[Run, ...]:
+def font_runs(text: str) -> tuple[Run, ...]:
     """Return the parts of a text, as they are read: each as long as one font has it."""
     clusters: list[Run] = []
     for cluster in _clusters(unicodedata.normalize("NFC", text)):

@@ -476,7 +476,7 @@ def test_the_log_says_once_of_a_job_which_labels_have_no_font(
     for name in ("HOME", "XDG_DATA_HOME", "XDG_DATA_DIRS"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     scripts.system_fonts.cache_clear()
-    scripts.runs_of.cache_clear()
+    scripts.font_runs.cache_clear()
     spec = job_spec(local_worker.photos, local_worker.output, shard_size=2)
     drawn = spec.options.model_copy(update={"annotate": Annotate.ALL})
     spec = spec.model_copy(update={"options": drawn, "model": MODEL.model_copy(update={"labels": ("แมว", "dog")})})
@@ -489,4 +489,4 @@ def test_the_log_says_once_of_a_job_which_labels_have_no_font(
     assert len(said) == 1
     assert "แมว" in said[0]
     scripts.system_fonts.cache_clear()
-    scripts.runs_of.cache_clear()
+    scripts.font_runs.cache_clear()

@@ -1,6 +1,6 @@
 """Run lengths as Label Studio's brush keeps them: bits, packed as by thi.ng/rle-pack, of an image in RGBA."""
 
-from trtjob.imaging.rle import BoolArray, runs_of
+from trtjob.imaging.rle import BoolArray, run_lengths
 
 _CHANNELS = 4
 _WORD, _SIZES = 8, (3, 4, 8, 16)  # bits of a value, and of a run's length: each run says which of the four it takes
@@ -19,7 +19,7 @@ def brush_rle(mask: BoolArray) -> list[int]:
     """
     bits = [f"{_CHANNELS * mask.size:032b}{_WORD - 1:05b}", *(f"{size - 1:04b}" for size in _SIZES)]
     value = 0
-    for length in (_CHANNELS * runs_of(mask.T)).tolist():  # row by row
+    for length in (_CHANNELS * run_lengths(mask.T)).tolist():  # row by row
         pieces = (min(_LONGEST, length - begin) for begin in range(0, length, _LONGEST))
         bits += [f"111{piece - 1:016b}{value:08b}" for piece in pieces]
         value ^= 0xFF

@@ -14,7 +14,7 @@ from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.decode import ENDS_EARLY, decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.embedded import embedded, exif_of
-from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
 from trtjob.imaging.metadata import Metadata, metadata_from_exif
 from trtjob.imaging.pages import page_count
 from trtjob.imaging.postprocess import classes_from, detections_from, labels_from

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.imaging.jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 

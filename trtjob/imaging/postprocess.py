@@ -26,6 +26,8 @@ from trtjob.imaging.resize import Placement
 from trtjob.imaging.rotated import around, corners, rotated_from, rotated_nms, rounded
 from trtjob.imaging.segmentation import masks_from
 
+_TOP = 5  # classes that are kept of an image
+
 
 class ImageDetections(NamedTuple):
     """An image's detections: by falling score, then class, then box.
@@ -159,16 +161,16 @@ def _detections(
     ]
 
 
-def classes_from(scores: FloatArray, spec: ModelSpec, top: int = 5) -> tuple[Classification, ...]:
-    """Return the best classes of an image, by falling score, then class. scores: float32 [classes].
+def classes_from(scores: FloatArray, spec: ModelSpec) -> tuple[Classification, ...]:
+    """Return the five best classes of an image, by falling score, then class. scores: float32 [classes].
 
     Raises ImageError, `infer`, where a score is not a number: then the others mean nothing either.
 
     >>> spec = ModelSpec(task="classify", labels=("cat", "dog", "owl"), input_hw=(224, 224))
-    >>> [(found.label, found.score) for found in classes_from(np.float32([0.1, 0.7, 0.2]), spec, top=2)]
-    [('dog', 0.7), ('owl', 0.2)]
+    >>> [(found.label, found.score) for found in classes_from(np.float32([0.1, 0.7, 0.2]), spec)]
+    [('dog', 0.7), ('owl', 0.2), ('cat', 0.1)]
     """
-    return _best(scores, spec, np.argsort(-scores, kind="stable")[:top])
+    return _best(scores, spec, np.argsort(-scores, kind="stable")[:_TOP])
 
 
 def labels_from(

@@ -42,7 +42,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def check_png(data: bytes, width: int, height: int) -> None:
-    """Refuse chunks that claim more bytes than there are, for which OpenCV takes memory, and pixels beyond the last."""
+    """Raise ImageError for chunks that claim more bytes than there are, for which OpenCV takes memory, and for pixels
+    beyond the last."""
     spare = _PNG_PIXEL_BYTES * (width + 2) * height + _PNG_SPARE_BYTES
     at, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
@@ -65,7 +66,7 @@ def image_kind(data: bytes) -> str:
 
 
 def begins_as_image(data: bytes) -> bool:
-    """Whether a file of which only the first HEAD_BYTES are known, and no name, is an image of a kind that is read.
+    """Tell whether a file of which only the first HEAD_BYTES are known, and no name, is an image that can be read.
 
     Two letters do not tell a BMP from a text, nor four a WebP from a sound, so more is looked at than in `image_kind`.
 
@@ -113,12 +114,13 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
 
 
 def is_sixteen_bit_png(data: bytes) -> bool:
-    """Whether a PNG has samples of 16 bits."""
+    """Tell whether a file is a PNG with samples of 16 bits; its size has been read."""
     return data.startswith(PNG_SIGNATURE) and data[24] == 16
 
 
 def check_bmp(data: bytes) -> None:
-    """Refuse an order of colours that only masks tell: behind a header of 40 or 52 bytes OpenCV ignores them."""
+    """Raise ImageError for an order of colours that only masks tell: behind a header of 40 or 52 bytes OpenCV ignores
+    them."""
     has_masks = data[14] in (40, 52) and data[28:34] == _BMP_32_BITS_BY_MASKS
     if has_masks and data[54:66] != struct.pack("<III", 0xFF0000, 0xFF00, 0xFF):
         raise ImageError(FailureKind.DECODE, "the BMP's colours are in an order that is not read here")

@@ -70,7 +70,8 @@ def jp2_size(data: bytes) -> tuple[int, int]:
 
 
 def check_jp2(data: bytes) -> None:
-    """Refuse other numbers than a picture has, and a codestream that is cut off: its decoder does not say so."""
+    """Raise ImageError for other numbers than a picture has, and a codestream that is cut off: its decoder does not say
+    so. The size has been read."""
     at, end = _codestream(data)
     components, numbers = struct.unpack_from(">HB", data, at + 40)
     if components > _MOST_COMPONENTS:
@@ -92,7 +93,7 @@ def jp2_bits(data: bytes) -> int:
 
 
 def _reaches_its_end(data: bytes, at: int, end: int) -> bool:
-    """Whether a codestream's segments and tiles, from the first on, lead to its last marker."""
+    """Tell whether a codestream's segments and tiles, from the first on, lead to its last marker."""
     while at + 2 <= end:
         (marker,) = struct.unpack_from(">H", data, at)
         if marker == _END_OF_CODESTREAM:
@@ -111,7 +112,7 @@ def jxl_size(data: bytes) -> tuple[int, int]:
 
 
 def jxl_moves(data: bytes) -> bool:
-    """Whether a JPEG XL has frames (ISO/IEC 18181-1, D.3), as far as that is told before a preview's size."""
+    """Tell whether a JPEG XL has frames (ISO/IEC 18181-1, D.3), as far as that is told before a preview's size."""
     bits = _jxl_bits(data)
     _jxl_size(bits)
     is_plain, has_more = _number(bits, 1), _number(bits, 1)
@@ -125,7 +126,7 @@ def jxl_moves(data: bytes) -> bool:
 
 
 def _jxl_bits(data: bytes) -> Iterator[int]:
-    """Yield the bits behind a codestream's signature, the lowest of each byte first."""
+    """Return the bits behind a codestream's signature, the lowest of each byte first. Raises as `heif_size` does."""
     start = 0
     if data.startswith(JXL_SIGNATURE):
         kind, (start, _) = next((kind, span) for kind, span in boxes(data) if kind in (b"jxlc", b"jxlp"))

@@ -67,10 +67,10 @@ def jpeg_bits(data: bytes) -> int:
 
 
 def is_lossless_jpeg(data: bytes) -> bool:
-    """Whether a JPEG is lossless, as the numbers of a camera's sensor are stored. Raises as `jpeg_segments` does."""
+    """Tell whether a JPEG is lossless, as a camera stores its sensor's numbers. Raises as `jpeg_segments` does."""
     return any(marker in _LOSSLESS for marker, _ in jpeg_segments(data))
 
 
 def has_exif(data: bytes) -> bool:
-    """Whether a JPEG has an EXIF segment. Raises as `jpeg_segments` does."""
+    """Tell whether a JPEG has an EXIF segment. Raises as `jpeg_segments` does."""
     return any(marker == APP1 and data.startswith(EXIF, at + 2) for marker, at in jpeg_segments(data))

@@ -70,7 +70,10 @@ def _by_iou(boxes: FloatArray, scores: FloatArray, class_ids: IntArray, iou: flo
 
 
 def _greedy(suppresses: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Go through the boxes from the best on: each that stands takes those that it suppresses."""
+    """Tell which boxes stay, the best coming first: each that stands takes those that it suppresses.
+
+    suppresses: [N, N], of which the diagonal is cleared.
+    """
     stands = np.ones(len(suppresses), bool)
     # Most boxes overlap no other one; only those that do need the walk.
     np.fill_diagonal(suppresses, val=False)

@@ -33,17 +33,17 @@ _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 @dataclass(frozen=True, slots=True)
 class PillowKind:
-    """format: as Pillow calls it; module, package, extra: what it needs beside Pillow, empty where that is nothing;
-    suffixes: of files that need the package.
+    """A kind of image, by Pillow.
 
-    turns: whether the decoder turns the image itself, so that its EXIF orientation says nothing.
+    format: as Pillow calls it; module, package, extra: what it needs beside Pillow, empty where that is nothing;
+    suffixes: of files that need the package; turns: whether the decoder turns the image itself, so that its EXIF
+    orientation says nothing.
     """
 
     format: str
     module: str = ""
     package: str = ""
     extra: str = ""
-
     suffixes: tuple[str, ...] = ()
     turns: bool = False
 

@@ -24,7 +24,7 @@ class Preview:
 
 
 def is_raw(data: bytes) -> bool:
-    """Whether a TIFF is a DNG or a CR2."""
+    """Tell whether a TIFF is a DNG or a CR2."""
     at, mark = _CR2
     try:
         return data.startswith(mark, at) or Tag.DNG_VERSION in next(pages(data)).entries

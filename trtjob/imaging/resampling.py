@@ -30,6 +30,7 @@ class Resampling(NamedTuple):
     reach_y: float
 
     def packed(self) -> bytes:
+        """Return it as it travels between processes, to the precision of float32."""
         return _PACKED.pack(*self)
 
     @classmethod

@@ -45,7 +45,7 @@ def around(points: Float64Array) -> Float64Array:
 
 
 def rounded(boxes: Float64Array, points: Float64Array) -> list[RotatedBox]:
-    """Return boxes and their corners as a record has them."""
+    """Return boxes and their corners, [N, 4, 2], as a record has them: rounded, the angle in degrees."""
     angles = np.degrees(boxes[:, 4]).round(ANGLE_DECIMALS).tolist()
     return [
         RotatedBox((tuple(a), tuple(b), tuple(c), tuple(d)), angle)

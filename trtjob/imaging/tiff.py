@@ -32,6 +32,8 @@ _BIG_VERSION = 43
 
 
 class Tag(IntEnum):
+    """The tags that are looked at here (TIFF 6.0; DEPTH is SGI's, the last one Adobe's)."""
+
     SUBFILE = 254
     WIDTH = 256
     HEIGHT = 257
@@ -163,8 +165,7 @@ class Readable:
 
     has_sixteen_bits: of grey or colour, so that fewer of them may be in use; has_shares: its numbers are not those of
     pixels, and have to be brought to such; is_inverted: 0 is white; has_planes: each colour is stored for itself;
-    has_raw_tiles: without compression; damage: what is wrong with its pixels, empty where
-    nothing is seen of that.
+    has_raw_tiles: without compression; damage: what is wrong with its pixels, empty where nothing is seen of that.
     """
 
     data: bytes
@@ -230,12 +231,12 @@ def tiff_size(data: bytes, number: int | None = None) -> tuple[int, int]:
 
 
 def sample_bytes(data: bytes, number: int | None = None) -> int:
-    """Return how many bytes a page's number takes. Raises as `tiff_size` does."""
+    """Return how many bytes a sample of a page takes. Raises as `tiff_size` does."""
     return -(-_numbered(data, number).bits // 8)
 
 
 def from_page(data: bytes, number: int) -> bytes:
-    """Return a file that begins with a page. Raises ImageError where there is none."""
+    """Return a file that begins with its page of a number, from 1 on. Raises ImageError where there is none."""
     page = _numbered(data, number)
     layout = _layout(page)
     start = page.end - page.count * (4 + 2 * layout.room) - struct.calcsize(page.order + layout.length)
@@ -368,7 +369,7 @@ def _parts(page: Page) -> tuple[int, int]:
 
 
 def _is_whole(deflated: memoryview, most_bytes: int) -> bool:
-    """Whether data inflates to its end, with the right checksum, and to no more bytes than there can be."""
+    """Tell whether data inflates to its end, with the right checksum, and to no more bytes than there can be."""
     inflater, count = zlib.decompressobj(), 0
     try:
         for at in range(0, len(deflated), _INFLATED_BYTES):

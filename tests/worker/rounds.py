@@ -30,7 +30,7 @@ from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import retry, submit
 from trtjob.queue.units import FINISH, PLAN, shard_of
 from trtjob.storage import LocalStorage, open_storage
-from trtjob.storage.s3.requests import S3Requests
+from trtjob.storage.s3.requests import BucketRequests
 from trtjob.worker.context import Context, set_current
 from trtjob.worker.tasks import run_unit
 
@@ -81,7 +81,7 @@ class Steps:
 
 def watch(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a step counted before each look into a folder, each change of one, and each command to the server."""
-    names = [(S3Requests, "call"), *((LocalStorage, name) for name in ("read", "lines", "list", "exists"))]
+    names = [(BucketRequests, "call"), *((LocalStorage, name) for name in ("read", "lines", "list", "exists"))]
     for owner, name in [*names, (os, "link"), (Path, "replace"), (Path, "unlink"), (Redis, "execute_command")]:
         monkeypatch.setattr(owner, name, _stepping(steps, getattr(owner, name)))
 

@@ -14,8 +14,8 @@ from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import Breaker
 from trtjob.storage.s3.client import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, WHOLE_TIMEOUT_S, signed_address
 from trtjob.storage.s3.errors import ABSENT_BUCKET, check_whole
-from trtjob.storage.s3.listing import Page, S3Listing, last_key
-from trtjob.storage.s3.requests import S3Requests, What
+from trtjob.storage.s3.listing import BucketListing, Page, last_key
+from trtjob.storage.s3.requests import BucketRequests, What
 from trtjob.storage.s3.transfers import (
     UNSPEAKABLE,
     areceived,
@@ -57,7 +57,7 @@ class CloudImages:
         self._bucket = _bucket(scheme, bucket, anonymous=anonymous)
         self._store = self._bucket.store
         self._explain = partial(_person_error, scheme)
-        self._requests = S3Requests(self.uri, self._prefix, self._bucket.breaker, on_trouble, self._explain)
+        self._requests = BucketRequests(self.uri, self._prefix, self._bucket.breaker, on_trouble, self._explain)
 
     def place(self, key: str) -> str:
         return self._requests.place(key)
@@ -72,9 +72,9 @@ class CloudImages:
     def check_root(self) -> None:
         """Do nothing: a bucket that is away says so itself."""
 
-    def images(self, rules: Rules | None = None) -> S3Listing:
+    def images(self, rules: Rules | None = None) -> BucketListing:
         pages = _Pages(self._store, self._prefix, self._listed)
-        return S3Listing(self._head_bytes, pages, last_key, self._prefix, rules or Rules())
+        return BucketListing(self._head_bytes, pages, last_key, self._prefix, rules or Rules())
 
     def entry(self, key: str) -> Entry:
         import obstore

@@ -17,7 +17,7 @@ from trtjob.storage.protocol import Storage
 from trtjob.storage.s3 import client
 from trtjob.storage.s3.client import bucket_named
 from trtjob.storage.s3.errors import Damaged
-from trtjob.storage.s3.listing import S3Listing
+from trtjob.storage.s3.listing import BucketListing
 from trtjob.storage.s3.storage import S3Storage, check_access
 from trtjob.storage.upload import upload_images
 
@@ -228,7 +228,7 @@ def test_a_store_that_lists_out_of_order_is_refused() -> None:
     item = {"Size": 1, "ETag": '"e"', "LastModified": "2026-11-01T00:00:00.000Z"}
     page = {"IsTruncated": False, "Contents": [{"Key": key, **item} for key in ("b.jpg", "a.jpg")]}
     with pytest.raises(StorageError, match="order"):
-        list(S3Listing(lambda _entry: b"", lambda _mark: page, lambda _page: "", ""))
+        list(BucketListing(lambda _entry: b"", lambda _mark: page, lambda _page: "", ""))
 
 
 @pytest.mark.parametrize(

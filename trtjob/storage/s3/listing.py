@@ -23,7 +23,7 @@ HEADS_AT_ONCE = 32
 
 
 @dataclass(slots=True)
-class S3Listing:
+class BucketListing:
     """The images below a prefix that the rules take, sorted as S3 sorts: by the bytes of UTF-8.
 
     head: asks for the first bytes of an object whose name does not say what it is, with retries; raises ImageError;

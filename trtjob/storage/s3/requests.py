@@ -16,7 +16,7 @@ What = Literal["read", "look for", "write", "remove", "list"]
 Explain = Callable[[str, What, str], StorageError]
 
 
-class S3Requests:
+class BucketRequests:
     """What is asked of the objects below an address, whose keys all begin with a prefix.
 
     breaker: of the bucket; on_trouble: told, while a request waits, what the bucket's trouble is; explain: returns the

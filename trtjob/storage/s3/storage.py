@@ -17,8 +17,8 @@ from trtjob.storage.retry import RetryState
 from trtjob.storage.s3.client import READ_TIMEOUT_S, bucket_named, signed_address
 from trtjob.storage.s3.content_types import attributes, content_type
 from trtjob.storage.s3.errors import ONCE_MORE, check_whole
-from trtjob.storage.s3.listing import Page, S3Listing, checked_page, last_key, modified_s
-from trtjob.storage.s3.requests import S3Requests, What
+from trtjob.storage.s3.listing import BucketListing, Page, checked_page, last_key, modified_s
+from trtjob.storage.s3.requests import BucketRequests, What
 from trtjob.storage.s3.transfers import (
     UNSPEAKABLE,
     areceived,
@@ -56,7 +56,7 @@ class S3Storage:
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._prefix = f"{prefix}/" if prefix else ""
         self._bucket = bucket_named(bucket, anonymous=anonymous)
-        self._requests = S3Requests(self.uri, self._prefix, self._bucket.breaker, on_trouble)
+        self._requests = BucketRequests(self.uri, self._prefix, self._bucket.breaker, on_trouble)
 
     def place(self, key: str) -> str:
         return self._requests.place(key)
@@ -204,16 +204,16 @@ class S3Storage:
 
     # -- images of a source ---------------------------------------------------------------------------------------
 
-    def images(self, rules: Rules | None = None) -> S3Listing:
+    def images(self, rules: Rules | None = None) -> BucketListing:
         rules = rules or Rules()
         start = self._prefix + rules.start
         if rules.selection.recursive:
-            return S3Listing(self._head_bytes, lambda key: self._page(start, key), last_key, self._prefix, rules)
+            return BucketListing(self._head_bytes, lambda key: self._page(start, key), last_key, self._prefix, rules)
 
         def page(token: str) -> Page:
             return self._page(start, token, delimiter="/")
 
-        return S3Listing(self._head_bytes, page, _token, self._prefix, rules)
+        return BucketListing(self._head_bytes, page, _token, self._prefix, rules)
 
     def entry(self, key: str) -> Entry:
         with suppress(OSError):
@@ -283,7 +283,7 @@ class S3Storage:
     def _head(self, key: str) -> tuple[int, str, float] | None:
         """Return an object's size, its etag and when it was written, None where there is none.
 
-        Raises as S3Requests.call does.
+        Raises as BucketRequests.call does.
         """
 
         def head(path: str) -> tuple[int, str, float]:

@@ -14,7 +14,7 @@ from trtjob.storage.listing import Entry
 from trtjob.storage.local import MAX_FILE_BYTES
 from trtjob.storage.s3.client import READ_TIMEOUT_S
 from trtjob.storage.s3.errors import check_whole, is_closed
-from trtjob.storage.s3.requests import S3Requests
+from trtjob.storage.s3.requests import BucketRequests
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -53,7 +53,7 @@ def get_part(store: "ObjectStore", path: str, etag: str, begin: int, end: int) -
     return data
 
 
-def opened(entry: Entry, requests: S3Requests, get_part: GetPart) -> BinaryIO:
+def opened(entry: Entry, requests: BucketRequests, get_part: GetPart) -> BinaryIO:
     """Open an object, of which the parts come that are read. One that is replaced meanwhile cannot be read on."""
 
     def get(begin: int, end: int) -> bytes:
@@ -63,7 +63,7 @@ def opened(entry: Entry, requests: S3Requests, get_part: GetPart) -> BinaryIO:
     return io.BufferedReader(RangedFile(entry.size_bytes, get), _PART_BYTES)
 
 
-def head_bytes(entry: Entry, requests: S3Requests, get_part: GetPart) -> bytes:
+def head_bytes(entry: Entry, requests: BucketRequests, get_part: GetPart) -> bytes:
     """Return the first bytes of an object, none of one that may not be read. Raises ImageError, StorageError."""
     end = min(HEAD_BYTES, entry.size_bytes)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from samples import touch
 from users import as_nobody
 
+from trtjob.atomic import unfinished_name
 from trtjob.storage import LocalStorage, listing
 from trtjob.storage.listing import Entry, Listing
 from trtjob.storage.selection import Rules, Selection
@@ -124,6 +125,16 @@ def test_a_folder_that_may_not_be_listed_is_reported(public_folder: Path) -> Non
     (public_folder / "closed").chmod(0)
     with as_nobody():
         assert keys(public_folder) == ["a.jpg", "closed/", "z.jpg"]
+
+
+def test_images_are_found_however_deep_they_lie(tmp_path: Path) -> None:
+    half = "/".join("d" for _ in range(300))
+    deep = touch(tmp_path, f"{half}/b.jpg", f"{half}/{half}/a.jpg", "z.jpg") / half / half
+    (deep / "up").symlink_to("../..")
+    assert keys(tmp_path) == [f"{half}/b.jpg", f"{half}/{half}/a.jpg", "z.jpg"]
+    (deep / unfinished_name()).touch()
+    LocalStorage(tmp_path).remove_unfinished()
+    assert [path.name for path in deep.iterdir() if path.is_file()] == ["a.jpg"]
 
 
 def test_what_is_not_taken_is_counted_however_deep_it_lies(tmp_path: Path) -> None:

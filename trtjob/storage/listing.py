@@ -74,6 +74,14 @@ class Images(Protocol):
     def __iter__(self) -> Iterator[Entry]: ...
 
 
+class _Folder(NamedTuple):
+    """A folder that is being listed. prefix: of its keys; identity: its device and inode; names: still to come."""
+
+    prefix: str
+    identity: tuple[int, int]
+    names: Iterator[str]
+
+
 @dataclass(slots=True)
 class Listing:
     """The images below a folder that the rules take, sorted by key as UTF-8 sorts.
@@ -88,9 +96,20 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Entry]:
-        return self._folder("", ())
+        opened: list[_Folder] = []  # from the root down; not by recursion: folders may lie deeper than Python's stack
+        yield from self._open("", opened)
+        while opened:
+            folder = opened[-1]
+            name = next(folder.names, None)
+            if name is None:
+                opened.pop()
+            elif name.endswith("/"):
+                yield from self._below(folder.prefix + name, opened)
+            else:
+                yield from self._file(folder.prefix + name)
 
-    def _folder(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+    def _open(self, prefix: str, opened: list["_Folder"]) -> Iterator[Entry]:
+        """Open one more folder. Yields an entry of its own where it cannot be listed."""
         path = self.root / prefix if prefix else self.root
         try:
             status = path.stat()
@@ -100,22 +119,17 @@ class Listing:
             yield Entry(prefix or ".", 0, "")
             return
         identity = (status.st_dev, status.st_ino)
-        if identity in above:  # a link back to a folder above: its images are listed there
-            return
-        for name in names:
-            if name.endswith("/"):
-                yield from self._below(prefix + name, (*above, identity))
-            else:
-                yield from self._file(prefix + name)
+        if all(identity != above.identity for above in opened):  # else a link back: its images are listed there
+            opened.append(_Folder(prefix, identity, names))
 
-    def _below(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+    def _below(self, prefix: str, opened: list["_Folder"]) -> Iterator[Entry]:
         key = prefix.rstrip("/")
         if not self.rules.enters(key):
             return
         if kind := self.rules.why_not_folder(key):
             self.ignored += Counter({kind: _files_below(f"{self.root}/{key}")})  # which leaves out what is none
         else:
-            yield from self._folder(prefix, above)
+            yield from self._open(prefix, opened)
 
     def _file(self, key: str) -> Iterator[Entry]:
         suffix = suffix_of(key)

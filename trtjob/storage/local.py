@@ -260,18 +260,20 @@ def _read_file(path: Path) -> bytes:
         return file.read()
 
 
-def _unfinished(folder: Path) -> Iterator[Path]:
-    # os.walk would hold the names of a whole folder; there may be a million.
-    try:
-        scan = os.scandir(folder)
-    except FileNotFoundError:  # it went while its neighbours were looked at
-        return
-    with scan as items:
-        for item in items:
-            if atomic.is_unfinished(item.name):
-                yield Path(item)
-            elif item.is_dir(follow_symlinks=False):
-                yield from _unfinished(Path(item))
+def _unfinished(root: Path) -> Iterator[Path]:
+    # os.walk would hold the names of a whole folder; there may be a million. Nor by recursion: see Listing.
+    folders = [root]
+    while folders:
+        try:
+            scan = os.scandir(folders.pop())
+        except FileNotFoundError:  # it went while its neighbours were looked at
+            continue
+        with scan as items:
+            for item in items:
+                if atomic.is_unfinished(item.name):
+                    yield Path(item)
+                elif item.is_dir(follow_symlinks=False):
+                    folders.append(Path(item))
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -13,7 +13,7 @@ from trtjob.storage.listing import Entry
 from trtjob.storage.protocol import OnTrouble
 from trtjob.storage.retry import Breaker
 from trtjob.storage.s3.client import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, WHOLE_TIMEOUT_S, signed_address
-from trtjob.storage.s3.errors import ABSENT_BUCKET, check_whole
+from trtjob.storage.s3.errors import ABSENT_BUCKET, check_whole, first_line
 from trtjob.storage.s3.listing import BucketListing, Page, last_key
 from trtjob.storage.s3.requests import BucketRequests, What
 from trtjob.storage.s3.transfers import (
@@ -232,8 +232,7 @@ def _bucket(scheme: str, name: str, *, anonymous: bool) -> _Bucket:
     try:
         store = GCSStore(name, **how) if scheme == _GOOGLE else AzureStore(name, **how)
     except (BaseError, ValueError) as err:
-        reason = " ".join(str(err).split("\n", 1)[0].split())
-        raise StorageError(f"cannot use {scheme}{name}: {reason}. {_CREDENTIALS[scheme]}") from err
+        raise StorageError(f"cannot use {scheme}{name}: {first_line(err)}. {_CREDENTIALS[scheme]}") from err
 
     def works() -> bool:
         try:

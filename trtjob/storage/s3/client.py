@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtjob.errors import StorageError
 from trtjob.storage.retry import Breaker
-from trtjob.storage.s3.errors import Damaged, check_whole
+from trtjob.storage.s3.errors import Damaged, check_whole, first_line
 from trtjob.storage.s3.listing import checked_page, take_objects
 from trtjob.storage.trouble import note_trouble
 
@@ -149,8 +149,8 @@ def signed_address(store: Any, path: str, lifetime: timedelta) -> str:
     try:
         return str(obstore.sign(store, "GET", path, lifetime))
     except (BaseError, ValueError) as err:
-        reason = " ".join(str(err).split("\n", 1)[0].split())
-        raise StorageError(f"the address of {path!r} cannot be signed: {reason}. Check the credentials") from err
+        message = f"the address of {path!r} cannot be signed: {first_line(err)}. Check the credentials"
+        raise StorageError(message) from err
 
 
 def forget_buckets() -> None:

@@ -136,6 +136,11 @@ def _parts(err: Exception) -> tuple[str, int, str]:
     return code_match[1] if code_match else "", int(status_match[1]) if status_match else 0, text
 
 
+def first_line(err: Exception) -> str:
+    """Return the first line of what an error of obstore says; the others are of its insides."""
+    return " ".join(str(err).split("\n", 1)[0].split())
+
+
 def person_error(place: str, what: str, reason: str) -> StorageError:
-    """Return the error that tells a person what to do. what: `read`, `write`, `list`."""
+    """Return the error that tells a person what to do. what: was asked, as of `BucketRequests`; reason: of `judge`."""
     return StorageError(f"cannot {what} {place}: {_HINTS.get(reason, f'{reason}. {_ELSE}')}")

@@ -35,9 +35,11 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
+        """Whether the place fails, so that requests wait."""
         return bool(self.trouble)
 
     def succeeded(self) -> None:
+        """Note that a request was answered: the place works, and all that wait go on."""
         with self._lock:
             self._failing.clear()
             if self.trouble:
@@ -46,6 +48,7 @@ class Breaker:
                 note_trouble(self.place, "")
 
     def failed(self, key: str, reason: str) -> None:
+        """Note that a request for an object has failed. Opens where OPEN_AT have, with no success between them."""
         with self._lock:
             self._failing.add(key)
             if self.trouble:

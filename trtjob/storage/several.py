@@ -18,7 +18,7 @@ _by_key = attrgetter("key")
 
 
 class SeveralPlaces:
-    """The images of several places; a key is the name of its place, a `/`, and the key there."""
+    """The images of several places; a key is the name of its place, a `/`, and the key there. See ImageStorage."""
 
     def __init__(self, places: Mapping[str, ImageStorage], listed: Mapping[str, tuple[str, ...]]) -> None:
         """places: by name, none of which is a folder in another one; listed: those of which all images are wanted that

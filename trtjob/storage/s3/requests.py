@@ -36,6 +36,7 @@ class BucketRequests:
         return f"{self.uri}/{key}"
 
     def path(self, key: str) -> str:
+        """Return an object's key in its bucket. Raises StorageError for one that leaves the prefix."""
         if ".." in key.split("/") or "\0" in key or key.startswith("/"):
             raise StorageError(f"the key {key!r} leaves {self.uri}")
         return self._prefix + key
@@ -83,6 +84,7 @@ class BucketRequests:
                 return answer
 
     def wait(self, state: RetryState) -> None:
+        """Wait until a request may be made, telling of a bucket that fails. Raises what `on_trouble` does."""
         while pause := state.pause_s():
             self._tell()
             time.sleep(pause)

@@ -9,6 +9,7 @@ from trtjob.documents import Document
 from trtjob.engines.spec import MOST_CANDIDATES, Precision, ResizeMode
 
 USUAL_CANDIDATES = 1024
+MAX_SIDE = 16_384  # pixels, of an input: larger ones could only fill the memory
 MAX_ANCHOR = 65_536  # pixels
 
 

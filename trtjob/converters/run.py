@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -130,7 +131,7 @@ def _convert(request: ConversionRequest, file: Path, progress: Progress) -> tupl
     started = time.perf_counter()
     progress("converting", 0, 0)
     converted = convert(request)
-    parameters = sum(_size(constant.dims) for constant in converted.model.graph.initializer)
+    parameters = sum(prod(constant.dims) for constant in converted.model.graph.initializer)
     result = _Result(converted.model, converted.spec)
     if request.precision != "fp32":
         result = _lowered(converted, request, progress)
@@ -271,13 +272,6 @@ def _reference_name(converted: "Converted", *, is_emulated: bool) -> str:
     if is_emulated:
         name += " (the CPU cannot run bf16: measured on float32 with weights and activations rounded to bf16)"
     return name
-
-
-def _size(dims: "list[int]") -> int:
-    size = 1
-    for dim in dims:
-        size *= dim
-    return size
 
 
 def _key(request: ConversionRequest, files: tuple[Path, ...], images: tuple[Path, ...]) -> str:

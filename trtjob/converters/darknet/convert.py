@@ -15,14 +15,14 @@ from trtjob.converters.darknet.decode import decode_heads
 from trtjob.converters.darknet.files import files
 from trtjob.converters.darknet.heads import NMS_BETA, nms_of
 from trtjob.converters.darknet.layers import LAYERS
-from trtjob.converters.darknet.network import MAX_SIDE, Network
+from trtjob.converters.darknet.network import Network
 from trtjob.converters.darknet.strides import check_size, has_resampled_shortcut
 from trtjob.converters.darknet.tensor import Tensor
 from trtjob.converters.darknet.tree import probabilities
 from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
 from trtjob.converters.labels import fitting_labels, read_labels
-from trtjob.converters.request import USUAL_CANDIDATES, ConversionRequest
+from trtjob.converters.request import MAX_SIDE, USUAL_CANDIDATES, ConversionRequest
 from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import DarknetParseError
 

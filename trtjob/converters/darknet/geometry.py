@@ -1,7 +1,7 @@
 """What layers share in reading their geometry."""
 
 from trtjob.converters.darknet.cfg import Section
-from trtjob.converters.darknet.network import MAX_SIDE
+from trtjob.converters.request import MAX_SIDE
 
 
 def check_side(section: Section, height: int, width: int, name: str) -> None:

@@ -10,8 +10,6 @@ from trtjob.converters.darknet.weights import WeightsReader
 from trtjob.converters.graph import Graph
 from trtjob.engines.protocol import FloatArray
 
-MAX_SIDE = 16_384  # of an input or a layer's output, in pixels
-
 
 @dataclass(frozen=True, slots=True)
 class Kernel:

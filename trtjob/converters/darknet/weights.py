@@ -1,6 +1,7 @@
 """Read Darknet's weights files, and account for every number in them."""
 
 import os
+from math import prod
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,9 +52,7 @@ class WeightsReader:
 
         layer: number of the section, from 0; place: how to name it to a person; name: what the numbers are.
         """
-        count = 1
-        for size in shape:
-            count *= size
+        count = prod(shape)
         left = self._count - self._taken
         if count > left:
             raise DarknetWeightsError(

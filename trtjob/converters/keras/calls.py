@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trtjob.converters.keras.functions import FUNCTIONS_OF_TENSORFLOW
-from trtjob.converters.keras.op_layers import OP_LAYER, as_function
+from trtjob.converters.keras.op_layers import CONSTANT, OP_LAYER, as_function
 
-_CONSTANT = "_CONSTANT_VALUE"  # for a layer's name, before a first argument that no layer makes
 _FUNCTIONAL = frozenset({"Functional", "Model"})
 _SLICE = frozenset({"start", "stop", "step"})
 
@@ -73,7 +72,7 @@ def _modern_call(call: Any, counted: _Counted, kind: str) -> Any:
     def argument(part: Any) -> Any:
         if _is_place(part):
             others.update(part[3] if len(part) == 4 else {})
-            return _literal(part[2], counted) if part[0] == _CONSTANT else _tensor(part, counted)
+            return _literal(part[2], counted) if part[0] == CONSTANT else _tensor(part, counted)
         if isinstance(part, dict):
             return {key: argument(inner) for key, inner in part.items()}
         return [argument(inner) for inner in part] if isinstance(part, list) else part

@@ -72,17 +72,18 @@ def _run_at_start(meta: Any) -> set[str]:
 def _above(graph_def: Any, names: Iterable[str]) -> Iterator[Any]:
     """Yield the nodes of these names and all that they depend on."""
     nodes = {node.name: node for node in graph_def.node}
-    pending, seen = [_bare(name) for name in names], set[str]()
+    pending, seen = [node_name(name) for name in names], set[str]()
     while pending:
         node = nodes.get(pending.pop())
         if node is not None and node.name not in seen:
             seen.add(node.name)
-            pending += map(_bare, node.input)
+            pending += map(node_name, node.input)
             yield node
 
 
-def _bare(name: str) -> str:
-    return name.lstrip("^").split(":")[0]
+def node_name(value: str) -> str:
+    """Return the name of the node that makes a value, or that has to run before: `conv` of `conv:0` and of `^conv`."""
+    return value.lstrip("^").split(":")[0]
 
 
 def _called(roots: list[Any], bodies: dict[str, Any]) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from trtjob.converters.keras.pixels import add_front, prepared, unknown_pixels
 from trtjob.converters.keras.traced import float_array, trace
 from trtjob.converters.labels import fitting_labels, numbered
 from trtjob.converters.pixels import Pixels, pixels_asked_for, pixels_of_mode
-from trtjob.converters.request import ConversionRequest
+from trtjob.converters.request import MAX_SIDE, ConversionRequest
 from trtjob.converters.scores import (
     GUESSED,
     ONE_NUMBER,
@@ -43,7 +43,6 @@ from trtjob.errors import ConversionError
 
 log = logging.getLogger(__name__)
 
-_MAX_SIDE = 16_384  # of an image, in pixels
 _GRAPH_SUFFIX = ".pb"
 
 
@@ -81,8 +80,8 @@ def convert(request: ConversionRequest) -> Converted:
     is_graph = folder is not None or request.model.suffix.lower() == _GRAPH_SUFFIX
     notes: list[str] = []
     original = _graph(request) if is_graph else _keras(request)
-    if max(original.hw) > _MAX_SIDE or min(original.hw) < 1:
-        raise ConversionError(f"'{request.model}' takes images of {original.hw}: expected sides of 1 to {_MAX_SIDE}")
+    if max(original.hw) > MAX_SIDE or min(original.hw) < 1:
+        raise ConversionError(f"'{request.model}' takes images of {original.hw}: expected sides of 1 to {MAX_SIDE}")
     pixels = _pixels(request, original, notes)
     spill = Spill()
     net, output = _network(request, original, pixels, spill)

@@ -6,6 +6,7 @@ Each computes its result from its arguments and does nothing else.
 # The layers that Keras 2 made of a call of a function.
 FUNCTIONS_OF_TENSORFLOW = frozenset({"TFOpLambda", "SlicingOpLambda"})
 _FIRST_VERSION = "compat.v1."
+_LONG_MODULES = ("math.", "nn.")  # whose functions have a short name, too
 
 # By the module below `tf.` that has them.
 _NAMES = {
@@ -49,3 +50,14 @@ _ALLOWED |= frozenset(_NAMES["math."].split())
 def is_allowed(function: object) -> bool:
     """Tell whether a name, below `tf.`, is that of a function that does nothing but compute."""
     return isinstance(function, str) and function.removeprefix(_FIRST_VERSION) in _ALLOWED
+
+
+def short_name(function: str) -> str:
+    """Return a function's name without the modules that it is called with or without.
+
+    >>> short_name("compat.v1.math.truediv"), short_name("nn.relu6"), short_name("image.resize")
+    ('truediv', 'relu6', 'image.resize')
+    """
+    for prefix in (_FIRST_VERSION, *_LONG_MODULES):
+        function = function.removeprefix(prefix)
+    return function

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trtjob.converters.keras import packages
-from trtjob.converters.keras.contained import expect_contained, expect_dormant, expect_loadable
+from trtjob.converters.keras.contained import expect_contained, expect_dormant, expect_loadable, node_name
 from trtjob.converters.request import ConversionRequest
 from trtjob.converters.sources import SAVED_MODEL
 from trtjob.converters.texts import one_line, shown
@@ -112,7 +112,7 @@ def _saved_model_proto() -> Any:
 
 def _unread(graph_def: Any) -> list[str]:
     """Return the nodes that no other reads."""
-    read = {name.lstrip("^").split(":")[0] for node in graph_def.node for name in node.input}
+    read = {node_name(name) for node in graph_def.node for name in node.input}
     return [node.name for node in graph_def.node if node.name not in read and node.op not in _NO_OUTPUTS]
 
 

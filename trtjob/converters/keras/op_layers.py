@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OP_LAYER = "TensorFlowOpLayer"
+CONSTANT = "_CONSTANT_VALUE"  # stands for a layer's name, before an argument that no layer makes
 _TYPES = {"DT_FLOAT": "float32", "DT_HALF": "float16", "DT_DOUBLE": "float64"}
 
 
@@ -97,7 +98,7 @@ def as_function(layer: dict[str, Any]) -> dict[str, Any]:
 def _call(function: _Function, call: list[Any], constants: list[tuple[int, Any]], named: dict[str, Any]) -> Any:
     inputs = [place[:3] for place in call]
     for index, value in constants:
-        inputs.insert(index, ["_CONSTANT_VALUE", -1, value])
+        inputs.insert(index, [CONSTANT, -1, value])
     count = len(inputs) - len(function.inputs) if function.is_list else 1
     firsts = inputs[:count]
     names = function.inputs if function.is_list else function.inputs[1:]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from trtjob.converters.keras.functional import Call, calls_of, is_model, layers_of
+from trtjob.converters.keras.functions import short_name
 
 # Names of layers that keras.applications gives to a family of networks, all of which are there, and the mode of its
 # preprocess_input (keras/src/applications: the module of each family). The first that fits counts.
@@ -73,9 +74,7 @@ def _first_on_pixels(model: Any) -> Call | None:
 def _kind(call: Call) -> str:
     """Return the name of a layer's class, or of the function that it calls."""
     function = getattr(call.layer, "function", None)
-    if not isinstance(function, str):
-        return type(call.layer).__name__
-    return function.removeprefix("compat.v1.").removeprefix("math.").removeprefix("nn.")
+    return short_name(function) if isinstance(function, str) else type(call.layer).__name__
 
 
 def _is_of_bytes(call: Call) -> bool:

@@ -14,10 +14,10 @@ from trtjob.converters.onnx.huggingface import CONFIG, document, labels_of, prep
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer
 from trtjob.converters.onnx.reference import Original
-from trtjob.converters.onnx.signature import MAX_SIDE, Foreign, ImageInput
+from trtjob.converters.onnx.signature import Foreign, ImageInput
 from trtjob.converters.onnx.ultralytics import Export
 from trtjob.converters.pixels import Pixels
-from trtjob.converters.request import ConversionRequest
+from trtjob.converters.request import MAX_SIDE, ConversionRequest
 from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import ConversionError

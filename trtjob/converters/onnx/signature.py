@@ -15,7 +15,6 @@ ACCEPTED = (
     "classification, detectors of the families that `trtjob convert --families` lists, and classifiers that "
     "take one image, float [N, 3, H, W] or [N, H, W, 3], and give scores [N, classes]"
 )
-MAX_SIDE = 16_384  # of an input, in pixels
 _MAX_BATCH = 1024  # that a graph is made for
 
 # What an input may be made of; the image's bytes are cast to it.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trtjob.converters.keras.activations import Activation, softmax
+from trtjob.converters.keras.functions import short_name
 from trtjob.converters.keras.layers.merge import joined
 from trtjob.converters.keras.network import Network, Translate, UntranslatableError, Value, expect
 
@@ -85,8 +86,7 @@ def unary(activation: Activation) -> Translate:
 
 def tensorflow_function(net: Network, layer: Any, *args: Any, **kwargs: Any) -> Value:
     """A function of TensorFlow."""
-    name = layer.function.removeprefix("compat.v1.").removeprefix("math.").removeprefix("nn.")
-    translation = _FUNCTIONS.get(name)
+    translation = _FUNCTIONS.get(short_name(layer.function))
     if translation is None:
         raise UntranslatableError(f"the function tf.{layer.function} is not translated")
     kwargs.pop("name", None)

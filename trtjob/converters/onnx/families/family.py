@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.outputs import Layout
+from trtjob.converters.onnx.ultralytics import PAD_VALUE
 from trtjob.converters.pixels import Pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import NmsKind, ResizeMode, Sampling
 
 Arrays = Mapping[str, NDArray[Any]]
-
-PAD_VALUE = 114
 
 
 @dataclass(frozen=True, slots=True)

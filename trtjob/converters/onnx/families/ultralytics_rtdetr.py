@@ -15,16 +15,10 @@ from trtjob.converters.onnx.families.parts import (
     single,
 )
 from trtjob.converters.onnx.outputs import Layout
+from trtjob.converters.onnx.ultralytics import is_rtdetr
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
-
-_HEAD = "rtdetr"
-
-
-def _is_one(seen: Seen) -> bool:
-    said = (seen.metadata.get("head", "") + seen.metadata.get("description", "")).lower().replace("-", "")
-    return _HEAD in said and _fits(seen)
 
 
 def _fits(seen: Seen) -> bool:
@@ -68,7 +62,7 @@ FAMILY = Family(
     gives="[N, Q, 6] or [N, Q, 4 + classes]",
     needs="nothing: its metadata has the labels",
     fits=_fits,
-    recognises=_is_one,
+    recognises=lambda seen: is_rtdetr(seen.metadata) and _fits(seen),
     describe=_describe,
     classes=lambda seen: 0 if _is_top(seen) or seen.only is None else seen.only.shape[2] - 4,
     rewire=_rewire,

@@ -130,6 +130,10 @@ COLUMNS = Family(
 )
 
 
+def _describe_final(seen: Seen) -> Contract:
+    return Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, is_final=True)
+
+
 def _is_final(seen: Seen) -> bool:
     return seen.only is not None and seen.only.ndim == 3 and seen.only.shape[2] == 6
 
@@ -144,7 +148,7 @@ FINAL = Family(
     title="YOLOv10, YOLO26 and what has NMS inside, without their metadata",
     gives="[N, K, 6]: corners, score and class",
     fits=_is_final,
-    describe=lambda seen: Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, is_final=True),
+    describe=_describe_final,
     classes=lambda _seen: 0,
     rewire=lambda graph, seen, _labels: Rewired(as_float(graph, _first(seen)), Layout.FINAL),
     read=_read_final,
@@ -156,10 +160,6 @@ _NMS = "NonMaxSuppression"
 
 def _is_end2end(seen: Seen) -> bool:
     return seen.only is not None and seen.only.ndim == 2 and seen.only.shape[1] == _IMAGE_BOX_CLASS_SCORE
-
-
-def _describe_end2end(seen: Seen) -> Contract:
-    return Contract(unit_pixels(seen.channels), ResizeMode.LETTERBOX, is_final=True)
 
 
 def _rewire_end2end(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
@@ -177,7 +177,7 @@ END2END = Family(
     gives="[M, 7]: image, corners, class and score",
     fits=_is_end2end,
     recognises=lambda seen: _is_end2end(seen) and _NMS in seen.operators,  # a classifier may have seven classes
-    describe=_describe_end2end,
+    describe=_describe_final,
     classes=lambda _seen: 0,
     rewire=_rewire_end2end,
     read=_read_end2end,
@@ -205,7 +205,7 @@ YOLOV6_END2END = Family(
     needs="--labels; --preprocess none --color bgr where it was exported --with-preprocess",
     fits=lambda seen: len(seen.outputs) == 4 and _PADDED.fit(seen),
     recognises=lambda seen: _PADDED.fit(seen) and _PADDED.are_named(seen),
-    describe=_describe_end2end,
+    describe=_describe_final,
     classes=lambda _seen: 0,
     rewire=_rewire_padded_end,
     read=_read_padded_end,

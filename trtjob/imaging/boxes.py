@@ -41,6 +41,18 @@ def diou_matrix(a: FloatArray, b: FloatArray, beta: float) -> FloatArray:
     return np.asarray(iou_matrix(a, b) - ratios**beta, np.float32)
 
 
+def xyxy_from_cxcywh(boxes: FloatArray) -> FloatArray:
+    """Return the corners, float32 [..., 4], of boxes that are given by centre and size.
+
+    boxes: [..., 4] or more; what stands behind the four is left out.
+
+    >>> xyxy_from_cxcywh(np.float32([[5, 5, 2, 4]])).tolist()
+    [[4.0, 3.0, 6.0, 7.0]]
+    """
+    centres, halves = boxes[..., :2], boxes[..., 2:4] / 2
+    return np.asarray(np.concatenate([centres - halves, centres + halves], axis=-1), np.float32)
+
+
 def in_order(boxes: FloatArray) -> FloatArray:
     """Return the boxes with the left edge before the right one and the upper before the lower, as hardly trained
     networks without DFL may not give them.

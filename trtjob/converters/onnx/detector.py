@@ -16,7 +16,7 @@ from trtjob.converters.onnx.families.family import Contract, Described, Family, 
 from trtjob.converters.onnx.huggingface import CONFIG, document, preprocessor_beside
 from trtjob.converters.onnx.pixels import feed
 from trtjob.converters.onnx.read import upgraded
-from trtjob.converters.onnx.session import Session
+from trtjob.converters.onnx.session import Session, numpy_type
 from trtjob.converters.onnx.signature import ImageInput, inputs_of, shape_of
 from trtjob.converters.onnx.surgery import IR_OF_PLAIN_CONSTANTS
 from trtjob.converters.pixels import Pixels
@@ -140,9 +140,8 @@ def _scores(request: ConversionRequest) -> str | None:
 
 
 def _outputs(model: ModelProto, path: Path, image: ImageInput, hw: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    shape = [image.batch or 1, *((image.channels, *hw) if image.is_nchw else (*hw, image.channels))]
-    made_up = np.random.default_rng(_SEED).integers(0, 256, shape).astype(np.float32)
-    kind = helper.tensor_dtype_to_np_dtype(image.elem_type)
+    made_up = np.random.default_rng(_SEED).integers(0, 256, image.shape(image.batch or 1, hw)).astype(np.float32)
+    kind = numpy_type(image.elem_type)
     values = made_up if kind == np.uint8 else made_up / 255
     found = Session(model, f"'{path}'").run(image.name, values.astype(kind))
     return {value.name: np.asarray(array) for value, array in zip(model.graph.output, found, strict=True)}
@@ -163,7 +162,7 @@ def _filled_in(model: ModelProto, image: ImageInput, hw: tuple[int, int]) -> Mod
     for value in list(inputs_of(whole)):
         if value.name == image.name or value.name not in known:
             continue
-        kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        kind = numpy_type(value.type.tensor_type.elem_type)
         whole.graph.initializer.append(numpy_helper.from_array(np.array(known[value.name], kind), value.name))
         whole.graph.input.remove(value)
     return whole

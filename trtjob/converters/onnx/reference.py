@@ -14,6 +14,7 @@ from trtjob.converters.onnx.signature import Foreign
 from trtjob.converters.pixels import Pixels
 from trtjob.converters.scores import scores_from
 from trtjob.engines.protocol import FloatArray, Outputs, UInt8Array
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 
 class Original:
@@ -54,17 +55,17 @@ class Original:
 
 def _from_columns(raw: FloatArray, answer: Answer) -> Outputs:
     rows, end = raw.transpose(0, 2, 1), 4 + answer.classes
-    return Outputs(_corners(rows), rows[..., 4:end], _extras(rows, end, answer))
+    return Outputs(xyxy_from_cxcywh(rows), rows[..., 4:end], _extras(rows, end, answer))
 
 
 def _from_objectness(raw: FloatArray, answer: Answer) -> Outputs:
     end = 5 + answer.classes
-    return Outputs(_corners(raw), raw[..., 5:end] * raw[..., 4:5], _extras(raw, end, answer))
+    return Outputs(xyxy_from_cxcywh(raw), raw[..., 5:end] * raw[..., 4:5], _extras(raw, end, answer))
 
 
 def _from_final(raw: FloatArray, answer: Answer) -> Outputs:
     is_its_own = raw[..., 5:6] == np.arange(answer.classes)
-    boxes = _corners(raw) if answer.is_rotated else raw[..., :4]
+    boxes = xyxy_from_cxcywh(raw) if answer.is_rotated else raw[..., :4]
     return Outputs(boxes, raw[..., 4:5] * is_its_own, _extras(raw, 6, answer))
 
 
@@ -87,9 +88,3 @@ _READERS: dict[Layout, Callable[[FloatArray, Answer], Outputs]] = {
 
 def _extras(rows: FloatArray, start: int, answer: Answer) -> FloatArray | None:
     return rows[..., start : start + answer.extras] if answer.extras else None
-
-
-def _corners(rows: FloatArray) -> FloatArray:
-    """Return xyxy of centre and size."""
-    centre, half = rows[..., :2], rows[..., 2:4] / 2
-    return np.concatenate([centre - half, centre + half], axis=2)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
@@ -28,6 +29,7 @@ _MOST_SHOWN = 4  # values of one kind in a message
 
 # None: the graph leaves the size open, or does not say.
 Shape = tuple[int | None, ...]
+_Batch = TypeVar("_Batch", bound=int | str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class ImageInput:
     height: int | None
     width: int | None
 
-    def shape(self, batch: int | str, hw: tuple[int, int]) -> list[int | str]:
+    def shape(self, batch: _Batch, hw: tuple[int, int]) -> list[int | _Batch]:
+        """Return its shape for a batch, a number or a name, of images of a size: height and width."""
         return [batch, self.channels, *hw] if self.is_nchw else [batch, *hw, self.channels]
 
 

@@ -7,7 +7,6 @@ from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rew
 from trtjob.converters.onnx.families.parts import (
     as_float,
     columns,
-    corner_boxes,
     corners,
     part,
     probabilities,
@@ -19,6 +18,7 @@ from trtjob.converters.onnx.families.parts import (
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 _X_FIRST = (1, 0, 3, 2)
 
@@ -76,7 +76,7 @@ def _read(outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
     if is_share:
         boxes = scaled_boxes(boxes, seen.hw)
     if form == "cxcywh":
-        boxes = corner_boxes(boxes)
+        boxes = xyxy_from_cxcywh(boxes)
     if seen.described.scores == "softmax":
         scores = probabilities(scores)
     elif seen.described.scores == "sigmoid":

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Rewired, Seen
-from trtjob.converters.onnx.families.parts import as_float, corner_boxes, part, probabilities, sigmoids
+from trtjob.converters.onnx.families.parts import as_float, part, probabilities, sigmoids
 from trtjob.converters.onnx.outputs import Layout
 from trtjob.engines.protocol import FloatArray, Outputs
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 _BOX, _FIXED = 4, 5  # values of a box, and with its objectness
 
@@ -88,7 +89,7 @@ class Heads:
         )
         if self._is_objectness_all(seen):
             classes = np.ones_like(objectness)
-        boxes = corner_boxes(np.concatenate([centre * gain + offset, size * anchors], axis=-1))
+        boxes = xyxy_from_cxcywh(np.concatenate([centre * gain + offset, size * anchors], axis=-1))
         return Outputs(boxes, np.asarray(classes * objectness, np.float32))
 
     def _is_objectness_all(self, seen: Seen) -> bool:

@@ -8,7 +8,6 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import (
     as_float,
-    corner_boxes,
     corners,
     part,
     probabilities,
@@ -22,6 +21,7 @@ from trtjob.converters.onnx.huggingface import pixels_of, sampling_of
 from trtjob.converters.onnx.signature import HUGGING_FACES
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 _ROLES = Roles({"logits": are_logits, "pred_boxes": are_boxes}, {"logits": are_logits_and_no_boxes})
 
@@ -56,7 +56,7 @@ def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
     logits, boxes = _ROLES.arrays(outputs, seen)
     scores = probabilities(logits)[..., : len(labels)] if _has_nothing(seen) else sigmoids(logits)
-    return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), scores)
+    return Outputs(xyxy_from_cxcywh(scaled_boxes(boxes, seen.hw)), scores)
 
 
 def _classes(seen: Seen) -> int:

@@ -88,12 +88,6 @@ def scaled_boxes(boxes: NDArray[Any], hw: tuple[int, int]) -> FloatArray:
     return np.asarray(boxes * _sides(hw), np.float32)
 
 
-def corner_boxes(boxes: NDArray[Any]) -> FloatArray:
-    """Return xyxy of centre and size."""
-    centre, half = boxes[..., :2], boxes[..., 2:4] / 2
-    return np.asarray(np.concatenate([centre - half, centre + half], axis=-1), np.float32)
-
-
 def single(boxes: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any], labels: tuple[str, ...]) -> Outputs:
     """Return outputs of boxes that have one class each. boxes: [1, K, 4]; scores, class_ids: [1, K]."""
     is_its_own = class_ids[..., None] == np.arange(len(labels))

@@ -4,7 +4,6 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import (
     as_float,
-    corner_boxes,
     corners,
     part,
     rows,
@@ -16,6 +15,7 @@ from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_logits, 
 from trtjob.converters.pixels import torch_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 _COCO = 91  # its checkpoints of COCO have a column for each of COCO's ids, and none for the background
 
@@ -37,7 +37,7 @@ def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
     boxes, logits = _ROLES.arrays(outputs, seen)
-    return Outputs(corner_boxes(scaled_boxes(boxes, seen.hw)), sigmoids(logits[..., : len(labels)]))
+    return Outputs(xyxy_from_cxcywh(scaled_boxes(boxes, seen.hw)), sigmoids(logits[..., : len(labels)]))
 
 
 FAMILY = Family(

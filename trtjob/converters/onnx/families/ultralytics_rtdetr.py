@@ -6,7 +6,6 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
 from trtjob.converters.onnx.families.parts import (
     as_float,
-    corner_boxes,
     corners,
     part,
     rows,
@@ -19,6 +18,7 @@ from trtjob.converters.onnx.ultralytics import is_rtdetr
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 
 def _fits(seen: Seen) -> bool:
@@ -50,7 +50,7 @@ def _rewire(graph: Graph, seen: Seen, labels: tuple[str, ...]) -> Rewired:
 
 def _read(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
     (found,) = outputs.values()
-    boxes = corner_boxes(scaled_boxes(found[..., :4], seen.hw))
+    boxes = xyxy_from_cxcywh(scaled_boxes(found[..., :4], seen.hw))
     if _is_top(seen):
         return single(boxes, found[..., 4], found[..., 5], labels)
     return Outputs(boxes, found[..., 4:])

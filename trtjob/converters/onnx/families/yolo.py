@@ -7,7 +7,6 @@ from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rew
 from trtjob.converters.onnx.families.parts import (
     as_float,
     columns,
-    corner_boxes,
     corners,
     final_of_one,
     padded,
@@ -21,6 +20,7 @@ from trtjob.converters.onnx.outputs import Layout
 from trtjob.converters.pixels import unit_pixels
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 _ANCHORS = 3  # at each place
 
@@ -40,7 +40,7 @@ def _rewire(graph: Graph, seen: Seen, _labels: tuple[str, ...]) -> Rewired:
 
 def _read(outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
     x = outputs[_first(seen)]
-    return Outputs(corner_boxes(x[..., :4]), x[..., 5:] * x[..., 4:5])
+    return Outputs(xyxy_from_cxcywh(x[..., :4]), x[..., 5:] * x[..., 4:5])
 
 
 def _classes(seen: Seen) -> int:
@@ -77,7 +77,7 @@ def _read_grid(outputs: Arrays, seen: Seen, labels: tuple[str, ...]) -> Outputs:
     if not _is_yolov7_of_one_class(seen):
         return _read(outputs, seen, labels)
     x = outputs[_first(seen)]
-    return Outputs(corner_boxes(x[..., :4]), np.asarray(x[..., 4:5], np.float32))
+    return Outputs(xyxy_from_cxcywh(x[..., :4]), np.asarray(x[..., 4:5], np.float32))
 
 
 GRID = Family(
@@ -110,7 +110,7 @@ def _is_columns(seen: Seen) -> bool:
 
 def _read_columns(outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
     x = outputs[_first(seen)].transpose(0, 2, 1)
-    return Outputs(corner_boxes(x[..., :4]), x[..., 4:])
+    return Outputs(xyxy_from_cxcywh(x[..., :4]), x[..., 4:])
 
 
 def _column_classes(seen: Seen) -> int:

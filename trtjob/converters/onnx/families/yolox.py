@@ -7,11 +7,12 @@ import numpy as np
 
 from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.families.family import Arrays, Contract, Family, Rewired, Seen
-from trtjob.converters.onnx.families.parts import as_float, corner_boxes, part
+from trtjob.converters.onnx.families.parts import as_float, part
 from trtjob.converters.onnx.outputs import Layout
 from trtjob.converters.pixels import Pixels
 from trtjob.engines.protocol import FloatArray, Outputs
 from trtjob.engines.spec import ResizeMode
+from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 STRIDES = (8, 16, 32), (8, 16, 32, 64)
 
@@ -71,7 +72,7 @@ def _read(outputs: Arrays, seen: Seen, _labels: tuple[str, ...]) -> Outputs:
     if not _is_decoded(seen):
         corner, stride = _grid(seen)
         boxes = np.concatenate([(x[..., :2] + corner) * stride, np.exp(x[..., 2:4]) * stride], -1)
-    return Outputs(corner_boxes(boxes), x[..., 5:] * x[..., 4:5])
+    return Outputs(xyxy_from_cxcywh(boxes), x[..., 5:] * x[..., 4:5])
 
 
 def _describe(seen: Seen) -> Contract:

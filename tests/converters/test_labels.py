@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trtjob.converters.labels import fitting_labels, labels_file, read_labels
+from trtjob.converters.labels import fitting_labels, read_labels, resolved_labels_file
 from trtjob.errors import ConversionError
 
 REFUSED = "are none that are understood: expected a text of names, one on each line"
@@ -100,8 +100,8 @@ def test_labels_that_cannot_be_read_are_named(name: str, reason: str, tmp_path: 
 def test_a_data_file_means_the_file_that_it_names(place: str, tmp_path: Path) -> None:
     data = written(tmp_path, "obj.data", "classes= 2\ntrain  = data/train.txt\nnames = data/obj.names\n")
     written(tmp_path, place, "cat\ndog\n")
-    assert labels_file(data) == tmp_path / place
-    assert read_labels(labels_file(data)) == ("cat", "dog")
+    assert resolved_labels_file(data) == tmp_path / place
+    assert read_labels(resolved_labels_file(data)) == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_data_file_without_labels_beside_it_is_refused(text: str, message: str
     (tmp_path / "model" / "link").symlink_to(secret)
     (tmp_path / "model" / "circle").symlink_to("circle")
     with pytest.raises(ConversionError, match=re.escape(message)):
-        labels_file(data)
+        resolved_labels_file(data)
 
 
 # -- how many ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from trtjob.converters.candidates import add_candidates
 from trtjob.converters.graph import Graph
-from trtjob.converters.spill import Spill, described, is_spilled, length_of, linked, numbers_of
+from trtjob.converters.spill import Spill, is_spilled, length_of, linked, numbers_of, without_numbers
 from trtjob.engines.protocol import Outputs, UInt8Array
 from trtjob.engines.spec import (
     BOXES_NAME,
@@ -144,7 +144,7 @@ def _constant(tag: int, tensor: onnx.TensorProto) -> Iterator[bytes]:
 def _head(tensor: onnx.TensorProto) -> tuple[bytes, bytes]:
     """Return what comes before a spilled constant's numbers, which are the last of its fields."""
     number = tensor.DESCRIPTOR.fields_by_name["raw_data"].number
-    return described(tensor).SerializeToString(deterministic=True), _header(number, length_of(tensor))
+    return without_numbers(tensor).SerializeToString(deterministic=True), _header(number, length_of(tensor))
 
 
 def _around(message: onnx.ModelProto | onnx.GraphProto, number: int) -> tuple[bytes, bytes]:

@@ -25,7 +25,7 @@ _OPTION = re.compile(r"^\s*(classes|train|valid|names|backup)\s*=", re.MULTILINE
 _LONG_LISTS = ".list"
 
 
-def labels_file(asked: Path) -> Path:
+def resolved_labels_file(asked: Path) -> Path:
     """Return the file that holds the labels: the one that is asked for, or the one that a .data file names.
 
     Raises ConversionError where that is not beside the .data file.
@@ -56,7 +56,7 @@ def data_options(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    r"""Return the labels of a file, as `labels_file` returns it. Raises ConversionError where they are none.
+    r"""Return the labels of a file, as `resolved_labels_file` returns it. Raises ConversionError where they are none.
 
     >>> file = Path("pets.names")
     >>> _ = file.write_text("cat\ndog\n")

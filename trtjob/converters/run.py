@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from trtjob import __version__
 from trtjob.at_home import at_home
 from trtjob.converters.impostors import expect_no_impostor
-from trtjob.converters.labels import labels_file
+from trtjob.converters.labels import resolved_labels_file
 from trtjob.converters.output import write_atomically
 from trtjob.converters.registry import Facts, ModelRegistry, RegisteredModel, file_sha256, name_of, valid_name
 from trtjob.converters.request import ConversionRequest
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What a lowering does with the images, to show a person.
-_LOOKING = {"fp16": "looking for overflows", "bf16": "converting", "int8": "calibrating"}
+_LOWERING_STAGES = {"fp16": "looking for overflows", "bf16": "converting", "int8": "calibrating"}
 
 # Called with what is done now, how many of its steps are done, and how many it has (0: not known).
 Progress = Callable[[str, int, int], None]
@@ -83,7 +83,7 @@ def _converted(
     name: what it will be called; where that is another model's, ModelError is raised before the work is done.
     """
     if request.labels is not None:
-        request = request.model_copy(update={"labels": labels_file(request.labels)})
+        request = request.model_copy(update={"labels": resolved_labels_file(request.labels)})
     images = _calibration_images(request) if request.calibrate or request.precision == "int8" else ()
     key = _key(request, files_of(request), images)
     if known := registry.converted(key):
@@ -179,7 +179,7 @@ def _lowered(converted: "Converted", request: ConversionRequest, progress: Progr
     if converted.reference is not None and converted.reference.close is not None:
         converted.reference.close()
     gather(converted.model)
-    stage = _LOOKING[request.precision]
+    stage = _LOWERING_STAGES[request.precision]
     progress(stage, 0, len(samples))
     low = lowered(converted.model, request, samples, lambda done: progress(stage, done, len(samples)))
     spec = converted.spec.model_copy(update={"precision": request.precision, "calibration": low.calibration})

@@ -17,8 +17,8 @@ from trtjob.errors import ConversionError
 # What leaves the values as they are.
 _PASSING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Dropout"})
 # The last operators that tell what a network's output is: of classes that share 1, or each for itself.
-SHARES = frozenset({"Softmax"})
-SINGLE = frozenset({"Sigmoid", "HardSigmoid"})
+SOFTMAX_OPS = frozenset({"Softmax"})
+SIGMOID_OPS = frozenset({"Sigmoid", "HardSigmoid"})
 
 GUESSED = (
     "a softmax was added, as if one class alone could be right. That is a guess: if each class stands for itself, "
@@ -67,10 +67,10 @@ def ending_asked_for(request: ConversionRequest, last: str, outputs: int) -> End
     asked, one = request.scores, outputs == 1
     if asked is None:
         return None
-    if (asked == "softmax" and (last in SINGLE or one)) or (asked == "sigmoid" and last in SHARES):
-        why = "has one output" if one and last not in SHARES else f"ends in a {last.lower()}"
+    if (asked == "softmax" and (last in SIGMOID_OPS or one)) or (asked == "sigmoid" and last in SOFTMAX_OPS):
+        why = "has one output" if one and last not in SOFTMAX_OPS else f"ends in a {last.lower()}"
         raise ConversionError(f"--scores {asked}: '{request.model}' {why}. Leave --scores out")
-    if asked == "none" or last in SHARES | SINGLE:
+    if asked == "none" or last in SOFTMAX_OPS | SIGMOID_OPS:
         return Ending.PAIR if one else Ending.NOTHING
     if asked == "softmax":
         return Ending.SOFTMAX
@@ -79,7 +79,7 @@ def ending_asked_for(request: ConversionRequest, last: str, outputs: int) -> End
 
 def is_multi_label(ending: Ending, last: str) -> bool:
     """Tell whether each class of a classifier stands for itself. last: the operator that the network ends in."""
-    return ending is Ending.SIGMOIDS or (ending is Ending.NOTHING and last in SINGLE)
+    return ending is Ending.SIGMOIDS or (ending is Ending.NOTHING and last in SIGMOID_OPS)
 
 
 def classes_of(ending: Ending, outputs: int) -> int:

@@ -45,7 +45,7 @@ def is_spilled(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL
 
 
-def described(tensor: TensorProto) -> TensorProto:
+def without_numbers(tensor: TensorProto) -> TensorProto:
     """Return a spilled constant as it will be, without its numbers."""
     return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
 
@@ -86,7 +86,7 @@ def linked(model: ModelProto) -> ModelProto:
 def gather(model: ModelProto) -> None:
     """Take all constants of a model into memory, in place."""
     for tensor in filter(is_spilled, model.graph.initializer):
-        whole = described(tensor)
+        whole = without_numbers(tensor)
         whole.raw_data = b"".join(numbers_of(tensor))
         tensor.CopyFrom(whole)
 

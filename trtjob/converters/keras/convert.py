@@ -25,8 +25,8 @@ from trtjob.converters.request import MAX_SIDE, ConversionRequest
 from trtjob.converters.scores import (
     GUESSED,
     ONE_NUMBER,
-    SHARES,
-    SINGLE,
+    SIGMOID_OPS,
+    SOFTMAX_OPS,
     ChosenEnding,
     Ending,
     add_scores,
@@ -201,7 +201,7 @@ def _ending(request: ConversionRequest, original: _Original, graph: Graph, outpu
     one, last = outputs == 1, last_operator(graph.nodes, output.name)
     if (asked := ending_asked_for(request, last, outputs)) is not None:
         return ChosenEnding(asked)
-    if last in SHARES | SINGLE:
+    if last in SOFTMAX_OPS | SIGMOID_OPS:
         what = "It has one output, the probability of the second class: the first class has the rest."
         return ChosenEnding(Ending.PAIR, what) if one else ChosenEnding(Ending.NOTHING)
     if _is_trained_on_logits(original.loss):

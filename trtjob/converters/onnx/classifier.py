@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trtjob.converters.cropping import crop_ratio
 from trtjob.converters.labels import expect_count, fitting_labels, numbered
-from trtjob.converters.onnx.facts import Recognised, input_hw, known_labels, made_up_images, named_labels, numbers_of
+from trtjob.converters.onnx.facts import Recognised, input_hw, known_labels, made_up_images, named_labels, raw_outputs
 from trtjob.converters.onnx.files import labels_file
 from trtjob.converters.onnx.huggingface import (
     CONFIG,
@@ -21,7 +21,7 @@ from trtjob.converters.onnx.outputs import Answer, Layout
 from trtjob.converters.onnx.pixels import pixels_from
 from trtjob.converters.onnx.probabilities import ending_of
 from trtjob.converters.onnx.reference import Original
-from trtjob.converters.onnx.signature import HUGGING_FACES, Foreign, shape_of
+from trtjob.converters.onnx.signature import HUGGING_FACE_INPUT, Foreign, shape_of
 from trtjob.converters.onnx.ultralytics import Export
 from trtjob.converters.pixels import Pixels, pixels_of_mode, torch_pixels, unit_pixels
 from trtjob.converters.request import ConversionRequest
@@ -42,7 +42,7 @@ def plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Con
     preprocessor = preprocessor_beside(path)
     pixels = pixels_from(request, image) or pixels_of(preprocessor, image.channels)
     warnings = []
-    if pixels is None and image.name == HUGGING_FACES:
+    if pixels is None and image.name == HUGGING_FACE_INPUT:
         pixels = pixels_of_mode("tf", image.channels)
         warnings.append(
             f"It is Hugging Face's, but {PREPROCESSOR} is not beside it: pixels are taken from -1 to 1, as most of "
@@ -91,7 +91,7 @@ def _classifier(
     hw = input_hw(foreign.image, foreign.path, request, export)
     pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), made_up_images(hw, foreign.image.channels)
-    (raw,) = numbers_of(original, images, foreign)
+    (raw,) = raw_outputs(original, images, foreign)
     shape = (1, *raw.shape[1:])
     outputs = raw[0].size
     if raw.ndim < 2 or max(shape[1:], default=0) != outputs or not outputs:
@@ -101,7 +101,7 @@ def _classifier(
     config, preprocessor = document(foreign.path, CONFIG), preprocessor_beside(foreign.path)
     found = ending_of(foreign, raw, request, gives_logits=export is not None or bool(config), config=config)
     classes = classes_of(found.ending, outputs)
-    is_hugging_faces = foreign.image.name == HUGGING_FACES
+    is_hugging_faces = foreign.image.name == HUGGING_FACE_INPUT
     labels, warning = _fitting_labels(foreign.path, metadata, request, classes, is_hugging_faces=is_hugging_faces)
     spec = ModelSpec(
         task=Task.CLASSIFY,

@@ -14,7 +14,7 @@ from trtjob.converters.graph import Graph
 from trtjob.converters.onnx.batch import expect_batch, expect_same, for_any_batch, sized
 from trtjob.converters.onnx.external import read_external
 from trtjob.converters.onnx.facts import Recognised
-from trtjob.converters.onnx.files import NAMES_KEY, files_of
+from trtjob.converters.onnx.files import NAMES_KEY, files_of_model
 from trtjob.converters.onnx.nms_plugin import cut_nms_plugin
 from trtjob.converters.onnx.outputs import add_end
 from trtjob.converters.onnx.pixels import add_front
@@ -95,7 +95,7 @@ def _of_fewer(spec: ModelSpec, request: ConversionRequest) -> ModelSpec:
 
 def _foreign(model: ModelProto, metadata: dict[str, str], request: ConversionRequest) -> Converted:
     path = request.model
-    sources = files_of(model, request)
+    sources = files_of_model(model, request)
     read_external(model, path)
     sort_nodes(model.graph)
     scores, labels = cut_zipmap(model)

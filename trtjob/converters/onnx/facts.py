@@ -109,7 +109,7 @@ def made_up_images(hw: tuple[int, int], channels: int) -> UInt8Array:
     return np.random.default_rng(_SEED).integers(0, 256, (2, *hw, channels), np.uint8)
 
 
-def numbers_of(original: Original, images: UInt8Array, foreign: Foreign) -> list[NDArray[np.floating]]:
+def raw_outputs(original: Original, images: UInt8Array, foreign: Foreign) -> list[NDArray[np.floating]]:
     """Return the original's outputs. Raises ConversionError where they are no numbers."""
     raw = original.raw(images)
     if not np.issubdtype(raw[0].dtype, np.floating):

@@ -22,10 +22,10 @@ def files(request: ConversionRequest) -> tuple[Path, ...]:
     from trtjob.converters.onnx.read import read_model, refusing_damage
 
     with refusing_damage(request.model):
-        return files_of(read_model(request.model), request)
+        return files_of_model(read_model(request.model), request)
 
 
-def files_of(model: "ModelProto", request: ConversionRequest) -> tuple[Path, ...]:
+def files_of_model(model: "ModelProto", request: ConversionRequest) -> tuple[Path, ...]:
     """Return the files of a model that has been read, without what lies in other files."""
     from trtjob.converters.onnx.external import external_files
     from trtjob.converters.onnx.huggingface import documents_beside

@@ -11,8 +11,8 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.converters.scores import (
     GUESSED,
     ONE_NUMBER,
-    SHARES,
-    SINGLE,
+    SIGMOID_OPS,
+    SOFTMAX_OPS,
     ChosenEnding,
     Ending,
     ending_asked_for,
@@ -42,12 +42,12 @@ def ending_of(
     one = values.shape[1] == 1
     if (asked := ending_asked_for(request, last, values.shape[1])) is not None:
         return ChosenEnding(asked, f"It ends in {last}: --scores {request.scores} says what its output is.")
-    if config.get("problem_type") == "multi_label_classification" and last not in SINGLE:
+    if config.get("problem_type") == "multi_label_classification" and last not in SIGMOID_OPS:
         return ChosenEnding(Ending.SIGMOIDS, "config.json says that each class stands for itself: a sigmoid was added.")
     as_they_are = Ending.PAIR if one else Ending.NOTHING
-    if last in SHARES:
+    if last in SOFTMAX_OPS:
         return ChosenEnding(as_they_are, "It ends in a softmax: its scores are taken as they are.")
-    if last in SINGLE:
+    if last in SIGMOID_OPS:
         note = "It ends in a sigmoid: its scores are taken as they are, each class for itself."
         return ChosenEnding(as_they_are, note)
     if one:

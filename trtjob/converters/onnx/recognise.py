@@ -18,7 +18,7 @@ from trtjob.converters.onnx.facts import (
     known_labels,
     made_up_images,
     named_labels,
-    numbers_of,
+    raw_outputs,
 )
 from trtjob.converters.onnx.families.boxes import FAMILY as ANY_FAMILY
 from trtjob.converters.onnx.families.family import Described
@@ -98,7 +98,7 @@ def recognised_detector(
     foreign = foreign_from(model, path, request, first_output=True)
     pixels = pixels.ordered(request)
     original, images = Original(foreign, pixels), made_up_images(detector.seen.hw, foreign.image.channels)
-    (raw,) = numbers_of(original, images, foreign)
+    (raw,) = raw_outputs(original, images, foreign)
     resize = request.resize or contract.resize
     spec = ModelSpec(
         task=Task.DETECT,
@@ -132,7 +132,7 @@ def _detector(foreign: Foreign, export: Export, metadata: Mapping[str, str], req
     labels = named_labels(foreign.path, metadata, request)
     pixels = (pixels_from(request, foreign.image) or unit_pixels(foreign.image.channels)).ordered(request)
     original, images = Original(foreign, pixels), made_up_images(hw, foreign.image.channels)
-    raw = numbers_of(original, images, foreign)
+    raw = raw_outputs(original, images, foreign)
     more = _more_than_boxes(foreign, export, raw, hw, metadata)
     shape = (1, *raw[0].shape[1:])
     layout = layout_of(shape, len(labels), is_yolov5=export.is_yolov5, is_final=export.is_final, extras=more.extras)

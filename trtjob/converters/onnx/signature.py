@@ -22,7 +22,7 @@ _MAX_BATCH = 1024  # that a graph is made for
 PIXEL_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8})
 SCORE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 CHANNELS = (1, 3)
-HUGGING_FACES = "pixel_values"
+HUGGING_FACE_INPUT = "pixel_values"
 # What families of detectors take beside the image.
 FILLED_IN = frozenset({"orig_target_sizes", "im_shape", "scale_factor", "image_shape"})
 _MOST_SHOWN = 4  # values of one kind in a message
@@ -168,7 +168,7 @@ def image_input(model: ModelProto, path: Path, wanted: str | None) -> ImageInput
             "Export the model without what comes before its first layer",
         )
     batch, *sizes = shape
-    if value.name == HUGGING_FACES and sizes[0] is None:  # whose exports leave even the channels open
+    if value.name == HUGGING_FACE_INPUT and sizes[0] is None:  # whose exports leave even the channels open
         sizes[0] = 3
     is_nchw = sizes[0] in CHANNELS
     if not is_nchw and sizes[2] not in CHANNELS:

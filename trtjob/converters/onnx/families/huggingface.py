@@ -18,7 +18,7 @@ from trtjob.converters.onnx.families.parts import (
 )
 from trtjob.converters.onnx.families.roles import Roles, are_boxes, are_logits, are_logits_and_no_boxes
 from trtjob.converters.onnx.huggingface import pixels_of, sampling_of
-from trtjob.converters.onnx.signature import HUGGING_FACES
+from trtjob.converters.onnx.signature import HUGGING_FACE_INPUT
 from trtjob.engines.protocol import Outputs
 from trtjob.engines.spec import ResizeMode
 from trtjob.imaging.boxes import xyxy_from_cxcywh
@@ -27,7 +27,7 @@ _ROLES = Roles({"logits": are_logits, "pred_boxes": are_boxes}, {"logits": are_l
 
 
 def _is_one(seen: Seen) -> bool:
-    return _ROLES.fit(seen) and (_ROLES.are_named(seen) or HUGGING_FACES in seen.inputs)
+    return _ROLES.fit(seen) and (_ROLES.are_named(seen) or HUGGING_FACE_INPUT in seen.inputs)
 
 
 def _columns(seen: Seen) -> int:

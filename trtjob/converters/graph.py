@@ -50,6 +50,7 @@ class Graph:
         return full_name
 
     def integers(self, *values: int) -> str:
+        """Add a constant, int64 of one axis, and return its name."""
         return self.constant(np.array(values, np.int64), "integers")
 
     def _name(self, what: str) -> str:

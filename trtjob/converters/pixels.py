@@ -41,6 +41,7 @@ class Pixels:
 
     @property
     def is_plain(self) -> bool:
+        """Tell whether a pixel stays as it is."""
         return not any(self.mean) and set(self.std) == {1.0}
 
 

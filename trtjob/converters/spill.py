@@ -42,6 +42,7 @@ class Spill:
 
 
 def is_spilled(tensor: TensorProto) -> bool:
+    """Tell whether a constant's numbers lie on the disk."""
     return tensor.data_location == TensorProto.EXTERNAL
 
 

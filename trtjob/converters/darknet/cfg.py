@@ -68,14 +68,17 @@ class Section:
         return DarknetParseError(f"[{self.kind}] {message}", path=self.path, line=line)
 
     def text(self, name: str, default: str) -> str:
+        """Return an option's value as it is written, but for its blanks."""
         self._read.add(name)
         return self.options[name].value if name in self.options else default
 
     def number(self, name: str, default: float) -> float:
+        """Return an option's number. Raises DarknetParseError where it is none, or beyond float32."""
         value = self.text(name, "")
         return default if name not in self.options else self._number(name, value)
 
     def integer(self, name: str, default: int, *, least: int = 0) -> int:
+        """Return an option's whole number. Raises DarknetParseError where it is none, below `least` or beyond int32."""
         value = self.text(name, "")
         if name not in self.options:
             return default
@@ -85,14 +88,16 @@ class Section:
         return number
 
     def numbers(self, name: str) -> list[float]:
+        """Return the numbers of a list, none where the option is not there. Raises as `number` does."""
         # A comma after the last anchor adds none in Darknet either; in a list of layers or a mask it adds a 0.
         return [self._number(name, part) for part in self._parts(name, self._list(name).removesuffix(","))]
 
     def integers(self, name: str) -> list[int]:
+        """Return the whole numbers of a list, negative ones too; else as `numbers`."""
         return [self._whole(name, part) for part in self._parts(name, self._list(name))]
 
     def expect(self, name: str, neutral: str) -> None:
-        """Refuse an option that changes what the layer computes in a way that is not supported."""
+        """Raise DarknetParseError for an option that changes what the layer computes in a way that is not supported."""
         if (value := self.text(name, neutral)) != neutral:
             raise self.error(f"{name}={value} is not supported: expected {name}={neutral}", name)
 

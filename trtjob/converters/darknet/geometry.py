@@ -5,7 +5,7 @@ from trtjob.converters.request import MAX_SIDE
 
 
 def check_side(section: Section, height: int, width: int, name: str) -> None:
-    """Refuse what could only fill the memory: a mistyped number."""
+    """Raise DarknetParseError for an output that could only fill the memory: of a mistyped number."""
     if max(height, width) > MAX_SIDE:
         raise section.error(f"its output of {height}x{width} is too large: at most {MAX_SIDE} are possible", name)
 

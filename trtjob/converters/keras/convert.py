@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 
 _GRAPH_SUFFIX = ".pb"
 
-
 _Build = Callable[[Network, Value], Value]
 
 
@@ -54,8 +53,8 @@ class _Original:
     """A classifier as it was made. run: what it says of float32 [N, H, W, channels].
 
     trace: appends the nodes of its graph in TensorFlow; translate: those of its layers, where it has layers; close:
-    forgets it;
-    mode: what it expects of a pixel, where that shows, and why; loss: what it was trained with, where that is known.
+    forgets it; mode: what it expects of a pixel, where that shows, and why; loss: what it was trained with, where that
+    is known.
     """
 
     name: str

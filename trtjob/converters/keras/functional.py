@@ -41,9 +41,8 @@ def translate(net: Network, model: Any, image: Value) -> Value:
 
 def calls_of(model: Any) -> Iterator[Call]:
     """Yield the calls of a model's layers, each after those that make what it reads."""
-    nodes = getattr(
-        model, "_functional", model
-    )._nodes_by_depth  # what Keras itself runs through; nothing public has it
+    # What Keras itself runs through; nothing public has it.
+    nodes = getattr(model, "_functional", model)._nodes_by_depth
     for depth in sorted(nodes, reverse=True):
         for node in nodes[depth]:
             if not node.is_input:

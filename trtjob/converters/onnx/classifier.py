@@ -65,7 +65,7 @@ def plain_classifier(foreign: Foreign, metadata: Mapping[str, str], request: Con
 def exported_classifier(
     foreign: Foreign, export: Export, metadata: Mapping[str, str], request: ConversionRequest
 ) -> Recognised:
-    """Bring images to it as its own tools do.
+    """Return what a classifier by Ultralytics is; images are brought to it as its own tools do. Raises ConversionError.
 
     Cut, unless the input is not square, from 0 to 1 (classify_transforms in ultralytics/data/augment.py), or less
     ImageNet's mean, by its deviation (yolov5/utils/augmentations.py).

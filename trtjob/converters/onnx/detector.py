@@ -79,6 +79,7 @@ class Detector:
 
 
 def _filled(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return [N, K, values] with zeros behind the boxes, so that there are `count` of them."""
     return np.pad(array, ((0, 0), (0, count - array.shape[1]), (0, 0)))
 
 

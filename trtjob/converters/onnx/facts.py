@@ -51,7 +51,10 @@ class Recognised:
 
 
 def known_labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest) -> tuple[str, ...]:
-    """Return the labels that were named, or lie beside a model or in it; none where there are none."""
+    """Return the labels that were named, or lie beside a model or in it; none where there are none.
+
+    Raises ConversionError where they cannot be read.
+    """
     file = labels_file(request, metadata)
     if file is not None:
         return read_labels(file)
@@ -59,7 +62,7 @@ def known_labels(path: Path, metadata: Mapping[str, str], request: ConversionReq
 
 
 def named_labels(path: Path, metadata: Mapping[str, str], request: ConversionRequest) -> tuple[str, ...]:
-    """Return the same. Raises ConversionError where there are none."""
+    """Return a model's labels, as `known_labels` finds them. Raises ConversionError where there are none."""
     if labels := known_labels(path, metadata, request):
         return labels
     raise ConversionError(
@@ -84,7 +87,10 @@ def input_hw(
 def known_hw(
     image: ImageInput, path: Path, request: ConversionRequest, export: Export | None = None
 ) -> tuple[int, int] | None:
-    """Return the same, None where nothing says it. Raises ConversionError for one that cannot be."""
+    """Return the input's size, as `input_hw` has it, None where nothing says it.
+
+    Raises ConversionError for one that cannot be.
+    """
     beside = None if image.height and image.width else size_of(preprocessor_beside(path))
     wanted = request.size or (export.hw if export else None) or beside or (image.height, image.width)
     if wanted[0] is None or wanted[1] is None:

@@ -140,6 +140,7 @@ def _not_understood() -> ConversionError:
 
 
 def resize_of(preprocessor: Mapping[str, Any]) -> ResizeMode:
+    """Return how images are brought to the input: cut where the preprocessor cuts them, else stretched."""
     is_cropped = preprocessor.get("do_center_crop") or _crop_share(preprocessor)
     return ResizeMode.CROP if is_cropped else ResizeMode.STRETCH
 
@@ -169,5 +170,6 @@ def _shorter_side(size: object) -> int:
 
 
 def sampling_of(preprocessor: Mapping[str, Any]) -> Sampling:
+    """Return how pixels are resampled: bilinear, as Pillow does, where nothing is said; as OpenCV for other kinds."""
     resample = preprocessor.get("resample", _PIL_BILINEAR)
     return {_PIL_BILINEAR: Sampling.ANTIALIAS, _PIL_BICUBIC: Sampling.BICUBIC}.get(resample, Sampling.HALF_PIXEL)

@@ -35,7 +35,6 @@ from trtjob.converters.texts import shown
 from trtjob.engines.spec import ModelSpec, NmsKind, ResizeMode, Sampling, Task
 from trtjob.errors import ConversionError
 
-_SEED = 0
 _BACKGROUND = frozenset({"background", "bg"})
 
 
@@ -58,9 +57,7 @@ def detector_of(
 ) -> Detector | None:
     """Return a detector by its family: one that is asked for, or a graph that says nothing of itself and shows one.
 
-    described: what a node that was cut off says of boxes and scores.
-
-    Raises ConversionError.
+    described: what a node that was cut off says of boxes and scores. Raises ConversionError.
     """
     for option, value in (("--boxes", request.boxes), ("--background", request.background)):
         if value is not None and request.family != ANY_FAMILY.name:

@@ -56,6 +56,7 @@ class Histogram:
 
     @property
     def width(self) -> float:
+        """Of a bin; 0 while nothing but zeros was added."""
         return self._top / BINS
 
 

@@ -33,6 +33,7 @@ class Flow:
         self.outputs = [value.name for value in self.model.graph.output]
 
     def constant(self, name: str) -> NDArray[np.float32]:
+        """Return the numbers of a constant that is float32."""
         return numpy_helper.to_array(self.constants[name])
 
     def layers(self) -> set[int]:

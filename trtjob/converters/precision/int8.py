@@ -145,6 +145,11 @@ def quantized(plan: Int8Plan, largest: Mapping[str, float]) -> ModelProto:
 
 
 class _Quantizing:
+    """Puts a pair of QuantizeLinear and DequantizeLinear behind each of a plan's values, and int8 weights into layers.
+
+    largest: as of `quantized`.
+    """
+
     def __init__(self, plan: Int8Plan, largest: Mapping[str, float]) -> None:
         self._plan, self._flow = plan, plan.flow
         self._steps = {name: _step(value, ACTIVATION_STEPS) for name, value in largest.items()}
@@ -208,7 +213,7 @@ class _Quantizing:
 
 def _quantized_weights(
     weights: FloatArray, axis: int, least: FloatArray
-) -> "tuple[NDArray[np.int8], NDArray[np.float32]]":
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return integers and the steps of each channel along an axis, which are no smaller than `least`."""
     others = tuple(index for index in range(weights.ndim) if index != axis)
     steps = np.maximum(np.abs(weights).max(others) / WEIGHT_STEPS, least).astype(np.float32)

@@ -19,7 +19,7 @@ def factor_and_shift(
     scale, mean, variance = statistics
     if (variance < 0).any():
         net.suspect(section, "some variances are negative")
-    with np.errstate(over="ignore", invalid="ignore"):  # reported by `checked`, or by the reader
+    with np.errstate(over="ignore", invalid="ignore"):  # reported by `normalised`, or by the reader
         factor = scale / _deviation(np.maximum(variance, 0).astype(np.float64), net.is_pjreddies)
         return factor.astype(np.float32), (bias - mean * factor).astype(np.float32)
 

@@ -18,6 +18,7 @@ MOST_FOUND = 300  # boxes of an image, where the graph gives as many as it finds
 
 
 def as_float(graph: Graph, x: str) -> str:
+    """Append a value as float32."""
     return graph.add("Cast", x, to=TensorProto.FLOAT)
 
 
@@ -85,6 +86,7 @@ def _sides(hw: tuple[int, int]) -> FloatArray:
 
 
 def scaled_boxes(boxes: NDArray[Any], hw: tuple[int, int]) -> FloatArray:
+    """Return shares of the input, x and y by turns, in pixels. hw: of the input."""
     return np.asarray(boxes * _sides(hw), np.float32)
 
 
@@ -101,4 +103,5 @@ def probabilities(logits: NDArray[Any]) -> FloatArray:
 
 
 def sigmoids(logits: NDArray[Any]) -> FloatArray:
+    """Return the sigmoid of each, computed in float64."""
     return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float32)

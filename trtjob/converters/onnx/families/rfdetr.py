@@ -19,7 +19,6 @@ from trtjob.imaging.boxes import xyxy_from_cxcywh
 
 _COCO = 91  # its checkpoints of COCO have a column for each of COCO's ids, and none for the background
 
-
 _ROLES = Roles({"dets": are_boxes, "labels": are_logits}, {"labels": are_logits_and_no_boxes})
 
 

@@ -30,7 +30,7 @@ from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
 from trtjob.worker.pipeline.replies import Replies
 from trtjob.worker.pipeline.ring import Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
-from trtjob.worker.pipeline.waiting import said
+from trtjob.worker.pipeline.waiting import until_readable
 from trtjob.worker.pipeline.wire import Kind, frame
 
 log = logging.getLogger(__name__)
@@ -159,14 +159,14 @@ class Pipeline:
     async def _at_work(self) -> AsyncIterator[None]:
         """Listen and compute in the running loop; the first shard in it begins that, the last ends it."""
         if not self._runs:
-            loop, self._ears = asyncio.get_running_loop(), selectors.DefaultSelector()
+            loop, self._selector = asyncio.get_running_loop(), selectors.DefaultSelector()
             self.batches.attach()
             try:
-                self.process_pool.gather(loop, self._ears)
+                self.process_pool.gather(loop, self._selector)
             except EngineError:
-                self._ears.close()
+                self._selector.close()
                 raise
-            work: list[Callable[[], Awaitable[None]]] = [partial(self._listen, self._ears), self._watch]
+            work: list[Callable[[], Awaitable[None]]] = [partial(self._listen, self._selector), self._watch]
             work += [partial(self.batches.run, self._taken)] * self.batches.at_once
             self._tasks = [loop.create_task(self._guarded(doing)) for doing in work]
         self._runs += 1
@@ -176,11 +176,11 @@ class Pipeline:
             self._runs -= 1
             if not self._runs:
                 self.process_pool.rest()
-                ears, tasks = self._ears, self._tasks  # another shard may begin before these have ended
+                selector, tasks = self._selector, self._tasks  # another shard may begin before these have ended
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
-                ears.close()
+                selector.close()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -244,11 +244,11 @@ class Pipeline:
 
     # -- and come back --------------------------------------------------------------------------------------------
 
-    async def _listen(self, ears: selectors.BaseSelector) -> None:
+    async def _listen(self, selector: selectors.BaseSelector) -> None:
         """Hear all image processes, again and again: a little later much more is to be heard at once."""
         while True:
-            await said(ears)
-            for key, _ in ears.select(0):
+            await until_readable(selector)
+            for key, _ in selector.select(0):
                 self._hear(key.data)
             self._go_on()
             await asyncio.sleep(LISTEN_S)
@@ -270,8 +270,8 @@ class Pipeline:
 
     def _fail_if_broken(self, how: str) -> None:
         if self.process_pool.is_broken:
-            said = f"image processes end before they can work: {how}. Their reason is in the log above"
-            self._fail_all(EngineError(said))
+            message = f"image processes end before they can work: {how}. Their reason is in the log above"
+            self._fail_all(EngineError(message))
 
     def _fail_all(self, err: BaseException) -> None:
         for flow in self.flows:

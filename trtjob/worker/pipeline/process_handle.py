@@ -41,7 +41,7 @@ class ProcessHandle:
         self._reader = FrameReader()
         self._backlog = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ears: selectors.BaseSelector | None = None
+        self._selector: selectors.BaseSelector | None = None
         self._moved = (0, time.monotonic())
         self._pinged_at: float | None = None
         self._commands, self._answers = self._started.commands, self._started.answers
@@ -50,18 +50,18 @@ class ProcessHandle:
             os.set_blocking(pipe, False)
         self.send(frame(Kind.START, 0, config.document()))
 
-    def attach(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+    def attach(self, loop: asyncio.AbstractEventLoop, selector: selectors.BaseSelector) -> None:
         """Be heard by a selector, and send what finds no room in a loop."""
-        self._loop, self._ears = loop, ears
-        ears.register(self._answers, selectors.EVENT_READ, self)
+        self._loop, self._selector = loop, selector
+        selector.register(self._answers, selectors.EVENT_READ, self)
         if self._backlog:
             loop.add_writer(self._commands, self._send_backlog)
 
     def detach(self) -> None:
-        if self._loop is not None and self._ears is not None:
-            self._ears.unregister(self._answers)
+        if self._loop is not None and self._selector is not None:
+            self._selector.unregister(self._answers)
             self._loop.remove_writer(self._commands)
-        self._loop = self._ears = None
+        self._loop = self._selector = None
 
     def send(self, data: bytes) -> None:
         """Send frames. Never waits: what finds no room goes later, and what finds nobody is not needed any more."""

@@ -47,7 +47,7 @@ class ProcessPool:
         """Whether one is missing that may still be started."""
         return self._failed_starts < MOST_FAILED_STARTS and any(handle.is_gone for handle in self.handles)
 
-    def gather(self, loop: asyncio.AbstractEventLoop, ears: selectors.BaseSelector) -> None:
+    def gather(self, loop: asyncio.AbstractEventLoop, selector: selectors.BaseSelector) -> None:
         """Have all be there, and be heard by a selector. Raises EngineError where they cannot be started."""
         if self.is_broken:
             self.dismiss()
@@ -64,7 +64,7 @@ class ProcessPool:
                     f"{count} image processes cannot be started: {err.strerror}. Choose fewer with --image-processes, "
                     "or allow more open files and processes (ulimit -n, ulimit -u)"
                 ) from err
-        self._attach = partial(ProcessHandle.attach, loop=loop, ears=ears)
+        self._attach = partial(ProcessHandle.attach, loop=loop, selector=selector)
         for handle in self.handles:
             if not handle.is_gone:
                 self._attach(handle)

@@ -36,10 +36,10 @@ async def answers_within(call: Callable[[], object], seconds: float) -> bool:
         return False
 
 
-async def said(ears: selectors.BaseSelector) -> None:
-    """Wait until there is something to be heard."""
+async def until_readable(selector: selectors.BaseSelector) -> None:
+    """Wait until one of a selector's files can be read."""
     loop = asyncio.get_running_loop()
-    news, fd = loop.create_future(), ears.fileno()  # type: ignore[attr-defined]
+    news, fd = loop.create_future(), selector.fileno()  # type: ignore[attr-defined]
     loop.add_reader(fd, news.set_result, None)
     try:
         await news

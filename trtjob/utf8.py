@@ -5,6 +5,8 @@ Python would read them by the locale, so that a name were another one on a node 
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 
 def ensure_utf8() -> None:
@@ -25,3 +27,8 @@ def escaped(text: str) -> str:
     caf\udce9.jpg
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+def escaped_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with their texts escaped."""
+    return {name: escaped(value) if isinstance(value, str) else value for name, value in fields.items()}

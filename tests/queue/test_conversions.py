@@ -3,7 +3,7 @@
 from redis import Redis
 
 from trtjob.queue.conversions import KEPT_S, WANTED_S, Conversion, name_of, named, new_id
-from trtjob.queue.keys import wanted_key
+from trtjob.queue.keys import conversion_key, wanted_key
 
 
 def test_a_client_that_falls_silent_is_waited_for_some_seconds(redis: Redis) -> None:
@@ -33,6 +33,12 @@ def test_what_is_told_of_it_runs_out(redis: Redis) -> None:
     assert not conversion.is_over()
     conversion.tell("failed", message="it is no model")
     assert conversion.is_over()
+
+
+def test_why_it_has_failed_may_name_a_file_that_is_no_utf8(redis: Redis) -> None:
+    conversion = Conversion(redis, new_id())
+    conversion.tell("failed", message="cannot read caf\udce9.h5")
+    assert redis.hget(conversion_key(conversion.id), "message") == rb"cannot read caf\udce9.h5"
 
 
 def test_a_conversion_is_called_by_its_name(redis: Redis) -> None:

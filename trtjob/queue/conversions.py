@@ -14,6 +14,7 @@ from redis import Redis
 from trtjob.queue import replies
 from trtjob.queue.events import new_call
 from trtjob.queue.keys import conversion_key, wanted_key
+from trtjob.utf8 import escaped_values
 
 WANTED_S = 30  # a client that is gone without a word is waited for so long
 RENEW_S = 5.0
@@ -83,7 +84,7 @@ class Conversion:
     def tell(self, state: str, ttl_s: float = KEPT_S, **fields: str | int) -> None:
         """Write how it stands, for so long."""
         with self._redis.pipeline() as pipe:
-            pipe.hset(self._key, mapping={"state": state, **fields})
+            pipe.hset(self._key, mapping={"state": state, **escaped_values(fields)})
             pipe.expire(self._key, int(ttl_s))
             pipe.execute()
 

@@ -8,7 +8,7 @@ from redis import Redis
 from trtjob.queue import replies
 from trtjob.queue.keys import DAEMONS, WORKERS, daemon_key, worker_key
 from trtjob.queue.views import DaemonView, WorkerView, daemon_view, worker_view
-from trtjob.utf8 import escaped
+from trtjob.utf8 import escaped_values
 
 WORKER_TTL_S = 30
 
@@ -45,12 +45,10 @@ class WorkerRegistry:
 
 
 def _report(redis: Any, names: str, key: str, name: str, fields: Mapping[str, Any]) -> None:
-    told = {field: escaped(value) if isinstance(value, str) else value for field, value in fields.items()}
-
     def write() -> bool:
         with redis.pipeline(transaction=False) as pipe:
             pipe.sadd(names, name)
-            pipe.hset(key, mapping=told)
+            pipe.hset(key, mapping=escaped_values(fields))
             pipe.pexpire(key, WORKER_TTL_S * 1000)
             pipe.execute()
         return True

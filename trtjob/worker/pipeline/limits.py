@@ -30,12 +30,16 @@ POOLS = {
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
+    """How much a worker process does at once.
+
+    processes: image processes; batch: images in one call of the engine; slots: images in the pipeline at once;
     requests: to a bucket at once, by all image processes; memory_bytes: for the files and pixels of each of them;
-    max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs; file_bytes: of
-    the largest file that the GPU decodes, 0 where it decodes none; large_bytes: for images that need more than half of
-    memory_bytes, all together; one that needs more than that goes without others; batches: under way at
-    once, 0 for as many as the engine takes; allow_local: whether images may come from web addresses of this network."""
+    max_pixels, jpeg_quality: of an image; stall_s: without a step for so long, an image process hangs;
+    file_bytes: of the largest file that the GPU decodes, 0 where it decodes none;
+    large_bytes: for images that need more than half of memory_bytes, all together; one that needs more than that goes
+    without others; batches: under way at once, 0 for as many as the engine takes;
+    allow_local: whether images may come from web addresses of this network.
+    """
 
     processes: int
     batch: int
@@ -60,19 +64,20 @@ class PipelineLimits:
         """
         processes, batch = processes_of(settings), settings.batch or engine.max_batch
         batches = engine.concurrency + (_BATCHES_DECODING if decodes else 0)
+        slots = batches * batch + (_SLOTS_DECODING if decodes else _SLOTS_PER_PROCESS) * processes
         return cls(
-            processes,
-            batch,
-            settings.window or batches * batch + (_SLOTS_DECODING if decodes else _SLOTS_PER_PROCESS) * processes,
-            settings.requests,
-            settings.image_memory_mib << 20,
-            settings.max_pixels,
-            settings.jpeg_quality,
-            settings.stall_s,
-            settings.gpu_file_kib << 10 if decodes else 0,
-            usable_bytes() // _LARGE_SHARE // worker_processes,
-            batches,
-            settings.fetch_allow_local,
+            processes=processes,
+            batch=batch,
+            slots=settings.window or slots,
+            requests=settings.requests,
+            memory_bytes=settings.image_memory_mib << 20,
+            max_pixels=settings.max_pixels,
+            jpeg_quality=settings.jpeg_quality,
+            stall_s=settings.stall_s,
+            file_bytes=settings.gpu_file_kib << 10 if decodes else 0,
+            large_bytes=usable_bytes() // _LARGE_SHARE // worker_processes,
+            batches=batches,
+            allow_local=settings.fetch_allow_local,
         )
 
     def shares(self, busy_s: dict[str, float], elapsed_s: float, callers: int) -> dict[str, float]:
@@ -91,6 +96,7 @@ class PipelineLimits:
 
     @property
     def requests_each(self) -> int:
+        """How many requests to a bucket each image process makes at once."""
         return max(1, self.requests // self.processes)
 
 

@@ -4,10 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from trtjob.engines.spec import ModelSpec
-from trtjob.errors import FailureKind
 from trtjob.worker.pipeline.ring import Layout
-
-FAILURES = tuple(FailureKind)  # a RECORD's flag counts them from 1 on
 
 
 @dataclass(frozen=True, slots=True)

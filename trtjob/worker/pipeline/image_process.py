@@ -22,7 +22,7 @@ import cv2
 from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.records import Record, to_line
 from trtjob.logs import bind_process, configure_logging
-from trtjob.worker.pipeline.child_config import FAILURES, ChildConfig
+from trtjob.worker.pipeline.child_config import ChildConfig
 from trtjob.worker.pipeline.copies import Prepared
 from trtjob.worker.pipeline.failures import as_image_error, failure_record, write_failure
 from trtjob.worker.pipeline.fork_server import forked_processes
@@ -36,6 +36,7 @@ from trtjob.worker.pipeline.wire import (
     Frame,
     FrameReader,
     Kind,
+    failure_flag,
     frame,
     packed_file,
     unpacked_bytes,
@@ -243,7 +244,7 @@ class ImageProcess:
 
     def _record(self, image: Image, record: Record) -> None:
         self._waiting.drop(image)
-        flag = 0 if record.error is None else 1 + FAILURES.index(record.error.kind)
+        flag = failure_flag(record.error.kind if record.error else None)
         self._replies.write(Kind.RECORD, image.slot, to_line(record), flag)
 
     def _end(self, job: Job, err: StorageError) -> None:

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from trtjob.errors import PlaceError, StorageError
 from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.storage import note_trouble
-from trtjob.worker.pipeline.child_config import FAILURES
 from trtjob.worker.pipeline.flow import Flow, Outcome
 from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.ring import Ring, room_for_pixels
 from trtjob.worker.pipeline.slots import Slots
-from trtjob.worker.pipeline.wire import Frame, Kind, unpacked_bytes, unpacked_file
+from trtjob.worker.pipeline.wire import Frame, Kind, failure_of, unpacked_bytes, unpacked_file
 
 
 class Replies:
@@ -38,8 +37,7 @@ class Replies:
         hand = self._slots.hands[told.number]
         self._slots.let_go(told.number)
         if not hand.flow.is_left:
-            failure = FAILURES[told.flag - 1] if told.flag else None
-            hand.flow.finish(Outcome(hand.entry.key, told.payload, failure))
+            hand.flow.finish(Outcome(hand.entry.key, told.payload, failure_of(told.flag)))
 
     def _on_large(self, _handle: ProcessHandle, told: Frame) -> None:
         self._slots.grants.ask(told.number, unpacked_bytes(told.payload))

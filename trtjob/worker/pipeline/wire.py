@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
+from trtjob.errors import FailureKind
 from trtjob.imaging.resampling import Resampling
 from trtjob.storage.listing import Entry
 from trtjob.storage.listing import Frame as VideoFrame
@@ -21,6 +22,7 @@ _IMAGE = struct.Struct("<iqqqqqqqH")  # job, size in bytes, the frame, bytes of 
 _NO_FRAME = VideoFrame(-1, 0, 0, 0)
 _BYTES = struct.Struct("<Q")
 _FILE = struct.Struct("<I")  # bytes; then how it is resized
+_FAILURES = tuple(FailureKind)
 _PIPE_BYTES = 1 << 20  # what Linux allows everyone
 READ_BYTES = 1 << 18
 
@@ -43,10 +45,11 @@ class Kind(IntEnum):
     READY: it has begun, or has heard a PING.
     PREPARED: the slot holds the network's input, or, where there is a payload, a file; payload: `packed_file`; flag: 1
     where its pixels are wanted behind it.
-    RECORD: the image is done; flag: which of FailureKind, from 1 on, 0 for none; payload: the record's line.
+    RECORD: the image is done; flag: `failure_flag`; payload: the record's line.
     LARGE: the image needs more memory than the budget, and waits for a GRANT; payload: `packed_bytes`.
     LEFT: number of a job; nothing of it is in hand any more.
-    ENDED: number of a job, which cannot go on for any image; payload: why.
+    ENDED: number of a job, which cannot go on for any image; payload: why; flag: 1 where a place is away, which another
+    node may reach.
     TROUBLE: payload: which place is failing, empty: none any more.
     """
 
@@ -116,6 +119,16 @@ def packed_file(size_bytes: int, resampling: Resampling) -> bytes:
 def unpacked_file(payload: bytes) -> tuple[int, Resampling]:
     """Return a file's size in bytes, and how it comes into the network's input."""
     return _FILE.unpack_from(payload)[0], Resampling.unpacked(payload[_FILE.size :])
+
+
+def failure_flag(failure: FailureKind | None) -> int:
+    """Return the flag of a RECORD: why its image has failed, None where it has not."""
+    return 0 if failure is None else 1 + _FAILURES.index(failure)
+
+
+def failure_of(flag: int) -> FailureKind | None:
+    """Return what `failure_flag` told."""
+    return _FAILURES[flag - 1] if flag else None
 
 
 class FrameReader:

@@ -541,10 +541,10 @@ def test_an_image_that_cannot_be_drawn_on_is_its_own_failure(photos: Path, outpu
 
 
 def test_a_failure_record_holds_kind_message_and_sha256() -> None:
-    record = failure_record("a.png", ImageError(FailureKind.DECODE, "not an image", "ab" * 32), attempts=3)
+    record = failure_record("a.png", ImageError(FailureKind.DECODE, "not an image", "ab" * 32))
     assert record.error is not None
     assert (record.image, record.sha256) == ("a.png", "ab" * 32)
-    assert (record.error.kind, record.error.message, record.error.attempts) == (FailureKind.DECODE, "not an image", 3)
+    assert (record.error.kind, record.error.message, record.error.attempts) == (FailureKind.DECODE, "not an image", 1)
 
 
 def test_a_stopwatch_counts_what_failed_too() -> None:

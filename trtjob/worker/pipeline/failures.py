@@ -13,9 +13,9 @@ def write_failure(err: OSError) -> ImageError:
     return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
 
 
-def failure_record(key: str, err: ImageError, attempts: int = 1) -> Record:
-    """Return the error record of an image."""
-    return Record(key, err.sha256, error=ImageFailure(FailureKind(err.kind), str(err), attempts))
+def failure_record(key: str, err: ImageError) -> Record:
+    """Return the error record of an image that was tried once."""
+    return Record(key, err.sha256, error=ImageFailure(err.kind, str(err), attempts=1))
 
 
 def as_image_error(err: Exception, sha256: str | None = None) -> ImageError:

@@ -122,7 +122,7 @@ def _memory(folder: Path) -> Row:
         peak = _Peak(pipeline)
         run_pipeline(pipeline, job_spec(source, folder / "large-out"), list(Listing(source)))
         peak_mb = peak.end() / 1e6
-        slots_mb = pipeline.ring.layout.size / 1e6
+        slots_mb = pipeline.ring.layout.size_bytes / 1e6
         pipeline.close()
     large_mb = (2 * 3 * _SIDE**2 + first.stat().st_size) / 1e6
     promised_mb = slots_mb + limits.processes * (_OWN_MB + limits.memory_bytes / 1e6) + large_mb
@@ -145,7 +145,7 @@ class _Peak:
 
     def _look(self) -> None:
         while not self._over.wait(0.01):
-            now = self._pipeline.process_pool.rss_bytes() + self._pipeline.ring.layout.size
+            now = self._pipeline.process_pool.rss_bytes() + self._pipeline.ring.layout.size_bytes
             self._most = max(self._most, now)
 
     def end(self) -> int:

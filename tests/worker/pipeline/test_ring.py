@@ -41,7 +41,7 @@ def test_nothing_in_a_ring_lies_upon_anything_else(layout: Layout) -> None:
     spans += [(number * 256, number * 256 + 256) for number in range(layout.processes)]
     spans.sort()
     assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
-    assert spans[-1][1] <= layout.size
+    assert spans[-1][1] <= layout.size_bytes
     assert ring.tensors[0].shape == layout.tensor
     assert ring.answers[-1].shape == layout.answer
     ring.close()

@@ -59,7 +59,7 @@ class Layout:
         return _up(self.answer_at + 4 * prod(self.answer))
 
     @property
-    def size(self) -> int:
+    def size_bytes(self) -> int:
         return self.boards_bytes + self.slots * self.slot_bytes
 
 
@@ -88,7 +88,7 @@ class Ring:
     def __init__(self, layout: Layout, fd: int) -> None:
         self.layout = layout
         self.fd = fd
-        self.memory = mmap.mmap(fd, layout.size)
+        self.memory = mmap.mmap(fd, layout.size_bytes)
         self.tensors: list[UInt8Array] = []
         self.files: list[UInt8Array] = []
         self.answers: list[FloatArray] = []
@@ -107,13 +107,13 @@ class Ring:
 
         Its memory is taken at once, so that it cannot be missing later. Raises OSError.
         """
-        if layout.size > usable_bytes() * _MOST_SHARE:  # the kernel would end processes rather than refuse it
+        if layout.size_bytes > usable_bytes() * _MOST_SHARE:  # the kernel would end processes rather than refuse it
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         fd = shared_memory() if fd < 0 else fd
         try:
-            os.ftruncate(fd, layout.size)
+            os.ftruncate(fd, layout.size_bytes)
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, layout.size)
+                os.posix_fallocate(fd, 0, layout.size_bytes)
             return cls(layout, fd)
         except BaseException:
             os.close(fd)

@@ -84,7 +84,7 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
     epoch, reason = _open_round(folder, view, still_mine)
     if (epoch, reason) != (view.epoch, view.reason):
         log.warning("planning goes on with another round", extra={"job_id": job_id, "epoch": epoch, "reason": reason})
-        _still(store.note(lease, epoch=epoch, reason=reason))
+        _leave_unless(store.note(lease, epoch=epoch, reason=reason))
     is_first = epoch == 0
     committed: set[int] = set()
     if is_first:
@@ -95,7 +95,7 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
     def on_shards(shards: list[int], images: int) -> None:
         check()
         if is_first:
-            _still(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
+            _leave_unless(store.add_shards(lease, first=min(shards, default=0), shards=len(shards), images=images))
             context.queue.put(job_id, map(shard_unit, (n for n in shards if n not in committed)))
 
     source = open_source(view.spec.source, on_trouble=check, allow_local=context.settings.fetch_allow_local)
@@ -112,9 +112,9 @@ def _plan(context: Context, lease: Lease, check: Check, still_mine: Callable[[],
         )
     if not is_first:
         _sync_later_round(store, lease, folder, plan)
-    _still(store.note(lease, ignored=json.dumps(plan.ignored)))
+    _leave_unless(store.note(lease, ignored=json.dumps(plan.ignored)))
     state = store.planned(lease)
-    _still(state != "lost")
+    _leave_unless(state != "lost")
     store.release(lease, take_back=True)
     if state == JobState.FINISHING:
         context.queue.put(job_id, [FINISH])
@@ -139,7 +139,7 @@ def _telling(context: Context, check: Check) -> Iterator[Callable[[str], None]]:
 def _sync_first_round(store: JobStore, lease: Lease, folder: JobFolder) -> set[int]:
     """Tell the server what the folder holds before the first round is planned. Returns the committed shards."""
     counts = committed_counts(folder, 0)
-    _still(store.sync(lease, shards=0, images=0, **counts))
+    _leave_unless(store.sync(lease, shards=0, images=0, **counts))
     return set(counts["committed"])
 
 
@@ -156,7 +156,7 @@ def _sync_later_round(store: JobStore, lease: Lease, folder: JobFolder, plan: Pl
         kinds=kinds + counts["kinds"],
         committed=[*range(plan.first_shard), *counts["committed"]],
     )
-    _still(is_mine)
+    _leave_unless(is_mine)
 
 
 def _open_round(folder: JobFolder, view: JobView, still_mine: Callable[[], None]) -> tuple[int, str]:
@@ -173,8 +173,8 @@ def _open_round(folder: JobFolder, view: JobView, still_mine: Callable[[], None]
     raise AssertionError("numbers do not end")
 
 
-def _still(is_mine: bool) -> None:
-    """Leave a unit that another worker has by now."""
+def _leave_unless(is_mine: bool) -> None:
+    """Leave a unit that another worker has by now. Raises Interrupted."""
     if not is_mine:
         raise Interrupted("lost")
 
@@ -207,7 +207,9 @@ def _finish(context: Context, lease: Lease, check: Check, still_mine: Callable[[
     target = JobState.DONE_WITH_ERRORS if summary.failed else JobState.DONE
     detail = f"{summary.ok} ok, {summary.failed} failed"
     counts = {"images": summary.images, "ok": summary.ok, "failed": summary.failed}
-    _still(store.end(lease, target, epoch=view.epoch, detail=detail, finished_at=store.now(), message="", **counts))
+    _leave_unless(
+        store.end(lease, target, epoch=view.epoch, detail=detail, finished_at=store.now(), message="", **counts)
+    )
     store.release(lease, take_back=True)
     log.info("job finished", extra={"job_id": job_id, "ok": summary.ok, "failed": summary.failed})
 

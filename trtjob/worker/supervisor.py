@@ -77,12 +77,16 @@ class Supervisor:
         self.turned_at = time.monotonic()
         self.periodic = PeriodicTasks()
         self.name = f"{_host()}-{os.getpid()}"
-        self._sweep = Sweep(self.settings, connection, self.store, self.queue, self.periodic)
-        self._sweep.steps |= {
-            "report": lambda: self.store.report_daemon(self.name, self._report()),
-            "log": lambda: self.job_log.ship(self.store.redis),
-        }
-        self._sweep.last_steps["leave"] = lambda: self.store.remove_daemon(self.name)
+        self._sweep = Sweep(
+            self.settings,
+            connection,
+            self.store,
+            self.queue,
+            self.periodic,
+            report=lambda: self.store.report_daemon(self.name, self._report()),
+            ship_log=lambda: self.job_log.ship(self.store.redis),
+            leave=lambda: self.store.remove_daemon(self.name),
+        )
         # Why a process is not started at once, and until when to say so.
         self._pauses: dict[int, tuple[str, float]] = {}
 

@@ -27,8 +27,8 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """blame: why its work is to blame, empty where it is not; was_killed: from outside; fault: what it was of the
-    machine that ended it, empty where nobody knows."""
+    """What a worker process died of. blame: why its work is to blame, empty where it is not; was_killed: from outside;
+    fault: what it was of the machine that ended it, empty where nobody knows."""
 
     blame: str
     was_killed: bool
@@ -38,35 +38,45 @@ class Death:
 class Sweep:
     """The steps of one daemon, each by itself, whatever another meets; a step raises nothing that the rounds let by.
 
-    dead: processes by name, until the store has heard of them. steps: in order; last_steps: those of its end.
+    dead: processes by name, until the store has heard of them.
     """
 
     def __init__(
-        self, settings: Settings, connection: Connection, store: JobStore, queue: WorkQueue, periodic: PeriodicTasks
+        self,
+        settings: Settings,
+        connection: Connection,
+        store: JobStore,
+        queue: WorkQueue,
+        periodic: PeriodicTasks,
+        *,
+        report: Step,
+        ship_log: Step,
+        leave: Step,
     ) -> None:
+        """report: says how the daemon fares; ship_log: brings its lines to the server; leave: says that it ends."""
         self._settings = settings
         self._store = store
         self._queue = queue
         self._periodic = periodic
         self.dead: dict[str, Death] = {}
-        self.steps: dict[str, Step] = {
+        self._steps: dict[str, Step] = {
             "start of the server": connection.ensure,
             "burial": self._bury,
-            "report": lambda: None,
-            "log": lambda: None,
+            "report": report,
+            "log": ship_log,
             "forgetting of old jobs": self._forget,
             "sweep": self._reconcile,
         }
-        self.last_steps: dict[str, Step] = {}
+        self._leave = leave
 
     def once(self) -> None:
         """Sweep."""
-        self._do(self.steps)
+        self._do(self._steps)
 
     def take_leave(self) -> None:
         """Do what must not be left undone when the daemon ends."""
-        self._do({"burial": self._bury, "sending of the last notices": self._send, "log": self.steps["log"]})
-        self._do(self.last_steps)
+        self._do({"burial": self._bury, "sending of the last notices": self._send, "log": self._steps["log"]})
+        self._do({"leave": self._leave})
 
     def _do(self, steps: dict[str, Step]) -> None:
         for name, step in steps.items():

@@ -17,7 +17,8 @@ from trtjob.storage.prefetch import prefetch_map
 
 @dataclass(slots=True)
 class Made:
-    """made: thumbnails; left: images of which none could be made, and frames of videos, which keep what they have."""
+    """How many were made. made: thumbnails; left: images of which none could be made, and frames of videos, which keep
+    what they have."""
 
     made: int = 0
     left: int = 0
@@ -26,8 +27,7 @@ class Made:
 def make_thumbnails(
     folder: JobFolder, spec: JobSpec, choice: ThumbnailChoice, *, max_pixels: int, allow_local: bool = False
 ) -> Made:
-    """Make the thumbnails of a job anew from its source. max_pixels, allow_local: as in the
-    settings.
+    """Make the thumbnails of a job anew from its source. max_pixels, allow_local: as in the settings.
 
     Raises FileNotFoundError where the job has no results yet, StorageError where a place cannot be read or written.
     """

@@ -53,9 +53,8 @@ class Batches:
     """Takes slots that are ready, runs them, and says what has become of them.
 
     on_answered: called with slots whose answers lie in the ring; on_undecoded: with slots whose file the GPU does not
-    decode; on_failed: with a slot that the engine cannot run, and
-    why; on_dropped: with slots of a batch that ended in an error which is no image's; on_batch: by any thread, before
-    each call.
+    decode; on_failed: with a slot that the engine cannot run, and why; on_dropped: with slots of a batch that ended in
+    an error which is no image's; on_batch: by any thread, before each call.
     """
 
     def __init__(
@@ -144,6 +143,7 @@ class Batches:
         return time.monotonic() - min(began) if began else 0.0
 
     def close(self) -> None:
+        """Wait for the calls under way, and let go of the files in slots."""
         self._files.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 

@@ -12,7 +12,11 @@ from trtjob.worker.pipeline.stages import Stages
 
 @dataclass(slots=True)
 class Job:
-    """is_left: nobody wants its results any more; has_ended: it cannot go on, and the engine process knows."""
+    """A job whose images are in hand.
+
+    is_left: nobody wants its results any more; has_ended: it cannot go on, and the engine process knows; tasks: what
+    waits for a bucket, for its images.
+    """
 
     number: int
     stages: Stages
@@ -49,6 +53,7 @@ class Budget:
         self._files = self._pixels = 0
 
     def is_large(self, needed_bytes: int) -> bool:
+        """Whether an image needs more than a half."""
         return needed_bytes > self._half
 
     def decoding_bytes(self, data: bytes, page: int | None = None) -> int:
@@ -57,10 +62,11 @@ class Budget:
         return decoding_bytes(data, page) * width * height if width * height <= self._max_pixels else 0
 
     def has_room_for_file(self, size_bytes: int) -> bool:
+        """Whether a file of this size may be held now: one may always."""
         return not self._files or self._files + size_bytes <= self._half
 
     def has_room_for_pixels(self, size_bytes: int) -> bool:
-        """Whether so much may be decoded. Of what there is the answers are on their way, so this changes."""
+        """Whether so much may be decoded now. What holds the pixels waits for its answer, so there will be room."""
         return not self._pixels or self._pixels + size_bytes <= self._half
 
     def hold(self, image: Image, *, file_bytes: int = 0, pixel_bytes: int = 0) -> None:

@@ -10,8 +10,11 @@ from trtjob.worker.pipeline.wire import Kind, frame, packed_bytes, packed_image
 
 
 class Slots:
-    """free: slots with nothing in them; hands: what lies in the others; grants: memory for images that are larger than
-    their image process's budget."""
+    """The slots of a ring.
+
+    free: those with nothing in them; hands: what lies in the others; grants: memory for images that are larger than
+    their image process's budget.
+    """
 
     def __init__(self, count: int, batches: Batches, large_bytes: int = 0) -> None:
         """large_bytes: what those larger images may take together."""

@@ -10,8 +10,10 @@ from trtjob.worker.pipeline.wire import Kind, packed_bytes
 
 
 class WaitingImages:
-    """images: all that are in hand, by slot; to_fetch, to_prepare: those that wait for a bucket's answer, and to be
-    decoded; answered: those that wait to be finished, with why the engine could not run them.
+    """The images in hand, in lines by what they wait for.
+
+    images: all of them, by slot; to_fetch, to_prepare: those that wait for a bucket's answer, and to be decoded;
+    answered: those that wait to be finished, with why the engine could not run them, None where it has.
     """
 
     def __init__(self, budget: Budget, replies: ReplyWriter) -> None:

@@ -17,6 +17,7 @@ from stand_in import compile_driver
 from wheels import install
 
 from trtjob.worker.exit_codes import DEVICE_LOST
+from trtjob.worker.worker_config import WorkerConfig
 
 pytestmark = pytest.mark.extra
 
@@ -196,11 +197,11 @@ def test_auto_does_not_go_on_to_the_cpu_where_a_gpu_is_named_that_is_not_there(d
 def test_a_process_whose_gpu_has_gone_ends_before_it_takes_any_work(driver: Path, tmp_path: Path) -> None:
     """Else the CPU would do it, or a GPU that is another process's."""
     settings = {"home": str(tmp_path), "redis_url": "redis://127.0.0.1:1/0"}
-    config = {"name": "worker-1", "engine": "cuda", "gpu": 0, "gpu_name": "GPU 1", "image_processes": 0, "cores": []}
+    config = WorkerConfig("worker-1", "cuda", 0, "GPU 1", settings, 0, 1, None, [])
     ended = subprocess.run(
         [sys.executable, "-m", "trtjob.worker.process"],
         env={**os.environ, "LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": SECOND},
-        input=json.dumps(config | {"settings": settings}) + "\n",
+        input=json.dumps(config._asdict()) + "\n",
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ from trtjob.queue.conversions import Conversion
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import conversion_key
 from trtjob.queue.rq_queue import WorkQueue
+from trtjob.worker.worker_config import WorkerConfig
 
 pytestmark = pytest.mark.slow
 
@@ -38,17 +39,17 @@ def start(settings: Settings, connection: Connection) -> Iterator[Start]:
         more: bytes = b"",
         **changes: Any,
     ) -> subprocess.Popen[bytes]:
-        document = {
-            "name": "worker-1",
-            "engine": "cpu",
-            "gpu": None,
-            "gpu_name": "",
-            "image_processes": 1,
-            "worker_processes": 1,
-            "cores": cores,
-            "job": job,
-            "settings": settings.model_dump(mode="json") | changes,
-        }
+        document = WorkerConfig(
+            name="worker-1",
+            engine="cpu",
+            gpu=None,
+            gpu_name="",
+            settings=settings.model_dump(mode="json") | changes,
+            image_processes=1,
+            worker_processes=1,
+            job=job,
+            cores=list(cores),
+        )._asdict()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "trtjob.worker.process"],
             stdin=subprocess.PIPE,
@@ -134,7 +135,7 @@ class EndsAtDatetime:
 sys.meta_path.insert(0, EndsAtDatetime())
 sys.exit(process.main())
 """
-    config = json.dumps({"cores": [], "image_processes": 0})
+    config = json.dumps(WorkerConfig("worker-1", "cpu", None, "", {}, 0, 1, None, [])._asdict())
     ended = subprocess.run([sys.executable, "-P", "-c", code], input=config, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "")
 

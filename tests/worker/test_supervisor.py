@@ -527,9 +527,9 @@ def test_the_kernels_count_of_kills_is_read() -> None:
 def test_a_process_is_told_every_setting_and_the_password(connection: Connection, tmp_path: Path) -> None:
     settings = Settings.model_validate({"home": tmp_path, "redis_url": "redis://:hush@host/0", "threads": 3})
     supervisor = Supervisor(settings, connection)
-    config = supervisor.order_for("worker-1", supervisor.slots[0])
-    assert (config["name"], config["gpu"], config["gpu_name"]) == ("worker-1", None, "")
-    assert Settings(**config["settings"]) == settings
+    config = supervisor.config_for("worker-1", supervisor.slots[0])
+    assert (config.name, config.gpu, config.gpu_name) == ("worker-1", None, "")
+    assert Settings(**config.settings) == settings
 
 
 @pytest.mark.parametrize("is_pinned", [False, True])
@@ -538,12 +538,12 @@ def test_the_cores_are_shared_by_all_processes_and_not_counted_for_each(
 ) -> None:
     settings = Settings(home=tmp_path, engine="cpu", pin_cores=is_pinned)
     supervisor = Supervisor(settings, connection, processes=2)
-    orders = [supervisor.order_for("worker-1", slot) for slot in supervisor.slots]
-    counted = [config["image_processes"] for config in orders]
+    configs = [supervisor.config_for("worker-1", slot) for slot in supervisor.slots]
+    counted = [config.image_processes for config in configs]
     assert sum(counted) == max(2, usable_cpus())
-    assert [config["settings"]["threads"] for config in orders] == counted
-    assert [config["worker_processes"] for config in orders] == [2, 2]
-    pinned_to = {core for config in orders for core in config["cores"]}
+    assert [config.settings["threads"] for config in configs] == counted
+    assert [config.worker_processes for config in configs] == [2, 2]
+    pinned_to = {core for config in configs for core in config.cores}
     assert pinned_to == (os.sched_getaffinity(0) if is_pinned else set())
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from typing import IO, Any
+from typing import IO
 
 import cv2
 from redis import Redis, RedisError
@@ -25,21 +25,21 @@ from trtjob.worker.heartbeat import HeartbeatThread
 from trtjob.worker.job_worker import JobWorker
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 from trtjob.worker.rq_worker import UnitWorker
+from trtjob.worker.worker_config import WorkerConfig
 
 log = logging.getLogger(__name__)
 
 
-def work(config: dict[str, Any], commands: IO[bytes], prestarted: PrestartedProcesses | None) -> int:
+def work(config: WorkerConfig, commands: IO[bytes], prestarted: PrestartedProcesses | None) -> int:
     """Work until told to stop. Returns the exit code.
 
-    config: as the supervisor gives it; see `Supervisor`; commands: what follows, the name of the only job to work on
-    where the config says that there is one.
+    commands: what follows the config: the id of the only job to work on, where that is to be named.
     """
-    settings = Settings(**config["settings"])
-    job_log = _configure_logging(settings, config["name"])
+    settings = Settings(**config.settings)
+    job_log = _configure_logging(settings, config.name)
     cv2.setNumThreads(1)  # the pipeline has threads of its own
-    if config["gpu"] is not None and not _is_there(config["gpu"]):
-        log.critical("the GPU is not there: the worker process ends", extra={"gpu": config["gpu_name"]})
+    if config.gpu is not None and not _is_there(config.gpu):
+        log.critical("the GPU is not there: the worker process ends", extra={"gpu": config.gpu_name})
         return DEVICE_LOST
     try:
         with connect(settings) as connection:
@@ -74,20 +74,18 @@ def _configure_logging(settings: Settings, name: str) -> JobLog:
     return job_log
 
 
-def _context(
-    config: dict[str, Any], settings: Settings, redis: Redis, prestarted: PrestartedProcesses | None
-) -> Context:
+def _context(config: WorkerConfig, settings: Settings, redis: Redis, prestarted: PrestartedProcesses | None) -> Context:
     return Context(
-        config["name"],
+        config.name,
         settings,
         JobStore(redis),
         WorkQueue(redis, settings.queue),
-        engine=config["engine"],
-        gpu=config["gpu"],
-        gpu_name=config["gpu_name"],
+        engine=config.engine,
+        gpu=config.gpu,
+        gpu_name=config.gpu_name,
         prestarted=prestarted,
-        job_id=config["job"],
-        worker_processes=config["worker_processes"],
+        job_id=config.job,
+        worker_processes=config.worker_processes,
     )
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from trtjob.garbage import lasting
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
+from trtjob.worker.worker_config import WorkerConfig
 
 
 def main() -> int:
@@ -22,11 +23,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
     # Without the lock of sys.stdin: on one that a thread holds while it waits, the interpreter stumbles when it ends.
     commands = FileIO(0, closefd=False)
-    config = json.loads(commands.readline())
-    if config["cores"]:
-        os.sched_setaffinity(0, config["cores"])  # the image processes inherit it
+    config = WorkerConfig(**json.loads(commands.readline()))
+    if config.cores:
+        os.sched_setaffinity(0, config.cores)  # the image processes inherit it
     try:
-        prestarted = PrestartedProcesses(config["image_processes"])
+        prestarted = PrestartedProcesses(config.image_processes)
     except OSError:  # who needs them says so
         prestarted = None
     with lasting():

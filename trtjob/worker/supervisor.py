@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 from trtjob.config import Settings
 from trtjob.engines.choice import choose
@@ -30,6 +29,7 @@ from trtjob.worker.pipeline.limits import processes_of
 from trtjob.worker.process_slots import ProcessSlot, process_slots
 from trtjob.worker.restart_policy import FREE_FAULTS, FREE_RESTARTS, backoff_s
 from trtjob.worker.sweep import Death, Sweep
+from trtjob.worker.worker_config import WorkerConfig
 from trtjob.worker.worker_handle import WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -236,28 +236,28 @@ class Supervisor:
         self._count += 1
         name = f"{self.name}-{self._count}"
         child = self._children[name] = await WorkerHandle.start(name, slot.environment)  # `work_on` reaches it now
-        await child.tell(self.order_for(name, slot))  # whether it died at once, its watch finds out
+        await child.tell(self.config_for(name, slot)._asdict())  # whether it died at once, its watch finds out
         return child
 
-    def order_for(self, name: str, slot: ProcessSlot) -> dict[str, Any]:
-        """Return what a worker process is told, the password of the server included."""
+    def config_for(self, name: str, slot: ProcessSlot) -> WorkerConfig:
+        """Return what a worker process is told."""
         threads = self.settings.threads or cpus_each(slot.cores, len(self.slots))
         shared = self.settings.model_copy(update={"threads": threads})
         settings = shared.model_dump(mode="json")
         if self.settings.redis_url is not None:
             settings["redis_url"] = self.settings.redis_url.get_secret_value()
         settings["notify_secret"] = None  # which no worker process needs, nor looks for in the file
-        return {
-            "name": name,
-            "engine": self.choice.engine,
-            "gpu": slot.gpu_number,
-            "gpu_name": slot.gpu.called if slot.gpu else "",
-            "settings": settings,
-            "image_processes": processes_of(shared),
-            "worker_processes": len(self.slots),
-            "job": self.job_id,
-            "cores": sorted(slot.cores) if self.settings.pin_cores else [],
-        }
+        return WorkerConfig(
+            name=name,
+            engine=self.choice.engine,
+            gpu=slot.gpu_number,
+            gpu_name=slot.gpu.called if slot.gpu else "",
+            settings=settings,
+            image_processes=processes_of(shared),
+            worker_processes=len(self.slots),
+            job=self.job_id,
+            cores=sorted(slot.cores) if self.settings.pin_cores else [],
+        )
 
     async def _reap(self, child: WorkerHandle) -> Death:
         """Make sure that a process is gone, and note what it died of."""

@@ -3,7 +3,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trtjob.imaging.metadata import Metadata
 from trtjob.jobs.exports import FORMATS, Exported, ExportFormat, Variant, export
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
+from trtjob.storage import LocalStorage
 
 RECORDS = [
     found("a.jpg", (1, 0.9, (10.0, 20.0, 110.0, 70.5)), (0, 0.2, (0.0, 0.0, 200.0, 100.0))),
@@ -207,6 +208,32 @@ def test_each_frame_has_a_labels_file(exported: Export) -> None:
 
 def test_yolos_folder_has_exactly_these_files(exported: Export) -> None:
     assert labels(exported(RECORDS, ExportFormat.YOLO)) == YOLO
+
+
+@pytest.mark.parametrize(
+    ("format", "walks"),
+    [(ExportFormat.CSV, 2), (ExportFormat.MEGADETECTOR, 2), (ExportFormat.DARKNET, 2), (ExportFormat.COCO, 3)],
+)
+def test_results_are_read_once_to_count_and_no_more_to_look_for_videos(
+    tmp_path: Path, format: ExportFormat, walks: int
+) -> None:
+    spec = job_spec(tmp_path)
+    spec = spec.model_copy(update={"options": spec.options.model_copy(update={"frames": "fps=1"})})
+    storage = CountedReads(Path(spec.uri))
+    storage.make_root()
+    write_records(Path(spec.uri) / RESULTS, RECORDS)
+    export(JobFolder(storage), spec, format, tmp_path / "out", conf=0.25)
+    assert storage.reads == walks
+
+
+class CountedReads(LocalStorage):
+    """A job's folder that counts how often its results are read."""
+
+    reads = 0
+
+    def lines(self, key: str) -> Iterator[bytes]:
+        self.reads += 1
+        return super().lines(key)
 
 
 @pytest.mark.parametrize("format", ALONE)

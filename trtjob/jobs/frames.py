@@ -41,4 +41,4 @@ def names_frame(key: str) -> bool:
     (True, False, False)
     """
     video, _, time = key.rpartition("#t=")
-    return is_video(video) and time.replace(".", "", 1).isdecimal()
+    return time.replace(".", "", 1).isdecimal() and is_video(video)  # the cheap look first: most are no frames

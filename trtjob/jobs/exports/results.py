@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -12,7 +12,7 @@ from trtjob.imaging.detections import Detection
 from trtjob.jobs.exports.bursts import Bursts, Frame
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.frames import names_frame
-from trtjob.jobs.records import Record, from_line
+from trtjob.jobs.records import Record, read_records
 from trtjob.jobs.spec import JobSpec
 
 
@@ -71,13 +71,10 @@ class Results:
         if self._bursts is not None:
             self._bursts.close()
 
-    @cached_property
+    @property
     def has_frames(self) -> bool:
         """Whether there are frames of videos among the images."""
-        if self.spec.options.frames is None:
-            return False
-        marked = (line for line in self._lines() if b"#t=" in line)  # to read a million records takes a minute
-        return any(names_frame(from_line(line).image) for line in marked)
+        return self.spec.options.frames is not None and self._counted.has_frames
 
     @property
     def has_bursts(self) -> bool:
@@ -99,11 +96,8 @@ class Results:
         return self.folder.storage.place(RESULTS)
 
     def records(self) -> Iterator[Record]:
-        return map(from_line, self._lines())
-
-    def _lines(self) -> Iterator[bytes]:
         try:
-            yield from self.folder.storage.lines(RESULTS)
+            yield from read_records(self.folder.storage, RESULTS)
         except FileNotFoundError as err:
             raise StorageError(f"cannot read {self.place}: it is not there. Has the job finished?") from err
 
@@ -124,17 +118,35 @@ class Results:
 
     def exported(self, holds: Collection[Shape]) -> Exported:
         """Return how much there is to write in a format that holds these shapes."""
-        images = detections = failed = 0
-        shapes: set[Shape] = set()
+        whole = self._counted
+        dropped = tuple(shape for shape in Shape if shape in whole.shapes - set(holds))
+        return Exported(whole.images, whole.detections, whole.failed, dropped)
+
+    @cached_property
+    def _counted(self) -> "_Counted":
+        """What is to be known of all records, by one walk: to read a million of them takes a minute."""
+        whole = _Counted()
         for record in self.records():
-            if record.error is None:
-                images += 1
-                found = self.image(record).detections
-                detections += len(found)
-                shapes.update(shape for detection in found for shape in shapes_of(detection))
-            else:
-                failed += 1
-        return Exported(images, detections, failed, tuple(shape for shape in Shape if shape in shapes - set(holds)))
+            whole.has_frames |= names_frame(record.image)
+            if record.error is not None:
+                whole.failed += 1
+                continue
+            whole.images += 1
+            found = self.image(record).detections
+            whole.detections += len(found)
+            whole.shapes.update(shape for detection in found for shape in shapes_of(detection))
+        return whole
+
+
+@dataclass(slots=True)
+class _Counted:
+    """All records of a job. has_frames: whether any has the name of a frame; the others as of `Exported`."""
+
+    images: int = 0
+    detections: int = 0
+    failed: int = 0
+    shapes: set[Shape] = field(default_factory=set)
+    has_frames: bool = False
 
 
 def shapes_of(detection: Detection) -> Iterator[Shape]:

@@ -74,6 +74,20 @@ def test_a_pipe_a_device_and_standard_output_are_refused(trtjob: Command, folder
     assert not Path("-").exists()
 
 
+@pytest.mark.parametrize("format", ["csv", "yolo"])
+@pytest.mark.parametrize("output", ["", ".", "/"])
+def test_a_place_without_a_name_is_refused_in_the_words_of_the_option(
+    trtjob: Command, folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, format: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    outcome = trtjob("export", folder.uri, "--format", format, "--output", output)
+    assert outcome.code == 2
+    assert outcome.err.startswith(
+        f"error: --output '{output or '.'}' has no name for what is written. Give one, such as"
+    )
+
+
 def test_a_link_stays_and_what_it_leads_to_is_written(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
     (tmp_path / "shared.csv").touch()
     (tmp_path / "link.csv").symlink_to("shared.csv")

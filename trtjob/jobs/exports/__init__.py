@@ -132,6 +132,10 @@ def export(
         _check_bursts(spec, format)
     if str(out) == "-":
         raise ConfigError("--output '-': an export is a file or a folder, and is not written to standard output")
+    if not out.name:  # of `.`, which an empty path is, too
+        raise ConfigError(
+            f"--output '{out}' has no name for what is written. Give one, such as {DEFAULT_NAMES[format]}"
+        )
     if out.is_symlink() and not out.is_fifo():  # what it leads to is written, and the link stays
         out = out.resolve()
     if not out.parent.is_dir():

@@ -16,7 +16,7 @@ _Taken = tuple[bytes, float, bytes]  # folder, seconds, image
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class BurstFrame:
     """A picture's place in a burst: which one (by the name of its first picture), its number from 0 on, of how many."""
 
     sequence_id: str
@@ -46,11 +46,11 @@ class Bursts:
     def close(self) -> None:
         self._database.close()
 
-    def frame(self, image: str) -> Frame | None:
+    def find(self, image: str) -> BurstFrame | None:
         """Return an image's place, None where it has no time."""
         query = "SELECT first, number, count FROM frames WHERE image = ?"
         found = self._database.execute(query, [_packed(image)]).fetchone()
-        return Frame(_unpacked(found[0]), found[1], found[2]) if found else None
+        return BurstFrame(_unpacked(found[0]), found[1], found[2]) if found else None
 
 
 def _taken(record: Record) -> _Taken | None:

@@ -76,7 +76,7 @@ def _rows(results: Results, record: Record, written: Callable[[str], str]) -> It
     image = (written(record.image), record.width, record.height)
     behind: tuple[object, ...] = ()
     if results.has_bursts:
-        frame = results.frame(record.image)
+        frame = results.burst_frame(record.image)
         behind = (written(frame.sequence_id), frame.number) if frame else ("", "")
     if results.has_frames:
         behind += (record.frame, record.time_s)  # nothing for an image

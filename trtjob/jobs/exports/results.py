@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from trtjob.errors import StorageError
 from trtjob.imaging.detections import Detection
-from trtjob.jobs.exports.bursts import Bursts, Frame
+from trtjob.jobs.exports.bursts import BurstFrame, Bursts
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.frames import names_frame
 from trtjob.jobs.records import Record, read_records
@@ -80,13 +80,13 @@ class Results:
     def has_bursts(self) -> bool:
         return self._bursts is not None
 
-    def frame(self, image: str) -> Frame | None:
+    def burst_frame(self, image: str) -> BurstFrame | None:
         """Return an image's place in a burst, None where there are none, or it has no time."""
-        return None if self._bursts is None else self._bursts.frame(image)
+        return None if self._bursts is None else self._bursts.find(image)
 
     def camera_trap_fields(self, image: str) -> dict[str, str | int]:
         """Return an image's place in a burst by the names that COCO Camera Traps has."""
-        frame = self.frame(image)
+        frame = self.burst_frame(image)
         if frame is None:
             return {}
         return {"seq_id": frame.sequence_id, "seq_num_frames": frame.count, "frame_num": frame.number}

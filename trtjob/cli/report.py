@@ -125,7 +125,7 @@ def _reference(
         from trtjob.jobs.report.truth import open_labels
 
         if spec.model.task != "detect":
-            raise ConfigError("--truth is for detectors: this job's model is a classifier")
+            raise ConfigError("--truth is for detectors: this job's model is a classifier. Leave it out")
         least = spec.options.conf if conf is None else conf
         return Evaluation(open_labels(truth, spec.model.labels), str(truth), round(least * 10_000))
     return None

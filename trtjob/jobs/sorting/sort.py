@@ -92,7 +92,9 @@ def _check(folder: JobFolder, spec: JobSpec, root: Path, by: By, how: How) -> No
     if how is not How.COPY and (remote := next((each for each in spec.source.roots if "://" in each), None)):
         raise ConfigError(f"--{how} is for images of this machine, and '{remote}' is elsewhere: use --copy")
     if how is not How.MOVE and (around := spec.source.folder_around(root)) is not None:
-        raise ConfigError(f"'{root}' lies in the source '{around}', where the next job would find all images twice")
+        raise ConfigError(
+            f"'{root}' lies in the source '{around}', where the next job would find all images twice: name another one"
+        )
     if not folder.storage.is_remote and root.is_relative_to(folder.uri):
         raise ConfigError(f"'{root}' lies in the job's own folder: name another one")
 

@@ -291,12 +291,12 @@ def manifest_key(shard: int) -> str:
 
 
 def results_key(shard: int, attempt: str) -> str:
-    """The result file of one attempt, which has a name that no other has, so that none writes over another's."""
+    """Return where the records of one attempt lie: under a name of its own, so that none writes over another's."""
     return f"shards/{shard:05d}.{attempt}.jsonl"
 
 
 def annotated_key(key: str) -> str:
-    """Where an image's annotated copy lies: under its own name, with `.jpg` behind it where its kind is not written.
+    """Return where an image's annotated copy lies: under its name, with `.jpg` behind it where its kind is not written.
 
     It is `.copy.jpg` where the name does not say the kind: beside `IMG_1` there may be an `IMG_1.jpg`; and where it is
     what another one's copy would be called. So no two have one.
@@ -320,7 +320,7 @@ def copy_suffix(key: str) -> str:
 
 
 def thumbnail_key(key: str) -> str:
-    """Where an image's thumbnail lies, a JPEG: under its own name, with `.jpg` behind it."""
+    """Return where an image's thumbnail lies, a JPEG: under its own name, with `.jpg` behind it."""
     return f"{THUMBNAILS}/{suffixed_key(key, '.jpg')}"
 
 

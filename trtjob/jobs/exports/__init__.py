@@ -1,4 +1,4 @@
-"""Results in the formats of other tools. Adding a format: one function, one line in FORMATS, one test."""
+"""Results in the formats of other tools. Adding a format: one function, its lines in the tables here, one test."""
 
 from collections.abc import Callable, Collection
 from contextlib import closing
@@ -112,7 +112,9 @@ def export(
     burst_s: float | None = None,
     truth: Path | None = None,
 ) -> Exported:
-    """Write a job's results in another format to this machine: a file, or for `yolo` a folder. Memory stays flat.
+    """Write a job's results in another format to this machine, as a file or, for labels of single images, a folder.
+
+    Memory stays flat.
 
     conf, class_ids, burst_s: see `Results`; truth: COCO's file with the ids for its results. Returns how much was
     written.

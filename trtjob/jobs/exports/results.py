@@ -96,6 +96,7 @@ class Results:
         return self.folder.storage.place(RESULTS)
 
     def records(self) -> Iterator[Record]:
+        """Yield all records, those of failed images too. Raises StorageError."""
         try:
             yield from read_records(self.folder.storage, RESULTS)
         except FileNotFoundError as err:
@@ -106,6 +107,7 @@ class Results:
         return map(self.image, (record for record in self.records() if record.error is None))
 
     def image(self, record: Record) -> Image:
+        """Return a record's image with the detections that count. Raises StorageError where it has no size."""
         if not record.width or not record.height:
             raise StorageError(f"{self.place}: the record of {record.image!r} has no width and height: it is damaged")
         found = self.counting(record)

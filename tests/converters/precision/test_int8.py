@@ -125,6 +125,12 @@ def test_a_step_is_the_127th_part_of_what_is_kept() -> None:
     assert nets.constant(lowered, "b/step") == 1  # nothing but zeros was seen
 
 
+def test_a_step_is_no_zero_though_next_to_nothing_was_seen() -> None:
+    plan = int8_plan(chain(("a", "k"), ("b", "k"), ("c", "k"), constants={"k": nets.kernel(3, 3)}))
+    lowered = quantized(plan, {"a": 1e-44, "b": 1e-36})
+    assert nets.constant(lowered, "a/step") == nets.constant(lowered, "b/step") == 1
+
+
 def test_a_convolution_to_one_channel_at_the_end_is_not_taken_for_a_layer() -> None:
     """So the mean of a distribution is computed, in which newer YOLO models give a box's edges."""
     constants: Constants = {"k": nets.kernel(3, 3), "bins": np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1)}

@@ -14,6 +14,7 @@ from trtjob.errors import ConversionError
 
 BINS = 4096
 LEVELS = 128  # magnitudes of int8
+_LEAST_TOP = 2.0**-112  # of a histogram: BINS over less is more than float32 can hold
 _CUT_STRIDE = 8  # bins between the cuts that entropy tries: finer ones take longer and change nothing
 _NEXT_TO_NOTHING = 1e-4  # of a value
 PERCENTILE = 99.999
@@ -49,7 +50,7 @@ class Histogram:
 
     def _make_room(self, largest: float) -> None:
         if not self._top and largest:
-            self._top = 2.0 ** math.ceil(math.log2(largest))
+            self._top = max(_LEAST_TOP, 2.0 ** math.ceil(math.log2(largest)))
         while self._top < largest:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
             self._top *= 2

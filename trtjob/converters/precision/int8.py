@@ -44,6 +44,7 @@ _RISING = frozenset(("Relu", "LeakyRelu"))
 # ONNX Runtime turns biases into int32 steps of (activation step * weight step); a channel whose weights are next to
 # nothing would have steps too small for its bias. Half of the range is left to the products.
 _BIAS_STEPS = 2**30
+_LEAST_STEP = float(np.finfo(np.float32).tiny)  # a smaller one may be 0 where it is written, or divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +233,5 @@ def _output_axis(node: NodeProto) -> int:
 
 
 def _step(largest: float, steps: int) -> float:
-    return largest / steps if largest > 0 else 1.0
+    """Return what an integer stands for; 1 where all that was seen is zero, or as good as that."""
+    return step if (step := largest / steps) >= _LEAST_STEP else 1.0

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from trtjob.errors import ImageError
+from trtjob.imaging.decode import decode_image
 from trtjob.imaging.headers import HEAD_BYTES, begins_as_image
 
 ODD = Path(__file__).parent / "odd"
@@ -40,3 +42,13 @@ def test_an_image_whose_decoder_may_be_missing_is_known_too(name: str) -> None:
 )
 def test_what_only_looks_a_little_like_one_is_none(data: bytes) -> None:
     assert not begins_as_image(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["heic.jpg", "jpeg-2000-grey-and-alpha.jpg", "jpeg-xl.jpg", "jpeg-xl-moving.jpg"]
+)
+def test_a_file_that_ends_anywhere_in_its_header_is_refused_as_an_image(name: str) -> None:
+    data = (ODD / name).read_bytes()
+    for length in range(1, min(len(data), 200)):
+        with pytest.raises(ImageError):
+            decode_image(data[:length], max_pixels=1_000_000)

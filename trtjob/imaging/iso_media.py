@@ -5,6 +5,7 @@ A box is its length, four letters and what is in it (ISO/IEC 14496-12, 4.2).
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 from trtjob.errors import FailureKind, ImageError
 
@@ -73,7 +74,10 @@ def check_jp2(data: bytes) -> None:
     """Raise ImageError for other numbers than a picture has, and a codestream that is cut off: its decoder does not say
     so. The size has been read."""
     at, end = _codestream(data)
-    components, numbers = struct.unpack_from(">HB", data, at + 40)
+    try:
+        components, numbers = struct.unpack_from(">HB", data, at + 40)
+    except struct.error:
+        raise _cut_off() from None
     if components > _MOST_COMPONENTS:
         raise ImageError(FailureKind.DECODE, f"the JPEG 2000 file has {components:,} components, where 1 to 4 are read")
     if numbers & _SIGNED:
@@ -83,7 +87,11 @@ def check_jp2(data: bytes) -> None:
     except struct.error:
         is_whole = False
     if not is_whole:
-        raise ImageError(FailureKind.DECODE, "the JPEG 2000 file is cut off or damaged")
+        raise _cut_off()
+
+
+def _cut_off() -> ImageError:
+    return ImageError(FailureKind.DECODE, "the JPEG 2000 file is cut off or damaged")
 
 
 def jp2_bits(data: bytes) -> int:
@@ -107,26 +115,32 @@ def _reaches_its_end(data: bytes, at: int, end: int) -> bool:
 
 
 def jxl_size(data: bytes) -> tuple[int, int]:
-    """Return the (width, height) of a JPEG XL codestream (ISO/IEC 18181-1, D.2). Raises as `heif_size` does."""
+    """Return the (width, height) of a JPEG XL codestream (ISO/IEC 18181-1, D.2).
+
+    Raises StopIteration where there is none, struct.error or ValueError where it is cut off.
+    """
     return _jxl_size(_jxl_bits(data))
 
 
 def jxl_moves(data: bytes) -> bool:
     """Tell whether a JPEG XL has frames (ISO/IEC 18181-1, D.3), as far as that is told before a preview's size."""
-    bits = _jxl_bits(data)
-    _jxl_size(bits)
-    is_plain, has_more = _number(bits, 1), _number(bits, 1)
-    if is_plain or not has_more:
-        return False
-    _number(bits, 3)  # orientation
-    if _number(bits, 1):  # a size to be shown in
+    try:
+        bits = _jxl_bits(data)
         _jxl_size(bits)
-    has_preview = _number(bits, 1)
-    return not has_preview and bool(_number(bits, 1))
+        is_plain, has_more = _number(bits, 1), _number(bits, 1)
+        if is_plain or not has_more:
+            return False
+        _number(bits, 3)  # orientation
+        if _number(bits, 1):  # a size to be shown in
+            _jxl_size(bits)
+        has_preview = _number(bits, 1)
+        return not has_preview and bool(_number(bits, 1))
+    except ValueError:
+        return False  # cut off; the decoder says so
 
 
 def _jxl_bits(data: bytes) -> Iterator[int]:
-    """Return the bits behind a codestream's signature, the lowest of each byte first. Raises as `heif_size` does."""
+    """Return the bits behind a codestream's signature, the lowest of each byte first. Raises as `jxl_size` does."""
     start = 0
     if data.startswith(JXL_SIGNATURE):
         kind, (start, _) = next((kind, span) for kind, span in boxes(data) if kind in (b"jxlc", b"jxlp"))
@@ -197,4 +211,8 @@ def _below(data: bytes, within: Span, path: tuple[bytes, ...]) -> Iterator[Span]
 
 
 def _number(bits: Iterator[int], count: int) -> int:
-    return sum(next(bits) << place for place in range(count))
+    """Return the next bits as a number, the lowest first. Raises ValueError where there are not as many."""
+    taken = list(islice(bits, count))
+    if len(taken) < count:
+        raise ValueError("the header is cut off")
+    return sum(bit << place for place, bit in enumerate(taken))

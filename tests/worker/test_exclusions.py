@@ -33,13 +33,13 @@ def change(local_worker: LocalWorker, **settings: Any) -> None:
 def reasons(local_worker: LocalWorker) -> dict[str, tuple[Lack, str]]:
     return {
         node: (exclusion.lack, exclusion.reason)
-        for node, exclusion in local_worker.context.nodes.of(local_worker.job_id).items()
+        for node, exclusion in local_worker.context.exclusions.of(local_worker.job_id).items()
     }
 
 
 def look_again(local_worker: LocalWorker) -> None:
     """Let the pause be over."""
-    local_worker.context.exclusions = OwnExclusions(local_worker.context.nodes, local_worker.context.name)
+    local_worker.context.own_exclusions = OwnExclusions(local_worker.context.exclusions, local_worker.context.name)
 
 
 def add_node(local_worker: LocalWorker, name: str = "other", trouble: str = "", unit: str = "") -> None:
@@ -55,7 +55,8 @@ def add_node(local_worker: LocalWorker, name: str = "other", trouble: str = "", 
 def says(local_worker: LocalWorker, node: str, lack: Lack = Lack.FAULT, reason: str = "no model") -> bool:
     """Let another node stand aside. Returns whether the job goes on."""
     return (
-        local_worker.context.nodes.stand_aside(local_worker.job_id, f"{node}-17-1", lack, reason, wait_s=0) == "goes on"
+        local_worker.context.exclusions.stand_aside(local_worker.job_id, f"{node}-17-1", lack, reason, wait_s=0)
+        == "goes on"
     )
 
 
@@ -146,8 +147,8 @@ def test_a_worker_of_another_jobs_run_is_no_node_that_is_left(local_worker: Loca
         "other-17", {"job": job, "host": "other", "pid": 1, "engine": "cpu", "processes": 1}
     )
     local_worker.store.report_daemon("other-17", {"restarts": "{}", "trouble": "", "queue": local_worker.queue.name})
-    assert not local_worker.context.nodes.others_work([local_worker.job_id], "worker")
-    assert local_worker.context.nodes.live_nodes(local_worker.job_id) == {"worker"}
+    assert not local_worker.context.exclusions.others_work([local_worker.job_id], "worker")
+    assert local_worker.context.exclusions.live_nodes(local_worker.job_id) == {"worker"}
     shutil.rmtree(local_worker.photos)
     change(local_worker, place_wait_s=0)
     run_unit(local_worker.job_id, SHARD)
@@ -359,10 +360,10 @@ def test_a_node_that_stands_aside_leaves_the_jobs_messages_alone(local_worker: L
     run_unit(local_worker.job_id, SHARD)
     assert is_free(local_worker), "the message is back"
     assert local_worker.store.events(local_worker.job_id) == before, "it was not even claimed"
-    assert not local_worker.queue.bring_forward(local_worker.context.exclusions.current())
+    assert not local_worker.queue.bring_forward(local_worker.context.own_exclusions.current())
     other = job_spec(local_worker.photos, local_worker.output, job_id="others-1234abcd")
     local_worker.queue.put(other.job_id, [PLAN])
-    assert local_worker.queue.bring_forward(local_worker.context.exclusions.current())
+    assert local_worker.queue.bring_forward(local_worker.context.own_exclusions.current())
     assert local_worker.queue.redis.lindex(f"rq:queue:{local_worker.queue.name}", 0).startswith(
         b"others-1234abcd--plan--"
     )
@@ -504,8 +505,8 @@ def test_a_node_whose_worker_is_being_started_again_is_one_that_may_work(local_w
 def test_a_place_that_is_back_is_not_waited_for_any_more(local_worker: LocalWorker) -> None:
     """A second short absence must not end the job for the first one, and nobody is told that it still waits."""
     now_s = 0.0
-    local_worker.context.exclusions = OwnExclusions(
-        local_worker.context.nodes, local_worker.context.name, clock=lambda: now_s
+    local_worker.context.own_exclusions = OwnExclusions(
+        local_worker.context.exclusions, local_worker.context.name, clock=lambda: now_s
     )
     keys = local_worker.plan(40, shard_size=40)
     away = local_worker.photos.rename(local_worker.photos.with_name("away"))
@@ -553,8 +554,10 @@ def test_one_sick_worker_of_a_node_ends_nothing_while_another_works(local_worker
     break_model(local_worker)
     run_unit(local_worker.job_id, SHARD)
     assert view(local_worker)[0] is JobState.RUNNING
-    local_worker.context.nodes.come_back(local_worker.job_id, "worker-2")  # it has committed
-    assert local_worker.context.exclusions.current() == [local_worker.job_id], "the sick one does not try again at once"
+    local_worker.context.exclusions.come_back(local_worker.job_id, "worker-2")  # it has committed
+    assert local_worker.context.own_exclusions.current() == [local_worker.job_id], (
+        "the sick one does not try again at once"
+    )
 
 
 def test_a_commit_of_anybody_ends_the_wait(local_worker: LocalWorker) -> None:

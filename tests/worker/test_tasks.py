@@ -473,7 +473,7 @@ def test_a_job_with_a_way_up_in_its_output_is_refused(local_worker: LocalWorker,
     forged = spec.model_dump(mode="json") | {"output": f"{tmp_path}/out/../elsewhere"}
     local_worker.store.redis.hset(job_key(local_worker.job_id), "spec", json.dumps(forged))
     run_unit(local_worker.job_id, PLAN)
-    (exclusion,) = local_worker.context.nodes.of(local_worker.job_id).values()
+    (exclusion,) = local_worker.context.exclusions.of(local_worker.job_id).values()
     assert "cannot read it" in exclusion.reason
     assert not (tmp_path / "elsewhere").exists()
 

@@ -102,6 +102,7 @@ class Context:
 
     leases: the units in hand, each with what interrupts it alone; interrupter: interrupts all of them. The heartbeat's
     thread reads and uses both, and the counters.
+    exclusions: who stands aside from which job; own_exclusions: the jobs that this process leaves alone for now.
     """
 
     def __init__(
@@ -130,8 +131,8 @@ class Context:
         self.store = store
         self.queue = queue
         self.node = node_of(name)
-        self.nodes = Exclusions(store, queue.name)
-        self.exclusions = OwnExclusions(self.nodes, name)
+        self.exclusions = Exclusions(store, queue.name)
+        self.own_exclusions = OwnExclusions(self.exclusions, name)
         self.interrupter = Interrupter()
         self.stopping = False
         self.told_of_labels: set[str] = set()  # jobs of which it was said which letters cannot be drawn

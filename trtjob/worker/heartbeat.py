@@ -67,7 +67,7 @@ class HeartbeatThread(threading.Thread):
         self._moved_at = self._clock()
         self._sample: tuple[float, int, dict[str, float]] = (self._clock(), 0, {})
         self._rate: dict[str, Any] = {"rate": 0.0, "busy": "{}"}
-        self._nodes = Exclusions(self.store, context.queue.name)
+        self._exclusions = Exclusions(self.store, context.queue.name)
         self._trouble = ""
         self._trouble_since = self._looked_at = 0.0
         self._told: set[str] = set()  # jobs that wait for storage, as far as this process has said
@@ -171,7 +171,7 @@ class HeartbeatThread(threading.Thread):
             return
         self._looked_at = now
         jobs = {lease.job_id for lease in waiting}
-        if not self._nodes.others_work(sorted(jobs), self.context.node):
+        if not self._exclusions.others_work(sorted(jobs), self.context.node):
             self._say_degraded(jobs, trouble)
             return
         self._say_degraded(set(), "")

@@ -38,7 +38,7 @@ class JobWorker:
     def _do_next(self, job_id: str) -> bool:
         """Do the next unit, and the shards that follow it. Returns False where none waits for this worker."""
         with server_needed(), foreign_left(job_key(job_id)):
-            if self.context.exclusions.current():
+            if self.context.own_exclusions.current():
                 time.sleep(ASIDE_POLL_S)
             elif (unit := self.context.queue.take_unit_of(job_id)) is not None:
                 run_unit(job_id, unit)

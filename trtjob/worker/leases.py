@@ -27,7 +27,7 @@ def claim_unit(context: Context, job_id: str, unit: str) -> Lease | None:
     """Claim a unit of work; None where it is not wanted any more, another does it, this worker stands aside from it,
     or the unit has crashed too often."""
     settings = context.settings
-    if job_id in context.exclusions.current():
+    if job_id in context.own_exclusions.current():
         context.queue.put(job_id, [unit], at_front=True)
         return None
     lease = context.store.claim(job_id, unit, context.name, settings.lease_s, queue=context.queue.name)
@@ -38,7 +38,7 @@ def claim_unit(context: Context, job_id: str, unit: str) -> Lease | None:
         return lease
     blame = f" Last: {lease.blame}." if lease.blame else ""
     message = f"{unit} ended its worker {lease.attempt - 1} times.{blame}"
-    if context.nodes.live_nodes(job_id) <= lease.crashed_on:
+    if context.exclusions.live_nodes(job_id) <= lease.crashed_on:
         context.store.fail(job_id, message)
         # Whoever submits it again, after a change of the machine, say, starts a new count.
         context.store.clear_attempts(lease)
@@ -58,7 +58,7 @@ def settled(context: Context, lease: Lease) -> Iterator[None]:
     fields = {"job_id": lease.job_id, "unit": lease.unit}
     try:
         yield
-        context.exclusions.remove(lease.job_id)
+        context.own_exclusions.remove(lease.job_id)
     except Interrupted as interruption:
         if interruption.reason == OUTAGE:
             _stand_aside(context, lease, Lack.OUTAGE, troubles() or "storage fails")
@@ -96,8 +96,8 @@ def _give_back(context: Context, lease: Lease, interruption: Interrupted) -> Non
 def _stand_aside(context: Context, lease: Lease, lack: Lack, reason: str) -> None:
     """Leave a job to other nodes for a while; where there are none, it waits or fails."""
     job_id = lease.job_id
-    is_first = context.exclusions.add(job_id, lack)
-    outcome = context.nodes.stand_aside(job_id, context.name, lack, reason, wait_s=context.settings.place_wait_s)
+    is_first = context.own_exclusions.add(job_id, lack)
+    outcome = context.exclusions.stand_aside(job_id, context.name, lack, reason, wait_s=context.settings.place_wait_s)
     fields = {"job_id": job_id, "unit": lease.unit, "lack": lack.value, "error": reason}
     if outcome == "goes on":
         level = logging.WARNING if is_first else logging.INFO

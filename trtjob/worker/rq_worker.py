@@ -200,7 +200,9 @@ class UnitWorker(SimpleWorker):
 
     def _pass_over(self) -> None:
         """Wait while all that waits in the queue is of jobs that this node stands aside from: others take those."""
-        while (exclusions := self.context.exclusions.current()) and not self.context.queue.bring_forward(exclusions):
+        while (exclusions := self.context.own_exclusions.current()) and not self.context.queue.bring_forward(
+            exclusions
+        ):
             self.heartbeat()
             time.sleep(ASIDE_POLL_S)  # a stop ends it by StopRequested
 

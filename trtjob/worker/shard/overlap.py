@@ -71,7 +71,7 @@ class _Overlap:
         return await asyncio.to_thread(self._take)
 
     def _take(self) -> Lease | None:
-        if self.context.exclusions.current():  # what waits first may be none of ours: see UnitWorker
+        if self.context.own_exclusions.current():  # what waits first may be none of ours: see UnitWorker
             return None
         while (unit := self.context.take_shard()) is not None:
             if (found := claim_unit(self.context, *unit)) is not None:

@@ -179,7 +179,7 @@ class _ShardRun:
         if answer != "go":
             raise Interrupted(answer)
         if len(self.lines) > self.begun_with:
-            self.context.exclusions.note_progress(self.lease.job_id)
+            self.context.own_exclusions.note_progress(self.lease.job_id)
         if time.monotonic() - self.saved > CHECKPOINT_S:
             self._save_checkpoint()
 

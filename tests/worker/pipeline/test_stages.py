@@ -513,10 +513,19 @@ def test_a_copy_that_its_kind_cannot_hold_is_the_images_own_failure(photos: Path
     assert caught.value.kind is FailureKind.WRITE
 
 
-def test_a_copy_that_cannot_be_written_is_the_images_own_failure(photos: Path, output: Path) -> None:
-    (output / "annotated" / "a.png").mkdir(parents=True)
-    with pytest.raises(ImageError, match="cannot write the annotated image: Is a directory") as caught:
-        finish(stages(photos, output))
+@pytest.mark.parametrize(
+    ("annotate", "key", "what"),
+    [
+        pytest.param(Annotate.ALL, "annotated/a.png", "annotated image", id="annotated"),
+        pytest.param(Annotate.NONE, "thumbnails/a.png.jpg", "thumbnail", id="thumbnail"),
+    ],
+)
+def test_a_copy_that_cannot_be_written_is_the_images_own_failure(
+    photos: Path, output: Path, annotate: Annotate, key: str, what: str
+) -> None:
+    (output / key).mkdir(parents=True)
+    with pytest.raises(ImageError, match=f"cannot write the {what}: Is a directory") as caught:
+        finish(stages(photos, output, annotate, thumbnails=Annotate.ALL))
     assert caught.value.kind is FailureKind.WRITE
 
 

@@ -141,4 +141,4 @@ class Copies:
             try:
                 self._output.put(key, data)
             except OSError as err:
-                raise write_failure(err) from err
+                raise write_failure(err, key) from err

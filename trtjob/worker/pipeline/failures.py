@@ -3,14 +3,16 @@
 import logging
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.jobs.folder import THUMBNAILS
 from trtjob.jobs.records import ImageFailure, Record
 
 log = logging.getLogger(__name__)
 
 
-def write_failure(err: OSError) -> ImageError:
-    """Return the failure of an image of which something cannot be written, for a reason of its own."""
-    return ImageError(FailureKind.WRITE, f"cannot write the annotated image: {err.strerror}")
+def write_failure(err: OSError, key: str) -> ImageError:
+    """Return the failure of an image of which something cannot be written, for a reason of its own. key: of that."""
+    what = "thumbnail" if key.startswith(f"{THUMBNAILS}/") else "annotated image"
+    return ImageError(FailureKind.WRITE, f"cannot write the {what}: {err.strerror}")
 
 
 def failure_record(key: str, err: ImageError) -> Record:

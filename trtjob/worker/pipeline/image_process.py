@@ -226,7 +226,7 @@ class ImageProcess:
                 for key, data in objects:
                     await image.job.stages.output.aput(key, data)
         except OSError as err:
-            self._fail(image, write_failure(err), record.sha256)
+            self._fail(image, write_failure(err, key), record.sha256)
         except Exception as err:  # noqa: BLE001 - as above
             self._fail(image, err, record.sha256)
         else:

@@ -11,6 +11,7 @@ from trtjob.queue.exclusions import Lack, lack_of
 from trtjob.queue.leases import Lease, Refusal
 from trtjob.storage import troubles
 from trtjob.worker.context import OUTAGE, Context, Interrupted
+from trtjob.worker.pipeline.failures import unexpected
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def settled(context: Context, lease: Lease) -> Iterator[None]:
     except Exception as err:
         # Left to RQ, the unit would be tried until it seems to have crashed its worker too often.
         log.exception("unexpected error", extra=fields)
-        _stand_aside(context, lease, Lack.FAULT, f"{lease.unit}: {_unexpected(err)}")
+        _stand_aside(context, lease, Lack.FAULT, f"{lease.unit}: {unexpected(err)}")
 
 
 def _give_back(context: Context, lease: Lease, interruption: Interrupted) -> None:
@@ -107,7 +108,3 @@ def _stand_aside(context: Context, lease: Lease, lack: Lack, reason: str) -> Non
     why = f"this worker stands aside: {reason}" if outcome == "goes on" else "the job has ended"
     if context.store.release(lease, take_back=True, why=why) and outcome == "goes on":
         context.queue.put(job_id, [lease.unit], at_front=True)
-
-
-def _unexpected(err: Exception) -> str:
-    return f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where"

@@ -28,8 +28,9 @@ def as_image_error(err: Exception, sha256: str | None = None) -> ImageError:
     if isinstance(err, MemoryError):
         return ImageError(FailureKind.DECODE, "there was not enough memory for the image", sha256)
     log.error("unexpected error", exc_info=err)
-    return ImageError(
-        FailureKind.CRASHED,
-        f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where",
-        sha256,
-    )
+    return ImageError(FailureKind.CRASHED, unexpected(err), sha256)
+
+
+def unexpected(err: Exception) -> str:
+    """Say of an error that nobody has foreseen what a person can do. Its traceback goes to the log."""
+    return f"unexpected {type(err).__name__}: {err}. This is a mistake in trtjob; the worker's log says where"

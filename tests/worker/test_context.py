@@ -23,7 +23,8 @@ from trtjob.errors import EngineError, ModelError, TrtjobError
 from trtjob.memory import usable_bytes
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
-from trtjob.worker.context import Context, Interrupted, Interrupter, current, set_current
+from trtjob.worker.context import Context, current, set_current
+from trtjob.worker.interrupter import Interrupted, Interrupter
 
 
 def make_context(redis: Redis, settings: Settings) -> Context:

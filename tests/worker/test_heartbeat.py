@@ -23,9 +23,9 @@ from trtjob.queue.keys import job_key, lease_key, worker_key
 from trtjob.queue.units import PLAN, shard_unit
 from trtjob.storage import note_trouble
 from trtjob.storage.trouble import forget_troubles
-from trtjob.worker.context import Interrupter
 from trtjob.worker.exit_codes import STALLED
 from trtjob.worker.heartbeat import POLL_S, HeartbeatThread
+from trtjob.worker.interrupter import Interrupter
 
 
 class Clock:

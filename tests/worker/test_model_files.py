@@ -8,7 +8,7 @@ from worker.mean_model import write_model
 from trtjob.config import Settings
 from trtjob.errors import ModelError
 from trtjob.jobs.spec import ModelRef
-from trtjob.worker.context import Interrupted
+from trtjob.worker.interrupter import Interrupted
 from trtjob.worker.model_files import model_file
 
 

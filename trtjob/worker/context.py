@@ -1,13 +1,11 @@
 """What one worker process holds for its lifetime: its connections, its engine, its threads, and how it is stopped."""
 
-import asyncio
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 from redis import RedisError
@@ -24,10 +22,11 @@ from trtjob.logs import log_context
 from trtjob.queue.exclusions import Exclusions, OwnExclusions
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lock_key
-from trtjob.queue.leases import Done, Lease
+from trtjob.queue.leases import Lease
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.views import JobView, node_of
 from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine
+from trtjob.worker.interrupter import Interrupted, Interrupter
 from trtjob.worker.model_files import model_file
 from trtjob.worker.pipeline.batches import end_without_gpu
 from trtjob.worker.pipeline.engine_side import Pipeline
@@ -36,65 +35,7 @@ from trtjob.worker.pipeline.prestart import PrestartedProcesses
 
 log = logging.getLogger(__name__)
 
-OUTAGE = "outage"
 LOCK_LEASE_S = 20  # a process that dies while it builds a plan holds the others up for so long
-
-
-class Interrupted(Exception):
-    """The unit must be left: `stop` (the process ends), `lost` (another has it), `outage` (storage fails here, and
-    others can go on) or the job's new state. kept: what is done of it, where a checkpoint keeps that."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.kept: Done | None = None
-
-
-@dataclass(slots=True)
-class Interrupter:
-    """Lets other threads, and signal handlers, interrupt a unit of work, or all of a process."""
-
-    _lock: threading.RLock = field(default_factory=threading.RLock)
-    _wakes: set[Callable[[], object]] = field(default_factory=set)
-    _reason: str = ""
-
-    def interrupt(self, reason: str) -> None:
-        """Interrupt what is under way; the first reason counts."""
-        with self._lock:
-            self._reason = self._reason or reason
-            for wake in self._wakes:
-                wake()
-
-    @contextmanager
-    def listening(self, event: asyncio.Event) -> Iterator[None]:
-        """Set `event`, in the running loop, when there is an interruption."""
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(event.set)
-
-        with self._lock:
-            self._wakes.add(wake)
-            if self._reason:
-                event.set()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._wakes.discard(wake)
-
-    def reset(self) -> None:
-        with self._lock:
-            self._reason = ""
-
-    @property
-    def reason(self) -> str:
-        return self._reason
-
-    def check(self) -> None:
-        """Raise Interrupted where there is a reason."""
-        if self._reason:
-            raise Interrupted(self._reason)
 
 
 class Context:

@@ -29,8 +29,9 @@ from trtjob.queue.leases import Lease
 from trtjob.queue.replies import is_outage
 from trtjob.queue.units import shard_of
 from trtjob.storage import is_bucket, troubles
-from trtjob.worker.context import OUTAGE, Context, Interrupter
+from trtjob.worker.context import Context
 from trtjob.worker.exit_codes import STALLED
+from trtjob.worker.interrupter import OUTAGE, Interrupter
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from trtjob.errors import TooManyFailures, TrtjobError, UnknownJobError
 from trtjob.queue.exclusions import Lack, lack_of
 from trtjob.queue.leases import Lease, Refusal
 from trtjob.storage import troubles
-from trtjob.worker.context import OUTAGE, Context, Interrupted
+from trtjob.worker.context import Context
+from trtjob.worker.interrupter import OUTAGE, Interrupted
 from trtjob.worker.pipeline.failures import unexpected
 
 log = logging.getLogger(__name__)

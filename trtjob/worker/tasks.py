@@ -28,7 +28,8 @@ from trtjob.queue.leases import Lease
 from trtjob.queue.reconcile import reconcile_job
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView
-from trtjob.worker.context import Context, Interrupted, current
+from trtjob.worker.context import Context, current
+from trtjob.worker.interrupter import Interrupted
 from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.preflight import expect_output, expect_source
 from trtjob.worker.shard.overlap import run_shards

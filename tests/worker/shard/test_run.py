@@ -24,7 +24,7 @@ from trtjob.queue.keys import lease_key
 from trtjob.queue.leases import Lease
 from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
-from trtjob.worker.context import Interrupted
+from trtjob.worker.interrupter import Interrupted
 from trtjob.worker.shard.run import REPORT_S
 from trtjob.worker.tasks import run_unit
 

@@ -18,7 +18,8 @@ from trtjob.jobs.spec import Annotate
 from trtjob.queue.leases import Done, Lease
 from trtjob.queue.units import FINISH, shard_of
 from trtjob.queue.views import JobView
-from trtjob.worker.context import Context, Interrupted, Interrupter
+from trtjob.worker.context import Context
+from trtjob.worker.interrupter import Interrupted, Interrupter
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.flow import Outcome
 from trtjob.worker.preflight import expect_output, expect_source

@@ -19,10 +19,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from trtjob.at_home import at_home
 from trtjob.documents import in_words
 from trtjob.errors import ConfigError
 from trtjob.near import near
+from trtjob.tilde import expand_tilde
 
 _LIKELY = 0.8  # how near a variable must be: other programs make some, such as TRTJOB_REDIS_PORT
 _PREFIX = "TRTJOB_"  # of each setting in the environment
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    home: Annotated[Path, AfterValidator(at_home), AfterValidator(_utf8)] = Field(
+    home: Annotated[Path, AfterValidator(expand_tilde), AfterValidator(_utf8)] = Field(
         default_factory=default_home, validate_default=True, description="models and the embedded server's data"
     )
     redis_url: SecretStr | None = Field(

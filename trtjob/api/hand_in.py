@@ -10,7 +10,7 @@ from trtjob.api.job_request import JobLocations, JobRequest, job_from, resolved_
 from trtjob.api.progress import Audience
 from trtjob.api.session import Session
 from trtjob.api.stop import Stop
-from trtjob.at_home import at_home
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from trtjob.queue.submit import Outcome
@@ -107,7 +107,7 @@ def convert_ahead(request: JobRequest, models_dir: Path, audience: Audience) -> 
     """
     from trtjob.converters.sources import needs_tensorflow
 
-    path = at_home(request.model)
+    path = expand_tilde(request.model)
     if path.exists() and needs_tensorflow(path):
         resolved_model(request, models_dir, converting(audience))
 

@@ -142,15 +142,15 @@ def expect_decoders(locations: JobLocations) -> None:
 
 
 def _named(source: str, column: str) -> "str | ImageList":
-    from trtjob.at_home import at_home
     from trtjob.jobs.image_list import ImageList, parsed_list
     from trtjob.jobs.list_files import is_list, listed_paths
+    from trtjob.tilde import expand_tilde
 
     if not source:  # as an unset variable of a shell is; a path would be the current folder
         raise ConfigError("SOURCE is empty. Name a folder, an image, a list or a prefix of a bucket")
     if source == "-":
         return ImageList(parsed_list(sys.stdin.buffer.read()), Path.cwd())
-    path = at_home(source)
+    path = expand_tilde(source)
     return ImageList(listed_paths(path, column), path.absolute().parent) if is_list(path) else source
 
 

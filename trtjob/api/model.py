@@ -16,13 +16,13 @@ from trtjob.api.job_request import JobRequest, StrPath, options_of, resolved_mod
 from trtjob.api.notebook import audience
 from trtjob.api.session import WorkerOptions, settings_for
 from trtjob.api.signature import taking_fields_of
-from trtjob.at_home import at_home
 from trtjob.engines.choice import choose
 from trtjob.engines.protocol import Engine, UInt8Array
 from trtjob.errors import FailureKind, ImageError
 from trtjob.jobs.records import Record
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
+from trtjob.tilde import expand_tilde
 from trtjob.worker.engine_choice import open_engine
 from trtjob.worker.pipeline.copies import Prepared
 from trtjob.worker.pipeline.failures import failure_record
@@ -200,7 +200,7 @@ def _is_one(images: "AnImage | Iterable[AnImage]") -> "TypeIs[AnImage]":
 
 def _read(path: Path) -> bytes:
     try:
-        return at_home(path).read_bytes()
+        return expand_tilde(path).read_bytes()
     except (FileNotFoundError, ValueError) as err:  # no file has a zero byte in its name
         raise ImageError(FailureKind.MISSING, "it is not there") from err
     except OSError as err:

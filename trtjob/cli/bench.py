@@ -10,7 +10,6 @@ import typer
 
 from trtjob.api.progress import duration, open_stages
 from trtjob.api.session import WorkerOptions
-from trtjob.at_home import at_home
 from trtjob.cli import options as o
 from trtjob.cli.completion import model_names
 from trtjob.cli.session import start
@@ -19,6 +18,7 @@ from trtjob.cli.ui.say import say
 from trtjob.counted import counted
 from trtjob.engines.choice import TITLES
 from trtjob.errors import ConfigError
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from trtjob.bench.parts import EngineRate, PipelineRate
@@ -103,7 +103,7 @@ def bench(
     from trtjob.cli.ui.output import print_json
 
     settings = start(WorkerOptions(threads=threads, image_processes=image_processes, engine=engine, gpus=gpus))
-    wanted = BenchOptions(None if images is None else at_home(images), _batches(batch), seconds)
+    wanted = BenchOptions(None if images is None else expand_tilde(images), _batches(batch), seconds)
     report = run_until_stopped(_bench(settings, model, wanted))
     if isinstance(report, int):
         raise typer.Exit(report)

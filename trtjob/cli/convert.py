@@ -10,12 +10,12 @@ from trtjob.api.job_request import wrong_option
 from trtjob.api.label_names import file_of_labels
 from trtjob.api.progress import open_stages
 from trtjob.api.session import open_session
-from trtjob.at_home import at_home
 from trtjob.cli import convert_options as co
 from trtjob.cli.session import start
 from trtjob.cli.signals import run_until_stopped
 from trtjob.cli.worker_conversion import converted_by_worker
 from trtjob.errors import ConfigError, ModelError
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from trtjob.converters.request import ConversionRequest
@@ -115,7 +115,7 @@ def convert(
 
 
 def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else at_home(path).absolute()
+    return None if path is None else expand_tilde(path).absolute()
 
 
 def _request(**fields: Any) -> "ConversionRequest":

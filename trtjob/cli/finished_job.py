@@ -9,9 +9,9 @@ import typer
 
 from trtjob.api.job_folders import job_folder
 from trtjob.api.progress import open_stages
-from trtjob.at_home import at_home
 from trtjob.cli.ui.say import say
 from trtjob.errors import ConfigError
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
@@ -31,7 +31,7 @@ def folder_here(option: str, given: Path) -> Path:
     """Return a folder of this machine that is given. Raises ConfigError for a prefix of a bucket."""
     if str(given).startswith(("s3:/", "gs:/", "az:/")):  # a path has lost one of its slashes
         raise ConfigError(f"{option} '{given}': expected a folder of this machine")
-    return at_home(given)
+    return expand_tilde(given)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trtjob import __version__
-from trtjob.at_home import at_home
 from trtjob.converters.impostors import expect_no_impostor
 from trtjob.converters.labels import resolved_labels_file
 from trtjob.converters.output import write_atomically
@@ -24,6 +23,7 @@ from trtjob.converters.sources import SAVED_MODEL, convert, files_of, hint_for, 
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import ConversionError, ForeignModelError, ModelError
 from trtjob.logs import log_context
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -109,7 +109,7 @@ def resolve_model(
     A file means its content and gets no name: the next training run may write another model under the same one.
     on_convert: called with the file before a conversion. Raises ModelError, ConversionError.
     """
-    path = at_home(argument)
+    path = expand_tilde(argument)
     if _exists(path) and is_model(path):
         request = ConversionRequest(model=path, cfg=cfg, labels=labels, scores=scores)
         announce = None if on_convert is None else _once(lambda: on_convert(path))

@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
-from trtjob.at_home import at_home
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.list_files import LIST_SUFFIXES
@@ -21,6 +20,7 @@ from trtjob.storage.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from trtjob.storage.patterns import MAGIC, pattern
 from trtjob.storage.selection import HIDDEN, Rules, Selection
 from trtjob.storage.uri import bucket_uri, is_web, web_parts
+from trtjob.tilde import expand_tilde
 
 KINDS_SHOWN = 10
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -95,7 +95,7 @@ def places_of(named: Path | str | ImageList, reading: Reading) -> list[Place]:
         return [_bucket_place(str(named), reading)]
     if is_web(str(named)):
         return [_web_place(str(named))]
-    path = at_home(_local(str(named)))
+    path = expand_tilde(_local(str(named)))
     mode = mode_of(path)
     if mode is not None and stat.S_ISDIR(mode):
         return [_folder_place(path, reading)]
@@ -255,7 +255,7 @@ def _list_places(listed: ImageList, reading: Reading) -> list[Place]:
 
 
 def _files(paths: list[str], folder: Path, root: str) -> Place:
-    folder = at_home(root).absolute() if root else folder
+    folder = expand_tilde(root).absolute() if root else folder
     if not stat.S_ISDIR(mode_of(folder) or 0):
         raise ConfigError(f"--root '{root}': there is no such folder")
     files = [_listed_file(path, folder) for path in paths]
@@ -276,7 +276,7 @@ def _rooted(root: str, keys: Iterable[str]) -> Place:
 
 def _listed_file(path: str, folder: Path) -> Path:
     """Return what a line means: from the root on, or, as Darknet has it, from the folder that the command runs in."""
-    file = at_home(path)
+    file = expand_tilde(path)
     if not _exists(folder / file):
         if not file.is_absolute() and _exists(file):
             return _file(str(file.absolute()))

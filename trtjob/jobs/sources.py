@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import chain, count, pairwise
 from pathlib import Path
 
-from trtjob.at_home import at_home
 from trtjob.errors import ConfigError
 from trtjob.jobs.image_list import ImageList
 from trtjob.jobs.places import Place, Reading, check_text, mode_of, places_of
@@ -16,6 +15,7 @@ from trtjob.storage import is_s3
 from trtjob.storage.patterns import pattern
 from trtjob.storage.selection import Rules, Selection
 from trtjob.storage.uri import bucket_uri
+from trtjob.tilde import expand_tilde
 
 ALL = Selection()
 
@@ -145,7 +145,7 @@ def check_output(output: str, source: Source) -> str:
     if is_s3(output):
         address = bucket_uri(output, "--output")
     else:
-        folder = at_home(output).resolve()
+        folder = expand_tilde(output).resolve()
         check_text(folder, "Choose another with --output")
         if (mode := mode_of(folder)) is not None and not stat.S_ISDIR(mode):
             raise ConfigError(f"the output '{output}' is a file, not a folder. Choose another with --output")

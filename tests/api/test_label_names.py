@@ -22,6 +22,11 @@ def test_what_names_a_file_stays(asked: Path | None, tmp_path: Path) -> None:
     assert file_of_labels(asked, tmp_path / "models") == asked
 
 
+def test_a_file_may_lie_below_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert file_of_labels("~/pets.names", tmp_path / "models") == tmp_path / "pets.names"
+
+
 def test_a_file_whose_name_has_a_comma_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("no,yes").write_text("cat\ndog\n")

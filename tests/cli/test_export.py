@@ -88,6 +88,15 @@ def test_a_place_without_a_name_is_refused_in_the_words_of_the_option(
     )
 
 
+def test_a_home_that_no_shell_has_read_is_the_users(
+    trtjob: Command, folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    job = f"~/{Path(folder.uri).relative_to(tmp_path)}"
+    outcome = trtjob("export", job, "--format=csv", "--output=~/found.csv")
+    assert (outcome.code, outcome.out) == (0, f"{tmp_path / 'found.csv'}\n")
+
+
 def test_a_link_stays_and_what_it_leads_to_is_written(trtjob: Command, folder: JobFolder, tmp_path: Path) -> None:
     (tmp_path / "shared.csv").touch()
     (tmp_path / "link.csv").symlink_to("shared.csv")

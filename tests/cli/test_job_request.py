@@ -301,6 +301,18 @@ def test_what_a_caller_in_python_gives_is_checked(
     assert str(caught.value) == message
 
 
+def test_what_belongs_to_a_model_may_lie_below_the_users_home(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    weights = write_model(tmp_path)
+    (tmp_path / "net.cfg").rename(tmp_path / "other.cfg")
+    (tmp_path / "two.names").write_text("cat\ndog\n")
+    request = JobRequest(scenes, weights, tmp_path / "out", cfg="~/other.cfg", labels="~/two.names")
+    spec = job_from(request, find_locations(request), tmp_path / "models", lambda _model: None)
+    assert spec.model.labels == ("cat", "dog")
+
+
 def test_one_pattern_is_one_and_not_its_letters(scenes: Path, digits: Path, tmp_path: Path) -> None:
     locations = find_locations(JobRequest(scenes, digits, tmp_path / "out", include="*.jpg", exclude="night/*"))
     assert locations.source.selection.include == ("*.jpg",)

@@ -139,6 +139,15 @@ def test_a_report_is_held_against_labels(trtjob: Command, finished: JobFolder, t
     assert reference["ap50"] == pytest.approx(1)
 
 
+def test_labels_below_a_home_that_no_shell_has_read_are_found(
+    trtjob: Command, finished: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    coco(tmp_path / "coco.json", {"a.jpg": [TrueObject(0, xywh(BOX))], "b.jpg": []})
+    assert trtjob("report", finished.uri, "--truth=~/coco.json").code == 0
+    assert page_of(finished).index["reference"]["name"] == "~/coco.json"
+
+
 def test_a_report_is_compared_with_another_job(trtjob: Command, finished: JobFolder, tmp_path: Path) -> None:
     spec = job_spec(tmp_path).model_copy(update={"job_id": "photos-0ld"})
     earlier = report(spec, [found("a.jpg", (0, 0.9, BOX)), found("b.jpg")])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from trtjob.errors import ConfigError
+from trtjob.tilde import expand_tilde
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -37,9 +38,9 @@ def as_choice(option: str, choices: type[Choice], value: object) -> Choice:
 
 
 def as_path(option: str, value: object) -> Path:
-    """Return a path."""
+    """Return a path, a leading `~/` expanded."""
     if isinstance(value, str | Path):
-        return Path(value)
+        return expand_tilde(value)
     raise ConfigError(f"{option} {value!r}: expected a path")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from trtjob.api.job_request import DEFAULT_OUTPUT
 from trtjob.api.session import open_session
 from trtjob.errors import ConfigError
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from trtjob.config import Settings
@@ -18,8 +19,8 @@ def named_folder(job: str) -> "JobFolder | None":
     from trtjob.jobs.folder import JobFolder
     from trtjob.storage import is_s3
 
-    if Path(job).is_dir():
-        return JobFolder.at(Path(job).resolve())
+    if (path := expand_tilde(job)).is_dir():
+        return JobFolder.at(path.resolve())
     if is_s3(job):
         return JobFolder.at(job.rstrip("/"))
     if "/" in job:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trtjob.api.given import as_several
 from trtjob.errors import ConfigError
+from trtjob.tilde import expand_tilde
 
 
 def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -> Path | None:
@@ -22,7 +23,7 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
     if asked is None:
         return None
     if isinstance(asked, str | Path):
-        path = Path(asked)
+        path = expand_tilde(asked)
         # A comma in a path, or in a file's name, is no list.
         if "," not in str(asked) or len(path.parts) > 1 or path.exists():
             return path

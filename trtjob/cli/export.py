@@ -10,6 +10,7 @@ from trtjob.cli import options as o
 from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
+from trtjob.tilde import expand_tilde
 
 EXAMPLE = "Example: trtjob export results/photos-1a2b3c4d --format coco -o photos.json"
 
@@ -127,7 +128,8 @@ def export(
     folder.check_has(RESULTS)
     chosen = ExportFormat(format)
     # From a bucket, into the folder where the user stands.
-    target = output or (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
+    usual_place = (Path() if folder.storage.is_remote else Path(folder.uri)) / DEFAULT_NAMES[chosen]
+    target = usual_place if output is None else expand_tilde(output)
     usual = spec.options.min_score if chosen is ExportFormat.COCO_RESULTS else spec.options.conf
     asked = {
         Variant.RAW: raw,
@@ -145,7 +147,7 @@ def export(
         class_ids=None if classes is None else class_ids_from(classes, spec.model.labels),
         variants=variants,
         burst_s=burst,
-        truth=truth,
+        truth=None if truth is None else expand_tilde(truth),
     )
     say(str(target))
     if folder.storage.exists(SUMMARY):  # it is written behind the results

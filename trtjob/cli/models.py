@@ -17,6 +17,7 @@ from trtjob.cli.signals import run_until_stopped, stopped_by_signals
 from trtjob.cli.ui.paint import Painted, Piece
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +164,7 @@ async def _build(settings: "Settings", model: "RegisteredModel", gpus: tuple[int
                 return stop.exit_code
             if report is not None:
                 text = await asyncio.to_thread(layer_report, model.path, model.sha256, options)
-                await asyncio.to_thread(report.write_text, text)
+                await asyncio.to_thread(expand_tilde(report).write_text, text)
     return 0
 
 

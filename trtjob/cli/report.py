@@ -13,6 +13,7 @@ from trtjob.cli.session import start
 from trtjob.cli.ui.say import say
 from trtjob.counted import counted
 from trtjob.errors import ConfigError
+from trtjob.tilde import expand_tilde
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,7 @@ def _reference(
         if spec.model.task != "detect":
             raise ConfigError("--truth is for detectors: this job's model is a classifier. Leave it out")
         least = spec.options.conf if conf is None else conf
-        return Evaluation(open_labels(truth, spec.model.labels), str(truth), round(least * 10_000))
+        return Evaluation(open_labels(expand_tilde(truth), spec.model.labels), str(truth), round(least * 10_000))
     return None
 
 

@@ -21,7 +21,8 @@ def usable_cpus(proc: Path = PROC) -> int:
 
 def quota_cpus(proc: Path = PROC) -> float | None:
     """Return the CPU seconds a second that the process's control groups allow, the least of all; None for no limit."""
-    return min((quota for folder in groups(proc, "cpu") if (quota := _quota(folder)) is not None), default=None)
+    quotas = map(_quota, cgroup_folders(proc, "cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def near_cpus(pci_bus_id: str, devices: Path = PCI) -> frozenset[int]:
@@ -61,8 +62,8 @@ def cpus_of(text: str) -> frozenset[int]:
     return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
-def groups(proc: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of the groups that limit what a process takes of `cpu` or `memory`, with those they are in."""
+def cgroup_folders(proc: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the control groups, and those around them, that limit a process's `cpu` or `memory`."""
     try:
         memberships = [line.split(":", 2) for line in os.fsdecode((proc / "cgroup").read_bytes()).split("\n")]
         mounts = [line.split(" ") for line in os.fsdecode((proc / "mountinfo").read_bytes()).split("\n")]

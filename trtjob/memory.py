@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trtjob.cpus import PROC, groups
+from trtjob.cpus import PROC, cgroup_folders
 
 _LIMITS = ("memory.max", "memory.limit_in_bytes")  # of a control group, version 2 and 1
 
@@ -15,10 +15,11 @@ _LIMITS = ("memory.max", "memory.limit_in_bytes")  # of a control group, version
 def usable_bytes(proc: Path = PROC) -> int:
     """Return the least of the machine's memory and of the limits of the process's control groups."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *(limit for folder in groups(proc, "memory") if (limit := _limit(folder)) is not None)])
+    limits = map(_limit, cgroup_folders(proc, "memory"))
+    return min([machine, *(limit for limit in limits if limit is not None)])
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Hand back to the system what the C library keeps of freed memory, where it can."""
     with suppress(AttributeError):  # glibc's alone
         ctypes.CDLL(None).malloc_trim(0)

@@ -22,7 +22,7 @@ from trtjob.converters.request import ConversionRequest
 from trtjob.converters.texts import shown
 from trtjob.engines.protocol import FloatArray
 from trtjob.errors import ConversionError
-from trtjob.memory import give_back
+from trtjob.memory import trim_heap
 
 _LARGE_NUMBERS = 1 << 18
 _ALIGNMENT = 64  # of TensorFlow's own buffers, which its operators count on
@@ -46,7 +46,7 @@ class Loaded:
         self.model = None
         packages.keras().utils.clear_session()
         gc.collect()
-        give_back()
+        trim_heap()
 
 
 def load(request: ConversionRequest) -> Loaded:

@@ -1,6 +1,6 @@
 """The settings: `TRTJOB_*` in the environment, over a TOML file, over the defaults.
 
-This module alone reads the environment.
+No other module reads a variable of ours.
 """
 
 import os
@@ -32,13 +32,13 @@ DEFAULT_QUEUE = "trtjob"
 
 
 def default_home() -> Path:
-    """Where trtjob keeps its models and the embedded server's data: `$XDG_DATA_HOME/trtjob`."""
+    """Return where trtjob keeps its models and the embedded server's data: `$XDG_DATA_HOME/trtjob`."""
     data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data_home) / "trtjob"
 
 
 def config_file() -> Path:
-    """The optional TOML file: `$TRTJOB_CONFIG`, else `$XDG_CONFIG_HOME/trtjob/config.toml`."""
+    """Return where the optional TOML file lies: `$TRTJOB_CONFIG`, else `$XDG_CONFIG_HOME/trtjob/config.toml`."""
     if named := os.environ.get("TRTJOB_CONFIG"):
         return Path(named)
     config_home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"

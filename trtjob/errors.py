@@ -1,4 +1,4 @@
-"""Every error that trtjob raises on purpose.
+"""Every error that a caller of trtjob meets.
 
     TrtjobError
     ├── ConfigError               a wrong option, argument or setting (exit code 2)

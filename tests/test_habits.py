@@ -7,8 +7,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 OURS = ("trtjob", "scripts", "benchmarks")
-# Private by their look alone: a method of named tuples, what Jupyter calls, the end of a process.
-PUBLIC = {"_replace", "_repr_html_", "_exit"}
+# Private by their look alone: methods of named tuples, what Jupyter calls, the end of a process.
+PUBLIC = {"_asdict", "_replace", "_repr_html_", "_exit"}
 
 # Where one may stand: after a dot, in quotes, or in an import. To parse every test would take seconds.
 SUSPECT = re.compile(

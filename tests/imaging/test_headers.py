@@ -44,9 +44,7 @@ def test_what_only_looks_a_little_like_one_is_none(data: bytes) -> None:
     assert not begins_as_image(data)
 
 
-@pytest.mark.parametrize(
-    "name", ["heic.jpg", "jpeg-2000-grey-and-alpha.jpg", "jpeg-xl.jpg", "jpeg-xl-moving.jpg"]
-)
+@pytest.mark.parametrize("name", ["heic.jpg", "jpeg-2000-grey-and-alpha.jpg", "jpeg-xl.jpg", "jpeg-xl-moving.jpg"])
 def test_a_file_that_ends_anywhere_in_its_header_is_refused_as_an_image(name: str) -> None:
     data = (ODD / name).read_bytes()
     for length in range(1, min(len(data), 200)):

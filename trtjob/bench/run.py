@@ -4,7 +4,6 @@ All that is compared is measured in turn, round by round, after a warm-up that d
 rounds are what is reported. The queue is left out, and the files come from the system's cache.
 """
 
-import logging
 import statistics
 import tempfile
 import time
@@ -42,8 +41,6 @@ from trtjob.storage.listing import IMAGE_SUFFIXES, Listing
 from trtjob.worker.engine_choice import open_engine
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import PipelineLimits
-
-log = logging.getLogger(__name__)
 
 ROUNDS = 5
 

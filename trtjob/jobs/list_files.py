@@ -74,11 +74,11 @@ def _of_table(text: str, delimiter: str, column: str) -> Iterator[str]:
             )
         yield head[at]
     else:
-        number = None if column in head else _number(column, len(head))
-        at = head.index(_column(head, column)) if number is None else number
-    for number, row in enumerate(rows, 2):
+        numbered = None if column in head else _number(column, len(head))
+        at = head.index(_column(head, column)) if numbered is None else numbered
+    for line, row in enumerate(rows, 2):
         if row and at >= len(row):
-            raise ConfigError(f"line {number} has {len(row)} columns, and the images are in column {at + 1}")
+            raise ConfigError(f"line {line} has {len(row)} columns, and the images are in column {at + 1}")
         if row and (cell := row[at].strip()):
             yield cell
 

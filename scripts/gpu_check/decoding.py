@@ -7,7 +7,7 @@ import numpy as np
 from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.rows import NotRun
 from trtjob.imaging.gpu.decoder import EncodedImage
-from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.resampling import resampling
 from trtjob.worker.pipeline.engine_side import Pipeline
 
@@ -43,7 +43,7 @@ def _encoded(pipeline: Pipeline, folder: Path, count: int) -> list[EncodedImage]
     found = []
     for path in sorted(folder.iterdir())[:count]:
         data = path.read_bytes()
-        size = gpu_jpeg_size(data)
+        size = gpu_jpeg_hw(data)
         how = resampling(size, spec, spec.resize) if size else None
         if how is None:
             raise NotRun(f"{path.name} is none for a GPU")

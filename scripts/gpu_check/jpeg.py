@@ -25,7 +25,7 @@ from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
-from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 
@@ -102,7 +102,7 @@ def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
     spec = ModelSpec(task=Task.DETECT, labels=("a",), input_hw=INPUT_HW)
     images = []
     for data in files:
-        size = gpu_jpeg_size(data)
+        size = gpu_jpeg_hw(data)
         found = resampling(size, spec, spec.resize) if size else None
         if found is None:
             raise NotRun("the pictures are none for a GPU")

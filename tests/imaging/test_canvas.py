@@ -30,20 +30,20 @@ def expected(x: int, y: int, block: UInt8Array) -> UInt8Array:
 @given(COORDINATES, COORDINATES, st.integers(1, 30), st.integers(1, 30))
 def test_rows_are_copied_as_far_as_they_lie_in_the_image(x: int, y: int, height: int, width: int) -> None:
     image, block = blank(), pixels(height, width)
-    Canvas(image).rows(x, y, [row.tobytes() for row in block])
+    Canvas(image).copy_rows(x, y, [row.tobytes() for row in block])
     assert np.array_equal(image, expected(x, y, block))
 
 
 @given(COORDINATES, COORDINATES, st.integers(0, 30), st.integers(1, 30))
 def test_a_bar_has_one_row_many_times(x: int, y: int, height: int, width: int) -> None:
     image, row = blank(), pixels(1, width)
-    Canvas(image).bars([x], y, y + height, row.tobytes())
+    Canvas(image).copy_bars([x], y, y + height, row.tobytes())
     assert np.array_equal(image, expected(x, y, row.repeat(height, 0)))
 
 
 def test_a_bar_of_zeros_is_black() -> None:
     image = blank()
-    Canvas(image).bars([2, 9], 3, 8, bytes(6))
+    Canvas(image).copy_bars([2, 9], 3, 8, bytes(6))
     black = np.argwhere((image == 0).all(2))
     assert {(int(y), int(x)) for y, x in black} == {(y, x) for y in range(3, 8) for x in (2, 3, 9, 10)}
 

@@ -16,7 +16,7 @@ from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu import decoder as gpu_decoder
 from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
-from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 
@@ -36,7 +36,7 @@ def jpeg(image: UInt8Array, *options: int) -> bytes:
 
 
 def encoded(data: bytes, spec: ModelSpec, mode: ResizeMode = ResizeMode.STRETCH) -> EncodedImage:
-    size = gpu_jpeg_size(data)
+    size = gpu_jpeg_hw(data)
     assert size is not None
     found = resampling(size, spec, mode)
     assert found is not None

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trtjob.engines.protocol import UInt8Array
-from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 
@@ -36,13 +36,13 @@ def oriented(value: int, order: str = "<") -> bytes:
     ],
 )
 def test_baseline_files_of_the_usual_samplings(sampling: int) -> None:
-    assert gpu_jpeg_size(jpeg(COLOUR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling)) == (40, 56)
+    assert gpu_jpeg_hw(jpeg(COLOUR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling)) == (40, 56)
 
 
 def test_grey_and_upright_files() -> None:
-    assert gpu_jpeg_size(jpeg(COLOUR[..., 0])) == (40, 56)
-    assert gpu_jpeg_size(oriented(1)) == (40, 56)
-    assert gpu_jpeg_size(oriented(1, ">")) == (40, 56)
+    assert gpu_jpeg_hw(jpeg(COLOUR[..., 0])) == (40, 56)
+    assert gpu_jpeg_hw(oriented(1)) == (40, 56)
+    assert gpu_jpeg_hw(oriented(1, ">")) == (40, 56)
 
 
 def _as_pillow(mode: str, **more: object) -> bytes:
@@ -85,4 +85,4 @@ def _as_pillow(mode: str, **more: object) -> bytes:
     ],
 )
 def test_all_else_is_for_the_cpu(data: bytes) -> None:
-    assert gpu_jpeg_size(data) is None
+    assert gpu_jpeg_hw(data) is None

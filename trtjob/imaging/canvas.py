@@ -49,7 +49,7 @@ class Canvas:
         """Return whether a point is in the image."""
         return bool(0 <= x < self.width and 0 <= y < self.height)
 
-    def rows(self, x: int, y: int, rows: Sequence[bytes]) -> None:
+    def copy_rows(self, x: int, y: int, rows: Sequence[bytes]) -> None:
         """Copy rows of pixels, all as long as the first, to where their upper left corner is (x, y)."""
         begin, size = x * _PIXEL_BYTES, len(rows[0])
         if begin < 0 or begin + size > self._stride:
@@ -63,7 +63,7 @@ class Canvas:
             self._bytes[begin : begin + size] = row
             begin += self._stride
 
-    def bars(self, xs: Iterable[int], top: int, bottom: int, row: bytes) -> None:
+    def copy_bars(self, xs: Iterable[int], top: int, bottom: int, row: bytes) -> None:
         """Copy one row of pixels into each row from `top` to before `bottom`, from each of the columns `xs` on."""
         top, bottom = max(top, 0), min(bottom, self.height)
         if top >= bottom:

@@ -197,16 +197,16 @@ def _outline(canvas: Canvas, box: Box, line: _Line, color: bytes) -> None:
     x, y = x1 - outer - rim, y1 - outer - rim
     right, bottom = x2 + outer + rim + 1, y2 + outer + rim + 1
     if width <= 2 * wide or height <= 2 * wide:  # the lines leave nothing between them
-        canvas.bars([x], y, bottom, _BLACK_PIXEL * (width + 2 * rim))
-        canvas.bars([x], y + rim, bottom - rim, row)
+        canvas.copy_bars([x], y, bottom, _BLACK_PIXEL * (width + 2 * rim))
+        canvas.copy_bars([x], y + rim, bottom - rim, row)
         return
     rows = [row] * wide
     if rim:
         inner = _BLACK_PIXEL * (width - 2 * wide - 2)
         rows = [_BLACK_PIXEL * (width + 2), *rows, upright + inner + upright]
-    canvas.rows(x, y, rows)
-    canvas.rows(x, bottom - len(rows), rows[::-1])
-    canvas.bars((x, right - wide - 2 * rim), y + len(rows), bottom - len(rows), upright)
+    canvas.copy_rows(x, y, rows)
+    canvas.copy_rows(x, bottom - len(rows), rows[::-1])
+    canvas.copy_bars((x, right - wide - 2 * rim), y + len(rows), bottom - len(rows), upright)
 
 
 def _draw_keypoints(

@@ -12,7 +12,7 @@ _LUMA_SAMPLING, _CHROMA_SAMPLING = frozenset({0x11, 0x21, 0x22}), 0x11
 _LEAST_SIDE = 16
 
 
-def gpu_jpeg_size(data: bytes) -> tuple[int, int] | None:
+def gpu_jpeg_hw(data: bytes) -> tuple[int, int] | None:
     """Return the (height, width) of a JPEG that a GPU may decode, None for every other file.
 
     It may where the file is whole, baseline, of 8 bits, grey or YCbCr in one of the usual samplings, and upright.
@@ -20,18 +20,18 @@ def gpu_jpeg_size(data: bytes) -> tuple[int, int] | None:
     if not data.startswith(JPEG_SIGNATURE) or not data.endswith(JPEG_END):
         return None
     try:
-        size = None
+        hw = None
         for marker, at in jpeg_segments(data):
             if marker == _BASELINE:
-                size = _usual_size(data, at)
+                hw = _usual_hw(data, at)
             elif (marker == APP1 and _orientation(data, at) != _UPRIGHT) or marker == _APP14:
                 return None
-        return size
+        return hw
     except (IndexError, ValueError, struct.error):
         return None
 
 
-def _usual_size(data: bytes, at: int) -> tuple[int, int] | None:
+def _usual_hw(data: bytes, at: int) -> tuple[int, int] | None:
     bits, height, width, components = struct.unpack_from(">BHHB", data, at + 2)
     sampling = [data[at + 9 + 3 * number] for number in range(components)]
     is_colour = components == 3 and sampling[0] in _LUMA_SAMPLING and sampling[1:] == [_CHROMA_SAMPLING] * 2

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trtjob.converters.labels import read_labels
 from trtjob.converters.onnx.detector import Detector
 from trtjob.converters.onnx.files import NAMES_KEY, labels_file
-from trtjob.converters.onnx.huggingface import CONFIG, document, labels_of, preprocessor_beside, size_of
+from trtjob.converters.onnx.huggingface import CONFIG, document, hw_of, labels_of, preprocessor_beside
 from trtjob.converters.onnx.labels import labels_in
 from trtjob.converters.onnx.outputs import Answer
 from trtjob.converters.onnx.reference import Original
@@ -91,7 +91,7 @@ def known_hw(
 
     Raises ConversionError for one that cannot be.
     """
-    beside = None if image.height and image.width else size_of(preprocessor_beside(path))
+    beside = None if image.height and image.width else hw_of(preprocessor_beside(path))
     wanted = request.size or (export.hw if export else None) or beside or (image.height, image.width)
     if wanted[0] is None or wanted[1] is None:
         return None

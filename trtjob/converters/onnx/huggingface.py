@@ -99,7 +99,7 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(by_number[number] or f"class_{number}" for number in range(len(by_number)))
 
 
-def size_of(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
+def hw_of(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the input's height and width, None where it keeps to an image's own shape, or says nothing."""
     named = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else preprocessor.get("size")
     match named:

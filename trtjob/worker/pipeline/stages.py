@@ -14,7 +14,7 @@ from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.decode import ENDS_EARLY, decode_image
 from trtjob.imaging.detections import Detection
 from trtjob.imaging.embedded import embedded, exif_of
-from trtjob.imaging.gpu_jpeg import gpu_jpeg_size
+from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.metadata import Metadata, metadata_from_exif
 from trtjob.imaging.pages import page_count
 from trtjob.imaging.postprocess import classes_from, detections_from, labels_from
@@ -169,7 +169,7 @@ class Stages:
 
     def _for_gpu(self, entry: Entry, data: bytes, digest: str, file: UInt8Array) -> Prepared | None:
         """Put a file where the GPU decodes it; None where that is for the CPU to do."""
-        hw = gpu_jpeg_size(data) if self.options.decode == "gpu" and len(data) <= len(file) else None
+        hw = gpu_jpeg_hw(data) if self.options.decode == "gpu" and len(data) <= len(file) else None
         if hw is None or hw[0] * hw[1] > self._max_pixels:
             return None
         if (found := resampling(hw, self.model, self._resize)) is None:

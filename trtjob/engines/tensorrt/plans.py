@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -69,6 +69,13 @@ class PlanKey:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
 
     @property
+    def told(self) -> dict[str, Any]:
+        """Return the key as a sidecar tells it: the GPU by its name and compute capability."""
+        key = asdict(self)
+        gpu = key.pop("gpu")
+        return key | {"gpu_name": gpu["name"], "compute_capability": gpu["compute_capability"]}
+
+    @property
     def timing(self) -> str:
         """Return the key of what builds learn, which no model limits."""
         learnt = [self.flavour, self.version, asdict(self.gpu)]
@@ -95,17 +102,7 @@ class Sidecar(Document):
 
     def fits(self, key: PlanKey) -> bool:
         """Tell whether the plan is that of a key."""
-        return key == PlanKey(
-            self.model,
-            self.batches,
-            self.optimization_level,
-            self.flavour,
-            self.version,
-            Gpu(self.gpu_name, self.compute_capability),
-            self.tf32,
-            self.workspace_mib,
-            self.recipe,
-        )
+        return key.told.items() <= self.model_dump().items()
 
 
 class SharedPlans(Protocol):
@@ -300,16 +297,7 @@ class PlanCache:
 
 def _sidecar(key: PlanKey, plan: bytes, seconds: float) -> Sidecar:
     return Sidecar(
-        model=key.model,
-        batches=key.batches,
-        optimization_level=key.optimization_level,
-        flavour=key.flavour,
-        version=key.version,
-        gpu_name=key.gpu.name,
-        compute_capability=key.gpu.compute_capability,
-        tf32=key.tf32,
-        workspace_mib=key.workspace_mib,
-        recipe=key.recipe,
+        **key.told,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         size_bytes=len(plan),
         built_at=time.time(),

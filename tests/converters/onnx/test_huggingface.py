@@ -111,6 +111,23 @@ def test_timms_own_document_says_all(tmp_path: Path) -> None:
     )
 
 
+def test_a_resampling_that_is_no_number_is_taken_for_opencvs(tmp_path: Path) -> None:
+    documents = {"config.json": CONFIG, "preprocessor_config.json": PREPROCESSOR | {"resample": [2]}}
+    assert converted(tmp_path, documents).spec.sampling is Sampling.HALF_PIXEL
+
+
+def test_a_crop_of_less_than_nothing_is_none(tmp_path: Path) -> None:
+    cut = PREPROCESSOR | {"do_center_crop": True, "size": 32, "crop_size": -1}
+    made = converted(tmp_path, {"config.json": CONFIG, "preprocessor_config.json": cut}, size=(16, 16))
+    assert (made.spec.resize, made.spec.crop_ratio) == (ResizeMode.CROP, 1.0)
+
+
+def test_of_timm_a_crop_of_next_to_nothing_is_not_understood(tmp_path: Path) -> None:
+    said = {"input_size": [3, 32, 32], "crop_pct": 1e-320, "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]}
+    made = converted(tmp_path, {"config.json": {"label_names": ["cat", "dog"], "pretrained_cfg": said}}, size=(32, 32))
+    assert any("from -1 to 1" in warning for warning in made.warnings)
+
+
 def test_without_documents_a_size_is_enough_and_the_guesses_are_said(tmp_path: Path) -> None:
     made = converted(tmp_path, {}, size=(16, 24))
     assert made.spec.labels == ("class_0", "class_1")

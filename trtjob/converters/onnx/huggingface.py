@@ -16,6 +16,7 @@ _MOST_BYTES = 4 << 20
 _AWAY = "Mend it, or move it away and use --labels and --preprocess"
 _BYTE = 255.0
 _SAME = 1e-6
+_LEAST_SHARE = 0.01  # of an image's side that a crop keeps: with less nobody has trained a network
 _LARGE = 384  # from here on ConvNeXt's processor stretches (image_processing_convnext.py)
 _PIL_BILINEAR, _PIL_BICUBIC = 2, 3  # Image.Resampling; both average when they shrink
 
@@ -51,7 +52,7 @@ def _of_timm(said: Any) -> Mapping[str, Any]:
             "crop_pct": float() | int() as share,
             "mean": list(mean),
             "std": list(std),
-        } if share > 0:
+        } if share >= _LEAST_SHARE:
             is_cropped = said.get("crop_mode", "center") != "squash"
             whole = {"shortest_edge": int(min(height, width) / share)} if is_cropped else None
             size = {"height": height, "width": width}
@@ -150,7 +151,7 @@ def crop_ratio_of(preprocessor: Mapping[str, Any]) -> float:
     if share := _crop_share(preprocessor):
         return share
     whole, kept = (_shorter_side(preprocessor.get(name)) for name in ("size", "crop_size"))
-    return kept / whole if kept and whole and kept < whole else 1.0
+    return kept / whole if 0 < kept < whole else 1.0
 
 
 def _crop_share(preprocessor: Mapping[str, Any]) -> float:
@@ -172,4 +173,6 @@ def _shorter_side(size: object) -> int:
 def sampling_of(preprocessor: Mapping[str, Any]) -> Sampling:
     """Return how pixels are resampled: bilinear, as Pillow does, where nothing is said; as OpenCV for other kinds."""
     resample = preprocessor.get("resample", _PIL_BILINEAR)
-    return {_PIL_BILINEAR: Sampling.ANTIALIAS, _PIL_BICUBIC: Sampling.BICUBIC}.get(resample, Sampling.HALF_PIXEL)
+    if resample == _PIL_BILINEAR:
+        return Sampling.ANTIALIAS
+    return Sampling.BICUBIC if resample == _PIL_BICUBIC else Sampling.HALF_PIXEL

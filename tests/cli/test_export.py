@@ -88,6 +88,15 @@ def test_a_place_without_a_name_is_refused_in_the_words_of_the_option(
     )
 
 
+def test_a_job_without_a_name_is_not_the_current_folder(
+    trtjob: Command, folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.uri)
+    outcome = trtjob("export", "", "--format", "csv")
+    assert (outcome.code, outcome.err) == (2, "error: JOB is empty. Name a job's id, or its folder\n")
+    assert trtjob("export", ".", "--format", "csv").code == 0
+
+
 def test_a_home_that_no_shell_has_read_is_the_users(
     trtjob: Command, folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 def named_folder(job: str) -> "JobFolder | None":
-    """Return the folder that is named; None for an id. Raises ConfigError for a path that is no folder."""
+    """Return the folder that is named; None for an id. Raises ConfigError for a path that is no folder, or is empty."""
     from trtjob.jobs.folder import JobFolder
     from trtjob.storage import is_s3
 
+    if not job:  # as an unset variable of a shell is; a path would be the current folder
+        raise ConfigError("JOB is empty. Name a job's id, or its folder")
     if (path := expand_tilde(job)).is_dir():
         return JobFolder.at(path.resolve())
     if is_s3(job):

@@ -160,7 +160,10 @@ def test_a_report_is_compared_with_another_job(trtjob: Command, finished: JobFol
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param(["--truth", "nothing"], "expected COCO's JSON", id="labels that are not there"),
+        pytest.param(
+            ["--truth", "nothing.json"], "'nothing.json': no such file or folder", id="labels that are not there"
+        ),
+        pytest.param(["--truth", __file__], "expected COCO's JSON", id="labels of no kind that is known"),
         pytest.param(["--truth", "x", "--compare", "y"], "Leave one out", id="both"),
         pytest.param(["--compare", "./nothing"], "no job's folder './nothing'", id="a job that is not there"),
     ],

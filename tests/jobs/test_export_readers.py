@@ -123,9 +123,10 @@ def test_a_truth_of_other_images_or_classes_is_refused(
 
 
 def test_a_truth_is_for_results_alone_and_they_need_one(exported: Export, tmp_path: Path) -> None:
-    for format, path in ((ExportFormat.COCO_RESULTS, None), (ExportFormat.COCO, truth(tmp_path / "truth.json"))):
-        with pytest.raises(ConfigError, match="coco-results and --truth go together"):
-            exported(format, truth=path)
+    with pytest.raises(ConfigError, match="--format coco-results needs --truth"):
+        exported(ExportFormat.COCO_RESULTS)
+    with pytest.raises(ConfigError, match="--truth is for coco-results, but the format is coco: leave it out"):
+        exported(ExportFormat.COCO, truth=truth(tmp_path / "truth.json"))
 
 
 @pytest.mark.reader

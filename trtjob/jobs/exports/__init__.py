@@ -159,8 +159,10 @@ def _check_bursts(spec: JobSpec, format: ExportFormat) -> None:
 
 
 def _writer(format: ExportFormat, variants: Collection[Variant], truth: Path | None) -> Write:
-    if (truth is None) is (format is ExportFormat.COCO_RESULTS):
-        raise ConfigError("--format coco-results and --truth go together: images and categories get the truth's ids")
+    if truth is not None and format is not ExportFormat.COCO_RESULTS:
+        raise ConfigError(f"--truth is for coco-results, but the format is {format}: leave it out")
+    if truth is None and format is ExportFormat.COCO_RESULTS:
+        raise ConfigError("--format coco-results needs --truth: images and categories get the ids of that file")
     write = FORMATS[format] if truth is None else partial(write_coco_results, truth=truth)
     for variant in variants:
         argument, takers = _VARIANTS[variant]

@@ -44,6 +44,8 @@ def open_labels(path: Path, labels: tuple[str, ...]) -> Labels:
         return YoloLabels(path, labels)
     if suffix_of(path.name) == ".json" and path.is_file():
         return CocoLabels(path, labels)
+    if not path.exists():
+        raise ConfigError(f"--truth '{path}': no such file or folder")
     raise ConfigError(
         f"--truth '{path}': expected COCO's JSON, such as instances.json, or a folder of YOLO's text files"
     )

@@ -67,10 +67,15 @@ def test_a_filter_keeps_what_has_the_label_and_the_score(results: trtjob.Results
 def test_a_filter_takes_scores_alone(results: trtjob.Results, score: float) -> None:
     with pytest.raises(ConfigError, match=r"min_score .*: expected 0 to 1"):
         results.filter(min_score=score)
+    with pytest.raises(ConfigError, match="min_score 'high': expected a number"):
+        results.filter(min_score="high")  # type: ignore[arg-type]
 
 
 def test_an_image_is_found_by_its_name(results: trtjob.Results) -> None:
-    assert results["b/c.jpg"].record == RECORDS[2]
+    assert results["b/c.jpg"].record == results[Path("b/c.jpg")].record == RECORDS[2]
+    assert Path("b/b.jpg") in results
+    with pytest.raises(UnknownImageError, match="has no image '0'"):
+        results[0]  # type: ignore[index]  # they have no order that a program should count on
     assert "b/b.jpg" in results
     assert "b" not in results
     with pytest.raises(UnknownImageError, match=r"^job 'photos-1a2b3c4d' has no image 'z.jpg'$") as caught:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtjob.api.given import as_number
 from trtjob.api.image_result import ImageResult
 from trtjob.api.job_folders import job_folder
 from trtjob.api.session import settings_for
@@ -69,9 +70,10 @@ class Results:
 
         Raises ConfigError for what is no score.
         """
-        if not 0 <= min_score <= 1:
+        least = as_number("min_score", min_score)
+        if not 0 <= least <= 1:
             raise ConfigError(f"min_score {min_score}: expected 0 to 1")
-        return replace(self, label=label or self.label, min_score=max(min_score, self.min_score))
+        return replace(self, label=label or self.label, min_score=max(least, self.min_score))
 
     def __iter__(self) -> Iterator[ImageResult]:
         """Yield the images. Raises StorageError where the results are damaged or cannot be read."""
@@ -87,21 +89,21 @@ class Results:
     def _is_filtered(self) -> bool:
         return self.label is not None or self.min_score > 0
 
-    def __getitem__(self, image: str) -> ImageResult:
+    def __getitem__(self, image: str | Path) -> ImageResult:
         """Return one image, without reading all. Raises UnknownImageError, which is a KeyError, and StorageError."""
         from trtjob.jobs.folder import RESULTS
         from trtjob.jobs.lookup import find_record
 
         with self._folder.storage.open(self._folder.storage.entry(RESULTS)) as file:
-            record = find_record(file, image)
+            record = find_record(file, str(image))
         if record is None:
-            raise UnknownImageError(image, job_id=self._folder.spec().job_id)
+            raise UnknownImageError(str(image), job_id=self._folder.spec().job_id)
         result = ImageResult(record)
         return result.filter(label=self.label, min_score=self.min_score) if self._is_filtered else result
 
     def __contains__(self, image: object) -> bool:
         try:
-            return isinstance(image, str) and self[image] is not None
+            return isinstance(image, str | Path) and self[image] is not None
         except UnknownImageError:
             return False
 

@@ -175,3 +175,11 @@ def test_a_model_whose_weights_lie_outside_its_folder_is_refused(location: str, 
     (folder / "a.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="outside its folder: such a file is not read"):
         load_spec(folder / "a.onnx")
+
+
+def test_a_model_whose_weights_lie_where_no_text_names_is_damaged(tmp_path: Path) -> None:
+    model = onnx.load(write_model(tmp_path / "a.onnx"))
+    onnx.external_data_helper.convert_model_to_external_data(model, location="weights", size_threshold=0)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString().replace(b"weights", b"weight\xff"))
+    with pytest.raises(ModelError, match="is damaged: it holds names that are no text"):
+        load_spec(tmp_path / "a.onnx")

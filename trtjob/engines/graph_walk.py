@@ -36,13 +36,21 @@ def values_read(node: "NodeProto") -> Iterator[str]:
 
 
 def external_locations(graph: "GraphProto") -> Iterator[str]:
-    """Yield where, beside the model's file, the constants of a graph, and of those inside it, lie."""
+    """Yield where, beside the model's file, the constants of a graph, and of those inside it, lie.
+
+    Raises UnicodeDecodeError where that is no text.
+    """
     for part in graphs_of(graph):
         for tensor in (*part.initializer, *(array for node in part.node for array in _arrays(node))):
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+            yield from (text(entry.value) for entry in tensor.external_data if text(entry.key) == "location")
 
 
 def _arrays(node: "NodeProto") -> Iterator["TensorProto"]:
     for attribute in node.attribute:
         yield from ([attribute.t] if attribute.HasField("t") else [])
         yield from attribute.tensors
+
+
+def text(value: str | bytes) -> str:
+    """Return a text; protobuf gives bytes where they are not UTF-8, and raises UnicodeDecodeError in other versions."""
+    return value if isinstance(value, str) else value.decode()

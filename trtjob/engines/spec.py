@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from trtjob.documents import Document, problems
-from trtjob.engines.graph_walk import external_locations
+from trtjob.engines.graph_walk import external_locations, text
 from trtjob.errors import ForeignModelError, ModelError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -180,9 +180,14 @@ def load_spec(path: Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not an ONNX file: {err}. Copy or export it again. {_REMEDY}") from err
     if not model.graph.node:  # an empty file is a valid message, too
         raise ModelError(f"'{path}' is not an ONNX file: it holds no graph. Copy or export it again. {_REMEDY}")
-    for location in external_locations(model.graph):
-        _expect_below(path, location)
-    documents = {prop.key: prop.value for prop in model.metadata_props}
+    try:
+        for location in external_locations(model.graph):
+            _expect_below(path, location)
+        documents = {text(prop.key): text(prop.value) for prop in model.metadata_props}
+    except UnicodeDecodeError as err:
+        raise ModelError(
+            f"'{path}' is damaged: it holds names that are no text. Copy or export it again. {_REMEDY}"
+        ) from err
     return parse_spec(documents.get(METADATA_KEY), path)
 
 

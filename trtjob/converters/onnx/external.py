@@ -6,9 +6,8 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import uses_external_data
 
-from trtjob.converters.onnx.read import text
 from trtjob.converters.texts import shown
-from trtjob.engines.graph_walk import graphs_of
+from trtjob.engines.graph_walk import graphs_of, text
 from trtjob.errors import ConversionError
 
 # What one protobuf message, and so one file, can hold.

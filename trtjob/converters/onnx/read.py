@@ -8,7 +8,7 @@ import onnx
 from onnx import ModelProto, inliner, version_converter
 
 from trtjob.converters.texts import one_line, shown
-from trtjob.engines.graph_walk import graphs_of
+from trtjob.engines.graph_walk import graphs_of, text
 from trtjob.errors import ConversionError, ModelError
 
 # The first opset in which ONNX Runtime runs every operator.
@@ -53,11 +53,6 @@ def read_model(path: Path) -> ModelProto:
 def metadata_of(model: ModelProto) -> dict[str, str]:
     """Return a model's metadata. Raises ModelError through `refusing_damage`."""
     return {text(prop.key): text(prop.value) for prop in model.metadata_props}
-
-
-def text(value: str | bytes) -> str:
-    """Return a text; protobuf gives bytes where they are not UTF-8, and raises UnicodeDecodeError in other versions."""
-    return value if isinstance(value, str) else value.decode()
 
 
 def opset_of(model: ModelProto) -> int:

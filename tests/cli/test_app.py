@@ -103,7 +103,8 @@ def test_the_supervisor_and_a_run_load_nothing_of_what_their_worker_processes_wo
     (tmp_path / "a.jpg").touch()
     script = (
         "import sys; import trtjob.worker.supervisor, trtjob.jobs.records; from trtjob.engines.choice import choose\n"
-        "from trtjob.api.job_request import JobRequest, expect_decoders, find_locations\n"
+        "from trtjob.api.job_locations import expect_decoders, find_locations\n"
+        "from trtjob.api.job_request import JobRequest\n"
         "choose('auto', 'all'); expect_decoders(find_locations(JobRequest(sys.argv[1:], 'model')))\n"
         "print([name for name in ('numpy', 'cv2', 'rq') if name in sys.modules])"
     )

@@ -14,7 +14,9 @@ import pytest
 from converters.darknet.networks import write_model
 from terminal import Outcome
 
-from trtjob.api.job_request import JobRequest, expect_decoders, find_locations, job_from
+from trtjob.api.job_locations import expect_decoders, find_locations
+from trtjob.api.job_request import JobRequest
+from trtjob.api.job_spec import job_from
 from trtjob.errors import ConfigError, MissingDependencyError, TrtjobError
 
 Command = Callable[..., Outcome]

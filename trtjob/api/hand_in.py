@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from trtjob.api.given import as_choice
-from trtjob.api.job_request import JobLocations, JobRequest, job_from, resolved_model
+from trtjob.api.job_locations import JobLocations
+from trtjob.api.job_request import JobRequest
+from trtjob.api.job_spec import job_from, resolved_model
 from trtjob.api.progress import Audience
 from trtjob.api.session import Session
 from trtjob.api.stop import Stop

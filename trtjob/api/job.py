@@ -10,7 +10,8 @@ from trtjob.api.follow import follow
 from trtjob.api.hand_in import Begun, convert_ahead, hand_in
 from trtjob.api.in_thread import waited_for
 from trtjob.api.job_folders import job_folder
-from trtjob.api.job_request import JobRequest, expect_decoders, find_locations
+from trtjob.api.job_locations import expect_decoders, find_locations
+from trtjob.api.job_request import JobRequest
 from trtjob.api.local_run import work_here
 from trtjob.api.notebook import audience
 from trtjob.api.results import Results

@@ -12,7 +12,8 @@ import numpy as np
 
 from trtjob.api.hand_in import converting
 from trtjob.api.image_result import ImageResult
-from trtjob.api.job_request import JobRequest, StrPath, options_of, resolved_model
+from trtjob.api.job_request import JobRequest, StrPath
+from trtjob.api.job_spec import options_of, resolved_model
 from trtjob.api.notebook import audience
 from trtjob.api.session import WorkerOptions, settings_for
 from trtjob.api.signature import taking_fields_of

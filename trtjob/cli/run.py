@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from trtjob.api.hand_in import Begun, convert_ahead, hand_in
-from trtjob.api.job_request import JobRequest, expect_decoders, find_locations
+from trtjob.api.job_locations import expect_decoders, find_locations
+from trtjob.api.job_request import JobRequest
 from trtjob.api.local_run import Begin, work_here
 from trtjob.api.progress import StandardError
 from trtjob.api.session import Session, WorkerOptions, open_session

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from trtjob.api.hand_in import Begun, convert_ahead, converting, hand_in
-from trtjob.api.job_request import JobLocations, JobRequest, find_locations, job_from
+from trtjob.api.job_locations import JobLocations, find_locations
+from trtjob.api.job_request import JobRequest
+from trtjob.api.job_spec import job_from
 from trtjob.api.local_run import begin_and_follow
 from trtjob.api.progress import StandardError
 from trtjob.api.session import Session, open_session

@@ -16,10 +16,11 @@ from trtjob.errors import EngineError
 from trtjob.jobs.folder import JOB, RESULTS
 from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
-from trtjob.queue.exclusions import LAST_PAUSE_S, Lack, OwnExclusions
+from trtjob.queue.exclusions import Lack
 from trtjob.queue.keys import aside_key, job_key
 from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
+from trtjob.worker.own_exclusions import LAST_PAUSE_S, OwnExclusions
 from trtjob.worker.shard.run import MANY
 from trtjob.worker.tasks import run_unit
 

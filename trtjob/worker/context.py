@@ -19,7 +19,7 @@ from trtjob.errors import DeviceLostError
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import log_context
-from trtjob.queue.exclusions import Exclusions, OwnExclusions
+from trtjob.queue.exclusions import Exclusions
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lock_key
 from trtjob.queue.leases import Lease
@@ -28,6 +28,7 @@ from trtjob.queue.views import JobView, node_of
 from trtjob.worker.engine_choice import can_decode, open_decoder, open_engine
 from trtjob.worker.interrupter import Interrupted, Interrupter
 from trtjob.worker.model_files import model_file
+from trtjob.worker.own_exclusions import OwnExclusions
 from trtjob.worker.pipeline.batches import end_without_gpu
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import PipelineLimits

@@ -39,6 +39,10 @@ def test_the_total_stride_is_that_of_the_coarsest_layer(text: str, strides: tupl
     assert total_strides(sections(text)) == strides
 
 
+def test_a_network_that_enlarges_its_input_takes_every_size() -> None:
+    check_size(sections("[upsample]\nstride=2\n[conv]\nfilters=7\n[region]\nclasses=2\n"), (31, 17))
+
+
 def test_a_multiple_of_the_total_stride_is_a_size() -> None:
     check_size(sections(DETECTOR), (8, 24))
 

@@ -11,6 +11,7 @@ _FIXED = frozenset({"connected", "local", "detection"})
 _ON_A_GRID = frozenset({"yolo", "Gaussian_yolo", "region"})
 
 _Strides = tuple[Fraction, Fraction]  # pixels of the input for one of a layer's, vertically and horizontally
+_OF_INPUT = Fraction(1), Fraction(1)
 
 
 def check_size(sections: list[Section], hw: tuple[int, int]) -> None:
@@ -32,8 +33,8 @@ def check_size(sections: list[Section], hw: tuple[int, int]) -> None:
 
 
 def total_strides(sections: list[Section]) -> tuple[int, int]:
-    """Return how many pixels of the input, vertically and horizontally, are one of the coarsest layer."""
-    layers = _strides_of_layers(sections)
+    """Return how many pixels of the input, vertically and horizontally, are one of the coarsest layer: 1 or more."""
+    layers = [_OF_INPUT, *_strides_of_layers(sections)]
     return int(max(y for y, _ in layers)), int(max(x for _, x in layers))
 
 
@@ -51,7 +52,7 @@ def has_resampled_shortcut(sections: list[Section]) -> bool:
 def _strides_of_layers(sections: list[Section]) -> list[_Strides]:
     layers: list[_Strides] = []
     for section in sections:
-        before = layers[-1] if layers else (Fraction(1), Fraction(1))
+        before = layers[-1] if layers else _OF_INPUT
         layers.append(_strides(section, before, layers))
     return layers
 

@@ -121,6 +121,35 @@ def test_an_engine_without_work_waits_no_longer_than_a_share_of_a_call() -> None
     Bench(4, take_a_while).run(play)
 
 
+def test_an_engine_of_one_image_is_called_for_several_in_a_turn() -> None:
+    calls: list[int] = []
+
+    async def play(bench: Bench) -> None:
+        bench.batches.expect(20)
+        bench.ready(0)
+        await until(lambda: bench.answered == [0])  # now it is known how long a call takes
+        bench.ready(*range(1, 17))
+        await until(lambda: len(bench.answered) == 17)
+
+    bench = Bench(1, lambda images: calls.append(len(images)))
+    bench.run(play)
+    assert 1 < max(map(len, bench.taken)) <= 8
+    assert calls == [1] * 17
+
+
+def test_an_engine_of_one_image_that_takes_long_is_called_for_one() -> None:
+    async def play(bench: Bench) -> None:
+        bench.batches.expect(20)
+        bench.ready(0)
+        await until(lambda: bench.answered == [0])
+        bench.ready(*range(1, 6))
+        await until(lambda: len(bench.answered) == 6)
+
+    bench = Bench(1, lambda _images: time.sleep(0.2))
+    bench.run(play)
+    assert bench.taken == [[slot] for slot in range(6)]
+
+
 def test_a_batch_that_waits_goes_when_nothing_is_on_its_way_any_more() -> None:
     def take_a_while(_images: UInt8Array) -> None:
         time.sleep(1.0)

@@ -28,6 +28,9 @@ MOST_FAILED = 10  # images that fail one after another before the engine is to b
 # enough to do, one computes and the next is copied: then the batch waits until it is full.
 _PATIENCE = {0: 0.25, 1: 1.0}
 _NEWEST = 0.2  # weight of the newest call in what a call is thought to take
+# An engine that takes one image at a call is called for several in a turn of its thread, where they take no longer than
+# so: waking a thread, the event loop and image processes for each one costs nearly a CPU-ms.
+_TURN_S, _MOST_IN_TURN = 0.1, 8
 
 
 class Decoder(Protocol):
@@ -86,7 +89,7 @@ class Batches:
         self._pool = ThreadPoolExecutor(self.at_once, "trtjob-infer")
         self._ready: deque[int] = deque()
         self._files: dict[int, EncodedImage] = {}  # by slot, where no tensor lies in it
-        self._calls = 0
+        self._turns = 0
         self._began: dict[int, float] = {}  # the calls under way, by thread
         self.call_s = 0.0
         self._failed_in_a_row = 0  # images, each alone in a batch
@@ -96,7 +99,7 @@ class Batches:
         """Begin anew, for another event loop."""
         self._news = asyncio.Event()
         self._gathering = asyncio.Lock()  # one batch fills at a time
-        self._calls = 0
+        self._turns = 0
 
     def add(self, slot: int, file: EncodedImage | None = None) -> None:
         """Take a slot that is ready. file: what lies in it, None for the network's input."""
@@ -110,7 +113,12 @@ class Batches:
             self._news.set()
 
     def _is_enough(self) -> bool:
-        return len(self._ready) >= self.batch or not self.on_the_way
+        return len(self._ready) >= self._calls_in_turn() * self.batch or not self.on_the_way
+
+    def _calls_in_turn(self) -> int:
+        if self.batch > 1 or not self.call_s:
+            return 1
+        return min(max(1, int(_TURN_S / self.call_s)), _MOST_IN_TURN)
 
     def drop(self, slots: set[int]) -> None:
         """Forget slots that wait for a batch."""
@@ -127,14 +135,14 @@ class Batches:
         while True:
             slots = await self._next()
             on_taken(slots)
-            self._calls += 1
+            self._turns += 1
             try:
                 await self._infer(slots)
             except Exception:
                 self._on_dropped(slots)
                 raise
             finally:
-                self._calls -= 1
+                self._turns -= 1
                 self._news.set()
 
     def longest_s(self) -> float:
@@ -154,13 +162,14 @@ class Batches:
                     await self._wait(None)
                 since = time.monotonic()
                 while self._ready and not self._is_enough():
-                    share = _PATIENCE.get(self._calls)
-                    left_s = None if share is None else share * self.call_s - (time.monotonic() - since)
+                    share, turn_s = _PATIENCE.get(self._turns), self._calls_in_turn() * self.call_s
+                    left_s = None if share is None else share * turn_s - (time.monotonic() - since)
                     if left_s is not None and left_s <= 0:
                         break
                     await self._wait(left_s)
                 if self._ready:  # else they were dropped
-                    return [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
+                    most = self._calls_in_turn() * self.batch
+                    return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
 
     async def _wait(self, seconds: float | None) -> None:
         self._news.clear()
@@ -171,7 +180,7 @@ class Batches:
             pass
 
     async def _infer(self, slots: list[int]) -> None:
-        """Run a batch; where it fails, its halves, until the culprit stands alone and the others have their answers."""
+        """Run a turn; where it fails, its halves, until the culprit stands alone and the others have their answers."""
         run = contextvars.copy_context().run  # what the thread logs says which job it is about
         try:
             undecoded = await asyncio.get_running_loop().run_in_executor(self._pool, run, self._call, slots)
@@ -202,19 +211,21 @@ class Batches:
         self._on_failed(slot, said)
 
     def _call(self, slots: list[int]) -> list[int]:
-        """Run a batch. Returns those whose file the GPU does not decode; the others have their answers."""
+        """Run a turn. Returns those whose file the GPU does not decode; the others have their answers."""
         start = self._began[threading.get_ident()] = time.monotonic()
         try:
             with self._inputs(slots) as inputs:
-                if inputs:
+                for batch in _in_parts(list(inputs), self.batch):
                     self._on_batch()
                     with self.watch.stage("infer"):
-                        self.engine.answer(list(inputs.values()), [self.ring.answers[slot] for slot in inputs])
+                        self.engine.answer(
+                            [inputs[slot] for slot in batch], [self.ring.answers[slot] for slot in batch]
+                        )
         except DeviceLostError as err:
             end_without_gpu(err)
         finally:
             del self._began[threading.get_ident()]
-        took_s = time.monotonic() - start
+        took_s = (time.monotonic() - start) / -(-len(slots) // self.batch)
         self.call_s += (took_s - self.call_s) * (_NEWEST if self.call_s else 1.0)
         return [slot for slot in slots if slot not in inputs]
 
@@ -231,6 +242,11 @@ class Batches:
             images = dict(zip(files, decoded, strict=True))
             found = {slot: images.get(slot, self.ring.tensors[slot]) for slot in slots}
             yield {slot: image for slot, image in found.items() if image is not None}
+
+
+def _in_parts(slots: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(slots), size):
+        yield slots[start : start + size]
 
 
 def end_without_gpu(err: DeviceLostError) -> NoReturn:

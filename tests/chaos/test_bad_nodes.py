@@ -63,10 +63,10 @@ def _newer_version(spread: Spread) -> Bad:
     """The same trtjob, for which a job has another number."""
     copy = spread.folder / "newer" / "trtjob"
     shutil.copytree(Path(trtjob.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    models = copy / "jobs" / "models.py"
-    text = models.read_text("utf-8")
+    spec = copy / "jobs" / "spec.py"
+    text = spec.read_text("utf-8")
     assert "schema_version: Literal[1] = 1" in text
-    models.write_text(text.replace("schema_version: Literal[1] = 1", "schema_version: Literal[2] = 2"), "utf-8")
+    spec.write_text(text.replace("schema_version: Literal[1] = 1", "schema_version: Literal[2] = 2"), "utf-8")
     return Bad("version", {"PYTHONPATH": str(copy.parent)})
 
 

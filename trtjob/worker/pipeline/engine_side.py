@@ -18,6 +18,7 @@ from trtjob.errors import EngineError
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import note_trouble
 from trtjob.storage.listing import Entry
+from trtjob.utf8 import escaped
 from trtjob.worker.pipeline.batches import Batches, Decoder
 from trtjob.worker.pipeline.child_config import ChildConfig
 from trtjob.worker.pipeline.dispatcher import Dispatcher
@@ -296,7 +297,7 @@ class Pipeline:
 
     def _failed(self, slot: int, why: str) -> None:
         if (handle := self._back_from_engine(slot)) is not None:
-            handle.send(frame(Kind.FAILED, slot, why.encode()))
+            handle.send(frame(Kind.FAILED, slot, escaped(why).encode()))
 
     def _dropped(self, slots: list[int]) -> None:
         """Take slots back from an engine that has broken down."""

@@ -19,6 +19,7 @@
     │   ├── UnknownJobError       no job has this id
     │   ├── UnknownImageError     a job has no such image; also a KeyError: .image
     │   └── ForeignJobError       a job was submitted by another version of trtjob
+    ├── WaitTimeoutError          a job that is waited for goes on; also a TimeoutError: .job_id
     ├── TooManyFailures           a job's `max_failures` is reached
     └── ImageError                one image cannot be processed: .kind
 
@@ -156,6 +157,14 @@ class ForeignJobError(JobError):
             "Use that version for it, or submit the job again to another output",
             job_id=job_id,
         )
+
+
+class WaitTimeoutError(TrtjobError, TimeoutError):
+    """A job has not ended in the time for which it was waited for, and goes on."""
+
+    def __init__(self, job_id: str, timeout_s: float) -> None:
+        super().__init__(f"job '{job_id}' has not ended after {timeout_s:g} s, and goes on")
+        self.job_id = job_id
 
 
 class TooManyFailures(TrtjobError):

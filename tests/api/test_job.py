@@ -13,7 +13,7 @@ import pytest
 from terminal import DIGITS, Terminal
 
 import trtjob
-from trtjob.errors import ConfigError, JobError
+from trtjob.errors import ConfigError, JobError, WaitTimeoutError
 from trtjob.queue.connection import Connection
 
 SCRIPT = """
@@ -111,11 +111,19 @@ def test_a_job_that_never_ends_is_not_waited_for_for_ever(
     monkeypatch.setenv("TRTJOB_HOME", str(tmp_path / "home"))
     scenes = DIGITS / "scenes" / "night"
     job = trtjob.submit(scenes, model=DIGITS / "digits.weights", output=tmp_path, progress=False)
-    with pytest.raises(TimeoutError, match=r"has not ended after 0\.2 s, and goes on"):
+    with pytest.raises(WaitTimeoutError, match=r"has not ended after 0\.2 s, and goes on") as caught:
         job.wait(timeout_s=0.2, progress=False)
+    assert isinstance(caught.value, TimeoutError)
+    with pytest.raises(WaitTimeoutError, match="has not ended after 0 s"):
+        job.wait(timeout_s=-1, progress=False)
     assert job.cancel()
-    with pytest.raises(JobError, match=f"job '{job.id}' cancelled"):
-        job.wait(progress=False)
+    for timeout_s in (None, 0, -1, 10**400):  # it is looked at once, however short the time
+        with pytest.raises(JobError, match=f"job '{job.id}' cancelled"):
+            job.wait(timeout_s=timeout_s, progress=False)
+    wrong: list[Any] = ["x", [], float("nan")]
+    for value in wrong:
+        with pytest.raises(ConfigError, match=r"^timeout_s .*: expected (a number|seconds)$"):
+            job.wait(timeout_s=value, progress=False)
 
 
 def test_elsewhere_than_on_linux_a_run_says_what_to_do(

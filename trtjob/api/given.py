@@ -3,6 +3,7 @@
 All of these raise ConfigError, which names the option and what was expected.
 """
 
+import math
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,8 @@ from trtjob.errors import ConfigError
 from trtjob.tilde import expand_tilde
 
 Choice = TypeVar("Choice", bound=StrEnum)
+
+LONGEST_WAIT_S = 1e9  # 30 years
 
 
 def as_number(option: str, value: object) -> float:
@@ -27,6 +30,16 @@ def as_number(option: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # what is none is told
     except (TypeError, ValueError) as err:
         raise ConfigError(f"{option} {value!r}: expected a number") from err
+
+
+def as_wait_s(option: str, value: object) -> float | None:
+    """Return for how many seconds to wait, None for ever; what is below zero is the past, and so no wait."""
+    if value is None:
+        return None
+    seconds = as_number(option, value)
+    if not -math.inf <= seconds <= math.inf:  # not a number; an integer may be too large to be a float
+        raise ConfigError(f"{option} {value!r}: expected seconds")
+    return min(max(seconds, 0), LONGEST_WAIT_S)
 
 
 def as_choice(option: str, choices: type[Choice], value: object) -> Choice:

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from trtjob.api.follow import follow
+from trtjob.api.given import as_wait_s
 from trtjob.api.hand_in import Begun, convert_ahead, hand_in
 from trtjob.api.in_thread import waited_for
 from trtjob.api.job_folders import job_folder
@@ -19,7 +20,7 @@ from trtjob.api.session import WorkerOptions, open_session, settings_for
 from trtjob.api.signature import taking_fields_of
 from trtjob.api.stop import Stop
 from trtjob.api.tables import html_table
-from trtjob.errors import ConfigError, JobError
+from trtjob.errors import ConfigError, JobError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from trtjob.jobs.folder import JobFolder
@@ -86,21 +87,23 @@ class Job:
     def wait(self, *, timeout_s: float | None = None, progress: bool = True) -> "Job":
         """Wait until the job has ended, and return it. The job goes on where this is interrupted.
 
-        Raises JobError where the job failed or was cancelled, TimeoutError, QueueError.
+        timeout_s: for how long; 0: look once. Raises JobError where the job failed or was cancelled, ConfigError,
+        WaitTimeoutError, which is a TimeoutError, QueueError.
         """
+        wait_s = as_wait_s("timeout_s", timeout_s)
         with open_session(settings_for()) as session:
             if not session.store.has(self.id):
                 return _ended_well(self, self.status())
             listener = audience(wants_progress=progress)
 
             async def wait(stop: Stop) -> "JobView | None":
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(wait_s):
                     return await follow(session, self.id, stop, listener)
 
             try:
                 view = waited_for(wait)
             except TimeoutError:
-                raise TimeoutError(f"job '{self.id}' has not ended after {timeout_s:g} s, and goes on") from None
+                view = _ended(session.store.view(self.id), wait_s or 0)
         assert view is not None  # else Ctrl-C was raised
         return _ended_well(self, view)
 
@@ -183,6 +186,15 @@ def _job_of(view: "JobView") -> Job:
     from trtjob.jobs.folder import JobFolder
 
     return Job(JobFolder.of(view.spec))
+
+
+def _ended(view: "JobView", waited_s: float) -> "JobView":
+    """Return a job at the end of the time to wait for it. Raises WaitTimeoutError where it has not ended."""
+    from trtjob.jobs.states import TERMINAL
+
+    if view.state not in TERMINAL:
+        raise WaitTimeoutError(view.spec.job_id, waited_s) from None
+    return view
 
 
 def _ended_well(job: Job, view: "JobView") -> Job:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from trtjob.cli.app import command
 from trtjob.config import Settings
 
@@ -37,7 +39,7 @@ def reference() -> str:
 
 def _sections(command: Any, name: str) -> Iterator[str]:
     yield f"## `{name}`\n"
-    yield f"{command.help.strip()}\n"
+    yield f"{_shown(command.help).strip()}\n"
     if command.epilog:
         yield f"    {command.epilog.removeprefix('Example: ')}\n"
     yield from _table(_parameters(command))
@@ -54,7 +56,7 @@ def _table(parameters: list[Any]) -> Iterator[str]:
         return
     yield "| | |\n|---|---|"
     for parameter in parameters:
-        yield f"| {_usage(parameter)} | {_cell(parameter.help)}{' Required.' if parameter.required else ''} |"
+        yield f"| {_usage(parameter)} | {_cell(_shown(parameter.help))}{' Required.' if parameter.required else ''} |"
     yield ""
 
 
@@ -65,6 +67,11 @@ def _usage(parameter: Any) -> str:
     if parameter.is_flag:
         return names
     return _cell(f"{names} `{parameter.metavar}`")
+
+
+def _shown(text: str) -> str:
+    """Return a help text as Rich shows it, which takes `[word]` for markup unless a backslash stands before it."""
+    return Text.from_markup(text).plain
 
 
 def _cell(text: str) -> str:
@@ -106,10 +113,10 @@ def manual_page() -> str:
 def _manual(command: Any, name: str) -> Iterator[str]:
     for child in command.commands.values():
         title = f"{name} {child.name}"
-        yield from (f".SS {title}", _roff(child.help))
+        yield from (f".SS {title}", _roff(_shown(child.help)))
         for parameter in _parameters(child):
             named = re.sub(r"[`\\]", "", _usage(parameter))
-            yield from (".TP", f".B {_roff(named)}", _roff(parameter.help))
+            yield from (".TP", f".B {_roff(named)}", _roff(_shown(parameter.help)))
         if child.epilog:
             yield from (".PP", _roff(child.epilog))
         if hasattr(child, "commands"):

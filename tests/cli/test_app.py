@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from rich.text import Text
 from terminal import Outcome
 
 from trtjob import __version__
@@ -37,6 +38,12 @@ EACH_COMMAND = pytest.mark.parametrize("path", [pytest.param(p, id=" ".join(("tr
 def test_every_command_argument_and_option_has_help(path: tuple[str, ...]) -> None:
     assert COMMANDS[path].help.endswith(".")
     assert [p.name for p in COMMANDS[path].params if not p.help] == []
+
+
+@EACH_COMMAND
+def test_no_help_loses_what_stands_in_brackets(path: tuple[str, ...]) -> None:
+    for text in (COMMANDS[path].help, *(parameter.help for parameter in COMMANDS[path].params)):
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
 
 
 @EACH_COMMAND

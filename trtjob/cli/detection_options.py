@@ -106,7 +106,7 @@ Fps = Annotated[
         rich_help_panel=DETECTION,
         show_default=False,
         help="How many frames of each second of a video are images, with names such as clip.mp4#t=12.040. Videos need "
-        "pip install 'trtjob[video]'. Example: trtjob run clips/ --model yolov8n --fps 0.5. Default: 1.",
+        r"pip install 'trtjob\[video]'. Example: trtjob run clips/ --model yolov8n --fps 0.5. Default: 1.",
     ),
 ]
 Every = Annotated[

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from at_once import all_at_once
+from users import as_nobody
 
 from trtjob.errors import FailureKind, ImageError, PlaceError, StorageError
 from trtjob.storage import LocalStorage, place_error
@@ -242,3 +243,10 @@ def test_a_root_that_is_empty_or_gone_is_away(storage: LocalStorage) -> None:
     storage.root.rmdir()
     with pytest.raises(PlaceError, match="is not there on this machine"):
         storage.fetch(Entry("gone.jpg", 1, "etag"))
+
+
+def test_a_folder_that_cannot_be_cleared_up_is_named_itself(public_folder: Path) -> None:
+    (public_folder / "a/closed").mkdir(parents=True)
+    (public_folder / "a/closed").chmod(0)
+    with as_nobody(), pytest.raises(StorageError, match=r"cannot read .*/a/closed: Permission denied"):
+        LocalStorage(public_folder).remove_unfinished()

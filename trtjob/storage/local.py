@@ -195,7 +195,7 @@ class LocalStorage:
         try:
             found = list(_unfinished(self.root))
         except OSError as err:
-            raise _unreadable(err, self.root) from err
+            raise _unreadable(err, Path(err.filename or self.root)) from err
         before()
         for path in found:
             try:

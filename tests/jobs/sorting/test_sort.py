@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from epochs import failed, found, job_spec, write_records
+from users import as_nobody
 from web_server import web_server
 
+from trtjob.atomic import unfinished_name
 from trtjob.errors import ConfigError
 from trtjob.jobs.folder import RESULTS, JobFolder
 from trtjob.jobs.records import Record
@@ -363,6 +365,42 @@ def test_images_of_a_web_server_are_copied(photos: Photos) -> None:
     assert server.heard.count("GET /cam1/IMG_1.jpg") == 1
     assert photos.undo() == (1, [])
     assert tree(photos.into) == {}
+
+
+def test_what_others_are_writing_below_the_folder_stays(photos: Photos) -> None:
+    others = [
+        photos.into / folder / unfinished_name() for folder in (".", "results/photos-2b3c4d5e/shards", "dog/cam1/deep")
+    ]
+    photos.sort(How.COPY)
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert not photos.sort(How.COPY).left
+    assert photos.undo() == (4, [])
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("then", [lambda photos: photos.sort(How.COPY), Photos.undo], ids=["sort", "undo"])
+def test_what_a_killed_sort_was_writing_is_removed(photos: Photos, then: Callable[[Photos], object]) -> None:
+    photos.sort(How.COPY)
+    part = (photos.into / PLACES["cam2/broken.jpg"]).with_name(unfinished_name())
+    part.touch()
+    then(photos)
+    assert not part.exists()
+
+
+def test_a_folder_of_the_system_beside_the_sorted_ones_may_be_closed(public_folder: Path) -> None:
+    photos = Photos(public_folder)
+    before = tree(photos.photos)
+    (photos.into / "lost+found").mkdir(parents=True)
+    (photos.into / "lost+found").chmod(0)
+    for folder in (photos.into, photos.photos, *photos.photos.iterdir()):
+        folder.chmod(0o777)
+    with as_nobody():
+        assert not photos.sort(How.MOVE).left
+        assert not photos.sort(How.MOVE).left
+        assert photos.undo() == (4, [])
+    assert tree(photos.photos) == before
 
 
 # -- killed ------------------------------------------------------------------------------------------------------------

@@ -115,8 +115,7 @@ class _Sort:
         self._safe_folders: set[Path] = set()
 
     def run(self, wanted: Iterator[Target]) -> SortedImages:
-        if self.placed:
-            LocalStorage(self.root).remove_unfinished()
+        self.list.remove_unfinished()
         result = SortedImages(list_path=self.list.path)
         for number, target in enumerate(wanted, start=1):
             try:

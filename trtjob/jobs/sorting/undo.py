@@ -22,7 +22,7 @@ def undo_sort(into: Path, job_id: str) -> tuple[int, list[tuple[str, str]]]:
     reasons: list[tuple[str, str]] = []
     try:
         with open_list(root, job_id, None) as undo_list:
-            LocalStorage(root).remove_unfinished()
+            undo_list.remove_unfinished()
             how = How(undo_list.heading.how)
             placed_last = {placed.file: placed for placed in undo_list.placed}
             for placed in reversed(placed_last.values()):

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,7 @@ from trtjob import atomic
 from trtjob.documents import Document
 from trtjob.errors import ConfigError
 from trtjob.jobs.records import json_line, parse_line
+from trtjob.storage import LocalStorage
 
 
 class Heading(Document):
@@ -61,6 +62,22 @@ class UndoList:
         """Bring what was noted to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def remove_unfinished(self) -> None:
+        """Remove what a run that was killed has left of the file it was at, the last one.
+
+        It lies where that one belongs. Elsewhere in the folder such files are of others, who may be writing them.
+        """
+        if not self.placed:
+            return
+        root = self.path.parent
+        folder = LocalStorage(root).path(self.placed[-1].target).parent
+        if not folder.resolve().is_relative_to(root):
+            return
+        with suppress(OSError):  # of a folder that is closed or gone: whoever needs it says so
+            for path in folder.iterdir():
+                if atomic.is_unfinished(path.name) and path.is_file():
+                    path.unlink()
 
     def keep(self, placed: Sequence[Placed]) -> None:
         """Have only these in the list; the file goes with the last one."""

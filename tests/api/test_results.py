@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,12 +64,41 @@ def test_a_filter_keeps_what_has_the_label_and_the_score(results: trtjob.Results
     assert dogs["a.jpg"].detections == (Detection("dog", 1, 0.9, BOX),)
 
 
-@pytest.mark.parametrize("score", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("label", [["cat", "dog"], "cat, dog", [0, "1"], ("cat", 1)])
+def test_a_filter_takes_several_labels_by_names_and_numbers(results: trtjob.Results, label: Any) -> None:
+    assert list(results.filter(label=label).images()) == ["a.jpg", "b/c.jpg"]
+
+
+@pytest.mark.parametrize("label", ["dog", 1, ["dog"], [1]])
+def test_a_filter_of_one_image_is_that_of_all(results: trtjob.Results, label: Any) -> None:
+    dogs = results.filter(label=label)
+    assert list(dogs.filter(min_score=0.5).images()) == ["a.jpg"]
+    assert dogs["a.jpg"].detections == results["a.jpg"].filter(label=label).detections
+    assert [each.label for each in dogs["a.jpg"].detections] == ["dog"]
+
+
+@pytest.mark.parametrize("label", ["", [], [""], [None], True, 1.5])
+def test_what_is_no_label_is_refused(results: trtjob.Results, label: Any) -> None:
+    for place in (results, results["a.jpg"]):
+        with pytest.raises(ConfigError, match=r"^label .*: expected a class's name or number, or several$"):
+            place.filter(label=label)
+
+
+@pytest.mark.parametrize("label", ["cow", 9, ["dog", "cow"], -1])
+def test_a_filter_refuses_classes_that_the_model_does_not_have(results: trtjob.Results, label: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^label: this model has no class '(cow|9|-1)'\. It has: "):
+        results.filter(label=label)
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5, 5, float("nan")])
 def test_a_filter_takes_scores_alone(results: trtjob.Results, score: float) -> None:
-    with pytest.raises(ConfigError, match=r"min_score .*: expected 0 to 1"):
-        results.filter(min_score=score)
-    with pytest.raises(ConfigError, match="min_score 'high': expected a number"):
-        results.filter(min_score="high")  # type: ignore[arg-type]
+    wrong: list[Any] = ["high", None, []]
+    for place in (results, results["a.jpg"]):
+        with pytest.raises(ConfigError, match=r"^min_score .*: expected 0 to 1$"):
+            place.filter(min_score=score)
+        for value in wrong:
+            with pytest.raises(ConfigError, match=r"^min_score .*: expected a number$"):
+                place.filter(min_score=value)
 
 
 def test_an_image_is_found_by_its_name(results: trtjob.Results) -> None:
@@ -145,6 +175,14 @@ def test_a_table_of_detections_has_a_row_for_each(results: trtjob.Results) -> No
         "image": "a.jpg", "width": 200, "height": 100, "label": "dog", "class_id": 1, "score": 0.9,
         "x1": x1, "y1": y1, "x2": x2, "y2": y2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ["detections", "imag", "", None, 5, []])
+def test_a_table_of_other_rows_is_refused(results: trtjob.Results, rows: Any) -> None:
+    for package, to in [("pyarrow", results.to_arrow), ("pandas", results.to_pandas), ("polars", results.to_polars)]:
+        pytest.importorskip(package)
+        with pytest.raises(ConfigError, match=r"^rows .*: expected detection or image$"):
+            to(rows)
 
 
 def test_a_table_of_images_has_all_that_a_record_has(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def as_wait_s(option: str, value: object) -> float | None:
     return min(max(seconds, 0), LONGEST_WAIT_S)
 
 
+def as_score(option: str, value: object) -> float:
+    """Return a score, which is from 0 to 1."""
+    score = as_number(option, value)
+    if not 0 <= score <= 1:
+        raise ConfigError(f"{option} {value}: expected 0 to 1")
+    return score
+
+
 def as_choice(option: str, choices: type[Choice], value: object) -> Choice:
     """Return the one of these choices that is named."""
     try:
@@ -68,3 +76,17 @@ def as_several(option: str, value: object, what: str) -> tuple[object, ...]:
     if isinstance(value, Iterable):
         return tuple(value)
     raise ConfigError(f"{option} {value!r}: expected {what}")
+
+
+def as_classes(option: str, value: object) -> tuple[str | int, ...]:
+    """Return names of classes, and their numbers, one or several.
+
+    >>> as_classes("label", 2)
+    (2,)
+    """
+    what = "a class's name or number, or several"
+    each = (value,) if isinstance(value, int) else as_several(option, value, what)
+    classes = tuple(one for one in each if isinstance(one, str | int) and one != "" and not isinstance(one, bool))
+    if not classes or len(classes) < len(each):
+        raise ConfigError(f"{option} {value!r}: expected {what}")
+    return classes

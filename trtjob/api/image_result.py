@@ -1,10 +1,12 @@
 """What is known of one image, for Python programs."""
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from trtjob.api.given import as_classes, as_score
 from trtjob.api.tables import html_table
 from trtjob.errors import MissingDependencyError
 from trtjob.imaging.detections import Classification, Detection
@@ -12,6 +14,8 @@ from trtjob.jobs.records import ImageFailure, Record, to_line
 
 if TYPE_CHECKING:
     from supervision import Classifications, Detections
+
+Classes: TypeAlias = str | int | Sequence[str | int]
 
 ROWS_SHOWN = 20
 
@@ -59,11 +63,19 @@ class ImageResult:
         """Why there is no result; None where there is one."""
         return self.record.error
 
-    def filter(self, *, label: str | None = None, min_score: float = 0.0) -> "ImageResult":
-        """Return this with those detections or classes alone that have the label, and at least the score."""
+    def filter(self, *, label: Classes | None = None, min_score: float = 0.0) -> "ImageResult":
+        """Return this with those detections or classes alone that have the label, and at least the score.
+
+        label: a class's name, or its number, or several of these. Raises ConfigError for what is no label or score.
+        """
+        classes = () if label is None else as_classes("label", label)
+        return self.with_only(classes, as_score("min_score", min_score))
+
+    def with_only(self, classes: Collection[str | int], min_score: float) -> "ImageResult":
+        """Return this with what is of these classes, by names and numbers, or of any where there are none."""
 
         def wanted(found: Detection | Classification) -> bool:
-            return found.score >= min_score and label in (None, found.label)
+            return found.score >= min_score and (not classes or found.label in classes or found.class_id in classes)
 
         record = self.record
         return ImageResult(

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from trtjob.api.given import as_number
-from trtjob.api.image_result import ImageResult
+from trtjob.api.given import as_classes, as_score
+from trtjob.api.image_result import Classes, ImageResult
 from trtjob.api.job_folders import job_folder
 from trtjob.api.session import settings_for
 from trtjob.api.tables import html_table
@@ -31,7 +31,8 @@ IMAGES_SHOWN = 10
 class Results:
     """The results of a job, sorted by image; each walk over them reads them anew and holds one image at a time.
 
-    label, min_score: what detections and classes must have to be among them; images without any are then left out.
+    labels, min_score: what detections and classes must have to be among them, one of the labels where there are any;
+    images without any are then left out.
 
     >>> import trtjob
     >>> results = trtjob.results("results/photos-1a2b3c4d")
@@ -47,7 +48,7 @@ class Results:
     """
 
     _folder: "JobFolder"
-    label: str | None = None
+    labels: tuple[str, ...] = ()
     min_score: float = 0.0
 
     @classmethod
@@ -65,15 +66,22 @@ class Results:
 
         return Summary.of(self._folder)
 
-    def filter(self, *, label: str | None = None, min_score: float = 0.0) -> "Results":
+    def filter(self, *, label: Classes | None = None, min_score: float = 0.0) -> "Results":
         """Return the images with a detection or class that has the label, and at least the score, with these alone.
 
-        Raises ConfigError for what is no score.
+        label: a class's name, or its number, or several of these. Raises ConfigError for what is no score, and no
+        class of the model.
         """
-        least = as_number("min_score", min_score)
-        if not 0 <= least <= 1:
-            raise ConfigError(f"min_score {min_score}: expected 0 to 1")
-        return replace(self, label=label or self.label, min_score=max(least, self.min_score))
+        least = as_score("min_score", min_score)
+        labels = self.labels if label is None else self._labels_of(label)
+        return replace(self, labels=labels, min_score=max(least, self.min_score))
+
+    def _labels_of(self, classes: Classes) -> tuple[str, ...]:
+        from trtjob.jobs.spec import class_ids_from
+
+        named = ",".join(map(str, as_classes("label", classes)))
+        known = self._folder.spec().model.labels
+        return tuple(known[number] for number in class_ids_from(named, known, option="label"))
 
     def __iter__(self) -> Iterator[ImageResult]:
         """Yield the images. Raises StorageError where the results are damaged or cannot be read."""
@@ -82,12 +90,12 @@ class Results:
         results = map(ImageResult, read_records(self._folder.storage, RESULTS))
         if not self._is_filtered:
             return results
-        filtered = (result.filter(label=self.label, min_score=self.min_score) for result in results)
+        filtered = (result.with_only(self.labels, self.min_score) for result in results)
         return (result for result in filtered if result.detections or result.classes)
 
     @property
     def _is_filtered(self) -> bool:
-        return self.label is not None or self.min_score > 0
+        return bool(self.labels) or self.min_score > 0
 
     def __getitem__(self, image: str | Path) -> ImageResult:
         """Return one image, without reading all. Raises UnknownImageError, which is a KeyError, and StorageError."""
@@ -99,7 +107,7 @@ class Results:
         if record is None:
             raise UnknownImageError(str(image), job_id=self._folder.spec().job_id)
         result = ImageResult(record)
-        return result.filter(label=self.label, min_score=self.min_score) if self._is_filtered else result
+        return result.with_only(self.labels, self.min_score) if self._is_filtered else result
 
     def __contains__(self, image: object) -> bool:
         try:
@@ -113,16 +121,18 @@ class Results:
 
     def failures(self) -> Iterator[ImageResult]:
         """Yield the images that have failed."""
-        return (result for result in replace(self, label=None, min_score=0.0) if result.error is not None)
+        return (result for result in replace(self, labels=(), min_score=0.0) if result.error is not None)
 
     def to_arrow(self, rows: "Rows" = "detection") -> "pyarrow.Table":
         """Return a table: a row for each detection, or class; with `image` a row for each image, with lists in it.
 
         The table is in memory as a whole; `trtjob export --format parquet` writes one of any size.
-        Raises MissingDependencyError.
+        Raises MissingDependencyError, ConfigError for other rows.
         """
-        from trtjob.jobs.exports.arrow_table import record_batches, schema_of
+        from trtjob.jobs.exports.arrow_table import Rows, record_batches, schema_of
 
+        if rows not in get_args(Rows):
+            raise ConfigError(f"rows {rows!r}: expected {' or '.join(get_args(Rows))}")
         schema = schema_of(rows)
         import pyarrow as pa
 
@@ -146,7 +156,9 @@ class Results:
         summary = self.summary
         said = f"{self._folder.uri}: {counted(summary.images, 'image')}, {summary.failed:,} failed"
         title = (
-            f"{said}; those with {self.label or 'anything'} from {self.min_score:g} on" if self._is_filtered else said
+            f"{said}; those with {' or '.join(self.labels) or 'anything'} from {self.min_score:g} on"
+            if self._is_filtered
+            else said
         )
         return html_table(f"{title} (the first {len(shown)})", ("image", "found", "best"), shown)
 

@@ -264,7 +264,7 @@ def _without_blanks(name: str) -> str:
     return ",".join(part.strip() for part in name.split(","))
 
 
-def class_ids_from(names: str, labels: tuple[str, ...]) -> tuple[int, ...]:
+def class_ids_from(names: str, labels: tuple[str, ...], *, option: str = "--classes") -> tuple[int, ...]:
     """Parse `--classes`: names or numbers, separated by commas, which a name may hold as well.
 
     Raises ConfigError for one that the model does not know.
@@ -289,7 +289,7 @@ def class_ids_from(names: str, labels: tuple[str, ...]) -> tuple[int, ...]:
             ids.add(int(name))
         elif name:
             shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-            raise ConfigError(f"--classes: this model has no class {name!r}. It has: {shown}")
+            raise ConfigError(f"{option}: this model has no class {name!r}. It has: {shown}")
     if not ids:
-        raise ConfigError("--classes: no class named. Example: --classes dog,cat")
+        raise ConfigError(f"{option}: no class named. Example: {option} dog,cat")
     return tuple(sorted(ids))

@@ -203,6 +203,8 @@ def test_the_classes_of_yolo_files_have_names_of_their_own(tmp_path: Path) -> No
         pytest.param("cat 0.5 0.5 1 1", "expected the number of a class first, found 'cat'", id="a name"),
         pytest.param("7 0.5 0.5 1 1", "expected the number of a class first, found '7'", id="an unknown number"),
         pytest.param("1 0.5 0.5 1", "expected 4 numbers, or 3 points and more, and found 3 numbers", id="too few"),
+        pytest.param("1 0.5 0.5 1e400 1", "a box has a number that is not from -1e+09 to 1e+09", id="no share"),
+        pytest.param("1 0.5 nan 1 1", "a box has a number that is not from -1e+09 to 1e+09", id="not a number"),
         pytest.param("1 a b c d", "could not convert string to float: 'a'", id="no numbers"),
     ],
 )
@@ -227,6 +229,14 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, message: str) -> Non
         '{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": null, "file_name": "b.jpg"}]}',
         '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": [1], "name": "dog"}]}',
         pytest.param('{"images": ' + "[" * 100_000, id="deep"),
+        *(
+            pytest.param(
+                '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "dog"}], "annotations":'
+                f' [{{"bbox": [1, 2, {number}, 4], "image_id": 1, "category_id": {category}}}]}}',
+                id=f"{number} of {category}",
+            )
+            for number, category in [("1e400", 1), ("-1e400", 1), ("NaN", 1), ("1e308", 1), ("3", 2), ("3", '"1"')]
+        ),
     ],
 )
 def test_what_is_no_coco_file_is_refused(tmp_path: Path, text: str) -> None:

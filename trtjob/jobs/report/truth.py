@@ -15,6 +15,8 @@ from trtjob.jobs.report.overlap import Box
 from trtjob.storage.listing import suffix_of
 
 _CLASSES, _DATA = "classes.txt", "data.yaml"
+_MOST = 1e9  # pixels, and sides of an image, that a box may lie away from it: what is computed of it stays finite
+_OUTSIDE = f"a box has a number that is not from {-_MOST:g} to {_MOST:g}"
 
 
 class TrueObject(NamedTuple):
@@ -85,6 +87,10 @@ class CocoLabels:
                     category.append(categories.setdefault(item["category_id"], len(categories)))
                     crowd.append(bool(item.get("iscrowd")))
                     boxes.extend(item["bbox"])
+            _expect_categories(categories, names)
+            numbers = np.frombuffer(boxes, np.float64)
+            if not -_MOST <= numbers.min(initial=0) <= numbers.max(initial=0) <= _MOST:
+                raise ValueError(_OUTSIDE)
             ids, self.unknown = _ids(names, labels)
             self._rank = self._ranks()
         self._ids = {number: ids[category_id] for category_id, number in categories.items() if category_id in ids}
@@ -117,6 +123,14 @@ class CocoLabels:
             if class_id is not None:
                 x, y, width, height = self._boxes[at].tolist()
                 yield TrueObject(class_id, (x, y, width, height), bool(self._crowd[at]))
+
+
+def _expect_categories(used: Iterable[Any], names: list[tuple[Any, str]]) -> None:
+    """Raise ValueError where annotations are of a category that the file does not name."""
+    known = {number for number, _ in names}
+    for category_id in used:
+        if category_id not in known:
+            raise ValueError(f"an annotation has the category_id {category_id!r}, which none of its categories has")
 
 
 class YoloLabels:
@@ -171,6 +185,8 @@ class YoloLabels:
 
 def _box_of(shares: list[float]) -> Box:
     """Return a line's box, or the one around its outline, in shares of the image. Raises ValueError."""
+    if not all(abs(share) <= _MOST for share in shares):
+        raise ValueError(_OUTSIDE)
     if len(shares) == 4:
         x, y, width, height = shares
         return x - width / 2, y - height / 2, width, height

@@ -9,7 +9,7 @@ import pytest
 from samples import job_spec
 from web_server import web_server
 from worker.local_worker import LocalWorker
-from worker.plain_engine import PlainEngine, write_images
+from worker.plain_engine import PlainEngine, write_image, write_images
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import EngineError
@@ -303,18 +303,17 @@ def test_an_engine_that_fails_for_all_images_is_to_blame_itself(
 
 @pytest.mark.parametrize("error", [EngineError, MemoryError])
 def test_what_fails_for_one_image_is_its_record(local_worker: LocalWorker, error: type[Exception]) -> None:
-    local_worker.plan(6, shard_size=6)
-    calls: list[int] = []
+    keys = local_worker.plan(6, shard_size=6)
+    write_image(local_worker.photos / keys[2], 50)
 
-    def fail(_images: UInt8Array) -> None:
-        calls.append(1)
-        if len(calls) == 3:
+    def fail(images: UInt8Array) -> None:
+        if images.max() < 100:
             raise error("no room")
 
     local_worker.use(PlainEngine(on_infer=fail))
     run_unit(local_worker.job_id, SHARD)
     failed = [record for record in local_worker.records().values() if record.error is not None]
-    assert len(failed) == 1
+    assert [record.image for record in failed] == [keys[2]]
     assert failed[0].error is not None
     assert "no room" in failed[0].error.message
     assert view(local_worker)[0] is JobState.FINISHING

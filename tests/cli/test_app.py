@@ -9,12 +9,14 @@ from types import FrameType
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer
 from rich.text import Text
 from terminal import Outcome
 
 from trtjob import __version__
 from trtjob.cli import doctor, export, picture_options
 from trtjob.cli.app import command, main
+from trtjob.errors import ConfigError
 from trtjob.jobs.exports import ExportFormat
 from trtjob.jobs.spec import Annotate
 
@@ -65,6 +67,36 @@ def test_every_command_has_an_example_that_it_understands(path: tuple[str, ...])
     own = next(p for p in sorted(COMMANDS, key=len, reverse=True) if tuple(words[1 : 1 + len(p)]) == p)
     assert own[: len(path)] == path
     COMMANDS[own].make_context(words[0], words[1 + len(own) :])
+
+
+@EACH_COMMAND
+def test_no_path_is_empty(path: tuple[str, ...]) -> None:
+    hints = get_type_hints(COMMANDS[path].callback)
+    for parameter in COMMANDS[path].params:
+        if Path in (hint := hints.get(parameter.name), *get_args(hint)):
+            with pytest.raises(ConfigError, match=r" is empty\. Name a (file|folder|model)"):
+                parameter.handle_parse_result(typer.Context(COMMANDS[path]), {parameter.name: ""}, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sort JOB --into", "--into is empty. Name a folder"),
+        ("crops JOB -o", "--output is empty. Name a folder"),
+        ("export JOB --format csv -o", "--output is empty. Name a file or a folder, or leave it out"),
+        ("report JOB --truth", "--truth is empty. Name a file or a folder, or leave it out"),
+        ("report JOB --compare", "--compare is empty. Name a job's id, or its folder, or leave it out"),
+        ("run . -m net.onnx --labels", "--labels is empty. Name a file or names, or leave it out"),
+        ("run . -m net.onnx --root", "--root is empty. Name a folder or an s3:// prefix, or leave it out"),
+        ("run . -m", "--model is empty. Name a model"),
+        ("convert", "MODEL is empty. Name a model"),
+    ],
+)
+def test_an_unset_variable_is_not_the_current_folder(
+    trtjob: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert trtjob(*line.split(), "") == Outcome(2, "", f"error: {said}\n")
 
 
 def test_ctrl_c_while_a_command_begins_ends_it_without_a_word() -> None:

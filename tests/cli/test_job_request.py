@@ -280,6 +280,8 @@ def test_what_may_be_wrong_with_a_model_is_said_each_time_it_is_used(
         ({"every": 0}, "--every 0: expected a whole number from 1 to 100,000,000"),
         ({"thumbnail_size": 5}, "--thumbnail-size 5: expected 64 or more"),
         ({"cfg": 5}, "--cfg 5: expected a path"),
+        ({"cfg": ""}, "--cfg is empty. Name a file, or leave it out"),
+        ({"labels": ""}, "--labels is empty. Name a file or names, or leave it out"),
         ({"labels": 5}, "--labels 5: expected a file or names"),
         ({"labels": []}, "--labels is an empty list. Name the classes, or leave it out"),
         ({"classes": 5}, "--classes 5: expected names of classes"),

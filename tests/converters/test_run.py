@@ -270,6 +270,15 @@ def test_what_is_no_model_is_named(
     assert message in str(caught.value)
 
 
+def test_no_name_is_not_the_model_in_the_current_folder(
+    registry: ModelRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="no model ''"):
+        resolve_model("", registry=registry)
+
+
 @pytest.mark.parametrize("option", ["cfg", "labels"])
 def test_what_belongs_to_a_models_file_is_refused_for_a_model_of_the_registry(
     registry: ModelRegistry, weights: Path, option: str

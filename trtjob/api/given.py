@@ -58,8 +58,15 @@ def as_choice(option: str, choices: type[Choice], value: object) -> Choice:
         raise ConfigError(f"{option} {value!r}: expected {', '.join(choices)}") from err
 
 
+def expect_named(option: str, value: object, what: str) -> None:
+    """Refuse a path that is empty, as an unset variable is: it would be the current folder. what: was expected."""
+    if value == "":
+        raise ConfigError(f"{option} is empty. Name {what}, or leave it out")
+
+
 def as_path(option: str, value: object) -> Path:
     """Return a path, a leading `~/` expanded."""
+    expect_named(option, value, "a file")
     if isinstance(value, str | Path):
         return expand_tilde(value)
     raise ConfigError(f"{option} {value!r}: expected a path")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from trtjob.api.given import as_several
+from trtjob.api.given import as_several, expect_named
 from trtjob.errors import ConfigError
 from trtjob.tilde import expand_tilde
 
@@ -13,7 +13,7 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
     r"""Return the file that is named, or one with the names that are listed, or that text lists with commas.
 
     That one lies in `labels` beside the models, under a name by its content: the same names are the same file.
-    Raises ConfigError where a name is missing, or something else is given.
+    Raises ConfigError where a name is missing, nothing is named, or something else is given.
 
     >>> file_of_labels("no, yes", Path("home/models")).read_text()
     'no\nyes\n'
@@ -22,6 +22,7 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
     """
     if asked is None:
         return None
+    expect_named("--labels", asked, "a file or names")
     if isinstance(asked, str | Path):
         path = expand_tilde(asked)
         # A comma in a path, or in a file's name, is no list.

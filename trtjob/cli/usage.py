@@ -1,9 +1,10 @@
-"""What Typer says of a command line, in our words."""
+"""What is said of a command line that cannot be meant, in our words and not Typer's."""
 
 from typing import Any
 
 import typer
 
+from trtjob.errors import ConfigError
 from trtjob.near import near
 
 UsageError: Any = typer.BadParameter.__base__
@@ -46,13 +47,50 @@ def plain_help(command: Any, parent: Any = None) -> Any:
             parameter.__class__ = _PlainArgument
         elif parameter.is_flag:
             parameter.__class__ = _PlainFlag
+        else:
+            parameter.__class__ = _PlainOption
     for child in getattr(command, "commands", {}).values():
         plain_help(child, context)
     return command
 
 
+# What is expected where this stands in the help: an empty one would be the current folder.
+_PLACES = {
+    "FILE": "a file",
+    "coco.json": "a file",
+    "DIR": "a folder",
+    "FOLDER": "a folder",
+    "PATH": "a file or a folder",
+    "s3://": "an s3:// prefix",
+    "NAME,NAME": "names",
+    "MODEL": "a model",
+    "JOB2": "a job's id, or its folder",
+}
+
+
+def _expect_named(parameter: Any, called: str, ctx: Any, given: Any) -> None:
+    """Refuse a path that is empty, as an unset variable of a shell is."""
+    parts = (parameter.metavar or "").split("|")
+    if given.get(parameter.name) == "" and _PLACES.keys() >= set(parts) and not ctx.resilient_parsing:
+        expected = " or ".join(_PLACES[part] for part in parts)
+        left_out = "" if parameter.required else ", or leave it out"
+        raise ConfigError(f"{called} is empty. Name {expected}{left_out}")
+
+
+class _PlainOption(typer.core.TyperOption):
+    """An option with a value, which is not empty where it is a path."""
+
+    def handle_parse_result(self, ctx: Any, opts: Any, args: Any) -> Any:
+        _expect_named(self, max(self.opts, key=len), ctx, opts)
+        return super().handle_parse_result(ctx, opts, args)
+
+
 class _PlainArgument(typer.core.TyperArgument):
-    """`SOURCE...` and `[JOB]` in the usage, and no type beside it."""
+    """`SOURCE...` and `[JOB]` in the usage, and no type beside it; not empty where it is a path."""
+
+    def handle_parse_result(self, ctx: Any, opts: Any, args: Any) -> Any:
+        _expect_named(self, str(self.metavar), ctx, opts)
+        return super().handle_parse_result(ctx, opts, args)
 
     def _usage_display_name(self) -> str:
         return str(self.metavar) if self.required else f"[{self.metavar}]"

@@ -109,6 +109,8 @@ def resolve_model(
     A file means its content and gets no name: the next training run may write another model under the same one.
     on_convert: called with the file before a conversion. Raises ModelError, ConversionError.
     """
+    if not argument:  # whose path would be the current folder, which may hold a model
+        return registry.get(argument)
     path = expand_tilde(argument)
     if _exists(path) and is_model(path):
         request = ConversionRequest(model=path, cfg=cfg, labels=labels, scores=scores)

@@ -102,6 +102,7 @@ def half_a_cpu() -> Iterator[Path]:
     missing_service("no control group can be made here: that takes root")
 
 
+@pytest.mark.slow
 def test_a_real_quota_counts_for_threads_and_image_processes(half_a_cpu: Path) -> None:
     code = (
         "from trtjob.config import Settings\n"

@@ -509,6 +509,7 @@ def test_of_a_part_that_prepares_the_others_only_failures_are_kept(tmp_path: Pat
     assert "models" not in document.read_text()
 
 
+@pytest.mark.slow
 def test_opencv_is_measured_with_both_steps() -> None:
     files = jpeg.files_of("640x480")[:1]
     found = list(jpeg.on_cpu("640x480", files, 0.01))

@@ -124,6 +124,7 @@ def test_an_image_among_many_is_found_without_reading_them_all(tmp_path: Path) -
         assert f"{number * 2 + 1:05}.jpg" not in results
 
 
+@pytest.mark.slow
 def test_results_in_a_bucket_are_read_from_there(bucket: str, tmp_path: Path) -> None:
     folder = finished(tmp_path, RECORDS)
     place = JobFolder.at(f"s3://{bucket}/out/job")

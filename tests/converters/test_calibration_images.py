@@ -159,6 +159,7 @@ def test_without_a_folder_there_are_a_few_generated_images() -> None:
     assert {(image.shape, image.dtype) for image in images} == {((*tiny.HW, 3), np.dtype(np.uint8))}
 
 
+@pytest.mark.slow
 def test_generated_images_differ_and_are_always_the_same() -> None:
     first, second = ([generated_image(index) for index in range(GENERATED)] for _ in range(2))
     np.testing.assert_array_equal(first, second)

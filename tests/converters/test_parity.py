@@ -95,6 +95,7 @@ def test_one_detection_is_not_found_twice() -> None:
     assert compared(spec, expected, found).parity.matched == 0.5
 
 
+@pytest.mark.slow
 def test_keypoints_corners_and_masks_are_compared_too() -> None:
     def said(extras: list[float], **prototypes: FloatArray) -> Outputs:
         boxed = outputs(CAT)

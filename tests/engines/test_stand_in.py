@@ -96,6 +96,7 @@ def test_the_engines_for_gpus_do_what_every_engine_must_do(driver: Path) -> None
     assert int(passed[1]) >= 130
 
 
+@pytest.mark.slow
 def test_auto_takes_tensorrt_where_it_is_installed(driver: Path) -> None:
     choice = chosen(driver, "auto", hidden="tensorrt", CUDA_STAND_IN_CAPABILITY="89")
     assert (choice["engine"], choice["called"], choice["is_wanting"]) == ("tensorrt", ["GPU 0"], False)
@@ -211,6 +212,7 @@ def test_a_process_whose_gpu_has_gone_ends_before_it_takes_any_work(driver: Path
     assert "gpu=GPU 1" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "extra"), [pytest.param("61", "cuda12", id="GTX 1070"), pytest.param("90", "cuda", id="H200")]
 )
@@ -224,6 +226,7 @@ def test_a_card_that_is_too_old_for_all_is_told_so(driver: Path) -> None:
     assert told.endswith("needs driver 525 and compute capability 6.0. Use --engine cpu")
 
 
+@pytest.mark.slow
 def test_without_tensorrt_an_old_card_is_told_which_version_is_for_it(driver: Path) -> None:
     reason = chosen(driver, "auto", hidden="tensorrt tensorrt_rtx", CUDA_STAND_IN_CAPABILITY="61")["reason"]
     assert (

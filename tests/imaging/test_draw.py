@@ -250,6 +250,7 @@ def framed(box: Box, height: int, width: int, edge: int) -> UInt8Array:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hw", "edge"), [pytest.param((300, 400), 0, id="thin"), pytest.param((900, 1200), 2, id="thick")]
 )

@@ -80,6 +80,7 @@ def test_a_file_with_any_byte_changed_is_an_image_or_refused(kind: str) -> None:
             continue
 
 
+@pytest.mark.slow
 def test_an_image_that_is_larger_than_it_says_gets_no_more_memory_than_that(tmp_path: Path) -> None:
     big = saved("AVIF", Image.new("RGB", (4000, 3000)), speed=10)
     place = big.index(b"ispe") + 8

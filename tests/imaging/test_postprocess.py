@@ -172,6 +172,7 @@ def test_the_order_of_the_candidates_does_not_matter(order: list[int]) -> None:
     assert shuffled == detect(boxes, scores)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 900),
     st.integers(1, 900),

@@ -38,11 +38,13 @@ def naive(counts: list[int]) -> str:
     return text
 
 
+@pytest.mark.slow
 @given(MASKS)
 def test_a_mask_survives_its_runs(mask: np.ndarray) -> None:
     assert (mask_from(run_lengths(mask), (mask.shape[0], mask.shape[1])) == mask).all()
 
 
+@pytest.mark.slow
 @given(COUNTS)
 def test_runs_survive_their_text(counts: list[int]) -> None:
     assert decompressed(compressed(np.array(counts))).tolist() == counts

@@ -196,6 +196,7 @@ def test_no_picture_has_a_question_mark_for_a_letter() -> None:
     assert np.array_equal(annotate(image.copy(), [found], conf=0), annotate(image.copy(), [number], conf=0))
 
 
+@pytest.mark.slow
 @needs_raqm
 @given(
     st.text(st.sampled_from("a ก\u0e34 \u0301\u200d\ufe0f\u202e🐈🇩🇪ق\ud800\u2028x"), max_size=6),

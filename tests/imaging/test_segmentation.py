@@ -50,6 +50,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, int], list[float]]:
     return (height, width), [x1, y1, x2, y2]
 
 
+@pytest.mark.slow
 @given(cases(), st.integers(0, 5), st.sampled_from([ResizeMode.LETTERBOX, ResizeMode.STRETCH]))
 def test_a_mask_is_that_of_the_whole_sum_cut_to_the_box(
     case: tuple[tuple[int, int], list[float]], seed: int, mode: ResizeMode

@@ -310,6 +310,7 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     reader.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mkv", ".ts", ".avi"])
 def test_a_range_that_is_missing_in_the_middle_is_told_once(tmp_path: Path, suffix: str) -> None:
     codec = MKV._replace(suffix=suffix) if suffix != ".avi" else CODECS[6]

@@ -47,6 +47,7 @@ def listing(source: LocalStorage) -> Iterator[FramesOf]:
         yield frames_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
 def test_a_video_at_which_the_process_ends_is_one_image(
     tmp_path: Path, harm: signal.Signals, monkeypatch: pytest.MonkeyPatch

@@ -122,6 +122,7 @@ def test_a_plan_keeps_where_frames_are(job: tuple[JobFolder, JobSpec, Path]) -> 
     assert all(entry.frame for entry in read_shard(job[0], 0, 0))
 
 
+@pytest.mark.slow
 def test_the_same_command_plans_only_videos_that_changed(job: tuple[JobFolder, JobSpec, Path]) -> None:
     planned(job)
     assert planned(job, 1, "update").images == 0

@@ -321,6 +321,7 @@ def test_places_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) 
     assert images_of(source, keys) == ["site1/DCIM/a.jpg", "site2/DCIM/a.jpg"]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(roots=st.sets(st.lists(st.sampled_from("abc"), max_size=4).map(lambda parts: "/" + "/".join(parts)), min_size=2))
 def test_no_place_has_the_name_of_another_or_of_a_folder_in_it(roots: set[str]) -> None:

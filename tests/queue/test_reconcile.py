@@ -132,6 +132,7 @@ def large(redis: Redis) -> JobStore:
     return store
 
 
+@pytest.mark.slow
 def test_a_job_of_a_million_images_takes_under_a_megabyte_of_the_server(redis: Redis, queue: WorkQueue) -> None:
     before = bytes_of_keys(redis)
     store = JobStore(redis)
@@ -167,6 +168,7 @@ def test_the_window_is_filled_up_as_shards_are_taken(large: JobStore, queue: Wor
     assert units(queue) == [shard_unit(n) for n in range(10, WINDOW + 10)]
 
 
+@pytest.mark.slow
 def test_more_workers_than_a_window_holds_find_work(large: JobStore, queue: WorkQueue) -> None:
     for _ in range(4):
         reconcile(large, queue)
@@ -175,6 +177,7 @@ def test_more_workers_than_a_window_holds_find_work(large: JobStore, queue: Work
     assert units(queue)[0] == shard_unit(4 * WINDOW)
 
 
+@pytest.mark.slow
 def test_many_lost_shards_come_back_in_their_order(large: JobStore, queue: WorkQueue) -> None:
     for _ in range(2):
         reconcile(large, queue)

@@ -112,6 +112,7 @@ def live(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     queue.clear_abandoned()
 
 
+@pytest.mark.slow
 def test_every_command_of_a_jobs_life_may_come_twice(redis: Redis, store: JobStore, queue: WorkQueue) -> None:
     live(redis, store, queue)
     view = store.view(JOB)
@@ -122,6 +123,7 @@ def test_every_command_of_a_jobs_life_may_come_twice(redis: Redis, store: JobSto
     assert not store.job_ids()
 
 
+@pytest.mark.slow
 def test_every_script_is_among_them(redis: Redis, client: Twice, store: JobStore, queue: WorkQueue) -> None:
     """A new script belongs into `live`, and its reason into the comment that opens its file."""
     live(redis, store, queue)
@@ -131,6 +133,7 @@ def test_every_script_is_among_them(redis: Redis, client: Twice, store: JobStore
     assert [name for name, text in SCRIPTS.items() if "\n-- Sent twice: " not in text] == []
 
 
+@pytest.mark.slow
 def test_a_command_that_comes_twice_is_answered_as_at_first(
     redis: Redis, client: Twice, store: JobStore, queue: WorkQueue
 ) -> None:

@@ -157,6 +157,7 @@ def test_each_object_of_an_unknown_name_costs_one_request(unknown: str, proxy: F
     assert len(proxy.requests) == 11
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_is_asked_again(unknown: str, proxy: FaultProxy) -> None:
     proxy.say(answer(503, "SlowDown"), only="/05", times=2)
     assert listed(open_storage(unknown).images()) == ODD

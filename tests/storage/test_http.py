@@ -115,6 +115,7 @@ def test_what_may_pass_is_tried_again(server: WebServer, status: int) -> None:
     assert set(told) == {f"{server.url}: status {status}"}
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_to_wait_is_not_asked_before(server: WebServer) -> None:
     """Nor for another of its images: it is the server that is busy."""
     server.put("/a.jpg", b"", 503, {"Retry-After": "1"})
@@ -201,6 +202,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(server: WebServer) -> None
     assert storage_of(server).fetch(Entry("a.jpg", 0, "")) == b"picture"
 
 
+@pytest.mark.slow
 def test_a_server_that_always_fails_costs_its_other_images_no_time(server: WebServer) -> None:
     storage = storage_of(server)
     for number in range(4):

@@ -64,6 +64,7 @@ _parts = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(paths=st.sets(_parts.map(lambda parts: "/".join(f"{part}x" for part in parts) + ".jpg"), max_size=12))
 def test_any_tree_is_listed_whole_and_in_the_order_of_its_keys(

@@ -203,6 +203,7 @@ def test_who_asks_for_tensorrt_gets_no_other_engine(on_a_gpu: Context, tmp_path:
 # -- one process of many -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_process_flies_and_the_others_wait(context: Context, redis: Redis) -> None:
     other = make_context(redis, context.settings)
     config: list[str] = []

@@ -44,6 +44,7 @@ def is_done(local_worker: LocalWorker) -> bool:
     return local_worker.store.state(local_worker.job_id) is JobState.DONE
 
 
+@pytest.mark.slow
 def test_it_does_its_job_from_the_plan_to_the_end_and_no_other_that_waits_before_it(local_worker: LocalWorker) -> None:
     write_images(local_worker.photos, 10)
     other = job_spec(local_worker.photos, local_worker.output, job_id="large-00000000")

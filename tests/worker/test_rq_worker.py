@@ -206,6 +206,7 @@ def packed_bomb(times: int = 1) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

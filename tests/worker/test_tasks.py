@@ -365,6 +365,7 @@ def test_a_model_is_converted_and_its_name_and_identity_reported(local_worker: L
     assert model["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_conversion_whose_message_comes_twice_is_done_once(local_worker: LocalWorker, tmp_path: Path) -> None:
     request = {"model": str(DIGITS / "digits.weights"), "out": str(tmp_path / "digits.onnx"), "name": "numbers"}
     first = outcome(local_worker, request)
@@ -392,6 +393,7 @@ def test_a_conversion_that_is_stopped_goes_back_to_the_queue_and_is_given_up_aft
     assert local_worker.queue.pending() == {("convert", "request-1")}
 
 
+@pytest.mark.slow
 def test_a_conversion_that_goes_back_to_the_queue_is_behind_the_others(local_worker: LocalWorker) -> None:
     local_worker.context.request_stop()
     local_worker.queue.put_convert("another", {})

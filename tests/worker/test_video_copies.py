@@ -102,6 +102,7 @@ def test_the_memory_of_a_frame_is_used_again_for_the_next(tmp_path: Path) -> Non
     assert faults < 100_000, "pages of its own for each frame are 200,000"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_under_its_name_becomes_matroska_of_even_size(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "out").mkdir()
@@ -114,6 +115,7 @@ def test_what_cannot_be_written_under_its_name_becomes_matroska_of_even_size(tmp
     assert ([image.shape for image in images], is_drawn_on(images[4])) == ([(48, 64, 3)] * 5, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [MP4, videos.CODECS[7], videos.CODECS[8]], ids=lambda codec: codec.encoder)
 def test_a_size_that_decoders_round_up_is_copied(tmp_path: Path, codec: videos.Codec) -> None:
     (tmp_path / "clips").mkdir()
@@ -138,6 +140,7 @@ def test_a_copy_without_a_frame_is_none(tmp_path: Path) -> None:
     assert not (Path(folder.uri) / "annotated/a.mp4").exists()
 
 
+@pytest.mark.slow
 def test_parts_with_clocks_of_their_own_are_one_copy(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "out").mkdir()
@@ -155,6 +158,7 @@ def test_parts_with_clocks_of_their_own_are_one_copy(tmp_path: Path) -> None:
     assert [is_drawn_on(image) for image in images] == [second > 2.399 for second in shown_s]
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "out").mkdir()

@@ -486,6 +486,7 @@ def test_who_took_a_notice_too_long_ago_cannot_put_it_off(
     assert len(list(notifications.take_due(store))) == 1, "it was put off by who had lost it"
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_a_byte_at_a_time_is_left(
     store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

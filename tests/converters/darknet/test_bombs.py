@@ -18,6 +18,7 @@ YOLO = "[yolo]\nmask=0,1,2\nanchors=10,13,16,30,33,23\nclasses=1\nnum=3\n"
 CLASSES = "[avgpool]\n[softmax]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [

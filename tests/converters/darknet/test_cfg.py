@@ -274,6 +274,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(LINES.map("\n".join) | st.text() | LINES.map(lambda lines: "\n".join(["[net]", "[conv]", *lines])))
 def test_any_text_either_parses_or_is_refused(text: str) -> None:
     refusal = refusal_of(lambda: check_every_option(parse_cfg(text)))

@@ -156,6 +156,7 @@ def test_every_name_behind_a_trait_is_used(expected: Expected, answer: dict[str,
     assert answer["unused"] == []
 
 
+@pytest.mark.slow
 def test_tensorrt_rtx_knows_every_name_that_we_use() -> None:
     answer = look("tensorrt_rtx", None)
     assert answer["unknown"] == []

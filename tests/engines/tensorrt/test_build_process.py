@@ -83,6 +83,7 @@ def test_a_plan_comes_out_and_nothing_is_left(model: Path, before: list[int], tm
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_its_steps_are_told(model: Path) -> None:
     notes = Notes()
     build_in_child(model, BuildOptions(), gpu=None, on_progress=notes)
@@ -177,6 +178,7 @@ def test_a_graph_that_cannot_be_built_fails_for_good(tmp_path: Path) -> None:
     assert not isinstance(failure(tmp_path / "garbled.onnx"), PassingBuildError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "passes"),
     [
@@ -219,6 +221,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_when_the_plan_comes_is_named(model: Path, small_disk: Path) -> None:
     with suppress(OSError), (small_disk / "other").open("wb", buffering=0) as file:
         while file.write(bytes(4096)):  # empty files and folders find room after that, a plan does not
@@ -247,6 +250,7 @@ def test_a_disk_that_is_full_before_the_build_is_named(model: Path, small_disk: 
         build_in_child(model, BuildOptions(), gpu=None, timing_cache=bytes(100_000))
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed_at_the_next_build(model: Path, tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(model)],

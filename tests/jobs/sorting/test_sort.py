@@ -430,6 +430,7 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
         os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "links"),
     [

@@ -40,6 +40,7 @@ def storage(s3: S3Server, proxy: FaultProxy, told: list[str]) -> S3Storage:
     return S3Storage(f"s3://{bucket}", on_trouble=told.append)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS, "drip"])
 def test_a_read_that_fails_is_tried_again(storage: S3Storage, proxy: FaultProxy, fault: Fault) -> None:
     proxy.fail(fault, only="/a.jpg", times=2)
@@ -100,6 +101,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_no_mixture(
         list(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_object_that_fails_alone_is_that_objects_failure(
     storage: S3Storage, proxy: FaultProxy, told: list[str], fault: Fault
@@ -132,6 +134,7 @@ def test_an_answer_that_hangs_is_cut_off(
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.slow
 def test_one_request_that_hangs_with_its_place_is_enough_to_say_so(
     storage: S3Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ def storage(bucket: str) -> S3Storage:
     return S3Storage(f"s3://{bucket}/a/prefix", on_trouble=never)
 
 
+@pytest.mark.slow
 def test_an_object_is_read_in_parts_as_a_file_is(storage: S3Storage) -> None:
     data = bytes(range(256)) * 40_000
     storage.write("a.mp4", data)
@@ -96,6 +97,7 @@ def test_of_many_creators_at_once_exactly_one_wins(storage: S3Storage) -> None:
     assert storage.read("x.json") == b"%d" % created.index(True)
 
 
+@pytest.mark.slow
 def test_a_long_write_of_many_parts_appears_at_its_end_and_holds_no_memory(storage: S3Storage) -> None:
     line = b"x" * 1023 + b"\n"
     digest = hashlib.sha256()
@@ -291,6 +293,7 @@ def test_an_upload_sends_only_what_is_new_or_changed(storage: S3Storage, photos:
     assert storage.read("a/00.jpg") == b"x" * 1000
 
 
+@pytest.mark.slow
 def test_an_upload_that_is_stopped_goes_on_where_it_was(storage: S3Storage, photos: LocalStorage) -> None:
     def stop(done: int, _total: int, _sent: int) -> None:
         if done == 10:

@@ -254,7 +254,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**given: object) -> Settings:
-    """Read the settings; given: what goes over them.
+    """Read the settings; given: what goes over them, of a caller who has an option for each.
 
     Raises ConfigError that names each wrong one, its value and what was expected.
     """
@@ -264,6 +264,8 @@ def load_settings(**given: object) -> Settings:
         _expect_named_file()
         return Settings.model_validate(given)
     except ValidationError as err:
+        if options := [problem for problem in err.errors() if problem["loc"] and problem["loc"][0] in given]:
+            raise ConfigError("; ".join(map(_of_option, options))) from err
         problems = "; ".join(
             f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()}{_shown(problem)}: {_said(problem)}"
             for problem in err.errors()
@@ -275,6 +277,11 @@ def load_settings(**given: object) -> Settings:
         raise ConfigError("this user has no home: set HOME to a folder for models and the server's data") from err
     except ValueError as err:  # the TOML file itself
         raise ConfigError(f"{config_file()}: {err}") from err
+
+
+def _of_option(problem: ErrorDetails) -> str:
+    """Return what is wrong with the value of an option, by the option's name."""
+    return f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']!r}: {in_words(problem)}"
 
 
 def strange_variables() -> list[str]:

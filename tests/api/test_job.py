@@ -75,6 +75,8 @@ def test_a_script_without_a_main_guard_runs_a_job_which_the_command_line_knows(t
         ({"priority": "urgent"}, "--priority 'urgent': expected high, normal, low"),
         ({"notify": 5}, "it does not begin with http:// or https:// and a host"),
         ({"processes": "many"}, "processes 'many': expected 1 or more"),
+        ({"processes": 1, "image_processes": "x"}, "--image-processes 'x': expected a whole number"),
+        ({"processes": 1, "cfg": "a\0.cfg"}, r"--cfg 'a\x00.cfg': expected a path"),
     ],
 )
 def test_what_is_no_option_s_value_is_said(

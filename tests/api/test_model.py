@@ -85,7 +85,9 @@ def test_options_are_checked_in_our_words(home: Path, monkeypatch: pytest.Monkey
         trtjob.load(DIGITS / "digits.weights", progress=False, min_score=2)
     with pytest.raises(ConfigError, match=r"^--scores 'best': expected 'softmax', 'sigmoid' or 'none'$"):
         trtjob.load(DIGITS / "digits.weights", progress=False, scores="best")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="TRTJOB_THREADS = -1: expected 0 or more"):
-        trtjob.load("digits", threads=-1)
+    with pytest.raises(ConfigError, match=r"^--threads -1: expected 0 or more; --gpus 0: expected text$"):
+        trtjob.load("digits", threads=-1, gpus=0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^--engine '': expected 'auto', 'tensorrt', 'cuda' or 'cpu'$"):
+        trtjob.load("digits", engine="")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"load\(\) got an unexpected keyword argument 'clases'\. Is it classes\?"):
         trtjob.load("digits", clases="1")  # type: ignore[call-arg]

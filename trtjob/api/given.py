@@ -65,9 +65,8 @@ def expect_named(option: str, value: object, what: str) -> None:
 
 
 def as_path(option: str, value: object) -> Path:
-    """Return a path, a leading `~/` expanded."""
-    expect_named(option, value, "a file")
-    if isinstance(value, str | Path):
+    """Return a path that may be empty, a leading `~/` expanded. None has a zero byte."""
+    if isinstance(value, str | Path) and "\0" not in str(value):
         return expand_tilde(value)
     raise ConfigError(f"{option} {value!r}: expected a path")
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtjob.api.given import as_several
+from trtjob.api.given import as_path, as_several
 from trtjob.api.job_request import JobRequest, frames_of, wrong_option
 from trtjob.errors import ConfigError
 
@@ -42,8 +42,7 @@ def find_locations(request: JobRequest) -> JobLocations:
     from trtjob.storage import is_s3
 
     for option, place in (("--model", request.model), ("--output", request.output)):
-        if not isinstance(place, str | Path):  # None would be a folder of that name
-            raise ConfigError(f"{option} {place!r}: expected a path")
+        as_path(option, place)  # None would be a folder of that name
     sources = () if request.source is None else as_several("source", request.source, "a path, or several")
     if not sources:
         raise ConfigError("no source. Name a folder, an image, a list or an s3:// prefix")

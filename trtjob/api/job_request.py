@@ -91,7 +91,7 @@ def frames_of(request: JobRequest) -> str | None:
 
 
 def _every(value: object) -> int:
-    if isinstance(value, int) and 1 <= value <= MOST_EVERY:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_EVERY:
         return value
     raise ConfigError(f"--every {value!r}: expected a whole number from 1 to {MOST_EVERY:,}")
 

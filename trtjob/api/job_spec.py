@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtjob.api.given import as_choice, as_number, as_path, as_several
+from trtjob.api.given import as_choice, as_number, as_path, as_several, expect_named
 from trtjob.api.job_locations import JobLocations
 from trtjob.api.job_request import JobRequest, frames_of, wrong_option
 from trtjob.api.label_names import file_of_labels
@@ -73,6 +73,7 @@ def resolved_model(request: JobRequest, models_dir: Path, on_convert: Callable[[
     from trtjob.converters.registry import ModelRegistry
     from trtjob.converters.run import resolve_model
 
+    expect_named("--cfg", request.cfg, "a file")
     try:
         return resolve_model(
             str(request.model),

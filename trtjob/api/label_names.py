@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from trtjob.api.given import as_several, expect_named
+from trtjob.api.given import as_path, as_several, expect_named
 from trtjob.errors import ConfigError
-from trtjob.tilde import expand_tilde
 
 
 def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -> Path | None:
@@ -24,7 +23,7 @@ def file_of_labels(asked: Path | str | Sequence[str] | None, models_dir: Path) -
         return None
     expect_named("--labels", asked, "a file or names")
     if isinstance(asked, str | Path):
-        path = expand_tilde(asked)
+        path = as_path("--labels", asked)
         # A comma in a path, or in a file's name, is no list.
         if "," not in str(asked) or len(path.parts) > 1 or path.exists():
             return path

@@ -75,7 +75,7 @@ def test_a_pipe_a_device_and_standard_output_are_refused(trtjob: Command, folder
 
 
 @pytest.mark.parametrize("format", ["csv", "yolo"])
-@pytest.mark.parametrize("output", [".", "/"])
+@pytest.mark.parametrize("output", [".", "/", "..", "../../empty/.."])
 def test_a_place_without_a_name_is_refused_in_the_words_of_the_option(
     trtjob: Command, folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, format: str
 ) -> None:

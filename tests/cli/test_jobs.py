@@ -234,6 +234,13 @@ def test_a_folder_that_is_no_jobs_says_so(trtjob: Command, store: JobStore, tmp_
     assert "is not a job's folder" in outcome.err
 
 
+@pytest.mark.parametrize("command", ["status", "report", "open"])
+def test_a_bucket_without_a_name_holds_no_job(trtjob: Command, command: str) -> None:
+    assert trtjob(command, "s3://") == Outcome(
+        2, "", "error: JOB 's3://' names no bucket. Example: s3://bucket/photos\n"
+    )
+
+
 def test_status_shows_so_many_and_says_how_many_more_there_are(trtjob: Command, store: JobStore) -> None:
     running, *_, newest = [enter(store, number, JobState.DONE if number else JobState.RUNNING) for number in range(5)]
     outcome = trtjob("status", "--limit", "1")

@@ -15,16 +15,20 @@ if TYPE_CHECKING:
 
 
 def named_folder(job: str) -> "JobFolder | None":
-    """Return the folder that is named; None for an id. Raises ConfigError for a path that is no folder, or is empty."""
+    """Return the folder that is named; None for an id.
+
+    Raises ConfigError for a path that is no folder or is empty, and for what is no prefix of a bucket.
+    """
     from trtjob.jobs.folder import JobFolder
     from trtjob.storage import is_s3
+    from trtjob.storage.uri import bucket_uri
 
     if not job:  # as an unset variable of a shell is; a path would be the current folder
         raise ConfigError("JOB is empty. Name a job's id, or its folder")
     if (path := expand_tilde(job)).is_dir():
         return JobFolder.at(path.resolve())
     if is_s3(job):
-        return JobFolder.at(job.rstrip("/"))
+        return JobFolder.at(bucket_uri(job, "JOB"))
     if "/" in job:
         raise ConfigError(f"no job's folder '{job}'. Name a job's id, or the folder that holds its job.json")
     return None

@@ -134,7 +134,7 @@ def export(
         _check_bursts(spec, format)
     if str(out) == "-":
         raise ConfigError("--output '-': an export is a file or a folder, and is not written to standard output")
-    if not out.name:
+    if out.name in ("", ".."):
         raise ConfigError(
             f"--output '{out}' has no name for what is written. Give one, such as {DEFAULT_NAMES[format]}"
         )

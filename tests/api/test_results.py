@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_a_filter_of_one_image_is_that_of_all(results: trtjob.Results, label: An
     assert list(dogs.filter(min_score=0.5).images()) == ["a.jpg"]
     assert dogs["a.jpg"].detections == results["a.jpg"].filter(label=label).detections
     assert [each.label for each in dogs["a.jpg"].detections] == ["dog"]
+
+
+def test_a_number_is_a_class_of_it_also_where_another_is_called_so(tmp_path: Path) -> None:
+    record = replace(found("a.jpg"), detections=(Detection("1", 0, 0.9, BOX), Detection("2", 1, 0.9, BOX)))
+    folder = finished(tmp_path, [record])
+    spec = folder.spec()
+    digits = spec.model_copy(update={"model": spec.model.model_copy(update={"labels": ("1", "2")})})
+    folder.storage.write(JOB, digits.model_dump_json().encode())
+    results = trtjob.results(folder.uri)
+    for place in (results, results["a.jpg"]):
+        for label in (1, "2"):
+            kept = place.filter(label=label)
+            image = kept["a.jpg"] if isinstance(kept, trtjob.Results) else kept
+            assert [each.class_id for each in image.detections] == [1]
 
 
 @pytest.mark.parametrize("label", ["", [], [""], [None], True, 1.5])

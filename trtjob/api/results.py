@@ -79,9 +79,14 @@ class Results:
     def _labels_of(self, classes: Classes) -> tuple[str, ...]:
         from trtjob.jobs.spec import class_ids_from
 
-        named = ",".join(map(str, as_classes("label", classes)))
         known = self._folder.spec().model.labels
-        return tuple(known[number] for number in class_ids_from(named, known, option="label"))
+        # A number is one, also where another class has it for a name.
+        numbered = dict(enumerate(known))
+        names = (
+            numbered.get(each, str(each)) if isinstance(each, int) else each for each in as_classes("label", classes)
+        )
+        ids = class_ids_from(",".join(names), known, option="label")
+        return tuple(known[number] for number in ids)
 
     def __iter__(self) -> Iterator[ImageResult]:
         """Yield the images. Raises StorageError where the results are damaged or cannot be read."""

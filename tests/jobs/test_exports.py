@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import reader
 from epochs import failed, found, job_spec, write_records
+from users import as_nobody
 
 from trtjob.errors import ConfigError, StorageError
 from trtjob.imaging.detections import Classification, Detection
@@ -369,6 +370,38 @@ def test_labels_are_not_mixed_into_a_folder_that_holds_something(exported: Expor
 def test_labels_go_into_an_empty_folder(exported: Export, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert labels(exported(RECORDS, ExportFormat.YOLO)) == YOLO
+
+
+@pytest.mark.parametrize("format", [ExportFormat.YOLO, ExportFormat.VOC, ExportFormat.LABELME])
+def test_an_empty_folder_that_is_filled_stays_itself(exported: Export, tmp_path: Path, format: ExportFormat) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o2770)
+    before = out.stat()
+    exported(RECORDS, format)
+    after = out.stat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_an_empty_folder_stays_empty_where_labels_cannot_be_completed(exported: Export, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StorageError):
+        exported([found("a.jpg"), found("../evil.jpg")], ExportFormat.YOLO)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o555, 0])
+def test_labels_are_not_written_where_the_user_may_not(public_folder: Path, mode: int) -> None:
+    write_records(public_folder / RESULTS, RECORDS)
+    out = public_folder / "out"
+    out.mkdir()
+    public_folder.chmod(0o777)
+    out.chmod(mode)
+    with as_nobody(), pytest.raises(StorageError, match=r"cannot write .*/out: Permission denied"):
+        export(JobFolder.at(public_folder), job_spec(public_folder), ExportFormat.YOLO, out, conf=0.25)
+    out.chmod(0o755)
+    assert list(out.iterdir()) == []
 
 
 def test_a_file_is_replaced(exported: Export) -> None:

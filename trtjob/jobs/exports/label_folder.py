@@ -1,6 +1,8 @@
 """A folder with a file of labels for each image, in the sub-folders of their images."""
 
+import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from trtjob import atomic
@@ -19,17 +21,19 @@ def write_label_folder(
     begin: Callable[[LocalStorage], None] = lambda _folder: None,
     begin_folder: Callable[[LocalStorage, PurePosixPath], None] = lambda _folder, _sub: None,
 ) -> None:
-    """Write a folder: for each image the file with its labels. It appears when it is complete.
+    """Write a folder: for each image the file with its labels. A new one appears when it is complete,
+    one that is there is filled then.
 
     begin: writes what belongs to the whole; begin_folder: what belongs into each sub-folder, before its first labels.
     Raises ConfigError where the folder holds something already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"'{out}' is there and is not an empty folder: labels of two jobs could mix. Remove it, or name another"
-        )
     try:
-        with atomic.unfinished(out.parent) as folder:
+        is_there = out.exists()
+        if is_there and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(
+                f"'{out}' is there and is not an empty folder: labels of two jobs could mix. Remove it, or name another"
+            )
+        with atomic.unfinished(out if is_there else out.parent) as folder:
             folder.mkdir()
             storage = LocalStorage(folder)
             begin(storage)
@@ -40,9 +44,25 @@ def write_label_folder(
                     begun = str(sub)
                     begin_folder(storage, sub)
                 storage.put(_labels_key(image.name, suffix, storage), labels_of(image))
-            folder.replace(out)
+            if is_there:  # with an owner and rights of its own, or a file system
+                _move_all(folder, out)
+            else:
+                folder.replace(out)
     except OSError as err:
         raise place_error(err, out) from err
+
+
+def _move_all(folder: Path, out: Path) -> None:
+    """Move what a folder holds, of which there may be a million, and remove it."""
+    while names := _some_names(folder):
+        for name in names:
+            (folder / name).rename(out / name)
+    folder.rmdir()
+
+
+def _some_names(folder: Path) -> list[str]:
+    with os.scandir(folder) as items:
+        return [item.name for item in islice(items, 1000)]
 
 
 def _labels_key(name: str, suffix: str, storage: LocalStorage) -> str:

@@ -65,11 +65,13 @@ def write_video(
     gop: int = 10,
     times_ms: Sequence[int] | None = None,
     hw: tuple[int, int] = HW,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
-    """Write a video of frames that say their number. times_ms: when each is shown; 25 a second by default."""
+    """Write a video of frames that say their number. times_ms: when each is shown; 25 a second by default; muxer: its
+    options."""
     times_ms = times_ms if times_ms is not None else [40 * number for number in range(frames)]
     clock = Fraction(1, 1000) if codec.encoder != "mpeg2video" else Fraction(1, 25)
-    with av.open(path, "w") as container:
+    with av.open(path, "w", options=muxer or {}) as container:
         stream: Any = container.add_stream(codec.encoder, rate=25, options=codec.options)
         stream.height, stream.width, stream.pix_fmt, stream.gop_size = *hw, codec.pix_fmt, gop
         stream.codec_context.time_base = clock
@@ -154,10 +156,10 @@ def turned(path: Path) -> Path:
     return path
 
 
-def with_sound(path: Path, codec: Codec = MP4, *, frames: int = 50) -> Path:
-    """Write a video with two seconds of sound beside it."""
+def with_sound(path: Path, codec: Codec = MP4, *, frames: int = 50, muxer: dict[str, str] | None = None) -> Path:
+    """Write a video with two seconds of sound beside it. muxer: its options."""
     silent = write_video(path.with_name(f"silent{path.suffix}"), codec, frames=frames)
-    with av.open(silent) as source, av.open(path, "w") as container:
+    with av.open(silent) as source, av.open(path, "w", options=muxer or {}) as container:
         pictures: Any = source.streams.video[0]
         stream = container.add_stream_from_template(pictures)
         sound: Any = container.add_stream("aac", rate=8000)

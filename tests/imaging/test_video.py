@@ -15,7 +15,7 @@ from videos import CODECS, HW, MKV, MP4, Codec, number_in, picture, write_video
 
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging import video, video_times
-from trtjob.imaging.sampling import FrameTimes, run_starts, sampled
+from trtjob.imaging.sampling import FrameTimes, planned_frames, run_starts, sampled
 from trtjob.imaging.video import VideoReader
 from trtjob.imaging.video_times import Part, frame_times, video_parts
 
@@ -308,6 +308,76 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     with pytest.raises(ImageError, match="cut off or damaged"):
         reader.image(lost, start_pts=int(times.pts[0]), seek=0)
     reader.close()
+
+
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
+AT_FRONT = {"movflags": "faststart"}
+KINDS = {
+    "avi-mpeg4": (CODECS[6], {}),
+    "avi-mjpeg": (Codec("mjpeg", ".avi", {}, "yuvj420p"), {}),
+    "avi-h264": (MKV._replace(suffix=".avi"), {}),
+    "mp4-fragments": (MP4, FRAGMENTS),
+    "mp4-fragments-behind-an-index": (MP4, {"movflags": "frag_keyframe"}),
+    "mov-fragments-of-one-frame": (CODECS[9], FRAGMENTS),
+    "mp4": (MP4, AT_FRONT),
+    "mov": (CODECS[9], AT_FRONT),
+    "mkv": (MKV, {}),
+    "mkv-of-no-length": (MKV, {"live": "1"}),
+    "webm": (CODECS[-1], {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "has_sound"), [*((kind, False) for kind in KINDS), *((kind, True) for kind in KINDS if kind != "webm")]
+)
+def test_a_file_that_ends_within_a_frame_says_that_the_rest_is_missing(
+    tmp_path: Path, kind: str, has_sound: bool
+) -> None:
+    codec, muxer = KINDS[kind]
+    path = tmp_path / f"a{codec.suffix}"
+    if has_sound:
+        videos.with_sound(path, codec, muxer=muxer)
+    else:
+        write_video(path, codec, muxer=muxer)
+    data, places = path.read_bytes(), videos.packet_places(path)
+    whole = times_of(path)
+    assert whole.lost == ()
+    for number in (21, 30, 48):
+        at, size = places[number]
+        for end in (at + 1, at + size // 2):
+            times = frame_times(io.BytesIO(data[:end]))
+            assert number - 1 <= len(times.pts) <= number + 1
+            assert times.lost == (np.setdiff1d(whole.pts, times.pts)[0],)
+
+
+@pytest.mark.parametrize("sampling", ["every=1", "every=7", "fps=1", "keyframes"])
+def test_what_is_missing_behind_half_a_frame_is_planned_by_every_sampling(tmp_path: Path, sampling: str) -> None:
+    path = write_video(tmp_path / "a.avi", CODECS[6], frames=60)
+    at, size = videos.packet_places(path)[30]
+    path.write_bytes(path.read_bytes()[: at + size // 2])
+    times = times_of(path)
+    planned = planned_frames(times, sampling)
+    assert [frame.pts for frame in planned[:-1]] == times.pts[sampled(times, sampling)].tolist()
+    assert (float(times.time_s(planned[-1].pts)), planned[-1].number) == (1.24, 31)
+
+
+@pytest.mark.parametrize("muxer", [{}, FRAGMENTS], ids=["avi", "mp4-fragments"])
+def test_a_file_that_ends_behind_a_frame_lacks_the_rest(tmp_path: Path, muxer: dict[str, str]) -> None:
+    codec = MP4 if muxer else CODECS[6]
+    path = write_video(tmp_path / f"a{codec.suffix}", codec, muxer=muxer)
+    at, size = videos.packet_places(path)[32]
+    times = frame_times(io.BytesIO(path.read_bytes()[: at + size]))
+    assert (len(times.pts), len(times.lost)) == (33, 1)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4"])
+def test_a_file_of_which_only_what_is_behind_its_frames_is_cut_off_lacks_none(tmp_path: Path, suffix: str) -> None:
+    codec, muxer = (CODECS[6], {}) if suffix == ".avi" else (MKV._replace(suffix=suffix), FRAGMENTS)
+    path = write_video(tmp_path / f"a{suffix}", codec, muxer=muxer if suffix == ".mp4" else {})
+    at, size = videos.packet_places(path)[-1]
+    times = frame_times(io.BytesIO(path.read_bytes()[: at + size + 20]))
+    assert (len(times.pts), times.lost) == (50, ())
 
 
 @pytest.mark.slow

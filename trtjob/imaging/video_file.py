@@ -36,13 +36,18 @@ def errors(what: str) -> Iterator[None]:
         raise ImageError(FailureKind.DECODE, "the video takes more memory than its size can need") from err
 
 
+def check_package() -> None:
+    """Raise ImageError where the package that reads videos is missing."""
+    if (missing := missing_video_package()) is not None:
+        raise ImageError(FailureKind.DECODE, f"it is a video, and {missing}")
+
+
 def opened(file: BinaryIO, *, on_gpu: bool = False, **options: str) -> tuple[Any, Any]:
     """Return a file's container, and the stream in it that has its pictures.
 
     on_gpu: whether NVDEC decodes, where it can; options: FFmpeg's. Raises ImageError.
     """
-    if (missing := missing_video_package()) is not None:
-        raise ImageError(FailureKind.DECODE, f"it is a video, and {missing}")
+    check_package()
     import av
 
     with errors(f"it is no video that can be read ({_KINDS}), or is cut off before its index"):

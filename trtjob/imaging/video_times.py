@@ -12,13 +12,14 @@ import numpy as np
 from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.file_parts import EmptiedFile, part_of
 from trtjob.imaging.sampling import FrameTimes, IntArray
-from trtjob.imaging.video_file import NEVER, errors, listening, opened, packets, shown_at
+from trtjob.imaging.video_file import NEVER, check_package, errors, listening, opened, packets, shown_at
 
 # A day at 60 a second. An index may name the same bytes as any number of frames.
 MOST_FRAMES = 5_000_000
 MOST_PARTS = 1_000
 _MOST_SHORT_S = 1  # what a file may be shorter than it says
 _NEAR = 16  # frames: so far from where FFmpeg complains can be what it has not found
+_ENDS = "File ended prematurely"  # said of Matroska
 _GAP = 2  # steps between frames: from so many on, some may be missing
 
 
@@ -28,16 +29,20 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
     on_step: called now and then. Frames before the first keyframe are none: players do not show them either. Raises
     ImageError.
     """
-    container, stream = _indexed(file)
-    with container, errors("the video cannot be read"), listening() as complaints:
-        found = _Found()
-        for packet in packets(container, stream):
-            if not found.take(packet, is_suspect=packet.is_corrupt or len(complaints) > found.complaints):
-                break
-            found.complaints = len(complaints)
-            if len(found.pts) % 1000 == 0:
-                on_step()
-        return _ordered(container, stream, found)
+    check_package()
+    with listening() as complaints:
+        container, stream = _indexed(file)
+        with container, errors("the video cannot be read"):
+            found = _Found(complaints=len(complaints))
+            for packet in packets(container, stream):
+                if not found.take(packet, is_suspect=packet.is_corrupt or len(complaints) > found.complaints):
+                    break
+                found.complaints = len(complaints)
+                if len(found.pts) % 1000 == 0:
+                    on_step()
+            if any(text.startswith(_ENDS) for _, _, text in complaints):  # a short file is read while it is opened
+                found.end_early()
+            return _ordered(container, stream, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,8 @@ def _with_loss(part: Part) -> Part:
 @dataclass(slots=True)
 class _Found:
     """Packets in the order of the file. suspects: when those are shown around which something may be missing;
-    complaints: how many there were before the last one; stop, resume: as of `FrameTimes`."""
+    complaints: how many there were before the last one; is_partial: whether the file ends within a packet; stop,
+    resume: as of `FrameTimes`."""
 
     pts: "array[int]" = field(default_factory=lambda: array("q"))
     seek: "array[int]" = field(default_factory=lambda: array("q"))
@@ -95,6 +101,7 @@ class _Found:
     is_hidden: bytearray = field(default_factory=bytearray)
     suspects: list[int] = field(default_factory=list)
     complaints: int = 0
+    is_partial: bool = False
     stop: int = 0
     resume: int = 0
     _newest_key: int = NEVER
@@ -117,10 +124,16 @@ class _Found:
         self.seek.append(shown if packet.dts is None else min(shown, packet.dts))
         self.is_key.append(packet.is_keyframe)
         self.is_hidden.append(packet.is_discard)
+        self.is_partial = packet.is_corrupt
         if is_suspect:
             self.suspects.append(shown)
         _check_count(len(self.pts))
         return True
+
+    def end_early(self) -> None:
+        """Note that there are no more packets, and that there should be."""
+        self.is_partial = True
+        self.suspects.extend(self.pts[-1:])
 
 
 def _indexed(file: BinaryIO) -> tuple[Any, Any]:
@@ -167,30 +180,53 @@ def _ordered(container: Any, stream: Any, found: _Found) -> FrameTimes:
         origin_s = min(origin_s, Fraction(container.start_time, 1_000_000))
     step = int(np.median(np.diff(times))) if len(times) > 1 else 1
     end_s = (int(times[-1]) + step) * time_base - origin_s
-    lost = _gaps(times, found.suspects, step)
     resume = found.resume if container.format.name == "mpegts" else 0
     is_cut = not resume if found.stop else _is_short(container, stream, found, end_s)
-    if is_cut:
-        lost.append(int(times[-1]) + step)
+    lost = _gaps(times, found.suspects, step, is_cut=is_cut)
     seek = np.array(found.seek, np.int64)[order]
     return FrameTimes(times, is_key, seek, time_base, origin_s, is_hidden, end_s, tuple(lost), found.stop, resume)
 
 
-def _gaps(times: IntArray, suspects: list[int], step: int) -> list[int]:
-    """Return when frames would be shown that are missing: where many steps are between two, near a suspect."""
+def _gaps(times: IntArray, suspects: list[int], step: int, *, is_cut: bool) -> list[int]:
+    """Return when frames would be shown that are missing: where many steps are between two, near a suspect; and at the
+    end of a file that is cut off."""
     wide = np.flatnonzero(np.diff(times) >= _GAP * step)
     near = np.searchsorted(times, np.array(suspects, np.int64))
     gaps = sorted({gap for place in near.tolist() for gap in wide[np.abs(wide - place) <= _NEAR].tolist()})
+    gaps += [len(times) - 1] if is_cut else []
     ranges = [gap for before, gap in pairwise([-_NEAR - 1, *gaps]) if gap - before > _NEAR]
     return [int(times[gap]) + step for gap in ranges]
 
 
 def _is_short(container: Any, stream: Any, found: _Found, end_s: Fraction) -> bool:
-    """Whether a file says that it is longer; an AVI by its index, since its frames have no times, so no gap shows."""
-    is_avi = container.format.name == "avi"
-    return _length_s(container, stream) - end_s > _MOST_SHORT_S or (
-        is_avi and len(stream.index_entries) > len(found.pts)
-    )
+    """Whether a file says that it is longer."""
+    length_s, kind = _length_s(container, stream), container.format.name.partition(",")[0]
+    if length_s - end_s > _MOST_SHORT_S:
+        return True
+    if kind == "matroska":
+        return found.is_partial and not 0 < length_s <= end_s
+    if kind == "avi":
+        return _lacks_packets(stream, found) or _is_cut_avi(stream, found, end_s)
+    return kind == "mov" and (_lacks_packets(stream, found) or _is_cut_fragment(container, stream, found))
+
+
+def _lacks_packets(stream: Any, found: _Found) -> bool:
+    """Whether the index, as far as it was read, names packets that were not found."""
+    return sum(1 for entry in stream.index_entries if entry.size) > len(found.pts)
+
+
+def _is_cut_avi(stream: Any, found: _Found, end_s: Fraction) -> bool:
+    """Whether an AVI ends too early and its head says that it is longer; or nothing, and it ends within a frame."""
+    ticks: int = stream.frames  # of which some may have none
+    is_cut = ticks > (stream.duration or 0)  # FFmpeg shortens the duration where the file ends too early
+    return (is_cut and ticks * stream.time_base > end_s) or (found.is_partial and not ticks)
+
+
+def _is_cut_fragment(container: Any, stream: Any, found: _Found) -> bool:
+    """Whether an MP4 or MOV ends within a fragment, be it in the sound: who knows how many would be behind it?"""
+    ends = [entry.pos + entry.size for each in container.streams for entry in getattr(each, "index_entries", ())]
+    frames, size_bytes = int(stream.frames), int(container.size)
+    return frames != len(found.pts) and max(ends, default=0) > size_bytes
 
 
 def _length_s(container: Any, stream: Any) -> Fraction:

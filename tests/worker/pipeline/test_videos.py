@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import videos
 from s3_server import S3Server
-from videos import MKV, MP4, packet_places, write_video
+from videos import CODECS, MKV, MP4, packet_places, write_video
 from worker.pipeline.lines import Results, job, pipeline_of
 from worker.plain_engine import PlainEngine, write_image
 
@@ -85,6 +85,26 @@ def test_each_frame_has_the_same_record_whoever_decodes_it_and_whoever_dies(clip
     assert lines(spec, entries, processes=2, kill=True) == calm
     halves = lines(spec, entries[1::2]) | lines(spec, entries[0::2], processes=2)
     assert {key: halves[key] for key in calm} == calm
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["every=1", "every=7"])
+def test_the_rest_of_a_video_that_ends_within_a_frame_is_one_record_whoever_does_it(
+    clips: Path, tmp_path: Path, sampling: str
+) -> None:
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    for name, codec, muxer in (("a.avi", CODECS[6], {}), ("b.mp4", MP4, fragments), ("c.mkv", MKV, {})):
+        path = write_video(clips / name, codec, frames=60, muxer=muxer)
+        at, size = packet_places(path)[30]
+        path.write_bytes(path.read_bytes()[: at + size // 2])
+    spec = video_job(clips, tmp_path / "out", sampling, truncated="ok")
+    entries = frames(spec)
+    found = lines(spec, entries)
+    for key in ("a.avi#t=1.240", "b.mp4#t=1.240", "c.mkv#t=1.200"):
+        assert b"the video is cut off or damaged" in found[key]
+        assert max(other for other in found if other[:5] == key[:5]) == key
+    halves = lines(spec, entries[1::2]) | lines(spec, entries[0::2], processes=2)
+    assert {key: halves[key] for key in found} == found
 
 
 @pytest.mark.slow

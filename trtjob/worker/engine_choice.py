@@ -87,7 +87,10 @@ def open_decoder(engine: Engine, gpu: int | None, batch: int, callers: int) -> G
     Raises EngineError, MissingDependencyError.
     """
     if engine.name == "cpu" or gpu is None:
-        raise EngineError("the job wants its images decoded on a GPU (--decode gpu), and this worker uses none")
+        raise EngineError(
+            "the job wants its images decoded on a GPU (--decode gpu), and this worker uses none. "
+            "`trtjob doctor` says why; --decode cpu needs none"
+        )
     return GpuDecoder(gpu, engine.spec, batch=batch, callers=callers)
 
 

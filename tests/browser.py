@@ -158,7 +158,11 @@ class Tab:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def memory_mb(self) -> float:
-        """Return the memory of the process that shows the page, in megabytes; of what it shares, its share."""
+        """Return the memory of the process that shows the page, in megabytes; of what it shares, its share.
+
+        Without what earlier pages in it have left to the garbage collector.
+        """
+        self.call("HeapProfiler.collectGarbage")
         processes = self._on_browser("SystemInfo.getProcessInfo")["processInfo"]
         smaps = [Path("/proc", str(each["id"]), "smaps_rollup") for each in processes if each["type"] == "renderer"]
         return max(int(path.read_text().split("Pss:")[1].split()[0]) / 1000 for path in smaps)

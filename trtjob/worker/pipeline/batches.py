@@ -113,11 +113,12 @@ class Batches:
             self._news.set()
 
     def _is_enough(self) -> bool:
-        return len(self._ready) >= self._calls_in_turn() * self.batch or not self.on_the_way
+        return len(self._ready) >= self._most_in_turn() or not self.on_the_way
 
-    def _calls_in_turn(self) -> int:
+    def _most_in_turn(self) -> int:
+        """Return how many images a turn takes: a batch, or so many of one image."""
         if self.batch > 1 or not self.call_s:
-            return 1
+            return self.batch
         return min(max(1, int(_TURN_S / self.call_s)), _MOST_IN_TURN)
 
     def drop(self, slots: set[int]) -> None:
@@ -162,14 +163,13 @@ class Batches:
                     await self._wait(None)
                 since = time.monotonic()
                 while self._ready and not self._is_enough():
-                    share, turn_s = _PATIENCE.get(self._turns), self._calls_in_turn() * self.call_s
+                    share, turn_s = _PATIENCE.get(self._turns), self._most_in_turn() / self.batch * self.call_s
                     left_s = None if share is None else share * turn_s - (time.monotonic() - since)
                     if left_s is not None and left_s <= 0:
                         break
                     await self._wait(left_s)
                 if self._ready:  # else they were dropped
-                    most = self._calls_in_turn() * self.batch
-                    return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+                    return [self._ready.popleft() for _ in range(min(self._most_in_turn(), len(self._ready)))]
 
     async def _wait(self, seconds: float | None) -> None:
         self._news.clear()
@@ -215,7 +215,9 @@ class Batches:
         start = self._began[threading.get_ident()] = time.monotonic()
         try:
             with self._inputs(slots) as inputs:
-                for batch in _in_parts(list(inputs), self.batch):
+                taken = list(inputs)
+                for start_at in range(0, len(taken), self.batch):
+                    batch = taken[start_at : start_at + self.batch]
                     self._on_batch()
                     with self.watch.stage("infer"):
                         self.engine.answer(
@@ -242,11 +244,6 @@ class Batches:
             images = dict(zip(files, decoded, strict=True))
             found = {slot: images.get(slot, self.ring.tensors[slot]) for slot in slots}
             yield {slot: image for slot, image in found.items() if image is not None}
-
-
-def _in_parts(slots: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(slots), size):
-        yield slots[start : start + size]
 
 
 def end_without_gpu(err: DeviceLostError) -> NoReturn:

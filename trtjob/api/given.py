@@ -58,10 +58,10 @@ def as_choice(option: str, choices: type[Choice], value: object) -> Choice:
         raise ConfigError(f"{option} {value!r}: expected {', '.join(choices)}") from err
 
 
-def expect_named(option: str, value: object, what: str) -> None:
+def expect_named(option: str, value: object, what: str, *, is_required: bool = False) -> None:
     """Refuse a path that is empty, as an unset variable is: it would be the current folder. what: was expected."""
     if value == "":
-        raise ConfigError(f"{option} is empty. Name {what}, or leave it out")
+        raise ConfigError(f"{option} is empty. Name {what}{'' if is_required else ', or leave it out'}")
 
 
 def as_path(option: str, value: object) -> Path:

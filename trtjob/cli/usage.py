@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from trtjob.errors import ConfigError
+from trtjob.api.given import expect_named
 from trtjob.near import near
 
 UsageError: Any = typer.BadParameter.__base__
@@ -69,12 +69,11 @@ _PLACES = {
 
 
 def _expect_named(parameter: Any, called: str, ctx: Any, given: Any) -> None:
-    """Refuse a path that is empty, as an unset variable of a shell is."""
+    """Refuse a path that is empty."""
     parts = (parameter.metavar or "").split("|")
-    if given.get(parameter.name) == "" and _PLACES.keys() >= set(parts) and not ctx.resilient_parsing:
+    if _PLACES.keys() >= set(parts) and not ctx.resilient_parsing:
         expected = " or ".join(_PLACES[part] for part in parts)
-        left_out = "" if parameter.required else ", or leave it out"
-        raise ConfigError(f"{called} is empty. Name {expected}{left_out}")
+        expect_named(called, given.get(parameter.name), expected, is_required=parameter.required)
 
 
 class _PlainOption(typer.core.TyperOption):

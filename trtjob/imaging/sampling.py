@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 _SEEK_FRAMES = 8
 # Once a run has so many, the next keyframe begins another: others can do it, and the decoder is emptied there.
 RUN_FRAMES = 48
+NEVER = -(1 << 63)  # before all times
 
 IntArray = NDArray[np.int64]
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.avi_times import ShownTimes
 from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.headers import check_size
-from trtjob.imaging.sampling import RUN_FRAMES
-from trtjob.imaging.video_file import NEVER, errors, gpu_bytes, listening, opened, packets, shown_at
+from trtjob.imaging.sampling import NEVER, RUN_FRAMES
+from trtjob.imaging.video_file import errors, gpu_bytes, listening, opened, packets, shown_at
 from trtjob.memory import bounded_allocations
 
 UInt8Array = NDArray[np.uint8]
@@ -147,6 +148,7 @@ class VideoReader:
         import av
 
         damage, newest_key, damaged_key = "", NEVER, NEVER  # the last keyframe fed, and the last one before the damage
+        times = ShownTimes(self._container, self._stream)
         for packet in _fed(found, start_pts):
             shown = None if packet is None else shown_at(packet)
             if shown is not None and packet.is_keyframe:
@@ -154,6 +156,7 @@ class VideoReader:
             frames, said = [], ""
             with listening() as complaints:
                 try:
+                    times.feed(packet)
                     frames = self._stream.codec_context.decode(packet)
                 except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as err:
                     said = str(err.strerror)
@@ -161,7 +164,7 @@ class VideoReader:
                     return
             if said := said or _first_of(complaints):
                 damage, damaged_key = f"the video is damaged here: {said}", newest_key
-            for frame in filter(_has_time, frames):
+            for frame in filter(times.has_time, frames):
                 self._on_step()
                 if frame.is_corrupt:
                     damage, damaged_key = damage or "the video is damaged here", newest_key
@@ -170,6 +173,7 @@ class VideoReader:
                 yield frame, damage
             if packet is None:
                 self._stream.codec_context.flush_buffers()
+                times.end()
 
 
 def _fed(found: Iterator[Any], start_pts: int) -> Iterator[Any]:
@@ -202,19 +206,12 @@ def _is_before(packet: Any, start_pts: int) -> bool:
 
 def _is_closed(keyframe: Any, behind: list[Any]) -> bool:
     """Whether nothing that comes behind a keyframe in the file is shown before it, as far as times are told."""
-    shown = [packet.pts for packet in (keyframe, *behind)]
-    return None not in shown and min(shown) == keyframe.pts
+    return keyframe.pts is not None and all(packet.pts is not None and packet.pts > keyframe.pts for packet in behind)
 
 
 def _first_of(complaints: list[tuple[int, str, str]]) -> str:
     texts = (text.strip() for _, _, text in complaints)
     return next((text for text in texts if not text.startswith(_HARMLESS)), "")
-
-
-def _has_time(frame: Any) -> bool:
-    if frame.pts is None:
-        frame.pts = frame.dts
-    return frame.pts is not None
 
 
 def pixels_of(frame: Any) -> UInt8Array:

@@ -10,9 +10,11 @@ from typing import Any, BinaryIO
 import cv2
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.avi_times import ShownTimes, mended
 from trtjob.imaging.file_parts import part_of
+from trtjob.imaging.sampling import NEVER
 from trtjob.imaging.video import UInt8Array, pixels_of
-from trtjob.imaging.video_file import NEVER, errors, opened
+from trtjob.imaging.video_file import errors, opened
 from trtjob.imaging.video_times import Part
 
 # A frame's time in seconds, and its pixels, BGR.
@@ -24,8 +26,9 @@ OTHER_SUFFIX = ".mkv"  # of what is not written under its own name
 # Of x264 and of FFmpeg's own MPEG-4. So many threads on every machine: they decide which bytes come out.
 _H264 = {"preset": "veryfast", "crf": "23", "threads": "4"}
 _MPEG4 = {"qscale": "4", "threads": "4"}
-# What decoders add to a side of a picture: they round it up, and MPEG-4 keeps edges around it.
-_DECODERS_PX = 128
+# What decoders add to a side of a picture: they round it up, and MPEG-1 to -4 have a buffer of some 280 rows
+# (EMU_EDGE_HEIGHT in FFmpeg's mpegpicture.c), however low it is.
+_DECODERS_PX = 280
 _SAME_BYTES = {"fflags": "+bitexact"}  # no identity by chance, no version of FFmpeg
 _BT709, _LIMITED = 1, 1
 
@@ -94,9 +97,11 @@ class _Writer:
                 sound.discard = av.stream.Discard.default
             if self._sounds is None:
                 self._sounds = {sound.index: self._target.add_stream_from_template(sound) for sound in sounds}
-            for packet in container.demux([stream, *sounds]):
+            times = ShownTimes(container, stream)
+            for packet in mended(container.demux([stream, *sounds]), container, stream):
                 if packet.stream is stream:
-                    self._add_pictures(packet, part)
+                    times.feed(packet)
+                    self._add_pictures(packet, times, part)
                 elif packet.dts is not None and packet.stream.index in self._sounds:
                     self._add_sound(packet, part, self._sounds[packet.stream.index])
 
@@ -121,7 +126,7 @@ class _Writer:
             self._target.mux(self._early)
             self._early.clear()
 
-    def _add_pictures(self, packet: Any, part: Part) -> None:
+    def _add_pictures(self, packet: Any, times: ShownTimes, part: Part) -> None:
         """Draw on the frames that a packet completes."""
         import av
 
@@ -129,7 +134,7 @@ class _Writer:
         with suppress(av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.EOFError):
             frames = packet.stream.codec_context.decode(packet)
         for frame in frames:
-            if frame.pts is not None and frame.height * frame.width <= math.prod(self._max_hw):
+            if times.has_time(frame) and frame.height * frame.width <= math.prod(self._max_hw):
                 self._add_picture(frame, part, packet.stream.average_rate or 25)
 
     def _add_picture(self, frame: Any, part: Part, rate: Fraction | int) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.avi_times import mended
 from trtjob.imaging.video_package import missing_video_package
 from trtjob.memory import bounded_allocations
 
@@ -14,7 +15,6 @@ _KINDS = "MP4, MOV, Matroska, WebM, AVI or an MPEG transport stream"
 # A file is looked into before anything is known of it; FFmpeg decodes a frame or two to do so.
 _OPENING_BYTES = 1 << 30
 _GPU_BYTES = 4 << 30  # of what CUDA allocates at first, which is not for one file
-NEVER = -(1 << 63)  # before all times
 
 
 @contextmanager
@@ -96,10 +96,10 @@ def _titles() -> dict[str, Any]:
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream, as far as they can be read."""
+    """Yield the packets of a stream, as far as they can be read; of an AVI with the times that it says."""
     import av
 
-    demuxed = container.demux(stream)
+    demuxed = mended(container.demux(stream), container, stream)
     while True:
         try:
             packet = next(demuxed, None)

@@ -10,9 +10,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from trtjob.errors import FailureKind, ImageError
+from trtjob.imaging.avi_times import is_avi
 from trtjob.imaging.file_parts import EmptiedFile, part_of
-from trtjob.imaging.sampling import FrameTimes, IntArray
-from trtjob.imaging.video_file import NEVER, check_package, errors, listening, opened, packets, shown_at
+from trtjob.imaging.sampling import NEVER, FrameTimes, IntArray
+from trtjob.imaging.video_file import check_package, errors, listening, opened, packets, shown_at
 
 # A day at 60 a second. An index may name the same bytes as any number of frames.
 MOST_FRAMES = 5_000_000
@@ -20,6 +21,9 @@ MOST_PARTS = 1_000
 _MOST_SHORT_S = 1  # what a file may be shorter than it says
 _NEAR = 16  # frames: so far from where FFmpeg complains can be what it has not found
 _ENDS = "File ended prematurely"  # said of Matroska
+# What it takes to say that a frame is not coded ends within 8 bytes (ISO/IEC 14496-2, 6.2.5, with 16 bits of time); one
+# that is begins with 57 bits, and has one for each 16 x 16 pixels.
+_LEAST_VOP_BYTES, _TINY_PIXELS = 9, 8 * 16 * 16
 _GAP = 2  # steps between frames: from so many on, some may be missing
 
 
@@ -33,7 +37,7 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
     with listening() as complaints:
         container, stream = _indexed(file)
         with container, errors("the video cannot be read"):
-            found = _Found(complaints=len(complaints))
+            found = _Found(complaints=len(complaints), least_bytes=_least_bytes(stream))
             for packet in packets(container, stream):
                 if not found.take(packet, is_suspect=packet.is_corrupt or len(complaints) > found.complaints):
                     break
@@ -42,6 +46,8 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
                     on_step()
             if any(text.startswith(_ENDS) for _, _, text in complaints):  # a short file is read while it is opened
                 found.end_early()
+            if is_avi(container):
+                found.part_last()
             return _ordered(container, stream, found)
 
 
@@ -92,8 +98,8 @@ def _with_loss(part: Part) -> Part:
 @dataclass(slots=True)
 class _Found:
     """Packets in the order of the file. suspects: when those are shown around which something may be missing;
-    complaints: how many there were before the last one; is_partial: whether the file ends within a packet; stop,
-    resume: as of `FrameTimes`."""
+    complaints: how many there were before the last one; least_bytes: of one with a picture; is_partial: whether the
+    file ends within a packet; stop, resume: as of `FrameTimes`."""
 
     pts: "array[int]" = field(default_factory=lambda: array("q"))
     seek: "array[int]" = field(default_factory=lambda: array("q"))
@@ -101,6 +107,7 @@ class _Found:
     is_hidden: bytearray = field(default_factory=bytearray)
     suspects: list[int] = field(default_factory=list)
     complaints: int = 0
+    least_bytes: int = 0
     is_partial: bool = False
     stop: int = 0
     resume: int = 0
@@ -123,17 +130,33 @@ class _Found:
         self.pts.append(shown)
         self.seek.append(shown if packet.dts is None else min(shown, packet.dts))
         self.is_key.append(packet.is_keyframe)
-        self.is_hidden.append(packet.is_discard)
+        self.is_hidden.append(packet.is_discard or packet.size < self.least_bytes)
         self.is_partial = packet.is_corrupt
         if is_suspect:
             self.suspects.append(shown)
         _check_count(len(self.pts))
         return True
 
+    def part_last(self) -> None:
+        """Have the last two frames have times of their own: in an AVI FFmpeg gives them the same one, if others are
+        shown in another order than they are decoded in. Which is the last one the decoder says."""
+        newest = max(self.pts, default=0)
+        same = [place for place, shown in enumerate(self.pts) if shown == newest]
+        if len(same) > 1:
+            self.pts[same[-1]] += 1
+            for place in filter(None, same):
+                self.is_key[place] = False
+
     def end_early(self) -> None:
         """Note that there are no more packets, and that there should be."""
         self.is_partial = True
         self.suspects.extend(self.pts[-1:])
+
+
+def _least_bytes(stream: Any) -> int:
+    """Return of how many bytes a packet has a picture. In MPEG-4 one may say that the last one is still seen."""
+    context = stream.codec_context
+    return _LEAST_VOP_BYTES if context.name == "mpeg4" and context.width * context.height > _TINY_PIXELS else 0
 
 
 def _indexed(file: BinaryIO) -> tuple[Any, Any]:

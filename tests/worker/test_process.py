@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import wait_for
+from terminal import descendants, wait_for
 
 from trtjob.config import Settings
 from trtjob.queue.connection import Connection
@@ -83,6 +83,19 @@ def await_readiness(store: JobStore) -> None:
     wait_for(lambda: store.redis.hget("rq:worker:worker-1", "state") == b"idle", "the worker at its queue")
 
 
+def memory_of(pid: int) -> bytes:
+    """Return what a process may have written."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        found = b""
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                first, last = (int(address, 16) for address in span.split("-"))
+                memory.seek(first)
+                found += memory.read(last - first)
+    return found
+
+
 def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Wait for a process's end. Returns its exit code and what it logged."""
     _, err = process.communicate(timeout=20)
@@ -102,9 +115,18 @@ def test_a_pinned_process_and_its_image_processes_keep_to_their_cores(start: Sta
     core = max(os.sched_getaffinity(0))
     process = start(cores=[core])
     await_worker(store)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert children
-    assert all(os.sched_getaffinity(pid) == {core} for pid in (process.pid, *map(int, children)))
+    below = wait_for(lambda: pids if len(pids := descendants(process.pid)) > 1 else None, "the image process")
+    assert all(os.sched_getaffinity(pid) == {core} for pid in (process.pid, *below))
+
+
+def test_an_image_process_is_a_fork_from_before_the_config_was_read(start: Start, store: JobStore) -> None:
+    process = start(queue="what-the-config-says")
+    await_worker(store)
+    server, image_process = wait_for(lambda: pids if len(pids := descendants(process.pid)) > 1 else None, "both")
+    assert b"what-the-config-says" in memory_of(process.pid)
+    for pid in (server, image_process):
+        assert b"what-the-config-says" not in memory_of(pid)
+        assert Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0") == b"trtjob.worker.pipeline.image_process"
 
 
 def test_an_idle_process_ends_at_once_when_told_and_says_goodbye(start: Start, store: JobStore) -> None:

@@ -9,23 +9,26 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from io import FileIO
 from types import FrameType
 from typing import NoReturn
 
 from trtjob.garbage import lasting
-from trtjob.worker.pipeline.prestart import PrestartedProcesses
+from trtjob.worker.pipeline.prestart import PrestartedProcesses, fork_ahead
 from trtjob.worker.worker_config import WorkerConfig
 
 
 def main() -> int:
     """Work until told to stop. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which sends SIGTERM
+    with suppress(OSError):  # then the fork server will be a new Python
+        fork_ahead()  # before the password is read
     # Without the lock of sys.stdin: on one that a thread holds while it waits, the interpreter stumbles when it ends.
     commands = FileIO(0, closefd=False)
     config = WorkerConfig(**json.loads(commands.readline()))
     if config.cores:
-        os.sched_setaffinity(0, config.cores)  # the image processes inherit it
+        os.sched_setaffinity(0, config.cores)  # the image processes begin so
     try:
         prestarted = PrestartedProcesses(config.image_processes)
     except OSError:  # who needs them says so

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from trtjob.child_environment import environment, python
+from trtjob.worker.pipeline.own_fork import OwnFork
 
 DID_NOT_END = "it did not end"
 _END_S = 2.0
@@ -51,14 +52,15 @@ class Forked:
 class ForkServer:
     """The process, as the one sees it that asks. May be used by several threads."""
 
-    def __init__(self, module: str, at_start: Mapping[str, str]) -> None:
-        """module: what it imports, whose `main` calls `forked_processes`; at_start: variables for it and its forks.
+    def __init__(self, module: str, at_start: Mapping[str, str], *, is_own_fork: bool = False) -> None:
+        """module: what it imports, whose `main` calls `forked_processes`; at_start: variables for it and its forks;
+        is_own_fork: it is a fork of this process, which has one thread, and was started with the same variables.
 
         Raises OSError.
         """
         self._module, self._at_start = module, at_start
         self._made_with = self._needs()
-        self._told: tuple[Mapping[str, str], str] | None = None
+        self._told: tuple[Mapping[str, str], str, list[int]] | None = None
         self._asked: deque[Forked] = deque()
         self._alive = 0
         self._is_retired = False
@@ -66,13 +68,7 @@ class ForkServer:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._process = subprocess.Popen(
-                    python("-m", module),
-                    stdin=theirs.fileno(),
-                    stdout=2,
-                    process_group=0,  # Ctrl-C is for who started the engine process
-                    env=environment(at_start, buckets=True),
-                )
+                self._process = (OwnFork if is_own_fork else _new_python)(module, theirs.fileno(), at_start)
         except BaseException:
             self._socket.close()
             raise
@@ -95,7 +91,7 @@ class ForkServer:
         """Ask for a process that has these files open, and wait for nothing. Raises OSError."""
         asked = Forked(self)
         with self._lock:
-            if (now := (self._environment(), _folder())) != self._told:
+            if (now := (self._environment(), _folder(), list(os.sched_getaffinity(0)))) != self._told:
                 self._socket.send(b"be " + json.dumps(now).encode())
                 self._told = now
             socket.send_fds(self._socket, [b"fork"], fds)
@@ -168,6 +164,16 @@ class ForkServer:
             self._process.wait(_END_S)
 
 
+def _new_python(module: str, stdin: int, at_start: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        python("-m", module),
+        stdin=stdin,
+        stdout=2,
+        process_group=0,  # Ctrl-C is for who started the engine process
+        env=environment(at_start, buckets=True),
+    )
+
+
 def _folder() -> str:
     try:
         return str(Path.cwd())
@@ -209,11 +215,13 @@ def forked_processes(server: socket.socket) -> list[int] | None:
     return None
 
 
-def _become(variables: dict[str, str], folder: str) -> None:
+def _become(variables: dict[str, str], folder: str, cores: list[int]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     with suppress(OSError):  # it may be gone
         os.chdir(folder)
+    with suppress(OSError):  # they may be
+        os.sched_setaffinity(0, cores)
 
 
 def _ended(pid: int) -> str:

@@ -3,10 +3,12 @@
 import os
 import tempfile
 from contextlib import ExitStack
+from importlib import import_module
 from threading import Lock
 from typing import NamedTuple
 
 from trtjob.child_environment import KEEPS_MEMORY
+from trtjob.garbage import unsought
 from trtjob.worker.pipeline.fork_server import Forked, ForkServer
 
 _ENVIRONMENT = {  # each image process has one thread of its own
@@ -69,8 +71,23 @@ def end_process(started: Started) -> str:
     return started.process.end()
 
 
+_MODULE = "trtjob.worker.pipeline.image_process"
 _server: ForkServer | None = None
 _lock = Lock()
+
+
+def fork_ahead() -> None:
+    """Import what image processes need, and have their fork server be a fork of this process, which has one thread and
+    knows nothing yet. Raises OSError.
+    """
+    global _server
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)
+    with unsought():
+        import_module(_MODULE)  # NumPy starts no threads so, which no fork would have
+    os.environ.clear()
+    os.environ.update(before)
+    _server = ForkServer(_MODULE, _ENVIRONMENT, is_own_fork=True)
 
 
 def _fork_server() -> ForkServer:
@@ -81,5 +98,5 @@ def _fork_server() -> ForkServer:
             if _server is not None:
                 _server.retire()
                 _server = None
-            _server = ForkServer("trtjob.worker.pipeline.image_process", _ENVIRONMENT)
+            _server = ForkServer(_MODULE, _ENVIRONMENT)
         return _server

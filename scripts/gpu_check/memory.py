@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from scripts.gpu_check.watch import handle_of_first
 from trtjob.engines.cuda.device import Device, gpus
 
 MIB = 1 << 20
@@ -28,7 +29,7 @@ def own_mib() -> float:
     try:
         nvml: Any = import_module("pynvml")
         nvml.nvmlInit()
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(0))
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle_of_first(nvml))
         return float(next(found.usedGpuMemory for found in processes if found.pid == os.getpid())) / MIB
     except Exception:  # noqa: BLE001 - an optional package, whose errors are its own; or None, or no such process
         return gpus()[0].memory_bytes / MIB - free_mib()

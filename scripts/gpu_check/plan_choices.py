@@ -38,5 +38,5 @@ def build_seconds(options: CheckOptions, level: int) -> float:
 def images_per_s(batch: int, options: CheckOptions, more: dict[str, object]) -> float:
     """Return the speed of TensorRT's engine alone with some settings. Raises NotRun, EngineError."""
     model = zoo.converted(LEVELLED.name, LEVELLED.precision, options)
-    with need.opened(model, options, "tensorrt", **more) as engine:
+    with need.opened(model, options, "tensorrt", batch=batch, **more) as engine:
         return rate(part_of(model, engine, options, "tensorrt", batch), options.seconds)

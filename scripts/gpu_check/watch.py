@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Self
 
+from trtjob.engines.cuda.survey import survey
+
 EVERY_S = 0.1
 
 
@@ -66,7 +68,7 @@ def _looker() -> tuple[Callable[[], Busy] | None, str]:
     try:
         nvml: Any = import_module("pynvml")  # from nvidia-ml-py, or its forerunner
         nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        handle = handle_of_first(nvml)
     except Exception as err:  # noqa: BLE001 - an optional package, whose errors are its own
         return _looker_by_tool(f"NVML: {err}")
 
@@ -74,6 +76,15 @@ def _looker() -> tuple[Callable[[], Busy] | None, str]:
         return Busy(time.perf_counter(), nvml.nvmlDeviceGetUtilizationRates(handle).gpu, _jpeg_share(nvml, handle))
 
     return look, "NVML"
+
+
+def handle_of_first(nvml: Any) -> Any:
+    """Return what NVIDIA's management library, which knows nothing of CUDA_VISIBLE_DEVICES, calls CUDA's GPU 0."""
+    return nvml.nvmlDeviceGetHandleByPciBusId(_first())
+
+
+def _first() -> str:
+    return next((gpu.pci_bus_id for gpu in survey().gpus), "0")
 
 
 def _jpeg_share(nvml: Any, handle: Any) -> float | None:
@@ -87,7 +98,7 @@ def _looker_by_tool(reason: str) -> tuple[Callable[[], Busy] | None, str]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None, f"{reason}; and there is no nvidia-smi"
-    command = [tool, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
+    command = [tool, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--id={_first()}"]
 
     def look() -> Busy:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -72,6 +72,26 @@ class WrongAtTheEnd(CpuEngine):
         self.spoil(into[-1])
 
 
+class OfAnotherLastDigit(CpuEngine):
+    """Rounds a batch's last answer otherwise."""
+
+    def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
+        super().answer(images, into)
+        into[-1][:] = np.nextafter(into[-1], np.float32(np.inf))
+
+
+def test_an_answer_that_depends_on_its_place_in_a_batch_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny.write_model(tmp_path / "tiny.onnx", Task.CLASSIFY)
+    with OfAnotherLastDigit(model, threads=1) as engine:
+        check_plan(engine, model, batch=1, title="TensorRT 8.6.1")
+        assert not caplog.messages
+        check_plan(engine, model, batch=3, title="TensorRT 8.6.1")
+    (said,) = caplog.messages
+    assert said.startswith("TensorRT 8.6.1 answers the same image otherwise at 1 of 3 places of a batch: ")
+
+
 def test_the_last_image_of_a_batch_counts_too(tmp_path: Path) -> None:
     model = tiny.write_model(tmp_path / "tiny.onnx")
     with WrongAtTheEnd(model, threads=1) as engine:

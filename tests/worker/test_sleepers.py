@@ -18,7 +18,7 @@ from trtjob.queue.submit import retry
 from trtjob.queue.units import FINISH, PLAN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-SAMPLE = 29  # so many steps apart are those of `make test`; `make chaos` takes each
+SAMPLE = 43  # so many steps apart are those of `make test`; `make chaos` takes each
 UNITS = [(0, PLAN), (0, FINISH), (1, PLAN), (1, FINISH), (2, PLAN)]
 
 

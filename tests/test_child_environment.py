@@ -47,6 +47,25 @@ def test_an_image_process_imports_nothing_from_the_current_folder(mark: Path) ->
     assert not mark.exists()
 
 
+def test_no_process_looks_for_plugins_of_pydantics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are other packages', and to look takes as long as some commands have to do."""
+    folder = tmp_path / "packages" / "plugin-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[pydantic]\nplugin = a_plugin:plugin\n")
+    (folder.parent / "a_plugin.py").write_text(
+        f"open({str(tmp_path / 'imported')!r}, 'w').close()\n"
+        "class plugin:\n    new_schema_validator = staticmethod(lambda *_: (None, None, None))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
+    subprocess.run(python("-c", "import trtjob.config"), env=environment(), capture_output=True, check=True)
+    assert not (tmp_path / "imported").exists(), "a child"
+    subprocess.run(python("-m", "trtjob", "models"), capture_output=True, check=True)
+    assert not (tmp_path / "imported").exists(), "a command"
+    subprocess.run(python("-c", "import trtjob.config"), capture_output=True, check=True)
+    assert (tmp_path / "imported").exists(), "a program that uses trtjob has its own way"
+
+
 def starts() -> Iterator[tuple[str, ast.Call]]:
     """Yield each place in the package where a process is started."""
     for path in PACKAGE.rglob("*.py"):

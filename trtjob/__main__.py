@@ -1,11 +1,13 @@
 """The command `trtjob`, which `python -m trtjob` is too."""
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trtjob.child_environment import NO_PLUGINS
 from trtjob.garbage import lasting
 
 _NEW_OBJECTS = 20_000  # before garbage is looked for, instead of Python's 700: commands import more while they run
@@ -13,6 +15,7 @@ _NEW_OBJECTS = 20_000  # before garbage is looked for, instead of Python's 700: 
 
 def main() -> int:
     """Run the command line of this process. Returns the exit code."""
+    os.environ |= NO_PLUGINS
     with lasting(), _ended_by_interrupt():
         from trtjob.cli.app import main
 

@@ -22,6 +22,9 @@ KEEPS_MEMORY = MappingProxyType(
     }
 )
 
+# Pydantic would look through all packages that are installed, in each process, for plugins of its own.
+NO_PLUGINS = MappingProxyType({"PYDANTIC_DISABLE_PLUGINS": "__all__"})
+
 
 def python(*arguments: str) -> list[str]:
     """Return the command that runs this Python with these arguments; every child that is Python is called so."""
@@ -34,7 +37,7 @@ def environment(more: Mapping[str, str] = MappingProxyType({}), *, buckets: bool
     buckets: the child reads and writes buckets, so that it needs what leads to them.
     """
     kept = {name: value for name, value in os.environ.items() if _is_needed(name, buckets=buckets)}
-    return {**kept, **more}
+    return {**kept, **NO_PLUGINS, **more}
 
 
 def _is_needed(name: str, *, buckets: bool) -> bool:

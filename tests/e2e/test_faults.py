@@ -37,7 +37,7 @@ def test_every_kind_of_bad_file_has_its_record_and_the_others_are_done(
     os.mkfifo(photos / "pipe.jpg")
     (photos / "folder.jpg").mkdir()
     (photos / "folder.jpg" / "inside.jpg").write_bytes(good)
-    outcome = terminal.run("run", photos, "--model", digits, "-o", tmp_path / "out")
+    outcome = terminal.here("run", photos, "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 1, outcome.err
     found = records(job_folder(tmp_path / "out"))
     kinds = {image: row["error"]["kind"] if "error" in row else "ok" for image, row in found.items()}
@@ -83,7 +83,7 @@ def test_odd_names_keep_their_place_and_nothing_leaves_the_output(
     raw = os.fsencode(photos) + b"/latin\xe9.jpg"
     shutil.copy(scenes[0], os.fsdecode(raw))
     before = {path for path in tmp_path.rglob("*") if "out" not in path.parts and "home" not in path.parts}
-    outcome = terminal.run("run", photos, "--model", digits, "-o", tmp_path / "out")
+    outcome = terminal.here("run", photos, "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     expected = {*names, "outside/linked.jpg", "link.jpg", os.fsdecode(b"latin\xe9.jpg")}
     folder = job_folder(tmp_path / "out")
@@ -104,7 +104,7 @@ def test_an_image_that_kills_its_worker_is_set_aside_and_the_shard_finishes(
     poisoned = [f"{'abc'[index % 3]}/{index:04d}.jpg" for index in (7, 23)[:count]]
     for name in poisoned:
         make_poison(folder / name)
-    outcome = terminal.run("run", folder, "--model", digits, "-o", tmp_path / "out")
+    outcome = terminal.here("run", folder, "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 1, outcome.err
     found = records(job_folder(tmp_path / "out"))
     assert len(found) == 40
@@ -134,7 +134,7 @@ def test_the_results_are_the_same_bytes_whatever_happens_on_the_way(
     def results(name: str) -> bytes:
         return (job_folder(tmp_path / name) / "results.jsonl").read_bytes()
 
-    assert terminal.run(*usual, "-o", tmp_path / "calm").code == 1
+    assert terminal.here(*usual, "-o", tmp_path / "calm").code == 1
     variants: dict[str, list[str]] = {
         "one-thread": ["--threads", "1", "--shard-size", "7"],
         "four-threads": ["--threads", "4", "--shard-size", "15", "--batch", "3", "--image-processes", "3"],

@@ -62,7 +62,7 @@ def test_every_kind_is_read_or_refused_and_said_so(terminal: Terminal, tmp_path:
     options: list[str | Path] = ["--model", DIGITS / "digits.weights", "--pages", "all", "--metadata"]
 
     def results(output: str, *more: str) -> bytes:
-        outcome = terminal.run("run", photos, *options, "-o", tmp_path / output, *more)
+        outcome = terminal.here("run", photos, *options, "-o", tmp_path / output, *more)
         assert outcome.code == 1, outcome.err  # some are bad
         return (job_folder(tmp_path / output) / "results.jsonl").read_bytes()
 

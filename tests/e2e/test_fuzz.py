@@ -116,14 +116,14 @@ def test_a_worker_that_is_fed_rubbish_is_the_same_as_before_and_does_the_next_jo
     submit = ["submit", str(DIGITS / "scenes"), "--model", str(digits), "--wait", "-o"]
     log = tmp_path / "log"
     with log.open("wb") as file, running_worker(terminal, file) as daemon:
-        first = terminal.run(*submit, str(tmp_path / "first"))
+        first = terminal.here(*submit, str(tmp_path / "first"))
         assert first.code == 0, first.err
         job_id = job_folder(tmp_path / "first").name
         (pid,) = worker_pids(daemon.pid)
         early = peak_mb(pid)
         push_damaged_messages(valkey, job_id, count)
         wait_for(lambda: valkey.client.llen("rq:queue:trtjob") == 0, "the rubbish to be gone", 120)
-        second = terminal.run(*submit, str(tmp_path / "second"))
+        second = terminal.here(*submit, str(tmp_path / "second"))
         assert second.code == 0, second.err
         assert worker_pids(daemon.pid) == [pid], "a message has ended the worker process"
         assert peak_mb(pid) < 1.1 * early + 10
@@ -179,7 +179,7 @@ def test_a_daemon_whose_keys_are_spoilt_in_turn_goes_on_and_does_the_next_job(
             assert seen.code == 0, seen.err
             assert json.loads(seen.out)["schema_version"] == 1
             assert daemon.poll() is None
-        second = terminal.run(*submit, str(tmp_path / "second"), "--wait", timeout_s=120)
+        second = terminal.here(*submit, str(tmp_path / "second"), "--wait")
         assert second.code == 0, second.err
         assert worker_pids(daemon.pid) == [pid], "what stood in Redis has ended the worker process"
     assert len(records(job_folder(tmp_path / "second"))) == 12

@@ -109,7 +109,7 @@ def test_a_gpu_that_is_taken_away_leaves_its_work_to_the_other_and_is_taken_agai
     daemon = terminal.start("worker", "--engine", "cuda")
     source, output = photos(2 * IMAGES), tmp_path / "out"
     how = ["--annotate", "none", "--shard-size", "4"]
-    submitted = terminal.run("submit", source, "--model", digits, "-o", output, *how)
+    submitted = terminal.here("submit", source, "--model", digits, "-o", output, *how)
     assert submitted.code == 0, submitted.err
     wait_for(lambda: devices(terminal) == {"GPU 0", "GPU 1"}, "both GPUs at work", 60)
     lost.touch()

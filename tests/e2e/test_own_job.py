@@ -132,7 +132,7 @@ def test_the_retry_that_run_names_does_it_here_and_now_unless_it_is_to_queue(
     terminal: Terminal, digits: Path, small: Path, scenes: list[Path], tmp_path: Path
 ) -> None:
     (small / "cut.jpg").write_bytes(b"no image")
-    failed = terminal.run("run", small, "--model", digits, "-o", tmp_path / "out")
+    failed = terminal.here("run", small, "--model", digits, "-o", tmp_path / "out")
     assert failed.code == 1
     (command,) = re.findall("Try them again with: trtjob (.+)", failed.err)
     job_id = job_folder(tmp_path / "out").name
@@ -153,7 +153,7 @@ def test_a_worker_that_runs_helps(
     terminal.start("worker", "--threads", "1", **slowly)
     wait_for(lambda: terminal.status()["workers"], "the worker")
     command: list[str | Path] = ["--model", digits, "-o", tmp_path / "out", "--shard-size", "5"]
-    outcome = terminal.run("run", photos(60), *command, timeout_s=60, **slowly)
+    outcome = terminal.here("run", photos(60), *command, **slowly)
     assert outcome.code == 0, outcome.err
     events = terminal.here("events", job_folder(tmp_path / "out").name, "--json").out.splitlines()
     workers = {event["worker"] for event in map(json.loads, events) if event["event"] == "committed"}

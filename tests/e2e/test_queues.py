@@ -27,7 +27,7 @@ def test_a_worker_of_one_queue_leaves_the_jobs_and_conversions_of_another_alone(
     wait_for(lambda: redis.llen("rq:queue:alpha") == 2, "the plan's and the conversion's messages")
 
     terminal.start("worker", "--threads", "1", TRTJOB_QUEUE="beta")
-    beta = terminal.run(*job, str(tmp_path / "beta"), "--wait", timeout_s=120, TRTJOB_QUEUE="beta")
+    beta = terminal.here(*job, str(tmp_path / "beta"), "--wait", TRTJOB_QUEUE="beta")
     assert beta.code == 0, beta.err
     assert [event.event for event in store.events(alpha)] == ["submitted"]
     assert redis.llen("rq:queue:alpha") == 2

@@ -35,7 +35,7 @@ def test_a_file_a_folder_a_pattern_a_bucket_and_a_list_are_one_job(
     for key in ("p/o.jpg", "p/__MACOSX/._o.jpg"):
         s3.client().put_object(Bucket=bucket, Key=key, Body=IMAGE.read_bytes())
     sources = ["single/s.jpg", "photos/", "cams/cam*/**/*.jpg", f"s3://{bucket}/p", "listed/list.txt"]
-    outcome = terminal.run(
+    outcome = terminal.here(
         "run",
         *(f"{tmp_path}/{each}" if ":" not in each else each for each in sources),
         "--model",
@@ -70,7 +70,7 @@ def test_images_of_a_web_server_are_fetched_and_done_once(terminal: Terminal, di
         names = ["a/1.jpg", "a/2.jpg?size=full", "gone.jpg"]
         table.write_text("\n".join(["id,url", *(f"{number},{server.url}/{name}" for number, name in enumerate(names))]))
         command: list[str | Path] = ["run", table, "--model", digits, "-o", tmp_path / "out"]
-        outcome = terminal.run(*command)
+        outcome = terminal.here(*command)
         assert outcome.code == 1, outcome.err
         found = records(job_folder(tmp_path / "out"))
         assert list(found) == names
@@ -90,7 +90,7 @@ def test_of_a_messy_folder_each_file_is_taken_ignored_or_failed_by_its_kind(
 ) -> None:
     """The folder has images of every format, and whatever systems leave beside them."""
     expected = messy_folder.make(tmp_path / "messy")
-    outcome = terminal.run("run", tmp_path / "messy", "--model", digits, "-o", tmp_path / "out")
+    outcome = terminal.here("run", tmp_path / "messy", "--model", digits, "-o", tmp_path / "out")
     assert outcome.code == 1, outcome.err
     summary = json.loads((job_folder(tmp_path / "out") / "summary.json").read_text())
     assert messy_folder.Counts(summary["images"], summary["ignored"], summary["failures"]) == expected

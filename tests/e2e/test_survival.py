@@ -203,7 +203,7 @@ def test_too_many_failures_end_the_job(
     for file in sorted((folder / "a").iterdir())[:10]:
         file.write_bytes(b"rubbish")
     command: list[str | Path] = ["run", folder, "--model", digits, "-o", tmp_path / "out", "--shard-size", "10"]
-    outcome = terminal.run(*command, "--max-failures", "3")
+    outcome = terminal.here(*command, "--max-failures", "3")
     assert outcome.code == 1
     assert "--max-failures" in outcome.err
     assert not (job_folder(tmp_path / "out") / "_SUCCESS.json").exists()
@@ -222,7 +222,7 @@ def test_a_full_disk_ends_the_job_with_a_clear_error_and_space_lets_it_continue(
         pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
     try:
         command: list[str | Path] = ["run", photos(60), "--model", digits, "-o", disk / "out", "--shard-size", "10"]
-        outcome = terminal.run(*command)
+        outcome = terminal.here(*command)
         assert outcome.code == 1
         assert "No space left" in outcome.err
         assert "Traceback" not in outcome.err

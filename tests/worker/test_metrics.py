@@ -186,7 +186,7 @@ def test_a_daemon_counts_what_its_workers_do(terminal: Terminal, digits: Path, s
         assert line, "the daemon has ended"
         place = line.partition("at=")[2].strip().removesuffix("/metrics")
     wait_for(lambda: get(f"{place}/readyz")[0] == 200, "a worker that beats")
-    outcome = terminal.run("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--wait")
+    outcome = terminal.here("submit", scenes, "--model", digits, "-o", tmp_path / "out", "--wait")
     assert outcome.code == 0, outcome.err
     found = wait_for(
         lambda: (seen := samples(get(f"{place}/metrics")[1])).get("trtjob_shards_total") == 1 and seen,

@@ -36,11 +36,11 @@ def decode(path: Path, *, on_gpu: bool) -> tuple[str, bool, int, float]:
     reader = VideoReader(path.open("rb"), max_pixels=10**8, on_gpu=on_gpu)
     try:
         for frame, start in zip(chosen.tolist(), run_starts(times, chosen), strict=True):
-            image, damage = reader.image(
+            picture, damage = reader.picture(
                 int(times.pts[frame]), start_pts=int(times.pts[start]), seek=int(times.seek[start])
             )
             assert damage is None, damage
-            digest.update(image[::40].tobytes())
+            digest.update(picture.bgr()[::40].tobytes())
         return digest.hexdigest(), reader.is_on_gpu, len(chosen), _cpu_s() - began_s
     finally:
         reader.close()

@@ -28,8 +28,8 @@ from trtjob.converters.registry import ModelRegistry, RegisteredModel
 from trtjob.converters.run import resolve_model
 from trtjob.engines.onnxruntime.session import CPU_PROVIDER, open_session
 from trtjob.engines.spec import INPUT_NAME, ModelSpec
-from trtjob.imaging.resize import prepare
-from trtjob.imaging.video import pixels_of
+from trtjob.imaging.planes import prepare_planes
+from trtjob.imaging.video import Picture
 from trtjob.imaging.video_file import opened
 from trtjob.jobs.spec import Annotate
 
@@ -159,9 +159,12 @@ def _compute(session: Any, spec: ModelSpec, count: int) -> None:
 def _decode(path: Path, spec: ModelSpec, count: int) -> None:
     cv2.setNumThreads(1)
     container, stream = opened(path.open("rb"))
+    tensor = np.empty((*spec.input_hw, spec.channels), np.uint8)
     with container:
         for frame in islice(container.decode(stream), count):
-            prepare(pixels_of(frame), spec, spec.resize)
+            planes = Picture(frame).planes()
+            assert planes is not None
+            prepare_planes(planes, spec, spec.resize, tensor)
 
 
 def _two_workers(path: Path, folder: Path, model: RegisteredModel) -> Row:

@@ -86,10 +86,11 @@ def read(path: Path, times: FrameTimes, chosen: Iterable[int]) -> list[tuple[UIn
     frames = planned_frames(times, "every=1")
     reader = VideoReader(path.open("rb"), max_pixels=1_000_000)
     try:
-        return [
-            reader.image(pts, start_pts=int(times.pts[start]), seek=int(times.seek[start]))
+        found = [
+            reader.picture(pts, start_pts=int(times.pts[start]), seek=int(times.seek[start]))
             for pts, _, start in (frames[number] for number in chosen)
         ]
+        return [(picture.bgr(), damage) for picture, damage in found]
     finally:
         reader.close()
 

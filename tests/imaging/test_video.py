@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from videos import CODECS, HW, MKV, MP4, Codec, number_in, picture, write_video
 
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging import video, video_times
+from trtjob.imaging import video_times
 from trtjob.imaging.sampling import FrameTimes, planned_frames, run_starts, sampled
-from trtjob.imaging.video import VideoReader
+from trtjob.imaging.video import Picture, VideoReader
 from trtjob.imaging.video_times import Part, frame_times, video_parts
 
 av = videos.av
@@ -26,6 +26,11 @@ Found = tuple[NDArray[np.uint8], str | None]
 def times_of(path: Path) -> FrameTimes:
     with path.open("rb") as file:
         return frame_times(file)
+
+
+def shown(reader: VideoReader, pts: int, start_pts: int, seek: int) -> Found:
+    picture, damage = reader.picture(pts, start_pts=start_pts, seek=seek)
+    return picture.bgr(), damage
 
 
 def read(
@@ -41,10 +46,7 @@ def read(
         on_step=lambda: None if steps is None else steps.append(1),
     )
     try:
-        return [
-            reader.image(int(times.pts[n]), start_pts=int(times.pts[starts[n]]), seek=int(times.seek[starts[n]]))
-            for n in chosen
-        ]
+        return [shown(reader, int(times.pts[n]), int(times.pts[starts[n]]), int(times.seek[starts[n]])) for n in chosen]
     finally:
         reader.close()
 
@@ -193,13 +195,14 @@ def test_pixels_are_the_same_as_nvdec_gives_them(planar: str, of_nvdec: str) -> 
     frame = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format=planar)
     for matrix in (1, 5):
         frame.colorspace = matrix
-        assert (video.pixels_of(frame) == video.pixels_of(frame.reformat(format=of_nvdec))).all()
+        assert (Picture(frame).bgr() == Picture(frame.reformat(format=of_nvdec)).bgr()).all()
 
 
 def test_without_a_gpu_the_cpu_decodes_what_was_meant_for_it(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", frames=3)
     reader = VideoReader(path.open("rb"), max_pixels=1_000_000, on_gpu=True)
-    image, _ = reader.image(0, start_pts=0, seek=0)
+    found, _ = reader.picture(0, start_pts=0, seek=0)
+    image = found.bgr()
     reader.close()
     assert number_in(image) == 0
 
@@ -229,7 +232,7 @@ def test_pixels_are_those_of_ffmpegs_own_filter(matrix: int, colour_range: int) 
         source, graph.add("scale", "flags=bilinear"), graph.add("format", "bgr24"), graph.add("buffersink")
     ).configure()
     graph.push(frame)
-    assert (video.pixels_of(frame) == graph.pull().to_ndarray()).all()
+    assert (Picture(frame).bgr() == graph.pull().to_ndarray()).all()
 
 
 def test_an_edit_list_says_which_frames_are_shown_also_from_the_middle_of_a_group(tmp_path: Path) -> None:
@@ -306,7 +309,7 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     assert [number_in(image) for image, _ in read(path, chosen)] == list(chosen)
     reader = VideoReader(path.open("rb"), max_pixels=1_000_000)
     with pytest.raises(ImageError, match="cut off or damaged"):
-        reader.image(lost, start_pts=int(times.pts[0]), seek=0)
+        reader.picture(lost, start_pts=int(times.pts[0]), seek=0)
     reader.close()
 
 
@@ -434,7 +437,7 @@ def test_where_one_clock_ends_no_frame_of_the_other_is_seen(two_clocks: Path) ->
     end = int(part.times.pts[-1] + part.times.pts[1] - part.times.pts[0])
     reader = VideoReader(two_clocks.open("rb"), max_pixels=1_000_000, stop=part.stop)
     with pytest.raises(ImageError, match="cut off or damaged"):
-        reader.image(end, start_pts=int(part.times.pts[40]), seek=int(part.times.seek[40]))
+        reader.picture(end, start_pts=int(part.times.pts[40]), seek=int(part.times.seek[40]))
     reader.close()
 
 
@@ -451,7 +454,7 @@ def frame_of(path: Path, part: Part, number: int) -> Found:
     start = int(np.flatnonzero(times.is_key[: number + 1])[-1])
     reader = VideoReader(path.open("rb"), max_pixels=1_000_000, begin=part.begin, stop=part.stop)
     try:
-        return reader.image(int(times.pts[number]), start_pts=int(times.pts[start]), seek=int(times.seek[start]))
+        return shown(reader, int(times.pts[number]), int(times.pts[start]), int(times.seek[start]))
     finally:
         reader.close()
 
@@ -489,9 +492,9 @@ def test_a_video_of_8k_is_read(tmp_path: Path) -> None:
         container.mux(stream.encode())
     times = times_of(path)
     reader = VideoReader(path.open("rb"), max_pixels=200_000_000)
-    image, damage = reader.image(int(times.pts[0]), start_pts=int(times.pts[0]), seek=int(times.seek[0]))
+    found, damage = reader.picture(int(times.pts[0]), start_pts=int(times.pts[0]), seek=int(times.seek[0]))
     reader.close()
-    assert (image.shape, damage) == ((4320, 7680, 3), None)
+    assert (found.bgr().shape, damage) == ((4320, 7680, 3), None)
 
 
 def test_more_frames_than_can_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,7 +523,7 @@ def test_whatever_bytes_are_wrong_it_is_an_error_of_the_image(tmp_path: Path, co
             times = frame_times(io.BytesIO(wrong))
             reader = VideoReader(io.BytesIO(wrong), max_pixels=1_000_000)
             try:
-                reader.image(int(times.pts[-1]), start_pts=int(times.pts[0]), seek=int(times.seek[0]))
+                reader.picture(int(times.pts[-1]), start_pts=int(times.pts[0]), seek=int(times.seek[0]))
             finally:
                 reader.close()
 

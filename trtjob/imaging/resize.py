@@ -92,12 +92,20 @@ def prepare(
         tensor = np.empty((*spec.input_hw, spec.channels), np.uint8)
     if mode is ResizeMode.CROP:
         return tensor, _crop(image, spec, tensor)
-    window, placement = place((image.shape[0], image.shape[1]), spec, mode)
+    part, placement = inner_part(tensor, (image.shape[0], image.shape[1]), spec, mode)
+    _fill(part, image, spec)
+    return tensor, placement
+
+
+def inner_part(
+    tensor: UInt8Array, hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode
+) -> tuple[UInt8Array, Placement]:
+    """Return the part of a network's input that an image of a size fills, with a border around it; and where the image
+    lies. mode: any but `crop`."""
+    window, placement = place(hw, spec, mode)
     if mode in (ResizeMode.LETTERBOX, ResizeMode.CORNER):
         tensor[:] = spec.pad_value
-    rows = slice(window.top, window.top + window.height)
-    _fill(tensor[rows, window.left : window.left + window.width], image, spec)
-    return tensor, placement
+    return tensor[window.top : window.top + window.height, window.left : window.left + window.width], placement
 
 
 def _fill(into: UInt8Array, image: UInt8Array, spec: ModelSpec) -> None:
@@ -174,8 +182,8 @@ def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling, into: UIn
     """Resize bilinearly, each pixel from its four nearest, as detectors were trained: no averaging when shrinking.
 
     `antialias` and `bicubic` do average, and are Pillow's. `align_corners` is resize_image in Darknet's image.c: the
-    corner pixels' centres stay where they are. into: an array [*hw, 3] that may be written and returned; the result is
-    in it only where it is what is returned.
+    corner pixels' centres stay where they are. image: [h, w] or [h, w, 3]; into: an array of the result's shape, which
+    may be written and returned; the result is in it only where it is what is returned.
     """
     height, width = hw
     if image.shape[:2] == hw:
@@ -188,7 +196,7 @@ def resize(image: UInt8Array, hw: tuple[int, int], sampling: Sampling, into: UIn
         is_bicubic = sampling is Sampling.BICUBIC
         resample = Image.Resampling.BICUBIC if is_bicubic else Image.Resampling.BILINEAR
         return np.asarray(Image.fromarray(image).resize((width, height), resample), np.uint8)
-    into = np.empty((height, width, 3), np.uint8) if into is None else into
+    into = np.empty((height, width, *image.shape[2:]), np.uint8) if into is None else into
     across, down = _Aligned.of(image.shape[1], width), _Aligned.of(image.shape[0], height)
     x, y = across.first, down.first
     if x < width and y < height:

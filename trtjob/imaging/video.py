@@ -12,6 +12,7 @@ from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.avi_times import ShownTimes
 from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.headers import check_size
+from trtjob.imaging.planes import Planes, planes_of
 from trtjob.imaging.sampling import NEVER, RUN_FRAMES
 from trtjob.imaging.video_file import errors, gpu_bytes, listening, opened, packets, shown_at
 from trtjob.memory import bounded_allocations
@@ -83,8 +84,8 @@ class VideoReader:
             self._container.close()
         self._file.close()
 
-    def image(self, pts: int, *, start_pts: int, seek: int) -> tuple[UInt8Array, str | None]:
-        """Return a frame, turned as it is to be seen, BGR; and what is wrong with it, None where nothing is known.
+    def picture(self, pts: int, *, start_pts: int, seek: int) -> "tuple[Picture, str | None]":
+        """Return a frame, and what is wrong with it, None where nothing is known.
 
         pts: of the frame; start_pts: of the keyframe from which it is decoded; seek: where that is looked for. See
         FrameTimes. Raises ImageError.
@@ -98,7 +99,7 @@ class VideoReader:
                 if frame.pts == pts:
                     self._shown = pts
                     check_size(frame.width, frame.height, self._max_pixels)
-                    return pixels_of(frame), damage or None
+                    return Picture(frame), damage or None
                 if frame.pts > pts:
                     self._ahead = found
                     break
@@ -214,17 +215,33 @@ def _first_of(complaints: list[tuple[int, str, str]]) -> str:
     return next((text for text in texts if not text.startswith(_HARMLESS)), "")
 
 
-def pixels_of(frame: Any) -> UInt8Array:
-    """Return a frame in BGR, by the matrix and range that it says, as FFmpeg does; turned as it is to be seen."""
-    width, height, rotation = frame.width, frame.height, frame.rotation
-    if (planar := _PLANAR.get(frame.format.name)) is not None:
-        frame = frame.reformat(format=planar, threads=1)
-    if frame.interlaced_frame:
-        frame = _upper_field(frame)
-    image: UInt8Array = frame.reformat(width, height, "bgr24", interpolation="BILINEAR", threads=1).to_ndarray()
-    if turns := round(rotation / 90) % 4:  # counterclockwise
-        image = np.ascontiguousarray(np.rot90(image, turns))
-    return image
+class Picture:
+    """A decoded frame as it is to be seen. Its colours are made when they are asked for."""
+
+    def __init__(self, frame: Any) -> None:
+        planar = _PLANAR.get(frame.format.name)
+        self._turns = round(frame.rotation / 90) % 4  # counterclockwise
+        self._frame = frame if planar is None else frame.reformat(format=planar, threads=1)
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Its height and width."""
+        height, width = self._frame.height, self._frame.width
+        return (width, height) if self._turns % 2 else (height, width)
+
+    def bgr(self) -> UInt8Array:
+        """Return its pixels, by the matrix and range that it says, as FFmpeg makes them. Raises ImageError."""
+        frame = self._frame
+        width, height = frame.width, frame.height
+        with errors("the video is damaged"):
+            if frame.interlaced_frame:
+                frame = _upper_field(frame)
+            image: UInt8Array = frame.reformat(width, height, "bgr24", interpolation="BILINEAR", threads=1).to_ndarray()
+        return np.ascontiguousarray(np.rot90(image, self._turns)) if self._turns else image
+
+    def planes(self) -> Planes | None:
+        """Return what it is made of, None where that is not to be seen as it is."""
+        return None if self._turns or self._frame.interlaced_frame else planes_of(self._frame)
 
 
 def _upper_field(frame: Any) -> Any:

@@ -13,7 +13,7 @@ from trtjob.errors import FailureKind, ImageError
 from trtjob.imaging.avi_times import ShownTimes, mended
 from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.sampling import NEVER
-from trtjob.imaging.video import UInt8Array, pixels_of
+from trtjob.imaging.video import Picture, UInt8Array
 from trtjob.imaging.video_file import errors, opened
 from trtjob.imaging.video_times import Part
 
@@ -143,7 +143,7 @@ class _Writer:
         time_base = part.times.time_base
         pts = frame.pts - _ticks(part, time_base)
         seconds = float(pts * time_base)
-        image = self._draw(seconds, pixels_of(frame))
+        image = self._draw(seconds, Picture(frame).bgr())
         if self._pictures is None:
             height, width = (side + side % 2 for side in image.shape[:2])
             self._pictures = self._opened(height, width, time_base, rate)

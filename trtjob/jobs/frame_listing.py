@@ -50,7 +50,7 @@ def frame_listing(
             try:
                 child = idle.pop()
             except IndexError:
-                child = _Child(*children.enter_context(started(LISTER, {}, allowance=_ALLOWANCE)))
+                child = _Child(*children.enter_context(started(LISTER, {}, allowance=_ALLOWANCE, env=_ONE_THREAD)))
             is_any = False
             for entry in child.frames_of(video, source, sampling, on_wait):
                 is_any = True
@@ -66,6 +66,7 @@ def frame_listing(
 
 
 _ALLOWANCE = Allowance(memory_bytes=_MEMORY_BYTES)
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # others wait for work, of which there is none, and take a core to do so
 
 
 @dataclass(slots=True)

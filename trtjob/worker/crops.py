@@ -193,7 +193,7 @@ class _Maker:
         if (entry := planned.get(record.image)) is None:
             return "the job's plan does not have the frame"
         try:
-            self._write(record, video.image(entry)[0], missing)
+            self._write(record, video.picture(entry)[0].bgr(), missing)
         except (ImageError, OSError) as err:
             return str(err)
         return ""

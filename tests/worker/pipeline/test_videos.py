@@ -5,22 +5,28 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import videos
 from s3_server import S3Server
 from videos import CODECS, MKV, MP4, packet_places, write_video
 from worker.pipeline.lines import Results, job, pipeline_of
-from worker.plain_engine import PlainEngine, write_image
+from worker.plain_engine import DETECTOR, PlainEngine, write_image
 
 from trtjob.errors import FailureKind
 from trtjob.jobs.frame_listing import frame_listing
 from trtjob.jobs.pages import Pages
 from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import Annotate, JobSpec
-from trtjob.storage import open_storage
+from trtjob.storage import LocalStorage, open_storage
 from trtjob.storage.listing import Entry
 from trtjob.storage.selection import Rules, Selection
+from trtjob.worker.pipeline.child_config import ChildConfig
 from trtjob.worker.pipeline.flow import Outcome
+from trtjob.worker.pipeline.open_jobs import OpenJobs
+from trtjob.worker.pipeline.reply_writer import ReplyWriter
+from trtjob.worker.pipeline.ring import Layout, Ring
+from trtjob.worker.pipeline.stages import Stages
 
 
 @pytest.fixture
@@ -164,3 +170,59 @@ def test_a_video_of_a_bucket_is_read_in_parts(clips: Path, tmp_path: Path, bucke
     open_storage(f"s3://{bucket}/clips").write("a.mp4", (clips / "a.mp4").read_bytes())
     there = video_job(f"s3://{bucket}/clips", tmp_path / "out")
     assert lines(there, frames(there), processes=2) == lines(here, frames(here))
+
+
+@pytest.mark.parametrize(
+    "made", [{"annotate": Annotate.ALL}, {"thumbnails": Annotate.ALL}], ids=["copies", "thumbnails"]
+)
+def test_what_the_network_sees_of_a_frame_is_the_same_whether_anything_is_made_of_it(
+    clips: Path, tmp_path: Path, made: dict[str, Annotate]
+) -> None:
+    videos.write_noise(clips / "a.mp4", 6, {})
+    seen = []
+    choices: list[dict[str, Annotate]] = [{"annotate": Annotate.NONE, "thumbnails": Annotate.NONE}, made]
+    for options in choices:
+        spec = video_job(clips, tmp_path / "out", **options)
+        stages = Stages(
+            spec.options,
+            DETECTOR,
+            open_source(spec.source),
+            LocalStorage(tmp_path),
+            max_pixels=100_000,
+            jpeg_quality=90,
+        )
+        tensor = np.zeros((*DETECTOR.input_hw, DETECTOR.channels), np.uint8)
+        item = stages.prepare_frame(frames(spec)[3], tensor)
+        stages.close()
+        assert (item.image is None) == (options.get("annotate") is not Annotate.ALL)
+        seen.append((tensor, item.hw, item.placement))
+    assert seen[0][1:] == seen[1][1:] == ((128, 128), seen[0][2])
+    assert (seen[0][0] == seen[1][0]).all()
+
+
+def test_shards_of_a_job_that_overlap_share_the_video_that_is_open(clips: Path, tmp_path: Path) -> None:
+    path = write_video(clips / "a.mkv", frames=30)
+    spec = video_job(clips, tmp_path / "out")
+    entries = frames(spec)
+    layout = Layout(processes=1, slots=1, tensor=(*DETECTOR.input_hw, DETECTOR.channels), answer=(1, 6))
+    config = ChildConfig(0, layout, DETECTOR, 10_000, 90, 64 << 20, 1, allow_local=False, log_level="", log_format="")
+    ring, document = Ring.create(layout), spec.model_dump(mode="json")
+
+    def opened() -> int:
+        return sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir())
+
+    async def check(replies: int) -> None:
+        jobs = OpenJobs(config, ring.boards[0], ReplyWriter(replies))
+        for number, entry in ((1, entries[0]), (2, entries[20])):
+            jobs.open(number, document)
+            job = jobs.get(number)
+            assert job is not None
+            job.stages.prepare_frame(entry, ring.tensors[0])
+            assert opened() == 1
+        jobs.leave(1)
+        assert opened() == 1
+        jobs.leave(2)
+        assert opened() == 0
+
+    with Path(os.devnull).open("wb") as replies:
+        asyncio.run(check(replies.fileno()))

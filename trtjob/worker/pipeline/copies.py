@@ -81,6 +81,11 @@ class Copies:
         """Whether an image is kept until it is drawn on."""
         return self._options.annotate is not Annotate.NONE
 
+    @property
+    def need_pixels(self) -> bool:
+        """Whether anything is made of an image."""
+        return self.need_images or self._options.with_thumbnails is not Annotate.NONE
+
     def thumbnail(self, image: UInt8Array) -> bytes:
         """Return an image's thumbnail, empty where there will be none, whatever is found."""
         if self._options.with_thumbnails is Annotate.NONE:

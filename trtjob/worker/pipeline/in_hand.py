@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 from trtjob.imaging.decode import decoding_bytes
 from trtjob.imaging.headers import probe_size
@@ -14,13 +15,13 @@ from trtjob.worker.pipeline.stages import Stages
 class Job:
     """A job whose images are in hand.
 
-    is_left: nobody wants its results any more; has_ended: it cannot go on, and the engine process knows; tasks: what
-    waits for a bucket, for its images.
+    document: its specification; has_ended: it cannot go on, and the engine process knows; tasks: what waits for a
+    bucket, for its images.
     """
 
     number: int
+    document: dict[str, Any]
     stages: Stages
-    is_left: bool = False
     has_ended: bool = False
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 

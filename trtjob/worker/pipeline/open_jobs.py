@@ -20,7 +20,8 @@ class JobLeftError(Exception):
 
 
 class OpenJobs:
-    """Jobs by their numbers, from JOB to LEAVE."""
+    """Jobs by their numbers, from JOB to LEAVE. Each shard has one; those that overlap and are of one job share its
+    stages, and so the video that is open."""
 
     def __init__(self, config: ChildConfig, board: Board, replies: ReplyWriter) -> None:
         self._config = config
@@ -38,33 +39,37 @@ class OpenJobs:
 
     def open(self, number: int, document: dict[str, Any]) -> None:
         """Open the places of a job. Where that fails, it cannot go on, which is said."""
+        twin = next((job for job in self._jobs.values() if job.document == document), None)
+        if twin is not None:
+            self._jobs[number] = Job(number, document, twin.stages)
+            return
         try:
-            self._jobs[number] = self._opened(number, JobSpec.model_validate(document))
+            self._jobs[number] = Job(number, document, self._opened(JobSpec.model_validate(document)))
         except TrtjobError as err:
             self._replies.write_ended(number, err)
 
-    def _opened(self, number: int, spec: JobSpec) -> Job:
+    def _opened(self, spec: JobSpec) -> Stages:
         def on_trouble(_trouble: str) -> None:  # by any thread
             self._board.step()
             loop.call_soon_threadsafe(self._replies.write_trouble)
-            if job.is_left:
+            if not self._are_used(stages):
                 raise JobLeftError
 
         loop, config = asyncio.get_running_loop(), self._config
-        job = Job(
-            number,
-            Stages(
-                spec.options,
-                config.model,
-                open_source(spec.source, on_trouble=on_trouble, allow_local=config.allow_local),
-                JobFolder.of(spec, on_trouble).storage,
-                max_pixels=config.max_pixels,
-                jpeg_quality=config.jpeg_quality,
-                watch=self._board,
-                on_step=self._board.step,
-            ),
+        stages = Stages(
+            spec.options,
+            config.model,
+            open_source(spec.source, on_trouble=on_trouble, allow_local=config.allow_local),
+            JobFolder.of(spec, on_trouble).storage,
+            max_pixels=config.max_pixels,
+            jpeg_quality=config.jpeg_quality,
+            watch=self._board,
+            on_step=self._board.step,
         )
-        return job
+        return stages
+
+    def _are_used(self, stages: Stages) -> bool:
+        return any(job.stages is stages for job in list(self._jobs.values()))
 
     def leave(self, number: int) -> None:
         """Forget a job, and say so once nothing of it is under way."""
@@ -72,10 +77,10 @@ class OpenJobs:
         if job is None:
             self._replies.write(Kind.LEFT, number)
             return
-        job.is_left = True
         for task in job.tasks:
             task.cancel()
-        job.stages.close()
+        if not self._are_used(job.stages):
+            job.stages.close()
         if job.tasks:
             asyncio.gather(*job.tasks, return_exceptions=True).add_done_callback(
                 lambda _done: self._replies.write(Kind.LEFT, number)

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import FailureKind, ImageError
-from trtjob.imaging.video import DECODING_BYTES, VideoReader
+from trtjob.imaging.video import DECODING_BYTES, Picture, VideoReader
 from trtjob.imaging.video_times import frame_times
 from trtjob.jobs.pages import file_of
 from trtjob.storage.listing import Entry
@@ -29,11 +28,11 @@ class OpenVideo:
             self._refuse(entry)
         return self._reader_of(entry).pixels * DECODING_BYTES
 
-    def image(self, entry: Entry) -> tuple[UInt8Array, str | None]:
+    def picture(self, entry: Entry) -> tuple[Picture, str | None]:
         """Return a frame, and what is wrong with it. Raises ImageError."""
         reader, frame = self._reader_of(entry), entry.frame
         assert frame is not None
-        return reader.image(frame.pts, start_pts=frame.start, seek=frame.seek)
+        return reader.picture(frame.pts, start_pts=frame.start, seek=frame.seek)
 
     def close(self) -> None:
         if self._reader is not None:

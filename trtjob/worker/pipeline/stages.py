@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -17,9 +18,10 @@ from trtjob.imaging.embedded import embedded, exif_of
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.metadata import Metadata, metadata_from_exif
 from trtjob.imaging.pages import page_count
+from trtjob.imaging.planes import prepare_planes, takes_planes
 from trtjob.imaging.postprocess import classes_from, detections_from, labels_from
 from trtjob.imaging.resampling import resampling
-from trtjob.imaging.resize import prepare
+from trtjob.imaging.resize import Placement, prepare
 from trtjob.jobs.frames import is_video, time_s
 from trtjob.jobs.pages import MOST_PAGES, file_of, planned_page
 from trtjob.jobs.records import Record
@@ -92,10 +94,18 @@ class Stages:
     def prepare_frame(self, entry: Entry, tensor: UInt8Array) -> Prepared:
         """Decode a frame of a video and resize it into `tensor`, as `prepare` does. Raises ImageError, StorageError."""
         with self.watch.stage("decode"), log_context(image=entry.key):
-            image, damage = self._video.image(entry)
+            picture, damage = self._video.picture(entry)
             if damage is not None and self.options.truncated == "refuse":
                 raise ImageError(FailureKind.DECODE, damage)
-        item = self.resized(entry, image, tensor)
+            planes = picture.planes() if takes_planes(self.model, self._resize) else None
+            image = picture.bgr() if planes is None or self._copies.need_pixels else None
+        with self._resizing(None):
+            if planes is not None:
+                placement = prepare_planes(planes, self.model, self._resize, tensor)
+            else:
+                assert image is not None
+                _, placement = prepare(image, self.model, self._resize, tensor)
+        item = self._prepared(entry, None, picture.hw, image, placement)
         item.damage = damage
         if self.options.metadata:
             item.metadata = Metadata()
@@ -136,13 +146,26 @@ class Stages:
 
     def resized(self, entry: Entry, image: UInt8Array, tensor: UInt8Array, digest: str | None = None) -> Prepared:
         """Resize a decoded image, uint8 [H, W, 3], BGR, into `tensor`. digest: its file's. Raises ImageError."""
+        with self._resizing(digest):
+            _, placement = prepare(image, self.model, self._resize, tensor)
+        return self._prepared(entry, digest, image.shape[:2], image, placement)
+
+    @contextmanager
+    def _resizing(self, digest: str | None) -> Iterator[None]:
         with self.watch.stage("resize"):
             try:
-                _, placement = prepare(image, self.model, self._resize, tensor)
+                yield
             except (cv2.error, MemoryError) as err:
                 raise ImageError(FailureKind.DECODE, f"the image cannot be resized: {err}", digest) from err
+
+    def _prepared(
+        self, entry: Entry, digest: str | None, hw: tuple[int, int], image: UInt8Array | None, placement: Placement
+    ) -> Prepared:
+        """image: None where nothing is made of it but the network's input."""
+        if image is None:
+            return Prepared(entry, digest, hw, None, placement)
         kept = image if self._copies.need_images else None
-        return Prepared(entry, digest, image.shape[:2], kept, placement, thumbnail=self._copies.thumbnail(image))
+        return Prepared(entry, digest, hw, kept, placement, thumbnail=self._copies.thumbnail(image))
 
     def _check_pages(self, count: int, page: int | None) -> int | None:
         """Return how many pages there are where only the first is looked at, None where there is no other.

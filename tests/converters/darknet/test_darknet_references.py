@@ -38,13 +38,15 @@ pytestmark = pytest.mark.slow
 DETECTORS = [
     "enet-coco",
     "yolov2-tiny",
-    "yolov3",
     "yolov3-tiny",
     "yolov4-csp",
     "yolov4-tiny",
     "yolov7-tiny",
     # Large, of the same layers:
-    *(pytest.param(name, marks=pytest.mark.chaos) for name in ("csresnext50-panet-spp", "yolov3-spp", "yolov4")),
+    *(
+        pytest.param(name, marks=pytest.mark.chaos)
+        for name in ("csresnext50-panet-spp", "yolov3", "yolov3-spp", "yolov4")
+    ),
 ]
 CLASSIFIERS = ["cifar", "darknet19", "efficientnet_b0", "resnet50", "tiny"]
 MIN_IOU = 0.99

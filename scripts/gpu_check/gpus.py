@@ -56,6 +56,7 @@ PATIENCE_S = 40.0
 LEASE_S = 4  # a worker hears within a quarter of it that a job is cancelled
 LEFT_S = 10.0
 BEATS_S = 4.0  # a job's progress is told once a second
+CALM_S = 4.0  # longer than a worker works for one job before it turns to another that waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +385,7 @@ class _Checks:
         heavy = Case(self._models[True], SMALL, Annotate.NONE, is_heavy=True)
         loads = running.loads()
         with self._stand.job(team.node, light) as first, self._stand.job(team.node, heavy) as second:
-            running.speed(1.0)
+            settled_s = running.until(self._is_settled(running, first, second), "both at work", PATIENCE_S)
             started, begun = time.monotonic(), [self._done(job) for job in (first, second)]
             speed = running.speed(max(BEATS_S, self._stand.seconds))
             elapsed_s, done = time.monotonic() - started, [self._done(job) for job in (first, second)]
@@ -392,8 +393,22 @@ class _Checks:
         alone = [self._speeds.get(case.title) for case in (light, heavy)]
         said = [case.title for case in (light, heavy)]
         said += [f"alone on one {found[0].images_per_s:.0f}" for found in alone if found]
-        said += [f"models loaded {running.loads() - loads} times", f"{speed.cores:.1f} of {usable_cpus()} cores in use"]
+        said += [f"both at work after {settled_s:.1f} s, models loaded {running.loads() - loads} times"]
+        said += [f"{speed.cores:.1f} of {usable_cpus()} cores in use"]
         return Row(name, figure=" + ".join(f"{rate:.0f}" for rate in rates) + " images/s", note="; ".join(said))
+
+    def _is_settled(self, running: Daemon, *jobs: JobSpec) -> Callable[[], bool]:
+        """Return what tells whether all jobs are under way, and no model has been loaded for a while: which worker has
+        which is found out first."""
+        seen, since = -1, 0.0
+
+        def look() -> bool:
+            nonlocal seen, since
+            if (loads := running.loads()) != seen or not all(map(self._done, jobs)):
+                seen, since = loads, time.monotonic()
+            return time.monotonic() - since > CALM_S
+
+        return look
 
     def _done(self, job: JobSpec) -> int:
         return self._stand.store.view(job.job_id).done

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, BinaryIO
 
 from trtjob.errors import FailureKind, ImageError
@@ -73,14 +74,29 @@ def opened(file: BinaryIO, *, on_gpu: bool = False, **options: str) -> tuple[Any
 
 def _container(file: BinaryIO, options: dict[str, str], on_gpu: bool) -> Any:
     import av
-    from av.codec.hwaccel import HWAccel
 
-    if on_gpu:
+    if on_gpu and (nvdec := _nvdec()) is not None:
         try:
-            return av.open(file, options=options, hwaccel=HWAccel("cuda"), **_titles())
-        except av.FFmpegError:  # no driver or GPU is here; or it is the file, which the CPU will say, too
+            return av.open(file, options=options, hwaccel=nvdec[0], **_titles())
+        except av.FFmpegError:  # the GPU's memory is full; or it is the file, which the CPU will say, too
             file.seek(0)
     return av.open(file, options=options, **_titles())
+
+
+@cache
+def _nvdec() -> tuple[Any, Any] | None:
+    """Return how NVDEC is asked for, and what keeps one context on the GPU open for all videos of this process.
+
+    None where there is no driver or GPU. A context for each video would take longer than many a video.
+    """
+    import av
+    from av.codec.hwaccel import HWAccel
+
+    asked = HWAccel("cuda", options={"primary_ctx": "1"})
+    try:
+        return asked, asked.create(av.Codec("h264", "r"))
+    except av.FFmpegError:
+        return None
 
 
 def gpu_bytes(on_gpu: bool) -> int:

@@ -45,9 +45,18 @@ def _is_whole(packet: Any, stream: Any) -> bool:
 
     kinds = f"filter_units=pass_types={_WHOLE[stream.codec_context.name]}"
     try:
-        return bool(av.BitStreamFilterContext(kinds, stream).filter(av.Packet(bytes(packet))))
+        return bool(av.BitStreamFilterContext(kinds, stream).filter(_packet(bytes(packet))))
     except av.FFmpegError:
         return False
+
+
+def _packet(data: bytes) -> Any:
+    """Return a packet with memory of its own, for FFmpeg reads beyond its end: that of `Packet(data)` is Python's."""
+    import av
+
+    packet = av.Packet(len(data))
+    packet.update(data)
+    return packet
 
 
 def _unpacked(found: Iterator[Any], stream: Any) -> Iterator[Any]:
@@ -72,14 +81,12 @@ def _unpacked(found: Iterator[Any], stream: Any) -> Iterator[Any]:
 
 def _parted(packed: list[Any]) -> Iterator[Any]:
     """Give each frame a packet. What was shown last of these FFmpeg took for the first, and the empty one for that."""
-    import av
-
     both = bytes(packed[0])
     second = both.rindex(_VOP)
     frames = [both[:second], both[second:], *map(bytes, packed[1:-1])]
     packed[0].pts, packed[-1].pts = packed[-1].pts, packed[0].pts
     for place, data in zip(packed, frames, strict=True):
-        packet = av.Packet(data)
+        packet = _packet(data)
         packet.stream, packet.time_base = place.stream, place.time_base
         packet.pts, packet.dts, packet.is_keyframe = place.pts, place.dts, place.is_keyframe
         yield packet

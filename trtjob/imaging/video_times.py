@@ -24,6 +24,7 @@ _ENDS = "File ended prematurely"  # said of Matroska
 # What it takes to say that a frame is not coded ends within 8 bytes (ISO/IEC 14496-2, 6.2.5, with 16 bits of time); one
 # that is begins with 57 bits, and has one for each 16 x 16 pixels.
 _LEAST_VOP_BYTES, _TINY_PIXELS = 9, 8 * 16 * 16
+_FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _GAP = 2  # steps between frames: from so many on, some may be missing
 
 
@@ -161,17 +162,33 @@ def _least_bytes(stream: Any) -> int:
 
 def _indexed(file: BinaryIO) -> tuple[Any, Any]:
     """Open a video to go through its packets: empty ones where its index says of them all that is asked here."""
-    container, stream = opened(file)
-    if not _has_index(container, stream):
-        return container, stream
+    if not _may_have_index(file):
+        return opened(file)
+    container, stream = _glanced(file)
+    has_index = _has_index(container, stream)
     container.close()
+    if not has_index:
+        return opened(file)
     emptied = EmptiedFile(file)
-    container, stream = opened(cast(BinaryIO, emptied), fflags="noparse")  # nothing is there that could be parsed
+    # Nothing is there that could be parsed.
+    container, stream = _glanced(cast(BinaryIO, emptied), fflags="noparse")
     with errors("the video cannot be read"):
         emptied.leave_out(
             (entry.pos, entry.size) for each in container.streams for entry in getattr(each, "index_entries", ())
         )
     return container, stream
+
+
+def _glanced(file: BinaryIO, **options: str) -> tuple[Any, Any]:
+    """Open a video as `opened` does, but decode nothing of it: else FFmpeg decodes ten frames, to know what an index
+    says."""
+    return opened(file, on_gpu=False, skip_frame="all", probesize="50000", **options)
+
+
+def _may_have_index(file: BinaryIO) -> bool:
+    """Whether a file begins as an MP4 or MOV does: others are opened once."""
+    file.seek(4)
+    return file.read(4) in _FIRST_BOXES
 
 
 def _has_index(container: Any, stream: Any) -> bool:

@@ -58,6 +58,10 @@ def main() -> int:
         "--scenes", type=Path, default=SCENES, help="scenes by examples/digits/scenes.py, for precision"
     )
     parser.add_argument(
+        "--video-s", type=int, help="seconds of the video, for videos (default: an hour, with --quick 225 s)"
+    )
+    parser.add_argument("--video-turns", type=int, default=1, help="how often, for videos; the median counts")
+    parser.add_argument(
         "--ultralytics-python", type=Path, help="a Python that has Ultralytics, for videos (default: without it)"
     )
     arguments = parser.parse_args()
@@ -89,9 +93,9 @@ def main() -> int:
                 registry, arguments.weights, SAMPLE, arguments.scenes, arguments.photos, 80 // scale
             ),
         }
-        benchmarks["videos"] = lambda: videos(
-            folder, home, model(SAMPLE), 3600 // scale**2, ultralytics=arguments.ultralytics_python
-        )
+        seconds = arguments.video_s or 3600 // scale**2
+        turns, rival = arguments.video_turns, arguments.ultralytics_python
+        benchmarks["videos"] = lambda: videos(folder, home, model(SAMPLE), seconds, turns, rival)
         for name in parts:
             if name in arguments.only:
                 print(f"measuring: {name}", flush=True)

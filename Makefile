@@ -92,7 +92,7 @@ installs: setup ## Install it in every way, each in an empty environment, and us
 readers: setup ## Have exports read by the tools that they are for, in an environment with all of these
 	scripts/check_readers.sh
 
-image: setup ## Build the container image for the CPU and use it, as root with buildah and debootstrap
+image: .venv/.extras-up-to-date ## Build the container image for the CPU and use it, as root with buildah and debootstrap
 	$(BIN)/python scripts/image.py
 
 clean: ## Remove what the other targets made

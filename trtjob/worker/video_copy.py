@@ -26,7 +26,7 @@ from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import JobSpec
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
-from trtjob.worker.look import RecordDrawing
+from trtjob.worker.record_drawing import RecordDrawing
 
 
 def copy_key(video: str) -> str:

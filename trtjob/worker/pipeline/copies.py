@@ -21,9 +21,9 @@ from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Annotate, Options
 from trtjob.storage import Storage
 from trtjob.storage.listing import Entry
-from trtjob.worker.look import RecordDrawing
 from trtjob.worker.pipeline.failures import write_failure
 from trtjob.worker.pipeline.stopwatch import Watch
+from trtjob.worker.record_drawing import RecordDrawing
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from trtjob.imaging.detections import Classification, Detection
 from trtjob.imaging.draw import color_of
 from trtjob.jobs.records import Record
 from trtjob.jobs.spec import Options
-from trtjob.worker.look import RecordDrawing
+from trtjob.worker.record_drawing import RecordDrawing
 
 SCORES = (0.9, 0.5, 0.02)
 CLASSES = tuple(Classification(f"class {number}", number, score) for number, score in enumerate(SCORES))

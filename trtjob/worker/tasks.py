@@ -30,9 +30,9 @@ from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 from trtjob.queue.views import JobView
 from trtjob.worker.context import Context, current
 from trtjob.worker.interrupter import Interrupted
-from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.preflight import expect_output, expect_source
 from trtjob.worker.shard.overlap import run_shards
+from trtjob.worker.unit_claim import claim_unit, settled
 from trtjob.worker.video_copies import write_video_copies
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import asyncio
 
 from trtjob.queue.leases import Lease
 from trtjob.worker.context import Context
-from trtjob.worker.leases import claim_unit, settled
 from trtjob.worker.shard.run import run_shard
+from trtjob.worker.unit_claim import claim_unit, settled
 
 
 def run_shards(context: Context, first: Lease) -> None:

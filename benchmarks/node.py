@@ -14,7 +14,7 @@ from trtjob.converters.registry import RegisteredModel
 from trtjob.jobs.sources import source_from
 from trtjob.jobs.spec import Annotate, JobSpec, ModelRef, Options, job_id_of
 from trtjob.jobs.states import FINISHED, TERMINAL
-from trtjob.queue.connection import Connection, connect
+from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import cancel, submit
@@ -94,7 +94,7 @@ class Node:
 def node(home: Path, *, workers: int = 1) -> Iterator[Node]:
     """Run a node in a thread for the length of the block; workers=0: only the server."""
     settings = Settings(home=home, log_level="WARNING")
-    with connect(settings) as connection:
+    with Connection(settings) as connection:
         stop = asyncio.Event()
         loop = asyncio.new_event_loop()
 

@@ -22,7 +22,7 @@ from trtjob.config import Settings
 from trtjob.converters.keras import packages
 from trtjob.errors import QueueError
 from trtjob.garbage import lasting
-from trtjob.queue.connection import Connection, connect
+from trtjob.queue.connection import Connection
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
@@ -159,7 +159,7 @@ def settings(tmp_path: Path) -> Settings:
 def connection(settings: Settings) -> Iterator[Connection]:
     """A connection to an embedded server of this test's own."""
     try:
-        connection = connect(settings)
+        connection = Connection(settings)
     except QueueError as err:
         missing_service(str(err))
     with connection:

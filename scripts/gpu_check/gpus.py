@@ -31,7 +31,7 @@ from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu.decoder import installed_package
 from trtjob.jobs.spec import Annotate, Decode, JobSpec
 from trtjob.jobs.states import TERMINAL
-from trtjob.queue.connection import Connection, connect
+from trtjob.queue.connection import Connection
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import job_key
@@ -158,7 +158,7 @@ def _stand(options: CheckOptions, load: Load) -> "Iterator[_Stand]":
         _pictures(folder / FEW, SMALL, load.few)
         with EmbeddedServer(folder / "server") as server:
             settings = Settings.model_validate({"home": folder, "redis_url": server.url})
-            with connect(settings) as connection:
+            with Connection(settings) as connection:
                 yield _Stand(options, folder, server.url, connection)
 
 

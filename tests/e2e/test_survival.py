@@ -13,7 +13,7 @@ from poison import hanging_file, put_into_every_process
 from terminal import Terminal, descendants, job_folder, records, wait_for, worker_pids
 
 from trtjob.config import Settings
-from trtjob.queue.connection import connect
+from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import job_key
 from trtjob.queue.units import shard_unit
@@ -131,7 +131,7 @@ def test_a_dead_node_is_noticed_and_its_shard_taken_over_within_15_seconds(
     submit = terminal.start(
         "submit", photos(150), "--model", digits, "-o", tmp_path / "out", "--shard-size", "150", "--wait"
     )
-    with connect(Settings(home=terminal.home)) as connection:
+    with Connection(Settings(home=terminal.home)) as connection:
         store = JobStore(connection.redis)
         wait_for(lambda: any(view.live_done for view in store.views()), "the first images")
         (job_id,) = store.job_ids()

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from trtjob.config import Settings
 from trtjob.errors import ConfigError, QueueError
-from trtjob.queue.connection import Connection, connect
+from trtjob.queue.connection import Connection
 from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary
 
 
@@ -57,13 +57,13 @@ def test_without_a_url_the_embedded_server_is_used(connection: Connection, setti
 
 
 def test_closing_the_only_connection_stops_the_embedded_server(settings: Settings) -> None:
-    with connect(settings) as connection:
+    with Connection(settings) as connection:
         connection.redis.ping()
     assert not (settings.server_dir / "server.pid").exists()
 
 
 def test_two_connections_share_one_embedded_server(settings: Settings) -> None:
-    with connect(settings) as one, connect(settings) as other:
+    with Connection(settings) as one, Connection(settings) as other:
         one.redis.set("key", "value")
         assert other.redis.get("key") == b"value"
 
@@ -82,7 +82,7 @@ def test_ensure_revives_a_killed_embedded_server_under_the_same_clients(
 
 def test_a_url_leads_to_the_server_that_it_names(server: EmbeddedServer, redis: redis_py.Redis, tmp_path: Path) -> None:
     redis.set("key", "value")
-    with connect(external(server.url, tmp_path)) as connection:
+    with Connection(external(server.url, tmp_path)) as connection:
         assert connection.redis.get("key") == b"value"
         connection.ensure()
     assert server.answers()
@@ -92,7 +92,7 @@ def test_a_url_leads_to_the_server_that_it_names(server: EmbeddedServer, redis: 
 def test_a_server_behind_a_password_is_described_by_host_port_and_version(tmp_path: Path) -> None:
     with (
         tcp_server(tmp_path, "--requirepass", "s3cret") as port,
-        connect(external(f"redis://:s3cret@127.0.0.1:{port}/3", tmp_path)) as connection,
+        Connection(external(f"redis://:s3cret@127.0.0.1:{port}/3", tmp_path)) as connection,
     ):
         connection.redis.set("key", "value")
         assert connection.describe().endswith(f" at 127.0.0.1:{port}/3")
@@ -105,7 +105,7 @@ def test_a_wrong_password_is_refused_without_being_shown(tmp_path: Path) -> None
         tcp_server(tmp_path, "--requirepass", "s3cret") as port,
         pytest.raises(QueueError, match="refuses the user or password") as caught,
     ):
-        connect(external(f"redis://:wr0ng@127.0.0.1:{port}", tmp_path))
+        Connection(external(f"redis://:wr0ng@127.0.0.1:{port}", tmp_path))
     assert "wr0ng" not in str(caught.value)
 
 
@@ -113,7 +113,7 @@ def test_an_absent_server_is_reported_at_once(tmp_path: Path) -> None:
     port = free_port()
     start = time.monotonic()
     with pytest.raises(QueueError, match=f"cannot reach the queue's server at 127.0.0.1:{port}") as caught:
-        connect(external(f"redis://me:s3cret@127.0.0.1:{port}", tmp_path))
+        Connection(external(f"redis://me:s3cret@127.0.0.1:{port}", tmp_path))
     assert time.monotonic() - start < 2
     assert "s3cret" not in str(caught.value)
 
@@ -134,7 +134,7 @@ def test_an_absent_server_is_reported_at_once(tmp_path: Path) -> None:
 )
 def test_a_wrong_url_is_a_config_error_that_shows_no_secret(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TRTJOB_REDIS_URL") as caught:
-        connect(external(url, tmp_path))
+        Connection(external(url, tmp_path))
     assert "s3" not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -143,7 +143,7 @@ def test_a_policy_that_evicts_keys_is_warned_of(tmp_path: Path, caplog: pytest.L
     with (
         caplog.at_level(logging.WARNING),
         tcp_server(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as port,
-        connect(external(f"redis://127.0.0.1:{port}", tmp_path)),
+        Connection(external(f"redis://127.0.0.1:{port}", tmp_path)),
     ):
         assert "noeviction" in caplog.text
 
@@ -154,13 +154,13 @@ def test_a_cluster_is_refused(tmp_path: Path) -> None:
         tcp_server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as port,
         pytest.raises(QueueError, match="cluster"),
     ):
-        connect(external(f"redis://127.0.0.1:{port}", tmp_path))
+        Connection(external(f"redis://127.0.0.1:{port}", tmp_path))
 
 
 def test_an_old_server_is_refused(server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trtjob.queue.connection.OLDEST_VERSION", (99, 0))
     with pytest.raises(QueueError, match="is version"):
-        connect(external(server.url, tmp_path))
+        Connection(external(server.url, tmp_path))
 
 
 @pytest.mark.slow
@@ -196,5 +196,5 @@ def test_a_share_is_given_back_when_the_first_contact_fails(
 ) -> None:
     monkeypatch.setattr("trtjob.queue.connection.OLDEST_VERSION", (99, 0))
     with pytest.raises(QueueError, match="is version"):
-        connect(settings)
+        Connection(settings)
     assert not (settings.server_dir / "server.pid").exists()

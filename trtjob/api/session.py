@@ -43,12 +43,12 @@ def open_session(settings: "Settings") -> Iterator[Session]:
     """Connect to the queue's server for the length of the block. Raises QueueError also where it is lost inside."""
     from redis import RedisError
 
-    from trtjob.queue.connection import connect
+    from trtjob.queue.connection import Connection
     from trtjob.queue.job_store import JobStore
     from trtjob.queue.replies import is_of_key
     from trtjob.queue.rq_queue import WorkQueue
 
-    with connect(settings) as connection:
+    with Connection(settings) as connection:
         try:
             yield Session(settings, connection, JobStore(connection.redis), WorkQueue(connection.redis, settings.queue))
         except RedisError as err:

@@ -39,7 +39,7 @@ def _known_jobs() -> list[str]:
 
     from trtjob.config import load_settings
     from trtjob.errors import TrtjobError
-    from trtjob.queue.connection import connect
+    from trtjob.queue.connection import Connection
     from trtjob.queue.embedded_server import EmbeddedServer
     from trtjob.queue.job_store import JobStore
 
@@ -47,7 +47,7 @@ def _known_jobs() -> list[str]:
         settings = load_settings()
         if settings.redis_url is None and not EmbeddedServer(settings.server_dir).answers():
             return []
-        with connect(settings) as connection:
+        with Connection(settings) as connection:
             return JobStore(connection.heartbeat()).job_ids(MOST_OFFERED)
     except (TrtjobError, RedisError, OSError):
         return []

@@ -239,14 +239,14 @@ def check_pictures() -> Check:
 
 
 def check_server(settings: "Settings") -> Check:
-    from trtjob.queue.connection import connect
+    from trtjob.queue.connection import Connection
     from trtjob.queue.embedded_server import EmbeddedServer, find_server_binary, installing_server
 
     try:
         # Connecting would start an embedded server, which a look at the machine should not.
         if settings.redis_url is None and not EmbeddedServer(settings.server_dir).answers():
             return Check("server", "ok", f"embedded, not running; starts when needed: {find_server_binary()}")
-        with connect(settings) as connection:
+        with Connection(settings) as connection:
             return Check("server", "ok", connection.describe())
     except TrtjobError as err:
         return Check("server", "missing", str(err), "" if settings.redis_url else installing_server())
@@ -255,14 +255,14 @@ def check_server(settings: "Settings") -> Check:
 @contextmanager
 def _store(settings: "Settings") -> "Iterator[JobStore | None]":
     """Yield the jobs of the queue's server; none of an embedded one that does not run, for a look must not start it."""
-    from trtjob.queue.connection import connect
+    from trtjob.queue.connection import Connection
     from trtjob.queue.embedded_server import EmbeddedServer
     from trtjob.queue.job_store import JobStore
 
     if settings.redis_url is None and not EmbeddedServer(settings.server_dir).answers():
         yield None
         return
-    with connect(settings) as connection:
+    with Connection(settings) as connection:
         yield JobStore(connection.redis)
 
 

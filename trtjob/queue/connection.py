@@ -175,11 +175,6 @@ class Connection:
             )
 
 
-def connect(settings: Settings) -> Connection:
-    """Connect to the server that the settings name, or start a share in the embedded one. See Connection."""
-    return Connection(settings)
-
-
 def _target_from_url(url: str) -> dict[str, Any]:
     """Return the pool's arguments for an URL. Raises ConfigError, which never quotes what may hold a password."""
     try:

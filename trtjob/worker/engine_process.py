@@ -14,7 +14,7 @@ from trtjob.config import Settings
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
 from trtjob.logs import bind_process, configure_logging
-from trtjob.queue.connection import connect
+from trtjob.queue.connection import Connection
 from trtjob.queue.job_log import JobLog
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
@@ -42,7 +42,7 @@ def work(config: WorkerConfig, commands: IO[bytes], prestarted: PrestartedProces
         log.critical("the GPU is not there: the worker process ends", extra={"gpu": config.gpu_name})
         return DEVICE_LOST
     try:
-        with connect(settings) as connection:
+        with Connection(settings) as connection:
             context = _context(config, settings, connection.redis, prestarted)
             set_current(context)
             heartbeat_thread = HeartbeatThread(context, connection.heartbeat(), job_log)

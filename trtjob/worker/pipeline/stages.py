@@ -67,6 +67,7 @@ class Stages:
             options, model.skeleton, output, self.watch, max_pixels=max_pixels, jpeg_quality=jpeg_quality
         )
         self._resize = ResizeMode(options.resize)
+        self._takes_planes = takes_planes(model, self._resize)
         self._class_ids = None if options.class_ids is None else frozenset(options.class_ids)
 
     def read(self, entry: Entry) -> bytes:
@@ -97,7 +98,7 @@ class Stages:
             picture, damage = self._video.picture(entry)
             if damage is not None and self.options.truncated == "refuse":
                 raise ImageError(FailureKind.DECODE, damage)
-            planes = picture.planes() if takes_planes(self.model, self._resize) else None
+            planes = picture.planes() if self._takes_planes else None
             image = picture.bgr() if planes is None or self._copies.need_pixels else None
         with self._resizing(None):
             if planes is not None:

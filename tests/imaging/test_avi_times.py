@@ -70,6 +70,18 @@ def packed(path: Path) -> Path:
     return rewritten(path, found, "packed.avi")
 
 
+def copied(path: Path, suffix: str) -> Path:
+    """Copy a video's packets into another kind of file, with FFmpeg's times."""
+    target = path.with_suffix(suffix)
+    with av.open(path) as source, av.open(target, "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    return target
+
+
 def with_empty_frames(path: Path, name: str) -> Path:
     found = packets_of(path)
     for number in (30, 12, 11):
@@ -135,6 +147,15 @@ def test_frames_that_divx_has_packed_are_each_read(tmp_path: Path, b_frames: int
         29,
         10,
     ]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_packed_frames_that_were_copied_into_another_kind_of_file_are_each_read(tmp_path: Path, suffix: str) -> None:
+    path = copied(packed(write_video(tmp_path / "a.avi", mpeg4(2), frames=47)), suffix)
+    times = times_of(path)
+    assert (len(times.shown), times.lost) == (46, ())  # the copy gives the last two the same time
+    found = read(path, times, range(46))
+    assert [(number_in(image), damage) for image, damage in found] == [(n, None) for n in range(46)]
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])

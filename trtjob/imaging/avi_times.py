@@ -19,10 +19,10 @@ def is_avi(container: Any) -> bool:
 
 
 def mended(found: Iterator[Any], container: Any, stream: Any) -> Iterator[Any]:
-    """Return a container's packets, those of a stream in it with the times that an AVI means."""
+    """Return a container's packets, those of a stream in it with the times that are meant."""
     if is_avi(container) and stream.codec_context.name in _WHOLE:
         return _by_decoding(found, stream)
-    if is_avi(container) and stream.codec_context.name == "mpeg4":
+    if stream.codec_context.name == "mpeg4":  # also where it was an AVI's
         return _unpacked(found, stream)
     return found
 

@@ -199,6 +199,8 @@ def _has_index(container: Any, stream: Any) -> bool:
     index = stream.index_entries
     if not container.format.name.startswith("mov") or not len(index):
         return False
+    if any(entry.size < _least_bytes(stream) for entry in index):
+        return False  # of an AVI by DivX once: what belongs to these lies in other packets
     return stream.codec_context.codec.intra_only or not all(entry.is_keyframe for entry in index)
 
 

@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 from random import Random
 
@@ -16,6 +17,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from trtjob.queue.keys import job_key
+from trtjob.queue.rq_internals import intermediate_key, list_key
 from trtjob.queue.rq_queue import CONVERT, MOST_PASSED, RUN_UNIT, WINDOW, WorkQueue
 from trtjob.queue.units import FINISH, PLAN, shard_of, shard_unit
 
@@ -113,7 +115,7 @@ def enter(redis: Redis, job: str, priority: str = "normal", model: str = "m") ->
 
 def order(queue: WorkQueue) -> str:
     """Return the jobs of what waits, each by its first letter, from the front on."""
-    return "".join(message.decode()[0] for message in queue.redis.lrange(f"rq:queue:{queue.name}", 0, -1))
+    return "".join(message.decode()[0] for message in queue.redis.lrange(list_key(queue.name), 0, -1))
 
 
 def shards(*numbers: int) -> list[str]:
@@ -228,25 +230,27 @@ NO_NAMES = [b"a b", b"\xff\xfe", b"\xff--shard-00000--0123abcd", b"job--shard-00
 
 @pytest.mark.parametrize("rubbish", NO_UNITS + NO_NAMES)
 def test_rubbish_at_the_front_is_left_to_rq(redis: Redis, queue: WorkQueue, rubbish: bytes) -> None:
-    redis.lpush(f"rq:queue:{queue.name}", rubbish)
+    redis.lpush(list_key(queue.name), rubbish)
     queue.put(enter(redis, "one"), shards(0))
     assert queue.take_shard("m") is None
 
 
 @pytest.mark.parametrize("rubbish", NO_UNITS)
 def test_rq_passes_over_a_message_that_it_has_no_record_of(redis: Redis, queue: WorkQueue, rubbish: bytes) -> None:
-    redis.lpush(f"rq:queue:{queue.name}", rubbish)
+    redis.lpush(list_key(queue.name), rubbish)
     queue.put(enter(redis, "one"), shards(0))
     assert _dequeued(redis, queue) == ["one", shard_unit(0)]
 
 
 @pytest.mark.parametrize("rubbish", NO_NAMES)
-@pytest.mark.parametrize("part", ["", ":intermediate"])
-def test_what_rq_would_end_for_is_removed(redis: Redis, queue: WorkQueue, rubbish: bytes, part: str) -> None:
-    redis.lpush(f"rq:queue:{queue.name}{part}", rubbish, rubbish)
+@pytest.mark.parametrize("key", [list_key, intermediate_key])
+def test_what_rq_would_end_for_is_removed(
+    redis: Redis, queue: WorkQueue, rubbish: bytes, key: Callable[[str], str]
+) -> None:
+    redis.lpush(key(queue.name), rubbish, rubbish)
     queue.put(enter(redis, "one"), shards(0))
     queue.clear_rubbish()
-    assert redis.lrange(f"rq:queue:{queue.name}:intermediate", 0, -1) == []
+    assert redis.lrange(intermediate_key(queue.name), 0, -1) == []
     assert queue.pending() == {("one", shard_unit(0))}
     assert len(queue) == 1
 
@@ -255,7 +259,7 @@ def test_what_rq_would_end_for_is_removed(redis: Redis, queue: WorkQueue, rubbis
 @pytest.mark.parametrize("priority", ["high", "normal"])
 def test_rubbish_in_between_holds_nothing_up(redis: Redis, queue: WorkQueue, rubbish: bytes, priority: str) -> None:
     queue.put(enter(redis, "one"), shards(0))
-    redis.rpush(f"rq:queue:{queue.name}", rubbish)
+    redis.rpush(list_key(queue.name), rubbish)
     queue.put(enter(redis, "two", priority), shards(0, 1))
     queue.reorder("one")
     queue.clear_rubbish()

@@ -14,6 +14,7 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import part_key
 from trtjob.queue.leases import Lease
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit
@@ -61,7 +62,7 @@ class LocalWorker:
         """Write so many images, hand the job in and plan it. Returns the images' keys."""
         keys = write_images(self.photos, count)
         self.submit(shard_size=shard_size, max_failures=max_failures)
-        message = self.queue.redis.lpop(f"rq:queue:{self.queue.name}")  # as RQ takes the plan's
+        message = self.queue.redis.lpop(list_key(self.queue.name))  # as RQ takes the plan's
         self.queue.redis.delete(f"rq:job:{message.decode()}")
         run_unit(self.job_id, PLAN)
         return keys

@@ -26,6 +26,7 @@ from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lease_key
 from trtjob.queue.leases import Lease
 from trtjob.queue.reconcile import reconcile
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import retry, submit
 from trtjob.queue.units import FINISH, PLAN, shard_of
@@ -171,7 +172,7 @@ class Job:
         raise AssertionError(f"the job is {state}, and does not go on")
 
     def _next(self, context: Context) -> str:
-        self.redis.delete(f"rq:queue:{context.queue.name}")
+        self.redis.delete(list_key(context.queue.name))
         reconcile(context.store, context.queue)
         units = sorted(unit for _, unit in context.queue.pending())
         assert units, f"nothing is to be done, but the job is {self.store.state(self.spec.job_id)}"

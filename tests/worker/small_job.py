@@ -16,6 +16,7 @@ from trtjob.jobs.spec import JobSpec
 from trtjob.jobs.states import ACTIVE
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.reconcile import reconcile
+from trtjob.queue.rq_internals import intermediate_key, list_key
 from trtjob.queue.submit import cancel, retry, submit
 from trtjob.worker.context import Context
 from trtjob.worker.tasks import run_unit
@@ -66,7 +67,7 @@ class SmallJob:
 
     def take(self) -> bool:
         """Do what the first message asks for, as RQ hands it over. Returns False where none waits."""
-        message = self.redis.lpop(f"rq:queue:{self.context.queue.name}")
+        message = self.redis.lpop(list_key(self.context.queue.name))
         if message is None:
             return False
         self.redis.delete(f"rq:job:{message.decode()}")
@@ -94,7 +95,7 @@ class SmallJob:
     def keys(self) -> set[str]:
         """Return the server's keys, without what RQ clears away in its own time: its lock for that, and a message that
         it has taken without hearing so."""
-        taken = f"rq:queue:{self.context.queue.name}:intermediate"
+        taken = intermediate_key(self.context.queue.name)
         unheard = [message.decode() for message in self.redis.lrange(taken, 0, -1)]
         rqs = {taken, f"rq:clean_registries:{self.context.queue.name}"}
         rqs |= {key for message in unheard for key in (f"rq:job:{message}", f"{taken}:first_seen:{message}")}

@@ -18,6 +18,7 @@ from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.queue.exclusions import Lack
 from trtjob.queue.keys import aside_key, job_key
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.own_exclusions import LAST_PAUSE_S, OwnExclusions
@@ -356,7 +357,7 @@ def test_a_node_that_stands_aside_leaves_the_jobs_messages_alone(local_worker: L
     break_model(local_worker)
     run_unit(local_worker.job_id, SHARD)
     before = local_worker.store.events(local_worker.job_id)
-    local_worker.queue.redis.lpop(f"rq:queue:{local_worker.queue.name}")
+    local_worker.queue.redis.lpop(list_key(local_worker.queue.name))
     run_unit(local_worker.job_id, SHARD)
     assert is_free(local_worker), "the message is back"
     assert local_worker.store.events(local_worker.job_id) == before, "it was not even claimed"
@@ -364,9 +365,7 @@ def test_a_node_that_stands_aside_leaves_the_jobs_messages_alone(local_worker: L
     other = job_spec(local_worker.photos, local_worker.output, job_id="others-1234abcd")
     local_worker.queue.put(other.job_id, [PLAN])
     assert local_worker.queue.bring_forward(local_worker.context.own_exclusions.current())
-    assert local_worker.queue.redis.lindex(f"rq:queue:{local_worker.queue.name}", 0).startswith(
-        b"others-1234abcd--plan--"
-    )
+    assert local_worker.queue.redis.lindex(list_key(local_worker.queue.name), 0).startswith(b"others-1234abcd--plan--")
 
 
 def test_where_every_node_says_the_same_the_job_fails(local_worker: LocalWorker) -> None:

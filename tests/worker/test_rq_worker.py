@@ -30,6 +30,7 @@ from trtjob.queue.conversions import Conversion
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.keys import conversion_key
 from trtjob.queue.reconcile import reconcile
+from trtjob.queue.rq_internals import intermediate_key, list_key
 from trtjob.queue.rq_queue import RUN_UNIT
 from trtjob.queue.submit import submit
 from trtjob.queue.units import PLAN, shard_unit
@@ -72,7 +73,7 @@ def test_a_message_that_is_done_leaves_nothing_behind(local_worker: LocalWorker,
 @pytest.mark.parametrize("name", [b"a b", b"\xff\xfe"])
 def test_a_name_that_rq_refuses_ends_no_worker(local_worker: LocalWorker, worker: UnitWorker, name: bytes) -> None:
     local_worker.plan(4)
-    local_worker.store.redis.lpush(f"rq:queue:{local_worker.queue.name}", name)
+    local_worker.store.redis.lpush(list_key(local_worker.queue.name), name)
     work(worker)
     assert local_worker.store.state(local_worker.job_id) is JobState.DONE
 
@@ -240,7 +241,7 @@ def test_a_record_that_cannot_be_ours_is_parked_unread(
     parked = Job.fetch(job.id, connection=local_worker.store.redis, serializer=JSONSerializer)
     assert status(parked) == "failed"
     assert reason in str(parked.description)
-    assert local_worker.store.redis.llen(f"rq:queue:{local_worker.queue.name}:intermediate") == 0
+    assert local_worker.store.redis.llen(intermediate_key(local_worker.queue.name)) == 0
     assert local_worker.store.redis.hlen(job.key) < 10
 
 
@@ -249,7 +250,7 @@ def test_a_record_that_is_none_is_parked(local_worker: LocalWorker, worker: Unit
     local_worker.plan(4)
     name, redis = "photos--plan--01234567", local_worker.store.redis
     redis.execute_command(command[0], f"rq:job:{name}", *command[1:])
-    redis.lpush(f"rq:queue:{local_worker.queue.name}", name)
+    redis.lpush(list_key(local_worker.queue.name), name)
     work(worker)
     assert local_worker.store.state(local_worker.job_id) is JobState.DONE
     assert name in rq_queue(local_worker).failed_job_registry.get_job_ids()
@@ -261,8 +262,8 @@ def test_what_rqs_upkeep_stumbles_over_ends_no_worker(
     local_worker.plan(4)
     job = rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, PLAN)
     local_worker.store.redis.hset(job.key, "created_at", b"yesterday")
-    local_worker.store.redis.lrem(f"rq:queue:{local_worker.queue.name}", 0, job.id)
-    local_worker.store.redis.rpush(f"rq:queue:{local_worker.queue.name}:intermediate", job.id)
+    local_worker.store.redis.lrem(list_key(local_worker.queue.name), 0, job.id)
+    local_worker.store.redis.rpush(intermediate_key(local_worker.queue.name), job.id)
     worker.last_cleaned_at = None  # the upkeep is due
     work(worker)
     assert local_worker.store.state(local_worker.job_id) is JobState.DONE
@@ -279,7 +280,7 @@ def test_a_unit_that_the_job_has_not_is_passed_over(local_worker: LocalWorker, w
     rq_queue(local_worker).enqueue(RUN_UNIT, local_worker.job_id, unit, at_front=True)
     name = f"{local_worker.job_id}--{unit}--01234567"
     if unit.startswith("shard-"):  # by name alone, as shards are taken behind the first
-        local_worker.store.redis.rpush(f"rq:queue:{local_worker.queue.name}", name)
+        local_worker.store.redis.rpush(list_key(local_worker.queue.name), name)
     work(worker)
     assert local_worker.store.state(local_worker.job_id) is JobState.DONE
 

@@ -30,6 +30,7 @@ from trtjob.jobs.states import FINISHED, TERMINAL, JobState
 from trtjob.queue.connection import Connection
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import job_key
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.rq_queue import WorkQueue
 from trtjob.queue.submit import submit
 from trtjob.queue.units import shard_unit
@@ -407,7 +408,7 @@ def test_a_process_that_does_not_stop_is_killed_after_its_grace(
 def test_a_message_that_was_lost_is_asked_for_again(node: Node, settings: Settings, connection: Connection) -> None:
     async def lose_it() -> None:
         node.submit(3)
-        node.queue.redis.delete(f"rq:queue:{settings.queue}")
+        node.queue.redis.delete(list_key(settings.queue))
         await until(node.is_done, "the job's end")
 
     supervise(settings, connection, lose_it)

@@ -20,6 +20,7 @@ from trtjob.jobs.records import read_records
 from trtjob.jobs.states import JobState
 from trtjob.queue.conversions import Conversion
 from trtjob.queue.keys import conversion_key, job_key
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.submit import resume, retry, stop
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.heartbeat import HeartbeatThread
@@ -28,7 +29,7 @@ from trtjob.worker.tasks import convert, run_unit
 
 def run_all(local_worker: LocalWorker) -> None:
     """Do what the queue holds until it is empty, as a lone worker does."""
-    key = f"rq:queue:{local_worker.queue.name}"
+    key = list_key(local_worker.queue.name)
     while message := local_worker.queue.redis.lpop(key):
         job_id, unit, _ = message.decode().rsplit("--", 2)
         run_unit(job_id, unit)
@@ -76,7 +77,7 @@ def test_planning_a_job_that_is_done_already_asks_for_its_end(local_worker: Loca
     run_unit(local_worker.job_id, shard_unit(0))
     run_unit(local_worker.job_id, shard_unit(1))
     local_worker.store.forget(local_worker.job_id)
-    local_worker.queue.redis.delete(f"rq:queue:{local_worker.queue.name}")
+    local_worker.queue.redis.delete(list_key(local_worker.queue.name))
     local_worker.submit()
     run_unit(local_worker.job_id, PLAN)
     assert state(local_worker) is JobState.FINISHING
@@ -175,7 +176,7 @@ def stop_at_first(local_worker: LocalWorker) -> None:
 def test_a_stop_gives_the_unit_back_to_the_front_of_the_queue(local_worker: LocalWorker) -> None:
     local_worker.plan(40, shard_size=20)
     stop_at_first(local_worker)
-    key = f"rq:queue:{local_worker.queue.name}"
+    key = list_key(local_worker.queue.name)
     local_worker.queue.redis.lpop(key)  # the message that is worked on
     run_unit(local_worker.job_id, shard_unit(0))
     assert local_worker.queue.redis.lindex(key, 0).decode().startswith(f"{local_worker.job_id}--{shard_unit(0)}--")
@@ -209,7 +210,7 @@ def test_an_old_interruption_does_not_touch_the_next_unit(local_worker: LocalWor
 
 def test_a_unit_of_a_cancelled_job_is_not_asked_for_again(local_worker: LocalWorker) -> None:
     local_worker.plan(40, shard_size=40)
-    local_worker.queue.redis.delete(f"rq:queue:{local_worker.queue.name}")
+    local_worker.queue.redis.delete(list_key(local_worker.queue.name))
 
     def cancel(_images: UInt8Array) -> None:
         local_worker.store.move(local_worker.job_id, JobState.CANCELLED)
@@ -399,7 +400,7 @@ def test_a_conversion_that_goes_back_to_the_queue_is_behind_the_others(local_wor
     local_worker.queue.put_convert("another", {})
     outcome(local_worker, {"model": str(DIGITS / "digits.weights")})
     waiting = [
-        name.split(b"--")[1] for name in local_worker.store.redis.lrange(f"rq:queue:{local_worker.queue.name}", 0, -1)
+        name.split(b"--")[1] for name in local_worker.store.redis.lrange(list_key(local_worker.queue.name), 0, -1)
     ]
     assert waiting == [b"another", b"request-1"]
 

@@ -22,6 +22,7 @@ from trtjob.jobs.spec import Annotate
 from trtjob.jobs.states import JobState
 from trtjob.queue.keys import lease_key
 from trtjob.queue.leases import Lease
+from trtjob.queue.rq_internals import list_key
 from trtjob.queue.submit import submit
 from trtjob.queue.units import FINISH, PLAN, shard_unit
 from trtjob.worker.interrupter import Interrupted
@@ -301,7 +302,7 @@ def test_a_checkpoint_of_an_earlier_life_of_the_job_is_no_help(local_worker: Loc
     old = before.read_bytes()
     shutil.rmtree(local_worker.output)
     local_worker.store.forget(local_worker.job_id)
-    local_worker.queue.redis.delete(f"rq:queue:{local_worker.queue.name}")
+    local_worker.queue.redis.delete(list_key(local_worker.queue.name))
     local_worker.context.interrupter.reset()
     local_worker.context.stopping = False
     local_worker.plan(12, shard_size=12)

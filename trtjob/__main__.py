@@ -9,12 +9,14 @@ from contextlib import contextmanager
 
 from trtjob.child_environment import NO_PLUGINS
 from trtjob.garbage import lasting
+from trtjob.standard_files import have_standard_files
 
 _NEW_OBJECTS = 20_000  # before garbage is looked for, instead of Python's 700: commands import more while they run
 
 
 def main() -> int:
     """Run the command line of this process. Returns the exit code."""
+    have_standard_files()
     os.environ |= NO_PLUGINS
     with lasting(), _ended_by_interrupt():
         from trtjob.cli.app import main

@@ -136,3 +136,22 @@ def test_a_slow_disk_costs_time_alone(digits: Path, tmp_path: Path) -> None:
         assert outcome.code == 0, outcome.err
     fast, slow_results = (job_folder(tmp_path / name) / "results.jsonl" for name in ("fast", "slow"))
     assert fast.read_bytes() == slow_results.read_bytes()
+
+
+def test_a_job_needs_no_standard_files_and_no_locale(digits: Path, tmp_path: Path) -> None:
+    within = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    terminal = Terminal(tmp_path / "home", {"LC_ALL": "xx_XX.UTF-8"}, within)
+    outcome = terminal.run("run", digits / "scenes", "--model", digits / "digits.weights", "-o", tmp_path / "out")
+    terminal.end_all()
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert len(records(job_folder(tmp_path / "out"))) == 12
+
+
+def test_standard_output_without_room_is_said_in_a_line(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "home", within=("sh", "-c", 'exec "$@" > /dev/full', "sh"))
+    outcome = terminal.run("status", "--help")
+    assert outcome.code == 1
+    assert (
+        outcome.err
+        == "error: No space left on device: standard output, or the disk that trtjob writes to, has no room\n"
+    )

@@ -194,6 +194,12 @@ def test_the_environment_does_not_move_the_socket(folder: Path, monkeypatch: pyt
     assert EmbeddedServer(folder).socket == here
 
 
+def test_a_locale_that_is_not_installed_is_none_of_the_servers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
+    with EmbeddedServer(folder) as server:
+        assert redis_py.Redis(unix_socket_path=str(server.socket)).ping()
+
+
 def test_a_stale_socket_file_is_replaced(folder: Path) -> None:
     folder.mkdir(mode=0o700)
     socket_path(folder.resolve()).parent.mkdir(mode=0o700, exist_ok=True)

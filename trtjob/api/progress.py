@@ -84,7 +84,7 @@ def tell(line: str) -> None:
 @contextmanager
 def open_display(*, works_here: bool) -> Iterator[Display]:
     """Yield what shows a job: a live bar where standard error is a terminal, else lines."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield LineDisplay(works_here=works_here)
         return
     from rich.console import Console
@@ -196,7 +196,7 @@ def duration(seconds: float) -> str:
 @contextmanager
 def open_stages(title: str) -> Iterator[StageDisplay]:
     """Yield what shows how far some work is: a live bar where standard error is a terminal, else lines."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield LineStages(title)
         return
     from rich.console import Console

@@ -115,6 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as err:  # noqa: BLE001 - the boundary: whatever it is, a user gets a line, not a traceback
         if isinstance(err, OSError) and err.errno == errno.ENAMETOOLONG:  # any argument may be such a name
             return _report(err, f"{err.filename!r}: {err.strerror}", 2, debug=len(words) < len(given))
+        if isinstance(err, OSError) and err.errno == errno.ENOSPC and err.filename is None:
+            _discard_output()
+            message = f"{err.strerror}: standard output, or the disk that trtjob writes to, has no room"
+            return _report(err, message, 1, debug=len(words) < len(given))
         message = f"{type(err).__name__}: {err}. This is a fault in trtjob; repeat with {DEBUG} to see where"
         return _report(err, message, 1, debug=len(words) < len(given))
 

@@ -203,7 +203,7 @@ class EmbeddedServer:
             subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                env=environment(),  # it outlives us
+                env=environment({"LC_ALL": "C"}),  # it outlives us, and ends where a locale is not installed
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock_fd,),

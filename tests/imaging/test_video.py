@@ -431,6 +431,84 @@ def test_what_is_behind_a_clock_that_runs_back_is_a_part_of_its_own(two_clocks: 
             assert (image.shape[:2], number_in(image), damage) == (hw, number, None)
 
 
+TS = MKV._replace(suffix=".ts")
+AS_IT_COMES = {"mpegts_copyts": "1"}  # times are written as they are given
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        [(40, 250, 0)] * 2,
+        [(40, 250, 0)] * 3,
+        [(2, 250, 0)] * 3,
+        [(60, 20, 0)] * 2,
+        [(40, 20, 0), (40, 250, 0), (60, 20, 0)],
+        [(40, 250, 0), (20, 250, 400)],  # begins later than the first one's keyframe
+        [(20, 250, 400), (40, 250, 0)],
+        [(40, 250, 0), (40, 250, 1560)],  # begins with the time of the last one
+    ],
+    ids=lambda clips: "-".join(f"{frames}f{gop}g{start}ms" for frames, gop, start in clips),
+)
+@pytest.mark.parametrize("codec", [TS, TS._replace(encoder="mpeg2video", options={"bf": "2"})], ids=lambda c: c.encoder)
+def test_a_clock_that_begins_again_begins_a_part(
+    tmp_path: Path, codec: Codec, clips: list[tuple[int, int, int]]
+) -> None:
+    path = tmp_path / "all.ts"
+    with path.open("wb") as file:
+        for frames, gop, start_ms in clips:
+            times_ms = [start_ms + 40 * number for number in range(frames)]
+            clip = write_video(tmp_path / "a.ts", codec, gop=gop, times_ms=times_ms, muxer=AS_IT_COMES)
+            file.write(clip.read_bytes())
+    with path.open("rb") as file:
+        parts = video_parts(file)
+    assert [len(part.times.pts) for part in parts] == [frames for frames, _, _ in clips]
+    assert {part.times.lost for part in parts} == {()}
+    for part in parts:
+        found = [frame_of(path, part, number) for number in range(len(part.times.pts))]
+        assert [number_in(image) for image, _ in found] == list(range(len(found)))
+        assert {damage for _, damage in found} == {None}
+
+
+def test_a_clock_of_which_only_the_decoder_s_runs_back_begins_a_part(tmp_path: Path) -> None:
+    """The first clip has no B-frames; the second one begins with a keyframe that is shown later than it is decoded."""
+    plain = TS._replace(options={"preset": "ultrafast", "x264-params": "scenecut=0:bframes=0"})
+    times_ms = [1600 + 40 * number for number in range(40)]
+    clips = [
+        write_video(tmp_path / "a.ts", plain, frames=40, gop=250, muxer=AS_IT_COMES),
+        write_video(tmp_path / "b.ts", gop=250, times_ms=times_ms, codec=TS, muxer=AS_IT_COMES),
+    ]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(clip.read_bytes() for clip in clips))
+    with path.open("rb") as file:
+        parts = video_parts(file)
+    assert [len(part.times.pts) for part in parts] == [40, 40]
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        TS._replace(options={"preset": "ultrafast", "x264-params": "open-gop=1:scenecut=0:bframes=4:b-pyramid=normal"}),
+        Codec("libx265", ".ts", {"preset": "ultrafast", "x265-params": "log-level=none:open-gop=1"}),
+        Codec("mpeg2video", ".ts", {"bf": "2"}),
+    ],
+    ids=lambda codec: codec.encoder,
+)
+def test_frames_in_another_order_and_uneven_times_begin_no_part(tmp_path: Path, codec: Codec) -> None:
+    times_ms = [40 * (number + number // 7 * 3) for number in range(100)]
+    if codec.encoder == "mpeg2video":
+        times_ms = [40 * number for number in range(100)]
+    path = write_video(tmp_path / "a.ts", codec, times_ms=times_ms)
+    with path.open("rb") as file:
+        assert [len(part.times.pts) for part in video_parts(file)] == [100]
+
+
+def test_behind_a_matroska_of_one_keyframe_another_one_is_missing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=40, gop=250)
+    path.write_bytes(path.read_bytes() * 2)
+    times = times_of(path)
+    assert (len(times.pts), [float(times.time_s(lost)) for lost in times.lost]) == (40, [1.6])
+
+
 def test_where_one_clock_ends_no_frame_of_the_other_is_seen(two_clocks: Path) -> None:
     with two_clocks.open("rb") as file:
         part = video_parts(file)[0]

@@ -38,7 +38,11 @@ def frame_times(file: BinaryIO, on_step: Callable[[], None] = lambda: None) -> F
     with listening() as complaints:
         container, stream = _indexed(file)
         with container, errors("the video cannot be read"):
-            found = _Found(complaints=len(complaints), least_bytes=_least_bytes(stream))
+            found = _Found(
+                complaints=len(complaints),
+                least_bytes=_least_bytes(stream),
+                kind=_kind(container),
+            )
             for packet in packets(container, stream):
                 if not found.take(packet, is_suspect=packet.is_corrupt or len(complaints) > found.complaints):
                     break
@@ -99,8 +103,8 @@ def _with_loss(part: Part) -> Part:
 @dataclass(slots=True)
 class _Found:
     """Packets in the order of the file. suspects: when those are shown around which something may be missing;
-    complaints: how many there were before the last one; least_bytes: of one with a picture; is_partial: whether the
-    file ends within a packet; stop, resume: as of `FrameTimes`."""
+    complaints: how many there were before the last one; least_bytes: of one with a picture; kind: of the file;
+    is_partial: whether it ends within a packet; stop, resume: as of `FrameTimes`."""
 
     pts: "array[int]" = field(default_factory=lambda: array("q"))
     seek: "array[int]" = field(default_factory=lambda: array("q"))
@@ -109,10 +113,13 @@ class _Found:
     suspects: list[int] = field(default_factory=list)
     complaints: int = 0
     least_bytes: int = 0
+    kind: str = ""
     is_partial: bool = False
     stop: int = 0
     resume: int = 0
     _newest_key: int = NEVER
+    _newest: int = NEVER
+    _decoded: int = NEVER
     _newest_place: int = 0
 
     def take(self, packet: Any, *, is_suspect: bool) -> bool:
@@ -121,13 +128,15 @@ class _Found:
             raise ImageError(FailureKind.DECODE, "the video is encrypted")
         if (shown := shown_at(packet)) is None:
             return True
-        if packet.is_keyframe and shown < self._newest_key:
+        if packet.is_keyframe and self._runs_back(packet, shown):
             # Behind the head of the last packet: so what describes the streams comes along, and no frame of before.
             self.stop, self.resume = packet.pos or 0, self._newest_place + 1
             return False
         self._newest_place = packet.pos or self._newest_place
         if packet.is_keyframe:
             self._newest_key = shown
+        self._newest = max(self._newest, shown)
+        self._decoded = shown if packet.dts is None else packet.dts
         self.pts.append(shown)
         self.seek.append(shown if packet.dts is None else min(shown, packet.dts))
         self.is_key.append(packet.is_keyframe)
@@ -137,6 +146,14 @@ class _Found:
             self.suspects.append(shown)
         _check_count(len(self.pts))
         return True
+
+    def _runs_back(self, keyframe: Any, shown: int) -> bool:
+        """Whether the clock runs back, or begins again, with a keyframe: what is before one in the file is shown before
+        it. In a Matroska times are rounded, and may be the same ones; in an MP4 or AVI they are not always true."""
+        if self.kind == "mpegts":  # a field in the PES packet of the one before has no place, and may have its time
+            is_earlier = keyframe.dts is not None and keyframe.dts < self._decoded
+            return keyframe.pos is not None and (shown <= self._newest or is_earlier)
+        return shown < (self._newest if self.kind == "matroska" else self._newest_key)
 
     def part_last(self) -> None:
         """Have the last two frames have times of their own: in an AVI FFmpeg gives them the same one, if others are
@@ -152,6 +169,11 @@ class _Found:
         """Note that there are no more packets, and that there should be."""
         self.is_partial = True
         self.suspects.extend(self.pts[-1:])
+
+
+def _kind(container: Any) -> str:
+    """Return of which kind a file is, as FFmpeg calls it."""
+    return str(container.format.name).partition(",")[0]
 
 
 def _least_bytes(stream: Any) -> int:
@@ -222,7 +244,7 @@ def _ordered(container: Any, stream: Any, found: _Found) -> FrameTimes:
         origin_s = min(origin_s, Fraction(container.start_time, 1_000_000))
     step = int(np.median(np.diff(times))) if len(times) > 1 else 1
     end_s = (int(times[-1]) + step) * time_base - origin_s
-    resume = found.resume if container.format.name == "mpegts" else 0
+    resume = found.resume if found.kind == "mpegts" else 0
     is_cut = not resume if found.stop else _is_short(container, stream, found, end_s)
     lost = _gaps(times, found.suspects, step, is_cut=is_cut)
     seek = np.array(found.seek, np.int64)[order]
@@ -242,7 +264,7 @@ def _gaps(times: IntArray, suspects: list[int], step: int, *, is_cut: bool) -> l
 
 def _is_short(container: Any, stream: Any, found: _Found, end_s: Fraction) -> bool:
     """Whether a file says that it is longer."""
-    length_s, kind = _length_s(container, stream), container.format.name.partition(",")[0]
+    length_s, kind = _length_s(container, stream), _kind(container)
     if length_s - end_s > _MOST_SHORT_S:
         return True
     if kind == "matroska":

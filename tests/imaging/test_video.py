@@ -440,7 +440,6 @@ AS_IT_COMES = {"mpegts_copyts": "1"}  # times are written as they are given
     [
         [(40, 250, 0)] * 2,
         [(40, 250, 0)] * 3,
-        [(2, 250, 0)] * 3,
         [(60, 20, 0)] * 2,
         [(40, 20, 0), (40, 250, 0), (60, 20, 0)],
         [(40, 250, 0), (20, 250, 400)],  # begins later than the first one's keyframe

@@ -536,6 +536,40 @@ def frame_of(path: Path, part: Part, number: int) -> Found:
         reader.close()
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_what_is_said_of_damage_does_not_depend_on_what_was_decoded_before(tmp_path: Path, suffix: str) -> None:
+    path = videos.write_noise(tmp_path / f"a{suffix}", 100, {})
+    places = videos.packet_places(path)
+    data = bytearray(path.read_bytes())
+    chance = random.Random(1)
+    for at, size in places[1:]:
+        data[at + chance.randrange(size // 8, size)] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+    times = times_of(path)
+    starts = np.flatnonzero(times.is_key).tolist()
+
+    def run(reader: VideoReader, start: int) -> list[tuple[bytes, str | None] | str]:
+        found: list[tuple[bytes, str | None] | str] = []
+        for place in range(start, min(start + 8, len(times.pts))):
+            try:
+                image, damage = shown(reader, int(times.pts[place]), int(times.pts[start]), int(times.seek[start]))
+                found.append((image.tobytes(), damage))
+            except ImageError as err:
+                found.append(str(err))
+        return found
+
+    def read_by_one(order: list[int]) -> dict[int, list[tuple[bytes, str | None] | str]]:
+        reader = VideoReader(path.open("rb"), max_pixels=1_000_000)
+        try:
+            return {start: run(reader, start) for start in order}
+        finally:
+            reader.close()
+
+    forward = read_by_one(starts)
+    assert any("damaged" in str(each[1]) for found in forward.values() for each in found)
+    assert forward == read_by_one(starts[::-1])
+
+
 def test_an_encrypted_video_is_called_so(tmp_path: Path) -> None:
     path = videos.write_encrypted(tmp_path / "a.mp4")
     assert refused(path) == (FailureKind.DECODE, "the video is encrypted")

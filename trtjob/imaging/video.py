@@ -14,7 +14,7 @@ from trtjob.imaging.file_parts import part_of
 from trtjob.imaging.headers import check_size
 from trtjob.imaging.planes import Planes, planes_of
 from trtjob.imaging.sampling import NEVER, RUN_FRAMES
-from trtjob.imaging.video_file import errors, gpu_bytes, listening, opened, packets, shown_at
+from trtjob.imaging.video_file import errors, fresh_decoder, gpu_bytes, listening, opened, packets, shown_at
 from trtjob.memory import bounded_allocations
 
 UInt8Array = NDArray[np.uint8]
@@ -150,6 +150,7 @@ class VideoReader:
 
         damage, newest_key, damaged_key = "", NEVER, NEVER  # the last keyframe fed, and the last one before the damage
         times = ShownTimes(self._container, self._stream)
+        decoder = fresh_decoder(self._stream, self._stream.codec_context, self._max_pixels)
         for packet in _fed(found, start_pts):
             shown = None if packet is None else shown_at(packet)
             if shown is not None and packet.is_keyframe:
@@ -158,7 +159,7 @@ class VideoReader:
             with listening() as complaints:
                 try:
                     times.feed(packet)
-                    frames = self._stream.codec_context.decode(packet)
+                    frames = decoder.decode(packet)
                 except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as err:
                     said = str(err.strerror)
                 except av.error.EOFError:
@@ -173,7 +174,7 @@ class VideoReader:
                     damage = ""
                 yield frame, damage
             if packet is None:
-                self._stream.codec_context.flush_buffers()
+                decoder = fresh_decoder(self._stream, decoder, self._max_pixels)
                 times.end()
 
 

@@ -16,6 +16,11 @@ _KINDS = "MP4, MOV, Matroska, WebM, AVI or an MPEG transport stream"
 # A file is looked into before anything is known of it; FFmpeg decodes a frame or two to do so.
 _OPENING_BYTES = 1 << 30
 _GPU_BYTES = 4 << 30  # of what CUDA allocates at first, which is not for one file
+# What a file says of its pictures to a decoder of MPEG-4.
+_OF_DECODER = (
+    *("extradata", "codec_tag", "width", "height", "pix_fmt", "thread_count"),
+    *("color_range", "color_primaries", "color_trc", "colorspace"),
+)
 
 
 @contextmanager
@@ -109,6 +114,23 @@ def _titles() -> dict[str, Any]:
     import av
 
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
+def fresh_decoder(stream: Any, decoder: Any, max_pixels: int) -> Any:
+    """Return a decoder that knows nothing of what was decoded before: the same one, emptied, but for MPEG-4
+    on the CPU. There FFmpeg counts what is odd in a stream, says the count, and goes by it, and does not forget it."""
+    import av
+
+    if decoder.name != "mpeg4" or decoder.is_hwaccel:
+        if decoder.is_open:
+            decoder.flush_buffers()
+        return decoder
+    told = stream.codec_context
+    fresh: Any = av.CodecContext.create(told.codec.name, "r")
+    for name in _OF_DECODER:
+        setattr(fresh, name, getattr(told, name))
+    fresh.options = {"max_pixels": str(max_pixels)}
+    return fresh
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:

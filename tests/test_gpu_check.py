@@ -317,8 +317,9 @@ def test_a_models_weights_are_the_same_every_time_and_fit_their_cfg(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "convolutions"),
-    [pytest.param(yolo.yolov3, 75, id="yolov3", marks=pytest.mark.chaos), pytest.param(yolo.yolov4, 110, id="yolov4")],
+    [pytest.param(yolo.yolov3, 75, id="yolov3"), pytest.param(yolo.yolov4, 110, id="yolov4")],
 )
+@pytest.mark.chaos
 def test_the_large_networks_have_all_their_layers(make: "zoo.Make", convolutions: int, tmp_path: Path) -> None:
     model = onnx_of(make(tmp_path, 96), tmp_path)  # type: ignore[arg-type]
     assert sum(node.op_type == "Conv" for node in model.graph.node) == convolutions
@@ -580,6 +581,7 @@ def figures(row: Row) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_a_light_models_rows_come_by_pictures_and_image_processes(
     options: CheckOptions, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -605,6 +605,7 @@ def test_a_light_models_rows_come_by_pictures_and_image_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_a_heavy_model_is_beside_its_engine_alone(options: CheckOptions, pictures: Path) -> None:
     (row,) = feed.heavy("digits", "cpu", options, pictures)
     rate, of_engine, *_ = figures(row)
@@ -614,6 +615,7 @@ def test_a_heavy_model_is_beside_its_engine_alone(options: CheckOptions, picture
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_a_model_is_beside_ultralytics_where_that_could_be_measured(options: CheckOptions, pictures: Path) -> None:
     theirs = Predicted("Ultralytics 1", {False: 1e-3, True: 1e9}, 12.0)
     without, with_pictures, *on_gpu = feed.beside("digits", "cpu", theirs, options, pictures)

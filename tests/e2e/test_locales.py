@@ -71,7 +71,6 @@ def test_names_are_the_same_in_every_locale_in_a_folder_in_a_list_and_in_a_fleet
     others = {
         "a fleet": run_by_a_fleet(terminal, photos, digits, tmp_path, latin_1),
         "c": run(terminal, photos, digits, tmp_path / "c", C_LOCALE),
-        "latin-1": run(terminal, photos, digits, tmp_path / "latin-1", latin_1),
         "a list": run(terminal, listed, digits, tmp_path / "list", latin_1, "--root", photos),
     }
     for name, other in others.items():

@@ -81,10 +81,14 @@ def tell(line: str) -> None:
         sys.stderr.flush()
 
 
+def _is_at_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextmanager
 def open_display(*, works_here: bool) -> Iterator[Display]:
     """Yield what shows a job: a live bar where standard error is a terminal, else lines."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not _is_at_terminal():
         yield LineDisplay(works_here=works_here)
         return
     from rich.console import Console
@@ -196,7 +200,7 @@ def duration(seconds: float) -> str:
 @contextmanager
 def open_stages(title: str) -> Iterator[StageDisplay]:
     """Yield what shows how far some work is: a live bar where standard error is a terminal, else lines."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not _is_at_terminal():
         yield LineStages(title)
         return
     from rich.console import Console

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 version=${1:?which version of Python, such as 3.14}
 missing=0
-for extra in cpu cuda cuda12 tensorrt tensorrt-rtx nvimgcodec heif jxl video parquet pandas polars supervision keras; do
+for extra in cpu cuda cuda12 tensorrt tensorrt-rtx nvjpeg heif jxl video parquet pandas polars supervision keras; do
     runtime=()
     [[ $extra == cuda* ]] || runtime=(--extra cpu)
     if resolved=$(.venv/bin/uv pip compile pyproject.toml "${runtime[@]}" --extra "$extra" --python-version "$version" \

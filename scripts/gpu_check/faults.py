@@ -7,8 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from redis import Redis
@@ -21,11 +23,16 @@ from scripts.gpu_check.plans import ONE_IMAGE, SMALL
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.zoo import Variant
 from trtjob.engines.choice import EngineKind
+from trtjob.engines.cuda.device import gpus
+from trtjob.engines.onnxruntime.cuda_model import CudaOptions, session_of
+from trtjob.engines.pool import LANES
 from trtjob.engines.protocol import Engine, UInt8Array
+from trtjob.engines.spec import INPUT_NAME
 from trtjob.engines.tensorrt.engine import alone
 from trtjob.engines.tensorrt.plans import Gpu, PlanCache, PlanKey
 from trtjob.errors import DeviceMemoryError, EngineError
 from trtjob.jobs.spec import ModelRef
+from trtjob.memory import trim_heap
 from trtjob.queue.embedded_server import EmbeddedServer
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.rq_queue import WorkQueue
@@ -68,6 +75,8 @@ def growth(options: CheckOptions) -> Iterator[Row]:
             continue
         cycles = CYCLES // 4 if options.is_quick else CYCLES
         yield _row(f"{kind}: opened and closed {cycles} times", apart(opened_and_closed, kind, cycles, options))
+        if kind == "cuda":
+            yield _row(f"ONNX Runtime's own sessions, {cycles} times", apart(bare_sessions, cycles, options))
         switches = SWITCHES // 2 if options.is_quick else SWITCHES
         yield _row(f"{kind}: a worker switches {switches} times", apart(switched, kind, switches, options))
     yield _row("two engines in one process", apart(side_by_side_in_one_process, options))
@@ -175,14 +184,36 @@ def _run_batches(parent: Connection, kind: EngineKind, options: CheckOptions) ->
 
 
 def opened_and_closed(kind: EngineKind, cycles: int, options: CheckOptions) -> tuple[State, str]:
-    """Open a model, run it and close it, again and again."""
+    """Open a model, run it and close it, again and again, as a worker does."""
     answers = set()
 
     def cycle() -> None:
         with _opened(SMALL, kind, options) as engine:
             answers.add(_answer(engine))
+        trim_heap()
 
     return _grown(cycle, cycles, answers)
+
+
+def bare_sessions(cycles: int, options: CheckOptions) -> tuple[State, str]:
+    """Open and close sessions of ONNX Runtime, with as many threads as our engine has lanes and nothing of ours: what
+    grows is the library's."""
+    model = zoo.converted(SMALL, PRECISION, options)
+    image = np.zeros((BATCH, *model.spec.input_hw, model.spec.channels), np.uint8)
+    gpu, told = gpus()[0], CudaOptions()
+
+    def cycle() -> None:
+        _run_in_threads(session_of(model.path, gpu, told, is_fused=True), {INPUT_NAME: image})
+        trim_heap()
+
+    _, figure = _grown(cycle, cycles, {""})
+    return State.OK, figure.rpartition(";")[0]
+
+
+def _run_in_threads(session: Any, inputs: dict[str, UInt8Array]) -> None:
+    with ThreadPoolExecutor(LANES) as pool:
+        for _ in pool.map(lambda _: session.run(None, inputs), range(LANES)):
+            pass
 
 
 def _grown(cycle: Callable[[], None], cycles: int, answers: set[str]) -> tuple[State, str]:

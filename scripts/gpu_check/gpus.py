@@ -28,7 +28,7 @@ from trtjob.engines.choice import EngineKind
 from trtjob.engines.cuda.device import gpus
 from trtjob.engines.cuda.survey import survey
 from trtjob.errors import TrtjobError
-from trtjob.imaging.gpu.decoder import installed_package
+from trtjob.imaging.gpu.nvjpeg import installed_package
 from trtjob.jobs.spec import Annotate, Decode, JobSpec
 from trtjob.jobs.states import TERMINAL
 from trtjob.queue.connection import Connection
@@ -419,7 +419,7 @@ def _cores(each: Iterable[float]) -> str:
 
 
 def _without_decoder(_name: str) -> Row:
-    raise NotRun("nvImageCodec is not installed")
+    raise NotRun("nvJPEG is not installed")
 
 
 def _row(name: str, step: Step) -> Row:

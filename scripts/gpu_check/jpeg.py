@@ -1,4 +1,4 @@
-"""Decoding JPEGs: OpenCV on all cores beside nvImageCodec on the GPU, with and without the way back to the host.
+"""Decoding JPEGs: OpenCV on all cores beside nvJPEG on the GPU, with and without the way back to the host.
 
 The pipeline needs every pixel on the host where it draws, and only the network's input where it does not.
 """
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -23,21 +23,22 @@ from trtjob.bench.synthetic_images import SIZES, make_picture
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
+from trtjob.errors import EngineError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
+from trtjob.imaging.gpu.nvjpeg import BACKENDS, BatchFiles, NvJpeg, installed_package
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 
 INPUT_HW = (416, 416)
 BATCH = 32
-CALLERS_AND_THREADS = ((1, 1), (1, 2), (1, 8), (2, 2), (4, 2))
+CALLERS = (1, 2, 4)
 PICTURES = 12
 ROUNDS = 3
+LANES = 2
 QUALITY = 90
 MAX_PIXELS = 200_000_000
-# Without an engine for it, nvJPEG decodes the Huffman code on the CPU or on CUDA cores, and the rest on the latter.
-BACKENDS = {"the JPEG engine": "HW_GPU_ONLY", "CPU and CUDA cores": "HYBRID_CPU_GPU"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,15 @@ def check(options: CheckOptions) -> Iterator[Row]:
     for name in SIZES:
         yield from on_cpu(name, files[name], options.seconds)
     need.gpu()
-    nvimgcodec = need.module("nvidia.nvimgcodec", "nvImageCodec (nvidia-nvimgcodec-cu13)")
+    if not installed_package():
+        raise NotRun("nvJPEG is not installed")
     for name in SIZES:
         yield from by_callers(name, files[name], options.seconds)
     device = Device(0)
     try:
         for name in SIZES:
-            for title, kind in BACKENDS.items():
-                yield from _on_gpu(f"{name}, {title}", nvimgcodec, kind, files[name], device, options.seconds)
+            for backend, title in BACKENDS.items():
+                yield from _on_gpu(f"{name}, {title}", backend, files[name], device, options.seconds)
     finally:
         device.close()
 
@@ -98,7 +100,7 @@ def on_cpu(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
 
 
 def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
-    """Measure the pipeline's own decoder, with its resizing, by how many call it at once and by its threads."""
+    """Measure the pipeline's own decoder, with its resizing, by how many call it at once."""
     spec = ModelSpec(task=Task.DETECT, labels=("a",), input_hw=INPUT_HW)
     images = []
     for data in files:
@@ -108,8 +110,8 @@ def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
             raise NotRun("the pictures are none for a GPU")
         images.append(EncodedImage(np.frombuffer(data, np.uint8), found[0]))
     batch = [images[index % len(images)] for index in range(BATCH)]
-    for callers, threads in CALLERS_AND_THREADS:
-        decoder = GpuDecoder(0, spec, batch=BATCH, callers=callers, threads=threads)
+    for callers in CALLERS:
+        decoder = GpuDecoder(0, spec, batch=BATCH, callers=callers)
 
         def call(_caller: int, decoder: GpuDecoder = decoder) -> int:
             with decoder.decoded(batch) as found:
@@ -124,7 +126,7 @@ def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
                 speed = measured(all_at_once, seconds)
         finally:
             decoder.close()
-        yield speed.row(f"{name}, our decoder: {callers} callers, {threads} threads each", decoder.title)
+        yield speed.row(f"{name}, our decoder: {callers} callers", decoder.title)
 
 
 def measured(work: Callable[[], int], seconds: float) -> Speed:
@@ -140,91 +142,86 @@ def measured(work: Callable[[], int], seconds: float) -> Speed:
     return Speed(statistics.median(s.images_per_s for s in speeds), statistics.median(s.cpu_ms for s in speeds))
 
 
-def _on_gpu(name: str, nvimgcodec: Any, kind: str, files: list[bytes], device: Device, seconds: float) -> Iterator[Row]:
+def _on_gpu(name: str, backend: int, files: list[bytes], device: Device, seconds: float) -> Iterator[Row]:
     try:
-        decoder = BareDecoder(nvimgcodec, kind, files, device)
-    except NotRun as err:
+        decoder = BareDecoder(backend, files, device)
+    except EngineError as err:
         yield Row(name, State.NOT_RUN, note=str(err))
         return
-    for title, work, batch in (
-        (f"decode, batch {BATCH}", decoder.decode, BATCH),
-        (f"decode, batch {BATCH}, all pixels to the host", decoder.decode_to_host, BATCH),
-        (f"decode, batch {BATCH}, resize to 416x416 on the GPU", decoder.decode_and_resize, BATCH),
-    ):
-        try:
-            with GpuWatch() as watch:
-                speed = measured(lambda work=work, batch=batch: work(batch), seconds)  # type: ignore[misc]
-        except NotRun as err:
-            yield Row(f"{name}: {title}", State.NOT_RUN, note=str(err))
-            continue
-        except RuntimeError as err:  # of nvImageCodec or PyTorch: the other figures may still be had
-            yield Row(f"{name}: {title}", State.FAILED, note=str(err))
-            continue
+    for title, work in (("decode", decoder.decode), ("decode, all pixels to the host", decoder.decode_to_host)):
+        with GpuWatch() as watch:
+            speed = measured(work, seconds)
         busy = [f"GPU busy {watch.gpu()}" if watch.gpu() else "", f"JPEG engine {watch.jpeg()}" if watch.jpeg() else ""]
-        yield speed.row(f"{name}: {title}", "; ".join(filter(None, busy)))
+        yield speed.row(f"{name}: {title}, batch {BATCH}", "; ".join(filter(None, busy)))
     yield decoder.difference(name)
+    decoder.close()
 
 
 class BareDecoder:
-    """nvImageCodec with one kind of backend, and as many files as it is asked for, from host memory."""
+    """nvJPEG with one kind of backend, from host memory: two batches under way, as in a pipeline."""
 
-    def __init__(self, nvimgcodec: Any, kind: str, files: list[bytes], device: Device) -> None:
-        self._codec, self._device = nvimgcodec, device
-        self._files = [files[index % len(files)] for index in range(BATCH)]
-        backend = nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind))
-        try:
-            self._decoder = nvimgcodec.Decoder(device_id=0, backends=[backend])
-        except RuntimeError as err:
-            raise NotRun(f"nvImageCodec makes no such decoder: {err}") from err
-        self._stream = device.stream()
-        self._images: dict[int, list[Any]] = {}  # by batch: their memory is used again
-        self._host: UInt8Array | None = None
-        self._decoded(1)  # raises NotRun where this backend takes none of them
+    def __init__(self, backend: int, files: list[bytes], device: Device) -> None:
+        """Raises EngineError where this GPU has none, or it takes none of the files."""
+        self._files = [np.frombuffer(files[index % len(files)], np.uint8) for index in range(BATCH)]
+        shape = decode_image(files[0], max_pixels=MAX_PIXELS).shape
+        self._nvjpeg = NvJpeg([backend])
+        self._lanes = [_Lane(self._nvjpeg, device, (BATCH, *shape)) for _ in range(LANES)]
+        self._turns = cycle(self._lanes)
+        self.decode()
 
-    def decode(self, batch: int) -> int:
-        self._decoded(batch)
-        self._device.synchronize()
-        return batch
+    def decode(self) -> int:
+        """Begin to decode a batch, when the one before the last is done."""
+        lane = next(self._turns)
+        lane.begin(self._files)
+        lane.stream.mark()
+        return BATCH
 
-    def decode_to_host(self, batch: int) -> int:
+    def decode_to_host(self) -> int:
         """Decode, and copy all pixels into page-locked memory."""
-        images = self._decoded(batch)
-        if self._host is None:
-            self._host = self._device.pinned((batch, *images[0].shape), np.uint8)
-        self._device.synchronize()
-        for host, image in zip(self._host, images, strict=True):
-            self._stream.copy_out(host, image.__cuda_array_interface__["data"][0])
-        self._stream.mark()
-        self._stream.wait()
-        return batch
-
-    def decode_and_resize(self, batch: int) -> int:
-        """Decode, and shrink to a network's input by PyTorch; the result stays on the GPU."""
-        torch: Any = need.module("torch", "PyTorch, which resizes on the GPU here,")
-        images = [torch.as_tensor(image, device="cuda") for image in self._decoded(batch)]
-        for image in images:
-            planes = image.permute(2, 0, 1)[None].float()
-            torch.nn.functional.interpolate(planes, INPUT_HW, mode="bilinear").round().byte()
-        torch.cuda.synchronize()
-        return batch
+        lane = next(self._turns)
+        lane.begin(self._files)
+        lane.stream.copy_out(lane.host, lane.pixels)
+        lane.stream.mark()
+        return BATCH
 
     def difference(self, name: str) -> Row:
         """Compare the pixels with OpenCV's."""
-        self.decode_to_host(BATCH)
-        assert self._host is not None
-        ours = [cv2.cvtColor(decode_image(f, max_pixels=MAX_PIXELS), cv2.COLOR_BGR2RGB) for f in self._files[:PICTURES]]
-        gaps = [np.abs(a.astype(np.int16) - b) for a, b in zip(ours, self._host, strict=False)]
+        self.decode_to_host()
+        for lane in self._lanes:
+            lane.stream.wait()
+        found = self._lanes[0].host
+        ours = [decode_image(file.tobytes(), max_pixels=MAX_PIXELS)[..., ::-1] for file in self._files[:PICTURES]]
+        gaps = [np.abs(a.astype(np.int16) - b) for a, b in zip(ours, found, strict=False)]
         worst, mean = max(int(gap.max()) for gap in gaps), statistics.mean(float(gap.mean()) for gap in gaps)
         state = State.OK if mean < 3 else State.FAILED  # more is not another rounding, but another picture
         note = "0 to 255; decoders may round differently" if worst else "the same bytes"
         return Row(f"{name}: pixels beside OpenCV's", state, f"mean {mean:.4f}, largest {worst}", note)
 
-    def _decoded(self, batch: int) -> list[Any]:
-        streams = [self._codec.CodeStream(data) for data in self._files[:batch]]
-        images = self._decoder.decode(streams, images=self._images.get(batch))
-        if any(image is None for image in images):
-            raise NotRun(f"nvImageCodec decodes {sum(image is not None for image in images)} of {batch} of these files")
-        if images[0].__cuda_array_interface__.get("strides") not in (None, images[0].strides):
-            raise NotRun("the decoded pixels do not lie row by row")
-        self._images[batch] = images
-        return list(images)
+    def close(self) -> None:
+        for lane in self._lanes:
+            lane.close()
+        self._nvjpeg.close()
+
+
+class _Lane:
+    """A decoder with a stream, and memory for a batch of one size on either side."""
+
+    def __init__(self, nvjpeg: NvJpeg, device: Device, shape: tuple[int, ...]) -> None:
+        self._decoder = nvjpeg.decoder()
+        self.stream = device.stream()
+        self.stream.mark()
+        self.host: UInt8Array = device.pinned(shape, np.uint8)
+        self.pixels = device.alloc(self.host.nbytes)
+        self._widths = [shape[2]] * shape[0]
+        self._places = [int(self.pixels) + number * (self.host.nbytes // shape[0]) for number in range(shape[0])]
+
+    def begin(self, files: list[UInt8Array]) -> None:
+        self.stream.wait()
+        if not self._decoder.decode(BatchFiles.of(files, self._places, self._widths), self.stream):
+            raise EngineError("nvJPEG does not decode these files")
+
+    def close(self) -> None:
+        self.stream.wait()
+        self._decoder.close()
+        self.stream.close()
+        self.pixels.free()

@@ -24,7 +24,7 @@ PACKAGES = (
     "opencv-python-headless",
     "pycuda",
     "cuda-bindings",
-    "nvidia-nvimgcodec-cu13",
+    "nvidia-nvjpeg",
 )
 _ASKED = "name,driver_version,memory.total"
 

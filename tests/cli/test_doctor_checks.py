@@ -185,7 +185,7 @@ def _without_tensorrt(tools: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("card", "extra"),
-    [pytest.param(H200, "nvimgcodec", id="a card of today"), pytest.param(GTX_1070, "nvimgcodec12", id="an old card")],
+    [pytest.param(H200, "nvjpeg", id="a card of today"), pytest.param(GTX_1070, "nvjpeg12", id="an old card")],
 )
 def test_what_decodes_on_a_gpu_is_named_or_how_to_get_it(
     terminal: Terminal, tools: Path, tmp_path: Path, card: str, extra: str
@@ -193,12 +193,12 @@ def test_what_decodes_on_a_gpu_is_named_or_how_to_get_it(
     decode = doctor(terminal, tools, card)["decode"]
     assert decode["state"] == "note"
     assert decode["fix"].endswith(f"'trtjob[{extra}]'")
-    there = tmp_path / "nvidia_nvimgcodec_cu13-0.9.0.dist-info"
+    there = tmp_path / "nvidia_nvjpeg-13.3.2.dist-info"
     there.mkdir()
-    (there / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-nvimgcodec-cu13\nVersion: 0.9.0\n")
+    (there / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-nvjpeg\nVersion: 13.3.2\n")
     decode = doctor(terminal, tools, card, packages=tmp_path)["decode"]
     assert (decode["state"], decode["fix"]) == ("ok", "")
-    assert "nvidia-nvimgcodec-cu13 0.9.0" in decode["found"]
+    assert "nvidia-nvjpeg 13.3.2" in decode["found"]
 
 
 def test_a_user_who_wants_the_cpu_is_not_told_of_the_gpu(terminal: Terminal, tools: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from terminal import descendants, wait_for
 
@@ -84,16 +85,28 @@ def await_readiness(store: JobStore) -> None:
 
 
 def knows(pid: int, text: bytes) -> bool:
-    """Tell whether a text stands in what a process may have written."""
+    """Tell whether a text stands in what a process has written."""
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for first, last in written(pid):
+            memory.seek(first)
+            if text in memory.read(last - first):
+                return True
+    return False
+
+
+def written(pid: int) -> Iterator[tuple[int, int]]:
+    """Yield from where to where a process has memory that it may have written (proc(5): maps and pagemap)."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pages:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             span, rights = line.split()[:2]
             if rights.startswith("rw"):
                 first, last = (int(address, 16) for address in span.split("-"))
-                memory.seek(first)
-                if text in memory.read(last - first):
-                    return True
-    return False
+                pages.seek(first // page * 8)
+                entries = np.frombuffer(pages.read((last - first) // page * 8), np.uint64)
+                is_there = np.concatenate([[0], (entries >> np.uint64(62) != 0).astype(np.int8), [0]])
+                turns = np.flatnonzero(np.diff(is_there)).reshape(-1, 2)  # in memory, or swapped out
+                yield from ((first + int(begin) * page, first + int(end) * page) for begin, end in turns)
 
 
 def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:

@@ -200,12 +200,12 @@ def check_engine(settings: "Settings") -> Check:
 def check_decoder(cards: Cards) -> Check:
     """Say whether images can be decoded on the GPU."""
     from trtjob.engines.onnxruntime.package import installing
-    from trtjob.imaging.gpu.decoder import installed_package
+    from trtjob.imaging.gpu.nvjpeg import installed_package
 
     if package := installed_package():
         return Check("decode", "ok", f"{package} decodes JPEG files on the GPU (--decode gpu)")
-    extra = "nvimgcodec12" if cards.fitting_extra() == "cuda12" else "nvimgcodec"
-    return Check("decode", "note", "nvImageCodec is not installed: no --decode gpu", installing(f"trtjob[{extra}]"))
+    extra = "nvjpeg12" if cards.fitting_extra() == "cuda12" else "nvjpeg"
+    return Check("decode", "note", "nvJPEG is not installed: no --decode gpu", installing(f"trtjob[{extra}]"))
 
 
 def check_images() -> Check:

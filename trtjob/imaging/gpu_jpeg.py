@@ -2,7 +2,15 @@
 
 import struct
 
-from trtjob.imaging.jpeg_segments import APP1, EXIF, JPEG_END, JPEG_SIGNATURE, jpeg_segments
+from trtjob.imaging.jpeg_segments import (
+    APP1,
+    EXIF,
+    JPEG_END,
+    JPEG_FRAMES,
+    JPEG_SCAN,
+    JPEG_SIGNATURE,
+    jpeg_segments,
+)
 
 _BASELINE, _APP14 = 0xC0, 0xEE
 _ORIENTATION, _SHORT, _UPRIGHT = 0x0112, 3, 1
@@ -15,20 +23,33 @@ _LEAST_SIDE = 16
 def gpu_jpeg_hw(data: bytes) -> tuple[int, int] | None:
     """Return the (height, width) of a JPEG that a GPU may decode, None for every other file.
 
-    It may where the file is whole, baseline, of 8 bits, grey or YCbCr in one of the usual samplings, and upright.
+    It may where the file is whole, baseline, of 8 bits, grey or YCbCr in one of the usual samplings, in one scan, and
+    upright; and where its header can be read in one way alone, since a decoder that reads another size than this
+    writes beyond the memory that it is given.
     """
     if not data.startswith(JPEG_SIGNATURE) or not data.endswith(JPEG_END):
         return None
     try:
-        hw = None
-        for marker, at in jpeg_segments(data):
-            if marker == _BASELINE:
-                hw = _usual_hw(data, at)
-            elif (marker == APP1 and _orientation(data, at) != _UPRIGHT) or marker == _APP14:
-                return None
-        return hw
+        return _plain_hw(data)
     except (IndexError, ValueError, struct.error):
         return None
+
+
+def _plain_hw(data: bytes) -> tuple[int, int] | None:
+    hw, frame, end = None, 0, len(JPEG_SIGNATURE)
+    for marker, at in jpeg_segments(data):
+        if at != end + 2:  # there is something between two segments
+            return None
+        end = at + struct.unpack_from(">H", data, at)[0]
+        if marker in JPEG_FRAMES:
+            if frame or marker != _BASELINE:
+                return None
+            hw, frame = _usual_hw(data, at), at
+        elif marker == JPEG_SCAN:
+            return hw if frame and data[at + 2] == data[frame + 7] else None
+        elif marker == _APP14 or (marker == APP1 and _orientation(data, at) != _UPRIGHT):
+            return None
+    return None
 
 
 def _usual_hw(data: bytes, at: int) -> tuple[int, int] | None:

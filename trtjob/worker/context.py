@@ -19,6 +19,7 @@ from trtjob.errors import DeviceLostError
 from trtjob.jobs.roots import check_spec
 from trtjob.jobs.spec import Decode, ModelRef, warm_key
 from trtjob.logs import log_context
+from trtjob.memory import trim_heap
 from trtjob.queue.exclusions import Exclusions
 from trtjob.queue.job_store import JobStore
 from trtjob.queue.keys import lock_key
@@ -290,6 +291,7 @@ class Context:
         self._close_pipeline()
         if engine is not None:
             engine.close()
+            trim_heap()  # else a process that changes between models keeps half a megabyte of each change
 
     def _close_pipeline(self) -> None:
         with self._busy_lock:

@@ -14,7 +14,8 @@ from trtjob.engines.tensorrt.builder import BatchProfile, BuildOptions, BuildPro
 from trtjob.engines.tensorrt.engine import TensorRtOptions, alone
 from trtjob.engines.tensorrt.plans import PlanCache, SingleFlight
 from trtjob.errors import DeviceLostError, EngineError, MissingDependencyError
-from trtjob.imaging.gpu.decoder import GpuDecoder, installed_package
+from trtjob.imaging.gpu.decoder import GpuDecoder
+from trtjob.imaging.gpu.nvjpeg import installed_package
 from trtjob.storage import open_storage
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _cuda(model: Path, options: CudaOptions) -> Engine:
 
 
 def can_decode(engine: Engine, gpu: int | None) -> bool:
-    """Tell whether an engine's GPU may decode images: it has one, gpu, and nvImageCodec is installed."""
+    """Tell whether an engine's GPU may decode images: it has one, gpu, and nvJPEG is installed."""
     return engine.name != "cpu" and gpu is not None and bool(installed_package())
 
 

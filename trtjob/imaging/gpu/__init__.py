@@ -1,1 +1,1 @@
-"""JPEG files become the network's input on the GPU: nvImageCodec decodes them, a kernel of ours resizes them."""
+"""JPEG files become the network's input on the GPU: nvJPEG decodes them, a kernel of ours resizes them."""

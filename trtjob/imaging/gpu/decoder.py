@@ -1,46 +1,34 @@
 """Files of JPEG -> rows of the network's input, without their pixels ever being on the host."""
 
 import ctypes
-import logging
 import queue
 import struct
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from itertools import count
+from itertools import accumulate
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.driver import threaded_driver
-from trtjob.engines.cuda.interface import Memory, Stream
+from trtjob.engines.cuda.interface import Memory
 from trtjob.engines.cuda.kernel import Kernel
 from trtjob.engines.protocol import DeviceImage, UInt8Array
 from trtjob.engines.spec import ModelSpec
-from trtjob.errors import EngineError, MissingDependencyError
+from trtjob.imaging.gpu.nvjpeg import CHANNELS, BatchFiles, NvJpeg
 from trtjob.imaging.resampling import Resampling
-from trtjob.library_output import as_remark, library_output
 
-log = logging.getLogger(__name__)
-
-# The JPEG engine of data-centre cards; elsewhere Huffman codes are the CPU's part. One of them alone: two that share a
-# batch would share it differently each time, and they round differently.
-_BACKENDS = {"HW_GPU_ONLY": "the JPEG engine", "HYBRID_CPU_GPU": "CUDA cores and the CPU"}
-MOST_PIXEL_BYTES = 512 << 20  # decoded at once by one caller
-DECODER_THREADS = 2
-_CHANNELS = 3
+MOST_PIXEL_BYTES = 256 << 20  # decoded at once by one caller
 _BLOCK = (32, 8, 1)
 _COLORS = {"rgb": 0, "bgr": 1, "gray": 2}
 # As `struct Row` in resample.cu: where the pixels are, and the bytes of a line; their width, height, channels and the
 # image's number; left, top, right, bottom; the first pixel, step and reach, in x and y.
 _ROW = struct.Struct("<Qq8i6f")
-_CANVASES = 2  # one is filled while the other is resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,60 +43,34 @@ class EncodedImage:
     pixels: UInt8Array | None = None
 
 
-def nvimgcodec() -> Any:
-    """Return nvImageCodec. Raises MissingDependencyError."""
-    try:
-        with _quiet():
-            from nvidia import nvimgcodec as found
-    except ImportError as err:
-        raise MissingDependencyError("nvidia-nvimgcodec", extra="nvimgcodec") from err
-    return found
-
-
-def installed_package() -> str:
-    """Return nvImageCodec's package and version, without loading it; nothing where it is not installed."""
-    for package in ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"):
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            continue
-    return ""
-
-
 class GpuDecoder:
-    """Decodes on one GPU, for so many callers at once: their batches one after another, in a thread of its own. Two at
-    a time are no faster, and cost three times the CPU's time.
+    """Decodes on one GPU, for so many callers at once.
 
     Raises MissingDependencyError, EngineError where it cannot be had; title: what decodes, for a person; busy_s: how
-    long that thread has worked.
+    long nvJPEG has worked on the host, all its turns together as one.
     """
 
-    def __init__(self, gpu: int, spec: ModelSpec, *, batch: int, callers: int, threads: int = DECODER_THREADS) -> None:
-        """threads: of nvImageCodec."""
-        codec = nvimgcodec()
+    def __init__(self, gpu: int, spec: ModelSpec, *, batch: int, callers: int) -> None:
         self._device = Device(gpu, threaded_driver())
         self._device.leave()
-        self._thread = ThreadPoolExecutor(1, "trtjob-decode")
-        self._free: queue.SimpleQueue[_Rows] = queue.SimpleQueue()
-        self._rows: list[_Rows] = []
-        self._canvases: list[_Canvas] = []
-        self._turns = count()
+        self._free: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        self._lanes: list[_Lane] = []
         self.busy_s = 0.0
+        self._adding = threading.Lock()
         self._kernel: Kernel | None = None
+        self._nvjpeg: NvJpeg | None = None
         try:
             with self._device.current():
+                self._nvjpeg = NvJpeg(callers=callers)
+                self.title, self._turns = self._nvjpeg.title, threading.Semaphore(self._nvjpeg.calls)
                 self._kernel = Kernel(files(__package__).joinpath("resample.ptx").read_text(), "resample")
-                kind = _backend(codec, gpu, threads)
-                self.title = f"nvImageCodec {codec.__version__}, {_BACKENDS[kind]}"
-                decoder = _decoder(codec, gpu, kind, threads)
-                self._canvases = [_Canvas(codec, decoder, self._device) for _ in range(_CANVASES)]
                 for _ in range(callers):
-                    self._rows.append(_Rows(self._device, self._kernel, spec, batch))
+                    self._lanes.append(_Lane(self._device, self._nvjpeg, self._kernel, spec, batch))
         except BaseException:
             self.close()
             raise
-        for rows in self._rows:
-            self._free.put(rows)
+        for lane in self._lanes:
+            self._free.put(lane)
 
     @contextmanager
     def decoded(self, images: Sequence[EncodedImage]) -> Iterator[list[DeviceImage | None]]:
@@ -116,121 +78,117 @@ class GpuDecoder:
 
         The pixels of the others are where they are wanted. Raises EngineError.
         """
-        rows = self._free.get()
+        lane = self._free.get()
         try:
-            try:
-                found = self._thread.submit(self._decode, images, rows).result()
-            finally:
-                with self._device.current():
-                    rows.wait()
+            found: list[DeviceImage | None] = []
+            with self._device.current():
+                try:
+                    for part in _parts(images):
+                        files = lane.files(part)
+                        with self._turns:
+                            start = time.perf_counter()
+                            places = lane.decode(files)
+                            self._note_busy(time.perf_counter() - start)
+                        found += lane.fill(part, places, len(found))
+                finally:
+                    lane.stream.wait()
             yield found
         finally:
-            self._free.put(rows)
+            self._free.put(lane)
 
-    def _decode(self, images: Sequence[EncodedImage], rows: "_Rows") -> list[DeviceImage | None]:
-        """Begin to fill rows. Returns those that will be."""
-        start = time.perf_counter()
-        found: list[DeviceImage | None] = []
-        with self._device.current():
-            for part in _parts(images):
-                canvas = self._canvases[next(self._turns) % _CANVASES]
-                found += rows.fill(part, canvas.decoded(part), len(found), canvas.stream)
-        self.busy_s += time.perf_counter() - start
-        return found
+    def _note_busy(self, seconds: float) -> None:
+        assert self._nvjpeg is not None
+        with self._adding:
+            self.busy_s += seconds / self._nvjpeg.calls
 
     def close(self) -> None:
         """Free everything; nobody may be decoding."""
-        self._thread.shutdown()
         with self._device.current():
-            for canvas in self._canvases:
-                canvas.close()
-            for rows in self._rows:
-                rows.close()
+            for lane in self._lanes:
+                lane.close()
             if self._kernel is not None:
                 self._kernel.close()
-        self._canvases, self._rows = [], []
+            if self._nvjpeg is not None:
+                self._nvjpeg.close()
+        self._lanes = []
         self._device.enter()
         self._device.close()
 
 
-class _Canvas:
-    """Where images are decoded to, of any size; the next ones as soon as these are resized. stream: for both."""
+class _Lane:
+    """A caller's part of the GPU: where its images are decoded to, the rows of the network's input that are made of
+    them, and a stream for both."""
 
-    def __init__(self, codec: Any, decoder: Any, device: Device) -> None:
-        self._codec, self._decoder = codec, decoder
-        self._params = codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
-        self._images: list[Any] = []  # whose memory is used again
+    def __init__(self, device: Device, nvjpeg: NvJpeg, kernel: Kernel, spec: ModelSpec, batch: int) -> None:
+        self._device, self._kernel, self._spec = device, kernel, spec
+        self._shape = (*spec.input_hw, spec.channels)
+        self._pixels: Memory | None = None
+        self._pixel_bytes = 0
+        self._told = device.pinned((batch, _ROW.size), np.uint8)
+        self._device_told = device.alloc(self._told.nbytes)
+        self._rows = device.alloc(batch * prod(self._shape))
+        self._decoder = nvjpeg.decoder()
         self.stream = device.stream()
         self.stream.mark()
 
-    def decoded(self, images: Sequence[EncodedImage]) -> list[Any]:
-        """Return each image's pixels, None for one that cannot be decoded. Raises EngineError."""
+    def files(self, images: Sequence[EncodedImage]) -> BatchFiles:
+        """Return images as they are to be decoded, when the pixels of those before are not needed any more."""
+        *starts, size_bytes = accumulate((_pixel_bytes(image) for image in images), initial=0)
         self.stream.wait()
-        again = self._images[: len(images)] if len(self._images) >= len(images) else None
-        try:
-            streams = [self._codec.CodeStream(image.data) for image in images]
-            decoded = list(
-                self._decoder.decode(streams, images=again, params=self._params, cuda_stream=self.stream.handle)
-            )
-        except RuntimeError as err:
-            raise EngineError(f"nvImageCodec failed: {err}") from err
-        if again is None or None in decoded:
-            self._images = [] if None in decoded else decoded
-        return decoded
+        if self._pixels is None or self._pixel_bytes < size_bytes:
+            self._free_pixels()
+            self._pixels, self._pixel_bytes = self._device.alloc(size_bytes), size_bytes
+        at = int(self._pixels)
+        return BatchFiles.of(
+            [image.data for image in images],
+            [at + start for start in starts],
+            [image.resampling.width for image in images],
+        )
 
-    def close(self) -> None:
-        self._images = []
-        self._decoder = None
-        self.stream.close()
+    def decode(self, files: BatchFiles) -> list[int | None]:
+        """Begin to decode files. Returns where each one's pixels will be, None for one that cannot be decoded.
 
-
-class _Rows:
-    """A batch's rows of the network's input on the GPU, and how each is made of an image's pixels."""
-
-    def __init__(self, device: Device, kernel: Kernel, spec: ModelSpec, batch: int) -> None:
-        self._kernel, self._spec = kernel, spec
-        self._shape = (*spec.input_hw, spec.channels)
-        self._told = device.pinned((batch, _ROW.size), np.uint8)
-        self._buffers: list[Memory] = []
-        self._batch = self._alloc(device, batch * prod(self._shape))
-        self._device_told = self._alloc(device, self._told.nbytes)
-        self._streams: dict[int, Stream] = {}  # on which they are filled, by handle
-
-    def _alloc(self, device: Device, size_bytes: int) -> Memory:
-        self._buffers.append(device.alloc(size_bytes))
-        return self._buffers[-1]
+        Raises EngineError.
+        """
+        if self._decoder.decode(files, self.stream):
+            return list(files.places)
+        if len(files) == 1:
+            return [None]
+        return [place for one in files.apart() for place in self.decode(one)]
 
     def fill(
-        self, images: Sequence[EncodedImage], decoded: Sequence[Any], first: int, stream: Stream
+        self, images: Sequence[EncodedImage], places: Sequence[int | None], first: int
     ) -> list[DeviceImage | None]:
         """Begin to resize images into rows, from the number `first` on. Returns those that will be filled."""
         found: list[DeviceImage | None] = []
         count, told, row_bytes = 0, self._told.data.cast("B"), prod(self._shape)
-        for number, (image, pixels) in enumerate(zip(images, decoded, strict=True), first):
-            if pixels is None or not _fits(pixels, image):
+        for number, (image, place) in enumerate(zip(images, places, strict=True), first):
+            if place is None:
                 found.append(None)
                 continue
-            row = _row(pixels, image.resampling, number)
+            height, width, *at = image.resampling
+            row = (place, width * CHANNELS, width, height, CHANNELS, number, *at)
             _ROW.pack_into(told, (first + count) * _ROW.size, *row)
             if image.pixels is not None:
-                stream.copy_out(image.pixels, row[0])
-            found.append(DeviceImage(int(self._batch) + number * row_bytes, self._shape))
+                self.stream.copy_out(image.pixels, place)
+            found.append(DeviceImage(int(self._rows) + number * row_bytes, self._shape))
             count += 1
         if count:
-            self._resample(first, count, stream)
+            self._resample(first, count)
+        self.stream.mark()
         return found
 
-    def _resample(self, first: int, count: int, stream: Stream) -> None:
+    def _resample(self, first: int, count: int) -> None:
         height, width, channels = self._shape
         told = int(self._device_told) + first * _ROW.size
-        stream.copy_in(told, self._told[first : first + count])
+        self.stream.copy_in(told, self._told[first : first + count])
         self._kernel.launch(
-            stream,
+            self.stream,
             (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]), count),
             _BLOCK,
             [
                 ctypes.c_uint64(told),
-                ctypes.c_uint64(int(self._batch)),
+                ctypes.c_uint64(int(self._rows)),
                 ctypes.c_int(width),
                 ctypes.c_int(height),
                 ctypes.c_int(channels),
@@ -238,25 +196,25 @@ class _Rows:
                 ctypes.c_int(self._spec.pad_value),
             ],
         )
-        stream.mark()
-        self._streams[stream.handle] = stream
 
-    def wait(self) -> None:
-        """Wait until they are filled."""
-        for stream in self._streams.values():
-            stream.wait()
-        self._streams.clear()
+    def _free_pixels(self) -> None:
+        if self._pixels is not None:
+            self._pixels.free()
+        self._pixels = None
 
     def close(self) -> None:
-        for buffer in self._buffers:
-            buffer.free()
+        self._free_pixels()
+        for memory in (self._device_told, self._rows):
+            memory.free()
+        self._decoder.close()
+        self.stream.close()
 
 
 def _parts(images: Sequence[EncodedImage]) -> Iterator[Sequence[EncodedImage]]:
     """Yield the images in pieces whose pixels fit into the GPU's memory beside all else."""
     start, size_bytes = 0, 0
     for number, image in enumerate(images):
-        of_one = _CHANNELS * image.resampling.height * image.resampling.width
+        of_one = _pixel_bytes(image)
         if size_bytes and size_bytes + of_one > MOST_PIXEL_BYTES:
             yield images[start:number]
             start, size_bytes = number, 0
@@ -264,51 +222,5 @@ def _parts(images: Sequence[EncodedImage]) -> Iterator[Sequence[EncodedImage]]:
     yield images[start:]
 
 
-def _fits(pixels: Any, image: EncodedImage) -> bool:
-    """Whether pixels are those that the file's header tells of, and one piece where they are copied."""
-    height, width = image.resampling.height, image.resampling.width
-    if tuple(pixels.shape[:2]) != (height, width) or pixels.dtype != np.uint8:
-        return False
-    strides = pixels.__cuda_array_interface__.get("strides")
-    return image.pixels is None or strides in (None, image.pixels.strides)
-
-
-def _row(pixels: Any, resampling: Resampling, number: int) -> tuple[Any, ...]:
-    interface = pixels.__cuda_array_interface__
-    height, width, channels = interface["shape"]
-    pitch = (interface.get("strides") or (width * channels,))[0]
-    at = resampling
-    place = (at.left, at.top, at.right, at.bottom, at.first_x, at.first_y)
-    steps = (at.step_x, at.step_y, at.reach_x, at.reach_y)
-    return (interface["data"][0], pitch, width, height, channels, number, *place, *steps)
-
-
-def _backend(codec: Any, gpu: int, threads: int) -> str:
-    """Return the first kind of decoder that this GPU has. Raises EngineError where it has none."""
-    reason = ""
-    for kind in _BACKENDS:
-        try:
-            _decoder(codec, gpu, kind, threads)
-        except EngineError as err:
-            reason = str(err)
-        else:
-            return kind
-    raise EngineError(reason)
-
-
-def _decoder(codec: Any, gpu: int, kind: str, threads: int) -> Any:
-    backend = codec.Backend(getattr(codec.BackendKind, kind))
-    try:
-        with _quiet():
-            return codec.Decoder(device_id=gpu, max_num_cpu_threads=threads, backends=[backend])
-    except RuntimeError as err:
-        raise EngineError(f"nvImageCodec makes no decoder for GPU {gpu}: {err}") from err
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Have what native code prints on standard error in the log instead: it names every codec that is not installed."""
-    with library_output() as said:
-        yield
-    if said:
-        log.debug("nvImageCodec", extra={"said": as_remark(said)})
+def _pixel_bytes(image: EncodedImage) -> int:
+    return CHANNELS * image.resampling.height * image.resampling.width

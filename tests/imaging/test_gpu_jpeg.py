@@ -1,6 +1,7 @@
 """Which JPEGs a GPU may decode."""
 
 import struct
+from collections.abc import Callable
 from io import BytesIO
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image
 
 from trtjob.engines.protocol import UInt8Array
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
+from trtjob.imaging.jpeg_segments import jpeg_segments
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 
@@ -51,6 +53,17 @@ def _as_pillow(mode: str, **more: object) -> bytes:
     return file.getvalue()
 
 
+def _changed(marker: int, change: Callable[[bytes], bytes]) -> bytes:
+    """Return a JPEG of which a segment, from its marker on, is changed."""
+    data = jpeg()
+    at = next(at for found, at in jpeg_segments(data) if found == marker)
+    end = at + int.from_bytes(data[at : at + 2], "big")
+    return data[: at - 2] + change(data[at - 2 : end]) + data[end:]
+
+
+FRAME, TABLE, SCAN = 0xC0, 0xDB, 0xDA
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -67,6 +80,12 @@ def _as_pillow(mode: str, **more: object) -> bytes:
         b"",
         b"\xff\xd8",
         b"\xff\xd8\xff\xd9",
+        _changed(FRAME, lambda frame: frame + frame[:5] + b"\x00\x20" + frame[7:]),
+        _changed(FRAME, lambda frame: frame + b"\xff\xc1" + frame[2:]),
+        _changed(TABLE, lambda table: table + b"\x00"),
+        _changed(TABLE, lambda table: table + b"\xff"),
+        _changed(SCAN, lambda scan: scan[:4] + b"\x01" + scan[5:]),
+        _changed(FRAME, lambda _: b""),
     ],
     ids=[
         "progressive",
@@ -82,7 +101,18 @@ def _as_pillow(mode: str, **more: object) -> bytes:
         "empty",
         "two bytes",
         "nothing between",
+        "two frames, of two sizes",
+        "a second frame, of another kind",
+        "a byte between two segments",
+        "a marker that is filled up",
+        "a scan of one component",
+        "no frame",
     ],
 )
 def test_all_else_is_for_the_cpu(data: bytes) -> None:
     assert gpu_jpeg_hw(data) is None
+
+
+def test_a_segment_that_is_as_it_was_is_none_of_these() -> None:
+    assert gpu_jpeg_hw(_changed(FRAME, lambda frame: frame)) == (40, 56)
+    assert gpu_jpeg_hw(_changed(TABLE, lambda table: table + b"\xff\xfe\x00\x04ab")) == (40, 56)  # and a comment

@@ -1,6 +1,8 @@
 """What a worker process holds: how it is interrupted, and which engine it has."""
 
 import asyncio
+import ctypes
+import os
 import re
 import signal
 import threading
@@ -283,6 +285,41 @@ def test_closing_frees_the_engine_and_may_be_done_twice(context: Context) -> Non
     context.close_engine()
     assert engine.is_closed
     assert context.engine is None
+
+
+def test_memory_that_an_engine_has_freed_is_handed_back(context: Context) -> None:
+    engine = HeapEngine(64 << 20)
+    context.adopt_engine(MODEL, engine)
+    before = own_rss_bytes()
+    context.close_engine()
+    assert before - own_rss_bytes() > 48 << 20
+
+
+class HeapEngine(PlainEngine):
+    """Has small blocks of the C library's heap, with one behind them that stays."""
+
+    _BLOCK_BYTES = 64 << 10
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__()
+        self._libc = ctypes.CDLL(None)
+        self._libc.malloc.restype = ctypes.c_void_p
+        self._blocks = [self._block() for _ in range(size_bytes // self._BLOCK_BYTES + 1)]
+
+    def _block(self) -> ctypes.c_void_p:
+        at = self._libc.malloc(ctypes.c_size_t(self._BLOCK_BYTES))
+        ctypes.memset(at, 1, self._BLOCK_BYTES)
+        return ctypes.c_void_p(at)
+
+    def close(self) -> None:
+        super().close()
+        for block in self._blocks[:-1]:
+            self._libc.free(block)
+        self._blocks = []
+
+
+def own_rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_an_engine_that_is_taken_over_serves_its_model(context: Context) -> None:

@@ -2,11 +2,9 @@
 
 import os
 import pwd
-import sys
 import tempfile
-import time
 from collections.abc import Generator, Iterator
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +38,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 MOST_PROCESSES = 16  # each has a Redis and an S3 server of its own
 
-# Of the tests' folders, in their order, and the longest lead of the process that is the first to be there.
-HALF_WAY, LEAD_S = "imaging", 10.0
+TESTS = Path(__file__).parent
 
 # Fixtures that each process would make for itself, within seconds of a core.
 COSTLY = ("keras", "s3_process", "recorded_by_name", "references")
@@ -76,23 +73,37 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)) + 2, MOST_PROCESSES)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    told = getattr(config, "workerinput", None)
+    if told is not None and [Path(path).resolve() for path in config.args] == [TESTS]:
+        config.args[:] = _from(int(told["workerid"].removeprefix("gw")) / told["workercount"])
+        config.pluginmanager.register(InOrder())
+
+
+def _from(share: float) -> list[str]:
+    """Return all tests' files and folders, from those on before which a share of the code lies.
+
+    So processes that collect side by side in a fresh clone compile different files, and find the others' compiled.
+    """
+    there = sorted(path for path in TESTS.iterdir() if path.is_dir() or path.name.startswith("test_"))
+    sizes = [sum(file.stat().st_size for file in (path.rglob("*.py") if path.is_dir() else [path])) for path in there]
+    begun = sum(before < share * sum(sizes) for before in accumulate(sizes))
+    return [str(path) for path in there[begun:] + there[:begun]]
+
+
+class InOrder:
+    """The same order of tests in every process, wherever it has begun to collect them."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: item.path)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+def pytest_collection() -> Generator[None, object, object]:
     """Look for no garbage among the tests, now or while they run: there are thousands, and all stay to the end."""
-    if getattr(session.config, "workerinput", {}).get("workerid", "gw0") != "gw0":
-        _let_the_first_compile(session.config)
     with lasting():
         return (yield)
-
-
-def _let_the_first_compile(config: pytest.Config) -> None:
-    """In a fresh clone, give the first process a lead: what it has compiled, the others need not."""
-    tests = Path(__file__).parent
-    is_compiled = (tests / HALF_WAY / "__pycache__").exists
-    if [Path(path).resolve() for path in config.args] == [tests] and not sys.dont_write_bytecode:
-        deadline = time.monotonic() + LEAD_S
-        while not is_compiled() and time.monotonic() < deadline:
-            time.sleep(0.05)
 
 
 @pytest.hookimpl(trylast=True)

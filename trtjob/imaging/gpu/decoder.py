@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import accumulate
@@ -125,10 +125,17 @@ class _Lane:
         self._pixels: Memory | None = None
         self._pixel_bytes = 0
         self._told = device.pinned((batch, _ROW.size), np.uint8)
-        self._device_told = device.alloc(self._told.nbytes)
-        self._rows = device.alloc(batch * prod(self._shape))
-        self._decoder = nvjpeg.decoder()
-        self.stream = device.stream()
+        with ExitStack() as undo:
+            undo.callback(self._free_pixels)
+            self._device_told = device.alloc(self._told.nbytes)
+            undo.callback(self._device_told.free)
+            self._rows = device.alloc(batch * prod(self._shape))
+            undo.callback(self._rows.free)
+            self.stream = device.stream()
+            undo.callback(self.stream.close)
+            self._decoder = nvjpeg.decoder()
+            undo.callback(self._decoder.close)
+            self._undo = undo.pop_all()
         self.stream.mark()
 
     def files(self, images: Sequence[EncodedImage]) -> BatchFiles:
@@ -145,13 +152,13 @@ class _Lane:
             [image.resampling.width for image in images],
         )
 
-    def decode(self, files: BatchFiles) -> list[int | None]:
+    def decode(self, files: BatchFiles) -> Sequence[int | None]:
         """Begin to decode files. Returns where each one's pixels will be, None for one that cannot be decoded.
 
         Raises EngineError.
         """
         if self._decoder.decode(files, self.stream):
-            return list(files.places)
+            return files.places
         if len(files) == 1:
             return [None]
         return [place for one in files.apart() for place in self.decode(one)]
@@ -203,11 +210,7 @@ class _Lane:
         self._pixels = None
 
     def close(self) -> None:
-        self._free_pixels()
-        for memory in (self._device_told, self._rows):
-            memory.free()
-        self._decoder.close()
-        self.stream.close()
+        self._undo.close()
 
 
 def _parts(images: Sequence[EncodedImage]) -> Iterator[Sequence[EncodedImage]]:

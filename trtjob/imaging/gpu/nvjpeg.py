@@ -127,6 +127,7 @@ class BatchFiles:
 
     @property
     def places(self) -> list[int]:
+        """The addresses of the GPU's."""
         return [int(place) for place in self.images[:, 0]]
 
     def __len__(self) -> int:

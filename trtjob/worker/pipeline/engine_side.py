@@ -6,7 +6,7 @@ Python's work here is by the batch: frames come and go many at a time, and the p
 import asyncio
 import logging
 import selectors
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -27,7 +27,7 @@ from trtjob.worker.pipeline.hanging_place import fault_of_place
 from trtjob.worker.pipeline.limits import PipelineLimits
 from trtjob.worker.pipeline.prestart import PrestartedProcesses
 from trtjob.worker.pipeline.process_handle import ProcessHandle
-from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
+from trtjob.worker.pipeline.process_pool import ProcessPool
 from trtjob.worker.pipeline.replies import Replies
 from trtjob.worker.pipeline.ring import Layout, Ring
 from trtjob.worker.pipeline.slots import Slots
@@ -82,6 +82,7 @@ class Pipeline:
         self._open_decoder = open_decoder
         self._opening = Lock()
         self._numbers = count(1)
+        self._pauses = False  # before it listens again
         self.slots = Slots(limits.slots, self.batches, limits.large_bytes)
         self.flows: list[Flow] = []
         self._runs = 0
@@ -247,12 +248,18 @@ class Pipeline:
 
     async def _listen(self, selector: selectors.BaseSelector) -> None:
         """Hear all image processes, again and again: a little later much more is to be heard at once."""
+        self._pauses = False
         while True:
-            await until_readable(selector)
-            for key, _ in selector.select(0):
-                self._hear(key.data)
-            self._go_on()
-            await asyncio.sleep(LISTEN_S)
+            if speaking := selector.select(0):
+                for key, _ in speaking:
+                    self._hear(key.data)
+                self._go_on()
+                self._pauses = True
+                await asyncio.sleep(LISTEN_S)
+                self._pauses = False
+            else:
+                self.process_pool.send({})
+                await until_readable(selector)
 
     def _hear(self, handle: ProcessHandle) -> None:
         self._on_step()
@@ -283,11 +290,11 @@ class Pipeline:
             self.slots.hands[slot].state = State.COMPUTING
 
     def _answered(self, slots: list[int]) -> None:
-        packets: Packets = defaultdict(list)
         for slot in slots:
             if (handle := self._back_from_engine(slot)) is not None:
-                packets[handle.number].append(frame(Kind.ANSWER, slot))
-        self.process_pool.send(packets)
+                handle.hold(frame(Kind.ANSWER, slot))
+        if not self._pauses:  # else what is given out soon goes with it: a process that is written to twice wakes twice
+            self.process_pool.send({})
 
     def _undecoded(self, slots: list[int]) -> None:
         for slot in slots:

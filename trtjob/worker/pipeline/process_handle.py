@@ -39,7 +39,7 @@ class ProcessHandle:
         self.board = ring.boards[config.number]
         self.board.clear()
         self._reader = FrameReader()
-        self._backlog = bytearray()
+        self._backlog, self._held = bytearray(), bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._selector: selectors.BaseSelector | None = None
         self._moved = (0, time.monotonic())
@@ -63,9 +63,18 @@ class ProcessHandle:
             self._loop.remove_writer(self._commands)
         self._loop = self._selector = None
 
-    def send(self, data: bytes) -> None:
-        """Send frames. Never waits: what finds no room goes later, and what finds nobody is not needed any more."""
-        if self.is_gone:
+    def hold(self, data: bytes) -> None:
+        """Send frames with those that are sent next."""
+        self._held += data
+
+    def send(self, data: bytes = b"") -> None:
+        """Send frames, behind those that were held. Never waits: what finds no room goes later, and what finds nobody
+        is not needed any more.
+        """
+        if self._held:
+            data = bytes(self._held) + data
+            self._held.clear()
+        if self.is_gone or not data:
             return
         if not self._backlog:
             with suppress(BlockingIOError, BrokenPipeError):

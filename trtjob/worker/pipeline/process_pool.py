@@ -89,9 +89,9 @@ class ProcessPool:
             self._attach(handle)
 
     def send(self, packets: Packets) -> None:
-        """Say to each all that is for it."""
-        for number, frames in packets.items():
-            self.handles[number].send(b"".join(frames))
+        """Say to each all that is for it, and to all what was held."""
+        for handle in self.handles:
+            handle.send(b"".join(packets.get(handle.number, ())))
 
     def rest(self) -> None:
         """Have nobody be heard any more, for now."""

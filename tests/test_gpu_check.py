@@ -483,7 +483,7 @@ def test_an_images_phases_are_those_of_bench(options: CheckOptions) -> None:
     row = phases.row_of("digits", "fp32", "cpu", options)
     values = [float(value) for value in row.figure.split(" / ")]
     assert len(values) == len(phases.PHASES)
-    assert values[1] == max(values)
+    assert min(values) > 0
     assert float(row.note.split()[0]) == pytest.approx(sum(values), abs=0.1)
 
 

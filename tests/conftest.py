@@ -76,16 +76,18 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     told = getattr(config, "workerinput", None)
     if told is not None and [Path(path).resolve() for path in config.args] == [TESTS]:
-        config.args[:] = _from(int(told["workerid"].removeprefix("gw")) / told["workercount"])
+        ignored = {Path(path).resolve() for path in config.getoption("ignore") or ()}
+        config.args[:] = _from(int(told["workerid"].removeprefix("gw")) / told["workercount"], ignored)
         config.pluginmanager.register(InOrder())
 
 
-def _from(share: float) -> list[str]:
+def _from(share: float, ignored: set[Path]) -> list[str]:
     """Return all tests' files and folders, from those on before which a share of the code lies.
 
     So processes that collect side by side in a fresh clone compile different files, and find the others' compiled.
     """
-    there = sorted(path for path in TESTS.iterdir() if path.is_dir() or path.name.startswith("test_"))
+    all_of_them = (path for path in TESTS.iterdir() if path.is_dir() or path.name.startswith("test_"))
+    there = sorted(path for path in all_of_them if path not in ignored)
     sizes = [sum(file.stat().st_size for file in (path.rglob("*.py") if path.is_dir() else [path])) for path in there]
     begun = sum(before < share * sum(sizes) for before in accumulate(sizes))
     return [str(path) for path in there[begun:] + there[:begun]]

@@ -41,6 +41,12 @@ def test_baseline_files_of_the_usual_samplings(sampling: int) -> None:
     assert gpu_jpeg_hw(jpeg(COLOUR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling)) == (40, 56)
 
 
+def test_a_file_with_restart_markers() -> None:
+    data = jpeg(COLOUR, cv2.IMWRITE_JPEG_RST_INTERVAL, 2)
+    assert b"\xff\xd0" in data
+    assert gpu_jpeg_hw(data) == (40, 56)
+
+
 def test_grey_and_upright_files() -> None:
     assert gpu_jpeg_hw(jpeg(COLOUR[..., 0])) == (40, 56)
     assert gpu_jpeg_hw(oriented(1)) == (40, 56)
@@ -61,7 +67,7 @@ def _changed(marker: int, change: Callable[[bytes], bytes]) -> bytes:
     return data[: at - 2] + change(data[at - 2 : end]) + data[end:]
 
 
-FRAME, TABLE, SCAN = 0xC0, 0xDB, 0xDA
+FRAME, TABLE, CODES, SCAN = 0xC0, 0xDB, 0xC4, 0xDA
 
 
 @pytest.mark.parametrize(
@@ -85,6 +91,22 @@ FRAME, TABLE, SCAN = 0xC0, 0xDB, 0xDA
         _changed(TABLE, lambda table: table + b"\x00"),
         _changed(TABLE, lambda table: table + b"\xff"),
         _changed(SCAN, lambda scan: scan[:4] + b"\x01" + scan[5:]),
+        _changed(SCAN, lambda scan: scan[:5] + scan[7:9] + scan[5:7] + scan[9:]),
+        _changed(SCAN, lambda scan: scan[:-2] + b"\x05" + scan[-1:]),
+        _changed(SCAN, lambda scan: b"\xff\xdc\x00\x04\x10\x00" + scan),
+        _changed(SCAN, lambda scan: scan + b"\xff\xd0"),
+        jpeg()[:-2] + b"\xff\xdc\x00\x04\x10\x00\xff\xd9",
+        jpeg()[:-2] + jpeg(COLOUR[:20])[2:],
+        jpeg() + jpeg(),
+        jpeg() + b"a comment\xff\xd9",
+        _changed(FRAME, lambda frame: frame.replace(b"\x01\x22", b"R\x22").replace(b"\x02\x11", b"G\x11")),
+        _changed(FRAME, lambda frame: frame[:-1] + b"\x03"),
+        _changed(FRAME, lambda frame: frame[:3] + bytes([frame[3] + 3]) + frame[4:] + b"\x04\x11\x00"),
+        _changed(FRAME, lambda frame: frame[:5] + b"\x7f\xff\x7f\xff" + frame[9:]),
+        _changed(FRAME, lambda frame: frame[:5] + b"\x30\x00\x30\x00" + frame[9:]),
+        _changed(TABLE, lambda table: table[:2] + b"\x00\x83\x10" + bytes(128)),
+        _changed(CODES, lambda codes: b"\xff\xde" + codes[2:]),
+        b"".join([jpeg()[:2], jpeg()[jpeg().index(b"\xff\xc0") :]]),
         _changed(FRAME, lambda _: b""),
     ],
     ids=[
@@ -106,6 +128,22 @@ FRAME, TABLE, SCAN = 0xC0, 0xDB, 0xDA
         "a byte between two segments",
         "a marker that is filled up",
         "a scan of one component",
+        "a scan in another order",
+        "a scan of some coefficients",
+        "a number of lines before the scan",
+        "a restart that was not told",
+        "a number of lines after the scan",
+        "a second frame after the scan",
+        "two files",
+        "something behind its end",
+        "components that may be RGB",
+        "a table that is not there",
+        "a frame that is too long",
+        "very large",
+        "too large",
+        "tables of 16 bits",
+        "an unusual segment",
+        "no tables",
         "no frame",
     ],
 )

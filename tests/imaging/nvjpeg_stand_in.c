@@ -3,12 +3,14 @@
  * A file becomes RGB of one shade, that of its third last byte: the size is read from its frame, as nvJPEG does, and the
  * bytes of a line are the caller's. A file that does not begin as a JPEG is a bad one, and ends the call where it stands.
  * NVJPEG_STAND_IN_ENGINES=0: the card has no JPEG engine. NVJPEG_STAND_IN_FAILS: the status of every call for a batch.
+ * NVJPEG_STAND_IN_STATES: so many states can be made, and no more. What is destroyed twice, or used afterwards, ends the
+ * process.
  */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, NOT_INITIALIZED = 1, INVALID_PARAMETER = 2, BAD_JPEG = 3, ARCH_MISMATCH = 7 };
+enum { OK = 0, NOT_INITIALIZED = 1, INVALID_PARAMETER = 2, BAD_JPEG = 3, ALLOCATOR_FAILURE = 5, ARCH_MISMATCH = 7 };
 enum { HARDWARE = 3, RGB_INTERLEAVED = 5, INTERPOLATED = 32 };
 struct image { unsigned char *channel[4]; size_t pitch[4]; };
 struct state { int count, is_open; };
@@ -21,10 +23,19 @@ int nvjpegCreateEx(int backend, void *memory, void *pinned, unsigned flags, void
 }
 int nvjpegDestroy(void *handle) { free(handle); return OK; }
 int nvjpegGetProperty(int which, int *value) { *value = which ? 3 : 13; return OK; }
-int nvjpegJpegStateCreate(void *handle, struct state **state) { *state = calloc(1, sizeof **state); (*state)->is_open = 1; return OK; }
-int nvjpegJpegStateDestroy(struct state *state) { if (!state->is_open) abort(); state->is_open = 0; free(state); return OK; }
+int nvjpegJpegStateCreate(void *handle, struct state **state) {
+    static int made;
+    const char *most = getenv("NVJPEG_STAND_IN_STATES");
+    if (most && made >= atoi(most)) return ALLOCATOR_FAILURE;
+    made++;
+    *state = calloc(1, sizeof **state);
+    (*state)->is_open = 1;
+    return OK;
+}
+int nvjpegJpegStateDestroy(struct state *state) { if (!state->is_open) abort(); state->is_open = 0; return OK; }
 
 int nvjpegDecodeBatchedInitialize(void *handle, struct state *state, int count, int threads, int format) {
+    if (!state->is_open) abort();
     state->count = count;
     return format == RGB_INTERLEAVED ? OK : INVALID_PARAMETER;
 }
@@ -32,6 +43,7 @@ int nvjpegDecodeBatchedInitialize(void *handle, struct state *state, int count, 
 int nvjpegDecodeBatched(void *handle, struct state *state, const unsigned char *const *files, const size_t *lengths,
                         struct image *images, void *stream) {
     const char *fails = getenv("NVJPEG_STAND_IN_FAILS");
+    if (!state->is_open) abort();
     if (fails) return atoi(fails);
     if (!state->count) return NOT_INITIALIZED;
     for (int i = 0; i < state->count; i++) {

@@ -16,7 +16,7 @@ PACKAGE = "nvidia_nvjpeg-13.3.2.dist-info"
 LIBRARY = Path("nvidia", "cu13", "lib", "libnvjpeg.so.13")
 
 CODE = """
-import json, sys
+import json, logging, os, sys
 import cv2
 import numpy as np
 from trtjob.engines.cuda.device import Device
@@ -51,6 +51,13 @@ def told(row):
     stream.close()
     return sorted(set(host.ravel().tolist()))
 
+class Counted(logging.Handler):
+    count = 0
+
+    def emit(self, record):
+        Counted.count += 1
+
+logging.getLogger("trtjob").addHandler(Counted())
 free = device.free_bytes()
 said = {}
 try:
@@ -68,10 +75,33 @@ try:
             said[name] = [told(row) for row in rows]
     said["pixels"] = [sorted(set(image.pixels.ravel().tolist())) for image in images if image.pixels is not None]
     said["busy"] = decoder.busy_s > 0
+    if "LEFT_BYTES" in os.environ:
+        block = device.alloc(device.free_bytes() - int(os.environ["LEFT_BYTES"]))
+        for name, images in {
+            "large, with another": [encoded(1), encoded(2, (2000, 3000))],
+            "large, alone": [encoded(2, (2000, 3000))],
+            "after it": [encoded(number) for number in range(11, 19)],
+        }.items():
+            try:
+                with decoder.decoded(images) as rows:
+                    said[name] = [told(row) for row in rows]
+            except TrtjobError as err:
+                said[name] = f"{type(err).__name__}: {err}"
+        block.free()
 except TrtjobError as err:
     said["error"] = f"{type(err).__name__}: {err}"
+    if "title" in said:
+        try:
+            with decoder.decoded([bad()]):
+                pass
+            with decoder.decoded([bad()]):
+                pass
+        except TrtjobError as again:
+            said["again"] = f"{type(again).__name__}: {again}"
 if "title" in said:
     decoder.close()
+if Counted.count:
+    said["logged"] = Counted.count
 said["left"] = free - device.free_bytes()
 print(json.dumps(said))
 """
@@ -128,12 +158,35 @@ def test_a_card_without_a_jpeg_engine_uses_its_cores(stand_ins: Path) -> None:
     ("status", "error"),
     [
         ("5", "DeviceMemoryError: nvJPEG fails: allocator failure"),
-        ("6", "EngineError: nvJPEG fails: execution failed"),
+        ("7", "EngineError: nvJPEG fails: architecture mismatch"),
         ("99", "EngineError: nvJPEG fails: status 99"),
     ],
 )
 def test_what_is_no_files_fault_is_an_error(stand_ins: Path, status: str, error: str) -> None:
     assert said(stand_ins, NVJPEG_STAND_IN_FAILS=status)["error"] == error
+
+
+@pytest.mark.parametrize("status", ["6", "8"])
+def test_a_file_with_which_it_fails_is_the_cpus_and_the_log_says_so(stand_ins: Path, status: str) -> None:
+    found = said(stand_ins, NVJPEG_STAND_IN_FAILS=status)
+    assert found["whole"] == [None] * 3
+    assert "error" not in found
+    assert found["logged"] > 3
+
+
+def test_a_decoder_that_cannot_begin_again_says_so_and_can_be_closed(stand_ins: Path) -> None:
+    found = said(stand_ins, NVJPEG_STAND_IN_STATES="2")
+    assert found["error"] == "DeviceMemoryError: nvJPEG makes no decoder: allocator failure"
+    assert found["again"] == found["error"]
+    assert found["left"] == 0
+
+
+def test_an_image_that_finds_no_room_on_the_gpu_is_the_cpus(stand_ins: Path) -> None:
+    found = said(stand_ins, LEFT_BYTES=str(1 << 20))
+    assert found["alone and bad"] == [None]
+    assert found["large, alone"] == [None]
+    assert found["large, with another"].startswith("DeviceMemoryError")
+    assert found["after it"] == [[number] for number in range(11, 19)]
 
 
 def test_where_its_package_is_not_installed_the_extra_is_named(stand_ins: Path, tmp_path: Path) -> None:

@@ -29,12 +29,14 @@ class HostDecoder:
         self.engine, self.refused = engine, refused
         self.files = 0
         self.wanted = 0  # pixels, on the host
+        self.most = 0  # at once
         self.busy_s = 0.0
         self.is_closed = False
 
     @contextmanager
     def decoded(self, images: Sequence[EncodedImage]) -> Iterator[list[AnyImage | None]]:
         found: list[AnyImage | None] = []
+        self.most = max(self.most, len(images))
         for image in images:
             self.files += 1
             if self.refused:
@@ -99,6 +101,22 @@ def test_files_and_pixels_go_through_one_pipeline(tmp_path: Path, engine: PlainE
     assert on_gpu.failures == {}
     assert by_key(on_gpu) == by_key(on_cpu)
     assert decoder.is_closed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_decoder_gets_no_more_at_once_than_the_engine(tmp_path: Path, batch: int) -> None:
+    photos = tmp_path / "photos"
+    keys = jpegs(photos, 9)
+    decoder = HostDecoder(PlainEngine(max_batch=batch), refused=2)
+    pipeline = pipeline_with(decoder)
+    try:
+        results = run(pipeline, decoded_on_gpu(job(photos, tmp_path / "out")), keys)
+    finally:
+        pipeline.close()
+    assert results.failures == {}
+    assert sorted(record.image for record in results.records) == keys
+    assert 1 <= decoder.most <= batch
 
 
 @pytest.mark.slow

@@ -20,10 +20,11 @@ from trtjob.engines.cuda.interface import Memory
 from trtjob.engines.cuda.kernel import Kernel
 from trtjob.engines.protocol import DeviceImage, UInt8Array
 from trtjob.engines.spec import ModelSpec
+from trtjob.errors import DeviceMemoryError
 from trtjob.imaging.gpu.nvjpeg import CHANNELS, BatchFiles, NvJpeg
 from trtjob.imaging.resampling import Resampling
 
-MOST_PIXEL_BYTES = 256 << 20  # decoded at once by one caller
+MOST_PIXEL_BYTES = 256 << 20  # decoded at once by one caller; one image has less (gpu_jpeg.MOST_PIXELS)
 _BLOCK = (32, 8, 1)
 _COLORS = {"rgb": 0, "bgr": 1, "gray": 2}
 # As `struct Row` in resample.cu: where the pixels are, and the bytes of a line; their width, height, channels and the
@@ -84,14 +85,22 @@ class GpuDecoder:
             with self._device.current():
                 try:
                     for part in _parts(images):
-                        files = lane.files(part)
+                        if found:
+                            lane.finish()  # the pixels of the part before make room
+                        try:
+                            files = lane.files(part)
+                        except DeviceMemoryError:
+                            if len(images) > 1:  # a half of them may find room
+                                raise
+                            found.append(None)
+                            break
                         with self._turns:
                             start = time.perf_counter()
                             places = lane.decode(files)
                             self._note_busy(time.perf_counter() - start)
                         found += lane.fill(part, places, len(found))
                 finally:
-                    lane.stream.wait()
+                    lane.finish()  # also what was begun before an error
             yield found
         finally:
             self._free.put(lane)
@@ -139,9 +148,11 @@ class _Lane:
         self.stream.mark()
 
     def files(self, images: Sequence[EncodedImage]) -> BatchFiles:
-        """Return images as they are to be decoded, when the pixels of those before are not needed any more."""
+        """Return images as they are to be decoded, in place of those before.
+
+        Raises DeviceMemoryError where there is no room for their pixels.
+        """
         *starts, size_bytes = accumulate((_pixel_bytes(image) for image in images), initial=0)
-        self.stream.wait()
         if self._pixels is None or self._pixel_bytes < size_bytes:
             self._free_pixels()
             self._pixels, self._pixel_bytes = self._device.alloc(size_bytes), size_bytes
@@ -182,8 +193,12 @@ class _Lane:
             count += 1
         if count:
             self._resample(first, count)
-        self.stream.mark()
         return found
+
+    def finish(self) -> None:
+        """Wait for all that was begun: files and pixels are not needed any more."""
+        self.stream.mark()
+        self.stream.wait()
 
     def _resample(self, first: int, count: int) -> None:
         height, width, channels = self._shape

@@ -1,6 +1,7 @@
 """nvJPEG, of which one call decodes a batch of JPEG files: by the card's JPEG engine, where it has one."""
 
 import ctypes
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from trtjob.engines.cuda.interface import Stream
 from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import DeviceMemoryError, EngineError, MissingDependencyError
+
+log = logging.getLogger(__name__)
 
 # By number, as in nvjpeg.h, the best first. One of them decodes all files of a GPU: they round differently.
 HARDWARE, HYBRID = 3, 1
@@ -37,7 +40,8 @@ _STATUSES = {
     9: "implementation not supported",
     10: "incomplete bitstream",
 }
-_OF_A_FILE = frozenset({2, 3, 4, 9, 10})
+_FAILED = frozenset({6, 8})  # by a file that is damaged, as far as is known; where the GPU is lost, its stream says so
+_OF_A_FILE = frozenset({2, 3, 4, 9, 10}) | _FAILED
 
 
 def installed_package() -> str:
@@ -141,7 +145,7 @@ class BatchFiles:
 
 
 class BatchDecoder:
-    """Decodes one batch after another; the next one may begin on the host while the GPU has this one."""
+    """Decodes one batch after another: the next one only when the host has waited for the GPU's work on this one."""
 
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
         self._library, self._handle = library, handle
@@ -150,9 +154,9 @@ class BatchDecoder:
         self._open()
 
     def _open(self) -> None:
-        if code := self._library.nvjpegJpegStateCreate(self._handle, ctypes.byref(self._state)):
+        if not self._state and (code := self._library.nvjpegJpegStateCreate(self._handle, ctypes.byref(self._state))):
+            self._state = ctypes.c_void_p()
             raise _error("makes no decoder", code)
-        self._count = 0
 
     def decode(self, files: BatchFiles, stream: Stream) -> bool:
         """Begin to decode files. Returns whether they can be.
@@ -160,6 +164,7 @@ class BatchDecoder:
         They stay as they are until the stream is done. Where False is returned, one of them cannot be decoded, and some
         may have been. Raises EngineError; DeviceMemoryError where the GPU's memory is short.
         """
+        self._open()
         code = 0
         if len(files) != self._count:
             code = self._library.nvjpegDecodeBatchedInitialize(
@@ -173,14 +178,18 @@ class BatchDecoder:
             return True
         stream.mark()
         stream.wait()
-        self.close()
-        self._open()  # it may have stopped anywhere
+        self.close()  # it may have stopped anywhere; the next call has another state
         if code not in _OF_A_FILE:
             raise _error("fails", code)
+        if code in _FAILED and len(files) == 1:
+            log.warning("nvJPEG fails with a file: the CPU decodes it", extra={"status": _STATUSES[code]})
         return False
 
     def close(self) -> None:
-        self._library.nvjpegJpegStateDestroy(self._state)
+        """Free what it has. May be called twice."""
+        if self._state:
+            self._library.nvjpegJpegStateDestroy(self._state)
+        self._state, self._count = ctypes.c_void_p(), 0
 
 
 def _error(what: str, code: int) -> EngineError:

@@ -213,23 +213,22 @@ class Batches:
     def _call(self, slots: list[int]) -> list[int]:
         """Run a turn. Returns those whose file the GPU does not decode; the others have their answers."""
         start = self._began[threading.get_ident()] = time.monotonic()
+        undecoded: list[int] = []
         try:
-            with self._inputs(slots) as inputs:
-                taken = list(inputs)
-                for start_at in range(0, len(taken), self.batch):
-                    batch = taken[start_at : start_at + self.batch]
-                    self._on_batch()
-                    with self.watch.stage("infer"):
-                        self.engine.answer(
-                            [inputs[slot] for slot in batch], [self.ring.answers[slot] for slot in batch]
-                        )
+            for start_at in range(0, len(slots), self.batch):
+                with self._inputs(slots[start_at : start_at + self.batch]) as inputs:
+                    undecoded += [slot for slot in slots[start_at : start_at + self.batch] if slot not in inputs]
+                    if inputs:
+                        self._on_batch()
+                        with self.watch.stage("infer"):
+                            self.engine.answer(list(inputs.values()), [self.ring.answers[slot] for slot in inputs])
         except DeviceLostError as err:
             end_without_gpu(err)
         finally:
             del self._began[threading.get_ident()]
         took_s = (time.monotonic() - start) / -(-len(slots) // self.batch)
         self.call_s += (took_s - self.call_s) * (_NEWEST if self.call_s else 1.0)
-        return [slot for slot in slots if slot not in inputs]
+        return undecoded
 
     @contextmanager
     def _inputs(self, slots: list[int]) -> Iterator[dict[int, AnyImage]]:

@@ -480,11 +480,16 @@ def test_a_bare_loop_runs_a_session_of_its_own_in_two_threads(options: CheckOpti
 
 @pytest.mark.slow
 def test_an_images_phases_are_those_of_bench(options: CheckOptions) -> None:
-    row = phases.row_of("digits", "fp32", "cpu", options)
-    values = [float(value) for value in row.figure.split(" / ")]
-    assert len(values) == len(phases.PHASES)
-    assert min(values) > 0
-    assert float(row.note.split()[0]) == pytest.approx(sum(values), abs=0.1)
+    def phase_that_takes_longest() -> int:
+        row = phases.row_of("digits", "fp32", "cpu", options)
+        values = [float(value) for value in row.figure.split(" / ")]
+        assert len(values) == len(phases.PHASES)
+        assert min(values) > 0
+        assert float(row.note.split()[0]) == pytest.approx(sum(values), abs=0.1)
+        return values.index(max(values))
+
+    # Where others use the cores and the disk, writing may take longer once, but not every time.
+    assert any(phases.PHASES[phase_that_takes_longest()] == "infer" for _ in range(5))
 
 
 def test_the_fastest_of_kerass_ways_becomes_a_row() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.rows import NotRun
+from trtjob.engines.spec import ModelSpec
 from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.resampling import resampling
@@ -39,13 +40,13 @@ def bounds(pipeline: Pipeline, folder: Path, seconds: float) -> tuple[float, flo
 
 
 def _encoded(pipeline: Pipeline, folder: Path, count: int) -> list[EncodedImage]:
-    spec = pipeline.engine.spec
-    found = []
-    for path in sorted(folder.iterdir())[:count]:
-        data = path.read_bytes()
-        size = gpu_jpeg_hw(data)
-        how = resampling(size, spec, spec.resize) if size else None
-        if how is None:
-            raise NotRun(f"{path.name} is none for a GPU")
-        found.append(EncodedImage(np.frombuffer(data, np.uint8), how[0]))
-    return found
+    return [encoded(path.read_bytes(), pipeline.engine.spec) for path in sorted(folder.iterdir())[:count]]
+
+
+def encoded(data: bytes, spec: ModelSpec) -> EncodedImage:
+    """Return a file as a pipeline would have the GPU decode it. Raises NotRun where the CPU would."""
+    size = gpu_jpeg_hw(data)
+    how = resampling(size, spec, spec.resize) if size else None
+    if how is None:
+        raise NotRun("the pictures are none for a GPU")
+    return EncodedImage(np.frombuffer(data, np.uint8), how[0])

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from scripts.gpu_check import need
+from scripts.gpu_check.decoding import encoded
 from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
@@ -25,10 +26,8 @@ from trtjob.engines.protocol import UInt8Array
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import EngineError
 from trtjob.imaging.decode import decode_image
-from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
+from trtjob.imaging.gpu.decoder import GpuDecoder
 from trtjob.imaging.gpu.nvjpeg import BACKENDS, BatchFiles, NvJpeg, installed_package
-from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
-from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import prepare
 
 INPUT_HW = (416, 416)
@@ -102,13 +101,7 @@ def on_cpu(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
 def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
     """Measure the pipeline's own decoder, with its resizing, by how many call it at once."""
     spec = ModelSpec(task=Task.DETECT, labels=("a",), input_hw=INPUT_HW)
-    images = []
-    for data in files:
-        size = gpu_jpeg_hw(data)
-        found = resampling(size, spec, spec.resize) if size else None
-        if found is None:
-            raise NotRun("the pictures are none for a GPU")
-        images.append(EncodedImage(np.frombuffer(data, np.uint8), found[0]))
+    images = [encoded(data, spec) for data in files]
     batch = [images[index % len(images)] for index in range(BATCH)]
     for callers in CALLERS:
         decoder = GpuDecoder(0, spec, batch=BATCH, callers=callers)

@@ -8,7 +8,7 @@ JPEG_END = b"\xff\xd9"
 # Markers that carry no length: TEM, RST0 to RST7, SOI, EOI.
 _BARE = frozenset({0x01, *range(0xD0, 0xDA)})
 # Start-of-frame markers: C0 to CF without DHT, JPG and DAC, and JPEG-LS'.
-JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN = 0xDA
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 APP1 = 0xE1
@@ -19,7 +19,7 @@ _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Return the (width, height) of a JPEG's frame, None where it has none. Raises as `jpeg_segments` does."""
     for marker, at in jpeg_segments(data):
-        if marker in JPEG_FRAMES:
+        if marker in _FRAME:
             height, width = struct.unpack_from(">HH", data, at + 3)
             return width, height
     return None
@@ -52,7 +52,7 @@ def jpeg_scans(data: bytes) -> int:
     try:
         frame, components = 0, 0
         for marker, at in jpeg_segments(data):
-            if marker in JPEG_FRAMES:
+            if marker in _FRAME:
                 frame, components = marker, data[at + 7]
             elif marker == JPEG_SCAN and frame not in _PROGRESSIVE and data[at + 2] == components:
                 return 1
@@ -63,7 +63,7 @@ def jpeg_scans(data: bytes) -> int:
 
 def jpeg_bits(data: bytes) -> int:
     """Return how many bits a sample of a JPEG has; its size has been read."""
-    return next(data[at + 2] for marker, at in jpeg_segments(data) if marker in JPEG_FRAMES)
+    return next(data[at + 2] for marker, at in jpeg_segments(data) if marker in _FRAME)
 
 
 def is_lossless_jpeg(data: bytes) -> bool:

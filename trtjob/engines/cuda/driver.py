@@ -28,8 +28,8 @@ def driver() -> Driver:
     For one thread that makes every call; see `threaded_driver`.
     Raises EngineError where neither is installed, or there is no driver or no GPU.
     """
-    os.environ.setdefault(*_QUEUES)
     if find_spec("pycuda") is not None:
+        os.environ.setdefault(*_QUEUES)
         from trtjob.engines.cuda.pycuda import PycudaDriver
 
         return PycudaDriver()

@@ -81,29 +81,33 @@ class GpuDecoder:
         """
         lane = self._free.get()
         try:
-            found: list[DeviceImage | None] = []
             with self._device.current():
                 try:
-                    for part in _parts(images):
-                        if found:
-                            lane.finish()  # the pixels of the part before make room
-                        try:
-                            files = lane.files(part)
-                        except DeviceMemoryError:
-                            if len(images) > 1:  # a half of them may find room
-                                raise
-                            found.append(None)
-                            break
-                        with self._turns:
-                            start = time.perf_counter()
-                            places = lane.decode(files)
-                            self._note_busy(time.perf_counter() - start)
-                        found += lane.fill(part, places, len(found))
+                    found = self._begin(images, lane)
                 finally:
                     lane.finish()  # also what was begun before an error
             yield found
         finally:
             self._free.put(lane)
+
+    def _begin(self, images: Sequence[EncodedImage], lane: "_Lane") -> list[DeviceImage | None]:
+        """Begin to decode and resize images. Returns where they will lie."""
+        found: list[DeviceImage | None] = []
+        for part in _parts(images):
+            if found:
+                lane.finish()  # the pixels of the part before make room
+            try:
+                files = lane.files(part)
+            except DeviceMemoryError:
+                if len(images) > 1:  # a half of them may find room
+                    raise
+                return [None]
+            with self._turns:
+                start = time.perf_counter()
+                places = lane.decode(files)
+                self._note_busy(time.perf_counter() - start)
+            found += lane.fill(part, places, len(found))
+        return found
 
     def _note_busy(self, seconds: float) -> None:
         assert self._nvjpeg is not None

@@ -216,8 +216,9 @@ class Batches:
         undecoded: list[int] = []
         try:
             for start_at in range(0, len(slots), self.batch):
-                with self._inputs(slots[start_at : start_at + self.batch]) as inputs:
-                    undecoded += [slot for slot in slots[start_at : start_at + self.batch] if slot not in inputs]
+                batch = slots[start_at : start_at + self.batch]
+                with self._inputs(batch) as inputs:
+                    undecoded += [slot for slot in batch if slot not in inputs]
                     if inputs:
                         self._on_batch()
                         with self.watch.stage("infer"):

@@ -258,7 +258,7 @@ class Pipeline:
                 await asyncio.sleep(LISTEN_S)
                 self._pauses = False
             else:
-                self.process_pool.send({})
+                self.process_pool.flush()
                 await until_readable(selector)
 
     def _hear(self, handle: ProcessHandle) -> None:
@@ -294,7 +294,7 @@ class Pipeline:
             if (handle := self._back_from_engine(slot)) is not None:
                 handle.hold(frame(Kind.ANSWER, slot))
         if not self._pauses:  # else what is given out soon goes with it: a process that is written to twice wakes twice
-            self.process_pool.send({})
+            self.process_pool.flush()
 
     def _undecoded(self, slots: list[int]) -> None:
         for slot in slots:

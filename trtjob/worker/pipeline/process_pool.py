@@ -93,6 +93,10 @@ class ProcessPool:
         for handle in self.handles:
             handle.send(b"".join(packets.get(handle.number, ())))
 
+    def flush(self) -> None:
+        """Say to each what was held."""
+        self.send({})
+
     def rest(self) -> None:
         """Have nobody be heard any more, for now."""
         for handle in self.handles:

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from scripts.gpu_check.bare import in_threads
 from scripts.gpu_check.rows import NotRun
 from trtjob.engines.spec import ModelSpec
-from trtjob.imaging.gpu.decoder import EncodedImage
+from trtjob.imaging.gpu.encoded import EncodedImages
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
-from trtjob.imaging.resampling import resampling
+from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.worker.pipeline.engine_side import Pipeline
 
 
@@ -22,7 +20,8 @@ def bounds(pipeline: Pipeline, folder: Path, seconds: float) -> tuple[float, flo
     decoder, engine, batch = pipeline.batches.decoder, pipeline.engine, pipeline.limits.batch
     if decoder is None:
         raise NotRun("nothing decodes here")
-    images = _encoded(pipeline, folder, batch)
+    files = [path.read_bytes() for path in sorted(folder.iterdir())[:batch]]
+    images = EncodedImages.of([(data, how_resized(data, engine.spec)) for data in files])
     callers = range(pipeline.batches.at_once)
 
     def decode() -> None:
@@ -39,14 +38,10 @@ def bounds(pipeline: Pipeline, folder: Path, seconds: float) -> tuple[float, flo
     return alone, both
 
 
-def _encoded(pipeline: Pipeline, folder: Path, count: int) -> list[EncodedImage]:
-    return [encoded(path.read_bytes(), pipeline.engine.spec) for path in sorted(folder.iterdir())[:count]]
-
-
-def encoded(data: bytes, spec: ModelSpec) -> EncodedImage:
-    """Return a file as a pipeline would have the GPU decode it. Raises NotRun where the CPU would."""
+def how_resized(data: bytes, spec: ModelSpec) -> Resampling:
+    """Return how a file comes into a network's input that the GPU decodes. Raises NotRun where the CPU would."""
     size = gpu_jpeg_hw(data)
     how = resampling(size, spec, spec.resize) if size else None
     if how is None:
         raise NotRun("the pictures are none for a GPU")
-    return EncodedImage(np.frombuffer(data, np.uint8), how[0])
+    return how[0]

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from scripts.gpu_check import need
-from scripts.gpu_check.decoding import encoded
+from scripts.gpu_check.decoding import how_resized
 from scripts.gpu_check.options import CheckOptions
 from scripts.gpu_check.rows import NotRun, Row, State
 from scripts.gpu_check.watch import GpuWatch
@@ -27,6 +27,7 @@ from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import EngineError
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu.decoder import GpuDecoder
+from trtjob.imaging.gpu.encoded import EncodedImages
 from trtjob.imaging.gpu.nvjpeg import BACKENDS, BatchFiles, NvJpeg, installed_package
 from trtjob.imaging.resize import prepare
 
@@ -101,8 +102,8 @@ def on_cpu(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
 def by_callers(name: str, files: list[bytes], seconds: float) -> Iterator[Row]:
     """Measure the pipeline's own decoder, with its resizing, by how many call it at once."""
     spec = ModelSpec(task=Task.DETECT, labels=("a",), input_hw=INPUT_HW)
-    images = [encoded(data, spec) for data in files]
-    batch = [images[index % len(images)] for index in range(BATCH)]
+    images = [(data, how_resized(data, spec)) for data in files]
+    batch = EncodedImages.of([images[index % len(images)] for index in range(BATCH)])
     for callers in CALLERS:
         decoder = GpuDecoder(0, spec, batch=BATCH, callers=callers)
 
@@ -210,7 +211,8 @@ class _Lane:
 
     def begin(self, files: list[UInt8Array]) -> None:
         self.stream.wait()
-        if not self._decoder.decode(BatchFiles.of(files, self._places, self._widths), self.stream):
+        addresses, lengths = [file.ctypes.data for file in files], [file.nbytes for file in files]
+        if not self._decoder.decode(BatchFiles.of(addresses, lengths, self._places, self._widths), self.stream):
             raise EngineError("nvJPEG does not decode these files")
 
     def close(self) -> None:

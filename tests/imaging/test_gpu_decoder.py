@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,9 +14,10 @@ from trtjob.engines.protocol import DeviceImage, UInt8Array
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
 from trtjob.imaging.decode import decode_image
 from trtjob.imaging.gpu import decoder as gpu_decoder
-from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
+from trtjob.imaging.gpu.decoder import GpuDecoder
+from trtjob.imaging.gpu.encoded import EncodedImages
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
-from trtjob.imaging.resampling import resampling
+from trtjob.imaging.resampling import Resampling, resampling
 from trtjob.imaging.resize import prepare
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
@@ -35,12 +35,12 @@ def jpeg(image: UInt8Array, *options: int) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90, *options])[1].tobytes()
 
 
-def encoded(data: bytes, spec: ModelSpec, mode: ResizeMode = ResizeMode.STRETCH) -> EncodedImage:
+def encoded(data: bytes, spec: ModelSpec, mode: ResizeMode = ResizeMode.STRETCH) -> tuple[bytes, Resampling]:
     size = gpu_jpeg_hw(data)
     assert size is not None
     found = resampling(size, spec, mode)
     assert found is not None
-    return EncodedImage(np.frombuffer(data, np.uint8), found[0])
+    return data, found[0]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_input_is_nearly_opencvs(device: Device, mode: ResizeMode, sampling:
     files = [jpeg(np.asarray(picture, np.uint8)) for picture in pictures]
     decoder = GpuDecoder(0, spec, batch=BATCH, callers=1)
     try:
-        with decoder.decoded([encoded(data, spec, mode) for data in files]) as images:
+        with decoder.decoded(EncodedImages.of([encoded(data, spec, mode) for data in files])) as images:
             found = [fetched(device, image) for image in images]
     finally:
         decoder.close()
@@ -91,7 +91,7 @@ def test_samplings_and_grey_files(device: Device) -> None:
     files.append(jpeg(np.ascontiguousarray(picture[..., 0])))
     decoder = GpuDecoder(0, spec, batch=BATCH, callers=1)
     try:
-        with decoder.decoded([encoded(data, spec) for data in files]) as images:
+        with decoder.decoded(EncodedImages.of([encoded(data, spec) for data in files])) as images:
             for data, image in zip(files, images, strict=True):
                 if image is None:  # this card's decoder does not take it, which is for the pipeline to see to
                     continue
@@ -105,35 +105,35 @@ def test_pixels_come_to_the_host_where_they_are_wanted(device: Device) -> None:
     spec = model()
     pictures = [make_picture("640x480", 1), np.ascontiguousarray(make_picture("640x480", 2)[..., 0])]
     files = [encoded(jpeg(np.asarray(picture, np.uint8)), spec) for picture in pictures]
-    wanted = [replace(file, pixels=np.full((480, 640, 3), 7, np.uint8)) for file in files]
+    batch = EncodedImages.of(files * 2, wanted=(2, 3))
     decoder = GpuDecoder(0, spec, batch=BATCH, callers=1)
     try:
-        with decoder.decoded([*files, *wanted]) as images:
+        with decoder.decoded(batch) as images:
             found = [image is not None for image in images]
             assert found[2:] == found[:2]  # it is no other image for that
     finally:
         decoder.close()
     assert found[0], decoder.title
-    for image, is_found in zip(wanted, found, strict=False):
-        theirs = cv2.cvtColor(decode_image(image.data.tobytes(), max_pixels=10**6), cv2.COLOR_BGR2RGB)
-        assert image.pixels is not None
-        assert not is_found or np.abs(image.pixels.astype(int) - theirs).mean() < 0.6
+    for number, (data, _) in enumerate(files, 2):
+        theirs = cv2.cvtColor(decode_image(data, max_pixels=10**6), cv2.COLOR_BGR2RGB)
+        pixels = batch.pixels(number)
+        assert pixels is not None
+        assert not found[number] or np.abs(pixels.astype(int) - theirs).mean() < 0.6
 
 
 def test_a_damaged_file_is_refused_and_the_others_are_not(device: Device) -> None:
     spec = model()
     good = jpeg(make_picture("640x480", 0))
-    bad = encoded(good, spec)
-    half = len(good) // 3
-    cut = np.frombuffer(good[:half] + b"\xff\xd9", np.uint8)
+    whole = encoded(good, spec)
+    cut = good[: len(good) // 3] + b"\xff\xd9"
     decoder = GpuDecoder(0, spec, batch=BATCH, callers=1)
     try:
-        with decoder.decoded([encoded(good, spec)]) as images:
+        with decoder.decoded(EncodedImages.of([whole])) as images:
             alone = fetched(device, images[0])
-        with decoder.decoded([encoded(good, spec), EncodedImage(cut, bad.resampling), encoded(good, spec)]) as images:
+        with decoder.decoded(EncodedImages.of([whole, (cut, whole[1]), whole])) as images:
             assert np.array_equal(fetched(device, images[0]), alone)
             assert np.array_equal(fetched(device, images[2]), alone)
-        with decoder.decoded([EncodedImage(np.zeros(300, np.uint8), bad.resampling)]) as images:
+        with decoder.decoded(EncodedImages.of([(bytes(300), whole[1])])) as images:
             assert images == [None]
     finally:
         decoder.close()
@@ -142,7 +142,7 @@ def test_a_damaged_file_is_refused_and_the_others_are_not(device: Device) -> Non
 def test_many_callers_get_the_same_bytes(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = model()
     monkeypatch.setattr(gpu_decoder, "MOST_PIXEL_BYTES", 3 * 640 * 480 * 2)  # a batch goes in parts
-    files = [encoded(jpeg(make_picture("640x480", seed)), spec) for seed in range(BATCH)]
+    files = EncodedImages.of([encoded(jpeg(make_picture("640x480", seed)), spec) for seed in range(BATCH)])
     decoder = GpuDecoder(0, spec, batch=BATCH, callers=4)
 
     def turn(count: int) -> list[bytes]:
@@ -168,7 +168,7 @@ def test_opening_and_closing_leaves_no_memory_behind(device: Device) -> None:
     free = []
     for _ in range(6):
         decoder = GpuDecoder(0, spec, batch=BATCH, callers=2)
-        with decoder.decoded([encoded(jpeg(make_picture("640x480", 0)), spec)]):
+        with decoder.decoded(EncodedImages.of([encoded(jpeg(make_picture("640x480", 0)), spec)])):
             pass
         decoder.close()
         free.append(device.free_bytes())

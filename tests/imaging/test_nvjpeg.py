@@ -24,7 +24,8 @@ from trtjob.engines.cuda.driver import threaded_driver
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.errors import TrtjobError
 from trtjob.imaging.gpu import decoder as module
-from trtjob.imaging.gpu.decoder import EncodedImage, GpuDecoder
+from trtjob.imaging.gpu.decoder import GpuDecoder
+from trtjob.imaging.gpu.encoded import EncodedImages
 from trtjob.imaging.gpu_jpeg import gpu_jpeg_hw
 from trtjob.imaging.resampling import resampling
 
@@ -32,14 +33,12 @@ SPEC = ModelSpec(task=Task.DETECT, labels=("a",), input_hw=(32, 48), color="rgb"
 module.MOST_PIXEL_BYTES = int(sys.argv[2])
 device = Device(0, threaded_driver())
 
-def encoded(shade, hw=(40, 56), is_wanted=False):
+def encoded(shade, hw=(40, 56)):
     data = cv2.imencode(".jpg", np.zeros((*hw, 3), np.uint8))[1].tobytes()
-    data = data[:-3] + bytes([shade]) + data[-2:]
-    pixels = device.pinned((*hw, 3), np.uint8) if is_wanted else None
-    return EncodedImage(np.frombuffer(data, np.uint8), resampling(hw, SPEC, SPEC.resize)[0], pixels)
+    return data[:-3] + bytes([shade]) + data[-2:], resampling(hw, SPEC, SPEC.resize)[0]
 
 def bad(hw=(40, 56)):
-    return EncodedImage(np.zeros(200, np.uint8), encoded(0, hw).resampling)
+    return bytes(200), encoded(0, hw)[1]
 
 def told(row):
     if row is None:
@@ -50,6 +49,11 @@ def told(row):
     stream.wait()
     stream.close()
     return sorted(set(host.ravel().tolist()))
+
+def pinned(images):
+    memory = device.pinned(images.memory.shape, np.uint8)
+    memory[:] = images.memory
+    return EncodedImages(memory, images.told)
 
 class Counted(logging.Handler):
     count = 0
@@ -69,11 +73,13 @@ try:
         "after it": [encoded(number) for number in range(11, 19)],
         "all are bad": [bad(), bad((90, 90))],
         "alone and bad": [bad()],
-        "with pixels": [encoded(20, is_wanted=True), bad(), encoded(21, (80, 40), is_wanted=True)],
+        "with pixels": [encoded(20), bad(), encoded(21, (80, 40))],
     }.items():
-        with decoder.decoded(images) as rows:
+        batch = pinned(EncodedImages.of(images, wanted=(0, 2)))
+        with decoder.decoded(batch) as rows:
             said[name] = [told(row) for row in rows]
-    said["pixels"] = [sorted(set(image.pixels.ravel().tolist())) for image in images if image.pixels is not None]
+    pixels = [batch.pixels(number) for number in range(3)]
+    said["pixels"] = [None if each is None else sorted(set(each.ravel().tolist())) for each in pixels]
     said["busy"] = decoder.busy_s > 0
     if "LEFT_BYTES" in os.environ:
         block = device.alloc(device.free_bytes() - int(os.environ["LEFT_BYTES"]))
@@ -83,7 +89,7 @@ try:
             "after it": [encoded(number) for number in range(11, 19)],
         }.items():
             try:
-                with decoder.decoded(images) as rows:
+                with decoder.decoded(EncodedImages.of(images)) as rows:
                     said[name] = [told(row) for row in rows]
             except TrtjobError as err:
                 said[name] = f"{type(err).__name__}: {err}"
@@ -92,9 +98,9 @@ except TrtjobError as err:
     said["error"] = f"{type(err).__name__}: {err}"
     if "title" in said:
         try:
-            with decoder.decoded([bad()]):
+            with decoder.decoded(EncodedImages.of([bad()])):
                 pass
-            with decoder.decoded([bad()]):
+            with decoder.decoded(EncodedImages.of([bad()])):
                 pass
         except TrtjobError as again:
             said["again"] = f"{type(again).__name__}: {again}"
@@ -142,7 +148,7 @@ def test_each_image_is_where_it_belongs_and_a_bad_one_takes_none_with_it(
         "all are bad": [None, None],
         "alone and bad": [None],
         "with pixels": [[20], None, [21]],
-        "pixels": [[20], [21]],
+        "pixels": [[20], None, [21]],
         "busy": True,
         "left": 0,
     }

@@ -12,7 +12,8 @@ from imaging.specs import model
 
 import trtjob.imaging.gpu
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling, Task
-from trtjob.imaging.resampling import Resampling, resampling
+from trtjob.imaging.gpu.encoded import EncodedImages
+from trtjob.imaging.resampling import resampling
 from trtjob.imaging.resize import SAME_SAMPLE_PX, prepare
 
 sides = st.integers(1, 90)
@@ -57,12 +58,13 @@ def test_a_thread_whose_ends_are_cut_off_is_left_to_opencv() -> None:
     assert resampling((1, 60_000), model(HW), ResizeMode.LETTERBOX) is not None
 
 
-def test_it_travels_as_bytes() -> None:
+def test_it_travels_in_numbers_of_fixed_size() -> None:
     found = resampling((480, 640), model(HW, sampling=Sampling.ALIGN_CORNERS), ResizeMode.LETTERBOX)
     assert found is not None
-    again = Resampling.unpacked(found[0].packed())
-    assert again.packed() == found[0].packed()
-    assert again.step_x == pytest.approx(found[0].step_x)
+    files = EncodedImages.of([(b"one", found[0]), (b"another", found[0])], wanted=[0])
+    assert [files.file(number).tobytes() for number in (0, 1)] == [b"one", b"another"]
+    assert [files.pixels(number) is None for number in (0, 1)] == [False, True]
+    assert files[1:].resampling(0) == pytest.approx(found[0])
 
 
 def test_the_kernel_that_is_shipped_is_its_sources() -> None:

@@ -1,12 +1,11 @@
 """Which pixels of an image make each pixel of the network's input, in numbers: for who resizes without OpenCV."""
 
-import struct
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+import numpy as np
 
 from trtjob.engines.spec import ModelSpec, ResizeMode, Sampling
 from trtjob.imaging.resize import Placement, middle, place
-
-_PACKED = struct.Struct("<2i4i6f")
 
 
 class Resampling(NamedTuple):
@@ -29,14 +28,9 @@ class Resampling(NamedTuple):
     reach_x: float
     reach_y: float
 
-    def packed(self) -> bytes:
-        """Return it as it travels between processes, to the precision of float32."""
-        return _PACKED.pack(*self)
 
-    @classmethod
-    def unpacked(cls, data: bytes) -> Self:
-        """Return what `packed` wrote."""
-        return cls._make(_PACKED.unpack(data))
+# The same as it travels between processes, and to the GPU.
+RESAMPLING = np.dtype([(name, "<i4" if kind is int else "<f4") for name, kind in Resampling.__annotations__.items()])
 
 
 def resampling(hw: tuple[int, int], spec: ModelSpec, mode: ResizeMode) -> tuple[Resampling, Placement] | None:

@@ -1,6 +1,6 @@
 """Files that the engine process decodes, as it does on a GPU; here by a decoder that is nearly the kernel's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from worker.plain_engine import PlainEngine, write_images
 from scripts.gpu_check.decoding import bounds
 from trtjob.engines.protocol import AnyImage
 from trtjob.errors import EngineError
-from trtjob.imaging.gpu.decoder import EncodedImage
+from trtjob.imaging.gpu.encoded import EncodedImages
 from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.worker.pipeline.engine_side import Pipeline
 from trtjob.worker.pipeline.limits import PipelineLimits
@@ -34,20 +34,20 @@ class HostDecoder:
         self.is_closed = False
 
     @contextmanager
-    def decoded(self, images: Sequence[EncodedImage]) -> Iterator[list[AnyImage | None]]:
+    def decoded(self, images: EncodedImages) -> Iterator[list[AnyImage | None]]:
         found: list[AnyImage | None] = []
         self.most = max(self.most, len(images))
-        for image in images:
+        for number in range(len(images)):
             self.files += 1
             if self.refused:
                 self.refused -= 1
                 found.append(None)
                 continue
-            pixels = np.asarray(cv2.imdecode(image.data, cv2.IMREAD_COLOR), np.uint8)
-            if image.pixels is not None:
+            pixels = np.asarray(cv2.imdecode(images.file(number), cv2.IMREAD_COLOR), np.uint8)
+            if (wanted := images.pixels(number)) is not None:
                 self.wanted += 1
-                image.pixels[...] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-            found.append(resampled(pixels, image.resampling, self.engine.spec))
+                wanted[...] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            found.append(resampled(pixels, images.resampling(number), self.engine.spec))
         yield found
 
     def close(self) -> None:

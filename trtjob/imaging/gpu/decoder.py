@@ -2,46 +2,35 @@
 
 import ctypes
 import queue
-import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
-from itertools import accumulate
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtjob.engines.cuda.device import Device
 from trtjob.engines.cuda.driver import threaded_driver
 from trtjob.engines.cuda.interface import Memory
 from trtjob.engines.cuda.kernel import Kernel
-from trtjob.engines.protocol import DeviceImage, UInt8Array
+from trtjob.engines.protocol import DeviceImage
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import DeviceMemoryError
-from trtjob.imaging.gpu.nvjpeg import CHANNELS, BatchFiles, NvJpeg
-from trtjob.imaging.resampling import Resampling
+from trtjob.imaging.gpu.encoded import CHANNELS, NOWHERE, EncodedImages
+from trtjob.imaging.gpu.nvjpeg import BatchFiles, NvJpeg
+from trtjob.imaging.resampling import RESAMPLING
 
 MOST_PIXEL_BYTES = 256 << 20  # decoded at once by one caller; one image has less (gpu_jpeg.MOST_PIXELS)
 _BLOCK = (32, 8, 1)
 _COLORS = {"rgb": 0, "bgr": 1, "gray": 2}
+_AREA = [name for name in RESAMPLING.names or () if name not in ("height", "width")]  # and what lies there
 # As `struct Row` in resample.cu: where the pixels are, and the bytes of a line; their width, height, channels and the
-# image's number; left, top, right, bottom; the first pixel, step and reach, in x and y.
-_ROW = struct.Struct("<Qq8i6f")
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """A JPEG file, uint8 [bytes], and how it comes into the network's input.
-
-    pixels: RGB [H, W, 3], where they are wanted on the host too; None: nowhere.
-    """
-
-    data: UInt8Array
-    resampling: Resampling
-    pixels: UInt8Array | None = None
+# image's number; then as in a resampling.
+_SIDES = [("width", "<i4"), ("height", "<i4"), ("channels", "<i4"), ("number", "<i4")]
+_ROW = np.dtype([("pixels", "<u8"), ("pitch", "<i8"), *_SIDES, *((name, RESAMPLING[name]) for name in _AREA)])
 
 
 class GpuDecoder:
@@ -74,7 +63,7 @@ class GpuDecoder:
             self._free.put(lane)
 
     @contextmanager
-    def decoded(self, images: Sequence[EncodedImage]) -> Iterator[list[DeviceImage | None]]:
+    def decoded(self, images: EncodedImages) -> Iterator[list[DeviceImage | None]]:
         """Decode and resize images, which lie on the GPU for the length of the block; None for one that cannot be.
 
         The pixels of the others are where they are wanted. Raises EngineError.
@@ -90,7 +79,7 @@ class GpuDecoder:
         finally:
             self._free.put(lane)
 
-    def _begin(self, images: Sequence[EncodedImage], lane: "_Lane") -> list[DeviceImage | None]:
+    def _begin(self, images: EncodedImages, lane: "_Lane") -> list[DeviceImage | None]:
         """Begin to decode and resize images. Returns where they will lie."""
         found: list[DeviceImage | None] = []
         for part in _parts(images):
@@ -137,7 +126,8 @@ class _Lane:
         self._shape = (*spec.input_hw, spec.channels)
         self._pixels: Memory | None = None
         self._pixel_bytes = 0
-        self._told = device.pinned((batch, _ROW.size), np.uint8)
+        self._told = device.pinned((batch, _ROW.itemsize), np.uint8)
+        self._told_rows = self._told.view(_ROW)[:, 0]
         with ExitStack() as undo:
             undo.callback(self._free_pixels)
             self._device_told = device.alloc(self._told.nbytes)
@@ -149,55 +139,54 @@ class _Lane:
             self._decoder = nvjpeg.decoder()
             undo.callback(self._decoder.close)
             self._undo = undo.pop_all()
+        row_bytes = prod(self._shape)
+        self._images = [DeviceImage(int(self._rows) + number * row_bytes, self._shape) for number in range(batch)]
         self.stream.mark()
 
-    def files(self, images: Sequence[EncodedImage]) -> BatchFiles:
+    def files(self, images: EncodedImages) -> BatchFiles:
         """Return images as they are to be decoded, in place of those before.
 
         Raises DeviceMemoryError where there is no room for their pixels.
         """
-        *starts, size_bytes = accumulate((_pixel_bytes(image) for image in images), initial=0)
+        ends = _pixel_bytes(images).cumsum()
+        size_bytes = int(ends[-1])
         if self._pixels is None or self._pixel_bytes < size_bytes:
             self._free_pixels()
             self._pixels, self._pixel_bytes = self._device.alloc(size_bytes), size_bytes
-        at = int(self._pixels)
+        told = images.told
         return BatchFiles.of(
-            [image.data for image in images],
-            [at + start for start in starts],
-            [image.resampling.width for image in images],
+            images.memory.ctypes.data + told["at"],
+            told["size_bytes"],
+            int(self._pixels) + np.append(0, ends[:-1]),
+            told["resampling"]["width"],
         )
 
-    def decode(self, files: BatchFiles) -> Sequence[int | None]:
-        """Begin to decode files. Returns where each one's pixels will be, None for one that cannot be decoded.
+    def decode(self, files: BatchFiles) -> NDArray[np.uint64]:
+        """Begin to decode files. Returns where each one's pixels will be, 0 for one that cannot be decoded.
 
         Raises EngineError.
         """
         if self._decoder.decode(files, self.stream):
             return files.places
         if len(files) == 1:
-            return [None]
-        return [place for one in files.apart() for place in self.decode(one)]
+            return np.zeros(1, np.uint64)
+        return np.concatenate([self.decode(one) for one in files.apart()])
 
-    def fill(
-        self, images: Sequence[EncodedImage], places: Sequence[int | None], first: int
-    ) -> list[DeviceImage | None]:
+    def fill(self, images: EncodedImages, places: NDArray[np.uint64], first: int) -> list[DeviceImage | None]:
         """Begin to resize images into rows, from the number `first` on. Returns those that will be filled."""
-        found: list[DeviceImage | None] = []
-        count, told, row_bytes = 0, self._told.data.cast("B"), prod(self._shape)
-        for number, (image, place) in enumerate(zip(images, places, strict=True), first):
-            if place is None:
-                found.append(None)
-                continue
-            height, width, *at = image.resampling
-            row = (place, width * CHANNELS, width, height, CHANNELS, number, *at)
-            _ROW.pack_into(told, (first + count) * _ROW.size, *row)
-            if image.pixels is not None:
-                self.stream.copy_out(image.pixels, place)
-            found.append(DeviceImage(int(self._rows) + number * row_bytes, self._shape))
-            count += 1
-        if count:
-            self._resample(first, count)
-        return found
+        (there,) = places.nonzero()
+        if len(there):
+            told = images.told[there]
+            how, rows = told["resampling"], self._told_rows[first : first + len(there)]
+            rows["pixels"], rows["pitch"] = places[there], CHANNELS * how["width"]
+            rows["width"], rows["height"], rows["channels"] = how["width"], how["height"], CHANNELS
+            rows["number"] = first + there
+            rows[_AREA] = how[_AREA]
+            for number in there[told["pixels_at"] != NOWHERE]:
+                if (pixels := images.pixels(number)) is not None:
+                    self.stream.copy_out(pixels, int(places[number]))
+            self._resample(first, len(there))
+        return [self._images[number] if place else None for number, place in enumerate(places.tolist(), first)]
 
     def finish(self) -> None:
         """Wait for all that was begun: files and pixels are not needed any more."""
@@ -206,7 +195,7 @@ class _Lane:
 
     def _resample(self, first: int, count: int) -> None:
         height, width, channels = self._shape
-        told = int(self._device_told) + first * _ROW.size
+        told = int(self._device_told) + first * _ROW.itemsize
         self.stream.copy_in(told, self._told[first : first + count])
         self._kernel.launch(
             self.stream,
@@ -232,17 +221,17 @@ class _Lane:
         self._undo.close()
 
 
-def _parts(images: Sequence[EncodedImage]) -> Iterator[Sequence[EncodedImage]]:
+def _parts(images: EncodedImages) -> Iterator[EncodedImages]:
     """Yield the images in pieces whose pixels fit into the GPU's memory beside all else."""
-    start, size_bytes = 0, 0
-    for number, image in enumerate(images):
-        of_one = _pixel_bytes(image)
-        if size_bytes and size_bytes + of_one > MOST_PIXEL_BYTES:
-            yield images[start:number]
-            start, size_bytes = number, 0
-        size_bytes += of_one
-    yield images[start:]
+    ends = _pixel_bytes(images).cumsum()
+    start, before = 0, 0
+    while start < len(images):
+        end = max(start + 1, int(ends.searchsorted(before + MOST_PIXEL_BYTES, "right")))
+        yield images[start:end]
+        start, before = end, int(ends[end - 1])
 
 
-def _pixel_bytes(image: EncodedImage) -> int:
-    return CHANNELS * image.resampling.height * image.resampling.width
+def _pixel_bytes(images: EncodedImages) -> NDArray[np.int64]:
+    how = images.told["resampling"]
+    found: NDArray[np.int64] = CHANNELS * how["height"].astype(np.int64) * how["width"]
+    return found

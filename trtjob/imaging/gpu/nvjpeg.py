@@ -3,24 +3,23 @@
 import ctypes
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from trtjob.engines.cuda.interface import Stream
-from trtjob.engines.protocol import UInt8Array
 from trtjob.errors import DeviceMemoryError, EngineError, MissingDependencyError
+from trtjob.imaging.gpu.encoded import CHANNELS
 
 log = logging.getLogger(__name__)
 
 # By number, as in nvjpeg.h, the best first. One of them decodes all files of a GPU: they round differently.
 HARDWARE, HYBRID = 3, 1
 BACKENDS = {HARDWARE: "the JPEG engine", HYBRID: "CUDA cores and the CPU"}
-CHANNELS = 3
 
 _PACKAGES = ("nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
 _LIBRARY = "libnvjpeg.so"
@@ -110,38 +109,34 @@ class NvJpeg:
 class BatchFiles:
     """Files that are decoded in one call, as nvJPEG takes them.
 
-    files: which lie in memory as long as this does; addresses, lengths: of them, uint64 [files]; images: uint64
-    [files, 8], an nvjpegImage_t for each, which is four addresses of the GPU's and the bytes of a line of each; the
-    first is for RGB, [H, W, 3].
+    addresses, lengths: of the files, uint64 [files]; images: uint64 [files, 8], an nvjpegImage_t for each, which is
+    four addresses of the GPU's and the bytes of a line of each; the first is for RGB, [H, W, 3].
     """
 
-    files: Sequence[UInt8Array]
     addresses: NDArray[np.uint64]
     lengths: NDArray[np.uint64]
     images: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, files: Sequence[UInt8Array], places: Sequence[int], widths: Sequence[int]) -> Self:
+    def of(cls, addresses: ArrayLike, lengths: ArrayLike, places: ArrayLike, widths: ArrayLike) -> Self:
         """places: addresses of the GPU's; widths: of the images, in pixels."""
-        images = np.zeros((len(files), 8), np.uint64)
+        images = np.zeros((np.size(addresses), 8), np.uint64)
         images[:, 0] = places
         images[:, 4] = np.multiply(widths, CHANNELS)
-        addresses = np.array([file.ctypes.data for file in files], np.uint64)
-        return cls(files, addresses, np.array([file.nbytes for file in files], np.uint64), images)
+        return cls(np.array(addresses, np.uint64), np.array(lengths, np.uint64), images)
 
     @property
-    def places(self) -> list[int]:
-        """The addresses of the GPU's."""
-        return [int(place) for place in self.images[:, 0]]
+    def places(self) -> NDArray[np.uint64]:
+        """The addresses of the GPU's, uint64 [files]."""
+        return self.images[:, 0]
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.images)
 
     def apart(self) -> Iterator[Self]:
         """Yield each file as a batch of its own."""
         for one in (slice(number, number + 1) for number in range(len(self))):
-            addresses, lengths, images = self.addresses[one], self.lengths[one], self.images[one]
-            yield replace(self, files=self.files[one], addresses=addresses, lengths=lengths, images=images)
+            yield type(self)(self.addresses[one], self.lengths[one], self.images[one])
 
 
 class BatchDecoder:

@@ -9,12 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn, Protocol
 
 from trtjob.engines.protocol import AnyImage, Engine
 from trtjob.errors import DeviceLostError, EngineError
-from trtjob.imaging.gpu.decoder import EncodedImage
+from trtjob.imaging.gpu.encoded import EncodedImages
 from trtjob.worker.exit_codes import DEVICE_LOST
 from trtjob.worker.pipeline.ring import Ring
 from trtjob.worker.pipeline.stopwatch import Stopwatch
@@ -42,7 +42,7 @@ class Decoder(Protocol):
     title: str
     busy_s: float
 
-    def decoded(self, images: Sequence[EncodedImage]) -> AbstractContextManager[Sequence[AnyImage | None]]:
+    def decoded(self, images: EncodedImages) -> AbstractContextManager[Sequence[AnyImage | None]]:
         """Have each image as the network's input for the length of the block; None for one that cannot be decoded.
 
         The others' pixels are where they are wanted. By as many threads at once as call the engine. Raises EngineError.
@@ -88,7 +88,7 @@ class Batches:
         self.at_once = at_once or engine.concurrency
         self._pool = ThreadPoolExecutor(self.at_once, "trtjob-infer")
         self._ready: deque[int] = deque()
-        self._files: dict[int, EncodedImage] = {}  # by slot, where no tensor lies in it
+        self._files: set[int] = set()  # slots in which no tensor lies
         self._turns = 0
         self._began: dict[int, float] = {}  # the calls under way, by thread
         self.call_s = 0.0
@@ -101,13 +101,13 @@ class Batches:
         self._gathering = asyncio.Lock()  # one batch fills at a time
         self._turns = 0
 
-    def add(self, slot: int, file: EncodedImage | None = None) -> None:
-        """Take a slot that is ready. file: what lies in it, None for the network's input."""
+    def add(self, slot: int, *, is_file: bool = False) -> None:
+        """Take a slot that is ready. is_file: it holds a file, not the network's input."""
         self._ready.append(slot)
-        if file is None:
-            self._files.pop(slot, None)
+        if is_file:
+            self._files.add(slot)
         else:
-            self._files[slot] = file
+            self._files.discard(slot)
         # Who gathers a batch is not woken for each image.
         if len(self._ready) == 1 or self._is_enough():
             self._news.set()
@@ -152,8 +152,7 @@ class Batches:
         return time.monotonic() - min(began) if began else 0.0
 
     def close(self) -> None:
-        """Wait for the calls under way, and let go of the files in slots."""
-        self._files.clear()
+        """Wait for the calls under way."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     async def _next(self) -> list[int]:
@@ -234,16 +233,18 @@ class Batches:
     @contextmanager
     def _inputs(self, slots: list[int]) -> Iterator[dict[int, AnyImage]]:
         """Yield each slot's input of the network, where it can be had: files are decoded now."""
-        files = {slot: self._files[slot] for slot in slots if slot in self._files}
-        if not files:
-            yield {slot: self.ring.tensors[slot] for slot in slots}
+        inputs: dict[int, AnyImage] = {slot: self.ring.tensors[slot] for slot in slots}
+        if not (files := [slot for slot in slots if slot in self._files]):
+            yield inputs
             return
         assert self.decoder is not None
-        with ExitStack() as stack:
-            decoded = stack.enter_context(self.decoder.decoded(list(files.values())))
-            images = dict(zip(files, decoded, strict=True))
-            found = {slot: images.get(slot, self.ring.tensors[slot]) for slot in slots}
-            yield {slot: image for slot, image in found.items() if image is not None}
+        with self.decoder.decoded(self.ring.encoded(files)) as decoded:
+            for slot, image in zip(files, decoded, strict=True):
+                if image is None:
+                    del inputs[slot]
+                else:
+                    inputs[slot] = image
+            yield inputs
 
 
 def end_without_gpu(err: DeviceLostError) -> NoReturn:

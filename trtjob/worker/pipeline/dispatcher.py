@@ -1,15 +1,18 @@
 """Which image goes to which image process next."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 
-from trtjob.storage import is_address
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.flow import Flow
+from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
 from trtjob.worker.pipeline.slots import Slots
 
 _AHEAD = 2  # images that an image process has beside the one that it prepares
-_AHEAD_OF_GPU = 8  # where the GPU decodes them: so many are prepared before the engine process listens again
+# Where the GPU decodes them an image process prepares so many before the engine process listens again. It gets them all
+# at once, whenever it has no more than the half: each word to a process wakes it, and costs both.
+_AHEAD_OF_GPU = 8
 
 
 class Dispatcher:
@@ -26,20 +29,28 @@ class Dispatcher:
         """Give images to those that have too few, the first shard's first."""
         self._reserve()
         packets: Packets = defaultdict(list)
-        # A shard's last images are spread over all.
-        for level in range(1 + self._ahead()):
-            for handle in self._process_pool.handles:
-                if handle.unprepared <= level and not (handle.alone or handle.is_gone) and self._slots.free:
-                    taken = self._next(handle.number)
-                    if taken is not None:  # another one may have frames of a video still to come
-                        packets[handle.number].append(self._slots.give(handle, *taken))
+        for handle in self._turns():
+            if not self._slots.free:
+                break
+            if not (handle.alone or handle.is_gone):
+                taken = self._next(handle.number)
+                if taken is not None:  # another one may have frames of a video still to come
+                    packets[handle.number].append(self._slots.give(handle, *taken))
         self._process_pool.send(packets)
 
-    def _ahead(self) -> int:
-        specs = [flow.spec for flow in self._flows]
-        remote = self._requests if any(is_address(root) for spec in specs for root in spec.source.roots) else 0
-        on_gpu = _AHEAD_OF_GPU if any(spec.options.decode == "gpu" for spec in specs) else 0
-        return max(_AHEAD, remote, on_gpu)
+    def _turns(self) -> Iterator[ProcessHandle]:
+        """Yield who is to get an image, again and again, as long as there are any."""
+        remote = self._requests if any(flow.is_remote for flow in self._flows) else 0
+        if any(flow.is_decoded_by_gpu for flow in self._flows):
+            most = 1 + max(_AHEAD_OF_GPU, remote)
+            for handle in self._process_pool.handles:
+                if handle.unprepared <= most // 2:
+                    yield from [handle] * (most - handle.unprepared)
+            return
+        for level in range(1 + max(_AHEAD, remote)):  # a shard's last images are spread over all
+            for handle in self._process_pool.handles:
+                if handle.unprepared <= level:
+                    yield handle
 
     def _next(self, process: int) -> tuple[Flow, Entry] | None:
         for flow in self._flows:

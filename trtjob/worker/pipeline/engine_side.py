@@ -87,7 +87,7 @@ class Pipeline:
         self.flows: list[Flow] = []
         self._runs = 0
         self.process_pool = ProcessPool(self.ring, self._config, prestarted)
-        self._replies = Replies(self.ring, self.slots, self.flows)
+        self._replies = Replies(self.slots, self.flows)
         self._dispatcher = Dispatcher(self.process_pool, self.slots, self.flows, requests=limits.requests_each)
 
     # -- for others -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from trtjob.errors import FailureKind
 from trtjob.jobs.records import ImageFailure, Record, to_line
 from trtjob.jobs.spec import JobSpec
+from trtjob.storage import is_address
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.process_handle import ProcessHandle
 from trtjob.worker.pipeline.ring import READING
@@ -52,7 +53,8 @@ class InHand:
 class Flow:
     """A shard in the pipeline.
 
-    number: the job's, as image processes know it; runs: frames of videos that are decoded one after another, by the
+    number: the job's, as image processes know it; is_remote: images come from a bucket; is_decoded_by_gpu: they are, as
+    far as it can; runs: frames of videos that are decoded one after another, by the
     number of the image process that does; unowned: those that nobody does yet; again: entries whose image process died
     with them; suspects: those that it died of, as far as is known, which go alone; deaths: how many an image has
     caused.
@@ -64,6 +66,8 @@ class Flow:
     on_done: Callable[[Outcome], None]
     on_fed: Callable[[], None]
     done: "asyncio.Future[None]"
+    is_remote: bool
+    is_decoded_by_gpu: bool
     upcoming: Entry | None = None
     runs: dict[int, deque[Entry]] = field(default_factory=dict)
     unowned: deque[deque[Entry]] = field(default_factory=deque)
@@ -85,7 +89,9 @@ class Flow:
         on_fed: Callable[[], None],
     ) -> "Flow":
         """Begin a shard in the running loop."""
-        flow = cls(number, spec, iter(entries), on_done, on_fed, asyncio.get_running_loop().create_future())
+        is_remote, is_decoded_by_gpu = any(map(is_address, spec.source.roots)), spec.options.decode == "gpu"
+        done = asyncio.get_running_loop().create_future()
+        flow = cls(number, spec, iter(entries), on_done, on_fed, done, is_remote, is_decoded_by_gpu)
         flow._look_ahead()
         return flow
 

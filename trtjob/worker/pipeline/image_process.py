@@ -23,7 +23,6 @@ from trtjob.errors import FailureKind, ImageError, StorageError
 from trtjob.jobs.records import Record, to_line
 from trtjob.logs import bind_process, configure_logging
 from trtjob.worker.pipeline.child_config import ChildConfig
-from trtjob.worker.pipeline.copies import Prepared
 from trtjob.worker.pipeline.failures import as_image_error, failure_record, write_failure
 from trtjob.worker.pipeline.fork_server import forked_processes
 from trtjob.worker.pipeline.in_hand import Budget, Image, Job
@@ -38,7 +37,6 @@ from trtjob.worker.pipeline.wire import (
     Kind,
     failure_flag,
     frame,
-    packed_file,
     unpacked_bytes,
     unpacked_image,
     write_all,
@@ -190,8 +188,11 @@ class ImageProcess:
                 self._fail(image, err)
                 return
         self._budget.hold_pixels(image)
-        flag = image.item.pixels is not None
-        self._replies.write(Kind.PREPARED, image.slot, _file_of(image.item), flag)
+        item = image.item
+        if item.file is not None:
+            assert item.resampling is not None
+            self.ring.tell_file(image.slot, len(item.file), item.resampling, are_pixels_wanted=item.pixels is not None)
+        self._replies.write(Kind.PREPARED, image.slot, flag=item.file is not None)
 
     def _prepare_here(self, image: Image) -> None:
         """Prepare an image whose file lies in its slot, where the GPU has not decoded it."""
@@ -252,11 +253,6 @@ class ImageProcess:
         if not job.has_ended:
             job.has_ended = True
             self._replies.write_ended(job.number, err)
-
-
-def _file_of(item: Prepared) -> bytes:
-    """Return what to say of a file that the GPU is to decode, nothing where there is none."""
-    return b"" if item.file is None or item.resampling is None else packed_file(len(item.file), item.resampling)
 
 
 def _die_first() -> None:

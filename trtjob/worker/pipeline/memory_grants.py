@@ -30,7 +30,8 @@ class MemoryGrants:
 
     def end(self, slot: int) -> None:
         """Note that an image needs no memory any more, whether it has some or only asks."""
-        self._granted.pop(slot, None)
+        if self._granted.pop(slot, None) is None and not self._asking:
+            return  # as with nearly every image
         self._asking = deque(asking for asking in self._asking if asking[0] != slot)
         self._grant()
 

@@ -3,20 +3,17 @@
 from collections.abc import Callable
 
 from trtjob.errors import PlaceError, StorageError
-from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.storage import note_trouble
 from trtjob.worker.pipeline.flow import Flow, Outcome
 from trtjob.worker.pipeline.process_handle import ProcessHandle
-from trtjob.worker.pipeline.ring import Ring, room_for_pixels
 from trtjob.worker.pipeline.slots import Slots
-from trtjob.worker.pipeline.wire import Frame, Kind, failure_of, unpacked_bytes, unpacked_file
+from trtjob.worker.pipeline.wire import Frame, Kind, failure_of, unpacked_bytes
 
 
 class Replies:
     """Takes what image processes say. flows: the shards in the pipeline."""
 
-    def __init__(self, ring: Ring, slots: Slots, flows: list[Flow]) -> None:
-        self._ring = ring
+    def __init__(self, slots: Slots, flows: list[Flow]) -> None:
         self._slots = slots
         self._flows = flows
 
@@ -25,13 +22,7 @@ class Replies:
         _BY_KIND[told.kind](self, handle, told)
 
     def _on_prepared(self, _handle: ProcessHandle, told: Frame) -> None:
-        slot, file = told.number, None
-        if told.payload:
-            size_bytes, resampling = unpacked_file(told.payload)
-            area, hw = self._ring.files[slot], (resampling.height, resampling.width)
-            pixels = room_for_pixels(area, size_bytes, hw) if told.flag else None
-            file = EncodedImage(area[:size_bytes], resampling, pixels)
-        self._slots.prepared(slot, file)
+        self._slots.prepared(told.number, is_file=bool(told.flag))
 
     def _on_record(self, _handle: ProcessHandle, told: Frame) -> None:
         hand = self._slots.hands[told.number]

@@ -1,7 +1,8 @@
-"""Memory that an engine process shares with its image processes: slots, and a board for each of them.
+"""Memory that an engine process shares with its image processes: slots, and a board for each process.
 
-A slot holds one image's input of the network, or its file, and the engine's answer. A board is written by its image
-process alone: in which slot it works, at which stage, how many steps it has made, and its seconds of work by stage.
+A slot holds one image's input of the network, or its file, and the engine's answer; `told` says of each slot's file
+what the GPU must know. A board is written by its image process alone: in which slot it works, at which stage, how many
+steps it has made, and its seconds of work by stage.
 """
 
 import errno
@@ -16,6 +17,8 @@ from math import prod
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
+from trtjob.imaging.gpu.encoded import CHANNELS, ENCODED, NOWHERE, EncodedImages
+from trtjob.imaging.resampling import Resampling
 from trtjob.memory import usable_bytes
 from trtjob.worker.pipeline.prestart import shared_memory
 
@@ -27,7 +30,6 @@ WAITING = READING | {"write", "store"}
 
 IDLE = -1
 _LINE = 64
-_CHANNELS = 3
 _MOST_SHARE = 0.5  # of the memory that a ring may take
 _PAGE = 4096
 _BOARD_BYTES = 256
@@ -50,6 +52,11 @@ class Layout:
         return _up(self.processes * _BOARD_BYTES)
 
     @property
+    def slots_at(self) -> int:
+        """Where the first slot begins."""
+        return self.boards_bytes + _up(self.slots * ENCODED.itemsize)
+
+    @property
     def answer_at(self) -> int:
         """Where the answer begins in a slot."""
         return _up(max(prod(self.tensor), self.file_bytes), _LINE)
@@ -60,7 +67,7 @@ class Layout:
 
     @property
     def size_bytes(self) -> int:
-        return self.boards_bytes + self.slots * self.slot_bytes
+        return self.slots_at + self.slots * self.slot_bytes
 
 
 def _up(size: int, step: int = _PAGE) -> int:
@@ -77,13 +84,18 @@ def room_for_pixels(area: UInt8Array, size_bytes: int, hw: tuple[int, int]) -> U
     >>> [None if room is None else room.shape for room in (room_for_pixels(area, 100, hw) for hw in ((4, 5), (20, 20)))]
     [(4, 5, 3), None]
     """
-    shape = (*hw, _CHANNELS)
-    room = area[_up(size_bytes, _LINE) :][: prod(shape)]
+    shape = (*hw, CHANNELS)
+    room = area[_pixels_at(size_bytes) :][: prod(shape)]
     return room.reshape(shape) if len(room) == prod(shape) else None
 
 
+def _pixels_at(size_bytes: int) -> int:
+    return _up(size_bytes, _LINE)
+
+
 class Ring:
-    """The shared memory, as one process sees it. fd: what a child must inherit."""
+    """The shared memory, as one process sees it. fd: what a child must inherit; told: ENCODED [slots], where a file
+    lies in a slot, counted from the ring's beginning."""
 
     def __init__(self, layout: Layout, fd: int) -> None:
         self.layout = layout
@@ -92,8 +104,10 @@ class Ring:
         self.tensors: list[UInt8Array] = []
         self.files: list[UInt8Array] = []
         self.answers: list[FloatArray] = []
+        self._bytes = np.frombuffer(self.memory, np.uint8)
+        self.told = np.frombuffer(self.memory, ENCODED, layout.slots, layout.boards_bytes)
         for slot in range(layout.slots):
-            at = layout.boards_bytes + slot * layout.slot_bytes
+            at = self._slot_at(slot)
             tensor = np.frombuffer(self.memory, np.uint8, prod(layout.tensor), at)
             self.files.append(np.frombuffer(self.memory, np.uint8, layout.file_bytes, at))
             answer = np.frombuffer(self.memory, np.float32, prod(layout.answer), at + layout.answer_at)
@@ -119,6 +133,19 @@ class Ring:
             os.close(fd)
             raise
 
+    def _slot_at(self, slot: int) -> int:
+        return self.layout.slots_at + slot * self.layout.slot_bytes
+
+    def tell_file(self, slot: int, size_bytes: int, resampling: Resampling, *, are_pixels_wanted: bool) -> None:
+        """Say what the file is that lies in a slot. are_pixels_wanted: where `room_for_pixels` has room for them."""
+        at = self._slot_at(slot)
+        pixels_at = at + _pixels_at(size_bytes) if are_pixels_wanted else NOWHERE
+        self.told[slot] = (at, size_bytes, pixels_at, resampling)
+
+    def encoded(self, slots: list[int]) -> EncodedImages:
+        """Return the files in slots."""
+        return EncodedImages(self._bytes, self.told[slots])
+
     def close(self) -> None:
         """Give the memory back as soon as nobody uses its arrays, at once where nobody does. May be called twice."""
         for board in self.boards:
@@ -127,7 +154,7 @@ class Ring:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            del self.memory  # this ring may live on in a circle of references
+            del self.memory, self._bytes, self.told  # this ring may live on in a circle of references
 
 
 class Board:

@@ -1,6 +1,5 @@
 """Which image lies in which slot of the ring, and whose it is."""
 
-from trtjob.imaging.gpu.decoder import EncodedImage
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.batches import Batches
 from trtjob.worker.pipeline.flow import Flow, InHand, State
@@ -38,14 +37,14 @@ class Slots:
             said = frame(Kind.JOB, flow.number, flow.spec.model_dump_json().encode())
         return said + frame(Kind.IMAGE, slot, packed_image(flow.number, entry))
 
-    def prepared(self, slot: int, file: EncodedImage | None = None) -> None:
+    def prepared(self, slot: int, *, is_file: bool = False) -> None:
         """Note that a slot holds its image's input, or its file: unless its shard was left, a batch may take it."""
         hand = self.hands[slot]
         hand.state = State.PREPARED
         hand.owner.unprepared -= 1
         self._batches.expect(-1)
         if not hand.flow.is_left:
-            self._batches.add(slot, file)
+            self._batches.add(slot, is_file=is_file)
 
     def undecoded(self, slot: int) -> None:
         """Note that the file in a slot was none for the GPU: its image is to be prepared once more."""

@@ -29,6 +29,11 @@ def test_the_environment_sets_a_setting(monkeypatch: pytest.MonkeyPatch) -> None
     assert load_settings().lease_s == 7.5
 
 
+def test_the_name_of_a_variable_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("trtjob_Lease_s", "7.5")
+    assert load_settings().lease_s == 7.5
+
+
 def test_the_file_sets_a_setting(toml: Path) -> None:
     toml.write_text('queue = "night"\n')
     assert load_settings().queue == "night"

@@ -7,17 +7,10 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
 
 from trtjob.documents import in_words
 from trtjob.errors import ConfigError
@@ -93,10 +86,17 @@ def _shared_place(place: str) -> str:
     return place
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def __init__(self, **given: object) -> None:
+        """given: what goes over the environment and the file.
+
+        Raises pydantic.ValidationError, and OSError or ValueError where the file cannot be read.
+        """
+        super().__init__(**{**_in_file(), **_in_environment(), **given})
 
     home: Annotated[Path, AfterValidator(expand_tilde), AfterValidator(_utf8)] = Field(
         default_factory=default_home, validate_default=True, description="models and the embedded server's data"
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
-    roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_absolute)] = Field(
+    roots: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_absolute)] = Field(
         default=(),
         description="folders, s3:// prefixes and web addresses, separated by commas, that jobs may read and write; "
         "none: all that the worker's user may",
@@ -241,16 +241,21 @@ class Settings(BaseSettings):
     def server_dir(self) -> Path:
         return self.home / "server"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+def _in_file() -> dict[str, Any]:
+    if not config_file().is_file():
+        return {}
+    import tomllib  # few have a file
+
+    with config_file().open("rb") as file:
+        return tomllib.load(file)
+
+
+def _in_environment() -> dict[str, Any]:
+    """Return the settings among the variables, whatever the case of their names."""
+    given = {name.lower(): value for name, value in os.environ.items()}
+    wanted = ((name, given.get(f"{_PREFIX}{name}".lower())) for name in Settings.model_fields)
+    return {name: value for name, value in wanted if value is not None}
 
 
 def load_settings(**given: object) -> Settings:

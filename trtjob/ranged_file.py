@@ -4,6 +4,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+_PART_BYTES = 4 << 20  # of what is read to its end
+
 
 class RangedFile(io.RawIOBase):
     """A file that is read in parts. get: returns the bytes from one place on up to another; it may raise OSError."""
@@ -35,3 +37,7 @@ class RangedFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """Return what is left, in large parts: Python's own are 8 KiB, and each is a request."""
+        return b"".join(iter(lambda: self.read(_PART_BYTES), b""))

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +42,57 @@ def run(driver: Path, *command: str, **environment: str) -> subprocess.Completed
     return subprocess.run([sys.executable, *command], env=told, capture_output=True, text=True, check=False)
 
 
+# Each question is answered by a fork of a process that has imported what takes long, and looked at no GPU.
 CHOOSE = """
-import json, sys
+import json, os, sys
 from dataclasses import asdict
-wish, asked, hidden = sys.argv[1:]
-for name in hidden.split():
-    sys.modules[name] = None  # as if it were not installed
+import trtjob.config, trtjob.engines.cuda.bindings, trtjob.engines.cuda.device
 from trtjob.engines.choice import choose
 from trtjob.errors import TrtjobError
-for gpus in asked.split():
-    try:
-        choice = choose(wish, gpus)
-        print(json.dumps(asdict(choice) | {"called": [gpu.called for gpu in choice.gpus]}))
-    except TrtjobError as err:
-        print(json.dumps({"error": str(err)}))
+for question in sys.stdin:
+    if os.fork():
+        os.wait()
+        print(flush=True)  # the end of the answer
+        continue
+    environment, wish, asked, hidden = json.loads(question)
+    os.environ.clear()
+    os.environ.update(environment)
+    for name in hidden.split():
+        sys.modules[name] = None  # as if it were not installed
+    for gpus in asked.split():
+        try:
+            choice = choose(wish, gpus)
+            print(json.dumps(asdict(choice) | {"called": [gpu.called for gpu in choice.gpus]}))
+        except TrtjobError as err:
+            print(json.dumps({"error": str(err)}))
+    break
 """
+
+Chooser = subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _choosers() -> Iterator[None]:
+    """Whoever was asked ends with the last test."""
+    yield
+    while _started:
+        _, chooser = _started.popitem()
+        chooser.communicate()
+        assert chooser.returncode == 0
+
+
+_started: dict[tuple[str, str], Chooser] = {}
+
+
+def _chooser(environment: dict[str, str]) -> Chooser:
+    """Return who finds these libraries and packages."""
+    where = environment["LD_LIBRARY_PATH"], environment.get("PYTHONPATH", "")
+    if where not in _started:
+        command = [sys.executable, "-c", CHOOSE]
+        _started[where] = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    return _started[where]
 
 
 def choices(driver: Path, wish: str, gpus: str, hidden: str = "", **environment: str) -> list[dict[str, Any]]:
@@ -63,9 +100,15 @@ def choices(driver: Path, wish: str, gpus: str, hidden: str = "", **environment:
 
     gpus: of one choice each, separated by spaces; hidden: packages that it does not have.
     """
-    ended = run(driver, "-c", CHOOSE, wish, gpus, hidden, **environment)
-    assert ended.returncode == 0, ended.stderr
-    return [json.loads(line) for line in ended.stdout.splitlines()]
+    told = {**os.environ, "LD_LIBRARY_PATH": str(driver), **environment}
+    chooser = _chooser(told)
+    assert chooser.stdin is not None
+    assert chooser.stdout is not None
+    chooser.stdin.write(json.dumps([told, wish, gpus, hidden]) + "\n")
+    chooser.stdin.flush()
+    answers = [json.loads(line) for line in iter(chooser.stdout.readline, "\n")]
+    assert len(answers) == len(gpus.split())
+    return answers
 
 
 def chosen(driver: Path, wish: str, gpus: str = "all", hidden: str = "", **environment: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trtjob.worker.pipeline.slots import Slots
 _AHEAD = 2  # images that an image process has beside the one that it prepares
 # Where the GPU decodes them an image process prepares so many before the engine process listens again. It gets them all
 # at once, whenever it has no more than the half: each word to a process wakes it, and costs both.
-_AHEAD_OF_GPU = 8
+_AHEAD_OF_GPU = 16
 
 
 class Dispatcher:
@@ -42,8 +42,10 @@ class Dispatcher:
         """Yield who is to get an image, again and again, as long as there are any."""
         remote = self._requests if any(flow.is_remote for flow in self._flows) else 0
         if any(flow.is_decoded_by_gpu for flow in self._flows):
-            most = 1 + max(_AHEAD_OF_GPU, remote)
-            for handle in self._process_pool.handles:
+            handles = self._process_pool.handles
+            each = self._slots.count // max(1, len(handles))  # what the GPU does not decode is for all of them
+            most = min(1 + max(_AHEAD_OF_GPU, remote), max(1 + _AHEAD, each))
+            for handle in handles:
                 if handle.unprepared <= most // 2:
                     yield from [handle] * (most - handle.unprepared)
             return

@@ -11,12 +11,13 @@ from trtjob.worker.pipeline.wire import Kind, frame, packed_bytes, packed_image
 class Slots:
     """The slots of a ring.
 
-    free: those with nothing in them; hands: what lies in the others; grants: memory for images that are larger than
-    their image process's budget.
+    count: of all; free: those with nothing in them; hands: what lies in the others; grants: memory for images that are
+    larger than their image process's budget.
     """
 
     def __init__(self, count: int, batches: Batches, large_bytes: int = 0) -> None:
         """large_bytes: what those larger images may take together."""
+        self.count = count
         self.free = list(range(count))
         self.hands: dict[int, InHand] = {}
         self._batches = batches

@@ -119,10 +119,11 @@ def test_ctrl_c_while_the_commands_are_made_ends_one_with_its_exit_code_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(frame: FrameType, event: str, argument: object) -> None:
-        if frame.f_code is command.__code__:
+        if frame.f_code is command.__wrapped__.__code__:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
+    command.cache_clear()
     sys.setprofile(interrupt)
     assert main(["--version"]) == 130
     assert capsys.readouterr() == ("", "")

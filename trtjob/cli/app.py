@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -123,8 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(err, message, 1, debug=len(words) < len(given))
 
 
+@cache
 def command() -> Any:
-    """Return `trtjob` with all its commands, as Typer makes it of `app`."""
+    """Return `trtjob` with all its commands, as Typer makes it of `app`: once, since it takes ten milliseconds."""
     return plain_help(typer.main.get_command(app))
 
 

@@ -129,6 +129,21 @@ def test_ctrl_c_while_the_commands_are_made_ends_one_with_its_exit_code_alone(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("name", sorted(command().commands))
+def test_a_command_that_is_made_alone_is_the_one_among_all(name: str) -> None:
+    assert [*command(name).commands] == [name]
+    alone, among_all = dict(_commands(command(name))), dict(_commands(command()))
+    for words, each in alone.items():
+        assert _said_of(each) == _said_of(among_all[words])
+
+
+def _said_of(command: Any) -> list[Any]:
+    options = [
+        (type(it), it.name, it.opts, it.secondary_opts, it.default, it.required, it.help) for it in command.params
+    ]
+    return [command.name, command.help, command.epilog, options]
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from trtjob.cli.app import main\n"

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from typing import Annotated, Any
 
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != DEBUG]
     try:
-        code = command().main(words, prog_name="trtjob", standalone_mode=False)
+        code = command(_first(words)).main(words, prog_name="trtjob", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except UsageError as err:
         return print_usage_error(err)
@@ -125,9 +126,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @cache
-def command() -> Any:
-    """Return `trtjob` with all its commands, as Typer makes it of `app`: once, since it takes ten milliseconds."""
-    return plain_help(typer.main.get_command(app))
+def command(name: str | None = None) -> Any:
+    """Return `trtjob` with all its commands, or with one, as Typer makes it of `app`: once, since all take 10 ms."""
+    wanted = copy(app)
+    if name is not None:
+        wanted.registered_commands = [each for each in app.registered_commands if each.name == name]
+        wanted.registered_groups = [each for each in app.registered_groups if each.name == name]
+    return plain_help(typer.main.get_command(wanted))
+
+
+def _first(words: Sequence[str]) -> str | None:
+    """Return the command that a command line begins with; None where all of them are needed to say what it means."""
+    names = {each.name for each in app.registered_commands} | {each.name for each in app.registered_groups}
+    return words[0] if words and words[0] in names else None
 
 
 def _report(err: Exception, message: str, code: int, *, debug: bool) -> int:

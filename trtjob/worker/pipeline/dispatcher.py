@@ -10,9 +10,10 @@ from trtjob.worker.pipeline.process_pool import Packets, ProcessPool
 from trtjob.worker.pipeline.slots import Slots
 
 _AHEAD = 2  # images that an image process has beside the one that it prepares
-# Where the GPU decodes them an image process prepares so many before the engine process listens again. It gets them all
-# at once, whenever it has no more than the half: each word to a process wakes it, and costs both.
-_AHEAD_OF_GPU = 16
+_AHEAD_OF_GPU = 8  # where the GPU decodes them: so many are prepared before the engine process listens again
+# Where that is all, and nothing is drawn, so many are given to one process at once, whenever it has no more than the
+# half: each word to a process wakes it, which costs both more than the image does.
+_AHEAD_AT_ONCE = 16
 
 
 class Dispatcher:
@@ -40,17 +41,18 @@ class Dispatcher:
 
     def _turns(self) -> Iterator[ProcessHandle]:
         """Yield who is to get an image, again and again, as long as there are any."""
-        remote = self._requests if any(flow.is_remote for flow in self._flows) else 0
-        if any(flow.is_decoded_by_gpu for flow in self._flows):
-            handles = self._process_pool.handles
+        handles, flows = self._process_pool.handles, self._flows
+        remote = self._requests if any(flow.is_remote for flow in flows) else 0
+        on_gpu = any(flow.is_decoded_by_gpu for flow in flows)
+        if on_gpu and not any(flow.is_drawn for flow in flows):
             each = self._slots.count // max(1, len(handles))  # what the GPU does not decode is for all of them
-            most = min(1 + max(_AHEAD_OF_GPU, remote), max(1 + _AHEAD, each))
+            most = min(1 + max(_AHEAD_AT_ONCE, remote), max(1 + _AHEAD, each))
             for handle in handles:
                 if handle.unprepared <= most // 2:
                     yield from [handle] * (most - handle.unprepared)
             return
-        for level in range(1 + max(_AHEAD, remote)):  # a shard's last images are spread over all
-            for handle in self._process_pool.handles:
+        for level in range(1 + max(_AHEAD, remote, _AHEAD_OF_GPU if on_gpu else 0)):
+            for handle in handles:  # a shard's last images are spread over all
                 if handle.unprepared <= level:
                     yield handle
 

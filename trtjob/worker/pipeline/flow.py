@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trtjob.errors import FailureKind
 from trtjob.jobs.records import ImageFailure, Record, to_line
-from trtjob.jobs.spec import JobSpec
+from trtjob.jobs.spec import Annotate, JobSpec
 from trtjob.storage import is_address
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.process_handle import ProcessHandle
@@ -54,9 +54,9 @@ class Flow:
     """A shard in the pipeline.
 
     number: the job's, as image processes know it; is_remote: images come from a bucket; is_decoded_by_gpu: they are, as
-    far as it can; runs: frames of videos that are decoded one after another, by the
-    number of the image process that does; unowned: those that nobody does yet; again: entries whose image process died
-    with them; suspects: those that it died of, as far as is known, which go alone; deaths: how many an image has
+    far as it can; is_drawn: something is made of them; runs: frames of videos that are decoded one after another, by
+    the number of the image process that does; unowned: those that nobody does yet; again: entries whose image process
+    died with them; suspects: those that it died of, as far as is known, which go alone; deaths: how many an image has
     caused.
     """
 
@@ -68,6 +68,7 @@ class Flow:
     done: "asyncio.Future[None]"
     is_remote: bool
     is_decoded_by_gpu: bool
+    is_drawn: bool
     upcoming: Entry | None = None
     runs: dict[int, deque[Entry]] = field(default_factory=dict)
     unowned: deque[deque[Entry]] = field(default_factory=deque)
@@ -89,9 +90,18 @@ class Flow:
         on_fed: Callable[[], None],
     ) -> "Flow":
         """Begin a shard in the running loop."""
-        is_remote, is_decoded_by_gpu = any(map(is_address, spec.source.roots)), spec.options.decode == "gpu"
-        done = asyncio.get_running_loop().create_future()
-        flow = cls(number, spec, iter(entries), on_done, on_fed, done, is_remote, is_decoded_by_gpu)
+        options = spec.options
+        flow = cls(
+            number,
+            spec,
+            iter(entries),
+            on_done,
+            on_fed,
+            done=asyncio.get_running_loop().create_future(),
+            is_remote=any(map(is_address, spec.source.roots)),
+            is_decoded_by_gpu=options.decode == "gpu",
+            is_drawn={options.annotate, options.with_thumbnails} != {Annotate.NONE},
+        )
         flow._look_ahead()
         return flow
 

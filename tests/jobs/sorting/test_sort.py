@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from epochs import failed, found, job_spec, write_records
+from s3_server import S3Server
 from users import as_nobody
 from web_server import web_server
 
@@ -365,6 +366,17 @@ def test_images_of_a_web_server_are_copied(photos: Photos) -> None:
     assert server.heard.count("GET /cam1/IMG_1.jpg") == 1
     assert photos.undo() == (1, [])
     assert tree(photos.into) == {}
+
+
+@pytest.mark.slow
+def test_a_video_in_a_bucket_is_copied_whole(photos: Photos, s3: S3Server, bucket: str) -> None:
+    s3.client().put_object(Bucket=bucket, Key="v.mp4", Body=b"a film")
+    photos.see(found("v.mp4#t=0.000", (1, 0.9, BOX)))
+    frames = photos.spec.options.model_copy(update={"frames": "fps=1"})
+    source = Source(kind="folder", root=f"s3://{bucket}")
+    done = photos.sort(How.COPY, spec=photos.spec.model_copy(update={"source": source, "options": frames}))
+    assert (done.folders, done.left) == ({"dog": 1}, [])
+    assert tree(photos.into) == {"dog/v.mp4": b"a film"}
 
 
 def test_what_others_are_writing_below_the_folder_stays(photos: Photos) -> None:

@@ -170,12 +170,11 @@ class _Sort:
 
     def _fetch(self, target: Target) -> None:
         """Copy a file that is not of this machine."""
-        entry = Entry(target.file, 0, "")
         if is_video(target.file):
-            with self.source.open(entry) as file:
+            with self.source.open(self.source.entry(target.file)) as file:
                 data = file.read()
         else:
-            data = self.source.fetch(entry)
+            data = self.source.fetch(Entry(target.file, 0, ""))
         self._place(
             target, "", len(data), None, lambda free: files.write_new(free, lambda part: part.write_bytes(data))
         )

@@ -17,7 +17,7 @@ from trtjob.engines.onnxruntime.cpu import CpuEngine, open_engine
 from trtjob.engines.protocol import AnyImage, FloatArray, Outputs, UInt8Array, on_host
 from trtjob.engines.spec import ModelSpec, Task
 from trtjob.engines.tensorrt.agreement import disagreement, inconsistency
-from trtjob.engines.tensorrt.selfcheck import as_written, check_plan, lively_image, reference
+from trtjob.engines.tensorrt.selfcheck import check_plan, lively_image, reference, rounded_too
 from trtjob.errors import EngineError
 
 
@@ -169,7 +169,9 @@ class AsWritten(CpuEngine):
         self._path = path
 
     def infer(self, images: UInt8Array) -> Outputs:
-        return as_written(self._path, self.spec, images)
+        found = rounded_too(self._path, self.spec, images)
+        assert found is not None
+        return found
 
     def answer(self, images: Sequence[AnyImage], into: Sequence[FloatArray]) -> None:
         into[0][...] = candidates_from(self.infer(on_host(images)[0][None]), self.spec)[0]
@@ -182,7 +184,9 @@ def test_an_int8_plan_that_rounds_at_other_places_passes(tmp_path: Path) -> None
     path = conversions.write(conversions.lower_precision(found, "int8", image), spec, tmp_path / "int8.onnx")
     with AsWritten(path, threads=1) as plan:
         check_plan(plan, path, batch=1, title="TensorRT 8.6.1")
-    assert as_written(path, spec, image).scores.tobytes() != reference(path, spec, image).scores.tobytes()
+    too = rounded_too(path, spec, image)
+    assert too is not None
+    assert too.scores.tobytes() != reference(path, spec, image).scores.tobytes()
 
 
 def test_bf16_is_compared_with_the_same_in_float32(tmp_path: Path) -> None:

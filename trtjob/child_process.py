@@ -6,6 +6,7 @@ worker process lives on, watched by the supervisor in its event loop, and an ima
 
 import json
 import math
+import mmap
 import os
 import resource
 import select
@@ -131,6 +132,21 @@ def child_config() -> Iterator[tuple[dict[str, Any], Say]]:
                 channel.write(json.dumps(document).encode() + b"\n")
 
         yield json.loads(sys.stdin.buffer.readline()), say
+
+
+def is_short_of_memory() -> bool:
+    """Tell whether less than an eighth is left of what this process was allowed.
+
+    Then any error may be that of an allocation: Python's own are not all MemoryErrors, above all in imports.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if most == resource.RLIM_INFINITY:
+        return False
+    try:
+        mmap.mmap(-1, most // 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return True
+    return False
 
 
 def end_when_nobody_waits() -> None:

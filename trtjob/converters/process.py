@@ -18,6 +18,7 @@ from trtjob.child_process import (
     child_config,
     end_when_nobody_waits,
     how_it_ended,
+    is_short_of_memory,
     said,
     started,
 )
@@ -29,6 +30,11 @@ from trtjob.errors import TrtjobError
 from trtjob.logs import configure_logging
 
 log = logging.getLogger(__name__)
+
+_FULL = (
+    "the conversion needs more memory than it may have: TRTJOB_CONVERT_MEMORY_MIB gives it more, else it has three "
+    "quarters of this machine's"
+)
 
 
 def convert_in_child(
@@ -89,6 +95,9 @@ def _outcome(request: dict[str, Any], models_dir: Path, say: Say) -> dict[str, A
     except (TrtjobError, OSError, ValueError) as err:
         return {"message": str(err)}
     except Exception as err:  # else whoever asked for it would not know
+        if isinstance(err, MemoryError) or is_short_of_memory():
+            log.warning("the conversion's memory is full", exc_info=err)
+            return {"message": _FULL}
         log.exception("unexpected error", extra={"model": str(request.get("model"))})
         what = f"unexpected {type(err).__name__}: {err}"
         return {"message": f"{what}. This is a mistake in trtjob; the worker's log says where"}

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trtjob.engines.spec import ModelSpec, ResizeMode, Task
+from trtjob.imaging.resampling import resampling
 from trtjob.memory import usable_bytes
-from trtjob.worker.pipeline.ring import IDLE, STAGES, Board, Layout, Ring
+from trtjob.worker.pipeline.ring import IDLE, STAGES, Board, Layout, Ring, room_for_pixels
 
 SMALL = Layout(processes=2, slots=3, tensor=(4, 5, 3), answer=(7, 6))
 
@@ -44,6 +46,28 @@ def test_nothing_in_a_ring_lies_upon_anything_else(layout: Layout) -> None:
     assert spans[-1][1] <= layout.size_bytes
     assert ring.tensors[0].shape == layout.tensor
     assert ring.answers[-1].shape == layout.answer
+    ring.close()
+
+
+def test_what_is_said_of_a_file_never_reaches_out_of_its_slot() -> None:
+    ring = Ring.create(Layout(processes=1, slots=3, tensor=(4, 5, 3), answer=(7, 6), file_bytes=1000))
+    found = resampling((6, 7), ModelSpec(task=Task.DETECT, labels=("a",), input_hw=(4, 5)), ResizeMode.STRETCH)
+    assert found is not None
+    ring.tell_file(1, 100, found[0], are_pixels_wanted=True)
+    ring.tell_file(2, 100_000, found[0], are_pixels_wanted=True)
+    ring.tell_file(0, -5, found[0]._replace(height=1000), are_pixels_wanted=True)
+    encoded = ring.encoded([1, 2, 0])
+    room = room_for_pixels(ring.files[1], 100, (6, 7))
+    assert room is not None
+    for array in (ring.files[1][:100], room, ring.files[2]):
+        array[:] = 9
+    assert [(encoded.file(number) == 9).sum() for number in range(3)] == [100, 1000, 0]
+    pixels = [encoded.pixels(number) for number in range(3)]
+    assert pixels[0] is not None
+    assert pixels[0].shape == (6, 7, 3)
+    assert (pixels[0] == 9).all()
+    assert pixels[1:] == [None, None]
+    del encoded, room, array, pixels
     ring.close()
 
 

@@ -19,7 +19,7 @@ from trtjob.engines.cuda.kernel import Kernel
 from trtjob.engines.protocol import DeviceImage
 from trtjob.engines.spec import ModelSpec
 from trtjob.errors import DeviceMemoryError
-from trtjob.imaging.gpu.encoded import CHANNELS, NOWHERE, EncodedImages
+from trtjob.imaging.gpu.encoded import CHANNELS, NOWHERE, EncodedImages, pixel_bytes
 from trtjob.imaging.gpu.nvjpeg import BatchFiles, NvJpeg
 from trtjob.imaging.resampling import RESAMPLING
 
@@ -148,7 +148,7 @@ class _Lane:
 
         Raises DeviceMemoryError where there is no room for their pixels.
         """
-        ends = _pixel_bytes(images).cumsum()
+        ends = pixel_bytes(images.told["resampling"]).cumsum()
         size_bytes = int(ends[-1])
         if self._pixels is None or self._pixel_bytes < size_bytes:
             self._free_pixels()
@@ -223,15 +223,9 @@ class _Lane:
 
 def _parts(images: EncodedImages) -> Iterator[EncodedImages]:
     """Yield the images in pieces whose pixels fit into the GPU's memory beside all else."""
-    ends = _pixel_bytes(images).cumsum()
+    ends = pixel_bytes(images.told["resampling"]).cumsum()
     start, before = 0, 0
     while start < len(images):
         end = max(start + 1, int(ends.searchsorted(before + MOST_PIXEL_BYTES, "right")))
         yield images[start:end]
         start, before = end, int(ends[end - 1])
-
-
-def _pixel_bytes(images: EncodedImages) -> NDArray[np.int64]:
-    how = images.told["resampling"]
-    found: NDArray[np.int64] = CHANNELS * how["height"].astype(np.int64) * how["width"]
-    return found

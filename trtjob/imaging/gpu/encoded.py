@@ -17,6 +17,12 @@ NOWHERE = -1
 ENCODED = np.dtype([("at", "<i8"), ("size_bytes", "<i8"), ("pixels_at", "<i8"), ("resampling", RESAMPLING)])
 
 
+def pixel_bytes(resamplings: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how much images take as RGB: int64 [images]. resamplings: RESAMPLING [images]."""
+    found: NDArray[np.int64] = CHANNELS * resamplings["height"].astype(np.int64) * resamplings["width"]
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
     """Files of JPEG, and how they come into the network's input.

@@ -1,13 +1,16 @@
 """Put the files of a job's source into folders by what was found on them."""
 
 import errno
+import io
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from trtjob.errors import ConfigError, ImageError
 from trtjob.jobs.folder import RESULTS, JobFolder
@@ -26,6 +29,7 @@ from trtjob.storage.protocol import ImageStorage
 # No file will fare better until a person has done something.
 _ENDS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _SYNC_EVERY = 1000  # files
+_PART_BYTES = 4 << 20  # of a video that is fetched
 
 
 class How(StrEnum):
@@ -170,14 +174,20 @@ class _Sort:
 
     def _fetch(self, target: Target) -> None:
         """Copy a file that is not of this machine."""
-        if is_video(target.file):
-            with self.source.open(self.source.entry(target.file)) as file:
-                data = file.read()
-        else:
-            data = self.source.fetch(Entry(target.file, 0, ""))
-        self._place(
-            target, "", len(data), None, lambda free: files.write_new(free, lambda part: part.write_bytes(data))
-        )
+        with self._opened(target.file) as file:
+            size_bytes = file.seek(0, io.SEEK_END)
+
+            def write(path: Path) -> None:
+                file.seek(0)
+                with path.open("wb") as written:
+                    shutil.copyfileobj(file, written, _PART_BYTES)
+
+            self._place(target, "", size_bytes, None, lambda free: files.write_new(free, write))
+
+    def _opened(self, file: str) -> BinaryIO:
+        if is_video(file):
+            return self.source.open(self.source.entry(file))
+        return io.BytesIO(self.source.fetch(Entry(file, 0, "")))
 
     def _place(
         self, target: Target, source: str, size: int, modified_s: float | None, place: Callable[[Path], None]

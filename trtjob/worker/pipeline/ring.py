@@ -1,7 +1,7 @@
 """Memory that an engine process shares with its image processes: slots, and a board for each process.
 
-A slot holds one image's input of the network, or its file, and the engine's answer; `told` says of each slot's file
-what the GPU must know. A board is written by its image process alone: in which slot it works, at which stage, how many
+A slot holds one image's input of the network, or its file, and the engine's answer; beside the slots lies what the GPU
+must know of each file. A board is written by its image process alone: in which slot it works, at which stage, how many
 steps it has made, and its seconds of work by stage.
 """
 
@@ -17,8 +17,8 @@ from math import prod
 import numpy as np
 
 from trtjob.engines.protocol import FloatArray, UInt8Array
-from trtjob.imaging.gpu.encoded import CHANNELS, ENCODED, NOWHERE, EncodedImages
-from trtjob.imaging.resampling import Resampling
+from trtjob.imaging.gpu.encoded import CHANNELS, ENCODED, NOWHERE, EncodedImages, pixel_bytes
+from trtjob.imaging.resampling import RESAMPLING, Resampling
 from trtjob.memory import usable_bytes
 from trtjob.worker.pipeline.prestart import shared_memory
 
@@ -34,6 +34,7 @@ _MOST_SHARE = 0.5  # of the memory that a ring may take
 _PAGE = 4096
 _BOARD_BYTES = 256
 _STEPS, _SLOT, _STAGE, _FIRST_SECONDS = 0, 1, 2, 4  # places of eight bytes each
+_FILE = np.dtype([("size_bytes", "<i8"), ("are_pixels_wanted", "<i8"), ("resampling", RESAMPLING)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Layout:
     @property
     def slots_at(self) -> int:
         """Where the first slot begins."""
-        return self.boards_bytes + _up(self.slots * ENCODED.itemsize)
+        return self.boards_bytes + _up(self.slots * _FILE.itemsize)
 
     @property
     def answer_at(self) -> int:
@@ -85,17 +86,12 @@ def room_for_pixels(area: UInt8Array, size_bytes: int, hw: tuple[int, int]) -> U
     [(4, 5, 3), None]
     """
     shape = (*hw, CHANNELS)
-    room = area[_pixels_at(size_bytes) :][: prod(shape)]
+    room = area[_up(size_bytes, _LINE) :][: prod(shape)]
     return room.reshape(shape) if len(room) == prod(shape) else None
 
 
-def _pixels_at(size_bytes: int) -> int:
-    return _up(size_bytes, _LINE)
-
-
 class Ring:
-    """The shared memory, as one process sees it. fd: what a child must inherit; told: ENCODED [slots], where a file
-    lies in a slot, counted from the ring's beginning."""
+    """The shared memory, as one process sees it. fd: what a child must inherit."""
 
     def __init__(self, layout: Layout, fd: int) -> None:
         self.layout = layout
@@ -105,9 +101,9 @@ class Ring:
         self.files: list[UInt8Array] = []
         self.answers: list[FloatArray] = []
         self._bytes = np.frombuffer(self.memory, np.uint8)
-        self.told = np.frombuffer(self.memory, ENCODED, layout.slots, layout.boards_bytes)
-        for slot in range(layout.slots):
-            at = self._slot_at(slot)
+        self._told = np.frombuffer(self.memory, _FILE, layout.slots, layout.boards_bytes)
+        self._starts = layout.slots_at + layout.slot_bytes * np.arange(layout.slots)
+        for at in self._starts.tolist():
             tensor = np.frombuffer(self.memory, np.uint8, prod(layout.tensor), at)
             self.files.append(np.frombuffer(self.memory, np.uint8, layout.file_bytes, at))
             answer = np.frombuffer(self.memory, np.float32, prod(layout.answer), at + layout.answer_at)
@@ -133,18 +129,20 @@ class Ring:
             os.close(fd)
             raise
 
-    def _slot_at(self, slot: int) -> int:
-        return self.layout.slots_at + slot * self.layout.slot_bytes
-
     def tell_file(self, slot: int, size_bytes: int, resampling: Resampling, *, are_pixels_wanted: bool) -> None:
         """Say what the file is that lies in a slot. are_pixels_wanted: where `room_for_pixels` has room for them."""
-        at = self._slot_at(slot)
-        pixels_at = at + _pixels_at(size_bytes) if are_pixels_wanted else NOWHERE
-        self.told[slot] = (at, size_bytes, pixels_at, resampling)
+        self._told[slot] = (size_bytes, are_pixels_wanted, resampling)
 
     def encoded(self, slots: list[int]) -> EncodedImages:
-        """Return the files in slots."""
-        return EncodedImages(self._bytes, self.told[slots])
+        """Return the files in slots, none of which reaches out of its own, whatever an image process has said."""
+        told, starts, room = self._told[slots], self._starts[slots], self.layout.file_bytes
+        sizes, how = told["size_bytes"].clip(0, room), told["resampling"]
+        pixels_at = -(-sizes // _LINE) * _LINE
+        is_wanted = (told["are_pixels_wanted"] != 0) & (pixels_at + pixel_bytes(how) <= room)
+        found = np.empty(len(slots), ENCODED)
+        found["at"], found["size_bytes"], found["resampling"] = starts, sizes, how
+        found["pixels_at"] = np.where(is_wanted, starts + pixels_at, NOWHERE)
+        return EncodedImages(self._bytes, found)
 
     def close(self) -> None:
         """Give the memory back as soon as nobody uses its arrays, at once where nobody does. May be called twice."""
@@ -154,7 +152,7 @@ class Ring:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            del self.memory, self._bytes, self.told  # this ring may live on in a circle of references
+            del self.memory, self._bytes, self._told  # this ring may live on in a circle of references
 
 
 class Board:

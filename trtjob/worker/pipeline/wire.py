@@ -41,7 +41,7 @@ class Kind(IntEnum):
 
     From an image process:
     READY: it has begun, or has heard a PING.
-    PREPARED: the slot holds the network's input; flag: 1 where it holds a file instead, and `Ring.told` says which.
+    PREPARED: the slot holds the network's input; flag: 1 where it holds a file instead, and the ring tells which.
     RECORD: the image is done; flag: `failure_flag`; payload: the record's line.
     LARGE: the image needs more memory than the budget, and waits for a GRANT; payload: `packed_bytes`.
     LEFT: number of a job; nothing of it is in hand any more.

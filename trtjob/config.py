@@ -5,6 +5,7 @@ No other module reads a variable of ours.
 
 import os
 import re
+from collections.abc import Container
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +49,12 @@ def wants_color() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("expected a folder")
+    return value
+
+
 def _listed(value: object) -> object:
     """Read `a,b` as the environment has it."""
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
@@ -87,20 +94,20 @@ def _shared_place(place: str) -> str:
 
 
 class Settings(BaseModel):
-    """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file."""
+    """Everything that can be set; each field is `TRTJOB_<NAME>` in the environment and `<name>` in the TOML file.
+
+    `load_settings` reads them there; Settings() are those of nobody's choice.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    def __init__(self, **given: object) -> None:
-        """given: what goes over the environment and the file.
-
-        Raises pydantic.ValidationError, and OSError or ValueError where the file cannot be read.
-        """
-        super().__init__(**{**_in_file(), **_in_environment(), **given})
-
-    home: Annotated[Path, AfterValidator(expand_tilde), AfterValidator(_utf8)] = Field(
-        default_factory=default_home, validate_default=True, description="models and the embedded server's data"
-    )
+    home: Annotated[
+        Path,
+        BeforeValidator(_not_empty),
+        AfterValidator(expand_tilde),
+        AfterValidator(Path.absolute),
+        AfterValidator(_utf8),
+    ] = Field(default_factory=default_home, validate_default=True, description="models and the embedded server's data")
     redis_url: SecretStr | None = Field(
         default=None, description="redis://..., rediss://... or unix://...; none: embedded server"
     )
@@ -243,7 +250,7 @@ class Settings(BaseModel):
 
 
 def _in_file() -> dict[str, Any]:
-    if not config_file().is_file():
+    if not config_file().exists():
         return {}
     import tomllib  # few have a file
 
@@ -252,8 +259,8 @@ def _in_file() -> dict[str, Any]:
 
 
 def _in_environment() -> dict[str, Any]:
-    """Return the settings among the variables, whatever the case of their names."""
-    given = {name.lower(): value for name, value in os.environ.items()}
+    """Return the settings among the variables, whatever the case of their names; capitals come first."""
+    given = {name.lower(): value for name, value in sorted(os.environ.items(), reverse=True)}
     wanted = ((name, given.get(f"{_PREFIX}{name}".lower())) for name in Settings.model_fields)
     return {name: value for name, value in wanted if value is not None}
 
@@ -265,17 +272,19 @@ def load_settings(**given: object) -> Settings:
     """
     if os.environ.get("RQ_KEY_PREFIX", "rq") != "rq":
         raise ConfigError("RQ_KEY_PREFIX is set, but trtjob's scripts know RQ's keys by their usual names: unset it")
+    in_file: dict[str, Any] = {}
     try:
         _expect_named_file()
-        return Settings.model_validate(given)
+        in_file, in_environment = _in_file(), _in_environment()
+        return Settings(**{**in_file, **in_environment, **given})
     except ValidationError as err:
-        if options := [problem for problem in err.errors() if problem["loc"] and problem["loc"][0] in given]:
+        if options := [problem for problem in err.errors() if problem["loc"][0] in given]:
             raise ConfigError("; ".join(map(_of_option, options))) from err
         problems = "; ".join(
-            f"TRTJOB_{'_'.join(map(str, problem['loc'])).upper()}{_shown(problem)}: {_said(problem)}"
-            for problem in err.errors()
+            f"{_place(problem, in_file, in_environment)}{_shown(problem)}: {_said(problem)}" for problem in err.errors()
         )
-        raise ConfigError(f"wrong setting: {problems}. Look at the environment and at {config_file()}") from err
+        end = "" if problems.endswith("?") else "."
+        raise ConfigError(f"wrong setting: {problems}{end} Look at the environment and at {config_file()}") from err
     except OSError as err:
         raise ConfigError(f"{config_file()} cannot be read: {err.strerror}") from err
     except RuntimeError as err:  # of `Path.home`
@@ -286,7 +295,13 @@ def load_settings(**given: object) -> Settings:
 
 def _of_option(problem: ErrorDetails) -> str:
     """Return what is wrong with the value of an option, by the option's name."""
-    return f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']!r}: {in_words(problem)}"
+    return f"--{str(problem['loc'][0]).replace('_', '-')}{_shown(problem, ' ')}: {in_words(problem)}"
+
+
+def _place(problem: ErrorDetails, in_file: Container[str], in_environment: Container[str]) -> str:
+    """Return a setting by the name that it has where it was found."""
+    name = str(problem["loc"][0])
+    return name if name in in_file and name not in in_environment else f"{_PREFIX}{name.upper()}"
 
 
 def strange_variables() -> list[str]:
@@ -298,15 +313,15 @@ def strange_variables() -> list[str]:
 
 
 def _expect_named_file() -> None:
-    if os.environ.get("TRTJOB_CONFIG") and not config_file().is_file():
+    if os.environ.get("TRTJOB_CONFIG") and not config_file().exists():
         raise ConfigError(f"TRTJOB_CONFIG = '{config_file()}': no such file. Create it, or unset TRTJOB_CONFIG")
 
 
-def _shown(problem: ErrorDetails) -> str:
+def _shown(problem: ErrorDetails, before: str = " = ") -> str:
     """Return the wrong value for a message; not where it may hold a password, as what has no known name may."""
-    field = Settings.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+    field = Settings.model_fields.get(str(problem["loc"][0]))
     is_open = field is not None and "SecretStr" not in repr(field.annotation)
-    return f" = {problem['input']!r}" if is_open else ""
+    return f"{before}{problem['input']!r}" if is_open else ""
 
 
 def _said(problem: ErrorDetails) -> str:

@@ -5,6 +5,7 @@ JSON, what to convert and where the registry lies, and its end says that the wor
 line of JSON for each step, and last the outcome: `{"model": ...}` or `{"message": ...}`. Logs go to standard error.
 """
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -63,7 +64,9 @@ def convert_in_child(
         except TimeLimitExceeded:
             return {"message": _over_time(step, allowance.seconds)}
         how = how_it_ended(process.wait())
-    advice = "Is there enough memory, and is the file whole? Convert it with --local to see more"
+    advice = (
+        "Is there enough memory (TRTJOB_CONVERT_MEMORY_MIB), and is the file whole? Convert it with --local to see more"
+    )
     return {"message": f"the conversion {how}. {advice}"}
 
 
@@ -93,7 +96,8 @@ def _outcome(request: dict[str, Any], models_dir: Path, say: Say) -> dict[str, A
             ConversionRequest.model_validate(request), registry=ModelRegistry(models_dir), on_progress=progress
         )
     except (TrtjobError, OSError, ValueError) as err:
-        return {"message": str(err)}
+        is_full = isinstance(err, OSError) and err.errno == errno.ENOMEM
+        return {"message": _FULL if is_full else str(err)}
     except Exception as err:  # else whoever asked for it would not know
         if isinstance(err, MemoryError) or is_short_of_memory():
             log.warning("the conversion's memory is full", exc_info=err)

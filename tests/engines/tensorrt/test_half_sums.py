@@ -68,9 +68,19 @@ def test_a_dense_layer(is_turned: int) -> None:
     assert found.tobytes() != once.tobytes()
 
 
-def test_a_product_of_rows_of_rows() -> None:
+@pytest.mark.parametrize("opset", [13, 18])
+def test_a_product_of_rows_of_rows(opset: int) -> None:
     values, weights = halves(1, 1, 5, 96), halves(2, 96, 4)
     model = layer("MatMul", values, weights, None)
+    model.opset_import[0].version = opset
+    assert round_sums(model.graph)
+    assert run(model, values).tobytes() == product(values, weights).tobytes()
+
+
+def test_a_bias_may_be_left_out_by_its_name() -> None:
+    values, weights = halves(1, 1, 96), halves(2, 96, 4)
+    model = layer("Gemm", values, weights, None)
+    model.graph.node[0].input.append("")
     assert round_sums(model.graph)
     assert run(model, values).tobytes() == product(values, weights).tobytes()
 

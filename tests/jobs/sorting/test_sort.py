@@ -370,11 +370,15 @@ def test_images_of_a_web_server_are_copied(photos: Photos) -> None:
 
 @pytest.mark.slow
 def test_a_video_in_a_bucket_is_copied_whole(photos: Photos, s3: S3Server, bucket: str) -> None:
-    s3.client().put_object(Bucket=bucket, Key="v.mp4", Body=b"a film")
     photos.see(found("v.mp4#t=0.000", (1, 0.9, BOX)))
     frames = photos.spec.options.model_copy(update={"frames": "fps=1"})
     source = Source(kind="folder", root=f"s3://{bucket}")
-    done = photos.sort(How.COPY, spec=photos.spec.model_copy(update={"source": source, "options": frames}))
+    spec = photos.spec.model_copy(update={"source": source, "options": frames})
+    gone = photos.sort(How.COPY, spec=spec)
+    assert [name for name, _ in gone.left] == ["v.mp4"]
+    assert tree(photos.into) == {}
+    s3.client().put_object(Bucket=bucket, Key="v.mp4", Body=b"a film")
+    done = photos.sort(How.COPY, spec=spec)
     assert (done.folders, done.left) == ({"dog": 1}, [])
     assert tree(photos.into) == {"dog/v.mp4": b"a film"}
 

@@ -155,6 +155,18 @@ def test_what_the_gpu_does_not_decode_is_for_all_image_processes(tmp_path: Path,
     assert all(steps), steps
 
 
+def test_a_few_images_are_spread_over_all_image_processes(tmp_path: Path, engine: PlainEngine) -> None:
+    photos = tmp_path / "photos"
+    keys = jpegs(photos, 2)
+    pipeline = pipeline_with(HostDecoder(engine))
+    try:
+        run(pipeline, decoded_on_gpu(job(photos, tmp_path / "out", Annotate.NONE)), keys)
+        steps = [board.steps for board in pipeline.ring.boards]
+    finally:
+        pipeline.close()
+    assert all(steps), steps
+
+
 def test_decoder_and_engine_are_measured_without_what_is_between_them(tmp_path: Path, engine: PlainEngine) -> None:
     photos = tmp_path / "photos"
     keys = jpegs(photos, 4)

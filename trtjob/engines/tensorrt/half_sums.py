@@ -90,9 +90,11 @@ def _product(graph: GraphProto, node: NodeProto, weights: NDArray[np.float16]) -
         return None
     name = node.output[0]
     shape = _constant(graph, f"{name}/shape", np.array([-1, pieces, numbers // pieces]))
+    ends = [_constant(graph, f"{name}/{at}", np.array([end])) for at, end in (("begin", 0), ("last", -1))]
     stacked = _constant(graph, f"{name}/stacked", weights.reshape(pieces, -1, outputs).astype(np.float32))
     return [
-        helper.make_node("Shape", [node.input[0]], [f"{name}/outer"], end=-1),
+        helper.make_node("Shape", [node.input[0]], [f"{name}/all"]),
+        helper.make_node("Slice", [f"{name}/all", *ends], [f"{name}/outer"]),
         helper.make_node(
             "Concat",
             [f"{name}/outer", _constant(graph, f"{name}/outputs", np.array([outputs]))],
@@ -137,7 +139,7 @@ def _added(graph: GraphProto, name: str, pieces: str) -> Iterator[NodeProto]:
 def _with_bias(node: NodeProto, row: str, shape: list[str]) -> Iterator[NodeProto]:
     """Add a layer's bias, where it has one, in the shape that it needs."""
     (output,) = node.output
-    if len(node.input) < 3:
+    if len(node.input) < 3 or not node.input[2]:
         yield helper.make_node("Identity", [row], [output])
         return
     bias = node.input[2]

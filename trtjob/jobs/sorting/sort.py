@@ -186,7 +186,10 @@ class _Sort:
 
     def _opened(self, file: str) -> BinaryIO:
         if is_video(file):
-            return self.source.open(self.source.entry(file))
+            entry = self.source.entry(file)
+            if not entry.size_bytes:
+                raise _Left("it is not there any more, or nobody says how large it is")
+            return self.source.open(entry)
         return io.BytesIO(self.source.fetch(Entry(file, 0, "")))
 
     def _place(

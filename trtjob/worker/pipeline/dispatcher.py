@@ -1,7 +1,7 @@
 """Which image goes to which image process next."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from trtjob.storage.listing import Entry
 from trtjob.worker.pipeline.flow import Flow
@@ -47,14 +47,14 @@ class Dispatcher:
         if on_gpu and not any(flow.is_drawn for flow in flows):
             each = self._slots.count // max(1, len(handles))  # what the GPU does not decode is for all of them
             most = min(1 + max(_AHEAD_AT_ONCE, remote), max(1 + _AHEAD, each))
-            for handle in handles:
-                if handle.unprepared <= most // 2:
+            waiting = [handle for handle in handles if handle.unprepared <= most // 2]
+            if len(self._slots.free) < sum(most - handle.unprepared for handle in waiting):
+                for handle in waiting:
                     yield from [handle] * (most - handle.unprepared)
+            else:  # so that a few images are spread over all
+                yield from _by_turns(waiting, most)
             return
-        for level in range(1 + max(_AHEAD, remote, _AHEAD_OF_GPU if on_gpu else 0)):
-            for handle in handles:  # a shard's last images are spread over all
-                if handle.unprepared <= level:
-                    yield handle
+        yield from _by_turns(handles, 1 + max(_AHEAD, remote, _AHEAD_OF_GPU if on_gpu else 0))
 
     def _next(self, process: int) -> tuple[Flow, Entry] | None:
         for flow in self._flows:
@@ -85,3 +85,11 @@ class Dispatcher:
                 if not handle.in_hand:
                     handle.send(self._slots.give(handle, flow, flow.suspects.popleft()))
                 return
+
+
+def _by_turns(handles: Sequence[ProcessHandle], most: int) -> Iterator[ProcessHandle]:
+    """Yield who has the fewest images, until each has so many that it is given while this goes on."""
+    for level in range(most):
+        for handle in handles:
+            if handle.unprepared <= level:
+                yield handle

@@ -134,9 +134,14 @@ class Ring:
         self._told[slot] = (size_bytes, are_pixels_wanted, resampling)
 
     def encoded(self, slots: list[int]) -> EncodedImages:
-        """Return the files in slots, none of which reaches out of its own, whatever an image process has said."""
+        """Return the files in slots, none of which reaches out of its own, whatever an image process has said.
+
+        How large an image is, is taken on trust: nvJPEG writes as many pixels as the file says.
+        """
         told, starts, room = self._told[slots], self._starts[slots], self.layout.file_bytes
         sizes, how = told["size_bytes"].clip(0, room), told["resampling"]
+        for side in ("height", "width"):
+            how[side] = how[side].clip(1)
         pixels_at = -(-sizes // _LINE) * _LINE
         is_wanted = (told["are_pixels_wanted"] != 0) & (pixels_at + pixel_bytes(how) <= room)
         found = np.empty(len(slots), ENCODED)

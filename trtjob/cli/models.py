@@ -61,7 +61,7 @@ def list_models(json: JsonOption = False) -> None:
         heads = ("NAME", "TASK", "CLASSES", "INPUT", "SIZE", "ADDED", "SHA256")
         print_table(heads, [_cells(model) for model in models])
     elif not damaged:
-        say("No models yet. Convert one with: trtjob convert MODEL", err=True)
+        say("No models with a name yet. Give one a name: trtjob convert MODEL", err=True)
     for error in damaged:
         say(f"error: {error}", err=True)
     if damaged:

@@ -88,7 +88,7 @@ class ModelRegistry:
     []
     >>> registry.get("yolov4")
     Traceback (most recent call last):
-    trtjob.errors.ModelError: no model 'yolov4'. List them with `trtjob models`, or name a model's file
+    trtjob.errors.ModelError: no model 'yolov4'. List them with `trtjob models`, or name a model's file (`trtjob convert` gives it a name)
     """
 
     def __init__(self, models_dir: Path) -> None:
@@ -213,7 +213,8 @@ class ModelRegistry:
             names = sorted(path.stem for path in self._names.glob("*.json"))
             near = difflib.get_close_matches(name, names, 3) or names[:3]
             hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise ModelError(f"no model '{name}'. {hint}List them with `trtjob models`, or name a model's file")
+            rest = "List them with `trtjob models`, or name a model's file (`trtjob convert` gives it a name)"
+            raise ModelError(f"no model '{name}'. {hint}{rest}")
 
     def _is_name(self, name: str) -> bool:
         return _NAME.fullmatch(name) is not None and (self._names / f"{name}.json").is_file()

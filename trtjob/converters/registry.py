@@ -86,9 +86,9 @@ class ModelRegistry:
     >>> registry = ModelRegistry(Path("models"))
     >>> [model.name for model in registry.list()]
     []
-    >>> registry.get("yolov4")
+    >>> registry.get("yolov4")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    trtjob.errors.ModelError: no model 'yolov4'. List them with `trtjob models`, or name a model's file (`trtjob convert` gives it a name)
+    trtjob.errors.ModelError: no model 'yolov4'. List them with `trtjob models`, or name a model's file ...
     """
 
     def __init__(self, models_dir: Path) -> None:

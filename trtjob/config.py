@@ -272,7 +272,6 @@ def load_settings(**given: object) -> Settings:
     """
     if os.environ.get("RQ_KEY_PREFIX", "rq") != "rq":
         raise ConfigError("RQ_KEY_PREFIX is set, but trtjob's scripts know RQ's keys by their usual names: unset it")
-    in_file: dict[str, Any] = {}
     try:
         _expect_named_file()
         in_file, in_environment = _in_file(), _in_environment()

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-_PART_BYTES = 4 << 20  # of what is read to its end
+PART_BYTES = 4 << 20  # of what is read to its end: each is a request
 
 
 class RangedFile(io.RawIOBase):
@@ -39,5 +39,5 @@ class RangedFile(io.RawIOBase):
         return len(data)
 
     def readall(self) -> bytes:
-        """Return what is left, in large parts: Python's own are 8 KiB, and each is a request."""
-        return b"".join(iter(lambda: self.read(_PART_BYTES), b""))
+        """Return what is left, in large parts: Python's own are 8 KiB."""
+        return b"".join(iter(lambda: self.read(PART_BYTES), b""))

@@ -1,5 +1,6 @@
 """Sums that are rounded while they grow, beside the same written out in NumPy, and a plan that adds like that."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from converters.darknet import test_random_networks as random_networks
 from engines.tensorrt import conversions
 from engines.tensorrt.test_agreement import flatten_wrongly
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from trtjob.engines.onnxruntime.cpu import open_engine
 from trtjob.engines.spec import INPUT_NAME, SCORES_NAME, ModelSpec, Task
@@ -28,13 +29,19 @@ def halves(seed: int, *shape: int, mean: float = 0.5) -> Halves:
 
 def layer(op: str, values: Halves, weights: Halves, bias: Halves | None, **options: Any) -> ModelProto:
     constants = {"weights": weights} | ({} if bias is None else {"bias": bias})
-    graph = helper.make_graph(
+    return model_of(
         [helper.make_node(op, ["values", *constants], ["found"], **options)],
-        "layer",
-        [helper.make_tensor_value_info("values", TensorProto.FLOAT16, values.shape)],
-        [helper.make_tensor_value_info("found", TensorProto.FLOAT16, None)],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        helper.make_tensor_value_info("values", TensorProto.FLOAT16, values.shape),
+        helper.make_tensor_value_info("found", TensorProto.FLOAT16, None),
+        constants,
     )
+
+
+def model_of(
+    nodes: list[NodeProto], given: ValueInfoProto, found: ValueInfoProto, constants: Mapping[str, NDArray[Any]]
+) -> ModelProto:
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "made", [given], [found], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
@@ -141,14 +148,12 @@ def dense(order: NDArray[np.int64]) -> ModelProto:
         helper.make_node("Cast", ["logits"], ["wide"], to=TensorProto.FLOAT),
         helper.make_node("Softmax", ["wide"], [SCORES_NAME]),
     ]
-    graph = helper.make_graph(
+    return model_of(
         nodes,
-        "dense",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", 64, 64, 3])],
-        [helper.make_tensor_value_info(SCORES_NAME, TensorProto.FLOAT, ["N", 8])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", 64, 64, 3]),
+        helper.make_tensor_value_info(SCORES_NAME, TensorProto.FLOAT, ["N", 8]),
+        constants,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def test_a_plan_that_adds_halves_to_halves_passes(tmp_path: Path) -> None:

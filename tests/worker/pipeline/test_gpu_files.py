@@ -1,6 +1,6 @@
 """Files that the engine process decodes, as it does on a GPU; here by a decoder that is nearly the kernel's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,21 +143,14 @@ def test_copies_are_drawn_on_the_pixels_of_the_gpu_where_these_find_room(
     assert decoder.wanted == wanted
 
 
-def test_what_the_gpu_does_not_decode_is_for_all_image_processes(tmp_path: Path, engine: PlainEngine) -> None:
+@pytest.mark.parametrize(
+    ("write", "count"), [(write_images, 40), (jpegs, 2)], ids=["what the GPU does not decode", "a few images"]
+)
+def test_images_are_for_all_image_processes(
+    tmp_path: Path, engine: PlainEngine, write: Callable[[Path, int], list[str]], count: int
+) -> None:
     photos = tmp_path / "photos"
-    keys = write_images(photos, 40)
-    pipeline = pipeline_with(HostDecoder(engine))
-    try:
-        run(pipeline, decoded_on_gpu(job(photos, tmp_path / "out", Annotate.NONE)), keys)
-        steps = [board.steps for board in pipeline.ring.boards]
-    finally:
-        pipeline.close()
-    assert all(steps), steps
-
-
-def test_a_few_images_are_spread_over_all_image_processes(tmp_path: Path, engine: PlainEngine) -> None:
-    photos = tmp_path / "photos"
-    keys = jpegs(photos, 2)
+    keys = write(photos, count)
     pipeline = pipeline_with(HostDecoder(engine))
     try:
         run(pipeline, decoded_on_gpu(job(photos, tmp_path / "out", Annotate.NONE)), keys)

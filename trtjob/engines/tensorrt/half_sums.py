@@ -62,7 +62,6 @@ def _convolution(
     grouped = weights.reshape(outputs, pieces, -1, *kernel).swapaxes(0, 1).reshape(pieces * outputs, -1, *kernel)
     name = node.output[0]
     shape = [pieces, outputs] + [0] * len(kernel)
-    bias = [_constant(graph, f"{name}/bias_shape", np.array([1, outputs] + [1] * len(kernel)))]
     return [
         _cast(node.input[0], f"{name}/wide", TensorProto.FLOAT),
         helper.make_node(
@@ -78,7 +77,7 @@ def _convolution(
         helper.make_node(
             "Unsqueeze", [f"{name}/sum", _constant(graph, f"{name}/first", np.array([0]))], [f"{name}/row"]
         ),
-        *_with_bias(node, f"{name}/row", bias),
+        *_with_bias(graph, node, [1, outputs] + [1] * len(kernel)),
     ]
 
 
@@ -107,7 +106,7 @@ def _product(graph: GraphProto, node: NodeProto, weights: NDArray[np.float16]) -
         helper.make_node("MatMul", [f"{name}/wide", stacked], [f"{name}/pieces"]),
         *_added(graph, name, f"{name}/pieces"),
         helper.make_node("Reshape", [f"{name}/sum", f"{name}/end"], [f"{name}/row"]),
-        *_with_bias(node, f"{name}/row", []),
+        *_with_bias(graph, node),
     ]
 
 
@@ -136,15 +135,17 @@ def _added(graph: GraphProto, name: str, pieces: str) -> Iterator[NodeProto]:
     yield helper.make_node("Scan", [f"{name}/zeros", pieces], [f"{name}/sum"], body=body, num_scan_inputs=1)
 
 
-def _with_bias(node: NodeProto, row: str, shape: list[str]) -> Iterator[NodeProto]:
-    """Add a layer's bias, where it has one, in the shape that it needs."""
+def _with_bias(graph: GraphProto, node: NodeProto, shape: list[int] | None = None) -> Iterator[NodeProto]:
+    """Add a layer's bias, where it has one, to its rows; shape: that it needs, None for its own."""
     (output,) = node.output
+    row = f"{output}/row"
     if len(node.input) < 3 or not node.input[2]:
         yield helper.make_node("Identity", [row], [output])
         return
     bias = node.input[2]
-    if shape:
-        yield helper.make_node("Reshape", [bias, *shape], [bias := f"{output}/bias"])
+    if shape is not None:
+        wanted = _constant(graph, f"{output}/bias_shape", np.array(shape))
+        yield helper.make_node("Reshape", [bias, wanted], [bias := f"{output}/bias"])
     yield helper.make_node("Add", [row, bias], [output])
 
 

@@ -21,6 +21,7 @@ from trtjob.jobs.sorting.plan import By, Target, targets
 from trtjob.jobs.sorting.undo_list import Heading, Placed, UndoList, list_path, open_list
 from trtjob.jobs.source_images import open_source
 from trtjob.jobs.spec import JobSpec
+from trtjob.ranged_file import PART_BYTES
 from trtjob.storage import LocalStorage
 from trtjob.storage.listing import Entry
 from trtjob.storage.local import place_error
@@ -29,7 +30,6 @@ from trtjob.storage.protocol import ImageStorage
 # No file will fare better until a person has done something.
 _ENDS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _SYNC_EVERY = 1000  # files
-_PART_BYTES = 4 << 20  # of a video that is fetched
 
 
 class How(StrEnum):
@@ -180,7 +180,7 @@ class _Sort:
             def write(path: Path) -> None:
                 file.seek(0)
                 with path.open("wb") as written:
-                    shutil.copyfileobj(file, written, _PART_BYTES)
+                    shutil.copyfileobj(file, written, PART_BYTES)
 
             self._place(target, "", size_bytes, None, lambda free: files.write_new(free, write))
 
